@@ -1,0 +1,69 @@
+# `make` alone lists the targets.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+NOTEBOOKS := $(wildcard notebooks/*.ipynb)
+
+.PHONY: help demo test lint fmt typecheck perf notebooks snapshot lab lock clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
+
+demo: $(VENV)/.runtime  ## set up, build the demo experiment, run the benchmark notebook, render its report
+	@$(BIN)/pillops demo
+	@$(BIN)/pillops run 01_bench || { code=$$?; [[ $$code == 4 ]] || exit $$code; }
+
+test: $(VENV)/.dev  ## run every test (skips, by name, what needs chromium or a GPU where there is none)
+	@$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev  ## check style of code and notebooks, shell scripts too where shellcheck is installed
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/nbstripout --verify $(NOTEBOOKS)
+	@if command -v shellcheck >/dev/null; then shellcheck .ci/run; else echo "shellcheck: not installed, skipped"; fi
+
+fmt: $(VENV)/.dev  ## format code and strip notebooks
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+	@$(BIN)/nbstripout $(NOTEBOOKS)
+
+typecheck: $(VENV)/.dev  ## strict type check of opslib
+	@$(BIN)/mypy
+
+perf: $(VENV)/.dev  ## measure our own speed and our verdicts' error rates, side by side (about 20 minutes)
+	@$(BIN)/pillops demo
+	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script; done
+
+notebooks: $(VENV)/.runtime  ## execute every notebook on the configured experiment
+	@for notebook in notebooks/0[1-9]_*.ipynb; do $(BIN)/pillops run $$notebook; done
+
+snapshot: $(VENV)/.runtime  ## rewrite the tables of docs/PERFORMANCE.md from the newest good runs
+	@$(BIN)/pillops snapshot
+
+lab: $(VENV)/.runtime  ## open JupyterLab on the notebooks
+	@$(BIN)/pillops lab
+
+lock: ## write requirements.txt and requirements-dev.txt from pyproject.toml, in a fresh environment
+	@$(PYTHON) tools/lock.py
+
+clean:  ## remove the environment and caches; the demo and the reports stay
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info[:2] in ((3, 11), (3, 12)) else "Python 3.11 or 3.12 is needed, this is " + sys.version.split()[0])'
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.runtime: requirements.txt pyproject.toml | $(VENV)/bin/python
+	@echo "installing requirements.txt into $(VENV) (several hundred MB the first time) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.txt $(VENV)/.runtime
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements-dev.txt
+	@touch $@

@@ -1,0 +1,1 @@
+"""Command line: parse, call, print, and turn an error into its exit code."""

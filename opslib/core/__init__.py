@@ -1,0 +1,1 @@
+"""Ground floor: errors, configuration, records, files, locks, lineage, secrets and plans."""

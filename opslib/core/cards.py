@@ -1,0 +1,128 @@
+"""Model cards: what is known of an exported model, kept beside it as `<stem>.json`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import ConfigDict
+
+from opslib.core.errors import InputError, ModelError
+from opslib.core.files import sha256_file
+from opslib.core.models import ModelFiles
+from opslib.core.records import Part, Record
+
+
+class FileEntry(Part):
+    """A file by its name relative to the record's folder, its size in bytes and its SHA-256."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+class GoldenAnswer(Part):
+    """What the model must say of one image: its class and softmax probabilities `[C]`."""
+
+    image: str
+    sha256: str
+    class_id: int
+    probabilities: tuple[float, ...]
+
+
+class ExportCompare(Part):
+    """How far the exported model's softmax outputs lie from the checkpoint's, as measured."""
+
+    model_config = ConfigDict(extra="allow")
+
+    mode: str
+    sample_count: int
+    mse_mean: float
+    mse_p99: float
+    top1_match_rate: float
+    top1_mismatch_count: int
+    failed: bool = False
+    failure_reason: str | None = None
+    notes: str | None = None
+
+
+class ModelCard(Record):
+    """The export report of one model plus the digests, class names and golden answers we add.
+
+    `input_shape` is `[N, C, H, W]` with a string or null where an axis is dynamic. Fields this
+    project does not know are kept as they are, so that a foreign report survives a round trip.
+    """
+
+    schema_name = "model-card"
+    model_config = ConfigDict(extra="allow")
+
+    backbone: str
+    num_classes: int
+    ckpt_path: str | None = None
+    onnx_path: str
+    exported_at_utc: str
+    git_sha: str | None = None
+    input_shape: tuple[int | str | None, ...]
+    opset: int | None = None
+    dynamic_axes: Any = None
+    params_million: float | None = None
+    providers: tuple[str, ...] = ()
+    postprocess: str | None = None
+    compare: ExportCompare | None = None
+    files: tuple[FileEntry, ...] = ()
+    class_names: tuple[str, ...] = ()
+    golden: tuple[GoldenAnswer, ...] = ()
+
+
+def card_path(model: Path) -> Path:
+    """Return where the card of a model lies: `<stem>.json` beside the file, links resolved."""
+    return model.resolve().with_suffix(".json")
+
+
+def read_card(model: Path) -> ModelCard | None:
+    """Return the card beside `model`, or None where there is none.
+
+    Raises:
+        InputError: a card is there but cannot be read.
+    """
+    path = card_path(model)
+    return ModelCard.read(path) if path.exists() else None
+
+
+def read_export_report(export_dir: Path) -> ModelCard | None:
+    """Return `export_report.json` of `export_dir`, or None where there is none or it is foreign."""
+    path = export_dir / "export_report.json"
+    try:
+        return ModelCard.read(path) if path.exists() else None
+    except InputError:
+        return None
+
+
+def list_files(model: ModelFiles) -> tuple[FileEntry, ...]:
+    """Return name, size and digest of the model and each sidecar."""
+    folder = model.path.parent
+    return tuple(
+        FileEntry(
+            path=path.relative_to(folder).as_posix(),
+            size=path.stat().st_size,
+            sha256=sha256_file(path),
+        )
+        for path in model.all
+    )
+
+
+def check_files(model: ModelFiles, card: ModelCard) -> None:
+    """Compare the model's files with the card's digests.
+
+    Raises:
+        ModelError: a file is missing in the card or its bytes differ; the message names it.
+    """
+    expected = {entry.path: entry for entry in card.files}
+    for entry in list_files(model):
+        if entry.path not in expected:
+            raise ModelError(f"{model.path}: {entry.path} is not listed in its card")
+        if entry.sha256 != expected[entry.path].sha256:
+            raise ModelError(
+                f"{model.path}: {entry.path} differs from its card "
+                f"(sha256 {entry.sha256[:12]}…, expected {expected[entry.path].sha256[:12]}…)"
+            )

@@ -1,0 +1,52 @@
+"""What the service reads from `.env`: the key, the pinned model and the upload policy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from opslib.core.config import Config, Names
+from opslib.core.errors import ConfigError
+
+
+class ServiceEnvironment(BaseSettings):
+    """The service's own variables, the environment over `.env`; secrets are masked in `repr`.
+
+    Units: `max_upload_mb` in MiB, `rate_limit_per_min` in requests for each key.
+    """
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="ignore", env_ignore_empty=True, enable_decoding=False
+    )
+
+    api_key: SecretStr | None = None
+    model_path: Path | None = None
+    cors_allow_origins: Names = (
+        "http://localhost:3000",
+        "https://pillsnap.co.kr",
+        "https://api.pillsnap.co.kr",
+    )
+    max_upload_mb: Annotated[int, Field(gt=0)] = 20
+    allowed_exts: Names = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+    rate_limit_per_min: Annotated[int, Field(gt=0)] = 60
+    log_level: Annotated[
+        Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(str.upper)
+    ] = "INFO"
+
+
+def load_service_environment(config: Config) -> ServiceEnvironment:
+    """Return the service's variables: the process environment over `.env` beside the config.
+
+    Raises:
+        ConfigError: a value is impossible; the message names the variable, never a secret.
+    """
+    try:
+        return ServiceEnvironment(_env_file=config.root / ".env")  # type: ignore[call-arg]
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0]).upper()
+        shown = "a value" if name == "API_KEY" else repr(first["input"])
+        raise ConfigError(f"{name}: got {shown}: {first['msg'].lower()}") from error

@@ -1,0 +1,135 @@
+"""Files and folders that appear whole or not at all, and their digests."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from opslib.core.errors import storage_errors
+
+_CHUNK_BYTES = 1 << 20
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make a rename inside `folder` durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def open_atomic(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
+    """Yield a binary file that takes the name `path` when the block ends without an error.
+
+    The bytes are on disk before the name is; after an error nothing is left behind. A `path`
+    that is a symlink is replaced, not followed.
+
+    Raises:
+        StorageError: the folder cannot be written or the disk is full.
+    """
+    with storage_errors(f"write {path}"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        temporary = Path(name)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                yield file
+                file.flush()
+                os.fchmod(file.fileno(), mode)
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        fsync_folder(path.parent)
+
+
+def write_bytes_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+    """Write `data` to `path` in one step; see `open_atomic`."""
+    with open_atomic(path, mode=mode) as file:
+        file.write(data)
+
+
+def write_text_atomic(path: Path, text: str, *, mode: int = 0o644) -> None:
+    """Write `text` as UTF-8 to `path` in one step; see `open_atomic`."""
+    write_bytes_atomic(path, text.encode(), mode=mode)
+
+
+def link_atomic(link: Path, target: str | Path) -> None:
+    """Point the symlink `link` at `target` (kept as given) without a moment without a link."""
+    with storage_errors(f"link {link}"):
+        link.parent.mkdir(parents=True, exist_ok=True)
+        temporary = link.with_name(f".{link.name}.{os.getpid()}")
+        temporary.unlink(missing_ok=True)
+        temporary.symlink_to(target)
+        temporary.replace(link)
+        fsync_folder(link.parent)
+
+
+@contextmanager
+def folder_atomic(path: Path) -> Iterator[Path]:
+    """Yield an empty folder beside `path` that takes its name when the block ends well.
+
+    After an error the folder is removed with all it holds. `path` must not exist.
+
+    Raises:
+        StorageError: the parent cannot be written, the disk is full or `path` exists.
+    """
+    with storage_errors(f"create {path}"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+        aside.chmod(0o755)
+    try:
+        yield aside
+        with storage_errors(f"create {path}"):
+            if path.exists():
+                raise FileExistsError(17, "already exists", str(path))
+            aside.rename(path)
+            fsync_folder(path.parent)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+
+
+def ensure_writable(folder: Path) -> Path:
+    """Create `folder` if need be, prove that a file can be made in it, and return it.
+
+    Raises:
+        StorageError: it cannot be created or written.
+    """
+    with storage_errors(f"write into {folder}"):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".probe.") as probe:
+            probe.write(b"\0" * 4096)
+            probe.flush()
+    return folder
+
+
+def sha256_file(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes as 64 hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_bytes(data: bytes) -> str:
+    """Return the SHA-256 of `data` as 64 hex digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_tree(files: list[Path]) -> str:
+    """Return one SHA-256 over names and bytes of `files`, in sorted order, as 64 hex digits."""
+    digest = hashlib.sha256()
+    for path in sorted(files):
+        digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                digest.update(chunk)
+    return digest.hexdigest()

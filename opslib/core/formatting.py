@@ -1,0 +1,51 @@
+"""Times, sizes and quantities as people read them, each written one way only."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+STAMP_FORMAT = "%Y%m%d-%H%M%S"
+
+
+def utc_now() -> datetime:
+    """Return the current time, aware, in UTC."""
+    return datetime.now(UTC)
+
+
+def stamp(moment: datetime | None = None) -> str:
+    """Return `moment` (now by default) as `%Y%m%d-%H%M%S` in UTC, as used in file names."""
+    return (moment or utc_now()).astimezone(UTC).strftime(STAMP_FORMAT)
+
+
+def format_bytes(size_bytes: float) -> str:
+    """Return a size in binary units with three significant digits: `1.46 MiB`."""
+    size = float(size_bytes)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(size) < 1024:
+            return f"{size:.0f} B" if unit == "B" else f"{size:.3g} {unit}"
+        size /= 1024
+    return f"{size:.3g} TiB"
+
+
+def format_ms(value_ms: float | None) -> str:
+    """Return milliseconds with three significant digits and no exponent, or a dash for None."""
+    if value_ms is None:
+        return "–"
+    if value_ms >= 100:
+        return f"{value_ms:.0f}"
+    return f"{value_ms:.1f}" if value_ms >= 10 else f"{value_ms:.2f}"
+
+
+def format_duration(seconds: float) -> str:
+    """Return a duration in the two units that matter: `42 s`, `3 min 05 s`, `2 h 10 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def plural(count: int, noun: str) -> str:
+    """Return `1 image`, `2 images`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

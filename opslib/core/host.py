@@ -1,0 +1,134 @@
+"""The host a figure was measured on, and a fingerprint that says whether two are the same."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+from functools import cache
+from pathlib import Path
+
+from opslib.core.files import sha256_bytes
+from opslib.core.records import Part
+
+_ISA_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "amx_bf16", "asimddp")
+
+
+class GpuFacts(Part):
+    """One NVIDIA card as its driver describes it."""
+
+    name: str
+    driver: str
+    memory_bytes: int
+
+
+class HostFacts(Part):
+    """What of a host decides how fast a model runs on it; no host name, no address."""
+
+    cpu: str
+    isa: tuple[str, ...]
+    cpus_total: int
+    cpus_usable: int
+    cpu_quota_cores: float | None
+    memory_bytes: int
+    os: str
+    python: str
+    gpus: tuple[GpuFacts, ...]
+
+    @property
+    def fingerprint(self) -> str:
+        """Twelve hex digits over processor, usable cores, memory (in GiB) and cards."""
+        memory_gib = round(self.memory_bytes / 2**30)
+        parts = (self.cpu, self.isa, self.cpus_usable, self.cpu_quota_cores, memory_gib)
+        cards = tuple((gpu.name, gpu.driver) for gpu in self.gpus)
+        return sha256_bytes(repr((parts, cards)).encode())[:12]
+
+    @property
+    def label(self) -> str:
+        """The host in a few words: its card, or its processor and usable cores."""
+        if self.gpus:
+            return self.gpus[0].name
+        return f"{self.cpu}, {self.cpus_usable} cores"
+
+
+def usable_cpus() -> int:
+    """Return how many processors this process may keep busy: affinity, cut by the cgroup quota."""
+    affinity = len(os.sched_getaffinity(0))
+    quota = cgroup_quota_cores()
+    return max(1, min(affinity, int(quota))) if quota else affinity
+
+
+def cgroup_quota_cores(cgroup: Path = Path("/sys/fs/cgroup")) -> float | None:
+    """Return the cgroup's processor quota in cores, or None where there is none."""
+    try:
+        text = (cgroup / "cpu.max").read_text().split()
+        return None if text[0] == "max" else int(text[0]) / int(text[1])
+    except (OSError, ValueError, IndexError):
+        pass
+    try:
+        quota = int((cgroup / "cpu/cpu.cfs_quota_us").read_text())
+        period = int((cgroup / "cpu/cpu.cfs_period_us").read_text())
+    except (OSError, ValueError):
+        return None
+    return quota / period if quota > 0 else None
+
+
+@cache
+def host_facts() -> HostFacts:
+    """Return the facts of this host, read once."""
+    cpu, flags = _read_cpuinfo()
+    return HostFacts(
+        cpu=cpu,
+        isa=tuple(flag for flag in _ISA_FLAGS if flag in flags),
+        cpus_total=os.cpu_count() or 1,
+        cpus_usable=usable_cpus(),
+        cpu_quota_cores=cgroup_quota_cores(),
+        memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        os=f"{platform.system()} {platform.release()}",
+        python=platform.python_version(),
+        gpus=_read_gpus(),
+    )
+
+
+def _read_cpuinfo() -> tuple[str, set[str]]:
+    model, flags = platform.processor() or platform.machine(), set[str]()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return model, flags
+    for line in lines:
+        key, _, value = line.partition(":")
+        if key.strip() == "model name":
+            model = " ".join(value.split())
+        elif key.strip() in ("flags", "Features"):
+            return model, set(value.split())
+    return model, flags
+
+
+def _read_gpus() -> tuple[GpuFacts, ...]:
+    if not shutil.which("nvidia-smi"):
+        return ()
+    query = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total"]
+    try:
+        answer = subprocess.run(
+            [*query, "--format=csv,noheader,nounits"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ()
+    return parse_gpus(answer.stdout)
+
+
+def parse_gpus(text: str) -> tuple[GpuFacts, ...]:
+    """Return the cards listed by nvidia-smi as `name, driver, memory in MiB` lines."""
+    cards = []
+    for line in text.splitlines():
+        parts = [part.strip() for part in line.split(",")]
+        if len(parts) == 3 and parts[2].isdigit():
+            memory_bytes = int(parts[2]) * 2**20
+            cards.append(GpuFacts(name=parts[0], driver=parts[1], memory_bytes=memory_bytes))
+    return tuple(cards)

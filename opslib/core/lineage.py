@@ -1,0 +1,74 @@
+"""Where a figure comes from: commit, versions, digests and host, kept with every record."""
+
+from __future__ import annotations
+
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+from opslib.core.formatting import utc_now
+from opslib.core.host import HostFacts, host_facts
+from opslib.core.records import Part
+
+_PACKAGES = ("numpy", "onnx", "onnxruntime-gpu", "onnxruntime", "torch", "pillow", "papermill")
+NO_GIT = "nogit"
+
+
+class Lineage(Part):
+    """Everything needed to say which code, on which host, with which libraries, made a record."""
+
+    created_at_utc: str
+    git_sha: str
+    git_dirty: bool
+    host: HostFacts
+    host_fingerprint: str
+    versions: dict[str, str]
+
+
+def git_sha(folder: Path, *, digits: int = 7) -> str:
+    """Return the first digits of `folder`'s commit, or `nogit` outside a repository."""
+    answer = _git(folder, "rev-parse", "HEAD")
+    return answer.strip()[:digits] if answer else NO_GIT
+
+
+def git_dirty(folder: Path) -> bool:
+    """Return whether `folder`'s repository has uncommitted changes to tracked files."""
+    return bool(_git(folder, "status", "--porcelain", "--untracked-files=no"))
+
+
+def record_lineage(folder: Path) -> Lineage:
+    """Return the lineage of a record made now by the code in `folder`."""
+    host = host_facts()
+    return Lineage(
+        created_at_utc=utc_now().isoformat(timespec="seconds"),
+        git_sha=git_sha(folder),
+        git_dirty=git_dirty(folder),
+        host=host,
+        host_fingerprint=host.fingerprint,
+        versions=package_versions(),
+    )
+
+
+def package_versions() -> dict[str, str]:
+    """Return the installed versions of the packages that decide figures."""
+    found = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        answer = subprocess.run(
+            ["git", "-C", str(folder), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout

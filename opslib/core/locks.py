@@ -1,0 +1,45 @@
+"""Locks that say who holds them; the kernel frees them when their holder dies."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from opslib.core.errors import BusyError, storage_errors
+from opslib.core.formatting import utc_now
+
+
+@contextmanager
+def hold_lock(path: Path, purpose: str, *, wait_s: float = 0.0) -> Iterator[None]:
+    """Hold the lock file `path` for the block.
+
+    Raises:
+        BusyError: someone else holds it for longer than `wait_s`; the message says who.
+    """
+    with storage_errors(f"lock {path}"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    note = path.with_suffix(".holder")
+    lock = FileLock(path)
+    try:
+        with storage_errors(f"lock {path}"):
+            lock.acquire(timeout=wait_s)
+    except Timeout as error:
+        holder = note.read_text() if note.exists() else "another process"
+        raise BusyError(f"{purpose}: the lock is held by {holder}") from error
+    try:
+        note.write_text(f"{purpose} (pid {os.getpid()}, since {utc_now():%Y-%m-%d %H:%M:%S} UTC)")
+        yield
+    finally:
+        note.unlink(missing_ok=True)
+        lock.release()
+
+
+def host_lock_path(resource: str) -> Path:
+    """Return where the lock of a host-wide resource (`timing`, `gpu-0`) lives for this user."""
+    return Path(tempfile.gettempdir()) / f"pillops-{getpass.getuser()}" / f"{resource}.lock"

@@ -1,0 +1,137 @@
+"""A model and its external-data sidecars as one unit, found by reading the file itself."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from opslib.core.errors import ModelError
+from opslib.core.files import sha256_bytes, sha256_file
+
+# Field numbers of onnx.proto: the messages that can lead to a tensor's external location.
+_MESSAGES: dict[str, dict[int, str]] = {
+    "model": {7: "graph", 25: "function"},
+    "graph": {1: "node", 5: "tensor", 15: "sparse"},
+    "function": {7: "node"},
+    "node": {5: "attribute"},
+    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
+    "sparse": {1: "tensor", 2: "tensor"},
+    "tensor": {13: "entry"},
+}
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """An ONNX file with the sidecars that hold its weights; moved, hashed and packed together."""
+
+    path: Path
+    sidecars: tuple[Path, ...] = ()
+
+    @property
+    def all(self) -> tuple[Path, ...]:
+        """The model first, then its sidecars."""
+        return (self.path, *self.sidecars)
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the model and its sidecars together."""
+        return sum(path.stat().st_size for path in self.all)
+
+    def digest(self) -> str:
+        """Return the unit's SHA-256: the file's own where it stands alone (as `sha256sum`
+        prints it), else over the sorted `name size sha256` lines of all its files."""
+        if not self.sidecars:
+            return sha256_file(self.path)
+        lines = (f"{p.name} {p.stat().st_size} {sha256_file(p)}\n" for p in self.all)
+        return sha256_bytes("".join(sorted(lines)).encode())
+
+
+def find_model_files(path: Path) -> ModelFiles:
+    """Return the ONNX file at `path`, links resolved, with the sidecars it refers to.
+
+    Reads the wire format without loading weights, so that it is fast on any size and needs no
+    ONNX library.
+
+    Raises:
+        ModelError: missing, not an ONNX model, or a sidecar is missing or lies outside the
+            model's folder.
+    """
+    real = path.resolve()
+    if not real.is_file():
+        what = "is a folder" if real.is_dir() else "no such file"
+        raise ModelError(f"{path}: {what}; expected an ONNX model")
+    sidecars = []
+    for location in sorted(set(_external_locations(real))):
+        relative = PurePosixPath(location)
+        if relative.is_absolute() or ".." in relative.parts:
+            raise ModelError(f"{path}: its weights point outside its folder: {location}")
+        sidecar = real.parent / relative
+        if not sidecar.is_file():
+            raise ModelError(f"{path}: its weights file {location} is missing beside it")
+        sidecars.append(sidecar)
+    return ModelFiles(real, tuple(sidecars))
+
+
+def _external_locations(path: Path) -> list[str]:
+    try:
+        with path.open("rb") as file:
+            if path.stat().st_size == 0:
+                raise ModelError(f"{path}: empty file; expected an ONNX model")
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                if all(number != 7 for number, _, _ in _fields(data, 0, len(data))):
+                    raise ModelError(f"{path}: not an ONNX model (it has no graph)")
+                return list(_walk(data, 0, len(data), "model"))
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
+    except (ValueError, IndexError) as error:
+        raise ModelError(f"{path}: not an ONNX model, or damaged ({error})") from error
+
+
+def _walk(data: mmap.mmap, start: int, end: int, message: str) -> Iterator[str]:
+    children = _MESSAGES[message]
+    for number, begin, stop in _fields(data, start, end):
+        child = children.get(number)
+        if child == "entry":
+            pair = {n: data[b:s] for n, b, s in _fields(data, begin, stop)}
+            if pair.get(1) == b"location":
+                yield pair[2].decode()
+        elif child:
+            yield from _walk(data, begin, stop, child)
+
+
+def _fields(data: mmap.mmap, position: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """Yield (field number, begin, end) of each length-delimited field of a protobuf message."""
+    while position < end:
+        key, position = _varint(data, position)
+        number, wire = key >> 3, key & 7
+        if wire == 0:
+            _, position = _varint(data, position)
+        elif wire == 1:
+            position += 8
+        elif wire == 5:
+            position += 4
+        elif wire == 2:
+            length, position = _varint(data, position)
+            if position + length > end:
+                raise ValueError("it ends in the middle of a field")
+            yield number, position, position + length
+            position += length
+        else:
+            raise ValueError("its bytes are no protobuf message")
+    if position != end:
+        raise ValueError("it ends in the middle of a field")
+
+
+def _varint(data: mmap.mmap, position: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = data[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+        shift += 7
+        if shift > 63:
+            raise ValueError("its bytes are no protobuf message")

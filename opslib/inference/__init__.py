@@ -1,0 +1,1 @@
+"""Running a model: images in, logits out, on the provider that was asked for or not at all."""

@@ -1,0 +1,140 @@
+"""The engine: one small seam between measuring and whatever runs the network.
+
+The timing boundary is the same for every engine: `run` takes a float32 array in host memory and
+returns logits in host memory, so that copies to and from a card are counted for both.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from opslib.core.config import Config
+from opslib.core.errors import ModelError, ParameterError
+from opslib.inference.providers import SessionSettings, parse_providers
+
+
+@dataclass(frozen=True)
+class EngineFacts:
+    """What is really running: engine, provider or device in force, and the options in effect.
+
+    `input_shape` is `[N, C, H, W]` with None where an axis is dynamic; `note` says why the
+    provider is not the first one asked for.
+    """
+
+    engine: str
+    provider: str
+    threads: int
+    num_classes: int | None
+    input_shape: tuple[int | None, ...]
+    input_dtype: str
+    options: dict[str, str] = field(default_factory=dict)
+    note: str | None = None
+
+
+class Engine(Protocol):
+    """A loaded network, ready for batches; a context manager that frees it."""
+
+    @property
+    def facts(self) -> EngineFacts:
+        """What is really running."""
+        ...
+
+    def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return logits float32 `[N, classes]` of a float32 `[N, C, H, W]` batch."""
+        ...
+
+    def close(self) -> None:
+        """Free the network and its threads."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+
+@dataclass(frozen=True)
+class EngineRequest:
+    """Everything needed to open an engine in any process; picklable.
+
+    Args:
+        engine: `onnx` or `torch`.
+        path: the ONNX file or the Torch checkpoint.
+        providers: short names in order; Torch runs on CUDA where it is asked for and there is one.
+        batch_size: one session serves one batch size (plans are rebuilt at every new shape).
+        settings: ONNX Runtime session options.
+        factory: import string of the network for a bare Torch state dict.
+        code_root: where the factory is looked up first.
+    """
+
+    engine: str
+    path: Path
+    providers: tuple[str, ...] = ("CPU",)
+    batch_size: int = 1
+    settings: SessionSettings = field(default_factory=SessionSettings)
+    factory: str | None = None
+    code_root: Path | None = None
+
+
+def open_engine(request: EngineRequest) -> Engine:
+    """Return the engine that `request` describes, loaded.
+
+    Raises:
+        ModelError: the file is missing, damaged or of another kind.
+        UnavailableError: this host cannot run it on the providers asked for.
+        ParameterError: the engine's name is unknown.
+    """
+    if request.engine == "onnx":
+        from opslib.inference.onnx_engine import OnnxEngine
+
+        return OnnxEngine(request)
+    if request.engine == "torch":
+        from opslib.inference.torch_engine import TorchEngine
+
+        return TorchEngine(request)
+    raise ParameterError(
+        f"--engine: unknown engine {request.engine!r}; expected onnx, torch or both"
+    )
+
+
+def session_settings(config: Config, *, threads: int | None = None) -> SessionSettings:
+    """Return the configured ONNX Runtime session settings, with `threads` where given."""
+    section = config.onnx
+    return SessionSettings(
+        graph_optimization_level=section.graph_optimization_level,
+        execution_mode=section.execution_mode,
+        intra_op_num_threads=section.intra_op_num_threads if threads is None else threads,
+        inter_op_num_threads=section.inter_op_num_threads,
+        allow_spinning=section.allow_spinning,
+        cuda=dict(section.cuda),
+    )
+
+
+def requested_providers(config: Config, given: str | None) -> tuple[str, ...]:
+    """Return the providers given on a command line, else the configured ones."""
+    return parse_providers(given if given is not None else config.onnx.providers)
+
+
+def check_batch(batch: NDArray[Any], facts: EngineFacts) -> None:
+    """Refuse a batch whose axes do not fit the network's input.
+
+    Raises:
+        ModelError: an axis differs; the message gives both shapes.
+    """
+    expected = facts.input_shape
+    fits = len(expected) == batch.ndim and all(
+        want is None or want == have for want, have in zip(expected, batch.shape, strict=False)
+    )
+    if not fits:
+        shown = ["any" if axis is None else axis for axis in expected]
+        raise ModelError(f"the model expects input {shown}, got {list(batch.shape)}")

@@ -1,0 +1,172 @@
+"""ONNX Runtime behind the engine seam: one session, one batch size, provider checked."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from opslib.core.errors import ModelError, UnavailableError
+from opslib.core.host import usable_cpus
+from opslib.core.models import find_model_files
+from opslib.inference.engine import EngineFacts, EngineRequest, check_batch
+from opslib.inference.providers import (
+    ProviderChoice,
+    SessionSettings,
+    check_providers_in_force,
+    select_onnx_providers,
+)
+
+_DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64"}
+_ERROR_ONLY = 3
+
+
+class OnnxEngine:
+    """An ONNX Runtime session for one batch size; on CUDA with bound input and output."""
+
+    def __init__(self, request: EngineRequest, session: Any = None) -> None:
+        """Load the model, or take a ready `session` (tests pass a fake one).
+
+        Raises:
+            ModelError: the file is missing, damaged or no image classifier.
+            UnavailableError: none of the providers asked for starts here.
+        """
+        choice = select_onnx_providers(request.providers, cuda_options=request.settings.cuda)
+        self._session = session or _load(request, choice)
+        provider, note = check_providers_in_force(choice, self._session.get_providers())
+        self._input = _single(self._session.get_inputs(), "input", request)
+        self._output = self._session.get_outputs()[0].name
+        self.facts = _describe(self._session, self._input, request.settings, provider, note)
+        self._dtype = np.dtype(self.facts.input_dtype)
+        self._binding = None
+        if provider != "CPU":
+            self._binding = self._session.io_binding()
+
+    def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return logits float32 `[N, classes]` of a float32 `[N, C, H, W]` batch."""
+        if batch.dtype != self._dtype:
+            batch = batch.astype(self._dtype)
+        if self._binding is None:
+            answer: NDArray[Any] = self._session.run([self._output], {self._input.name: batch})[0]
+        else:
+            self._binding.bind_cpu_input(self._input.name, batch)
+            self._binding.bind_output(self._output, "cpu")
+            self._session.run_with_iobinding(self._binding)
+            answer = self._binding.copy_outputs_to_cpu()[0]
+        return answer.astype(np.float32, copy=False)
+
+    def check(self, batch: NDArray[np.float32]) -> None:
+        """Refuse a batch that does not fit the input; see `check_batch`."""
+        check_batch(batch, self.facts)
+
+    def close(self) -> None:
+        """Free the session and its threads."""
+        self._binding = None
+        self._session = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def make_session_options(settings: SessionSettings, choice: ProviderChoice) -> Any:
+    """Return ONNX Runtime session options for `settings`."""
+    import onnxruntime as ort
+
+    levels = ort.GraphOptimizationLevel
+    options = ort.SessionOptions()
+    options.log_severity_level = _ERROR_ONLY
+    options.graph_optimization_level = {
+        "DISABLE_ALL": levels.ORT_DISABLE_ALL,
+        "BASIC": levels.ORT_ENABLE_BASIC,
+        "EXTENDED": levels.ORT_ENABLE_EXTENDED,
+        "ALL": levels.ORT_ENABLE_ALL,
+    }[settings.graph_optimization_level]
+    options.execution_mode = (
+        ort.ExecutionMode.ORT_PARALLEL
+        if settings.execution_mode == "PARALLEL"
+        else ort.ExecutionMode.ORT_SEQUENTIAL
+    )
+    options.intra_op_num_threads = settings.intra_op_num_threads
+    options.inter_op_num_threads = settings.inter_op_num_threads
+    if not settings.allow_spinning:
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    if settings.force_spinning_stop:
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+    if not choice.cpu_fallback:
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    return options
+
+
+def _load(request: EngineRequest, choice: ProviderChoice) -> Any:
+    import onnxruntime as ort
+
+    files = find_model_files(request.path)
+    ort.set_default_logger_severity(_ERROR_ONLY)
+    if choice.names[0] != "CPUExecutionProvider":
+        with contextlib.redirect_stdout(sys.stderr):
+            ort.preload_dlls()
+    try:
+        return ort.InferenceSession(
+            os.fspath(files.path),
+            sess_options=make_session_options(request.settings, choice),
+            providers=list(choice.names),
+            provider_options=list(choice.options),
+        )
+    except Exception as error:  # ONNX Runtime's own classes share no base but Exception
+        reason = " ".join(str(error).split())[:300]
+        if not choice.cpu_fallback and "fallback" in reason:
+            raise UnavailableError(
+                f"{request.providers[0]} cannot run this model: {reason}"
+            ) from error
+        raise ModelError(f"{request.path}: ONNX Runtime cannot load it: {reason}") from error
+
+
+def _single(values: Any, what: str, request: EngineRequest) -> Any:
+    if len(values) != 1 or values[0].type not in _DTYPES:
+        described = ", ".join(f"{value.name}: {value.type}" for value in values)
+        raise ModelError(
+            f"{request.path}: expected one image {what} of floats, the model has {described}"
+        )
+    return values[0]
+
+
+def _describe(
+    session: Any, model_input: Any, settings: SessionSettings, provider: str, note: str | None
+) -> EngineFacts:
+    shape = tuple(axis if isinstance(axis, int) else None for axis in model_input.shape)
+    classes = session.get_outputs()[0].shape
+    last = classes[-1] if classes else None
+    options = {
+        "graph_optimization_level": settings.graph_optimization_level,
+        "execution_mode": settings.execution_mode,
+        "inter_op_num_threads": str(settings.inter_op_num_threads),
+        "allow_spinning": str(settings.allow_spinning).lower(),
+    }
+    if settings.force_spinning_stop:
+        options["force_spinning_stop"] = "true"
+    in_force = session.get_provider_options().get(session.get_providers()[0], {})
+    options.update({f"{provider.lower()}.{key}": str(value) for key, value in in_force.items()})
+    return EngineFacts(
+        engine="onnx",
+        provider=provider,
+        threads=settings.intra_op_num_threads or usable_cpus(),
+        num_classes=last if isinstance(last, int) else None,
+        input_shape=shape,
+        input_dtype=_DTYPES[model_input.type],
+        options=options,
+        note=note,
+    )

@@ -1,0 +1,131 @@
+"""The default preprocessing, and how the serving code's own is found by its import string.
+
+`preprocess(paths, img_size)` decodes and transforms in one call, the signature that serving code
+offers. Ours is also split into `decode` and `transform`, so that time can be attributed.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from opslib.core.errors import ConfigError, InputError
+
+DEFAULT_FUNCTION = "opslib.inference.preprocess:preprocess"
+MAX_PIXELS = 50_000_000
+IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], dtype=np.float32)
+IMAGENET_STD = np.array([0.229, 0.224, 0.225], dtype=np.float32)
+
+Images = list[NDArray[np.uint8]]
+
+
+def decode(paths: Sequence[str | Path], img_size: int) -> Images:
+    """Return each image as RGB `[H, W, 3]` uint8, no smaller than it takes for `img_size`.
+
+    JPEGs are reduced while decoding (by 2, 4 or 8) where they stay at least `img_size` wide and
+    high; EXIF rotation is applied.
+
+    Raises:
+        InputError: a file is missing, truncated, no image, or larger than 50 megapixels.
+    """
+    from PIL import Image, ImageOps
+
+    images = []
+    for path in paths:
+        try:
+            with Image.open(path) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise InputError(
+                        f"{path}: {image.width} x {image.height} pixels; "
+                        f"at most {MAX_PIXELS:,} are read"
+                    )
+                image.draft("RGB", (img_size, img_size))
+                upright = ImageOps.exif_transpose(image)
+                images.append(np.asarray(upright.convert("RGB")))
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            raise InputError(f"{path}: cannot be read as an image: {error}") from error
+    return images
+
+
+def transform(images: Images, img_size: int) -> NDArray[np.float32]:
+    """Return images as the model's input: float32 `[N, 3, img_size, img_size]`.
+
+    Bilinear resize to a square, scaled to 0..1, then ImageNet mean and standard deviation.
+    """
+    from PIL import Image
+
+    batch = np.empty((len(images), 3, img_size, img_size), dtype=np.float32)
+    scale = 1.0 / (255.0 * IMAGENET_STD)
+    shift = IMAGENET_MEAN / IMAGENET_STD
+    for index, pixels in enumerate(images):
+        resized = Image.fromarray(pixels).resize((img_size, img_size), Image.Resampling.BILINEAR)
+        batch[index] = (np.asarray(resized) * scale - shift).transpose(2, 0, 1)
+    return batch
+
+
+def preprocess(paths: Sequence[str], img_size: int) -> NDArray[np.float32]:
+    """Return image files as the model's input, float32 `[N, 3, img_size, img_size]`."""
+    return transform(decode(paths, img_size), img_size)
+
+
+@dataclass(frozen=True)
+class Preprocessor:
+    """A preprocessing function with the name it was found by; `split` is None for foreign code."""
+
+    name: str
+    run: Callable[[Sequence[str], int], NDArray[np.float32]]
+    split: tuple[Callable[..., Images], Callable[..., NDArray[np.float32]]] | None
+
+
+def load_preprocessor(function: str, code_root: Path | None) -> Preprocessor:
+    """Return the preprocessing named by the import string `module:function`.
+
+    Raises:
+        ConfigError: it cannot be imported; the message says which key to look at.
+    """
+    if function == DEFAULT_FUNCTION:
+        return Preprocessor(function, preprocess, (decode, transform))
+    found = import_object(function, code_root, key="preprocess.function")
+    return Preprocessor(function, lambda paths, size: as_batch(found(list(paths), size)), None)
+
+
+def as_batch(value: Any) -> NDArray[np.float32]:
+    """Return a Torch tensor or array as a contiguous float32 array in host memory, `[N,C,H,W]`.
+
+    Raises:
+        InputError: it has not four axes.
+    """
+    array = value.detach().cpu().numpy() if hasattr(value, "detach") else np.asarray(value)
+    if array.ndim != 4:
+        raise InputError(f"preprocessing returned shape {list(array.shape)}; expected [N, C, H, W]")
+    return np.ascontiguousarray(array, dtype=np.float32)
+
+
+def import_object(reference: str, code_root: Path | None, *, key: str) -> Any:
+    """Return what the import string `module:name` stands for, looking into `code_root` first.
+
+    Raises:
+        ConfigError: it is no import string, or the module or name is not there.
+    """
+    module_name, _, name = reference.partition(":")
+    if not module_name or not name:
+        raise ConfigError(f"{key}: got {reference!r}; expected module:function")
+    if code_root is not None:
+        if not code_root.is_dir():
+            raise ConfigError(f"paths.code_root: {code_root}: no such folder")
+        if str(code_root) not in sys.path:
+            sys.path.insert(0, str(code_root))
+    try:
+        return getattr(importlib.import_module(module_name), name)
+    except ImportError as error:
+        where = f" (looked in {code_root} first)" if code_root else ""
+        raise ConfigError(f"{key}: cannot import {reference!r}: {error}{where}") from error
+    except AttributeError as error:
+        raise ConfigError(f"{key}: module {module_name} has no {name!r}") from error

@@ -1,0 +1,1 @@
+"""Measuring: statistics, quiet timing, comparisons of two arms, and what is built on them."""

@@ -1,0 +1,243 @@
+"""A station: one engine in a process of its own, loaded, timed and unloaded on command.
+
+Torch's and ONNX Runtime's thread pools never live side by side: each engine has its own station,
+and a station without work sleeps. The same station serves absolute blocks and paired visits.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from opslib.core.errors import DeadlineError, OpsError, UnavailableError
+from opslib.inference.engine import Engine, EngineFacts, EngineRequest, check_batch, open_engine
+from opslib.inference.preprocess import Preprocessor, load_preprocessor
+from opslib.measure.bench_record import Boundary, StagesMs
+from opslib.measure.blocks import MIN_RUNS, Block, measure_calm_block
+from opslib.measure.rounds import VisitTimes, visit_arm
+from opslib.measure.workers import MeasureError, Worker, peak_rss_bytes, reset_peak_rss
+
+T = TypeVar("T")
+
+CALL_TIMEOUT_S = 600.0
+WARMUP_SHARE = 0.25
+FEWEST_RUNS = 3
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Which images, through which preprocessing, at which size; picklable."""
+
+    names: tuple[str, ...]
+    img_size: int
+    preprocess: str
+    code_root: Path | None = None
+
+
+@dataclass(frozen=True)
+class TimedBlock:
+    """One block with what was seen beside it; `stages` only within the end-to-end boundary."""
+
+    block: Block
+    stages: StagesMs | None
+    peak_rss_bytes: int
+
+
+class Station:
+    """A worker process that holds at most one engine at a time; a dead one is replaced."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._stack = ExitStack()
+        self._worker: Worker | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def describe(self, request: EngineRequest) -> EngineFacts:
+        """Return what would be running, from a load without a workload."""
+        return self._call(_describe, request)
+
+    def load(self, request: EngineRequest, work: Workload) -> EngineFacts:
+        """Load the engine, replacing the one loaded before, and return what is really running."""
+        return self._call(_load, request, work)
+
+    def answer(self, names: tuple[str, ...]) -> NDArray[np.float32]:
+        """Return the loaded engine's logits `[N, C]` of image files."""
+        return self._call(_answer, names)
+
+    def time_block(self, boundary: Boundary, seconds: float) -> TimedBlock:
+        """Time the loaded engine alone for `seconds`."""
+        return self._call(_time_block, boundary, seconds)
+
+    def visit(self, runs: int) -> VisitTimes:
+        """Time a few inference runs of the loaded engine, for a paired comparison."""
+        return self._call(_visit, runs)
+
+    def unload(self) -> None:
+        """Free the loaded engine and its threads."""
+        self._call(_unload)
+
+    def _call(self, function: Callable[..., T], *args: object) -> T:
+        if self._worker is None:
+            self._worker = self._stack.enter_context(Worker(self.name))
+        try:
+            return self._worker.call(function, *args, timeout_s=CALL_TIMEOUT_S)
+        except (MeasureError, DeadlineError):
+            self._worker = None
+            self._stack.close()
+            raise
+
+
+@contextmanager
+def open_inference(request: EngineRequest, work: Workload) -> Iterator[Callable[[], object]]:
+    """Yield one inference call of a freshly loaded engine, for an arm of a comparison."""
+    with open_engine(request) as engine:
+        batch = _make_batch(
+            engine, request, work, load_preprocessor(work.preprocess, work.code_root)
+        )
+        yield lambda: engine.run(batch)
+
+
+@dataclass
+class _Loaded:
+    engine: Engine
+    request: EngineRequest
+    work: Workload
+    preprocessor: Preprocessor
+    batch: NDArray[np.float32]
+
+
+_loaded: list[_Loaded] = []
+
+
+def _describe(request: EngineRequest) -> EngineFacts:
+    with open_engine(request) as engine:
+        return engine.facts
+
+
+def _load(request: EngineRequest, work: Workload) -> EngineFacts:
+    _unload()
+    reset_peak_rss()
+    preprocessor = load_preprocessor(work.preprocess, work.code_root)
+    engine = open_engine(request)
+    batch = _make_batch(engine, request, work, preprocessor)
+    _loaded.append(_Loaded(engine, request, work, preprocessor, batch))
+    return engine.facts
+
+
+def _unload() -> None:
+    while _loaded:
+        _loaded.pop().engine.close()
+
+
+def _answer(names: tuple[str, ...]) -> NDArray[np.float32]:
+    loaded = _loaded[-1]
+    size = loaded.request.batch_size
+    padded = names + names[: -len(names) % size]
+    parts = []
+    for start in range(0, len(padded), size):
+        chunk = loaded.preprocessor.run(padded[start : start + size], loaded.work.img_size)
+        parts.append(loaded.engine.run(chunk))
+    return np.concatenate(parts)[: len(names)]
+
+
+def _time_block(boundary: Boundary, seconds: float) -> TimedBlock:
+    loaded = _loaded[-1]
+    stages: list[tuple[float, float, float]] = []
+    call = _inference_call(loaded) if boundary == "inference" else _whole_call(loaded, stages)
+    first_s = _time_once(call, loaded.request)
+    warmup = max(1, min(10, int(WARMUP_SHARE * seconds / first_s)))
+    min_runs = MIN_RUNS if MIN_RUNS * first_s <= 2 * seconds else FEWEST_RUNS
+    block = measure_calm_block(call, seconds=seconds, warmup=warmup, min_runs=min_runs)
+    kept = stages[-len(block.times_ms) :]
+    return TimedBlock(block, _summarize_stages(loaded, kept), peak_rss_bytes())
+
+
+def _visit(runs: int) -> VisitTimes:
+    return visit_arm(_inference_call(_loaded[-1]), runs)
+
+
+def _inference_call(loaded: _Loaded) -> Callable[[], object]:
+    return lambda: loaded.engine.run(loaded.batch)
+
+
+def _whole_call(loaded: _Loaded, stages: list[tuple[float, float, float]]) -> Callable[[], object]:
+    """One end-to-end call over the next images in turn; it notes when each stage ended."""
+    names = itertools.cycle(loaded.work.names)
+    count, size = loaded.request.batch_size, loaded.work.img_size
+    clock, run, split = time.perf_counter, loaded.engine.run, loaded.preprocessor.split
+
+    def call_split() -> None:
+        paths = list(itertools.islice(names, count))
+        started = clock()
+        images = decode(paths, size)
+        decoded = clock()
+        batch = transform(images, size)
+        transformed = clock()
+        run(batch)
+        stages.append((decoded - started, transformed - decoded, clock() - transformed))
+
+    def call_whole() -> None:
+        paths = list(itertools.islice(names, count))
+        started = clock()
+        batch = loaded.preprocessor.run(paths, size)
+        transformed = clock()
+        run(batch)
+        stages.append((0.0, transformed - started, clock() - transformed))
+
+    if split is None:
+        return call_whole
+    decode, transform = split
+    return call_split
+
+
+def _summarize_stages(loaded: _Loaded, stages: list[tuple[float, float, float]]) -> StagesMs | None:
+    if not stages:
+        return None
+    decode, transform, inference = (1000 * np.median(np.array(stages), axis=0)).tolist()
+    whole = loaded.preprocessor.split is None
+    return StagesMs(
+        decode=None if whole else decode,
+        transform=None if whole else transform,
+        preprocess=decode + transform,
+        inference=inference,
+    )
+
+
+def _make_batch(
+    engine: Engine, request: EngineRequest, work: Workload, preprocessor: Preprocessor
+) -> NDArray[np.float32]:
+    fixed = engine.facts.input_shape[0]
+    if fixed is not None and fixed != request.batch_size:
+        engine.close()
+        raise UnavailableError(f"the model's batch size is fixed at {fixed}")
+    names = list(itertools.islice(itertools.cycle(work.names), request.batch_size))
+    batch = preprocessor.run(names, work.img_size)
+    check_batch(batch, engine.facts)
+    return batch
+
+
+def _time_once(call: Callable[[], object], request: EngineRequest) -> float:
+    """Seconds of a second call; a failing first one says which batch size did not run."""
+    try:
+        call()
+        started = time.perf_counter()
+        call()
+    except OpsError:
+        raise
+    except Exception as error:  # engines raise classes of their own, some of them not picklable
+        reason = " ".join(str(error).split())[:300]
+        raise UnavailableError(f"batch {request.batch_size} does not run: {reason}") from None
+    return max(1e-7, time.perf_counter() - started)

@@ -1,0 +1,149 @@
+"""Statistics of timings: pure functions on sequences, without clock, files or state."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from opslib.core.errors import UsageError
+
+Rows = npt.NDArray[np.float64]
+Statistic = Callable[[Rows], Rows]
+
+DEFAULT_TRIM = 0.2
+DEFAULT_CONFIDENCE = 0.95
+DEFAULT_RESAMPLES = 2000
+PERCENTILE_CONFIDENCE = 0.99
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A closed interval, in the unit of the values that it was made from."""
+
+    low: float
+    high: float
+
+    @property
+    def half_width(self) -> float:
+        """Half the distance between the two ends."""
+        return (self.high - self.low) / 2
+
+    def contains(self, value: float) -> bool:
+        """Whether the value lies between the ends, both included."""
+        return self.low <= value <= self.high
+
+
+def trimmed_means(rows: Rows, proportion: float = DEFAULT_TRIM) -> Rows:
+    """Mean along the last axis after cutting `proportion` of the values off each end."""
+    if not 0 <= proportion < 0.5:
+        raise UsageError(f"trim proportion {proportion} is outside [0, 0.5)")
+    count = rows.shape[-1]
+    cut = int(proportion * count)
+    kept: Rows = np.sort(rows, axis=-1)[..., cut : count - cut]
+    return np.asarray(kept.mean(axis=-1), dtype=np.float64)
+
+
+def trimmed_mean(values: Sequence[float], proportion: float = DEFAULT_TRIM) -> float:
+    """Mean of the values left after cutting `proportion` of them off each end."""
+    return float(trimmed_means(_as_row(values), proportion))
+
+
+def bootstrap_interval(
+    values: Sequence[float],
+    statistic: Statistic = trimmed_means,
+    confidence: float = DEFAULT_CONFIDENCE,
+    resamples: int = DEFAULT_RESAMPLES,
+    seed: int = 0,
+) -> Interval:
+    """Percentile bootstrap interval of a statistic (Efron 1979); same seed, same interval.
+
+    Args:
+        values: independent values; give rounds or blocks, never the runs inside them.
+        statistic: reduces the last axis of an array of shape (resamples, len(values)).
+    """
+    _check_probability("confidence", confidence)
+    row = _as_row(values)
+    picks = np.random.default_rng(seed).integers(0, row.size, size=(resamples, row.size))
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(statistic(row[picks]), [tail, 1 - tail])
+    return Interval(float(low), float(high))
+
+
+def block_interval(
+    block_medians_ms: Sequence[float], confidence: float = DEFAULT_CONFIDENCE
+) -> Interval:
+    """Interval of the long-run median latency (ms) from two or more separated blocks.
+
+    Student's t on the logarithms of the block medians, transformed back. The median drifts from
+    block to block by more than the runs inside one block tell, so the blocks are the sample.
+    The centre is the geometric mean: on the log scale it is the arithmetic mean, for which t is
+    exact with any number of blocks, while a median of two to five values has no such pivot and
+    a bootstrap of three values can only reshuffle those three and covers far too rarely.
+    """
+    from scipy.special import stdtrit
+
+    _check_probability("confidence", confidence)
+    medians = _as_row(block_medians_ms)
+    if medians.size < 2:
+        raise UsageError("an interval over blocks needs at least 2 blocks, got 1")
+    if medians.min() <= 0:
+        raise UsageError(f"a block median of {medians.min()} ms is not a latency")
+    logs = np.log(medians)
+    t_quantile = float(stdtrit(medians.size - 1, (1 + confidence) / 2))
+    reach = t_quantile * float(logs.std(ddof=1)) / math.sqrt(medians.size)
+    centre = float(logs.mean())
+    return Interval(math.exp(centre - reach), math.exp(centre + reach))
+
+
+def min_samples(quantile: float, confidence: float = PERCENTILE_CONFIDENCE) -> int:
+    """Fewest samples that support a percentile, with two of them beyond it at that confidence.
+
+    The smallest n with P(Binomial(n, 1 - quantile) <= 1) <= 1 - confidence, the early stopping
+    rule of MLPerf's load generator: 64 for p90 and 662 for p99 at 99 %. A quantile below one
+    half needs as many as its mirror image.
+    """
+    _check_probability("quantile", quantile)
+    _check_probability("confidence", confidence)
+    inside = max(quantile, 1 - quantile)
+    high = 2
+    while _at_most_one_beyond(high, inside) > 1 - confidence:
+        high *= 2
+    low = high // 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        if _at_most_one_beyond(middle, inside) > 1 - confidence:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+def percentile(samples: Sequence[float], quantile: float) -> float | None:
+    """The quantile of the samples, or None where there are too few to support it."""
+    if len(samples) < min_samples(quantile):
+        return None
+    return float(np.quantile(_as_row(samples), quantile))
+
+
+def _at_most_one_beyond(count: int, inside: float) -> float:
+    return math.exp(count * math.log(inside)) + count * (1 - inside) * math.exp(
+        (count - 1) * math.log(inside)
+    )
+
+
+def _as_row(values: Sequence[float]) -> Rows:
+    row = np.asarray(values, dtype=np.float64)
+    if row.ndim != 1 or row.size == 0:
+        raise UsageError(f"expected a non-empty sequence of numbers, got shape {row.shape}")
+    if not np.isfinite(row).all():
+        raise UsageError("expected finite numbers, got a NaN or an infinity")
+    return row
+
+
+def _check_probability(name: str, value: float) -> None:
+    if not 0 < value < 1:
+        raise UsageError(f"{name} {value} is outside (0, 1)")
