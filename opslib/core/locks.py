@@ -22,16 +22,15 @@ def hold_lock(path: Path, purpose: str, *, wait_s: float = 0.0) -> Iterator[None
     Raises:
         BusyError: someone else holds it for longer than `wait_s`; the message says who.
     """
-    with storage_errors(f"lock {path}"):
-        path.parent.mkdir(parents=True, exist_ok=True)
     note = path.with_suffix(".holder")
     lock = FileLock(path)
-    try:
-        with storage_errors(f"lock {path}"):
+    with storage_errors(f"lock {path}"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
             lock.acquire(timeout=wait_s)
-    except Timeout as error:
-        holder = note.read_text() if note.exists() else "another process"
-        raise BusyError(f"{purpose}: the lock is held by {holder}") from error
+        except Timeout as error:
+            holder = note.read_text() if note.exists() else "another process"
+            raise BusyError(f"{purpose}: the lock is held by {holder}") from error
     try:
         note.write_text(f"{purpose} (pid {os.getpid()}, since {utc_now():%Y-%m-%d %H:%M:%S} UTC)")
         yield

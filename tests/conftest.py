@@ -1,0 +1,25 @@
+import shutil
+
+import pytest
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip, and say why, what needs a card or Debian's chromium where there is none."""
+    needs = {
+        "gpu": (shutil.which("nvidia-smi"), "needs an NVIDIA card"),
+        "chromium": (shutil.which("chromium"), "needs chromium: apt-get install chromium"),
+    }
+    for marker, (there, reason) in needs.items():
+        for item in items:
+            if marker in item.keywords and not there:
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(autouse=True)
+def _own_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test sees the caller's PILLSNAP_ variables."""
+    import os
+
+    for name in list(os.environ):
+        if name.startswith("PILLSNAP_"):
+            monkeypatch.delenv(name)

@@ -1,0 +1,140 @@
+from pathlib import Path
+
+import pytest
+
+from opslib.core.config import Config, find_config, load_config
+from opslib.core.errors import ConfigError
+from tests.models import write_config
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def load(folder: Path, extra: str = "", **variables: str) -> Config:
+    return load_config(write_config(folder, extra), variables)
+
+
+def test_the_default_configuration_is_the_embedded_demo() -> None:
+    config = load_config(ROOT / "config.yaml", {})
+    assert config.exp_dir == ROOT / "demo/exp01"
+    assert config.export_dir == ROOT / "demo/exp01/export"
+
+
+def test_the_default_file_shows_every_key_with_its_default(tmp_path: Path) -> None:
+    shipped = load_config(ROOT / "config.yaml", {})
+    assert load(tmp_path).model_dump(exclude={"source", "paths"}) == shipped.model_dump(
+        exclude={"source", "paths"}
+    )
+    text = (ROOT / "config.yaml").read_text()
+    for section, field in Config.model_fields.items():
+        for key in getattr(field.annotation, "model_fields", {}):
+            assert f"  {key}:" in text, f"{section}.{key} is not in config.yaml"
+
+
+def test_the_production_example_holds_the_documented_paths() -> None:
+    config = load_config(ROOT / "config.production.yaml", {})
+    assert str(config.exp_dir) == "/home/max16/ssd_pillsnap/exp/exp01"
+    assert str(config.code_root) == "/home/max16/pillsnap"
+    assert config.data_root / "val" == Path("/mnt/data/AIHub_576/val")
+    assert config.preprocess.function == "src.infer:preprocess"
+
+
+def test_the_environment_wins_over_dotenv_which_wins_over_the_file(tmp_path: Path) -> None:
+    extra = "bench:\n  budget_s: 10\n  seed: 1\n"
+    (tmp_path / ".env").write_text("PILLSNAP_BENCH__BUDGET_S=20\nPILLSNAP_BENCH__SEED=2\n")
+    config = load(tmp_path, extra, PILLSNAP_BENCH__BUDGET_S="30")
+    assert (config.bench.budget_s, config.bench.seed) == (30, 2)
+
+
+def test_the_short_names_set_the_experiment_and_the_images(tmp_path: Path) -> None:
+    config = load(tmp_path, PILLSNAP_EXP_DIR="/a", PILLSNAP_DATA_ROOT="b")
+    assert (config.exp_dir, config.data_root) == (Path("/a"), tmp_path / "b")
+
+
+def test_lists_are_given_with_commas_and_nested_options_by_name(tmp_path: Path) -> None:
+    config = load(
+        tmp_path,
+        PILLSNAP_BENCH__BATCH="1, 8",
+        PILLSNAP_ONNX__CUDA__CUDNN_CONV_ALGO_SEARCH="EXHAUSTIVE",
+    )
+    assert config.bench.batch == (1, 8)
+    assert config.onnx.cuda["cudnn_conv_algo_search"] == "EXHAUSTIVE"
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ("bench: {budgte_s: 3}", "bench.budgte_s: unknown key; did you mean 'budget_s'"),
+        ("bench: {budget_s: soon}", "bench.budget_s: got 'soon'"),
+        ("bench: {budget_s: -1}", "bench.budget_s: got -1: input should be greater than 0"),
+        ("bench: {batch: [1, 0]}", "bench.batch.1: got 0: input should be greater than 0"),
+        ("bench: {batch: []}", "bench.batch: got \\[\\]"),
+        ("serving: {port: 1}", "serving: unknown key"),
+        ("onnx: {graph_optimization_level: MOST}", "onnx.graph_optimization_level: got 'MOST'"),
+        ("source: x", "source: unknown key"),
+        ("bench: 3", "bench: got 3"),
+        ("bench: [", "not YAML at line"),
+    ],
+)
+def test_a_wrong_key_is_named_with_what_was_given(tmp_path: Path, extra: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        load(tmp_path, extra)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("PILLSNAP_BENCH__BUDGET_S", "soon", "PILLSNAP_BENCH__BUDGET_S .*got 'soon'"),
+        ("PILLSNAP_BENCH__BUDGTE_S", "1", "PILLSNAP_BENCH__BUDGTE_S .*did you mean 'budget_s'"),
+        ("PILLSNAP_BENHC__BUDGET_S", "1", "PILLSNAP_BENHC__BUDGET_S.*did you mean 'bench'"),
+        ("PILLSNAP_BENCH", "1", "PILLSNAP_BENCH: unknown key"),
+        ("PILLSNAP_ONNX__PROVIDERS", "", "PILLSNAP_ONNX__PROVIDERS .*got None"),
+    ],
+)
+def test_a_wrong_variable_is_named(tmp_path: Path, name: str, value: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load(tmp_path, **{name: value})
+
+
+def test_a_missing_section_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("paths: {exp_dir: x}\n")
+    with pytest.raises(ConfigError, match=r"paths\.data_root: missing"):
+        load_config(path, {})
+
+
+@pytest.mark.parametrize("text", ["", "- 1", "word"])
+def test_a_file_without_sections_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match="expected sections"):
+        load_config(path, {})
+
+
+def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_bytes(b"\xff\xfe\x00paths")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_config(path, {})
+
+
+def test_a_configuration_cannot_be_changed(tmp_path: Path) -> None:
+    config = load(tmp_path)
+    with pytest.raises(ValueError, match="frozen"):
+        config.bench.seed = 3  # type: ignore[misc]
+
+
+def test_a_named_file_must_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match="named by --config"):
+        find_config(tmp_path / "none.yaml")
+    monkeypatch.setenv("PILLSNAP_CONFIG", str(tmp_path / "none.yaml"))
+    with pytest.raises(ConfigError, match="named by PILLSNAP_CONFIG"):
+        find_config()
+
+
+def test_the_nearest_file_above_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PILLSNAP_CONFIG", raising=False)
+    written = write_config(tmp_path)
+    (tmp_path / "a/b").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "a/b")
+    assert find_config() == written

@@ -1,0 +1,92 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from opslib.core.errors import ConfigError, InputError
+from opslib.inference.preprocess import (
+    as_batch,
+    decode,
+    import_object,
+    load_preprocessor,
+    preprocess,
+    transform,
+)
+from tests.models import write_images
+
+
+def test_images_become_normalised_float_batches(tmp_path: Path) -> None:
+    path = tmp_path / "grey.png"
+    Image.new("RGB", (40, 20), (124, 116, 104)).save(path)
+    batch = preprocess([str(path)], 16)
+    assert batch.shape == (1, 3, 16, 16)
+    assert batch.dtype == np.float32
+    np.testing.assert_allclose(batch, 0, atol=0.02)
+
+
+def test_decode_and_transform_together_are_preprocess(tmp_path: Path) -> None:
+    paths = [str(path) for path in write_images(tmp_path, 3)]
+    np.testing.assert_array_equal(transform(decode(paths, 16), 16), preprocess(paths, 16))
+
+
+def test_exif_rotation_is_applied(tmp_path: Path) -> None:
+    path = tmp_path / "turned.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (40, 20)).save(path, exif=exif)
+    assert decode([path], 20)[0].shape == (40, 20, 3)
+
+
+@pytest.mark.parametrize("content", [b"", b"no image", b"\xff\xd8\xff\xe0 cut"])
+def test_what_is_no_image_is_named(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "broken.jpg"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"broken\.jpg: cannot be read as an image"):
+        decode([path], 16)
+
+
+def test_a_truncated_image_is_named(tmp_path: Path) -> None:
+    path = write_images(tmp_path, 1, size=64)[0]
+    path.write_bytes(path.read_bytes()[:-400])
+    with pytest.raises(InputError, match=r"0\.jpg: cannot be read"):
+        decode([path], 16)
+
+
+def test_an_image_of_too_many_pixels_is_refused_before_decoding(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.png"
+    Image.new("1", (9000, 9000)).save(path)
+    with pytest.raises(InputError, match=r"bomb\.png: 9000 x 9000 pixels; at most 50,000,000"):
+        decode([path], 16)
+
+
+def test_the_serving_codes_own_function_drops_in_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "serving").mkdir()
+    (tmp_path / "serving/infer.py").write_text(
+        "import torch\n"
+        "def preprocess(paths: list[str], img_size: int):\n"
+        "    assert isinstance(paths, list)\n"
+        "    return torch.zeros(len(paths), 3, img_size, img_size)\n"
+    )
+    found = load_preprocessor("serving.infer:preprocess", tmp_path)
+    batch = found.run(("a.jpg", "b.jpg"), 8)
+    assert batch.shape == (2, 3, 8, 8)
+    assert found.split is None
+
+
+@pytest.mark.parametrize(
+    ("reference", "message"),
+    [
+        ("no_colon", "expected module:function"),
+        ("no_such_module:f", "cannot import"),
+        ("opslib.core.files:nope", "has no 'nope'"),
+    ],
+)
+def test_an_import_string_that_leads_nowhere_names_its_key(reference: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=rf"torch\.factory: .*{message}"):
+        import_object(reference, None, key="torch.factory")
+
+
+def test_preprocessing_of_the_wrong_rank_is_refused() -> None:
+    with pytest.raises(InputError, match=r"shape \[3, 8, 8\]; expected \[N, C, H, W\]"):
+        as_batch(np.zeros((3, 8, 8)))

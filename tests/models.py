@@ -1,0 +1,71 @@
+"""Small real ONNX models and images for tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
+
+
+def write_onnx(
+    path: Path,
+    *,
+    classes: int = 3,
+    size: int | str = 16,
+    batch: int | str = "N",
+    dtype: int = TensorProto.FLOAT,
+    sidecar: bool = False,
+    seed: int = 0,
+) -> Path:
+    """Write a classifier (pool, flatten, linear) and return its path."""
+    rng = np.random.default_rng(seed)
+    kind = helper.tensor_dtype_to_np_dtype(dtype)
+    weights = [
+        numpy_helper.from_array(rng.normal(size=(3, classes)).astype(kind), "weight"),
+        numpy_helper.from_array(rng.normal(size=(classes,)).astype(kind), "bias"),
+    ]
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["input"], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["flat"]),
+        helper.make_node("Gemm", ["flat", "weight", "bias"], ["logits"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "classifier",
+        [helper.make_tensor_value_info("input", dtype, [batch, 3, size, size])],
+        [helper.make_tensor_value_info("logits", dtype, [batch, classes])],
+        weights,
+    )
+    opset = [helper.make_opsetid("", 18)]
+    model = helper.make_model(graph, opset_imports=opset, ir_version=10)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    onnx.save_model(
+        model,
+        path,
+        save_as_external_data=sidecar,
+        location=f"{path.name}.data",
+        size_threshold=0,
+    )
+    return path
+
+
+def write_images(folder: Path, count: int = 4, *, size: int = 24, seed: int = 0) -> list[Path]:
+    """Write small JPEG files `0.jpg`, `1.jpg`, ... and return their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    paths = []
+    for index in range(count):
+        pixels = rng.integers(0, 255, (size, size, 3), dtype=np.uint8)
+        paths.append(folder / f"{index}.jpg")
+        Image.fromarray(pixels).save(paths[-1])
+    return paths
+
+
+def write_config(folder: Path, extra: str = "") -> Path:
+    """Write a configuration whose experiment and images lie in `folder`; return its path."""
+    path = folder / "config.yaml"
+    path.write_text(f"paths:\n  exp_dir: exp\n  data_root: images\n{extra}")
+    return path
