@@ -16,7 +16,7 @@ from rich.table import Table
 from opslib.cli.doors import describe_experiment, make_console
 from opslib.core.config import load_config
 from opslib.core.errors import ParameterError, UnavailableError
-from opslib.core.formatting import format_bytes, format_ms, stamp
+from opslib.core.formatting import format_bytes, format_ms
 from opslib.measure.bench_record import BenchRecord, BenchRow
 
 BOUNDARY_NAMES = {"inference": "inference", "end_to_end": "end to end"}
@@ -50,7 +50,7 @@ def bench(
     config: Annotated[Path | None, typer.Option(help="Configuration file.")] = None,
 ) -> int:
     """Measure latency and throughput at each batch size, after a parity check."""
-    from opslib.measure.bench import run_bench
+    from opslib.measure.bench import keep_bench, run_bench
     from opslib.measure.bench_setup import BenchRequest
 
     loaded = load_config(config)
@@ -70,7 +70,7 @@ def bench(
     notes.print(f"benchmark of {describe_experiment(loaded)}", soft_wrap=True)
     with show_progress(notes) as progress:
         record = run_bench(loaded, request, progress=progress)
-    path = record.write(json or loaded.records_dir / f"bench_{stamp()}.json")
+    path = keep_bench(record, loaded, json)
     show_record(console, record)
     notes.print(f"record: {path}", soft_wrap=True)
     if all(row.status == "unavailable" for row in record.rows) and record.verdict != "fail":

@@ -12,7 +12,7 @@ from typing import NoReturn
 
 import typer
 from rich.console import Console
-from typer.exceptions import TyperException
+from typer.exceptions import Abort, TyperException
 
 from opslib.core.config import Config
 from opslib.core.errors import ExitCode, OpsError, ParameterError, StorageError, TerminatedError
@@ -64,20 +64,27 @@ def _terminate(_signal: int, _frame: FrameType | None) -> None:
 
 
 def run_command(function: Callable[..., int | None]) -> NoReturn:
-    """Run one function as a whole program: its options parsed by typer, errors as in `run_door`."""
+    """Run one function as a whole program; see `run_app`."""
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command()(function)
     run_app(app)
 
 
 def run_app(app: typer.Typer) -> NoReturn:
-    """Run a typer application; wrong options end like any other wrong input, with 2."""
+    """Run a typer application as the whole program; a wrong option ends it with 2."""
+    run_door(lambda: call_app(app))
 
-    def act() -> int | None:
-        try:
-            answer = app(standalone_mode=False)
-        except TyperException as error:
-            raise ParameterError(error.format_message()) from error
-        return answer if isinstance(answer, int) else 0
 
-    run_door(act)
+def call_app(app: typer.Typer, arguments: list[str] | None = None) -> int:
+    """Run one command line (the process's own by default) and return its exit code.
+
+    Raises:
+        ParameterError: an option or argument is unknown or malformed.
+    """
+    try:
+        answer = app(arguments, standalone_mode=False)
+    except Abort as error:
+        raise KeyboardInterrupt from error
+    except TyperException as error:
+        raise ParameterError(f"{error.format_message()} (see --help)") from error
+    return int(answer or 0)

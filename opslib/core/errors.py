@@ -51,6 +51,10 @@ class OpsError(Exception):
 
     exit_code: ExitCode = ExitCode.CELL_RAISED
 
+    def _render_traceback_(self) -> list[str]:
+        """Show one line in a notebook; the message says all there is to say (IPython's hook)."""
+        return [f"{type(self).__name__}: {self}"]
+
 
 class CellError(OpsError):
     """A notebook cell raised."""

@@ -13,11 +13,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 
 from opslib.core.config import Config
 from opslib.core.errors import ExitCode, ModelError, UnavailableError
+from opslib.core.formatting import stamp
 from opslib.core.lineage import record_lineage
 from opslib.core.verdicts import VERDICT_EXIT_CODES, Verdict
 from opslib.inference.engine import EngineFacts
@@ -130,6 +132,11 @@ def run_bench(
     )
 
 
+def keep_bench(record: BenchRecord, config: Config, path: Path | None = None) -> Path:
+    """Write the record to `path`, by default `{exp_dir}/reports/bench_<UTC>.json`; return it."""
+    return record.write(path or config.records_dir / f"bench_{stamp()}.json")
+
+
 def _describe(
     setup: BenchSetup, stations: dict[str, Station]
 ) -> tuple[dict[str, EngineFacts], dict[str, str]]:
@@ -204,11 +211,13 @@ def _compare_stations(
 
     @contextmanager
     def open_stations(_arms: Sequence[Arm], _rng: np.random.Generator) -> Iterator[list[Visit]]:
-        for (_, station), request in zip(pair, requests, strict=True):
-            station.load(request, bench.work)
-        yield [station.visit for _, station in pair]
-        for _, station in pair:
-            station.unload()
+        try:
+            for (_, station), request in zip(pair, requests, strict=True):
+                station.load(request, bench.work)
+            yield [station.visit for _, station in pair]
+        finally:
+            for _, station in pair:
+                station.unload()
 
     return compare_arms(
         arms[0],

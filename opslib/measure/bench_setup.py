@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from opslib.core.config import Config
 from opslib.core.errors import ModelError, ParameterError
@@ -50,6 +51,22 @@ class BenchRequest:
     providers: str | None = None
     budget_s: float | None = None
     strict: bool = False
+
+
+def make_request(
+    *,
+    model: str | None = None,
+    checkpoint: str | None = None,
+    batch: list[int] | None = None,
+    **others: Any,
+) -> BenchRequest:
+    """Return a request from the plain values of a notebook's parameters."""
+    return BenchRequest(
+        model=Path(model) if model else None,
+        checkpoint=Path(checkpoint) if checkpoint else None,
+        batch=tuple(batch) if batch else None,
+        **others,
+    )
 
 
 @dataclass(frozen=True)

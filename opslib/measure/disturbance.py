@@ -32,7 +32,8 @@ _CPU_FREQUENCIES = "cpu[0-9]*/cpufreq/scaling_cur_freq"
 class Disturbance(Part):
     """What went on around a measurement of `wall_s` seconds; None where the host does not tell.
 
-    `other_cpu_pct` is what other processes used, in percent of one CPU.
+    `other_cpu_pct` is what other processes used, in percent of one CPU; a child of this process
+    counts among them until it has ended.
     """
 
     wall_s: float

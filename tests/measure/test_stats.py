@@ -98,6 +98,10 @@ def test_a_bootstrap_interval_over_twenty_rounds_covers_as_often_as_it_says() ->
     assert 0.89 <= covered / 400 <= 0.98
 
 
+def test_a_bootstrap_interval_is_by_default_that_of_the_trimmed_mean() -> None:
+    assert bootstrap_interval([1.0] * 19 + [1e6], resamples=200) == Interval(1.0, 1.0)
+
+
 def test_a_block_interval_is_that_of_a_t_table() -> None:
     # t(0.975, 2) = 4.303; logs -0.01, 0, 0.01 have standard deviation 0.01.
     interval = block_interval([math.exp(-0.01), 1.0, math.exp(0.01)])

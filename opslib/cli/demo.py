@@ -1,0 +1,21 @@
+"""`pillops demo`: build the embedded demo experiment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from opslib.cli.doors import make_console
+from opslib.core.config import load_config
+
+
+def demo(
+    force: Annotated[bool, typer.Option(help="Build it anew; reports and logs stay.")] = False,
+    config: Annotated[Path | None, typer.Option(help="Configuration file.")] = None,
+) -> None:
+    """Build the demo experiment: pill images, a trained network, two exported models."""
+    from opslib.demo.build import build_demo
+
+    build_demo(load_config(config), force=force, console=make_console())

@@ -1,0 +1,49 @@
+"""The `pillops` command: one line for each command, one line for an error, one exit code."""
+
+from __future__ import annotations
+
+from typing import Annotated, NoReturn
+
+import typer
+
+from opslib import __version__
+from opslib.cli import report
+from opslib.cli.bench import bench
+from opslib.cli.demo import demo
+from opslib.cli.doors import run_app
+
+app = typer.Typer(
+    help="Measure, tune, release, swap and watch an image classifier, with evidence.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> int:
+    """Measure, tune, release, swap and watch an image classifier, with evidence."""
+    if version:
+        typer.echo(f"pillops {__version__}")
+    elif context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+    return 0
+
+
+app.command()(demo)
+app.command()(bench)
+app.command()(report.run)
+app.add_typer(report.report_app, name="report")
+app.command()(report.snapshot)
+app.command()(report.lab)
+
+
+def main() -> NoReturn:
+    """Run the command line of this process and end it."""
+    run_app(app)
+
+
+if __name__ == "__main__":
+    main()
