@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from opslib.core.errors import ModelError, UnavailableError
 from opslib.core.host import usable_cpus
 from opslib.core.models import find_model_files
-from opslib.inference.engine import EngineFacts, EngineRequest, check_batch
+from opslib.inference.engine import ClosedOnExit, EngineFacts, EngineRequest, check_batch
 from opslib.inference.providers import (
     ProviderChoice,
     SessionSettings,
@@ -26,7 +25,7 @@ _DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(dou
 _ERROR_ONLY = 3
 
 
-class OnnxEngine:
+class OnnxEngine(ClosedOnExit):
     """An ONNX Runtime session for one batch size; on CUDA with bound input and output."""
 
     def __init__(self, request: EngineRequest, session: Any = None) -> None:
@@ -68,17 +67,6 @@ class OnnxEngine:
         """Free the session and its threads."""
         self._binding = None
         self._session = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def make_session_options(settings: SessionSettings, choice: ProviderChoice) -> Any:

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from opslib.core.errors import ModelError, UnavailableError
 from opslib.core.host import usable_cpus
-from opslib.inference.engine import EngineFacts, EngineRequest
+from opslib.inference.engine import ClosedOnExit, EngineFacts, EngineRequest
 from opslib.inference.preprocess import import_object
 
 _STATE_KEYS = ("state_dict", "model_state_dict", "model")
 
 
-class TorchEngine:
+class TorchEngine(ClosedOnExit):
     """A Torch module in eval and inference mode; each call ends with its result on the host."""
 
     def __init__(self, request: EngineRequest) -> None:
@@ -70,17 +69,6 @@ class TorchEngine:
         self._module = None
         if self._device.type == "cuda":
             self._torch.cuda.empty_cache()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _choose_device(torch: Any, providers: tuple[str, ...]) -> tuple[Any, str | None]:

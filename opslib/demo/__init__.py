@@ -1,0 +1,1 @@
+"""The embedded demo experiment: rendered pills, a small trained network, two exports of it."""

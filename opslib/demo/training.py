@@ -1,0 +1,210 @@
+"""Training the demo's network: seeded, on the CPU, about 80 seconds on two cores."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from opslib.core.host import usable_cpus
+from opslib.demo.dataset import DemoSize
+from opslib.demo.network import build_network
+from opslib.inference.preprocess import IMAGENET_MEAN, IMAGENET_STD, preprocess
+
+BATCH_SIZE = 16
+PEAK_RATE = 3e-3
+WEIGHT_DECAY = 0.05
+_TURN_RAD, _ZOOM, _SHIFT, _GAIN = 0.10, 0.08, 0.08, 0.15
+_CHUNK = 128
+
+
+@dataclass(frozen=True)
+class ImageTensors:
+    """Images of one split as bytes `[N, 3, H, W]` and their class numbers `[N]`."""
+
+    pixels: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How a network does on the validation images; ratios are 0..1, loss is cross-entropy."""
+
+    top1: float
+    loss: float
+    per_class: tuple[float, ...]
+    count: int
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A trained network: its weights after an epoch and what they are worth."""
+
+    epoch: int
+    weights: dict[str, Tensor]
+    evaluation: Evaluation
+
+
+@dataclass(frozen=True)
+class Step:
+    """Where training stands; `evaluation` is set when an epoch ends."""
+
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    loss: float
+    evaluation: Evaluation | None = None
+
+
+@dataclass(frozen=True)
+class Training:
+    """The newest and the previous generation, and how long they took in seconds."""
+
+    latest: Generation
+    previous: Generation
+    duration_s: float
+
+
+def list_images(data_root: Path, split: str, names: Sequence[str]) -> list[tuple[str, int]]:
+    """The image files of a split in order, each with its class number."""
+    return [
+        (str(path), number)
+        for number, name in enumerate(names)
+        for path in sorted((data_root / split / name).glob("*.jpg"))
+    ]
+
+
+def load_images(data_root: Path, split: str, names: Sequence[str], img_size: int) -> ImageTensors:
+    """Decode a split once, by the serving preprocessing, and keep it as bytes."""
+    files = list_images(data_root, split, names)
+    chunks = [[path for path, _ in files[i : i + _CHUNK]] for i in range(0, len(files), _CHUNK)]
+    with ThreadPoolExecutor(usable_cpus()) as pool:
+        pixels = np.concatenate(list(pool.map(lambda chunk: _as_bytes(chunk, img_size), chunks)))
+    return ImageTensors(torch.from_numpy(pixels), torch.tensor([number for _, number in files]))
+
+
+def _as_bytes(paths: list[str], img_size: int) -> NDArray[np.uint8]:
+    """Preprocessed images with the normalization undone: exactly the resized image's bytes."""
+    batch = preprocess(paths, img_size)
+    plain = (batch * IMAGENET_STD[:, None, None] + IMAGENET_MEAN[:, None, None]) * 255.0
+    return np.asarray(np.rint(plain).clip(0, 255), np.uint8)
+
+
+def normalize(pixels: Tensor) -> Tensor:
+    """Image bytes `[N, 3, H, W]` as the network's input, equal to `preprocess`."""
+    scale = torch.from_numpy(1.0 / (255.0 * IMAGENET_STD))[:, None, None]
+    shift = torch.from_numpy(IMAGENET_MEAN / IMAGENET_STD)[:, None, None]
+    return pixels * scale - shift
+
+
+def train(
+    data_root: Path,
+    names: Sequence[str],
+    size: DemoSize,
+    on_step: Callable[[Step], None] | None = None,
+) -> Training:
+    """Train a fresh network on `data_root` and return its last two generations.
+
+    The same images, size and number of threads give the same weights.
+    """
+    started = time.perf_counter()
+    seen = load_images(data_root, "train", names, size.img_size)
+    held = load_images(data_root, "val", names, size.img_size)
+    with _torch_settings(size.seed):
+        history = list(_run_epochs(seen, held, len(names), size, on_step or (lambda _: None)))
+    latest = history[-1]
+    previous = _choose_previous(history, size.previous_gap_pp / 100.0)
+    return Training(latest, previous, time.perf_counter() - started)
+
+
+@contextmanager
+def _torch_settings(seed: int) -> Iterator[None]:
+    """Seed Torch and give it all usable cores, for the block alone."""
+    threads, state = torch.get_num_threads(), torch.get_rng_state()
+    torch.set_num_threads(usable_cpus())
+    torch.manual_seed(seed)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_rng_state(state)
+
+
+def _run_epochs(
+    seen: ImageTensors,
+    held: ImageTensors,
+    num_classes: int,
+    size: DemoSize,
+    on_step: Callable[[Step], None],
+) -> Iterator[Generation]:
+    net = build_network(num_classes)
+    net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    count = len(seen.labels)
+    steps = max(1, count // BATCH_SIZE)
+    optimizer = torch.optim.AdamW(net.parameters(), PEAK_RATE, weight_decay=WEIGHT_DECAY)
+    rates = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, PEAK_RATE, total_steps=max(8, steps * size.epochs), pct_start=0.25
+    )
+    for epoch in range(1, size.epochs + 1):
+        order, loss = torch.randperm(count), 0.0
+        for step in range(steps):
+            chosen = order[step * BATCH_SIZE : (step + 1) * BATCH_SIZE]
+            inputs = _augment(normalize(seen.pixels[chosen]))
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
+            optimizer.zero_grad()
+            error = functional.cross_entropy(net(inputs), seen.labels[chosen])
+            error.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            rates.step()
+            loss += float(error.detach())
+            on_step(Step(epoch, size.epochs, step + 1, steps, loss / (step + 1)))
+        evaluation = evaluate(net, held)
+        on_step(Step(epoch, size.epochs, steps, steps, loss / steps, evaluation))
+        weights = {name: value.clone().contiguous() for name, value in net.state_dict().items()}
+        yield Generation(epoch, weights, evaluation)
+
+
+def _augment(images: Tensor) -> Tensor:
+    """Images turned, zoomed, shifted and brightened a little."""
+    count = len(images)
+    turn = (torch.rand(count) * 2 - 1) * _TURN_RAD
+    zoom = 1 + (torch.rand(count) * 2 - 1) * _ZOOM
+    c, s = torch.cos(turn) * zoom, torch.sin(turn) * zoom
+    x, y = (torch.rand(2, count) * 2 - 1) * _SHIFT
+    matrix = torch.stack([torch.stack([c, -s, x], 1), torch.stack([s, c, y], 1)], 1)
+    grid = functional.affine_grid(matrix, list(images.shape), align_corners=False)
+    moved = functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    return moved * (1 + (torch.rand(count, 1, 1, 1) * 2 - 1) * _GAIN)
+
+
+def evaluate(net: nn.Module, held: ImageTensors) -> Evaluation:
+    """What the network is worth on `held`; it is left in training mode."""
+    net.eval()
+    with torch.inference_mode():
+        logits = torch.cat([net(normalize(part)) for part in torch.split(held.pixels, _CHUNK)])
+    net.train()
+    hit = (logits.argmax(1) == held.labels).float()
+    classes = logits.shape[1]
+    return Evaluation(
+        top1=float(hit.mean()),
+        loss=float(functional.cross_entropy(logits, held.labels)),
+        per_class=tuple(float(hit[held.labels == number].mean()) for number in range(classes)),
+        count=len(hit),
+    )
+
+
+def _choose_previous(history: list[Generation], gap: float) -> Generation:
+    """The earlier generation whose top-1 lies nearest to `gap` below the last one's."""
+    wanted = history[-1].evaluation.top1 - gap
+    earlier = history[:-1] or history
+    return min(earlier, key=lambda one: (abs(one.evaluation.top1 - wanted), -one.epoch))
