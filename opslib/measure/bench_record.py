@@ -45,7 +45,8 @@ class BenchRow(Part):
 
     `inference` starts with a preprocessed float array in host memory and ends with logits in host
     memory, for both engines; `end_to_end` starts with file names. `provider` is the one in force.
-    `raw_ms` holds the milliseconds of every timed call, a tuple for each block.
+    `raw_ms` holds the milliseconds of every timed call that the figures rest on, a tuple for each
+    block; `disturbed_raw_ms` those of blocks left out because a thread waited for a CPU.
     """
 
     engine: Literal["onnx", "torch"]
@@ -63,9 +64,9 @@ class BenchRow(Part):
     stages_ms: StagesMs | None = None
     peak_rss_bytes: int | None = None
     run_delay_pct: float | None = None
-    disturbed_blocks: int = 0
     options: dict[str, str] = {}
     raw_ms: tuple[tuple[float, ...], ...] = ()
+    disturbed_raw_ms: tuple[tuple[float, ...], ...] = ()
 
     @property
     def key(self) -> tuple[str, str, int, str]:

@@ -16,7 +16,7 @@ from opslib.core.errors import OpsError
 from opslib.inference.engine import EngineFacts, EngineRequest
 from opslib.measure.bench_record import BenchRow, Boundary, LatencyMs, RowStatus, StagesMs
 from opslib.measure.bench_setup import BenchSetup
-from opslib.measure.blocks import MIN_RUNS, Summary, summarize_blocks
+from opslib.measure.blocks import MIN_RUNS, Block, Summary, choose_blocks, summarize_blocks
 from opslib.measure.rounds import Deadline
 from opslib.measure.station import Station, TimedBlock, Workload
 
@@ -116,6 +116,8 @@ def make_row(cell: Cell, section: BenchSection) -> Iterator[BenchRow]:
         summary = None if cell.reason else cell.summary(boundary)
         problem = cell.reason or _problem(summary, section.target_half_width_pct)
         blocks = cell.blocks[boundary]
+        all_blocks = [timed.block for timed in blocks]
+        used = choose_blocks(all_blocks)
         status: RowStatus = (
             "unavailable" if cell.reason else "inconclusive" if problem else "measured"
         )
@@ -140,11 +142,9 @@ def make_row(cell: Cell, section: BenchSection) -> Iterator[BenchRow]:
             stages_ms=_median_stages([timed.stages for timed in blocks if timed.stages]),
             peak_rss_bytes=max((timed.peak_rss_bytes for timed in blocks), default=None),
             run_delay_pct=summary.run_delay_pct if summary else None,
-            disturbed_blocks=summary.disturbed_blocks if summary else 0,
             options=facts.options if facts else {},
-            raw_ms=tuple(
-                tuple(float(f"{one:.4g}") for one in timed.block.times_ms) for timed in blocks
-            ),
+            raw_ms=tuple(map(_raw_ms, used)),
+            disturbed_raw_ms=tuple(_raw_ms(block) for block in all_blocks if block not in used),
         )
 
 
@@ -162,6 +162,10 @@ def _problem(summary: Summary | None, target_half_width_pct: float) -> str | Non
             f"±{target_half_width_pct:g} % is wanted"
         )
     return None
+
+
+def _raw_ms(block: Block) -> tuple[float, ...]:
+    return tuple(float(f"{one:.4g}") for one in block.times_ms)
 
 
 def _latency(summary: Summary | None) -> LatencyMs | None:

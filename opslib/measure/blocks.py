@@ -16,7 +16,12 @@ import numpy as np
 
 from opslib.core.errors import UsageError
 from opslib.core.records import Part
-from opslib.measure.disturbance import is_disturbed, read_run_delay_s, share_pct
+from opslib.measure.disturbance import (
+    is_disturbed,
+    read_thread_delays_s,
+    share_pct,
+    worst_growth_s,
+)
 from opslib.measure.stats import block_interval, percentile
 
 Call = Callable[[], Any]
@@ -31,7 +36,10 @@ MAX_RUNS_PER_BLOCK = 200_000
 
 
 class Block(Part):
-    """Times of the runs of one uninterrupted block, in the order in which they ran."""
+    """Times of the runs of one uninterrupted block, in the order in which they ran.
+
+    `run_delay_pct` is the wait of the thread of this process that waited longest for a CPU.
+    """
 
     times_ms: tuple[float, ...]
     wall_s: float
@@ -47,7 +55,8 @@ class Block(Part):
 class Summary(Part):
     """Latency of one run over several blocks; what the sample does not support is None.
 
-    `ci95_ms` covers the long-run median, from the spread between the blocks.
+    `ci95_ms` covers the long-run median, from the spread between the blocks. Blocks are
+    those of `choose_blocks`; `disturbed_blocks` counts the disturbed ones among all.
     """
 
     p50_ms: float
@@ -119,14 +128,13 @@ def measure_block(
         fastest_ns = max(1, min(time_runs(call, warmup, clock)))
         fitting = int(2 * seconds * 1e9 / fastest_ns) + 1
         capacity = max(min_runs, min(fitting, MAX_RUNS_PER_BLOCK))
-        delay_before = read_run_delay_s()
+        delays_before = read_thread_delays_s()
         started = clock()
         until_ns = started + int(seconds * 1e9)
         times_ns = time_runs(call, capacity, clock, until_ns, min_runs)
         wall_s = (clock() - started) / 1e9
-        delay_after = read_run_delay_s()
-    delay_s = None if delay_before is None or delay_after is None else delay_after - delay_before
-    run_delay_pct = share_pct(delay_s, wall_s)
+        delays_after = read_thread_delays_s()
+    run_delay_pct = share_pct(worst_growth_s(delays_before, delays_after), wall_s)
     return Block(
         times_ms=tuple(one / 1e6 for one in times_ns),
         wall_s=wall_s,
@@ -159,6 +167,8 @@ def summarize_blocks(blocks: Sequence[Block]) -> Summary:
     """Median, interval and supported percentiles over all runs of the blocks."""
     if not blocks:
         raise UsageError("expected at least one block to summarize")
+    disturbed_blocks = sum(block.disturbed for block in blocks)
+    blocks = choose_blocks(blocks)
     medians_ms = tuple(block.median_ms for block in blocks)
     p50_ms = float(np.median(medians_ms))
     times_ms = [time_ms for block in blocks for time_ms in block.times_ms]
@@ -172,9 +182,18 @@ def summarize_blocks(blocks: Sequence[Block]) -> Summary:
         p99_ms=percentile(times_ms, 0.99),
         n=len(times_ms),
         block_medians_ms=medians_ms,
-        disturbed_blocks=sum(block.disturbed for block in blocks),
+        disturbed_blocks=disturbed_blocks,
         run_delay_pct=max(delays_pct, default=None),
     )
+
+
+def choose_blocks(blocks: Sequence[Block]) -> list[Block]:
+    """The calm blocks where there are at least three, else all of them.
+
+    Which blocks are left out depends on waiting for a CPU, never on how long the runs took.
+    """
+    calm = [block for block in blocks if not block.disturbed]
+    return calm if len(calm) >= DEFAULT_BLOCKS else list(blocks)
 
 
 @contextmanager

@@ -24,6 +24,7 @@ NVIDIA_SMI_TIMEOUT_S = 10.0
 NVIDIA_SMI_QUERY = ("--query-compute-apps=pid,process_name", "--format=csv,noheader")
 
 _SCHEDSTAT = Path("/proc/thread-self/schedstat")
+_TASKS = Path("/proc/self/task")
 _STAT = Path("/proc/stat")
 _CGROUP_CPU_STATS = (Path("/sys/fs/cgroup/cpu.stat"), Path("/sys/fs/cgroup/cpu/cpu.stat"))
 _CPU_FREQUENCIES = "cpu[0-9]*/cpufreq/scaling_cur_freq"
@@ -108,6 +109,26 @@ def read_run_delay_s() -> float | None:
     """Seconds that the calling thread has waited, ready to run, for a CPU since it began."""
     text = _read_text(_SCHEDSTAT)
     return None if text is None else parse_run_delay_s(text)
+
+
+def read_thread_delays_s() -> dict[str, float]:
+    """Seconds that each thread of this process has waited for a CPU, by thread id.
+
+    A pool is as slow as its slowest thread: on a barrier the main thread spins and does not wait,
+    while a worker that was pushed off its CPU does.
+    """
+    found = {}
+    for path in _TASKS.glob("*/schedstat"):
+        delay_s = parse_run_delay_s(_read_text(path) or "")
+        if delay_s is not None:
+            found[path.parent.name] = delay_s
+    return found
+
+
+def worst_growth_s(before: dict[str, float], after: dict[str, float]) -> float | None:
+    """Longest wait of any one thread between two readings, or None where none is known."""
+    grown = [delay_s - before.get(thread, 0.0) for thread, delay_s in after.items()]
+    return max(grown, default=None)
 
 
 def parse_run_delay_s(schedstat: str) -> float | None:

@@ -26,7 +26,7 @@ def config(tmp_path: Path) -> Config:
     """An experiment of four images and one small model, measured loosely and quickly."""
     write_images(tmp_path / "images/val/a", 4)
     write_onnx(tmp_path / "exp/export/m.onnx")
-    extra = "bench: {target_half_width_pct: 500, engine: onnx, batch: [1, 2]}\n"
+    extra = "bench: {target_half_width_pct: 1.0e+30, engine: onnx, batch: [1, 2]}\n"
     extra += "parity: {samples: 4}\nonnx: {providers: [CPU]}\n"
     return load_config(write_config(tmp_path, extra), {})
 
@@ -89,7 +89,7 @@ def test_each_batch_size_gets_a_row_within_each_boundary(config: Config) -> None
 
 
 def test_a_record_survives_the_round_trip_with_its_lineage(config: Config, tmp_path: Path) -> None:
-    record = run_bench(config, BenchRequest(budget_s=2, batch=(1,)))
+    record = run_bench(config, BenchRequest(budget_s=4, batch=(1,)))
     assert BenchRecord.read(record.write(tmp_path / "r.json")) == record
     assert record.model is not None
     assert len(record.model.sha256) == 64
@@ -128,7 +128,7 @@ def test_a_checkpoint_of_another_class_count_is_refused(config: Config, tmp_path
 
 def test_a_fixed_batch_is_measured_and_the_others_say_why_not(config: Config) -> None:
     write_onnx(config.export_dir / "m.onnx", batch=2)
-    record = run_bench(config, BenchRequest(budget_s=2))
+    record = run_bench(config, BenchRequest(budget_s=4))
     by_batch = {row.batch_size: row for row in record.rows if row.boundary == "inference"}
     assert by_batch[2].status == "measured"
     assert by_batch[1].status == "unavailable"
@@ -139,7 +139,7 @@ def test_cuda_alone_without_a_card_is_unavailable_and_never_a_cpu_figure(
     config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    record = run_bench(config, BenchRequest(budget_s=2, providers="CUDA"))
+    record = run_bench(config, BenchRequest(budget_s=4, providers="CUDA"))
     assert record.exit_code == 2
     for row in record.rows:
         assert (row.status, row.provider, row.latency_ms) == ("unavailable", "none", None)
@@ -150,7 +150,7 @@ def test_cuda_with_cpu_runs_on_cpu_and_says_why(
     config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    record = run_bench(config, BenchRequest(budget_s=2, batch=(1,), providers="CUDA,CPU"))
+    record = run_bench(config, BenchRequest(budget_s=4, batch=(1,), providers="CUDA,CPU"))
     for row in record.rows:
         assert (row.provider, row.requested_providers) == ("CPU", "CUDA,CPU")
         assert "CUDA cannot start" in (row.reason or "")
@@ -160,7 +160,7 @@ def test_intervals_wider_than_the_target_are_inconclusive(config: Config) -> Non
     strict = config.model_copy(
         update={"bench": config.bench.model_copy(update={"target_half_width_pct": 1e-9})}
     )
-    record = run_bench(strict, BenchRequest(budget_s=2, batch=(1,)))
+    record = run_bench(strict, BenchRequest(budget_s=4, batch=(1,)))
     assert (record.verdict, record.exit_code) == ("inconclusive", 4)
     assert "is wanted" in (record.rows[0].reason or "")
     assert "Inconclusive" in record.finding
@@ -175,7 +175,7 @@ def test_a_budget_too_short_for_a_figure_is_inconclusive_not_wrong(config: Confi
 
 def test_skipped_images_are_counted_and_end_with_their_own_code(config: Config) -> None:
     (config.data_root / "val/a/bad.jpg").write_bytes(b"no")
-    record = run_bench(config, BenchRequest(budget_s=2, batch=(1,)))
+    record = run_bench(config, BenchRequest(budget_s=4, batch=(1,)))
     assert (record.verdict, record.exit_code) == ("pass", 9)
     assert "bad.jpg" in record.inputs.skipped[0]
 
@@ -199,7 +199,7 @@ def test_foreign_preprocessing_drops_in(config: Config) -> None:
 def test_a_model_of_any_size_asks_for_the_image_size(config: Config) -> None:
     write_onnx(config.export_dir / "m.onnx", size="S")
     with pytest.raises(ModelError, match=r"set preprocess\.img_size"):
-        run_bench(config, BenchRequest(budget_s=2))
+        run_bench(config, BenchRequest(budget_s=4))
 
 
 BAD: list[tuple[BenchRequest, type[Exception], str]] = [
@@ -233,7 +233,7 @@ def test_a_damaged_model_is_refused_by_name(
     path = config.export_dir / "m.onnx"
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(ModelError, match=r"m\.onnx"):
-        run_bench(config, BenchRequest(budget_s=2))
+        run_bench(config, BenchRequest(budget_s=4))
 
 
 def test_a_folder_that_cannot_be_written_is_refused(config: Config) -> None:

@@ -11,6 +11,7 @@ from opslib.core.errors import UsageError
 from opslib.measure import blocks
 from opslib.measure.blocks import (
     Block,
+    choose_blocks,
     measure_block,
     measure_blocks,
     measure_calm_block,
@@ -147,3 +148,12 @@ def test_a_single_block_has_no_interval() -> None:
 def test_no_blocks_cannot_be_summarized() -> None:
     with pytest.raises(UsageError, match="at least one block"):
         summarize_blocks([])
+
+
+def test_disturbed_blocks_are_left_out_where_three_calm_ones_remain() -> None:
+    calm = [block_of([1.0] * 20), block_of([1.1] * 20), block_of([1.2] * 20)]
+    disturbed = block_of([9.0] * 20, 30.0)
+    assert choose_blocks([*calm, disturbed]) == calm
+    assert choose_blocks([*calm[:2], disturbed]) == [*calm[:2], disturbed]
+    summary = summarize_blocks([*calm, disturbed])
+    assert (summary.p50_ms, summary.n, summary.disturbed_blocks) == (1.1, 60, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -136,3 +137,16 @@ def test_a_thread_that_shares_its_cpu_is_seen_to_wait() -> None:
         os.sched_setaffinity(0, allowed)
     assert watch.disturbance is not None
     assert watch.disturbance.disturbed
+
+
+def test_the_thread_that_waited_longest_counts() -> None:
+    before = {"1": 1.0, "2": 5.0}
+    assert disturbance.worst_growth_s(before, {"1": 1.5, "2": 5.1, "3": 0.2}) == 0.5
+    assert disturbance.worst_growth_s(before, {}) is None
+
+
+def test_each_thread_of_this_process_has_its_own_delay() -> None:
+    delays_s = disturbance.read_thread_delays_s()
+    assert all(delay_s >= 0 for delay_s in delays_s.values())
+    if disturbance.read_run_delay_s() is not None:
+        assert str(threading.get_native_id()) in delays_s
