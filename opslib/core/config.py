@@ -108,6 +108,68 @@ class BenchSection(Section):
     seed: int = 0
 
 
+class ServiceSection(Section):
+    """Where the reference service listens and how much it takes on at once."""
+
+    host: str = "0.0.0.0"  # noqa: S104 (the tunnel's end may lie outside this host)
+    port: Annotated[int, Field(ge=1, le=65535)] = 8000
+    keep_alive_s: PositiveInt = 5
+    shutdown_grace_s: PositiveInt = 30
+    body_timeout_s: Annotated[float, Field(gt=0)] = 30.0
+    max_connections: PositiveInt = 512
+    workers: Annotated[int, Field(ge=0)] = 0
+    intra_op_num_threads: Annotated[int, Field(ge=0)] = 1
+    queue: Annotated[int, Field(ge=0)] = 64
+
+
+class UploadsSection(Section):
+    """How large a request may be, beside MAX_UPLOAD_MB and ALLOWED_EXTS of `.env`."""
+
+    batch_max_images: PositiveInt = 16
+    batch_max_mb: PositiveInt = 100
+    max_pixels: PositiveInt = 50_000_000
+    batch_max_pixels: PositiveInt = 200_000_000
+
+
+class ReloadSection(Section):
+    """Which models may be switched in, and what a candidate may cost before it is."""
+
+    model_dirs: tuple[Path, ...] = ()
+    restore_dir: Path | None = None
+    trial_timeout_s: Annotated[float, Field(gt=0)] = 120.0
+    trial_memory_mb: PositiveInt | None = None
+    resident_models: PositiveInt = 2
+    resident_min_free_mb: Annotated[int, Field(ge=0)] = 1024
+
+
+class ClientSection(Section):
+    """How the tools talk to a service: ours, or another that honours the contract."""
+
+    url: str = "http://127.0.0.1:8000"
+    timeout_s: Annotated[float, Field(gt=0)] = 180.0
+    request_field: str = "model_path"
+    path_field: str = "model_path"
+    digest_field: str = "model_sha256"
+
+
+class SweepSection(Section):
+    """Which ONNX Runtime options a sweep tries beside the required grid, and how long."""
+
+    objective: Literal["throughput", "p50"] = "throughput"
+    batch: BatchSizes = (1, 8)
+    budget_s: Annotated[float, Field(gt=0)] = 60.0
+    margin_pct: Annotated[float, Field(gt=0)] = 2.0
+    finalists: Annotated[int, Field(ge=2)] = 4
+    parity_images: PositiveInt = 16
+    threads: tuple[Annotated[int, Field(ge=0)], ...] | None = None
+    spinning: tuple[bool, ...] = (True, False)
+    cudnn_conv_algo_search: Names = ("EXHAUSTIVE", "HEURISTIC", "DEFAULT")
+    prefer_nhwc: tuple[Literal[0, 1], ...] = (0, 1)
+    use_tf32: tuple[Literal[0, 1], ...] = (1, 0)
+    enable_cuda_graph: tuple[Literal[0, 1], ...] = (0, 1)
+    tensorrt: bool = True
+
+
 class Config(Section):
     """The whole configuration, frozen; `load_config` makes one."""
 
@@ -119,6 +181,11 @@ class Config(Section):
     onnx: OnnxSection = OnnxSection()
     parity: ParitySection = ParitySection()
     bench: BenchSection = BenchSection()
+    sweep: SweepSection = SweepSection()
+    service: ServiceSection = ServiceSection()
+    uploads: UploadsSection = UploadsSection()
+    reload: ReloadSection = ReloadSection()
+    client: ClientSection = ClientSection()
 
     @property
     def root(self) -> Path:

@@ -11,6 +11,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from opslib.core.config import Config, Names
 from opslib.core.errors import ConfigError
 
+ENV_NAME = ".env"
+
 
 class ServiceEnvironment(BaseSettings):
     """The service's own variables, the environment over `.env`; secrets are masked in `repr`.
@@ -37,14 +39,18 @@ class ServiceEnvironment(BaseSettings):
     ] = "INFO"
 
 
-def load_service_environment(config: Config) -> ServiceEnvironment:
-    """Return the service's variables: the process environment over `.env` beside the config.
+def load_service_environment(config: Config, env_file: Path | None = None) -> ServiceEnvironment:
+    """Return the service's variables: the process environment over `env_file`, which is `.env`
+    beside the configuration unless named.
 
     Raises:
         ConfigError: a value is impossible; the message names the variable, never a secret.
     """
+    if env_file is not None and not env_file.is_file():
+        raise ConfigError(f"--env-file: {env_file}: no such file; copy .env.example to it")
+    source = env_file or config.root / ENV_NAME
     try:
-        return ServiceEnvironment(_env_file=config.root / ".env")  # type: ignore[call-arg]
+        return ServiceEnvironment(_env_file=source)  # type: ignore[call-arg]
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0]).upper()

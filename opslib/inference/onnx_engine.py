@@ -43,15 +43,20 @@ class OnnxEngine(ClosedOnExit):
         self.facts = _describe(self._session, self._input, request.settings, provider, note)
         self._dtype = np.dtype(self.facts.input_dtype)
         self._binding = None
-        if provider != "CPU":
+        self._graph = None
+        if provider == "CUDA" and str(request.settings.cuda.get("enable_cuda_graph", 0)) == "1":
+            self._graph = CudaGraphBinding(self._session, (self._input.name, self._output))
+        elif provider != "CPU":
             self._binding = self._session.io_binding()
 
     def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return logits float32 `[N, classes]` of a float32 `[N, C, H, W]` batch."""
         if batch.dtype != self._dtype:
             batch = batch.astype(self._dtype)
-        if self._binding is None:
-            answer: NDArray[Any] = self._session.run([self._output], {self._input.name: batch})[0]
+        if self._graph is not None:
+            answer: NDArray[Any] = self._graph.run(batch)
+        elif self._binding is None:
+            answer = self._session.run([self._output], {self._input.name: batch})[0]
         else:
             self._binding.bind_cpu_input(self._input.name, batch)
             self._binding.bind_output(self._output, "cpu")
@@ -65,6 +70,7 @@ class OnnxEngine(ClosedOnExit):
 
     def close(self) -> None:
         """Free the session and its threads."""
+        self._graph = None
         self._binding = None
         self._session = None
 

@@ -35,7 +35,7 @@ def decode(paths: Sequence[str | Path], img_size: int) -> Images:
     Raises:
         InputError: a file is missing, truncated, no image, or larger than 50 megapixels.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     images = []
     for path in paths:
@@ -46,12 +46,19 @@ def decode(paths: Sequence[str | Path], img_size: int) -> Images:
                         f"{path}: {image.width} x {image.height} pixels; "
                         f"at most {MAX_PIXELS:,} are read"
                     )
-                image.draft("RGB", (img_size, img_size))
-                upright = ImageOps.exif_transpose(image)
-                images.append(np.asarray(upright.convert("RGB")))
+                images.append(to_pixels(image, img_size))
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise InputError(f"{path}: cannot be read as an image: {error}") from error
     return images
+
+
+def to_pixels(image: Any, img_size: int) -> NDArray[np.uint8]:
+    """Return an opened Pillow image as RGB `[H, W, 3]` uint8; see `decode`."""
+    from PIL import ImageOps
+
+    image.draft("RGB", (img_size, img_size))
+    upright = ImageOps.exif_transpose(image)
+    return np.asarray(upright.convert("RGB"))
 
 
 def transform(images: Images, img_size: int) -> NDArray[np.float32]:
