@@ -1,0 +1,64 @@
+"""What the documents say is so: links lead somewhere, commands and exit codes are complete."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from opslib.core.errors import ExitCode
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+README = (ROOT / "README.md").read_text()
+
+
+def title(path: Path) -> str:
+    return path.name
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=title)
+def test_every_link_leads_to_a_file(path: Path) -> None:
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", path.read_text()):
+        if "://" not in target:
+            assert (path.parent / target).exists(), f"{path.name} links to {target}"
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=title)
+def test_every_make_target_that_is_named_exists(path: Path) -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = set(re.findall(r"(?:^|`)make ([a-z]+)", path.read_text(), re.MULTILINE))
+    assert named <= targets
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=title)
+def test_every_script_and_notebook_that_is_named_exists(path: Path) -> None:
+    named = re.findall(r"\b((?:scripts|notebooks|benchmarks|tools)/[\w.-]+\.\w+)", path.read_text())
+    for name in named:
+        assert (ROOT / name).exists(), f"{path.name} names {name}"
+
+
+def test_every_command_is_in_the_readme() -> None:
+    answer = subprocess.run(
+        [sys.executable, "-m", "opslib.cli.main", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"COLUMNS": "200", "PATH": ""},
+    )
+    commands = re.findall(r"^│ ([a-z]+)\b", answer.stdout, re.MULTILINE)
+    assert {"demo", "bench", "run"} <= set(commands)
+    for command in commands:
+        assert f"`pillops {command}" in README, f"pillops {command} is not in README.md"
+
+
+def test_every_exit_code_is_in_the_readme() -> None:
+    table = README[README.index("Exit codes") :].split("\n\n")[1]
+    documented = {int(code) for code in re.findall(r"\| (\d+) \|", table)}
+    assert documented == {int(code) for code in ExitCode}
+
+
+def test_no_document_names_a_path_of_the_machine_it_was_written_on() -> None:
+    for path in DOCUMENTS:
+        assert str(ROOT.parent) + "/" not in path.read_text()
