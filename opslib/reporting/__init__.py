@@ -1,0 +1,1 @@
+"""Executed notebooks as reports: runner, scraps, figures, HTML, index, comparison and snapshot."""

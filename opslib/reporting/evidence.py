@@ -1,0 +1,94 @@
+"""What stands behind a run's figures, and what changed since the last comparable run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from opslib.core.errors import InputError
+from opslib.core.records import read_json
+from opslib.reporting.catalogue import RunRow, scan_runs, values_digest
+from opslib.reporting.run_record import RunChange, RunRecord
+from opslib.reporting.scraps import Scrap
+
+MAX_NAMED_FIGURES = 2
+BENCH_SCHEMA = "bench/"
+
+
+def read_evidence(record: Any) -> dict[str, str]:
+    """Return the model, images, providers in force and seed that an operation's record names."""
+    if not isinstance(record, dict):
+        return {}
+    found = {}
+    model, inputs = record.get("model"), record.get("inputs")
+    if isinstance(model, dict) and "sha256" in model:
+        found["model"] = f"{model.get('name', '')} (sha256 {str(model['sha256'])[:12]}…)"
+    if isinstance(inputs, dict) and "sha256" in inputs:
+        found["images"] = f"{inputs.get('count')} files (sha256 {str(inputs['sha256'])[:12]}…)"
+    rows = record.get("rows")
+    if isinstance(rows, list):
+        providers = {row.get("provider") for row in rows if isinstance(row, dict)} - {None}
+        if providers:
+            found["providers"] = ", ".join(sorted(map(str, providers)))
+    if isinstance(record.get("seed"), int):
+        found["seed"] = str(record["seed"])
+    return found
+
+
+def find_change(root: Path, run: RunRecord, folder: Path) -> RunChange | None:
+    """Return what changed since the newest comparable run below `root`, or None without one.
+
+    Comparable is a finished run of the same notebook with the same parameters on the same host.
+    Bench records are compared row by row with a test; other figures are named as they are.
+    """
+    if run.status != "finished" or run.lineage is None:
+        return None
+    digest = values_digest(run.parameters)
+    for row in scan_runs(root):
+        same = row.notebook == run.notebook and row.values_digest == digest
+        if same and row.finished and row.host_fingerprint == run.lineage.host_fingerprint:
+            return _change_since(root, row, run, folder)
+    return None
+
+
+def _change_since(root: Path, row: RunRow, run: RunRecord, folder: Path) -> RunChange | None:
+    previous = RunRecord.read(root / row.record_path)
+    old = _bench_file((root / row.record_path).parent, previous)
+    new = _bench_file(folder, run)
+    counts = dict.fromkeys(("better", "worse", "unchanged", "not_comparable"), 0)
+    if old is not None and new is not None:
+        from opslib.measure.bench_record import BenchRecord
+        from opslib.measure.records_compare import compare_records
+
+        comparison = compare_records(BenchRecord.read(old), BenchRecord.read(new))
+        summary = comparison.summary
+        counts["better"], counts["worse"] = comparison.count("better"), comparison.count("worse")
+        counts["unchanged"] = comparison.count("no measurable change")
+        counts["not_comparable"] = comparison.count("not comparable")
+    else:
+        summary = _figures_change(previous.key_figures, run.key_figures)
+    if not summary:
+        return None
+    return RunChange(against_id=row.id, against_path=row.href, summary=summary, **counts)
+
+
+def _bench_file(folder: Path, run: RunRecord) -> Path | None:
+    path = folder / run.record if run.record else None
+    try:
+        content = read_json(path) if path else None
+    except InputError:
+        return None
+    is_bench = isinstance(content, dict) and str(content.get("schema")).startswith(BENCH_SCHEMA)
+    return path if is_bench else None
+
+
+def _figures_change(old: tuple[Scrap, ...], new: tuple[Scrap, ...]) -> str:
+    before = {scrap.name: scrap.value for scrap in old}
+    parts = []
+    for scrap in new:
+        if scrap.better is None or not before.get(scrap.name):
+            continue
+        change_pct = 100 * (scrap.value / before[scrap.name] - 1)
+        label = scrap.label or scrap.name.replace("_", " ")
+        parts.append(f"{label} {change_pct:+.1f} %".replace("-", "−"))
+    return ", ".join(parts[:MAX_NAMED_FIGURES]) + (" (not tested)" if parts else "")

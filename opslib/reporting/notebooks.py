@@ -1,0 +1,73 @@
+"""Finding, reading, copying and writing notebook files (nbformat 4)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from opslib.core.config import Config
+from opslib.core.errors import InputError
+
+
+def find_notebook(name: Path | str, config: Config) -> Path:
+    """Return the notebook at a path, or the one of that name in the `notebooks` folder.
+
+    Raises:
+        InputError: there is none, or several have that name.
+    """
+    folder = config.root / "notebooks"
+    for path in (Path(name), folder / name, folder / f"{name}.ipynb"):
+        if path.is_file() and path.suffix == ".ipynb":
+            return path.absolute()
+    known = sorted(path.stem for path in folder.glob("*.ipynb"))
+    matches = [stem for stem in known if stem.partition("_")[2] == str(name)]
+    if len(matches) == 1:
+        return (folder / f"{matches[0]}.ipynb").absolute()
+    listed = ", ".join(known) or f"none in {folder}"
+    raise InputError(f"{name}: no such notebook; there are: {listed}")
+
+
+def read_notebook(path: Path) -> Any:
+    """Return a notebook file as an nbformat 4 node.
+
+    Raises:
+        InputError: it cannot be read or is no notebook.
+    """
+    import nbformat
+
+    try:
+        document = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
+        nbformat.validate(document)
+    except (OSError, ValueError, AttributeError, KeyError, nbformat.ValidationError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(f"{path}: not a notebook: {first}") from error
+    return document
+
+
+def to_node(value: Any) -> Any:
+    """Return a deep copy of a JSON value or notebook as nbformat's nodes."""
+    import nbformat
+
+    return nbformat.from_dict(json.loads(json.dumps(value)))  # type: ignore[no-untyped-call]
+
+
+def new_markdown(text: str, *, tag: str) -> Any:
+    """Return a markdown cell that carries `tag`, which is its id too."""
+    from nbformat.v4 import new_markdown_cell
+
+    cell = new_markdown_cell(text, metadata={"tags": [tag]})  # type: ignore[no-untyped-call]
+    cell["id"] = tag
+    return cell
+
+
+def notebook_text(notebook: Any) -> str:
+    """Return a notebook as the text of its file."""
+    import nbformat
+
+    return str(nbformat.writes(notebook)) + "\n"  # type: ignore[no-untyped-call]
+
+
+def cell_outputs(notebook: Any) -> list[dict[str, Any]]:
+    """Return the outputs of all cells, in order."""
+    return [dict(output) for cell in notebook.cells for output in cell.get("outputs", [])]
