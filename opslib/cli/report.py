@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from typer.core import TyperCommand
 
 from opslib.cli.doors import describe_experiment, make_console
 from opslib.core.config import Config, load_config
@@ -25,13 +26,29 @@ RootOption = Annotated[Path | None, typer.Option(help="Report folder; default: t
 OUTCOME_STYLES = {"better": "green", "worse": "red bold", "not comparable": "dim"}
 VERDICT_STYLES = {"pass": "green bold", "fail": "red bold", "inconclusive": "yellow bold"}
 
+
+class RunCommand(TyperCommand):
+    """Takes a parameter as papermill does, `-p key value`, beside `-p key=value`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse after joining each `-p key value` into `-p key=value`."""
+        joined: list[str] = []
+        for word in args:
+            if joined[-2:-1] in (["-p"], ["--parameter"]) and "=" not in joined[-1]:
+                joined[-1] += f"={word}"
+            else:
+                joined.append(word)
+        return super().parse_args(ctx, joined)
+
+
 report_app = typer.Typer(help="Compare, check, list and adopt reports.", no_args_is_help=False)
 
 
 def run(
     notebook: Annotated[str, typer.Argument(help="Name (bench, 01_bench) or path.")],
     parameter: Annotated[
-        list[str] | None, typer.Option("--parameter", "-p", help="key=value, repeatable.")
+        list[str] | None,
+        typer.Option("--parameter", "-p", help="key value or key=value, repeatable."),
     ] = None,
     file: Annotated[Path | None, typer.Option("--file", "-f", help="YAML of parameters.")] = None,
     timeout: Annotated[float | None, typer.Option(help="Seconds for the run.", min=0.1)] = None,

@@ -107,7 +107,7 @@ def read_assignments(texts: list[str]) -> dict[str, str]:
     for text in texts:
         key, equals, value = text.partition("=")
         if not equals or not key.strip():
-            raise ParameterError(f"-p {text}: expected key=value")
+            raise ParameterError(f"-p {text}: expected key value or key=value")
         if key.strip() in found:
             raise ParameterError(f"-p {key.strip()}: given twice")
         found[key.strip()] = value

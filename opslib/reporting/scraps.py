@@ -161,6 +161,8 @@ def _publish(scrap: Scrap) -> None:
     plain = scrap.model_copy(update={"value": to_json(scrap.value, f"scrap {scrap.name!r}")})
     _claim(scrap.name)
     if _shell() is not None:
+        # Loaded first: in a kernel, scrapbook alone takes 2.5 s longer to load what this loads.
+        import nbformat  # noqa: F401
         import scrapbook
 
         payload = plain.model_dump(exclude={"name"})

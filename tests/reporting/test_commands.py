@@ -52,7 +52,7 @@ def test_a_run_prints_its_answer_and_its_page_and_returns_its_code(
     config = make_project(tmp_path, publish_cell("fail"))
     file = tmp_path / "p.yaml"
     file.write_text("count: 2\nname: 0012345\n")
-    given = ("-p", "count=4", "-f", str(file), "--config", str(config.source))
+    given = ("-p", "count", "4", "-f", str(file), "--config", str(config.source))
     assert pillops("run", "toy", *given) == 3
     answer = capsys.readouterr()
     assert answer.out.startswith("Fail It answers in time.\n")
@@ -65,7 +65,7 @@ def test_a_run_prints_its_answer_and_its_page_and_returns_its_code(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("run", "toy", "-p", "count"), "expected key=value"),
+        (("run", "toy", "-p", "count"), "expected key value or key=value"),
         (("run", "toy", "-p", "nope=1"), "unknown"),
         (("run", "nope"), "no such notebook"),
         (("run", "toy", "--nope"), "No such option"),
