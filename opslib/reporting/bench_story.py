@@ -6,7 +6,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from opslib.core.formatting import format_bytes
+from opslib.core.formatting import format_bytes, format_ms
 from opslib.measure.bench_record import BenchRecord, BenchRow, Boundary
 from opslib.measure.finding import ENGINE_NAMES
 from opslib.reporting.scraps import publish, publish_outcome
@@ -167,6 +167,29 @@ def describe_stages(record: BenchRecord) -> str:
                 f"{whole / row.batch_size:.2f} ms per image is decoding and transforming"
             )
     return "Where the time of an image goes, end to end. " + "; ".join(parts) + "."
+
+
+def snapshot_table(record: BenchRecord) -> tuple[list[str], list[list[str]]]:
+    """Return the columns and rows of text that stand in `docs/PERFORMANCE.md`."""
+    columns = ["Engine", "Provider", "Batch", "Boundary", "p50 ms (95 % interval)", "img/s"]
+    rows = []
+    for row in record.rows:
+        if row.latency_ms is None:
+            continue
+        ends = row.latency_ms.ci95
+        interval = f"{format_ms(ends[0])}–{format_ms(ends[1])}" if ends else "no interval"
+        doubt = "" if row.status == "measured" else f", {row.status}"
+        rows.append(
+            [
+                ENGINE_NAMES[row.engine],
+                row.provider,
+                str(row.batch_size),
+                row.boundary.replace("_", " "),
+                f"{format_ms(row.latency_ms.p50)} ({interval}{doubt})",
+                f"{row.throughput_img_s or 0:,.0f}",
+            ]
+        )
+    return columns, rows
 
 
 def publish_bench(record: BenchRecord, path: Path) -> None:

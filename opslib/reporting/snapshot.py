@@ -8,45 +8,69 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from opslib.core.errors import InputError, storage_errors
 from opslib.core.files import write_text_atomic
-from opslib.core.formatting import format_ms
 from opslib.core.plans import Action, Plan
-from opslib.measure.bench_record import BenchRecord, BenchRow
+from opslib.inference.preprocess import import_object
 from opslib.reporting.catalogue import CITED_FOLDER, RunRow, scan_runs
 from opslib.reporting.cite import cite_run, is_cited, remove_citation
-from opslib.reporting.diff import read_bench
 from opslib.reporting.run_record import RunRecord
 
 _BLOCK = re.compile(
     r"(<!-- snapshot:(?P<name>[\w-]+) -->\n).*?(<!-- /snapshot -->)", flags=re.DOTALL
 )
-_BENCH_COLUMNS = (
-    "Host",
-    "Engine",
-    "Provider",
-    "Batch",
-    "Boundary",
-    "p50 ms (95 % interval)",
-    "img/s",
-    "Run",
-    "Commit",
-)
-_BENCH_ALIGNMENT = "|---|---|---|--:|---|--:|--:|---|---|"
 
 
 @dataclass(frozen=True)
 class CitedRun:
-    """A run that a table is made from: where it lies, its record, its benchmark."""
+    """A run that a table is made from: where it lies, how it went, and its operation's record."""
 
     row: RunRow
     run: RunRecord
-    bench: BenchRecord
+    record: Any
+
+
+@dataclass(frozen=True)
+class Table:
+    """A kind of table: how its records' files begin, which record they are, and who tells it.
+
+    `story` names a module with `snapshot_table(record) -> (columns, rows of text)`.
+    """
+
+    record_prefix: str
+    record_class: str
+    story: str
+
+    def read(self, path: Path) -> Any:
+        """Return the record at `path`."""
+        return import_object(self.record_class, None, key="snapshot").read(path)
+
+    def tell(self, record: Any) -> tuple[list[str], list[list[str]]]:
+        """Return the columns and the rows, as text, that show `record`."""
+        found: tuple[list[str], list[list[str]]] = import_object(
+            f"{self.story}:snapshot_table", None, key="snapshot"
+        )(record)
+        return found
+
+
+TABLES = {
+    "bench": Table(
+        "bench_", "opslib.measure.bench_record:BenchRecord", "opslib.reporting.bench_story"
+    ),
+    "sweep": Table(
+        "ort_bench_", "opslib.measure.sweep_record:SweepRecord", "opslib.reporting.sweep_story"
+    ),
+    "quantize": Table(
+        "quantize_",
+        "opslib.measure.quantize_record:QuantizeRecord",
+        "opslib.reporting.quantize_story",
+    ),
+}
 
 
 def plan_snapshot(document: Path, root: Path) -> Plan:
@@ -67,10 +91,10 @@ def plan_snapshot(document: Path, root: Path) -> Plan:
         raise InputError(f"{document}: table {unknown[0]!r} is unknown; known: {', '.join(TABLES)}")
     tables, cited = {}, {}
     for name in dict.fromkeys(names):
-        runs = _newest_runs(root, TABLES[name].record_prefix)
+        runs = _newest_runs(root, TABLES[name])
         if not runs:
             raise InputError(f"{root}: no successful run for the table {name!r}; make one first")
-        tables[name] = TABLES[name].render(runs, document, root)
+        tables[name] = _render(TABLES[name], runs, document, root)
         cited.update({run.row.id: run for run in runs})
     return Plan("snapshot", (*_citations(root, cited), *_rewriting(document, text, tables)))
 
@@ -110,11 +134,15 @@ def _rewriting(document: Path, text: str, tables: dict[str, str]) -> list[Action
     return [Action("rewrite", document.name, "its tables differ from the newest runs", write)]
 
 
-def _newest_runs(root: Path, prefix: str) -> list[CitedRun]:
+def _newest_runs(root: Path, table: Table) -> list[CitedRun]:
     """The newest successful run for each host: one with the notebook's own parameters if any."""
     best: dict[str, tuple[bool, CitedRun]] = {}
     for row in scan_runs(root):
-        if not row.succeeded or row.record is None or not row.record.startswith(prefix):
+        if (
+            not row.succeeded
+            or row.record is None
+            or not row.record.startswith(table.record_prefix)
+        ):
             continue
         path = root / row.record_path
         run = RunRecord.read(path)
@@ -122,41 +150,29 @@ def _newest_runs(root: Path, prefix: str) -> list[CitedRun]:
         host = row.host_fingerprint or ""
         if host in best and (best[host][0] or not usual):
             continue
-        best[host] = (usual, CitedRun(row, run, read_bench(path.parent / row.record)))
+        best[host] = (usual, CitedRun(row, run, table.read(path.parent / row.record)))
     return sorted((run for _, run in best.values()), key=lambda run: _host(run))
 
 
-def _render_bench(runs: list[CitedRun], document: Path, root: Path) -> str:
-    lines = [f"| {' | '.join(_BENCH_COLUMNS)} |", _BENCH_ALIGNMENT]
+def _render(table: Table, runs: list[CitedRun], document: Path, root: Path) -> str:
+    columns: list[str] = []
+    lines: list[str] = []
     for run in runs:
-        link = _link(run, document, root)
-        lines += [_bench_line(run, row, link) for row in run.bench.rows if row.latency_ms]
-    return "\n".join(lines) + "\n"
+        columns, rows = table.tell(run.record)
+        lineage = run.record.lineage
+        link = f"[{run.run.started[:10]}]({_link(run, document, root)})"
+        commit = f"`{lineage.git_sha}`{' + changes' if lineage.git_dirty else ''}"
+        lines += [_line([_host(run), *row, link, commit]) for row in rows]
+    head = ["Host", *columns, "Run", "Commit"]
+    return "\n".join([_line(head), f"|{'---|' * len(head)}", *lines]) + "\n"
 
 
-def _bench_line(run: CitedRun, row: BenchRow, link: str) -> str:
-    latency, lineage = row.latency_ms, run.bench.lineage
-    if latency is None:
-        raise InputError(f"{run.row.id}: a row without a latency cannot be shown")
-    interval = "–".join(map(format_ms, latency.ci95)) if latency.ci95 else "no interval"
-    dirty = " + changes" if lineage.git_dirty else ""
-    doubt = "" if row.status == "measured" else f", {row.status}"
-    cells = (
-        _host(run),
-        {"onnx": "ONNX Runtime", "torch": "Torch"}[row.engine],
-        row.provider,
-        str(row.batch_size),
-        row.boundary.replace("_", " "),
-        f"{format_ms(latency.p50)} ({interval}{doubt})",
-        "–" if row.throughput_img_s is None else f"{row.throughput_img_s:,.0f}",
-        f"[{run.run.started[:10]}]({link})",
-        f"`{lineage.git_sha}`{dirty}",
-    )
+def _line(cells: list[str]) -> str:
     return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
 
 
 def _host(run: CitedRun) -> str:
-    return run.bench.lineage.host.label
+    return str(run.record.lineage.host.label)
 
 
 def _link(run: CitedRun, document: Path, root: Path) -> str:
@@ -169,14 +185,3 @@ def _read(document: Path) -> str:
         raise InputError(f"{document}: no such document")
     with storage_errors(f"read {document}"):
         return document.read_text(encoding="utf-8")
-
-
-@dataclass(frozen=True)
-class Table:
-    """A kind of table: which records it is made from, and how it is written."""
-
-    record_prefix: str
-    render: Callable[[list[CitedRun], Path, Path], str]
-
-
-TABLES = {"bench": Table("bench", _render_bench)}
