@@ -8,9 +8,13 @@ import typer
 
 from opslib import __version__
 from opslib.cli import report
+from opslib.cli.apply import apply
 from opslib.cli.bench import bench
 from opslib.cli.demo import demo
 from opslib.cli.doors import run_app
+from opslib.cli.quantize import promote, quantize
+from opslib.cli.serve import serve
+from opslib.cli.sweep import sweep
 
 app = typer.Typer(
     help="Measure, tune, release, swap and watch an image classifier, with evidence.",
@@ -34,10 +38,15 @@ def root(
 
 app.command()(demo)
 app.command()(bench)
-app.command()(report.run)
+app.command()(sweep)
+app.command()(apply)
+app.command()(quantize)
+app.command()(promote)
+app.command(cls=report.RunCommand)(report.run)
 app.add_typer(report.report_app, name="report")
 app.command()(report.snapshot)
 app.command()(report.lab)
+app.command()(serve)
 
 
 def main() -> NoReturn:

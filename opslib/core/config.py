@@ -160,7 +160,7 @@ class SweepSection(Section):
     budget_s: Annotated[float, Field(gt=0)] = 60.0
     margin_pct: Annotated[float, Field(gt=0)] = 2.0
     finalists: Annotated[int, Field(ge=2)] = 4
-    parity_images: PositiveInt = 16
+    parity_images: PositiveInt = 8
     threads: tuple[Annotated[int, Field(ge=0)], ...] | None = None
     spinning: tuple[bool, ...] = (True, False)
     cudnn_conv_algo_search: Names = ("EXHAUSTIVE", "HEURISTIC", "DEFAULT")
@@ -168,6 +168,19 @@ class SweepSection(Section):
     use_tf32: tuple[Literal[0, 1], ...] = (1, 0)
     enable_cuda_graph: tuple[Literal[0, 1], ...] = (0, 1)
     tensorrt: bool = True
+
+
+class QuantizeSection(Section):
+    """How INT8 variants are made, and what they must keep to."""
+
+    max_drop_pp: Annotated[float, Field(gt=0, lt=100)] = 0.5
+    accuracy_gate: Literal["rule", "proven"] = "rule"
+    samples: PositiveInt = 128
+    batch: BatchSizes = (1, 8)
+    budget_s: Annotated[float, Field(gt=0)] = 60.0
+    calibration_images: PositiveInt = 256
+    batch_check_images: PositiveInt = 512
+    seed: int = 0
 
 
 class Config(Section):
@@ -181,6 +194,7 @@ class Config(Section):
     onnx: OnnxSection = OnnxSection()
     parity: ParitySection = ParitySection()
     bench: BenchSection = BenchSection()
+    quantize: QuantizeSection = QuantizeSection()
     sweep: SweepSection = SweepSection()
     service: ServiceSection = ServiceSection()
     uploads: UploadsSection = UploadsSection()

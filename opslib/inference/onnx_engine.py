@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from opslib.core.errors import ModelError, UnavailableError
 from opslib.core.host import usable_cpus
 from opslib.core.models import find_model_files
+from opslib.inference.cuda_graph import CudaGraphBinding
 from opslib.inference.engine import ClosedOnExit, EngineFacts, EngineRequest, check_batch
 from opslib.inference.providers import (
     ProviderChoice,

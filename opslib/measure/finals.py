@@ -1,7 +1,8 @@
 """The finals: who is left of a race, measured again in fresh processes, and who is tied.
 
 Rounds are added until every finalist is either clearly slower than the fastest or proven to lie
-within the margin, or the time is over.
+within the margin, and the gain over the first finalist (the default) is known narrowly, or the
+time is over.
 """
 
 from __future__ import annotations
@@ -14,14 +15,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from opslib.inference.engine import EngineRequest
+from opslib.measure.paired import Limits
 from opslib.measure.racing import WARMUP_RUNS, paired_interval, runs_for
 from opslib.measure.rounds import MIN_ROUNDS, Deadline, RoundPlan, Visit, run_rounds
-from opslib.measure.stats import Interval, bootstrap_interval, trimmed_mean
 from opslib.measure.station import Workload
+from opslib.measure.stats import Interval, bootstrap_interval, trimmed_mean
 from opslib.measure.track import Track
 
 CHUNK_ROUNDS = 5
-MAX_ROUNDS = 40
+MAX_ROUNDS = 60
 MAX_HALF_WIDTH_PCT = 3.0
 
 
@@ -91,17 +93,30 @@ def run_finals(
         rows += seen.medians_ms
         if seen.run_delay_pct is not None:
             delays_pct.append(seen.run_delay_pct)
-        decided = len(rows) >= MIN_ROUNDS and not rank(rows, margin_pct).unclear
-        if rounds is None and decided:
+        if rounds is None and is_settled(rows, margin_pct):
             break
     return Finals(tuple(rows), float(np.median(delays_pct)) if delays_pct else None)
+
+
+def is_settled(rows: Sequence[Sequence[float]], margin_pct: float) -> bool:
+    """Whether nobody is undecided and the fastest one's gain over the first is known narrowly:
+    to 3 %, or to a tenth of itself."""
+    standing = rank(rows, margin_pct)
+    if len(rows) < MIN_ROUNDS or standing.unclear:
+        return False
+    gains = [math.log(row[0] / row[standing.best]) for row in rows]
+    interval = bootstrap_interval(gains)
+    return interval.half_width <= Limits(margin_pct, MAX_HALF_WIDTH_PCT).max_half_width(
+        trimmed_mean(gains)
+    )
 
 
 def rank(rows: Sequence[Sequence[float]], margin_pct: float) -> Standing:
     """Return who is fastest, who is tied with it and who is undecided.
 
     Tied: the 95 % interval of the difference lies within the margin, or it includes zero and is
-    narrower than 3 % to each side. Undecided: it includes zero and is wider.
+    narrower than 3 % to each side. Undecided: it includes zero and is wider, or there are fewer
+    than ten rounds.
     """
     logs = np.log(np.asarray(rows, dtype=np.float64))
     mean_logs = [trimmed_mean(list(logs[:, index] - logs[:, 0])) for index in range(logs.shape[1])]
@@ -111,7 +126,7 @@ def rank(rows: Sequence[Sequence[float]], margin_pct: float) -> Standing:
         if index == best:
             continue
         interval = bootstrap_interval(list(logs[:, best] - logs[:, index]))
-        verdict = judge_tie(interval, margin_pct)
+        verdict = judge_tie(interval, margin_pct) if len(rows) >= MIN_ROUNDS else "unclear"
         if verdict == "tied":
             tied.append(index)
         elif verdict == "unclear":

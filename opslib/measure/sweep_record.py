@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from opslib.core.formatting import plural
 from opslib.core.lineage import Lineage
 from opslib.core.records import Part, Record
 from opslib.core.verdicts import Verdict
@@ -45,9 +46,21 @@ class SweepOptions(Part):
 
     @property
     def label(self) -> str:
-        """The differences from the default in a few words."""
-        parts = [f"{name.removeprefix('cuda.')}={value}" for name, value in self.changes().items()]
+        """The differences from the default in a few words: `BASIC, 1 thread`."""
+        parts = [_describe(name, value) for name, value in self.changes().items()]
         return ", ".join(parts) or "default"
+
+
+def _describe(name: str, value: str | int | bool) -> str:
+    if name == "providers":
+        return f"{value} only" if value in ("CPU", "CUDA") else str(value)
+    if name == "graph_optimization_level":
+        return str(value)
+    if name == "intra_op_num_threads":
+        return plural(int(value), "thread")
+    if name == "allow_spinning":
+        return "no spinning"
+    return f"{name.removeprefix('cuda.')}={value}"
 
 
 class SweepRow(Part):
@@ -56,7 +69,8 @@ class SweepRow(Part):
     `status` is `measured`, `equivalent to row N`, `pruned at round K` or `unavailable: reason`.
     `provider` is the one in force. `speedup` is the default's time over this row's, with its 95 %
     interval, both from rounds in which the two were measured together; `from_finals` says that
-    these were taken in fresh processes. `raw_ms` holds the median of each round in milliseconds.
+    these were taken in fresh processes. `raw_ms` holds the median of each round in milliseconds and
+    `default_raw_ms` the default's in the same rounds.
     """
 
     number: int
@@ -74,6 +88,7 @@ class SweepRow(Part):
     graph_sha256: str | None = None
     max_abs_diff: float | None = None
     raw_ms: tuple[float, ...] = ()
+    default_raw_ms: tuple[float, ...] = ()
 
     @property
     def has_figure(self) -> bool:

@@ -59,7 +59,8 @@ def remove_citation(root: Path, run_id: str) -> None:
 
 
 def _copy_record(source: Path, target: Path) -> None:
-    if source.stat().st_size <= MAX_CITED_BYTES // 2:
+    small = source.stat().st_size <= MAX_CITED_BYTES // 2
+    if small or not source.name.startswith("bench_"):
         shutil.copyfile(source, target)
         return
     from opslib.measure.bench_record import BenchRecord
@@ -67,7 +68,12 @@ def _copy_record(source: Path, target: Path) -> None:
 
     record = BenchRecord.read(source)
     rows = tuple(
-        row.model_copy(update={"raw_ms": tuple((median,) for median in block_medians_ms(row))})
+        row.model_copy(
+            update={
+                "raw_ms": tuple((median,) for median in block_medians_ms(row)),
+                "disturbed_raw_ms": (),
+            }
+        )
         for row in record.rows
     )
     record.model_copy(update={"rows": rows}).write(target)
