@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -17,6 +18,8 @@ from pydantic import (
 
 from opslib.core.errors import InputError
 from opslib.core.files import write_text_atomic
+
+_NUMBERS = re.compile(r"\[\s+((?:[-+.\deE]+|null)(?:,\s+(?:[-+.\deE]+|null))*)\s+\]")
 
 
 class Part(BaseModel):
@@ -54,8 +57,13 @@ class Record(Part):
         return data
 
     def to_json(self) -> str:
-        """Return the record as indented JSON text with a final newline."""
-        return self.model_dump_json(indent=2) + "\n"
+        """Return the record as indented JSON text, a list of numbers on one line."""
+        text = self.model_dump_json(indent=2)
+        return _NUMBERS.sub(lambda match: "[" + " ".join(match[1].split()) + "]", text) + "\n"
+
+    def slim(self) -> Self:
+        """Return the record without what a citation can do without; raw values by default stay."""
+        return self
 
     def write(self, path: Path) -> Path:
         """Write the record to `path` in one step and return the path."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import statistics
+from typing import Literal, Self
 
 from opslib.core.lineage import Lineage
 from opslib.core.records import Part, Record
@@ -73,6 +74,15 @@ class BenchRow(Part):
         """What makes two rows comparable: engine, provider, batch size, boundary."""
         return (self.engine, self.provider, self.batch_size, self.boundary)
 
+    def block_medians_ms(self) -> list[float]:
+        """Return the median latency in milliseconds of each block."""
+        return [statistics.median(block) for block in self.raw_ms if block]
+
+    def slim(self) -> Self:
+        """Return the row with the median of each block in place of its calls."""
+        medians = tuple((median,) for median in self.block_medians_ms())
+        return self.model_copy(update={"raw_ms": medians, "disturbed_raw_ms": ()})
+
 
 class SpeedComparison(Part):
     """ONNX Runtime against Torch at one batch size, measured in interleaved rounds."""
@@ -139,3 +149,7 @@ class BenchRecord(Record):
     noise_floor: Comparison | None
     comparisons: tuple[SpeedComparison, ...]
     rows: tuple[BenchRow, ...]
+
+    def slim(self) -> Self:
+        """Return the record with the median of each block in place of its calls."""
+        return self.model_copy(update={"rows": tuple(row.slim() for row in self.rows)})

@@ -133,11 +133,6 @@ def noise_floor_pct(record: BenchRecord) -> float:
     return 100 * max(abs(end - 1) for end in record.noise_floor.speedup_ci95)
 
 
-def block_medians_ms(row: BenchRow) -> list[float]:
-    """Return the median latency in milliseconds of each block of a row."""
-    return [float(np.median(block)) for block in row.raw_ms if block]
-
-
 def welch_interval(
     baseline: Sequence[float], candidate: Sequence[float], confidence: float = CONFIDENCE
 ) -> tuple[float, tuple[float, float]]:
@@ -160,7 +155,7 @@ def welch_interval(
 
 
 def _compare_rows(old: BenchRow, new: BenchRow, floor_pct: float) -> RowComparison:
-    logs = [np.log(block_medians_ms(row)) for row in (old, new)]
+    logs = [np.log(row.block_medians_ms()) for row in (old, new)]
     effect, (low, high) = welch_interval(logs[0].tolist(), logs[1].tolist())
     outcome: Outcome = "no measurable change"
     if (low > 0 or high < 0) and abs(effect) >= math.log1p(floor_pct / 100):
@@ -197,7 +192,7 @@ def _refuse_rows(old: BenchRow | None, new: BenchRow | None) -> str | None:
     for which, row in (("baseline", old), ("candidate", new)):
         if row.status != "measured":
             return f"{row.status} in the {which}"
-        if len(block_medians_ms(row)) < MIN_BLOCKS:
+        if len(row.block_medians_ms()) < MIN_BLOCKS:
             return f"fewer than {MIN_BLOCKS} blocks in the {which}"
     if old.threads != new.threads:
         return f"threads differ ({old.threads} and {new.threads})"

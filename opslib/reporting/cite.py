@@ -11,6 +11,7 @@ from opslib.core.files import folder_atomic
 from opslib.core.formatting import format_bytes
 from opslib.reporting.catalogue import CITED_FOLDER
 from opslib.reporting.run_record import RUN_FILE, RunRecord, list_run_files
+from opslib.reporting.tables import find_table
 
 MAX_CITED_BYTES = 500 * 1024
 _FILES = re.compile(r"<!--files-->.*?<!--/files-->", flags=re.DOTALL)
@@ -20,7 +21,7 @@ _SINCE = re.compile(r"<!--since-->.*?<!--/since-->", flags=re.DOTALL)
 def cite_run(source: Path, root: Path) -> None:
     """Copy a run's page and records into `<root>/cited/<run id>/`.
 
-    A bench record over half the limit keeps the median of each block in place of its raw calls.
+    A record over half the limit is slimmed: medians in place of raw calls.
 
     Raises:
         InputError: the page or the record is over 500 KiB, or the run has no page.
@@ -59,21 +60,8 @@ def remove_citation(root: Path, run_id: str) -> None:
 
 
 def _copy_record(source: Path, target: Path) -> None:
-    small = source.stat().st_size <= MAX_CITED_BYTES // 2
-    if small or not source.name.startswith("bench_"):
+    table = find_table(source.name)
+    if table is None or source.stat().st_size <= MAX_CITED_BYTES // 2:
         shutil.copyfile(source, target)
-        return
-    from opslib.measure.bench_record import BenchRecord
-    from opslib.measure.records_compare import block_medians_ms
-
-    record = BenchRecord.read(source)
-    rows = tuple(
-        row.model_copy(
-            update={
-                "raw_ms": tuple((median,) for median in block_medians_ms(row)),
-                "disturbed_raw_ms": (),
-            }
-        )
-        for row in record.rows
-    )
-    record.model_copy(update={"rows": rows}).write(target)
+    else:
+        table.read(source).slim().write(target)

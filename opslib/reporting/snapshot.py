@@ -16,10 +16,10 @@ from typing import Any
 from opslib.core.errors import InputError, storage_errors
 from opslib.core.files import write_text_atomic
 from opslib.core.plans import Action, Plan
-from opslib.inference.preprocess import import_object
 from opslib.reporting.catalogue import CITED_FOLDER, RunRow, scan_runs
 from opslib.reporting.cite import cite_run, is_cited, remove_citation
 from opslib.reporting.run_record import RunRecord
+from opslib.reporting.tables import TABLES, Table
 
 _BLOCK = re.compile(
     r"(<!-- snapshot:(?P<name>[\w-]+) -->\n).*?(<!-- /snapshot -->)", flags=re.DOTALL
@@ -33,44 +33,6 @@ class CitedRun:
     row: RunRow
     run: RunRecord
     record: Any
-
-
-@dataclass(frozen=True)
-class Table:
-    """A kind of table: how its records' files begin, which record they are, and who tells it.
-
-    `story` names a module with `snapshot_table(record) -> (columns, rows of text)`.
-    """
-
-    record_prefix: str
-    record_class: str
-    story: str
-
-    def read(self, path: Path) -> Any:
-        """Return the record at `path`."""
-        return import_object(self.record_class, None, key="snapshot").read(path)
-
-    def tell(self, record: Any) -> tuple[list[str], list[list[str]]]:
-        """Return the columns and the rows, as text, that show `record`."""
-        found: tuple[list[str], list[list[str]]] = import_object(
-            f"{self.story}:snapshot_table", None, key="snapshot"
-        )(record)
-        return found
-
-
-TABLES = {
-    "bench": Table(
-        "bench_", "opslib.measure.bench_record:BenchRecord", "opslib.reporting.bench_story"
-    ),
-    "sweep": Table(
-        "ort_bench_", "opslib.measure.sweep_record:SweepRecord", "opslib.reporting.sweep_story"
-    ),
-    "quantize": Table(
-        "quantize_",
-        "opslib.measure.quantize_record:QuantizeRecord",
-        "opslib.reporting.quantize_story",
-    ),
-}
 
 
 def plan_snapshot(document: Path, root: Path) -> Plan:

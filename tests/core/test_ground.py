@@ -184,3 +184,17 @@ def test_quantities_read_as_people_write_them() -> None:
     assert [format_ms(v) for v in (None, 0.1234, 12.34, 456.7)] == ["–", "0.12", "12.3", "457"]
     assert [format_duration(s) for s in (42, 185, 7800)] == ["42 s", "3 min 05 s", "2 h 10 min"]
     assert [plural(n, "image") for n in (1, 2000)] == ["1 image", "2,000 images"]
+
+
+class Timings(Record):
+    schema_name = "timings"
+    raw_ms: tuple[tuple[float | None, ...], ...]
+    names: tuple[str, ...]
+
+
+def test_a_list_of_numbers_stands_on_one_line(tmp_path: Path) -> None:
+    record = Timings(raw_ms=((1.5, -2e-07, 3.0), (), (None, 4.0)), names=("a", "[ 1,\n 2 ]"))
+    text = record.to_json()
+    assert "[1.5, -2e-07, 3.0]" in text
+    assert "[null, 4.0]" in text
+    assert Timings.read(record.write(tmp_path / "r.json")) == record
