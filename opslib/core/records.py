@@ -19,7 +19,7 @@ from pydantic import (
 from opslib.core.errors import InputError
 from opslib.core.files import write_text_atomic
 
-_NUMBERS = re.compile(r"\[\s+((?:[-+.\deE]+|null)(?:,\s+(?:[-+.\deE]+|null))*)\s+\]")
+_NUMBERS = re.compile(r"\[\n\s+((?:[-+.\deE]+|null)(?:,\n\s+(?:[-+.\deE]+|null))*)\n\s+\]")
 
 
 class Part(BaseModel):

@@ -16,12 +16,13 @@ import numpy as np
 
 from opslib.inference.engine import EngineRequest
 from opslib.measure.paired import Limits
-from opslib.measure.racing import WARMUP_RUNS, paired_interval, runs_for
+from opslib.measure.racing import paired_interval, runs_for
 from opslib.measure.rounds import MIN_ROUNDS, Deadline, RoundPlan, Visit, run_rounds
 from opslib.measure.station import Workload
 from opslib.measure.stats import Interval, bootstrap_interval, trimmed_mean
 from opslib.measure.track import Track
 
+WARMUP_RUNS = 2
 CHUNK_ROUNDS = 5
 MAX_ROUNDS = 60
 MAX_HALF_WIDTH_PCT = 3.0

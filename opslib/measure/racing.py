@@ -18,7 +18,6 @@ import numpy as np
 from opslib.measure.rounds import Deadline, RoundPlan, Visit, run_rounds
 from opslib.measure.stats import Interval, trimmed_mean
 
-WARMUP_RUNS = 2
 FASTEST_RUN_MS, SLOW_RUN_MS, SLOWEST_RUN_MS = 1.0, 20.0, 100.0
 
 
@@ -30,6 +29,7 @@ class RaceRules:
         cut_pct: slower than the leader by more than this in every early round: out.
         cut_rounds: how many early rounds there are.
         confidence: of the interval that decides later.
+        hopeless: so many times slower than the incumbent while warming up: not started.
         max_rounds: the race ends here at the latest.
         enough: the race ends early once this few are left, after `min_rounds`.
         margin_pct: it also ends once all that are left are this close to the leader.
@@ -38,6 +38,7 @@ class RaceRules:
     cut_pct: float = 22.0
     cut_rounds: int = 3
     confidence: float = 0.99
+    hopeless: float = 5.0
     max_rounds: int = 20
     min_rounds: int = 6
     enough: int = 4
@@ -113,8 +114,7 @@ def run_race(
     """
     rules = rules or RaceRules()
     race = Race([Racer() for _ in visits], incumbent)
-    for visit in visits:
-        visit(WARMUP_RUNS)
+    _warm_up(race, visits, rules)
     while race.rounds < rules.max_rounds and (race.rounds == 0 or deadline.left_s > 0):
         _run_round(race, visits, rng, deadline)
         _prune(race, rules)
@@ -147,6 +147,20 @@ def runs_for(run_ms: float) -> int:
     if run_ms < SLOW_RUN_MS:
         return 5
     return 3 if run_ms < SLOWEST_RUN_MS else 1
+
+
+def _warm_up(race: Race, visits: Sequence[Visit], rules: RaceRules) -> None:
+    """Run every arm once or twice; who is hopelessly slow both times does not start.
+
+    A processor beside a card would else spend the whole budget on being slow.
+    """
+    first_ms = [float(np.median(visit(1).times_ms)) for visit in visits]
+    limit_ms = rules.hopeless * first_ms[race.incumbent]
+    for index, visit in enumerate(visits):
+        second_ms = float(np.median(visit(1).times_ms))
+        if index != race.incumbent and min(first_ms[index], second_ms) > limit_ms:
+            race.racers[index].times_ms.append(min(first_ms[index], second_ms))
+            race.racers[index].pruned_at = 1
 
 
 def _run_round(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -75,6 +76,11 @@ class TrialBook:
                 file.write(trial.model_dump_json() + "\n")
                 file.flush()
                 os.fsync(file.fileno())
+
+    def forget_finals(self, keys: Iterable[str]) -> None:
+        """Drop the finals trials of these keys: they are about to be measured together anew."""
+        for key in keys:
+            self._finals.pop(key, None)
 
     def finish(self) -> None:
         """Remove the file: nothing is left to resume."""
