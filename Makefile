@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 
-.PHONY: help demo test lint fmt typecheck perf notebooks snapshot lab lock clean
+.PHONY: help demo test lint fmt typecheck perf notebooks snapshot serve lab lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -43,6 +43,9 @@ notebooks: $(VENV)/.runtime  ## execute every notebook on the configured experim
 
 snapshot: $(VENV)/.runtime  ## rewrite the tables of docs/PERFORMANCE.md from the newest good runs
 	@$(BIN)/pillops snapshot
+
+serve: $(VENV)/.runtime  ## run the reference service on the configured experiment
+	@$(BIN)/pillops serve
 
 lab: $(VENV)/.runtime  ## open JupyterLab on the notebooks
 	@$(BIN)/pillops lab

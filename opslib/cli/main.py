@@ -13,7 +13,7 @@ from opslib.cli.bench import bench
 from opslib.cli.demo import demo
 from opslib.cli.doors import run_app
 from opslib.cli.quantize import promote, quantize
-from opslib.cli.serve import serve
+from opslib.cli.serve import key_app, reload, rollback, serve
 from opslib.cli.sweep import sweep
 
 app = typer.Typer(
@@ -47,6 +47,9 @@ app.add_typer(report.report_app, name="report")
 app.command()(report.snapshot)
 app.command()(report.lab)
 app.command()(serve)
+app.command()(reload)
+app.command()(rollback)
+app.add_typer(key_app, name="key")
 
 
 def main() -> NoReturn:

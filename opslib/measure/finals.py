@@ -24,6 +24,7 @@ from opslib.measure.track import Track
 
 WARMUP_RUNS = 2
 CHUNK_ROUNDS = 5
+MIN_PAIRS = 4
 MAX_ROUNDS = 60
 MAX_HALF_WIDTH_PCT = 3.0
 
@@ -151,11 +152,11 @@ def speedup_interval(
 ) -> tuple[float, tuple[float, float] | None]:
     """Return default time over time for paired rounds, with its 95 % interval.
 
-    Ten rounds and more: trimmed mean with a bootstrap; fewer: Student's t; one: no interval.
+    Ten rounds and more: trimmed mean with a bootstrap; fewer: Student's t; below four: none.
     """
     logs = [math.log(one / other) for one, other in zip(default_ms, times_ms, strict=True)]
     speedup = math.exp(trimmed_mean(logs))
-    if len(logs) < 2:
+    if len(logs) < MIN_PAIRS:
         return speedup, None
     many = len(logs) >= MIN_ROUNDS
     interval = bootstrap_interval(logs) if many else paired_interval(logs, 0.95)

@@ -103,6 +103,9 @@ class _GuardedKernelManager(AsyncKernelManager):  # type: ignore[misc, unused-ig
             metadata={"debugger": False, "supported_encryption": ["curve"]},
         )
 
+    async def _async_interrupt_kernel(self) -> None:
+        """Do nothing: a shutdown would interrupt an idle kernel first, which says so in the log."""
+
     async def start_kernel(self, **options: Any) -> None:  # type: ignore[override]
         guard = self.guard
         guard.started += 1

@@ -131,6 +131,16 @@ def shown_variant(record: QuantizeRecord, name: str | None = None) -> VariantRow
     return record.gated_row if row is record.baseline else row
 
 
+def signed(value: float) -> str:
+    """Return a number with its sign and two places, as typography wants it."""
+    return f"{value:+.2f}".replace("-", "−")
+
+
+def signed_interval(value: float, low: float, high: float) -> str:
+    """Return a number with its interval."""
+    return f"{signed(value)} ({signed(low)} to {signed(high)})"
+
+
 def show_notes(record: QuantizeRecord) -> None:
     """Show `list_notes` as a list."""
     from html import escape
@@ -241,7 +251,7 @@ def _publish_row(row: VariantRow, baseline: VariantRow) -> None:
                 round(one.comparison.speedup, 2),
                 unit="×",
                 better="higher",
-                label=f"{row.title}: speed at batch {one.batch_size}, float32 is 1",
+                label=f"{row.title}, speed-up at batch {one.batch_size}",
             )
     if row.accuracy is not None and row.accuracy.drop_pp is not None:
         publish(
@@ -249,7 +259,7 @@ def _publish_row(row: VariantRow, baseline: VariantRow) -> None:
             round(row.accuracy.drop_pp, 3),
             unit="points",
             better="lower",
-            label=f"{row.title}: top-1 lost",
+            label=f"{row.title}, top-1 lost",
         )
     if row.size_bytes and baseline.size_bytes:
         publish(
@@ -257,7 +267,7 @@ def _publish_row(row: VariantRow, baseline: VariantRow) -> None:
             round(100 * row.size_bytes / baseline.size_bytes, 1),
             unit="%",
             better="lower",
-            label=f"{row.title}: size of float32's",
+            label=f"{row.title}, size against float32",
         )
 
 
@@ -273,7 +283,7 @@ def snapshot_table(record: QuantizeRecord) -> tuple[list[str], list[list[str]]]:
         drop = "–"
         if one is not None:
             drop = (
-                f"{one.drop_pp:+.2f} ({interval[0]:+.2f} to {interval[1]:+.2f})"
+                signed_interval(one.drop_pp, *interval)
                 if one.drop_pp is not None and interval
                 else f"at most {one.drop_max_pp:.2f}"
             )
@@ -301,13 +311,13 @@ def _decision_row(record: QuantizeRecord, row: VariantRow) -> dict[str, object]:
         cells[f"speed, batch {size}"] = describe_speedup(speedup) if speedup else None
     if row is record.baseline:
         top1 = next((r.accuracy.baseline_top1_pct for r in record.variants if r.accuracy), None)
-        cells |= {"accuracy": f"{top1:.2f} %" if top1 is not None else None, "drop": None}
+        cells |= {"top-1": f"{top1:.2f} %" if top1 is not None else None, "lost": None}
         cells["proven?"] = None
     elif one is None:
-        cells |= {"accuracy": None, "drop": row.reason, "proven?": None}
+        cells |= {"top-1": None, "lost": row.reason, "proven?": None}
     else:
-        cells["accuracy"] = f"{one.top1_pct:.2f} %" if one.top1_pct is not None else None
-        cells["drop"] = f"{one.drop_pp:+.2f} points" if one.drop_pp is not None else None
+        cells["top-1"] = f"{one.top1_pct:.2f} %" if one.top1_pct is not None else None
+        cells["lost"] = f"{signed(one.drop_pp)} points" if one.drop_pp is not None else None
         cells["proven?"] = describe_proof(one).removeprefix("proven: ")
     cells["size"] = format_bytes(row.size_bytes) if row.size_bytes else None
     cells["advice"] = _advice(record, row)
@@ -340,12 +350,12 @@ def _accuracy_row(row: VariantRow) -> dict[str, object]:
             "top-1": f"{one.top1_pct:.2f} %",
             "lost": one.lost,
             "gained": one.gained,
-            "drop, points (90 % interval)": f"{one.drop_pp:+.2f} ({low:+.2f} to {high:+.2f})",
-            "McNemar p": f"{one.mcnemar_p:.2g}",
+            "points lost (90 % interval)": signed_interval(one.drop_pp, low, high),
+            "p (McNemar)": f"{one.mcnemar_p:.2g}",
         }
     else:
         cells["drop at most"] = f"{one.drop_max_pp:.2f} points"
-    return cells | {"all changed": one.flipped, "rule": one.rule, "proof": one.proof}
+    return cells | {"flips": one.flipped, "rule": one.rule, "proof": one.proof}
 
 
 def _speed_row(row: VariantRow, one: VariantSpeed) -> dict[str, object]:

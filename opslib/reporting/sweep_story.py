@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from opslib.core.formatting import format_duration, format_ms, plural
 from opslib.measure.sweep_finding import recommended_text
 from opslib.measure.sweep_record import SweepRecord, SweepRow
+from opslib.measure.sweep_rows import follow
 from opslib.reporting.scraps import publish, publish_outcome
 from opslib.reporting.themes import Theme
 
@@ -36,8 +37,7 @@ def sweep_frame(record: SweepRecord) -> DataFrame:
                 "batch": row.batch_size,
                 "p50 ms": row.p50_ms,
                 "img/s": row.throughput_img_s,
-                "× default": row.speedup,
-                "95 % interval": _interval(row.speedup_ci95),
+                "× default (95 %)": f"{row.speedup or 0:.2f}{_in_brackets(row)}",
                 "rounds": len(row.raw_ms),
                 "status": _status(record, row),
             }
@@ -47,20 +47,17 @@ def sweep_frame(record: SweepRecord) -> DataFrame:
 
 
 def axis_frame(record: SweepRecord) -> DataFrame:
-    """Return what each option's value does, all else at its default."""
+    """Return what each option's value does, all else at its default, a column a batch size."""
     import pandas as pd
 
+    effects: dict[tuple[str, str], dict[str, str]] = {}
+    for one in record.axes:
+        cells = effects.setdefault((one.axis, one.value), {})
+        cells[f"batch {one.batch_size}"] = one.effect
     return pd.DataFrame(
         [
-            {
-                "option": one.axis,
-                "value": one.value,
-                "batch": one.batch_size,
-                "× default": one.speedup,
-                "95 % interval": _interval(one.speedup_ci95),
-                "effect": one.effect,
-            }
-            for one in record.axes
+            {"option": axis.removeprefix("cuda."), "value": value, **cells}
+            for (axis, value), cells in effects.items()
         ]
     )
 
@@ -69,14 +66,22 @@ def untimed_frame(record: SweepRecord) -> DataFrame:
     """Return the requested rows that were not timed themselves, grouped by why."""
     import pandas as pd
 
-    groups: dict[tuple[int, str], list[int]] = {}
+    groups: dict[tuple[int, str, str], list[int]] = {}
     for row in record.rows:
         if not row.has_figure:
-            groups.setdefault((row.batch_size, row.status), []).append(row.number)
+            twin = follow(record.rows, row)
+            same_as = "–" if twin is row else twin.options.label
+            groups.setdefault((row.batch_size, row.status, same_as), []).append(row.number)
     return pd.DataFrame(
         [
-            {"batch": size, "status": status, "rows": _ranges(numbers), "count": len(numbers)}
-            for (size, status), numbers in groups.items()
+            {
+                "batch": size,
+                "status": status,
+                "which is": same_as,
+                "rows": _ranges(numbers),
+                "count": len(numbers),
+            }
+            for (size, status, same_as), numbers in groups.items()
         ]
     )
 
@@ -116,7 +121,10 @@ def draw_pareto(record: SweepRecord, theme: Theme) -> Figure:
     axes.set_xscale("log")
     axes.set_xlabel("latency of a batch, median, ms (log)")
     axes.set_ylabel("images per second")
+    axes.margins(y=0.12)
     axes.set_ylim(bottom=0)
+    axes.tick_params(which="minor", length=0)
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.set_title("Latency against throughput: up and left is better")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.xaxis.set_minor_formatter(lambda value, _: f"{value:g}" if _leads(value) else "")
@@ -283,12 +291,9 @@ def _status(record: SweepRecord, row: SweepRow) -> str:
     return ", ".join(marks) or row.status
 
 
-def _interval(ends: tuple[float, float] | None) -> str:
-    return "–" if ends is None else f"{ends[0]:.2f} to {ends[1]:.2f}"
-
-
 def _in_brackets(row: SweepRow) -> str:
-    return "" if row.speedup_ci95 is None else f" ({_interval(row.speedup_ci95)})"
+    ends = row.speedup_ci95
+    return "" if ends is None or ends[0] == ends[1] else f" ({ends[0]:.2f} to {ends[1]:.2f})"
 
 
 def _labels(record: SweepRecord, numbers: Sequence[int]) -> str:

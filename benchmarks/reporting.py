@@ -1,0 +1,176 @@
+"""How much do reports cost? The runner beyond the notebook's own work, and the index.
+
+The runner's overhead is the wall time of a whole `pillops run` process less the time that the
+notebook's cells took; the median of several runs. The index is built over invented runs.
+
+    python benchmarks/reporting.py [--runs 1000] [--repeats 3]
+
+Exit code 3 when a figure is over its bound.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from opslib.core.config import find_config
+from opslib.core.lineage import record_lineage
+from opslib.reporting.index import build_index
+from opslib.reporting.notebooks import notebook_text
+from opslib.reporting.run_record import RUN_FILE, RunChange, RunRecord
+from opslib.reporting.scraps import Scrap
+
+CELLS = (
+    "import time\ntime.sleep(1)",
+    "from opslib.reporting.figures import show_verdict\n"
+    "from opslib.reporting.scraps import publish, publish_outcome",
+    "publish('latency', 1.5, unit='ms', better='lower')\n"
+    "show_verdict('pass', 'It answers in time.')\n"
+    "publish_outcome('pass', 'It answers in time.')",
+)
+Figure = tuple[str, float, float | None, str]
+
+
+def write_project(folder: Path) -> Path:
+    """Write a project with one small notebook; return its configuration."""
+    from nbformat.v4 import new_code_cell, new_notebook
+
+    notebook = new_notebook(
+        cells=[new_code_cell(source) for source in CELLS], metadata={"pillops": {"timed": False}}
+    )
+    path = folder / "notebooks" / "toy.ipynb"
+    path.parent.mkdir(parents=True)
+    path.write_text(notebook_text(notebook))
+    config = folder / "config.yaml"
+    config.write_text("paths:\n  exp_dir: exp\n  data_root: images\n")
+    return config
+
+
+def measure_runner(folder: Path, repeats: int) -> list[Figure]:
+    """Return the runner's overhead and what publishing costs inside the notebook, in seconds."""
+    config = write_project(folder)
+    command = [sys.executable, "-m", "opslib.cli.main", "run", "toy", "--config", str(config)]
+    overheads, publishing = [], []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        subprocess.run(command, check=True, capture_output=True)
+        wall_s = time.perf_counter() - started
+        newest = max((folder / "reports").glob("*/*/toy.ipynb"), key=lambda p: p.stat().st_mtime)
+        cells = json.loads(newest.read_text())["cells"]
+        durations_s = [cell["metadata"]["papermill"]["duration"] for cell in cells]
+        overheads.append(wall_s - sum(durations_s))
+        publishing.append(durations_s[-1])
+    return [
+        ("runner beyond the notebook's own cells", statistics.median(overheads), 5.0, "s"),
+        ("first publish inside the notebook", statistics.median(publishing), None, "s"),
+    ]
+
+
+def write_runs(root: Path, count: int) -> RunRecord:
+    """Write `count` runs of a year as the runner does, one in twenty not finished; return one."""
+    lineage = record_lineage(find_config().parent)
+    change = RunChange(
+        against_id="20260101-100000-01_bench-abcdef",
+        against_path="2026-01-01/100000-01_bench-abcdef/01_bench.html",
+        better=1,
+        worse=0,
+        unchanged=11,
+        not_comparable=0,
+        summary="1 row better (most: onnx on CPU, batch 8, inference 4.1 % faster), "
+        "11 rows without a measurable change",
+    )
+    for number in range(count):
+        failed = number % 20 == 0
+        day = f"2026-{1 + number % 12:02d}-{1 + number // 12 % 28:02d}"
+        clock = f"{number // 3600 % 24:02d}{number // 60 % 60:02d}{number % 60:02d}"
+        run = RunRecord(
+            id=f"{day.replace('-', '')}-{clock}-01_bench-{number:06x}",
+            notebook="01_bench",
+            title="How fast does the model answer?",
+            status="timeout" if failed else "finished",
+            exit_code=5 if failed else 0,
+            verdict=None if failed else "pass",
+            finding=f"ONNX Runtime on CPU answers one image in {1 + number / 1000:.3f} ms (±1.6 %) "
+            "and reaches 4,517 img/s at batch 8.",
+            problem=None,
+            started=f"{day}T{clock[:2]}:{clock[2:4]}:{clock[4:]}Z",
+            ended=f"{day}T{clock[:2]}:{clock[2:4]}:{clock[4:]}Z",
+            duration_s=60.0,
+            parameters={"batch": [1, 2, 4, 8, 16, 32], "engine": "both"},
+            changed_parameters=(),
+            notebook_sha256="ab" * 32,
+            lineage=lineage,
+            key_figures=tuple(
+                Scrap(name=name, value=value, unit=unit, better="lower", label=label)
+                for name, value, unit, label in (
+                    ("p50", 0.27, "ms", "ONNX Runtime, batch 1, median"),
+                    ("best", 4517, "img/s", "ONNX Runtime, best throughput"),
+                )
+            ),
+            change=change,
+        )
+        folder = root / day / f"{clock}-01_bench-{number:06x}"
+        folder.mkdir(parents=True)
+        (folder / RUN_FILE).write_text(run.to_json())
+    return run
+
+
+def measure_index(root: Path, count: int) -> list[Figure]:
+    """Return what the index costs over `count` runs, from nothing and after one more."""
+    run = write_runs(root, count)
+    figures: list[Figure] = []
+    started = time.perf_counter()
+    page = build_index(root)
+    figures.append(
+        (f"index over {count:,} runs, from nothing", time.perf_counter() - started, 5, "s")
+    )
+    folder = root / "2027-01-01" / "100000-01_bench-ffffff"
+    folder.mkdir(parents=True)
+    newest = run.model_copy(update={"id": "20270101-100000-01_bench-ffffff"})
+    (folder / RUN_FILE).write_text(newest.to_json())
+    started = time.perf_counter()
+    build_index(root)
+    figures.append(("index after one more run", time.perf_counter() - started, 0.5, "s"))
+    figures.append(("index page", page.stat().st_size / 1000, 500.0, "kB"))
+    return figures
+
+
+def show(figures: list[Figure]) -> bool:
+    """Print the figures with their bounds; return whether all are kept."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("what", "measured", "bound", ""):
+        table.add_column(title, justify="left" if title in ("what", "") else "right")
+    kept = True
+    for name, value, bound, unit in figures:
+        missed = bound is not None and value > bound
+        kept = kept and not missed
+        limit = "–" if bound is None else f"{bound:g} {unit}"
+        table.add_row(name, f"{value:.2f} {unit}", limit, "missed" if missed else "")
+    Console(width=100).print(table)
+    return kept
+
+
+def main() -> int:
+    """Measure and print; return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--runs", type=int, default=1000)
+    parser.add_argument("--repeats", type=int, default=3)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        figures = measure_runner(folder / "project", options.repeats)
+        figures += measure_index(folder / "reports", options.runs)
+    return 0 if show(figures) else 3
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,165 @@
+"""`pillops serve`, `reload`, `rollback` and `key rotate`: the service and its switches."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from opslib.cli.doors import describe_experiment, make_console
+from opslib.core.config import Config, load_config
+from opslib.core.environment import ENV_NAME, load_service_environment
+from opslib.core.errors import ConfigError, TerminatedError
+
+if TYPE_CHECKING:
+    from opslib.serving.client import ServiceClient
+
+ConfigOption = Annotated[Path | None, typer.Option(help="Configuration file.")]
+EnvFileOption = Annotated[Path | None, typer.Option("--env-file", help="Another .env.")]
+
+
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one.")] = None,
+    env_file: EnvFileOption = None,
+    config: ConfigOption = None,
+) -> int:
+    """Serve the model over HTTP until stopped; what is in flight is finished first."""
+    from opslib.serving.server import serve as serve_forever
+
+    loaded = load_config(config)
+    notes = make_console(stderr=True)
+
+    def announce(url: str, model: str) -> None:
+        place = describe_experiment(loaded)
+        notes.print(f"{place}: serving {model} at {url} (pid {os.getpid()})", soft_wrap=True)
+
+    try:
+        serve_forever(loaded, host=host, port=port, env_file=env_file, on_ready=announce)
+    except (TerminatedError, KeyboardInterrupt):
+        return 0
+    return 0
+
+
+HostOption = Annotated[
+    list[str] | None, typer.Option("--host", help="Service URL; may be given several times.")
+]
+TimeoutOption = Annotated[float | None, typer.Option(help="Seconds to wait for a reload.")]
+
+
+def reload(
+    path: Annotated[Path, typer.Option(help="The ONNX model to switch to.")],
+    host: HostOption = None,
+    env_file: EnvFileOption = None,
+    timeout: TimeoutOption = None,
+    persist: Annotated[bool, typer.Option("--persist", help="Update MODEL_PATH too.")] = False,
+    config: ConfigOption = None,
+) -> int:
+    """Switch running services to a model, one after the other, and confirm each."""
+    loaded = load_config(config)
+    target = path if path.is_absolute() or not path.exists() else path.absolute()
+    _switch(loaded, str(target), host, env_file, timeout)
+    _settle_pin(loaded, target, env_file, persist=persist)
+    return 0
+
+
+def rollback(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan, do nothing.")] = False,
+    host: HostOption = None,
+    env_file: EnvFileOption = None,
+    timeout: TimeoutOption = None,
+    persist: Annotated[bool, typer.Option("--persist", help="Update MODEL_PATH too.")] = False,
+    config: ConfigOption = None,
+) -> int:
+    """Switch back to the last good model, and confirm it."""
+    from opslib.core.plans import carry_out
+    from opslib.serving.rollback import find_stable, plan_rollback
+
+    loaded = load_config(config)
+    clients = _open_clients(loaded, host, env_file, timeout)
+    with clients[0] as first:
+        live = first.version()
+    show = _make_show()
+    show(f"{describe_experiment(loaded)}: live {live.describe()}")
+    stable = find_stable(loaded, live)
+    plan = plan_rollback(stable, lambda: _switch(loaded, str(stable.path), host, env_file, timeout))
+    carry_out(plan, dry_run=dry_run, show=show)
+    if not dry_run:
+        _settle_pin(loaded, stable.path, env_file, persist=persist)
+    return 0
+
+
+key_app = typer.Typer(help="The service's API key.", no_args_is_help=True)
+
+
+@key_app.command()
+def rotate(env_file: EnvFileOption = None, config: ConfigOption = None) -> int:
+    """Put a new API key into .env and say what to restart and update."""
+    from opslib.serving.rotation import rotate_key
+
+    target = env_file or load_config(config).root / ENV_NAME
+    done = rotate_key(target)
+    show = _make_show()
+    age = "none" if done.old_age_days is None else f"{done.old_age_days:.0f} days old"
+    show(f"{done.env_file}: new API_KEY written (the key before: {age})")
+    for number, step in enumerate(done.next_steps, start=1):
+        show(f"{number}. {step}")
+    return 0
+
+
+def _make_show() -> Callable[[str], None]:
+    console = make_console()
+    return lambda line: console.print(line, soft_wrap=True, markup=False)
+
+
+def _open_clients(
+    config: Config, hosts: list[str] | None, env_file: Path | None, timeout: float | None
+) -> list[ServiceClient]:
+    from opslib.serving.client import ServiceClient
+    from opslib.serving.keys import KEY_VARIABLE
+
+    secret = load_service_environment(config, env_file).api_key
+    if secret is None:
+        raise ConfigError(f"{KEY_VARIABLE}: not set; put the service's key into .env")
+    key = secret.get_secret_value()
+    urls = hosts or [config.client.url]
+    return [ServiceClient(url, key, config.client, timeout_s=timeout) for url in urls]
+
+
+def _switch(
+    config: Config,
+    path: str,
+    hosts: list[str] | None,
+    env_file: Path | None,
+    timeout: float | None,
+) -> None:
+    from opslib.serving.client import ServiceError
+    from opslib.serving.swap import switch_hosts
+
+    show = _make_show()
+    try:
+        switch_hosts(_open_clients(config, hosts, env_file, timeout), path, show)
+    except ServiceError as error:
+        show(f"stage {error.stage}; the previous model serves on")
+        show(f"hint: {error.hint}")
+        raise
+
+
+def _settle_pin(config: Config, path: Path, env_file: Path | None, *, persist: bool) -> None:
+    """Say or repair that `.env` pins another model than the one now served."""
+    from opslib.serving.dotenv import set_variable
+
+    pinned = load_service_environment(config, env_file).model_path
+    target = env_file or config.root / ENV_NAME
+    show = _make_show()
+    if persist:
+        set_variable(target, "MODEL_PATH", str(path))
+        show(f"{target}: MODEL_PATH={path}")
+    elif pinned is not None and config.resolve(pinned).resolve() != path.resolve():
+        show(
+            f"warning: {target} pins MODEL_PATH={pinned}: a restart brings that one back; "
+            "--persist updates it"
+        )

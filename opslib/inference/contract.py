@@ -1,0 +1,161 @@
+"""The contract of a model: what it takes, what it answers, and that its answers mean something."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from opslib.core.cards import ModelCard
+from opslib.inference.checks import ModelCheckError
+from opslib.inference.trial import TensorFacts, TrialResult
+
+FLOATS = ("float32", "float16", "float64")
+DEFAULT_PROBE_PX = 224
+PROBES = 4
+MIN_SPREAD = 1e-6
+
+
+@dataclass(frozen=True)
+class Contract:
+    """What a model must keep to: number of classes, input shape (None: free), class names.
+
+    `input_dtype` is None where any float will do.
+    """
+
+    num_classes: int | None
+    input_shape: tuple[int | None, ...]
+    class_names: tuple[str, ...] = ()
+    input_dtype: str | None = None
+
+    @classmethod
+    def from_card(cls, card: ModelCard) -> Contract:
+        """Return what a card promises."""
+        shape = tuple(axis if isinstance(axis, int) else None for axis in card.input_shape)
+        return cls(card.num_classes, shape, card.class_names)
+
+    @classmethod
+    def from_trial(cls, trial: TrialResult, class_names: tuple[str, ...] = ()) -> Contract:
+        """Return what a loaded model keeps to."""
+        first = trial.inputs[0]
+        return cls(trial.num_classes, first.shape, class_names, first.dtype)
+
+
+def check_contract(path: Path, trial: TrialResult, expected: Contract | None) -> None:
+    """Refuse a model that is no image classifier, or not the one expected.
+
+    Raises:
+        ModelCheckError: stage `contract`; the message says what differs.
+    """
+    problem = _find_shape_problem(trial) or (expected and _find_difference(trial, expected))
+    if problem:
+        raise ModelCheckError("contract", f"{path}: {problem}")
+
+
+def check_outputs(path: Path, answers: NDArray[np.float32], *, differing: int) -> None:
+    """Refuse answers `[N, classes]` that are not finite, or the same for differing images.
+
+    Args:
+        differing: how many of the last answers belong to images that surely differ.
+
+    Raises:
+        ModelCheckError: stage `outputs`.
+    """
+    if not np.isfinite(answers).all():
+        bad = int((~np.isfinite(answers)).any(axis=-1).sum())
+        raise ModelCheckError(
+            "outputs", f"{path}: {bad} of {len(answers)} answers hold a NaN or an infinity"
+        )
+    probes = answers[-differing:] if differing else answers
+    if len(probes) > 1 and float(np.ptp(probes, axis=0).max()) < MIN_SPREAD:
+        raise ModelCheckError(
+            "outputs", f"{path}: answers the same to {len(probes)} differing images"
+        )
+
+
+def check_classes_kept(path: Path, card: ModelCard | None, previous: Contract) -> None:
+    """Refuse a model whose class names or their order differ from the previous model's.
+
+    Raises:
+        ModelCheckError: stage `contract`.
+    """
+    names = card.class_names if card is not None else ()
+    if not names or not previous.class_names or names == previous.class_names:
+        return
+    if len(names) != len(previous.class_names):
+        problem = f"it has {len(names)} class names, expected {len(previous.class_names)}"
+    else:
+        pairs = zip(names, previous.class_names, strict=True)
+        index, (new, old) = next((i, pair) for i, pair in enumerate(pairs) if pair[0] != pair[1])
+        problem = f"class {index} is {new!r}, expected {old!r}"
+    raise ModelCheckError("contract", f"{path}: {problem}")
+
+
+def probe_images(img_size: int) -> NDArray[np.float32]:
+    """Return differing inputs, float32 `[4, 3, img_size, img_size]`: flat, ramp, waves, noise."""
+    ramp = np.linspace(-2, 2, img_size, dtype=np.float32)
+    rng = np.random.default_rng(0)
+    images = np.zeros((PROBES, 3, img_size, img_size), dtype=np.float32)
+    images[1] = ramp[None, :] + np.arange(3, dtype=np.float32)[:, None, None] - 1
+    images[2] = 2 * np.sin(8 * ramp)[None, :, None]
+    images[3] = rng.normal(size=images[3].shape)
+    return images
+
+
+def probe_size(path: Path, expected: Contract | None, img_size: int | None) -> int:
+    """Return the input pixels to probe a model with: given, else promised, else its own."""
+    if img_size:
+        return img_size
+    promised = expected.input_shape[-1] if expected and expected.input_shape else None
+    return promised or read_input_size(path) or DEFAULT_PROBE_PX
+
+
+def read_input_size(path: Path) -> int | None:
+    """Return the width of an ONNX file's first input, or None where it is free or unreadable."""
+    import onnx
+
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except Exception:  # protobuf's and onnx's own classes share no base but Exception
+        return None
+    if not model.graph.input:
+        return None
+    axes = model.graph.input[0].type.tensor_type.shape.dim
+    return int(axes[-1].dim_value) or None if axes else None
+
+
+def _find_shape_problem(trial: TrialResult) -> str | None:
+    if len(trial.inputs) != 1 or trial.inputs[0].dtype not in FLOATS:
+        return f"expected one image input of floats, the model has {_list(trial.inputs)}"
+    if len(trial.inputs[0].shape) != 4:
+        return f"expected an input [N, C, H, W], the model has {_list(trial.inputs)}"
+    if not trial.outputs:
+        return "the model has no output"
+    shape = trial.answers.shape if trial.answers is not None else trial.outputs[0].shape
+    if len(shape) != 2 or trial.outputs[0].dtype not in FLOATS:
+        return f"expected an output [N, classes], the model has {_list(trial.outputs)}"
+    return None
+
+
+def _find_difference(trial: TrialResult, expected: Contract) -> str | None:
+    if expected.num_classes and trial.num_classes != expected.num_classes:
+        return f"it has {trial.num_classes} classes, expected {expected.num_classes}"
+    if expected.input_dtype and trial.dtype != expected.input_dtype:
+        return f"it takes {trial.dtype}, expected {expected.input_dtype}"
+    have = trial.inputs[0].shape[1:]
+    want = expected.input_shape[1:]
+    clash = any(h and w and h != w for h, w in zip(have, want, strict=False))
+    if want and (clash or len(have) != len(want)):
+        return f"it takes {_shape(have)}, expected {_shape(want)}"
+    return None
+
+
+def _shape(axes: tuple[int | None, ...]) -> str:
+    return "x".join("any" if axis is None else str(axis) for axis in axes)
+
+
+def _list(values: tuple[TensorFacts, ...]) -> str:
+    shown = (f"{one.name}: {one.dtype} [{_shape(one.shape)}]" for one in values)
+    return ", ".join(shown) or "none"

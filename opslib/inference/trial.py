@@ -1,0 +1,181 @@
+"""A trial load: a model is loaded, and run once, in a child that may die without harm.
+
+ONNX Runtime can abort the whole process on a bad model, and a load by path can hold other threads
+up. So a model is first tried in a child: nice 19, one thread, limits on time and address space,
+no core dump. The child imports ONNX Runtime and nothing of ours.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from opslib.core.errors import ModelError, UsageError, storage_errors
+from opslib.core.formatting import format_bytes
+from opslib.core.models import find_model_files
+from opslib.inference.checks import ModelCheckError, Stage
+
+CHILD = Path(__file__).with_name("trial_child.py")
+DEFAULT_TIMEOUT_S = 60.0
+BASE_MEMORY_BYTES = 2 << 30
+MEMORY_PER_MODEL_BYTE = 8
+_GRACE_S = 2.0
+
+
+@dataclass(frozen=True)
+class TrialLimits:
+    """What a trial may take.
+
+    `memory_bytes` is address space beyond what Python and ONNX Runtime map themselves (some 190
+    MB); None is 2 GiB and 8 times the model's bytes. Resident memory has no limit that Linux
+    enforces; address space bounds it from above, and the child maps no card.
+    """
+
+    timeout_s: float = DEFAULT_TIMEOUT_S
+    memory_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class TensorFacts:
+    """One input or output: its name, element type and shape with None where an axis is free."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | None, ...]
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """What a model turned out to be, and what it answered: float32 `[N, classes]`."""
+
+    inputs: tuple[TensorFacts, ...]
+    outputs: tuple[TensorFacts, ...]
+    answers: NDArray[np.float32] | None
+    wall_s: float
+    peak_rss_bytes: int
+
+    @property
+    def num_classes(self) -> int | None:
+        """Length of the first output's last axis, where it is fixed."""
+        if self.answers is not None:
+            return int(self.answers.shape[-1])
+        return self.outputs[0].shape[-1] if self.outputs and self.outputs[0].shape else None
+
+    @property
+    def dtype(self) -> str:
+        """Element type of the first input."""
+        return self.inputs[0].dtype if self.inputs else "none"
+
+    def answered(self) -> NDArray[np.float32]:
+        """Return the answers.
+
+        Raises:
+            UsageError: the trial was given no images.
+        """
+        if self.answers is None:
+            raise UsageError("the trial was given no images to answer")
+        return self.answers
+
+
+def try_model(
+    path: Path,
+    *,
+    images: NDArray[np.float32] | None = None,
+    limits: TrialLimits | None = None,
+) -> TrialResult:
+    """Load an ONNX model in a child process, answer `images` `[N, C, H, W]` with it if given.
+
+    Raises:
+        ModelCheckError: stage `load`: missing, damaged, refused by ONNX Runtime, over a limit,
+            or it brought the child down. Stage `outputs`: it loads but cannot answer the images.
+    """
+    limits = limits or TrialLimits()
+    try:
+        files = find_model_files(path)
+    except ModelError as error:
+        raise ModelCheckError("load", str(error)) from error
+    allowed = limits.memory_bytes or BASE_MEMORY_BYTES + MEMORY_PER_MODEL_BYTE * files.size_bytes
+    with storage_errors("make a folder for the trial load"):
+        place = tempfile.TemporaryDirectory(prefix="pillops-trial-")
+    with place as name:
+        folder = Path(name)
+        if images is not None:
+            np.save(folder / "images.npy", np.ascontiguousarray(images, dtype=np.float32))
+        request = {"model": os.fspath(files.path), "memory_bytes": allowed}
+        (folder / "request.json").write_text(json.dumps(request | {"timeout_s": limits.timeout_s}))
+        started = time.monotonic()
+        code = _run_child(path, folder, limits)
+        wall_s = time.monotonic() - started
+        return _read_result(path, folder, code, wall_s, allowed, limits.timeout_s)
+
+
+def join_images(
+    first: NDArray[np.float32] | None, second: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Return both batches as one, the first in front."""
+    return second if first is None else np.concatenate([first, second])
+
+
+def _run_child(path: Path, folder: Path, limits: TrialLimits) -> int:
+    """Run the child to its end and return its exit status, negative for a signal."""
+    single = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    try:
+        done = subprocess.run(
+            [sys.executable, "-P", os.fspath(CHILD), os.fspath(folder)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=limits.timeout_s + _GRACE_S,
+            env=os.environ | single,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return -int(signal.SIGALRM)
+    except OSError as error:
+        raise ModelCheckError("load", f"{path}: cannot be tried: {error.strerror}") from error
+    return done.returncode
+
+
+def _read_result(
+    path: Path, folder: Path, code: int, wall_s: float, allowed: int, timeout_s: float
+) -> TrialResult:
+    stage: Stage = "outputs" if (folder / "loaded").exists() else "load"
+    doing = "loading it" if stage == "load" else "running it"
+    answer = folder / "answer.json"
+    if code == -int(signal.SIGALRM):
+        raise ModelCheckError(stage, f"{path}: {doing} took longer than {timeout_s:g} s")
+    if code < 0:
+        name = signal.Signals(-code).name
+        raise ModelCheckError(stage, f"{path}: {doing} ended the trial process by {name}")
+    if code != 0 or not answer.exists():
+        raise ModelCheckError(stage, f"{path}: {doing} ended the trial process with code {code}")
+    found: dict[str, Any] = json.loads(answer.read_text())
+    if found.get("out_of_memory"):
+        raise ModelCheckError(
+            stage, f"{path}: {doing} needs more than the {format_bytes(allowed)} allowed"
+        )
+    if "error" in found:
+        raise ModelCheckError(stage, f"{path}: ONNX Runtime refuses it: {found['error']}")
+    answers = folder / "answers.npy"
+    return TrialResult(
+        inputs=tuple(_tensor(one) for one in found["inputs"]),
+        outputs=tuple(_tensor(one) for one in found["outputs"]),
+        answers=np.load(answers) if answers.exists() else None,
+        wall_s=wall_s,
+        peak_rss_bytes=found["peak_rss_bytes"],
+    )
+
+
+def _tensor(found: dict[str, Any]) -> TensorFacts:
+    return TensorFacts(found["name"], found["dtype"], tuple(found["shape"]))

@@ -1,0 +1,95 @@
+"""The child of a trial load; run as a script, it imports ONNX Runtime and nothing of ours.
+
+Its argument is a folder with `request.json` and perhaps `images.npy`. It leaves `loaded` once the
+model is loaded, `answers.npy` and `answer.json`. Whatever ends it, the parent reads on from there.
+"""
+
+import contextlib
+import json
+import os
+import resource
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+BATCH = 8
+DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64"}
+OUT_OF_MEMORY = ("bad_alloc", "allocate memory", "failed to allocate", "cannot allocate")
+
+
+def main(folder: Path) -> None:
+    """Try the model that the folder's request names."""
+    os.nice(19)
+    with contextlib.suppress(OSError):
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    request = json.loads((folder / "request.json").read_text())
+    signal.setitimer(signal.ITIMER_REAL, request["timeout_s"])
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    import onnxruntime
+
+    limit = mapped_bytes() + request["memory_bytes"]
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    try:
+        answer = try_model(onnxruntime, folder, request["model"])
+    except MemoryError:
+        answer = {"out_of_memory": True}
+    except Exception as error:  # ONNX Runtime's own classes share no base but Exception
+        text = " ".join(str(error).split())[:300]
+        lowered = text.lower()
+        answer = {"error": text, "out_of_memory": any(one in lowered for one in OUT_OF_MEMORY)}
+    part = folder / "answer.part"
+    part.write_text(json.dumps(answer))
+    part.rename(folder / "answer.json")
+
+
+def try_model(ort: Any, folder: Path, model: str) -> dict[str, Any]:
+    """Load the model, answer the images if there are any, return what was seen."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    (folder / "loaded").touch()
+    images = folder / "images.npy"
+    if images.exists():
+        answer_images(session, images, folder / "answers.npy")
+    return {
+        "inputs": [describe(one) for one in session.get_inputs()],
+        "outputs": [describe(one) for one in session.get_outputs()],
+        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    }
+
+
+def answer_images(session: Any, source: Path, target: Path) -> None:
+    """Write the first output of every image as float32, in batches that the model takes."""
+    import numpy as np
+
+    images = np.load(source)
+    given = session.get_inputs()[0]
+    fixed = given.shape[0] if given.shape and isinstance(given.shape[0], int) else None
+    size = fixed or BATCH
+    count = len(images)
+    dtype = DTYPES.get(given.type, "float32")
+    padded = np.concatenate([images, images[np.arange(-count % size) % count]]) if fixed else images
+    output = session.get_outputs()[0].name
+    parts = [
+        session.run([output], {given.name: padded[start : start + size].astype(dtype)})[0]
+        for start in range(0, len(padded), size)
+    ]
+    np.save(target, np.concatenate(parts)[:count].astype("float32"))
+
+
+def describe(value: Any) -> dict[str, Any]:
+    """Name, type and shape of an input or output; None where an axis is free."""
+    shape = [axis if isinstance(axis, int) else None for axis in value.shape]
+    return {"name": value.name, "dtype": DTYPES.get(value.type, value.type), "shape": shape}
+
+
+def mapped_bytes() -> int:
+    """Address space of this process."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    return pages * resource.getpagesize()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,55 @@
+"""Uploads to answers: decoded, run and ranked on one thread, on one generation."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from opslib.serving.decoding import UploadDecoder
+from opslib.serving.generations import Generation, Generations
+from opslib.serving.schemas import Prediction
+from opslib.serving.uploads import Upload
+
+
+@dataclass(frozen=True)
+class Classified:
+    """The predictions of one request, the generation they all come from, and milliseconds."""
+
+    generation: Generation
+    predictions: list[Prediction]
+    preprocess_ms: float
+    inference_ms: float
+
+
+def classify(
+    uploads: Sequence[Upload], generations: Generations, decoder: UploadDecoder
+) -> Classified:
+    """Return a prediction for each upload, all from the generation current when work began.
+
+    Raises:
+        RefusalError: an upload is no such image, too large or damaged, or no model is loaded.
+    """
+    with generations.lease() as generation:
+        model = generation.model
+        started = time.perf_counter()
+        batch = decoder.decode(uploads, model.img_size)
+        decoded = time.perf_counter()
+        probabilities = model.run(batch)
+        finished = time.perf_counter()
+        names = model.class_names
+        best = probabilities.argmax(axis=-1).tolist()
+        predictions = [
+            Prediction.model_construct(
+                class_id=index,
+                class_name=names[index] if index < len(names) else None,
+                confidence=round(float(row[index]), 6),
+            )
+            for index, row in zip(best, probabilities, strict=True)
+        ]
+    return Classified(
+        generation,
+        predictions,
+        round((decoded - started) * 1000, 3),
+        round((finished - decoded) * 1000, 3),
+    )

@@ -1,0 +1,171 @@
+"""Talking to a service that honours the contract: ours, or the user's own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from opslib.core.config import ClientSection
+from opslib.core.errors import OpsError
+from opslib.serving.hints import find_hint
+from opslib.serving.keys import HEADER
+
+
+class ServiceError(OpsError):
+    """A service refused or did not answer; `stage` and `hint` say where to look."""
+
+    def __init__(self, message: str, *, status: int | None, stage: str, hint: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.stage = stage
+        self.hint = hint
+
+
+@dataclass(frozen=True)
+class LiveVersion:
+    """What `/version` says: path and digest of the model, where the service gives them."""
+
+    model_path: str | None
+    sha256: str | None
+    version_tag: str | None
+    generation: int | None
+
+    def describe(self) -> str:
+        """Return the version in a few words."""
+        digest = f"sha256 {self.sha256[:12]}…" if self.sha256 else "digest unverified"
+        number = f", generation {self.generation}" if self.generation is not None else ""
+        return f"{self.version_tag or self.model_path or 'unknown'} ({digest}{number})"
+
+
+class ServiceClient:
+    """A connection to one service; a context manager that closes it.
+
+    Args:
+        url: such as `http://127.0.0.1:8000`.
+        key: sent as `X-API-Key`, never shown.
+        section: the names of its fields, and the timeout.
+        timeout_s: overrides the section's.
+    """
+
+    def __init__(
+        self, url: str, key: str, section: ClientSection, *, timeout_s: float | None = None
+    ) -> None:
+        self.url = normalise_url(url)
+        self._section = section
+        self._timeout_s = timeout_s or section.timeout_s
+        self._client = httpx.Client(
+            base_url=self.url,
+            headers={HEADER: key},
+            timeout=httpx.Timeout(self._timeout_s, connect=min(5.0, self._timeout_s)),
+            trust_env=False,
+        )
+
+    def health(self) -> dict[str, Any]:
+        """Return the answer of `/health`."""
+        return self._call("GET", "/health")
+
+    def version(self) -> LiveVersion:
+        """Return which model the service says it serves.
+
+        Raises:
+            ServiceError: it refuses or does not answer.
+        """
+        answer = self._call("GET", "/version")
+        section = self._section
+        generation = answer.get("generation")
+        return LiveVersion(
+            model_path=_text(answer.get(section.path_field)),
+            sha256=_text(answer.get(section.digest_field)),
+            version_tag=_text(answer.get("version_tag")),
+            generation=generation if isinstance(generation, int) else None,
+        )
+
+    def reload(self, path: str) -> dict[str, Any]:
+        """Ask the service to switch to the model at `path` and return its answer.
+
+        Raises:
+            ServiceError: it refuses (stage and hint say why) or does not answer.
+        """
+        return self._call("POST", "/reload", {self._section.request_field: path})
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._client.close()
+
+    def _call(self, method: str, route: str, body: dict[str, str] | None = None) -> dict[str, Any]:
+        try:
+            answer = self._client.request(method, route, json=body)
+        except httpx.TimeoutException as error:
+            raise ServiceError(
+                f"{self.url}{route}: no answer within {self._timeout_s:g} s",
+                status=None,
+                stage="timeout",
+                hint="look at the service's api.err; /version shows what is served now",
+            ) from error
+        except httpx.TransportError as error:
+            raise ServiceError(
+                f"{self.url}{route}: cannot be reached: {error}",
+                status=None,
+                stage="connect",
+                hint="is the service up? `curl -s URL/health`; is host and port right?",
+            ) from error
+        if answer.status_code != 200:
+            raise _refusal(self.url + route, answer)
+        try:
+            content = answer.json()
+        except ValueError:
+            content = None
+        if not isinstance(content, dict):
+            raise ServiceError(
+                f"{self.url}{route}: answered no JSON object",
+                status=200,
+                stage="answer",
+                hint="is this the service? a login page of a tunnel answers 200 too",
+            )
+        return content
+
+
+def normalise_url(host: str) -> str:
+    """Return `http://host:port` of an address given with or without its scheme."""
+    return (host if "://" in host else f"http://{host}").rstrip("/")
+
+
+_STATUS_HINTS = {
+    401: "the key in .env is not the service's: was it rotated without a restart?",
+    404: "no such route: is client.url the service's root?",
+    409: "another reload is under way: wait, then look at /version",
+    429: "too many requests with this key: wait a minute",
+    503: "the service has no model or is overloaded: look at api.err",
+}
+
+
+def _refusal(where: str, answer: httpx.Response) -> ServiceError:
+    try:
+        content = answer.json()
+    except ValueError:
+        content = {}
+    content = content if isinstance(content, dict) else {}
+    body = " ".join(answer.text.split())[:600]
+    stage = str(content.get("stage") or "unknown")
+    detail = str(content.get("detail") or body)
+    hint = content.get("hint") or _STATUS_HINTS.get(answer.status_code)
+    return ServiceError(
+        f"{where}: {answer.status_code} {body}",
+        status=answer.status_code,
+        stage=stage,
+        hint=str(hint or find_hint(stage, detail)),
+    )
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None

@@ -1,0 +1,156 @@
+"""Uploaded bytes to pixels: name, declared type and content must agree, size is checked first."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from opslib.core.errors import InputError
+from opslib.inference.preprocess import Preprocessor, to_pixels, transform
+from opslib.serving.failures import RefusalError
+from opslib.serving.uploads import Upload
+
+FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".bmp": "BMP", ".webp": "WEBP"}
+CONTENT_TYPES = {
+    "JPEG": ("image/jpeg", "image/jpg", "image/pjpeg"),
+    "PNG": ("image/png",),
+    "BMP": ("image/bmp", "image/x-ms-bmp", "image/x-bmp"),
+    "WEBP": ("image/webp",),
+}
+_SAME = {"MPO": "JPEG"}  # a phone's JPEG with a second picture in it
+
+
+def check_declared(upload: Upload, allowed_exts: Sequence[str]) -> str:
+    """Return the format that name and declared type agree on, such as `JPEG`.
+
+    Raises:
+        RefusalError: the extension is not allowed or the type is another one's.
+    """
+    suffix = upload.suffix
+    allowed = {ext.lower() for ext in allowed_exts} & FORMATS.keys()
+    if suffix not in allowed:
+        raise RefusalError(
+            415,
+            f"file extension {suffix[:16]!r} is not allowed; expected {', '.join(sorted(allowed))}",
+            code="extension",
+        )
+    wanted = FORMATS[suffix]
+    if upload.content_type not in CONTENT_TYPES[wanted]:
+        raise RefusalError(
+            415,
+            f"content type {upload.content_type[:64]!r} does not fit a {suffix} file; "
+            f"expected {CONTENT_TYPES[wanted][0]}",
+            code="content_type",
+        )
+    return wanted
+
+
+class UploadDecoder:
+    """Turns uploads into the model's input with the configured preprocessing.
+
+    Args:
+        preprocessor: ours, or foreign code that reads files by name.
+        max_pixels: of one image; `max_total_pixels`: of all images of a request.
+    """
+
+    def __init__(
+        self,
+        preprocessor: Preprocessor,
+        *,
+        allowed_exts: Sequence[str],
+        max_pixels: int,
+        max_total_pixels: int,
+    ) -> None:
+        self._preprocessor = preprocessor
+        self._allowed_exts = tuple(allowed_exts)
+        self._max_pixels = max_pixels
+        self._max_total_pixels = max_total_pixels
+
+    def check(self, uploads: Sequence[Upload]) -> None:
+        """Refuse uploads by their declared name and type, before anything is decoded."""
+        for upload in uploads:
+            check_declared(upload, self._allowed_exts)
+
+    def decode(self, uploads: Sequence[Upload], img_size: int) -> NDArray[np.float32]:
+        """Return float32 `[N, 3, img_size, img_size]` of the uploads.
+
+        Raises:
+            RefusalError: content of another type, too many pixels, or damaged.
+        """
+        left = self._max_total_pixels
+        images = []
+        for upload in uploads:
+            with self._open(upload) as image:
+                pixels = image.width * image.height
+                left -= pixels
+                if pixels > self._max_pixels or left < 0:
+                    raise self._too_many_pixels(image.width, image.height)
+                if self._preprocessor.split is not None:
+                    images.append(_read(image, img_size))
+        if self._preprocessor.split is None:
+            return self._run_on_files(uploads, img_size)
+        return transform(images, img_size)
+
+    def _open(self, upload: Upload) -> Any:
+        from PIL import Image
+
+        wanted = check_declared(upload, self._allowed_exts)
+        try:
+            image = Image.open(upload.data, formats=tuple(CONTENT_TYPES))
+        except Image.DecompressionBombError as error:
+            raise self._too_many_pixels() from error
+        except (OSError, ValueError, SyntaxError) as error:
+            raise RefusalError(
+                415, f"the content is no {wanted} image", code="content_mismatch"
+            ) from error
+        found = _SAME.get(str(image.format), image.format)
+        if found != wanted:
+            image.close()
+            raise RefusalError(
+                415, f"the content is {found}, the name says {wanted}", code="content_mismatch"
+            )
+        return image
+
+    def _too_many_pixels(self, width: int = 0, height: int = 0) -> RefusalError:
+        shown = f"{width} x {height} pixels" if width else "too many pixels"
+        return RefusalError(
+            413,
+            f"{shown}; at most {self._max_pixels:,} an image and "
+            f"{self._max_total_pixels:,} a request",
+            code="too_many_pixels",
+        )
+
+    def _run_on_files(self, uploads: Sequence[Upload], img_size: int) -> NDArray[np.float32]:
+        """Give foreign preprocessing what it takes: files, on a memory disk where there is one."""
+        memory = Path("/dev/shm")  # noqa: S108 (a private folder is made inside it)
+        with tempfile.TemporaryDirectory(
+            prefix="pillops-", dir=memory if memory.is_dir() else None
+        ) as folder:
+            paths = []
+            for index, upload in enumerate(uploads):
+                path = Path(folder) / f"{index}{upload.suffix}"
+                path.write_bytes(upload.data.getbuffer())
+                paths.append(str(path))
+            try:
+                return self._preprocessor.run(paths, img_size)
+            except (OSError, ValueError, SyntaxError, InputError) as error:
+                raise _damaged(error) from error
+
+
+def _read(image: Any, img_size: int) -> NDArray[np.uint8]:
+    from PIL import Image
+
+    try:
+        return to_pixels(image, img_size)
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        raise _damaged(error) from error
+
+
+def _damaged(error: Exception) -> RefusalError:
+    reason = " ".join(str(error).split())[:120]
+    return RefusalError(422, f"the image is damaged: {reason}", code="damaged_image")

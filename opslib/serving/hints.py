@@ -1,0 +1,35 @@
+"""What to do about a refused model, by the stage that refused it and what it said."""
+
+from __future__ import annotations
+
+_BY_WORD = (
+    ("Permission denied", "the service may not read it: check owner and mode (ls -l)"),
+    ("outside", "copy the model into export/, or add its folder to reload.model_dirs"),
+    ("No such file", "check the path for a typo: ls -l the export folder"),
+    ("no such file", "check the path for a typo: ls -l the export folder"),
+    ("is missing beside it", "copy the model together with its weights file (.onnx.data)"),
+    ("took longer", "the model is slow to load: raise reload.trial_timeout_s or use a smaller one"),
+    ("needs more than", "raise reload.trial_memory_mb, or use a smaller model"),
+    ("golden image", "the card's golden images were moved or changed: restore them from a release"),
+)
+_BY_STAGE = {
+    "path": "check the path for a typo; models are served from export/ and restored releases",
+    "read": "the file is damaged or no ONNX model: export it again or restore it from a release",
+    "files": "the file changed after its export: copy it again or restore it from a release",
+    "load": "the file is damaged or needs operators this runtime lacks: export it again",
+    "contract": "another number or order of classes, or another input: to serve it anyway, set "
+    "MODEL_PATH in .env and restart",
+    "outputs": "its weights are broken (NaN or constant answers): export it from a good checkpoint",
+    "golden": "it no longer answers its golden images as its card says: export it again",
+    "open": "it loads in a trial but not here: look at memory (free -m, nvidia-smi) and api.err",
+    "warmup": "it fails on this host's providers: look at api.err, try onnx.providers: [CPU]",
+    "trial": "see the service's api.err",
+}
+
+
+def find_hint(stage: str, message: str) -> str:
+    """Return one line that says what to look at or do."""
+    for word, hint in _BY_WORD:
+        if word in message:
+            return hint
+    return _BY_STAGE.get(stage, "see the service's api.err; the previous model serves on")

@@ -1,0 +1,187 @@
+"""One loaded model: its engine, what its card says, and the files it was loaded from."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from opslib.core.cards import ModelCard
+from opslib.core.config import Config
+from opslib.core.errors import ModelError
+from opslib.core.models import ModelFiles, find_model_files
+from opslib.inference.contract import Contract
+from opslib.inference.engine import Engine, EngineRequest, open_engine, session_settings
+from opslib.inference.find_model import find_card
+from opslib.inference.providers import parse_providers
+from opslib.measure.parity import softmax
+
+Stamp = tuple[str, int, int, int, int, int]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model file about to be loaded: what it is, by its bytes, before any code runs it."""
+
+    path: Path
+    files: ModelFiles
+    sha256: str
+    stamps: tuple[Stamp, ...]
+    card: ModelCard | None
+
+    @property
+    def verified(self) -> bool:
+        """Whether a card lists the digests of the files."""
+        return self.card is not None and bool(self.card.files)
+
+    @property
+    def version_tag(self) -> str:
+        """The model's name in answers and logs: its file's stem."""
+        return self.path.stem
+
+
+@dataclass
+class LoadedModel:
+    """A model ready for requests; `run` may be called from several threads."""
+
+    candidate: Candidate
+    engine: Engine
+    img_size: int
+    _turn: contextlib.AbstractContextManager[object] = field(
+        default_factory=contextlib.nullcontext, repr=False
+    )
+
+    @property
+    def path(self) -> Path:
+        """The file it was loaded from, links resolved."""
+        return self.candidate.path
+
+    @property
+    def sha256(self) -> str:
+        """The digest of model and sidecars."""
+        return self.candidate.sha256
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names by class id; empty where no card gives them."""
+        return self.candidate.card.class_names if self.candidate.card else ()
+
+    @property
+    def contract(self) -> Contract:
+        """What a model that follows this one must keep to."""
+        facts, card = self.engine.facts, self.candidate.card
+        classes = facts.num_classes or (card.num_classes if card else None)
+        side = self.img_size
+        return Contract(classes, (None, facts.input_shape[1] or 3, side, side), self.class_names)
+
+    def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return softmax probabilities `[N, classes]` of inputs float32 `[N, C, H, W]`."""
+        return softmax(self.answer(batch))
+
+    def answer(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return logits `[N, classes]` of inputs float32 `[N, C, H, W]`, any N."""
+        fixed = self.engine.facts.input_shape[0]
+        with self._turn:
+            if fixed is None or fixed == len(batch):
+                return self.engine.run(batch)
+            return _run_in_pieces(self.engine.run, batch, fixed)
+
+    def is_unchanged(self) -> bool:
+        """Return whether the files are, by inode, size and times, those that were loaded."""
+        try:
+            return stamp_files(self.candidate.files) == self.candidate.stamps
+        except OSError:
+            return False
+
+    def close(self) -> None:
+        """Free the engine."""
+        self.engine.close()
+
+
+def read_candidate(config: Config, path: Path) -> Candidate:
+    """Return what the file at `path` is: its sidecars, digest, times and card.
+
+    Raises:
+        ModelError: it is missing, unreadable, no model, or changed while it was read.
+    """
+    try:
+        files = find_model_files(path) if path.suffix == ".onnx" else ModelFiles(path.resolve())
+        stamps = stamp_files(files)
+        digest = files.digest()
+        if stamp_files(files) != stamps:
+            raise ModelError(f"{path}: it is being written; try again when it is complete")
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
+    card = find_card(config, files.path) if path.suffix == ".onnx" else None
+    return Candidate(files.path, files, digest, stamps, card)
+
+
+def load_candidate(config: Config, candidate: Candidate) -> LoadedModel:
+    """Load a candidate, by path, on the configured providers.
+
+    Raises:
+        ModelError: it cannot be loaded, takes images of unknown size, or changed meanwhile.
+        UnavailableError: this host cannot run it.
+    """
+    onnx = candidate.path.suffix == ".onnx"
+    threads = config.service.intra_op_num_threads
+    providers = parse_providers(config.onnx.providers)
+    settings = session_settings(config)
+    engine = open_engine(
+        EngineRequest(
+            engine="onnx" if onnx else "torch",
+            path=candidate.path,
+            providers=providers,
+            settings=replace(settings, intra_op_num_threads=threads),
+            factory=config.torch.factory,
+            code_root=config.code_root,
+        )
+    )
+    try:
+        if stamp_files(candidate.files) != candidate.stamps:
+            raise ModelError(f"{candidate.path}: it was replaced while it was being loaded")
+        size = config.preprocess.img_size or engine.facts.input_shape[-1] or _card_size(candidate)
+        if size is None:
+            raise ModelError(f"{candidate.path}: takes any size; set preprocess.img_size")
+    except BaseException:
+        engine.close()
+        raise
+    on_card = engine.facts.provider != "CPU"
+    turn: contextlib.AbstractContextManager[object] = (
+        threading.Lock() if on_card else contextlib.nullcontext()
+    )
+    return LoadedModel(candidate, engine, size, turn)
+
+
+def stamp_files(files: ModelFiles) -> tuple[Stamp, ...]:
+    """Return what changes whenever one of the files does: inode, size and times of each."""
+    stamps = []
+    for path in files.all:
+        seen = path.stat()
+        times = (seen.st_mtime_ns, seen.st_ctime_ns)
+        stamps.append((str(path), seen.st_dev, seen.st_ino, seen.st_size, *times))
+    return tuple(stamps)
+
+
+def _card_size(candidate: Candidate) -> int | None:
+    shape = candidate.card.input_shape if candidate.card else ()
+    return shape[-1] if shape and isinstance(shape[-1], int) else None
+
+
+def _run_in_pieces(
+    run: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+    batch: NDArray[np.float32],
+    size: int,
+) -> NDArray[np.float32]:
+    """Run a model of fixed batch `size` on any batch; the last piece is padded with its own."""
+    answers = []
+    for start in range(0, len(batch), size):
+        piece = batch[start : start + size]
+        padding = np.repeat(piece[-1:], size - len(piece), axis=0)
+        answers.append(run(np.concatenate([piece, padding]))[: len(piece)])
+    return np.concatenate(answers)

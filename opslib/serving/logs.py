@@ -1,0 +1,84 @@
+"""The service's event log `api.err` as JSON lines: what happened, what was refused, what broke.
+
+The file is opened anew when it was renamed, so that rotating it loses no line. No secret is ever
+written. Requests have a log of their own, `api.out`; see `access_log`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from logging.handlers import WatchedFileHandler
+from pathlib import Path
+from typing import Any
+
+from opslib.core.errors import storage_errors
+from opslib.core.secrets import mask
+
+ACCESS_LOG = "api.out"
+ERROR_LOG = "api.err"
+EVENT_LOGGER = "opslib.serving"
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object a record: time, level, message or fields, traceback; secrets masked."""
+
+    def __init__(self, secrets: Iterable[str]) -> None:
+        super().__init__()
+        self._secrets = tuple(secrets)
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record as one line."""
+        moment = datetime.fromtimestamp(record.created, tz=UTC)
+        line: dict[str, Any] = {"at_utc": moment.isoformat(timespec="milliseconds")}
+        fields = getattr(record, "fields", None)
+        line |= {"level": record.levelname, "message": record.getMessage(), **(fields or {})}
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return mask(json.dumps(line, ensure_ascii=False, default=str), self._secrets)
+
+
+class PlainLines(logging.Formatter):
+    """Level and message for a person at a terminal; secrets masked."""
+
+    def __init__(self, secrets: Iterable[str]) -> None:
+        super().__init__("%(levelname)s: %(message)s")
+        self._secrets = tuple(secrets)
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record as one line, or more where there is a traceback."""
+        return mask(super().format(record), self._secrets)
+
+
+def open_logs(folder: Path, level: str, secrets: Iterable[str], *, console: bool) -> None:
+    """Send the service's log records to `folder`/`api.err`, and to stderr if asked.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    secrets = tuple(secrets)
+    with storage_errors(f"write logs into {folder}"):
+        folder.mkdir(parents=True, exist_ok=True)
+        events = WatchedFileHandler(folder / ERROR_LOG, encoding="utf-8")
+    events.setFormatter(JsonLines(secrets))
+    handlers: list[logging.Handler] = [events]
+    if console:
+        screen = logging.StreamHandler(sys.stderr)
+        screen.setFormatter(PlainLines(secrets))
+        handlers.append(screen)
+    for name in (EVENT_LOGGER, "uvicorn.error", "asyncio", "py.warnings"):
+        _attach(name, handlers, level)
+    logging.captureWarnings(True)
+    logging.raiseExceptions = False
+
+
+def _attach(name: str, handlers: list[logging.Handler], level: str) -> None:
+    logger = logging.getLogger(name)
+    for old in logger.handlers:
+        old.close()
+    logger.handlers = list(handlers)
+    logger.setLevel(level)
+    logger.propagate = False

@@ -1,0 +1,220 @@
+"""Switching models in stages; whatever fails names its stage and the old model serves on.
+
+    path      inside the allowed folders, no URL, no traversal, no link out
+    read      the opened file and its sidecars: complete, readable, digested
+    files     the digests are those of the model's card (without a card: unverified)
+    load      a child process, niced and limited, can load it
+    contract  it takes and answers what the model in service does, same classes
+    outputs   its answers are finite and depend on the image
+    golden    the card's golden images get the card's answers
+    open      this process loads it, by path, off the event loop
+    warmup    the first runs, and the golden images once more on the session that will serve
+
+Then the switch: one assignment, committed to the state file before the answer is sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from opslib.core.errors import InputError, ModelError, OpsError, StorageError
+from opslib.core.formatting import utc_now
+from opslib.core.served import ServedModel, ServedState, read_served_state, served_state_path
+from opslib.inference.checks import ModelCheckError, check_model
+from opslib.inference.contract import check_classes_kept, check_outputs, probe_images
+from opslib.inference.golden import check_golden, load_golden
+from opslib.inference.preprocess import Preprocessor
+from opslib.inference.trial import TrialLimits
+from opslib.serving.confine import confine_path, confine_sidecars
+from opslib.serving.generations import Generation, Generations
+from opslib.serving.hints import find_hint
+from opslib.serving.loaded import Candidate, LoadedModel, load_candidate, read_candidate
+from opslib.serving.logs import EVENT_LOGGER
+from opslib.serving.settings import MIB, ServiceSettings
+
+_log = logging.getLogger(f"{EVENT_LOGGER}.reload")
+BUSY_CODE = "reload_running"
+
+
+class StageError(ModelError):
+    """A model was refused; `stage` says where, `hint` what to do about it."""
+
+    def __init__(self, stage: str, message: str) -> None:
+        super().__init__(message)
+        self.stage = stage
+        self.hint = find_hint(stage, message)
+
+
+@dataclass(frozen=True)
+class Switch:
+    """A finished switch: the new generation and what it took."""
+
+    generation: Generation
+    resident: bool
+    stages_ms: dict[str, float]
+    warning: str | None = None
+
+
+@dataclass
+class Reloader:
+    """Takes one model at a time through the stages and into service."""
+
+    settings: ServiceSettings
+    generations: Generations
+    preprocessor: Preprocessor
+    _busy: bool = False
+    _stages_ms: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a reload is under way."""
+        return self._busy
+
+    async def reload(self, text: str) -> Switch:
+        """Switch to the model that a request names; the event loop stays free.
+
+        Raises:
+            StageError: the model was refused.
+        """
+        self._busy = True
+        try:
+            return await asyncio.to_thread(self.reload_now, text)
+        finally:
+            self._busy = False
+
+    def reload_now(self, text: str) -> Switch:
+        """Switch to the model that `text` names, on this thread; see `reload`.
+
+        Raises:
+            StageError: the model was refused.
+        """
+        self._stages_ms = {}
+        with self._stage("path"):
+            folders = self.settings.model_dirs
+            path = confine_path(text, folders, self.settings.config.export_dir)
+        resident = self.generations.find_resident(path)
+        model = resident or self._prepare(path, confined=True)
+        return self._switch(model, resident=resident is not None)
+
+    def start_with(self, path: Path) -> Switch:
+        """Switch to the model at `path`, wherever it lies: the operator's own choice.
+
+        Raises:
+            StageError: the model was refused.
+        """
+        self._stages_ms = {}
+        return self._switch(self._prepare(path, confined=False), resident=False)
+
+    def _prepare(self, path: Path, *, confined: bool) -> LoadedModel:
+        config = self.settings.config
+        with self._stage("read"):
+            candidate = read_candidate(config, path)
+            if confined:
+                confine_sidecars(candidate.files, self.settings.model_dirs)
+        if path.suffix == ".onnx":
+            self._try(candidate)
+        with self._stage("open"):
+            model = load_candidate(config, candidate)
+        try:
+            with self._stage("warmup"):
+                self._warm_up(model)
+        except BaseException:
+            model.close()
+            raise
+        return model
+
+    def _try(self, candidate: Candidate) -> None:
+        """Check the candidate without letting it near this process."""
+        section, current = self.settings.config.reload, self.generations.current
+        memory = section.trial_memory_mb
+        previous = current.model.contract if current else None
+        with self._stage("trial"):
+            check_model(
+                candidate.path,
+                candidate.card,
+                preprocess=self.preprocessor.run,
+                img_size=self.settings.config.preprocess.img_size,
+                previous=previous,
+                limits=TrialLimits(section.trial_timeout_s, memory * MIB if memory else None),
+            )
+            if previous is not None:
+                check_classes_kept(candidate.path, candidate.card, previous)
+
+    def _warm_up(self, model: LoadedModel) -> None:
+        probes = probe_images(model.img_size)
+        check_outputs(model.path, model.answer(probes), differing=len(probes))
+        sizes = [1]
+        if model.engine.facts.provider != "CPU":
+            sizes.append(self.settings.config.uploads.batch_max_images)
+        for size in sizes:
+            model.answer(probes[[0] * size])
+        card = model.candidate.card
+        if card is not None and card.golden and card.files:
+            run = self.preprocessor.run
+            golden = load_golden(card, model.path.parent, run, model.img_size)
+            check_golden(model.path, model.answer(golden.images), golden)
+
+    def _switch(self, model: LoadedModel, *, resident: bool) -> Switch:
+        started = time.perf_counter()
+        generation = self.generations.switch(model)
+        self._stages_ms["switch"] = _since_ms(started)
+        warning = self._commit(generation)
+        fields = {
+            "generation": generation.number,
+            "model_path": str(model.path),
+            "model_sha256": model.sha256,
+            "verified": model.candidate.verified,
+            "resident": resident,
+            "stages_ms": self._stages_ms,
+        }
+        _log.info("switched to %s", model.candidate.version_tag, extra={"fields": fields})
+        return Switch(generation, resident, self._stages_ms, warning)
+
+    def _commit(self, generation: Generation) -> str | None:
+        """Keep the switch for the next start; a full disk must not stop a rollback."""
+        model, config = generation.model, self.settings.config
+        served = ServedModel(
+            path=model.path,
+            sha256=model.sha256,
+            version_tag=model.candidate.version_tag,
+            generation=generation.number,
+            switched_at_utc=utc_now().isoformat(timespec="seconds"),
+        )
+        with self._stage("commit"):
+            try:
+                try:
+                    before = read_served_state(config)
+                except InputError:
+                    before = None
+                state = before.followed_by(served) if before else ServedState(current=served)
+                state.write(served_state_path(config))
+            except StorageError as error:
+                warning = f"in service, but a restart will not remember it: {error}"
+                _log.error(warning)
+                return warning
+        return None
+
+    @contextmanager
+    def _stage(self, name: str) -> Iterator[None]:
+        """Time a stage; name it in whatever goes wrong."""
+        started = time.perf_counter()
+        try:
+            yield
+        except ModelCheckError as error:
+            raise StageError(error.stage, str(error)) from error
+        except OpsError as error:
+            raise StageError(name, str(error)) from error
+        except OSError as error:
+            raise StageError(name, f"{error.filename or 'model'}: {error.strerror}") from error
+        finally:
+            self._stages_ms[name] = _since_ms(started)
+
+
+def _since_ms(started: float) -> float:
+    return round((time.perf_counter() - started) * 1000, 3)

@@ -1,0 +1,96 @@
+"""Running the service in this process until it is told to stop; what is in flight is finished."""
+
+from __future__ import annotations
+
+import gc
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from opslib.core.config import Config
+from opslib.core.errors import StorageError
+from opslib.serving.logs import open_logs
+from opslib.serving.settings import load_settings
+
+BACKLOG = 2048
+
+
+def serve(
+    config: Config,
+    *,
+    host: str | None = None,
+    port: int | None = None,
+    env_file: Path | None = None,
+    on_ready: Callable[[str, str], None] | None = None,
+) -> None:
+    """Serve until SIGTERM or Ctrl-C.
+
+    Args:
+        host: address to listen on; the configured one by default.
+        port: the configured one by default; 0 takes a free one.
+        env_file: another `.env`.
+        on_ready: called with the address and the model's tag once a model is loaded.
+
+    Raises:
+        ConfigError: a variable is impossible, or the key is missing or weak.
+        ModelError: `MODEL_PATH` names a model that is refused.
+        StorageError: the port is taken or the log folder cannot be written.
+    """
+    settings = load_settings(config, env_file)
+    secrets = (settings.api_key.decode(),)
+    level = settings.environment.log_level
+    open_logs(config.exp_dir / "logs", level, secrets, console=sys.stderr.isatty())
+    with bind(host or config.service.host, config.service.port if port is None else port) as bound:
+        import uvicorn
+
+        from opslib.serving.app import Service, create_app
+        from opslib.serving.protocol import BoundedProtocol
+        from opslib.serving.start import load_first_model
+
+        service = Service(settings)
+        load_first_model(service)
+        section = config.service
+        server = uvicorn.Server(
+            uvicorn.Config(
+                create_app(service),
+                loop="asyncio",
+                http=BoundedProtocol,
+                ws="none",
+                lifespan="on",
+                log_config=None,
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
+                timeout_keep_alive=section.keep_alive_s,
+                timeout_graceful_shutdown=section.shutdown_grace_s,
+                limit_concurrency=section.max_connections,
+            )
+        )
+        if on_ready is not None:
+            url = "http://{}:{}".format(*bound.getsockname()[:2])
+            current = service.generations.current
+            model = current.model.candidate.version_tag if current else "no model"
+            on_ready(url, model)
+        gc.collect()
+        gc.freeze()  # what was loaded so far lives on; collecting must not stall on it
+        server.run(sockets=[bound])
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Return a listening socket; what connects before the model is loaded waits in its line.
+
+    Raises:
+        StorageError: the address is taken or not this host's.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # Named as TCP, or asyncio leaves Nagle's delay on and each answer takes 40 ms.
+    bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind((host, port))
+    except OSError as error:
+        bound.close()
+        raise StorageError(f"cannot listen on {host}:{port}: {error.strerror}") from error
+    bound.listen(BACKLOG)
+    return bound

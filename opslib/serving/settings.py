@@ -1,0 +1,62 @@
+"""Everything the service was told: the configuration, `.env` and the checked key, in one place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from opslib.core.config import Config
+from opslib.core.environment import ServiceEnvironment, load_service_environment
+from opslib.core.host import usable_cpus
+from opslib.serving.keys import check_key
+
+MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class ServiceSettings:
+    """The configuration and environment of one service; the key is not shown in `repr`."""
+
+    config: Config
+    environment: ServiceEnvironment
+    api_key: bytes = field(repr=False)
+
+    @property
+    def workers(self) -> int:
+        """How many requests are decoded and classified at a time."""
+        return self.config.service.workers or usable_cpus()
+
+    @property
+    def upload_limit_bytes(self) -> int:
+        """Bytes that one uploaded image may have."""
+        return self.environment.max_upload_mb * MIB
+
+    @property
+    def batch_limit_bytes(self) -> int:
+        """Bytes that the images of one `/batch` may have together."""
+        return self.config.uploads.batch_max_mb * MIB
+
+    @property
+    def restore_dir(self) -> Path:
+        """Where restored releases are unpacked."""
+        given = self.config.reload.restore_dir
+        if given:
+            return self.config.resolve(given)
+        return self.config.exp_dir / "releases" / "restored"
+
+    @property
+    def model_dirs(self) -> tuple[Path, ...]:
+        """The folders from which a model may be switched in, links resolved."""
+        more = (self.config.resolve(path) for path in self.config.reload.model_dirs)
+        return tuple(path.resolve() for path in (self.config.export_dir, self.restore_dir, *more))
+
+
+def load_settings(config: Config, env_file: Path | None = None) -> ServiceSettings:
+    """Return the settings of a service on `config`.
+
+    Raises:
+        ConfigError: a variable is impossible or the key is missing or weak.
+    """
+    environment = load_service_environment(config, env_file)
+    secret = environment.api_key.get_secret_value() if environment.api_key else None
+    return ServiceSettings(config, environment, check_key(secret))

@@ -1,0 +1,123 @@
+"""A real service for tests, drills and staging: started on a free port, awaited, stopped by pid."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+
+from opslib.core.errors import DeadlineError, OpsError
+from opslib.core.secrets import mask
+from opslib.serving.keys import HEADER, KEY_VARIABLE, make_key
+
+START_DEADLINE_S = 60.0
+STOP_DEADLINE_S = 15.0
+_POLL_S = 0.05
+_URL = re.compile(r"http://[\d.]+:\d+")
+_SERVICE_VARIABLES = (
+    KEY_VARIABLE,
+    "MODEL_PATH",
+    "CORS_ALLOW_ORIGINS",
+    "MAX_UPLOAD_MB",
+    "ALLOWED_EXTS",
+    "RATE_LIMIT_PER_MIN",
+    "LOG_LEVEL",
+)
+
+
+@dataclass(frozen=True)
+class RunningService:
+    """A service under way: where it answers, its process, its key and what it said at start."""
+
+    url: str
+    pid: int
+    key: str = field(repr=False)
+    output: Path
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The header that lets a request in."""
+        return {HEADER: self.key}
+
+
+@contextmanager
+def start_service(
+    config: Path,
+    *,
+    variables: Mapping[str, str] | None = None,
+    deadline_s: float = START_DEADLINE_S,
+) -> Iterator[RunningService]:
+    """Start a service of this checkout on a free loopback port and stop it when the block ends.
+
+    Args:
+        config: the configuration file.
+        variables: its environment, such as `RATE_LIMIT_PER_MIN`; a new key unless one is given.
+            Nothing else of the service's variables is passed on from this process.
+        deadline_s: how long it may take to answer `/health`.
+
+    Raises:
+        DeadlineError: it does not answer in time.
+        OpsError: it ended; the message is what it said.
+    """
+    given = {KEY_VARIABLE: make_key(), **(variables or {})}
+    inherited = {k: v for k, v in os.environ.items() if k not in _SERVICE_VARIABLES}
+    with tempfile.TemporaryDirectory(prefix="pillops-staging-") as folder:
+        output = Path(folder) / "output.txt"
+        command = [sys.executable, "-m", "opslib.cli.main", "serve", "--config", str(config)]
+        with output.open("wb") as sink:
+            process = subprocess.Popen(
+                [*command, "--host", "127.0.0.1", "--port", "0"],
+                env=inherited | given,
+                stdin=subprocess.DEVNULL,
+                stdout=sink,
+                stderr=subprocess.STDOUT,
+            )
+        try:
+            url = _await_health(process, output, given[KEY_VARIABLE], deadline_s)
+            yield RunningService(url, process.pid, given[KEY_VARIABLE], output)
+        finally:
+            stop_process(process)
+
+
+def stop_process(process: subprocess.Popen[bytes], deadline_s: float = STOP_DEADLINE_S) -> int:
+    """Stop a process gracefully, by force past the deadline, and return its exit status."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(deadline_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+    return process.wait()
+
+
+def _await_health(
+    process: subprocess.Popen[bytes], output: Path, key: str, deadline_s: float
+) -> str:
+    give_up = time.monotonic() + deadline_s
+    while time.monotonic() < give_up:
+        said = output.read_text(errors="replace")
+        if process.poll() is not None:
+            shown = " ".join(mask(said, [key]).split())[-600:]
+            raise OpsError(f"the service ended with {process.returncode}: {shown}")
+        found = _URL.search(said)
+        if found and _is_healthy(found.group(0)):
+            return found.group(0)
+        time.sleep(_POLL_S)
+    raise DeadlineError(f"the service did not answer /health within {deadline_s:g} s")
+
+
+def _is_healthy(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/health", timeout=2.0).status_code == 200
+    except httpx.TransportError:
+        return False

@@ -1,0 +1,189 @@
+"""Reading multipart uploads: every byte is counted before it is kept, and nothing else is kept."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.requests import Request
+
+from opslib.serving.failures import RefusalError
+
+_OVERHEAD_BYTES = 64 * 1024  # part headers and boundaries beside the images themselves
+_MAX_PARTS = 64
+
+
+@dataclass(frozen=True)
+class UploadLimits:
+    """How many files one request may bring and how large they may be."""
+
+    files: int
+    file_bytes: int
+    total_bytes: int
+    timeout_s: float
+
+
+@dataclass
+class Upload:
+    """One uploaded file: its declared name and type, and its bytes."""
+
+    filename: str
+    content_type: str
+    data: io.BytesIO = field(default_factory=io.BytesIO, repr=False)
+
+    @property
+    def suffix(self) -> str:
+        """The extension of the declared name, in lower case, such as `.jpg`."""
+        return PurePosixPath(self.filename.replace("\\", "/")).suffix.lower()
+
+
+async def read_uploads(request: Request, name: str, limits: UploadLimits) -> list[Upload]:
+    """Return the files of the multipart field `name`, at least one, in order.
+
+    Raises:
+        RefusalError: the body is no such form, too large, too slow, or has too many files.
+    """
+    kind, options = parse_options_header(request.headers.get("content-type"))
+    if kind != b"multipart/form-data":
+        raise RefusalError(415, f"expected multipart/form-data with the file field {name!r}")
+    if not options.get(b"boundary"):
+        raise RefusalError(400, "the Content-Type header has no multipart boundary")
+    form = _Form(name, limits)
+    try:
+        parser = MultipartParser(options[b"boundary"], form.callbacks())  # type: ignore[arg-type]
+        async for chunk in read_body(
+            request, limits.total_bytes + _OVERHEAD_BYTES, limits.timeout_s
+        ):
+            parser.write(chunk)
+        parser.finalize()
+    except FormParserError as error:
+        raise RefusalError(400, f"the multipart body is malformed: {error}") from error
+    if not form.complete:
+        raise RefusalError(400, "the multipart body ends before its last boundary")
+    if not form.uploads:
+        raise RefusalError(422, f"the form has no file named {name!r}", code="file_missing")
+    return form.uploads
+
+
+async def read_body(request: Request, limit_bytes: int, timeout_s: float) -> AsyncIterator[bytes]:
+    """Yield the body as it arrives, at most `limit_bytes` in all.
+
+    Raises:
+        RefusalError: it is longer, does not arrive in time, or the client went away.
+    """
+    declared = request.headers.get("content-length", "")
+    if declared.isdigit() and int(declared) > limit_bytes:
+        raise _too_large(limit_bytes)
+    count = 0
+    deadline = asyncio.get_running_loop().time() + timeout_s
+    more = True
+    while more:
+        try:
+            async with asyncio.timeout_at(deadline):
+                message = await request.receive()
+        except TimeoutError as error:
+            raise RefusalError(
+                400,
+                f"the body did not arrive within {timeout_s:g} s",
+                code="body_timeout",
+                close=True,
+            ) from error
+        if message["type"] == "http.disconnect":
+            raise RefusalError(400, "the client went away", code="disconnected", close=True)
+        chunk: bytes = message.get("body", b"")
+        more = message.get("more_body", False)
+        count += len(chunk)
+        if count > limit_bytes:
+            raise _too_large(limit_bytes)
+        if chunk:
+            yield chunk
+
+
+def _too_large(limit_bytes: int) -> RefusalError:
+    limit_mib = limit_bytes / (1 << 20)
+    return RefusalError(413, f"the body is larger than {limit_mib:.1f} MiB")
+
+
+class _Form:
+    """Collects the wanted files from the parser's callbacks; everything else is dropped."""
+
+    def __init__(self, name: str, limits: UploadLimits) -> None:
+        self._name = name.encode()
+        self._limits = limits
+        self._parts = 0
+        self._header = b""
+        self._value = b""
+        self._disposition = b""
+        self._type = b""
+        self._current: Upload | None = None
+        self._total = 0
+        self.uploads: list[Upload] = []
+        self.complete = False
+
+    def callbacks(self) -> dict[str, object]:
+        return {
+            "on_part_begin": self._begin_part,
+            "on_header_field": self._add_header,
+            "on_header_value": self._add_value,
+            "on_header_end": self._end_header,
+            "on_headers_finished": self._begin_data,
+            "on_part_data": self._add_data,
+            "on_part_end": self._end_part,
+            "on_end": self._end,
+        }
+
+    def _begin_part(self) -> None:
+        self._parts += 1
+        if self._parts > _MAX_PARTS:
+            raise RefusalError(413, f"the form has more than {_MAX_PARTS} parts")
+        self._disposition = self._type = b""
+
+    def _add_header(self, data: bytes, start: int, end: int) -> None:
+        self._header += data[start:end]
+
+    def _add_value(self, data: bytes, start: int, end: int) -> None:
+        self._value += data[start:end]
+
+    def _end_header(self) -> None:
+        name = self._header.lower()
+        if name == b"content-disposition":
+            self._disposition = self._value
+        elif name == b"content-type":
+            self._type = self._value
+        self._header = self._value = b""
+
+    def _begin_data(self) -> None:
+        _, options = parse_options_header(self._disposition)
+        if options.get(b"name") != self._name or b"filename" not in options:
+            self._current = None
+            return
+        if len(self.uploads) >= self._limits.files:
+            raise RefusalError(413, f"at most {self._limits.files} image(s) a request")
+        filename = options[b"filename"].decode("utf-8", "replace")
+        kind = self._type.partition(b";")[0].strip().lower().decode("latin-1")
+        self._current = Upload(filename, kind)
+
+    def _add_data(self, data: bytes, start: int, end: int) -> None:
+        if self._current is None:
+            return
+        size = self._current.data.tell() + end - start
+        self._total += end - start
+        if size > self._limits.file_bytes:
+            raise _too_large(self._limits.file_bytes)
+        if self._total > self._limits.total_bytes:
+            raise _too_large(self._limits.total_bytes)
+        self._current.data.write(memoryview(data)[start:end])
+
+    def _end_part(self) -> None:
+        if self._current is not None:
+            self._current.data.seek(0)
+            self.uploads.append(self._current)
+            self._current = None
+
+    def _end(self) -> None:
+        self.complete = True

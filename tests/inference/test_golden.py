@@ -1,0 +1,134 @@
+"""Golden images and the whole model check, stage by stage."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from opslib.core.cards import GoldenAnswer, ModelCard, list_files
+from opslib.core.errors import ModelError
+from opslib.core.files import sha256_file
+from opslib.core.models import find_model_files
+from opslib.inference.checks import ModelCheckError, check_model
+from opslib.inference.golden import GoldenSet, answer_golden, check_golden, load_golden
+from opslib.inference.preprocess import preprocess
+from opslib.inference.trial import try_model
+from tests.inference.test_contract import make_card
+from tests.models import write_images, write_onnx
+
+MODEL = Path("m.onnx")
+
+
+def write_model_with_card(folder: Path) -> tuple[Path, ModelCard]:
+    """Write a model, three golden images and the card that the model keeps to."""
+    model = write_onnx(folder / "m.onnx")
+    paths = write_images(folder / "golden", 3)
+    logits = try_model(model, images=preprocess([str(p) for p in paths], 16)).answered()
+    blank = tuple(
+        GoldenAnswer(
+            image=f"golden/{path.name}", sha256=sha256_file(path), class_id=0, probabilities=()
+        )
+        for path in paths
+    )
+    golden = answer_golden(blank, logits)
+    return model, make_card(files=list_files(find_model_files(model)), golden=golden)
+
+
+def shift_bias(model: Path, offset: float) -> None:
+    loaded = onnx.load(model)
+    bias = next(one for one in loaded.graph.initializer if one.name == "bias")
+    values = numpy_helper.to_array(bias) + offset * np.eye(3, dtype=np.float32)[0]
+    bias.CopyFrom(numpy_helper.from_array(values.astype(np.float32), "bias"))
+    onnx.save(loaded, model)
+
+
+def test_a_model_that_keeps_its_card_passes_every_stage(tmp_path: Path) -> None:
+    model, card = write_model_with_card(tmp_path)
+    check = check_model(model, card, preprocess=preprocess)
+    assert check.stages == ("files", "load", "contract", "outputs", "golden")
+    assert check.golden is not None
+    assert check.golden.count == 3
+    assert check.golden.max_abs_diff < 1e-6
+
+
+def test_without_a_card_the_load_and_the_outputs_are_checked(tmp_path: Path) -> None:
+    check = check_model(write_onnx(tmp_path / "m.onnx"), None, preprocess=preprocess)
+    assert check.stages == ("load", "contract", "outputs")
+
+
+def test_changed_weights_fail_the_files_stage(tmp_path: Path) -> None:
+    model, card = write_model_with_card(tmp_path)
+    shift_bias(model, 5.0)
+    with pytest.raises(ModelCheckError, match="differs from its card") as caught:
+        check_model(model, card, preprocess=preprocess)
+    assert caught.value.stage == "files"
+
+
+def test_other_answers_fail_the_golden_stage(tmp_path: Path) -> None:
+    model, card = write_model_with_card(tmp_path)
+    shift_bias(model, 50.0)
+    changed = card.model_copy(update={"files": list_files(find_model_files(model))})
+    with pytest.raises(ModelCheckError, match=r"golden/\d\.jpg") as caught:
+        check_model(model, changed, preprocess=preprocess)
+    assert caught.value.stage == "golden"
+
+
+def test_a_model_of_nans_fails_the_outputs_stage(tmp_path: Path) -> None:
+    model, card = write_model_with_card(tmp_path)
+    shift_bias(model, float("nan"))
+    changed = card.model_copy(update={"files": list_files(find_model_files(model))})
+    with pytest.raises(ModelCheckError, match="NaN") as caught:
+        check_model(model, changed, preprocess=preprocess)
+    assert caught.value.stage == "outputs"
+
+
+@pytest.mark.parametrize("what", ["missing", "changed"])
+def test_a_golden_image_must_be_there_as_it_was(tmp_path: Path, what: str) -> None:
+    _, card = write_model_with_card(tmp_path)
+    image = tmp_path / "golden/1.jpg"
+    image.unlink() if what == "missing" else image.write_bytes(b"other")
+    with pytest.raises(ModelCheckError, match=rf"1\.jpg: the golden image .* {what}") as caught:
+        load_golden(card, tmp_path, preprocess, 16)
+    assert caught.value.stage == "golden"
+
+
+def golden_set(*rows: tuple[float, ...]) -> GoldenSet:
+    answers = tuple(
+        GoldenAnswer(image=f"{i}.jpg", sha256="0", class_id=int(np.argmax(row)), probabilities=row)
+        for i, row in enumerate(rows)
+    )
+    return GoldenSet(np.zeros((len(rows), 3, 8, 8), dtype=np.float32), answers)
+
+
+def logits_of(*rows: tuple[float, ...]) -> np.ndarray:
+    return np.log(np.array(rows, dtype=np.float32))
+
+
+def test_a_near_tie_may_fall_the_other_way() -> None:
+    golden = golden_set((0.401, 0.399, 0.2))
+    result = check_golden(MODEL, logits_of((0.399, 0.401, 0.2)), golden)
+    assert result.max_abs_diff == pytest.approx(0.002, abs=1e-5)
+
+
+def test_another_class_is_named_with_its_image() -> None:
+    golden = golden_set((0.8, 0.1, 0.1), (0.1, 0.8, 0.1))
+    with pytest.raises(ModelCheckError, match=r"1\.jpg is class 2, its card says 1"):
+        check_golden(MODEL, logits_of((0.8, 0.1, 0.1), (0.1, 0.1, 0.8)), golden)
+
+
+def test_the_same_class_with_another_confidence_is_refused() -> None:
+    golden = golden_set((0.8, 0.1, 0.1))
+    with pytest.raises(ModelCheckError, match=r"differs from its card by 0\.100"):
+        check_golden(MODEL, logits_of((0.7, 0.2, 0.1)), golden)
+
+
+def test_another_number_of_classes_is_refused() -> None:
+    with pytest.raises(ModelCheckError, match="have 3 classes, the model answers 2"):
+        check_golden(MODEL, logits_of((0.5, 0.5)), golden_set((0.8, 0.1, 0.1)))
+
+
+def test_answers_must_match_the_images_in_number() -> None:
+    with pytest.raises(ModelError, match="1 golden images, 2 answers"):
+        answer_golden(golden_set((1.0, 0.0)).answers, np.zeros((2, 2), dtype=np.float32))
