@@ -104,6 +104,7 @@ def show_quantize(console: Console, record: QuantizeRecord) -> None:
         f"{record.img_size} px{accurate}; * the required variant, ? no clear difference",
         caption_justify="left",
         box=SIMPLE_HEAD,
+        collapse_padding=True,
         pad_edge=False,
     )
     table.add_column("variant", no_wrap=True)
@@ -112,7 +113,7 @@ def show_quantize(console: Console, record: QuantizeRecord) -> None:
     table.add_column("rule", no_wrap=True)
     table.add_column("proof", no_wrap=True)
     for size in record.batch_sizes:
-        table.add_column(f"batch {size}", justify="right", no_wrap=True)
+        table.add_column(f"batch {size}, ms", justify="right", no_wrap=True)
     for row in record.rows:
         table.add_row(*_cells(row, record))
     console.print(table)
@@ -147,5 +148,5 @@ def _cells(row: VariantRow, record: QuantizeRecord) -> list[str]:
         speedup = row.speedup(size)
         doubt = "?" if speed and speed.speed == "unclear" else ""
         times = f" {speedup:.2f}{doubt} ×" if speedup is not None else ""
-        cells.append(f"{format_ms(latency.p50)} ms{times}" if latency else "–")
+        cells.append(f"{format_ms(latency.p50)}{times}" if latency else "–")
     return cells

@@ -58,6 +58,7 @@ def run(
     config: ConfigOption = None,
 ) -> int:
     """Run a notebook and leave a dated report; the exit code is the report's verdict."""
+    from opslib.reporting.figures import short_number
     from opslib.reporting.parameters import read_assignments, read_parameter_file
     from opslib.reporting.runner import run_notebook
 
@@ -77,6 +78,12 @@ def run(
             progress=progress,
         )
     console = make_console()
+    if record.key_figures:
+        table = Table(box=None, pad_edge=False, show_header=False)
+        for figure in record.key_figures:
+            value = short_number(figure.value) if isinstance(figure.value, float) else figure.value
+            table.add_row(escape(figure.label or figure.name), f"{value} {figure.unit or ''}")
+        console.print(table)
     style = VERDICT_STYLES.get(record.tone, "bold")
     console.print(f"[{style}]{record.word}[/] {escape(record.sentence)}", soft_wrap=True)
     if record.change is not None:

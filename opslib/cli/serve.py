@@ -77,13 +77,14 @@ def rollback(
     """Switch back to the last good model, and confirm it."""
     from opslib.core.plans import carry_out
     from opslib.serving.rollback import find_stable, plan_rollback
+    from opslib.serving.swap import read_version
 
     loaded = load_config(config)
     clients = _open_clients(loaded, host, env_file, timeout)
     with clients[0] as first:
-        live = first.version()
+        live = read_version(first)
     show = _make_show()
-    show(f"{describe_experiment(loaded)}: live {live.describe()}")
+    show(f"{describe_experiment(loaded)}: live {live.describe() if live else 'no model'}")
     stable = find_stable(loaded, live)
     plan = plan_rollback(stable, lambda: _switch(loaded, str(stable.path), host, env_file, timeout))
     carry_out(plan, dry_run=dry_run, show=show)

@@ -65,15 +65,21 @@ def show_sweep(console: Console, record: SweepRecord) -> None:
     for row in sorted(timed, key=lambda row: (row.batch_size, row.p50_ms or 0.0)):
         table.add_row(*_cells(record, row))
     console.print(table)
-    for text in dict.fromkeys(
-        f"{one.axis}, {one.value}: {one.effect} (batch {one.batch_size})" for one in record.axes
-    ):
+    for text in _axis_lines(record):
         console.print(text, soft_wrap=True, markup=False)
     for note in dict.fromkeys(row.note for row in record.rows if row.note):
         console.print(note, soft_wrap=True, markup=False)
     colour = VERDICT_COLOURS[record.verdict]
     console.print(f"[bold {colour}]{record.verdict}[/]: ", end="", soft_wrap=True)
     console.print(record.finding, soft_wrap=True, markup=False)
+
+
+def _axis_lines(record: SweepRecord) -> list[str]:
+    effects: dict[tuple[str, str], list[str]] = {}
+    for one in record.axes:
+        at = f"batch {one.batch_size}: {one.effect}"
+        effects.setdefault((one.axis, one.value), []).append(at)
+    return [f"{axis}, {value}: {'; '.join(parts)}" for (axis, value), parts in effects.items()]
 
 
 def _cells(record: SweepRecord, row: SweepRow) -> list[str]:
@@ -98,7 +104,7 @@ def _cells(record: SweepRecord, row: SweepRow) -> list[str]:
 
 
 def _caption(record: SweepRecord) -> str:
-    statuses = [row.status.split(" ")[0] for row in record.rows]
+    statuses = [row.status.split(" ")[0].rstrip(":") for row in record.rows]
     counts = {name: statuses.count(name) for name in dict.fromkeys(statuses)}
     said = ", ".join(f"{count} {name}" for name, count in counts.items())
     resumed = f"; {plural(record.resumed_trials, 'trial')} resumed" if record.resumed_trials else ""

@@ -16,7 +16,7 @@ from opslib.reporting.html import shown_figures
 from opslib.reporting.run_record import RUN_FILE, RunRecord
 
 CACHE_FILE = ".catalogue.json"
-CACHE_VERSION = 2
+CACHE_VERSION = 3
 SIDE_SUFFIX = ".run.json"
 CITED_FOLDER = "cited"
 MAX_SENTENCE = 160
@@ -131,7 +131,7 @@ def _make_row(run: RunRecord, relative: str) -> RunRow:
     folder = relative.rpartition("/")[0]
     prefix = f"{folder}/" if folder else ""
     figures = [
-        f"{f.label} {f.text}{' ' + f.unit if f.unit else ''}"
+        f"{f.label}: {f.text}{' ' + f.unit if f.unit else ''}"
         for f in shown_figures(run.key_figures[:MAX_FIGURES])
     ]
     change = run.change

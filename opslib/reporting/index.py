@@ -75,7 +75,9 @@ def _latest(rows: list[RunRow]) -> str:
 
 def _card(row: RunRow) -> str:
     figures = f'<p class="meta">{escape(" · ".join(row.figures))}</p>' if row.figures else ""
-    change = f'<p class="meta">Since the last: {escape(row.change)}</p>' if row.change else ""
+    tone = {"worse": " w", "better": " b"}.get(row.change_tone or "", "")
+    since = f"Since the last: {escape(row.change)}" if row.change else ""
+    change = f'<p class="meta{tone}">{since}</p>' if since else ""
     return (
         f'<li class="{row.tone}"><h3><a href="{quote(row.href)}">{escape(row.title)}</a>'
         f"{_badge(row)}</h3><p>{escape(row.sentence)}</p>{figures}{change}"

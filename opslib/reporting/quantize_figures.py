@@ -124,7 +124,7 @@ def _draw_speed(axes: Axes, record: QuantizeRecord, rows: list[VariantRow], them
     axes.axvline(1.0, color=theme.muted, linewidth=1.2)
     axes.grid(axis="x")
     axes.grid(visible=False, axis="y")
-    axes.set_title("Speed against float32")
+    axes.set_title("Speed against float32", pad=18)
     axes.set_xlabel("slower   ·   faster")
     axes.legend(loc="upper left", bbox_to_anchor=(0, -0.2), ncols=3)
 

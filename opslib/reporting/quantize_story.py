@@ -251,7 +251,7 @@ def _publish_row(row: VariantRow, baseline: VariantRow) -> None:
                 round(one.comparison.speedup, 2),
                 unit="×",
                 better="higher",
-                label=f"{row.title}, speed-up at batch {one.batch_size}",
+                label=f"{row.title}, speed at batch {one.batch_size}",
             )
     if row.accuracy is not None and row.accuracy.drop_pp is not None:
         publish(
@@ -351,7 +351,7 @@ def _accuracy_row(row: VariantRow) -> dict[str, object]:
             "lost": one.lost,
             "gained": one.gained,
             "points lost (90 % interval)": signed_interval(one.drop_pp, low, high),
-            "p (McNemar)": f"{one.mcnemar_p:.2g}",
+            "p": f"{one.mcnemar_p:.2g}",
         }
     else:
         cells["drop at most"] = f"{one.drop_max_pp:.2f} points"

@@ -1,4 +1,4 @@
-"""Back to the last good model: the one served before, else the newest export before the live one."""
+"""Back to the last good model: the one served before, else the newest export before it."""
 
 from __future__ import annotations
 

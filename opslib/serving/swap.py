@@ -34,19 +34,27 @@ def switch_hosts(clients: Sequence[ServiceClient], path: str, show: Show) -> lis
     digests = local_digests(Path(path))
     done = []
     for client in clients:
-        before = _version_before(client, show)
-        try:
-            client.reload(path)
-        except ServiceError as error:
-            if error.stage == "timeout":
-                show(f"{client.url}: now {client.version().describe()}")
-            raise
-        after = client.version()
-        verified = confirm(client.url, after, path, digests)
-        note = "" if verified else " (digest unverified: the path was compared)"
-        show(f"{client.url}: after  {after.describe()}{note}")
-        done.append(Confirmed(client.url, before, after, verified))
+        with client:
+            done.append(_switch_host(client, path, digests, show))
     return done
+
+
+def _switch_host(
+    client: ServiceClient, path: str, digests: frozenset[str], show: Show
+) -> Confirmed:
+    before = read_version(client)
+    show(f"{client.url}: before {before.describe() if before else 'no model'}")
+    try:
+        client.reload(path)
+    except ServiceError as error:
+        if error.stage == "timeout":
+            show(f"{client.url}: now {client.version().describe()}")
+        raise
+    after = client.version()
+    verified = confirm(client.url, after, path, digests)
+    note = "" if verified else " (digest unverified: the path was compared)"
+    show(f"{client.url}: after  {after.describe()}{note}")
+    return Confirmed(client.url, before, after, verified)
 
 
 def confirm(url: str, live: LiveVersion, path: str, digests: frozenset[str]) -> bool:
@@ -84,16 +92,18 @@ def local_digests(path: Path) -> frozenset[str]:
         return frozenset()
 
 
-def _version_before(client: ServiceClient, show: Show) -> LiveVersion | None:
+def read_version(client: ServiceClient) -> LiveVersion | None:
+    """Return what a service serves, or None where it is up and has no model.
+
+    Raises:
+        ServiceError: it refuses or does not answer.
+    """
     try:
-        before = client.version()
+        return client.version()
     except ServiceError as error:
         if error.status != 503:
             raise
-        show(f"{client.url}: before no model")
         return None
-    show(f"{client.url}: before {before.describe()}")
-    return before
 
 
 def _same_file(first: str, second: str) -> bool:

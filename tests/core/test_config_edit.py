@@ -84,3 +84,8 @@ def test_what_is_no_configuration_is_refused(text: str) -> None:
 def test_a_key_below_a_value_is_refused() -> None:
     with pytest.raises(ConfigError, match="allow_spinning is not a section"):
         edit_yaml(TEXT, {"onnx.allow_spinning.deep": 1})
+
+
+def test_a_long_line_is_not_folded() -> None:
+    long = f"note: {'word ' * 60}end   # kept\n"
+    assert edit_yaml(f"onnx: {{}}\n{long}", {"onnx.allow_spinning": True}).endswith(long)

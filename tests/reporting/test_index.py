@@ -64,7 +64,7 @@ def test_runs_are_listed_newest_first_with_verdict_finding_and_figures(tmp_path:
     page = page_of(tmp_path)
     table = page[page.index('id="runs"') :]
     assert re.findall(r"Finding \d", table) == ["Finding 3", "Finding 2", "Finding 1"]
-    assert "Median, batch 1 1.25 ms" in table
+    assert "Median, batch 1: 1.25 ms" in table
     assert ">Pass<" in table
     for href in re.findall(r'href="([^"#]+)"', page):
         assert href == "data:," or (tmp_path / href).exists()

@@ -1,0 +1,139 @@
+"""Every command in docs/SECURITY.md is executed; those for Windows are compared by their text."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from opslib.serving.keys import make_key
+from opslib.serving.staging import start_service
+from tests.serving.conftest import Live, make_place, open_live
+
+ROOT = Path(__file__).resolve().parents[2]
+TEXT = (ROOT / "docs" / "SECURITY.md").read_text()
+ICACLS = (
+    r'"C:\ProgramData\Cloudflare\cloudflared" /inheritance:r /grant:r '
+    r'"BUILTIN\Administrators":(OI)(CI)(F) "NT AUTHORITY\SYSTEM":(OI)(CI)(F) /T /C'
+)
+STARTERS = ("curl", "tail", "grep", "openssl", "chmod", "git", "set", ".venv/bin/pillops", "CORS_")
+WINDOWS = ("icacls", "sc.exe")
+
+
+def find_commands() -> list[str]:
+    """The commands of the document: lines of `sh` blocks and inline code that begins like one."""
+    blocks = re.findall(r"```sh\n(.*?)```", TEXT, flags=re.DOTALL)
+    lines = [line.strip() for block in blocks for line in block.splitlines() if line.strip()]
+    inline = [code for code in re.findall(r"`([^`\n]+)`", TEXT) if code.startswith(STARTERS)]
+    found = [one for one in [*lines, *inline] if " " in one or "=" in one]
+    return list(dict.fromkeys(found))
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    """A folder laid out like a checkout, with a running service and its `.env`."""
+    folder = tmp_path_factory.mktemp("checkout")
+    key = make_key()
+    variables = {"RATE_LIMIT_PER_MIN": "100000", "API_KEY": key}
+    draft = make_place(folder)
+    with start_service(draft.config_path, variables=variables) as service:
+        draft.config_path.write_text(
+            draft.config_path.read_text() + f"client: {{url: '{service.url}'}}\n"
+        )
+        (folder / ".env").write_text(f"API_KEY={key}\n")
+        (folder / ".venv" / "bin").mkdir(parents=True)
+        door = folder / ".venv" / "bin" / "pillops"
+        door.write_text(f'#!/bin/sh\nexec {sys.executable} -m opslib.cli.main "$@"\n')
+        door.chmod(0o755)
+        shutil.copy(ROOT / ".gitignore", folder)
+        subprocess.run(["git", "init", "-q", folder], check=True)
+        running = open_live(service, draft)
+        running.client.get("/health", headers={"Origin": "https://evil.example"})
+        yield running
+        running.client.close()
+
+
+def execute(checkout: Live, command: str) -> subprocess.CompletedProcess[str]:
+    environment = {k: v for k, v in os.environ.items() if k != "API_KEY"} | {
+        "URL": checkout.service.url,
+        "EXP_DIR": str(checkout.place.config.exp_dir),
+    }
+    script = command if "$API_KEY" not in command else f"set -a; . ./.env; set +a; {command}"
+    if "serve" in command:
+        script = f"timeout -s TERM 6 {command} --port 0"
+    return subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        cwd=checkout.place.config_path.parent,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("command", find_commands())
+def test_a_command_of_the_document_works(checkout: Live, command: str) -> None:
+    env = checkout.place.config_path.with_name(".env")
+    kept = env.read_text()
+    answer = execute(checkout, command)
+    env.write_text(kept)
+    if "serve" in command:
+        assert "serving model-" in answer.stderr
+    elif 'grep -c \'"status"' in command:
+        assert answer.stdout.strip().isdigit()
+    else:
+        assert answer.returncode == 0, answer.stderr
+    assert checkout.service.key not in answer.stdout + answer.stderr
+
+
+def test_the_commands_are_all_found() -> None:
+    found = "\n".join(find_commands())
+    for word in (
+        "openssl rand -hex 32",
+        "key rotate",
+        "chmod 600",
+        "rollback --dry-run",
+        "/version",
+    ):
+        assert word in found
+
+
+def test_strangers_are_turned_away_as_the_document_says(checkout: Live) -> None:
+    command = next(one for one in find_commands() if "http_code" in one)
+    assert execute(checkout, command).stdout.strip() == "401"
+
+
+def test_the_windows_commands_are_the_reference_quoted_for_each_shell() -> None:
+    powershell = re.search(r"```powershell\n(.*?)```", TEXT, flags=re.DOTALL)
+    cmd = re.search(r"```bat\n(.*?)```", TEXT, flags=re.DOTALL)
+    assert powershell is not None
+    assert cmd is not None
+    assert f"icacls --% {ICACLS}\n" in powershell.group(1)
+    assert f"icacls {ICACLS}\n" == cmd.group(1)
+    for block in (powershell.group(1), cmd.group(1)):
+        assert all(line.startswith(WINDOWS) for line in block.splitlines())
+        assert not re.search(r"start=auto|reset=\d", block), "sc.exe needs a blank after `=`"
+
+
+@pytest.mark.parametrize(
+    "topic",
+    [
+        "Rotating",
+        "Monthly",
+        "Storage",
+        "CORS",
+        "Uploads",
+        "Cloudflare Access",
+        "icacls",
+        "Service Token",
+    ],
+)
+def test_the_document_covers_what_an_operator_looks_for(topic: str) -> None:
+    assert topic in TEXT

@@ -1,0 +1,104 @@
+"""Heats: on a card only so many sessions lie in memory, and the default runs in each."""
+
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+
+from opslib.core.config import Config, load_config
+from opslib.core.errors import UnavailableError
+from opslib.inference.engine import EngineFacts, EngineRequest
+from opslib.measure import sweep_race
+from opslib.measure.finals import Finals
+from opslib.measure.rounds import Visit, VisitTimes
+from opslib.measure.station import Workload
+from opslib.measure.sweep_arms import Arm
+from opslib.measure.sweep_race import HEAT_ON_CARD, Course, choose_finalists, run_batch
+from opslib.measure.sweep_record import SweepOptions
+from opslib.measure.sweep_trials import TrialBook
+from opslib.measure.track import Track
+from tests.models import write_config
+
+
+class FakeTrack:
+    """A track on a card: row N takes N milliseconds, row 13 runs out of memory."""
+
+    def __init__(self) -> None:
+        self.loaded: set[int] = set()
+        self.most = 0
+
+    def load(self, number: int, request: EngineRequest, work: Workload) -> EngineFacts:
+        if number == 13:
+            raise UnavailableError("CUDA ran out of memory")
+        self.loaded.add(number)
+        self.most = max(self.most, len(self.loaded))
+        return EngineFacts("onnx", "CUDA", 1, 3, (None, 3, 8, 8), "float32")
+
+    def answer(self, number: int, count: int) -> np.ndarray:
+        return np.eye(3, dtype=np.float32)[np.arange(count) % 3]
+
+    def visit(self, number: int) -> Visit:
+        def visit(runs: int) -> VisitTimes:
+            assert number in self.loaded
+            return VisitTimes((float(number),) * runs, 0.001, 0.0)
+
+        return visit
+
+    def unload(self, number: int) -> None:
+        self.loaded.discard(number)
+
+
+def make_arm(row: int) -> Arm:
+    cuda: dict[str, str | int] = {} if row == 10 else {"cudnn_conv_use_max_workspace": 1, "x": row}
+    options = SweepOptions() if row == 10 else SweepOptions(cuda=cuda)
+    return Arm(row, 1, options, EngineRequest("onnx", Path("m")), None, f"key {row}")
+
+
+@pytest.fixture
+def course(tmp_path: Path) -> tuple[Course, FakeTrack]:
+    config: Config = load_config(write_config(tmp_path), {})
+    track = FakeTrack()
+    return (
+        Course(
+            config=config,
+            work=Workload((), 8, "none"),
+            track=cast(Track, track),
+            book=TrialBook(tmp_path / "trials.jsonl"),
+            rng=np.random.default_rng(0),
+            report=lambda _what: None,
+            on_card=True,
+        ),
+        track,
+    )
+
+
+def finish(requests: list[Any], *_: object, **__: object) -> Finals:
+    return Finals(((1.0,) * len(requests),) * 10, 0.0)
+
+
+def test_heats_bound_what_lies_in_memory_and_every_arm_gets_a_trial(
+    course: tuple[Course, FakeTrack], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweep_race, "measure_finalists", finish)
+    race, track = course
+    arms = [make_arm(row) for row in range(1, 21)]
+    run_batch(race, arms, arms[9], 60.0)
+    assert track.most == HEAT_ON_CARD
+    assert track.loaded == set()
+    trials = {arm.row: race.book.race(arm.key) for arm in arms}
+    assert all(trials.values())
+    assert trials[13] is not None
+    assert (trials[13].kind, trials[13].reason) == ("refused", "CUDA ran out of memory")
+
+
+def test_speeds_against_the_default_compare_across_heats(
+    course: tuple[Course, FakeTrack], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweep_race, "measure_finalists", finish)
+    race, _ = course
+    arms = [make_arm(row) for row in range(20, 0, -1)]
+    run_batch(race, arms, arms[10], 60.0)
+    finalists = [arm.row for arm in choose_finalists(race, arms, arms[10])]
+    assert finalists[:2] == [10, 1]
+    assert len(finalists) <= race.config.sweep.finalists

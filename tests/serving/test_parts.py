@@ -1,0 +1,224 @@
+"""The small parts: keys, rate, paths, logs, `.env`, generations, the queue."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from opslib.core.errors import ConfigError, ModelError
+from opslib.core.served import ServedModel, ServedState
+from opslib.serving.access_log import AccessLog
+from opslib.serving.confine import confine_path
+from opslib.serving.dotenv import set_variable
+from opslib.serving.failures import RefusalError
+from opslib.serving.generations import Generations
+from opslib.serving.hints import find_hint
+from opslib.serving.keys import check_key, key_since, keys_match, make_key
+from opslib.serving.loaded import load_candidate, read_candidate
+from opslib.serving.rate_limit import RateLimit
+from opslib.serving.rotation import key_age_days, rotate_key
+from opslib.serving.work import InferenceQueue
+from tests.serving.conftest import Place
+
+
+def test_a_new_key_is_64_hex_digits_and_strong_enough() -> None:
+    key = make_key()
+    assert len(key) == 64
+    assert check_key(key) == key.encode()
+
+
+@pytest.mark.parametrize(
+    "key",
+    [None, "", "secret", "a" * 64, "0123456789abcdef" * 4, "f" * 63, "k" * 40, "schlüssel" * 9],
+)
+def test_a_weak_key_is_refused_with_the_command_that_makes_one(key: str | None) -> None:
+    with pytest.raises(ConfigError, match="openssl rand -hex 32") as caught:
+        check_key(key)
+    assert not key or len(key) < 3 or key not in str(caught.value)
+
+
+def test_keys_are_compared_as_bytes_of_any_kind() -> None:
+    key = make_key().encode()
+    assert keys_match(key, bytes(key))
+    assert not keys_match(key, "schlüssel".encode("latin-1"))
+    assert not keys_match(key, b"")
+
+
+def test_the_sixty_first_request_of_a_minute_has_to_wait() -> None:
+    now = [0.0]
+    limit = RateLimit(60, clock=lambda: now[0])
+    assert [limit.take("a") for _ in range(60)] == [0] * 60
+    assert limit.take("a") == 1
+    assert limit.take("operations") == 0
+    now[0] = 1.0
+    assert limit.take("a") == 0
+    assert limit.take("a") == 1
+
+
+def test_a_path_is_followed_to_its_end_before_it_is_allowed(tmp_path: Path) -> None:
+    export = tmp_path / "export"
+    export.mkdir()
+    (export / "m.onnx").write_bytes(b"x")
+    (export / "latest.onnx").symlink_to("m.onnx")
+    (export / "loop.onnx").symlink_to("loop.onnx")
+    folders = [export.resolve()]
+    assert confine_path("latest.onnx", folders, export) == export / "m.onnx"
+    assert confine_path(str(export / "m.onnx"), folders, tmp_path) == export / "m.onnx"
+    for text in ("loop.onnx", "none.onnx", "m.txt", "../export/m.onnx", ""):
+        with pytest.raises(ModelError):
+            confine_path(text, folders, export)
+
+
+def test_a_renamed_log_is_opened_anew_and_secrets_are_masked(tmp_path: Path) -> None:
+    key = make_key()
+    log = AccessLog(tmp_path / "logs" / "api.out", [key])
+    log.write({"path": "/one"})
+    (tmp_path / "logs" / "api.out").rename(tmp_path / "logs" / "api.out.1")
+    log.write({"path": f"/{key}"})
+    log.close()
+    second = (tmp_path / "logs" / "api.out").read_text()
+    assert json.loads((tmp_path / "logs" / "api.out.1").read_text())["path"] == "/one"
+    assert json.loads(second)["path"] == "/********"
+
+
+def test_a_variable_is_changed_in_place(tmp_path: Path) -> None:
+    env = tmp_path / ".env"
+    env.write_text("# mine\nAPI_KEY=old\nMODEL_PATH=\n")
+    env.chmod(0o640)
+    set_variable(env, "MODEL_PATH", "/m.onnx")
+    assert env.read_text() == "# mine\nAPI_KEY=old\nMODEL_PATH=/m.onnx\n"
+    assert env.stat().st_mode & 0o777 == 0o640
+    set_variable(env, "LOG_LEVEL", "INFO")
+    assert env.read_text().endswith("LOG_LEVEL=INFO\n")
+
+
+def test_a_rotation_writes_a_strong_key_that_only_its_owner_reads(tmp_path: Path) -> None:
+    env = tmp_path / ".env"
+    env.write_text(
+        "# API_KEY since 2026-01-01T00:00:00+00:00\nAPI_KEY=old-old-old\nLOG_LEVEL=INFO\n"
+    )
+    env.chmod(0o644)
+    done = rotate_key(env)
+    text = env.read_text()
+    key = next(line for line in text.splitlines() if line.startswith("API_KEY=")).split("=")[1]
+    assert check_key(key)
+    assert "old-old-old" not in text
+    assert text.count("API_KEY since") == 1
+    assert env.stat().st_mode & 0o777 == 0o600
+    assert done.old_age_days is not None
+    assert done.old_age_days > 300
+    assert key not in repr(done)
+    since = key_since(env)
+    assert since is not None
+    assert datetime.now(UTC) - since < timedelta(minutes=1)
+
+
+def test_a_key_without_a_note_is_as_old_as_its_file(tmp_path: Path) -> None:
+    env = tmp_path / ".env"
+    assert key_age_days(env) is None
+    env.write_text("API_KEY=x\n")
+    age = key_age_days(env)
+    assert age is not None
+    assert age < 1
+
+
+def test_a_leased_model_is_freed_only_after_its_last_request(place: Place) -> None:
+    generations = Generations(capacity=1)
+    first, second = (
+        load_candidate(place.config, read_candidate(place.config, path))
+        for path in (place.first, place.second)
+    )
+    closed: list[str] = []
+    for model in (first, second):
+        model.engine.close = lambda name=model.path.name: closed.append(name)  # type: ignore[method-assign]
+    generations.switch(first)
+    with generations.lease() as held:
+        generations.switch(second)
+        assert held.model is first
+        assert closed == []
+    assert closed == ["model-a.onnx"]
+    current = generations.current
+    assert current is not None
+    assert (current.number, current.model) == (2, second)
+
+
+def test_a_resident_model_comes_back_as_a_new_generation(place: Place) -> None:
+    generations = Generations(capacity=2)
+    first, second = (
+        load_candidate(place.config, read_candidate(place.config, path))
+        for path in (place.first, place.second)
+    )
+    generations.switch(first)
+    generations.switch(second)
+    assert generations.find_resident(place.first) is first
+    assert generations.switch(first).number == 3
+    place.second.touch()
+    assert generations.find_resident(place.second) is None
+
+
+def test_with_little_memory_the_old_model_is_not_kept(place: Place) -> None:
+    generations = Generations(capacity=2, min_free_bytes=1 << 60)
+    for path in (place.first, place.second):
+        generations.switch(load_candidate(place.config, read_candidate(place.config, path)))
+    assert [model.path for model in generations.resident()] == [place.second]
+
+
+def test_a_full_queue_says_when_to_come_back() -> None:
+    async def overfill() -> RefusalError:
+        queue = InferenceQueue(workers=1, waiting=1)
+        release = threading.Event()
+        jobs = [asyncio.create_task(queue.run(release.wait)) for _ in range(2)]
+        await asyncio.sleep(0)
+        with pytest.raises(RefusalError) as caught:
+            await queue.run(lambda: None)
+        release.set()
+        await asyncio.gather(*jobs)
+        assert await queue.run(lambda: 7) == 7
+        queue.close()
+        return caught.value
+
+    refusal = asyncio.run(overfill())
+    assert refusal.status == 503
+    assert int(refusal.headers["Retry-After"]) >= 1
+
+
+def test_an_error_of_a_job_reaches_its_request() -> None:
+    async def fail() -> None:
+        queue = InferenceQueue(workers=1, waiting=0)
+        try:
+            with pytest.raises(ZeroDivisionError):
+                await queue.run(lambda: 1 / 0)
+        finally:
+            queue.close()
+
+    asyncio.run(fail())
+
+
+def test_the_history_holds_a_model_once() -> None:
+    def served(name: str, number: int) -> ServedModel:
+        return ServedModel(
+            path=Path(name), sha256=name, version_tag=name, generation=number, switched_at_utc="x"
+        )
+
+    state = ServedState(current=served("a", 1)).followed_by(served("b", 2))
+    state = state.followed_by(served("a", 3))
+    assert state.current.generation == 3
+    assert [one.sha256 for one in state.previous] == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("stage", "message", "word"),
+    [
+        ("path", "x.onnx: No such file or directory", "typo"),
+        ("read", "x.onnx: cannot be read: Permission denied", "ls -l"),
+        ("contract", "it has 4 classes, expected 3", "classes"),
+        ("files", "differs from its card", "restore"),
+    ],
+)
+def test_the_hint_fits_the_failure(stage: str, message: str, word: str) -> None:
+    assert word in find_hint(stage, message)
