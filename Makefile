@@ -7,6 +7,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
+BENCHMARKS := overhead verdicts reporting sweep tradeoffs serving
 
 .PHONY: help demo test lint fmt typecheck perf notebooks snapshot serve lab lock clean
 
@@ -23,20 +24,22 @@ test: $(VENV)/.dev  ## run every test (skips, by name, what needs chromium or a 
 lint: $(VENV)/.dev  ## check style of code and notebooks, shell scripts too where shellcheck is installed
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/nbstripout --verify $(NOTEBOOKS)
-	@if command -v shellcheck >/dev/null; then shellcheck .ci/run; else echo "shellcheck: not installed, skipped"; fi
+	@$(BIN)/nbstripout --keep-id --verify $(NOTEBOOKS)
+	@if command -v shellcheck >/dev/null; then shellcheck .ci/run scripts/*.sh; else echo "shellcheck: not installed, skipped"; fi
 
 fmt: $(VENV)/.dev  ## format code and strip notebooks
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
-	@$(BIN)/nbstripout $(NOTEBOOKS)
+	@$(BIN)/nbstripout --keep-id $(NOTEBOOKS)
 
 typecheck: $(VENV)/.dev  ## strict type check of opslib
 	@$(BIN)/mypy
 
-perf: $(VENV)/.dev  ## measure our own speed and our verdicts' error rates, side by side (about 20 minutes)
+perf: $(VENV)/.dev  ## measure our own speed and our verdicts' error rates, side by side (about 30 minutes)
 	@$(BIN)/pillops demo
-	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script; done
+	@code=0; for name in $(BENCHMARKS); do \
+	  echo "== benchmarks/$$name.py"; $(BIN)/python benchmarks/$$name.py || code=$$?; \
+	done; exit $$code
 
 notebooks: $(VENV)/.runtime  ## execute every notebook on the configured experiment
 	@for notebook in notebooks/0[1-9]_*.ipynb; do $(BIN)/pillops run $$notebook; done

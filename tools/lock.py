@@ -1,4 +1,4 @@
-"""Write requirements.txt and requirements-dev.txt: every package pinned as one fresh install has it.
+"""Write requirements.txt and requirements-dev.txt: every package as one fresh install has it.
 
 torch is pinned without its own dependencies: which CUDA libraries it brings depends on the build
 that a machine installs, so pip resolves them there.

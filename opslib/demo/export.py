@@ -23,7 +23,8 @@ from opslib.core.files import sha256_file
 from opslib.core.formatting import stamp
 from opslib.core.models import find_model_files
 from opslib.demo.training import Generation
-from opslib.inference.engine import EngineRequest, open_engine
+from opslib.inference.engine import EngineRequest
+from opslib.inference.opening import open_engine
 from opslib.inference.preprocess import preprocess
 from opslib.measure.parity import check_parity, softmax
 

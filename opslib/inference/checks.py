@@ -12,36 +12,19 @@ reloading can say where a model failed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from opslib.core.cards import ModelCard, check_files
 from opslib.core.errors import ModelError
 from opslib.core.models import find_model_files
+from opslib.inference.stages import ModelCheckError, Preprocess, Stage
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from opslib.inference.contract import Contract
     from opslib.inference.golden import GoldenResult
     from opslib.inference.trial import TrialLimits, TrialResult
-
-Stage = Literal["files", "load", "contract", "outputs", "golden"]
-Preprocess = Callable[[Sequence[str], int], "NDArray[np.float32]"]
-
-
-class ModelCheckError(ModelError):
-    """A model failed a check; `stage` says which."""
-
-    def __init__(self, stage: Stage, message: str) -> None:
-        super().__init__(message)
-        self.stage: Stage = stage
-
-    def __reduce__(self) -> tuple[type[ModelCheckError], tuple[Stage, str]]:
-        return (type(self), (self.stage, str(self)))
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from opslib.core.cards import ModelCard
-from opslib.inference.checks import ModelCheckError
+from opslib.inference.stages import ModelCheckError
 from opslib.inference.trial import TensorFacts, TrialResult
 
 FLOATS = ("float32", "float16", "float64")

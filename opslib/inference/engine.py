@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from opslib.core.config import Config
-from opslib.core.errors import ModelError, ParameterError
+from opslib.core.errors import ModelError
 from opslib.inference.providers import SessionSettings, parse_providers
 
 
@@ -91,27 +91,6 @@ class EngineRequest:
     settings: SessionSettings = field(default_factory=SessionSettings)
     factory: str | None = None
     code_root: Path | None = None
-
-
-def open_engine(request: EngineRequest) -> Engine:
-    """Return the engine that `request` describes, loaded.
-
-    Raises:
-        ModelError: the file is missing, damaged or of another kind.
-        UnavailableError: this host cannot run it on the providers asked for.
-        ParameterError: the engine's name is unknown.
-    """
-    if request.engine == "onnx":
-        from opslib.inference.onnx_engine import OnnxEngine
-
-        return OnnxEngine(request)
-    if request.engine == "torch":
-        from opslib.inference.torch_engine import TorchEngine
-
-        return TorchEngine(request)
-    raise ParameterError(
-        f"--engine: unknown engine {request.engine!r}; expected onnx, torch or both"
-    )
 
 
 def session_settings(config: Config, *, threads: int | None = None) -> SessionSettings:

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from opslib.core.cards import GoldenAnswer, ModelCard
 from opslib.core.errors import InputError, ModelError
 from opslib.core.files import sha256_file
-from opslib.inference.checks import ModelCheckError
+from opslib.inference.stages import ModelCheckError
 
 if TYPE_CHECKING:
-    from opslib.inference.checks import Preprocess
+    from opslib.inference.stages import Preprocess
 
 MAX_PROBABILITY_DIFF = 0.02
 

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from opslib.core.errors import ModelError, UsageError, storage_errors
 from opslib.core.formatting import format_bytes
 from opslib.core.models import find_model_files
-from opslib.inference.checks import ModelCheckError, Stage
+from opslib.inference.stages import ModelCheckError, Stage
 
 CHILD = Path(__file__).with_name("trial_child.py")
 DEFAULT_TIMEOUT_S = 60.0

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from opslib.core.errors import ModelError
-from opslib.inference.engine import Engine, EngineRequest, open_engine
+from opslib.inference.engine import Engine, EngineRequest
+from opslib.inference.opening import open_engine
 from opslib.inference.preprocess import Preprocessor
 from opslib.measure.parity import softmax
 from opslib.measure.quantize_record import (

@@ -20,7 +20,6 @@ from opslib.core.formatting import stamp
 from opslib.core.lineage import record_lineage
 from opslib.core.models import find_model_files
 from opslib.core.verdicts import VERDICT_EXIT_CODES, Verdict
-from opslib.inference.checks import ModelCheckError
 from opslib.inference.contract import (
     PROBES,
     Contract,
@@ -31,6 +30,7 @@ from opslib.inference.contract import (
 from opslib.inference.engine import EngineRequest
 from opslib.inference.golden import load_golden
 from opslib.inference.images import ImageSet
+from opslib.inference.stages import ModelCheckError
 from opslib.inference.trial import TrialResult, join_images, try_model
 from opslib.measure import accuracy as acc
 from opslib.measure.bench_record import InputFacts, ModelFacts

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from opslib.core.errors import DeadlineError, OpsError, UnavailableError
-from opslib.inference.engine import Engine, EngineFacts, EngineRequest, check_batch, open_engine
+from opslib.inference.engine import Engine, EngineFacts, EngineRequest, check_batch
+from opslib.inference.opening import open_engine
 from opslib.inference.preprocess import Preprocessor, load_preprocessor
 from opslib.measure.bench_record import Boundary, StagesMs
 from opslib.measure.blocks import MIN_RUNS, Block, measure_calm_block

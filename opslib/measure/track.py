@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from opslib.core.errors import OpsError, UnavailableError
 from opslib.core.host import usable_cpus
-from opslib.inference.engine import Engine, EngineFacts, EngineRequest, check_batch, open_engine
+from opslib.inference.engine import Engine, EngineFacts, EngineRequest, check_batch
+from opslib.inference.opening import open_engine
 from opslib.inference.optimized_graph import digest_optimized_graph
 from opslib.inference.preprocess import load_preprocessor
 from opslib.measure.disturbance import (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +22,21 @@ CONTENT_TYPES = {
     "BMP": ("image/bmp", "image/x-ms-bmp", "image/x-bmp"),
     "WEBP": ("image/webp",),
 }
+_PILLOW_NAMES = tuple(CONTENT_TYPES)
 _SAME = {"MPO": "JPEG"}  # a phone's JPEG with a second picture in it
 
 
-def check_declared(upload: Upload, allowed_exts: Sequence[str]) -> str:
+def check_declared(upload: Upload, allowed: Set[str]) -> str:
     """Return the format that name and declared type agree on, such as `JPEG`.
+
+    Args:
+        upload: what was declared.
+        allowed: extensions in lower case, with their dots.
 
     Raises:
         RefusalError: the extension is not allowed or the type is another one's.
     """
     suffix = upload.suffix
-    allowed = {ext.lower() for ext in allowed_exts} & FORMATS.keys()
     if suffix not in allowed:
         raise RefusalError(
             415,
@@ -67,14 +71,14 @@ class UploadDecoder:
         max_total_pixels: int,
     ) -> None:
         self._preprocessor = preprocessor
-        self._allowed_exts = tuple(allowed_exts)
+        self._allowed = frozenset(ext.lower() for ext in allowed_exts) & FORMATS.keys()
         self._max_pixels = max_pixels
         self._max_total_pixels = max_total_pixels
 
     def check(self, uploads: Sequence[Upload]) -> None:
         """Refuse uploads by their declared name and type, before anything is decoded."""
         for upload in uploads:
-            check_declared(upload, self._allowed_exts)
+            check_declared(upload, self._allowed)
 
     def decode(self, uploads: Sequence[Upload], img_size: int) -> NDArray[np.float32]:
         """Return float32 `[N, 3, img_size, img_size]` of the uploads.
@@ -99,9 +103,9 @@ class UploadDecoder:
     def _open(self, upload: Upload) -> Any:
         from PIL import Image
 
-        wanted = check_declared(upload, self._allowed_exts)
+        wanted = FORMATS[upload.suffix]
         try:
-            image = Image.open(upload.data, formats=tuple(CONTENT_TYPES))
+            image = Image.open(upload.data, formats=_PILLOW_NAMES)
         except Image.DecompressionBombError as error:
             raise self._too_many_pixels() from error
         except (OSError, ValueError, SyntaxError) as error:

@@ -138,7 +138,7 @@ def run_load(plan: LoadPlan, key: str) -> LoadResult:
 
 
 async def _send_all(plan: LoadPlan, key: str) -> LoadResult:
-    bodies = _make_bodies(plan)
+    bodies = make_bodies(plan)
     limits = httpx.Limits(
         max_connections=plan.connections,
         max_keepalive_connections=plan.connections,
@@ -219,7 +219,7 @@ def _read_answer(answer: httpx.Response) -> dict[str, Any]:
     }
 
 
-def _make_bodies(plan: LoadPlan) -> list[bytes]:
+def make_bodies(plan: LoadPlan) -> list[bytes]:
     """Return one finished multipart body for each image, or group of images."""
     names = list(plan.images)
     size = plan.batch_size

@@ -16,8 +16,9 @@ from opslib.core.config import Config
 from opslib.core.errors import ModelError
 from opslib.core.models import ModelFiles, find_model_files
 from opslib.inference.contract import Contract
-from opslib.inference.engine import Engine, EngineRequest, open_engine, session_settings
+from opslib.inference.engine import Engine, EngineRequest, session_settings
 from opslib.inference.find_model import find_card
+from opslib.inference.opening import open_engine
 from opslib.inference.providers import parse_providers
 from opslib.measure.parity import softmax
 

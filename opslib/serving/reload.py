@@ -26,10 +26,11 @@ from pathlib import Path
 from opslib.core.errors import InputError, ModelError, OpsError, StorageError
 from opslib.core.formatting import utc_now
 from opslib.core.served import ServedModel, ServedState, read_served_state, served_state_path
-from opslib.inference.checks import ModelCheckError, check_model
+from opslib.inference.checks import check_model
 from opslib.inference.contract import check_classes_kept, check_outputs, probe_images
 from opslib.inference.golden import check_golden, load_golden
 from opslib.inference.preprocess import Preprocessor
+from opslib.inference.stages import ModelCheckError
 from opslib.inference.trial import TrialLimits
 from opslib.serving.confine import confine_path, confine_sidecars
 from opslib.serving.generations import Generation, Generations
@@ -207,13 +208,18 @@ class Reloader:
         try:
             yield
         except ModelCheckError as error:
-            raise StageError(error.stage, str(error)) from error
+            raise StageError(_name_stage(error), str(error)) from error
         except OpsError as error:
             raise StageError(name, str(error)) from error
         except OSError as error:
             raise StageError(name, f"{error.filename or 'model'}: {error.strerror}") from error
         finally:
             self._stages_ms[name] = _since_ms(started)
+
+
+def _name_stage(error: ModelCheckError) -> str:
+    """The stage of a failed check; an input of another size shows only when it is run."""
+    return "contract" if "invalid dimensions" in str(error) else error.stage
 
 
 def _since_ms(started: float) -> float:

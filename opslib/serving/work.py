@@ -6,6 +6,7 @@ import asyncio
 import math
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any, TypeVar
@@ -14,6 +15,7 @@ from opslib.serving.failures import RefusalError
 
 T = TypeVar("T")
 Job = tuple[Callable[[], Any], "asyncio.Future[Any]", asyncio.AbstractEventLoop]
+Inbox = SimpleQueue[Job | None]
 _SMOOTHING = 0.1
 
 
@@ -21,18 +23,21 @@ class InferenceQueue:
     """`workers` jobs at a time, `waiting` more in line; beyond that a request is told to retry.
 
     Used from one event loop only, which is what makes its counting safe. It hands jobs to its own
-    threads: an executor's futures cost as much as the whole of a small request's parsing.
+    threads: an executor's futures cost as much as parsing a small request. The thread that was
+    busy last works next, because its caches still hold the model.
     """
 
     def __init__(self, workers: int, waiting: int) -> None:
         self._workers = workers
         self._limit = workers + waiting
-        self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         self._job_s = 0.0
         self.pending = 0
+        self._line: deque[Job] = deque()
+        self._inboxes = [Inbox() for _ in range(workers)]
+        self._idle = list(self._inboxes)
         self._threads = [
-            threading.Thread(target=_work, args=(self._jobs,), name=f"inference-{index}")
-            for index in range(workers)
+            threading.Thread(target=self._work, args=(inbox,), name=f"inference-{index}")
+            for index, inbox in enumerate(self._inboxes)
         ]
         for thread in self._threads:
             thread.start()
@@ -63,7 +68,10 @@ class InferenceQueue:
         started = time.perf_counter()
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
-        self._jobs.put((job, future, loop))
+        if self._idle:
+            self._idle.pop().put((job, future, loop))
+        else:
+            self._line.append((job, future, loop))
         try:
             return await future
         finally:
@@ -72,30 +80,33 @@ class InferenceQueue:
             self.pending -= 1
 
     def close(self) -> None:
-        """Finish what was begun and end the threads."""
-        for _ in self._threads:
-            self._jobs.put(None)
+        """End the threads; what they have begun is finished first."""
+        for inbox in self._inboxes:
+            inbox.put(None)
         for thread in self._threads:
             thread.join()
 
+    def _work(self, inbox: Inbox) -> None:
+        while (job := inbox.get()) is not None:
+            run, future, loop = job
+            try:
+                result, error = run(), None
+            except BaseException as raised:
+                result, error = None, raised
+            loop.call_soon_threadsafe(self._finish, inbox, future, result, error)
+            del job, run, future, result, error
 
-def _work(jobs: SimpleQueue[Job | None]) -> None:
-    while True:
-        job = jobs.get()
-        if job is None:
+    def _finish(
+        self, inbox: Inbox, future: asyncio.Future[Any], result: Any, error: BaseException | None
+    ) -> None:
+        """On the event loop: give the thread its next job, and the request its answer."""
+        if self._line:
+            inbox.put(self._line.popleft())
+        else:
+            self._idle.append(inbox)
+        if future.done():
             return
-        run, future, loop = job
-        try:
-            loop.call_soon_threadsafe(_settle, future, run(), None)
-        except BaseException as error:
-            loop.call_soon_threadsafe(_settle, future, None, error)
-        del job, run, future
-
-
-def _settle(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
-    if future.done():
-        return
-    if error is None:
-        future.set_result(result)
-    else:
-        future.set_exception(error)
+        if error is None:
+            future.set_result(result)
+        else:
+            future.set_exception(error)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from opslib.inference import trial
-from opslib.inference.checks import ModelCheckError
+from opslib.inference.stages import ModelCheckError
 from opslib.inference.trial import TrialLimits, try_model
 from tests.models import write_onnx
 
@@ -30,7 +30,8 @@ def test_a_good_model_tells_what_it_is_and_answers(tmp_path: Path) -> None:
 
 
 def test_answers_are_those_of_an_ordinary_session(tmp_path: Path) -> None:
-    from opslib.inference.engine import EngineRequest, open_engine
+    from opslib.inference.engine import EngineRequest
+    from opslib.inference.opening import open_engine
 
     model = write_onnx(tmp_path / "m.onnx", batch=4, size=8)
     images = np.random.default_rng(1).normal(size=(6, 3, 8, 8)).astype(np.float32)

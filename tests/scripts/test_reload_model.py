@@ -40,7 +40,7 @@ def call(staged: Live, *arguments: str, script: bool = True) -> subprocess.Compl
         [*door, *arguments, *config],
         capture_output=True,
         text=True,
-        env=environment | {"PILLSNAP_PYTHON": sys.executable},
+        env=environment | ({"PILLSNAP_PYTHON": sys.executable} if script else {}),
         timeout=60,
         check=False,
     )

@@ -15,8 +15,9 @@ from opslib.core.cards import GoldenAnswer, ModelCard, card_path, list_files
 from opslib.core.config import Config, load_config
 from opslib.core.files import link_atomic, sha256_file
 from opslib.core.models import find_model_files
-from opslib.inference.engine import EngineRequest, open_engine
+from opslib.inference.engine import EngineRequest
 from opslib.inference.golden import answer_golden
+from opslib.inference.opening import open_engine
 from opslib.inference.preprocess import preprocess
 from opslib.serving.staging import RunningService, start_service
 from tests.models import write_config, write_onnx
