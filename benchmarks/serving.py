@@ -37,10 +37,10 @@ from opslib.inference.engine import EngineRequest, session_settings
 from opslib.inference.find_model import find_onnx
 from opslib.inference.opening import open_engine
 from opslib.inference.preprocess import preprocess
-from opslib.serving.app import Service
 from opslib.serving.client import ServiceClient
 from opslib.serving.keys import HEADER, make_key
 from opslib.serving.load import LoadPlan, LoadResult, Sample, make_bodies, start_load
+from opslib.serving.service import Service
 from opslib.serving.settings import ServiceSettings, load_settings
 from opslib.serving.staging import RunningService, start_service
 

@@ -1,4 +1,5 @@
 import shutil
+from collections.abc import Iterator
 
 import pytest
 
@@ -13,6 +14,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if marker in item.keywords and not there:
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_locks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tests wait for no timed run outside of them, and hold none up."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PILLOPS_LOCK_DIR", str(tmp_path_factory.mktemp("locks")))
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -12,6 +12,7 @@ from opslib.core.records import Part
 
 _PACKAGES = ("numpy", "onnx", "onnxruntime-gpu", "onnxruntime", "torch", "pillow", "papermill")
 NO_GIT = "nogit"
+CODE_FOLDER = Path(__file__).resolve().parents[2]
 
 
 class Lineage(Part):
@@ -19,7 +20,7 @@ class Lineage(Part):
 
     created_at_utc: str
     git_sha: str
-    git_dirty: bool
+    git_dirty: bool | None
     host: HostFacts
     host_fingerprint: str
     versions: dict[str, str]
@@ -31,13 +32,15 @@ def git_sha(folder: Path, *, digits: int = 7) -> str:
     return answer.strip()[:digits] if answer else NO_GIT
 
 
-def git_dirty(folder: Path) -> bool:
-    """Return whether `folder`'s repository has uncommitted changes to tracked files."""
-    return bool(_git(folder, "status", "--porcelain", "--untracked-files=no"))
+def git_dirty(folder: Path) -> bool | None:
+    """Return whether `folder`'s repository has uncommitted changes to tracked files, or None
+    outside a repository."""
+    answer = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    return None if answer is None else bool(answer)
 
 
-def record_lineage(folder: Path) -> Lineage:
-    """Return the lineage of a record made now by the code in `folder`."""
+def record_lineage(folder: Path = CODE_FOLDER) -> Lineage:
+    """Return the lineage of a record made now by the code in `folder`, by default this library."""
     host = host_facts()
     return Lineage(
         created_at_utc=utc_now().isoformat(timespec="seconds"),

@@ -14,6 +14,8 @@ from filelock import FileLock, Timeout
 from opslib.core.errors import BusyError, storage_errors
 from opslib.core.formatting import utc_now
 
+LOCK_DIR_VARIABLE = "PILLOPS_LOCK_DIR"
+
 
 @contextmanager
 def hold_lock(path: Path, purpose: str, *, wait_s: float = 0.0) -> Iterator[None]:
@@ -40,5 +42,10 @@ def hold_lock(path: Path, purpose: str, *, wait_s: float = 0.0) -> Iterator[None
 
 
 def host_lock_path(resource: str) -> Path:
-    """Return where the lock of a host-wide resource (`timing`, `gpu-0`) lives for this user."""
-    return Path(tempfile.gettempdir()) / f"pillops-{getpass.getuser()}" / f"{resource}.lock"
+    """Return where the lock of a host-wide resource (`timing`, `gpu-0`) lives for this user.
+
+    `PILLOPS_LOCK_DIR` names another folder, for hosts whose temporary folder is private.
+    """
+    folder = os.environ.get(LOCK_DIR_VARIABLE)
+    default = Path(tempfile.gettempdir()) / f"pillops-{getpass.getuser()}"
+    return (Path(folder) if folder else default) / f"{resource}.lock"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from opslib.core.errors import StorageError
 from opslib.core.formatting import format_bytes, plural
 
 
@@ -60,14 +61,15 @@ class Plan:
         return [head, *(f"  {action.describe()}" for action in self.actions)]
 
     def execute(self) -> Outcome:
-        """Run the steps in order; one that raises `OSError` is skipped with its reason."""
+        """Run the steps in order; one that the disk refuses is skipped with its reason."""
         done: list[Action] = []
         skipped: list[Skipped] = []
         for action in self.actions:
             try:
                 action.run()
-            except OSError as error:
-                skipped.append(Skipped(action, error.strerror or str(error)))
+            except (OSError, StorageError) as error:
+                reason = getattr(error, "strerror", None) or str(error)
+                skipped.append(Skipped(action, reason))
             else:
                 done.append(action)
         return Outcome(tuple(done), tuple(skipped))

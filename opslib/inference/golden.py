@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from opslib.core.cards import GoldenAnswer, ModelCard
 from opslib.core.errors import InputError, ModelError
 from opslib.core.files import sha256_file
+from opslib.inference.softmax import softmax
 from opslib.inference.stages import ModelCheckError
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def check_golden(
             f"the model answers {logits.shape[-1]}",
         )
     wanted = np.asarray(expected, dtype=np.float32)
-    got = _softmax(logits)
+    got = softmax(logits)
     differences = np.abs(got - wanted).max(axis=-1)
     for index, answer in enumerate(golden.answers):
         said = int(got[index].argmax())
@@ -115,11 +116,5 @@ def answer_golden(
             class_id=int(row.argmax()),
             probabilities=tuple(round(float(value), 7) for value in row),
         )
-        for one, row in zip(images, _softmax(logits), strict=True)
+        for one, row in zip(images, softmax(logits), strict=True)
     )
-
-
-def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    answer: NDArray[np.float32] = shifted / shifted.sum(axis=-1, keepdims=True)
-    return answer

@@ -9,20 +9,17 @@ narrow enough or the budget ends.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-
-import numpy as np
 
 from opslib.core.config import Config
 from opslib.core.errors import ExitCode, ModelError, UnavailableError
 from opslib.core.formatting import stamp
 from opslib.core.lineage import record_lineage
 from opslib.core.verdicts import VERDICT_EXIT_CODES, Verdict
-from opslib.inference.engine import EngineFacts
+from opslib.inference.engine import EngineFacts, requested_providers
 from opslib.measure.bench_record import (
     BenchRecord,
     BenchRow,
@@ -40,10 +37,12 @@ from opslib.measure.bench_setup import (
 )
 from opslib.measure.disturbance import watch_disturbance
 from opslib.measure.finding import sum_up
-from opslib.measure.paired import Arm, Comparison, compare_arms
+from opslib.measure.paired import Comparison
 from opslib.measure.parity import check_parity
-from opslib.measure.rounds import Deadline, Visit
-from opslib.measure.station import Station, Workload, open_inference
+from opslib.measure.rounds import Deadline
+from opslib.measure.station import Station, Workload
+from opslib.measure.station_pair import Side, compare_stations
+from opslib.measure.timing_lock import hold_timing_lock
 
 Progress = Callable[[float, str], None]
 
@@ -79,10 +78,16 @@ def run_bench(
 
     Raises:
         UsageError: the request cannot be measured; see `prepare_bench`.
+        BusyError: another timed operation runs on this host.
     """
     setup = prepare_bench(config, request)
     deadline = Deadline(setup.budget_s)
-    with ExitStack() as stack, watch_disturbance(gpu=True) as watch:
+    providers = requested_providers(config, request.providers)
+    with (
+        hold_timing_lock("a benchmark", providers=providers),
+        watch_disturbance(gpu=True) as watch,
+        ExitStack() as stack,
+    ):
         stations = {name: stack.enter_context(Station(name)) for name in setup.engines}
         progress(0.0, "loading the engines")
         facts, problems = _describe(setup, stations)
@@ -109,7 +114,7 @@ def run_bench(
         verdict=verdict,
         finding=sum_up(rows, comparisons, parity, verdict, config.bench),
         exit_code=exit_code,
-        lineage=record_lineage(config.root),
+        lineage=record_lineage(),
         model=models.get("onnx"),
         checkpoint=models.get("torch"),
         inputs=InputFacts(
@@ -189,40 +194,27 @@ def _compare(
         bench.report(f"noise floor, {first} against itself")
         with Station(f"{first} (again)") as twin:
             pair = [(first, bench.stations[first]), (first, twin)]
-            noise_floor = _compare_stations(bench, pair, sizes[0], share_s)
+            noise_floor = _compare_pair(bench, pair, sizes[0], share_s)
     comparisons = []
     for size in sizes if both else []:
         bench.report(f"comparing onnx with torch: batch {size}")
         pair = [(name, bench.stations[name]) for name in ("torch", "onnx")]
-        comparison = _compare_stations(bench, pair, size, share_s)
+        comparison = _compare_pair(bench, pair, size, share_s)
         comparisons.append(SpeedComparison(batch_size=size, comparison=comparison))
     return noise_floor, tuple(comparisons)
 
 
-def _compare_stations(
+def _compare_pair(
     bench: _Bench, pair: Sequence[tuple[str, Station]], batch_size: int, budget_s: float
 ) -> Comparison:
-    requests = [bench.setup.at_batch(name, batch_size, paired=True) for name, _ in pair]
-    labels = [name if station.name == name else station.name for name, station in pair]
-    arms = [
-        Arm(label, partial(open_inference, request, bench.work))
-        for label, request in zip(labels, requests, strict=True)
+    sides = [
+        Side(station.name, bench.setup.at_batch(name, batch_size, paired=True), station)
+        for name, station in pair
     ]
-
-    @contextmanager
-    def open_stations(_arms: Sequence[Arm], _rng: np.random.Generator) -> Iterator[list[Visit]]:
-        try:
-            for (_, station), request in zip(pair, requests, strict=True):
-                station.load(request, bench.work)
-            yield [station.visit for _, station in pair]
-        finally:
-            for _, station in pair:
-                station.unload()
-
-    return compare_arms(
-        arms[0],
-        arms[1],
-        open_visits=open_stations,
+    return compare_stations(
+        sides[0],
+        sides[1],
+        bench.work,
         min_effect_pct=bench.config.bench.min_effect_pct,
         budget_s=budget_s,
         seed=bench.config.bench.seed,

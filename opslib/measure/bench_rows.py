@@ -118,6 +118,7 @@ def make_row(cell: Cell, section: BenchSection) -> Iterator[BenchRow]:
         blocks = cell.blocks[boundary]
         all_blocks = [timed.block for timed in blocks]
         used = choose_blocks(all_blocks)
+        peaks = [timed.peak_rss_bytes for timed in blocks if timed.peak_rss_bytes]
         status: RowStatus = (
             "unavailable" if cell.reason else "inconclusive" if problem else "measured"
         )
@@ -140,7 +141,7 @@ def make_row(cell: Cell, section: BenchSection) -> Iterator[BenchRow]:
                 else None
             ),
             stages_ms=_median_stages([timed.stages for timed in blocks if timed.stages]),
-            peak_rss_bytes=max((timed.peak_rss_bytes for timed in blocks), default=None),
+            peak_rss_bytes=max(peaks, default=None),
             run_delay_pct=summary.run_delay_pct if summary else None,
             options=facts.options if facts else {},
             raw_ms=tuple(map(_raw_ms, used)),

@@ -27,10 +27,9 @@ from opslib.measure.stats import block_interval, percentile
 Call = Callable[[], Any]
 Clock = Callable[[], int]
 
-DEFAULT_BLOCKS = 3
+FEWEST_CALM_BLOCKS = 3
 DEFAULT_BLOCK_S = 1.0
 DEFAULT_WARMUP = 10
-DEFAULT_GAP_S = 0.25
 MIN_RUNS = 11
 MAX_RUNS_PER_BLOCK = 200_000
 
@@ -68,45 +67,6 @@ class Summary(Part):
     block_medians_ms: tuple[float, ...]
     disturbed_blocks: int
     run_delay_pct: float | None
-
-
-def measure_blocks(
-    call: Call,
-    *,
-    blocks: int = DEFAULT_BLOCKS,
-    seconds: float = DEFAULT_BLOCK_S,
-    warmup: int = DEFAULT_WARMUP,
-    min_runs: int = MIN_RUNS,
-    gap_s: float = DEFAULT_GAP_S,
-) -> tuple[Block, ...]:
-    """Times of several blocks with gaps between them; a disturbed block is repeated once.
-
-    Where other work can run between two blocks (another configuration's block is best), call
-    `measure_calm_block` in turn instead.
-    """
-    if blocks < 1:
-        raise UsageError(f"blocks is {blocks}, expected at least 1")
-    measured = []
-    for index in range(blocks):
-        if index:
-            time.sleep(gap_s)
-        measured.append(measure_calm_block(call, seconds=seconds, warmup=warmup, min_runs=min_runs))
-    return tuple(measured)
-
-
-def measure_calm_block(
-    call: Call,
-    *,
-    seconds: float = DEFAULT_BLOCK_S,
-    warmup: int = DEFAULT_WARMUP,
-    min_runs: int = MIN_RUNS,
-) -> Block:
-    """The times of one block, measured again once if it was disturbed; the calmer one stays."""
-    block = measure_block(call, seconds=seconds, warmup=warmup, min_runs=min_runs)
-    if not block.disturbed:
-        return block
-    again = measure_block(call, seconds=seconds, warmup=1, min_runs=min_runs)
-    return min(block, again, key=lambda one: one.run_delay_pct or 0.0)
 
 
 def measure_block(
@@ -193,7 +153,7 @@ def choose_blocks(blocks: Sequence[Block]) -> list[Block]:
     Which blocks are left out depends on waiting for a CPU, never on how long the runs took.
     """
     calm = [block for block in blocks if not block.disturbed]
-    return calm if len(calm) >= DEFAULT_BLOCKS else list(blocks)
+    return calm if len(calm) >= FEWEST_CALM_BLOCKS else list(blocks)
 
 
 @contextmanager

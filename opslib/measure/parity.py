@@ -7,16 +7,12 @@ from numpy.typing import NDArray
 
 from opslib.core.config import ParitySection
 from opslib.core.errors import ModelError
+from opslib.inference.softmax import softmax
 from opslib.measure.bench_record import ParityResult
 
+__all__ = ["Logits", "check_parity", "softmax"]
+
 Logits = NDArray[np.float32]
-
-
-def softmax(logits: Logits) -> Logits:
-    """Return softmax over the last axis, `[N, C]`, in float32."""
-    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    answer: Logits = shifted / shifted.sum(axis=-1, keepdims=True)
-    return answer
 
 
 def check_parity(

@@ -50,6 +50,7 @@ from opslib.measure.quantize_record import QuantizeRecord, VariantRow
 from opslib.measure.quantize_setup import QuantizeRequest, QuantizeSetup, prepare_quantize
 from opslib.measure.quantize_speed import measure_speed
 from opslib.measure.rounds import Deadline
+from opslib.measure.timing_lock import hold_timing_lock
 
 Progress = Callable[[float, str], None]
 BASELINE = "float32"
@@ -105,6 +106,7 @@ def run_quantize(
     setup = prepare_quantize(config, request)
     section = config.quantize
     with (
+        hold_timing_lock("a quantization"),
         tempfile.TemporaryDirectory(dir=setup.kept.parent, prefix=".making.") as name,
         watch_disturbance(gpu=False) as watch,
     ):
@@ -141,7 +143,7 @@ def run_quantize(
         verdict=verdict,
         finding=sum_up(rows, gated, recommended),
         exit_code=_exit_code(verdict, setup.images),
-        lineage=record_lineage(config.root),
+        lineage=record_lineage(),
         model=ModelFacts(
             name=source.path.name,
             sha256=source.digest(),

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
-
-import numpy as np
 
 from opslib.core.config import BenchSection
 from opslib.core.errors import OpsError
 from opslib.inference.engine import EngineRequest
 from opslib.measure.bench_record import BenchRow
 from opslib.measure.bench_rows import LONGEST_BLOCK_S, PLANNED_BLOCKS, Cell, make_row
-from opslib.measure.paired import Arm, Comparison, compare_arms
+from opslib.measure.disturbance import is_disturbed
+from opslib.measure.paired import Comparison
 from opslib.measure.quantize_record import Speed, VariantSpeed
-from opslib.measure.rounds import Deadline, Visit
-from opslib.measure.station import Station, Workload, open_inference
+from opslib.measure.rounds import Deadline
+from opslib.measure.station import Station, Workload
+from opslib.measure.station_pair import Side, compare_stations
 
 COMPARISON_SHARE = 0.5
-COMPARISON_TURNS = 4
 SHORTEST_BLOCK_S = 0.15
+
+Pair = tuple[str, int]
 
 
 def measure_speed(
@@ -37,8 +36,9 @@ def measure_speed(
 ) -> dict[str, tuple[VariantSpeed, ...]]:
     """Return each model's speed at each batch size; the first one is the baseline.
 
-    First every variant against the baseline in interleaved rounds, an undecided comparison again
-    while half of the budget lasts; then each alone in separated blocks.
+    First every variant against the baseline in interleaved rounds; a comparison during which the
+    host was disturbed is made once more, if half of the budget is not spent yet. An undisturbed
+    answer stands, whatever it says. Then each alone in separated blocks.
     """
     deadline = Deadline(budget_s)
 
@@ -48,31 +48,30 @@ def measure_speed(
     names = list(requests)
     baseline, variants = names[0], names[1:]
     pairs = [(name, size) for size in batch_sizes for name in variants]
-    compared: dict[tuple[str, int], Comparison] = {}
     cells = {
         (name, size): Cell(replace(requests[name], batch_size=size), None, None)
         for name in names
         for size in batch_sizes
     }
     with Station("float32") as first, Station("int8") as second:
-        for turn in range(COMPARISON_TURNS):
-            pending = [pair for pair in pairs if _is_open(pair, compared, cells)]
-            if turn and deadline.spent_s > COMPARISON_SHARE * budget_s:
-                break
-            for name, size in pending:
-                again = ", once more" if turn else ""
-                tell(f"comparing with float32{again}: {name}, batch {size}")
-                try:
-                    compared[name, size] = _compare(
-                        [(baseline, requests[baseline], first), (name, requests[name], second)],
-                        size,
-                        work,
-                        section,
-                        COMPARISON_SHARE * budget_s / len(pairs),
-                        seed + turn,
-                    )
-                except OpsError as error:
-                    cells[name, size].reason = str(error)
+        share_s = COMPARISON_SHARE * budget_s / max(1, len(pairs))
+
+        def compare(pair: tuple[str, int], turn: int) -> Comparison:
+            name, size = pair
+            return compare_stations(
+                Side(baseline, _at_rest(requests[baseline], size), first),
+                Side(name, _at_rest(requests[name], size), second),
+                work,
+                min_effect_pct=section.min_effect_pct,
+                budget_s=share_s,
+                seed=seed + turn,
+            )
+
+        compared, problems = compare_pairs(
+            pairs, compare, lambda: deadline.spent_s <= COMPARISON_SHARE * budget_s, tell
+        )
+        for pair, problem in problems.items():
+            cells[pair].reason = problem
         _measure_alone(cells, first, work, deadline, seed, tell)
     return {
         name: tuple(
@@ -83,60 +82,48 @@ def measure_speed(
     }
 
 
-def _is_open(
-    pair: tuple[str, int],
-    compared: Mapping[tuple[str, int], Comparison],
-    cells: Mapping[tuple[str, int], Cell],
-) -> bool:
-    """Whether a pair is still to be compared: never yet, or disturbed the last time."""
-    if cells[pair].reason is not None:
-        return False
-    return pair not in compared or compared[pair].verdict == "inconclusive"
+def compare_pairs(
+    pairs: Sequence[Pair],
+    compare: Callable[[Pair, int], Comparison],
+    has_time: Callable[[], bool],
+    tell: Callable[[str], None],
+) -> tuple[dict[Pair, Comparison], dict[Pair, str]]:
+    """Return each pair's comparison, and why there is none for those that have none.
 
+    Only a comparison that the host disturbed is made again, once: to repeat until a verdict falls
+    would find a difference where there is none. One that fails the second time keeps its first.
 
-def _compare(
-    pair: Sequence[tuple[str, EngineRequest, Station]],
-    size: int,
-    work: Workload,
-    section: BenchSection,
-    budget_s: float,
-    seed: int,
-) -> Comparison:
-    requests = [
-        replace(
-            request,
-            batch_size=size,
-            settings=replace(request.settings, force_spinning_stop=True),
-        )
-        for _, request, _ in pair
-    ]
-    arms = [
-        Arm(label, partial(open_inference, request, work))
-        for (label, _, _), request in zip(pair, requests, strict=True)
-    ]
-
-    @contextmanager
-    def open_stations(_arms: Sequence[Arm], _rng: np.random.Generator) -> Iterator[list[Visit]]:
+    Args:
+        compare: told the pair (variant, batch size) and the turn, 0 or 1.
+        has_time: whether a second turn may still begin.
+    """
+    compared: dict[Pair, Comparison] = {}
+    problems: dict[Pair, str] = {}
+    for pair in pairs:
+        tell(f"comparing with float32: {pair[0]}, batch {pair[1]}")
         try:
-            for (_, _, station), request in zip(pair, requests, strict=True):
-                station.load(request, work)
-            yield [station.visit for _, _, station in pair]
-        finally:
-            for _, _, station in pair:
-                station.unload()
+            compared[pair] = compare(pair, 0)
+        except OpsError as error:
+            problems[pair] = str(error)
+    for pair in [pair for pair, one in compared.items() if is_disturbed(one.run_delay_pct)]:
+        if not has_time():
+            break
+        tell(f"comparing with float32, once more: {pair[0]}, batch {pair[1]}")
+        try:
+            compared[pair] = compare(pair, 1)
+        except OpsError as error:
+            tell(f"keeping the first comparison: {pair[0]}, batch {pair[1]}: {error}")
+    return compared, problems
 
-    return compare_arms(
-        arms[0],
-        arms[1],
-        open_visits=open_stations,
-        min_effect_pct=section.min_effect_pct,
-        budget_s=budget_s,
-        seed=seed,
-    )
+
+def _at_rest(request: EngineRequest, batch_size: int) -> EngineRequest:
+    """Return the request for a comparison: its threads do not spin between calls."""
+    settings = replace(request.settings, force_spinning_stop=True)
+    return replace(request, batch_size=batch_size, settings=settings)
 
 
 def _measure_alone(
-    cells: Mapping[tuple[str, int], Cell],
+    cells: Mapping[Pair, Cell],
     station: Station,
     work: Workload,
     deadline: Deadline,

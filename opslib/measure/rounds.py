@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from opslib.measure.blocks import Call, paused_garbage_collection, time_runs
-from opslib.measure.disturbance import read_run_delay_s, share_pct
+from opslib.measure.disturbance import read_thread_delays_s, share_pct, worst_growth_s
 from opslib.measure.workers import Worker
 
 FAST_RUN_MS = 1.0
@@ -97,18 +97,15 @@ class Deadline:
 
 def visit_arm(call: Call, runs: int) -> VisitTimes:
     """Time `runs` runs after one discarded run, which pays for the switch from another arm."""
-    delay_before = read_run_delay_s()
+    delays_before = read_thread_delays_s()
     started = time.perf_counter()
     with paused_garbage_collection():
         times_ns = time_runs(call, runs + DISCARDED_RUNS)
     wall_s = time.perf_counter() - started
-    delay_after = read_run_delay_s()
     return VisitTimes(
         times_ms=tuple(one / 1e6 for one in times_ns[DISCARDED_RUNS:]),
         wall_s=wall_s,
-        run_delay_s=(
-            None if delay_before is None or delay_after is None else delay_after - delay_before
-        ),
+        run_delay_s=worst_growth_s(delays_before, read_thread_delays_s()),
     )
 
 

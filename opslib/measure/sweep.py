@@ -50,6 +50,7 @@ from opslib.measure.sweep_record import (
 from opslib.measure.sweep_rows import describe_axes, make_batch_result, make_rows
 from opslib.measure.sweep_space import SweepHost, list_options
 from opslib.measure.sweep_trials import TRIALS_NAME, TrialBook
+from opslib.measure.timing_lock import hold_timing_lock
 from opslib.measure.track import Track
 
 Progress = Callable[[float, str], None]
@@ -141,7 +142,11 @@ def run_sweep(
         UsageError: the request cannot be measured, or this host can run none of it.
     """
     setup, objective = _prepare(config, request)
-    with watch_disturbance(gpu=True) as watch, ExitStack() as stack:
+    with (
+        hold_timing_lock("a sweep", providers=("CUDA", "CPU")),
+        watch_disturbance(gpu=True) as watch,
+        ExitStack() as stack,
+    ):
         track = stack.enter_context(Track("sweep"))
         sweep = _explore(config, setup, objective, request, track, progress)
         results: list[BatchResult] = []
@@ -162,7 +167,7 @@ def run_sweep(
         verdict=verdict,
         finding=finding,
         exit_code=int(code),
-        lineage=record_lineage(config.root),
+        lineage=record_lineage(),
         model=sweep.model,
         inputs=InputFacts(
             glob=setup.images.pattern,

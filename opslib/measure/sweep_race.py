@@ -3,7 +3,8 @@
 Settings race in heats, so that only so many sessions lie in memory at a time; the default runs in
 each heat, and speeds against it compare across heats.
 
-Everything ends in trials; a session whose trial is already kept is not measured again.
+Everything ends in trials; a session whose trial is already kept is not measured again. A setting
+that ends its process, whenever it does, is refused with the reason and the others go on.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from opslib.measure.sweep_gate import arithmetic_of, check_candidate
 from opslib.measure.sweep_record import SweepOptions
 from opslib.measure.sweep_space import uses_tf32
 from opslib.measure.sweep_trials import Trial, TrialBook
-from opslib.measure.track import Track
+from opslib.measure.track import Track, TrackedEngineError
 
 REFERENCE = 0
 RACE_SHARE = 0.6
@@ -62,15 +63,13 @@ def run_batch(course: Course, arms: Sequence[Arm], default: Arm, budget_s: float
         for arm in finalists:
             course.book.count_found(f"{arm.key} final")
         return
-    names = list_labels(finalists)
-    course.report(f"measuring the finalists at batch {default.batch_size}: {names}")
-    finals = measure_finalists(
-        [arm.request for arm in finalists],
-        course.work,
-        deadline=Deadline(max(0.0, deadline.left_s)),
-        rng=course.rng,
-        margin_pct=course.config.sweep.margin_pct,
-    )
+    finals: Finals | None = None
+    while finals is None:
+        finalists = choose_finalists(course, arms, default)
+        try:
+            finals = _measure(course, finalists, deadline)
+        except TrackedEngineError as error:
+            _refuse(course, finalists[error.number], default, error)
     course.book.forget_finals(arm.key for arm in arms)
     _save_finals(course, finalists, default, finals)
 
@@ -93,6 +92,39 @@ def choose_finalists(course: Course, arms: Sequence[Arm], default: Arm) -> list[
 def list_labels(arms: Sequence[Arm]) -> str:
     """Return the arms' labels in a row."""
     return " | ".join(arm.label for arm in arms)
+
+
+def _measure(course: Course, finalists: Sequence[Arm], deadline: Deadline) -> Finals:
+    names = list_labels(finalists)
+    course.report(f"measuring the finalists at batch {finalists[0].batch_size}: {names}")
+    return measure_finalists(
+        [arm.request for arm in finalists],
+        course.work,
+        deadline=Deadline(max(0.0, deadline.left_s)),
+        rng=course.rng,
+        margin_pct=course.config.sweep.margin_pct,
+    )
+
+
+def _refuse(course: Course, arm: Arm, default: Arm, error: OpsError) -> None:
+    """Keep that an arm which was checked stopped later on; without the default nothing is left.
+
+    Raises:
+        GateFailedError: it is the default.
+    """
+    if arm.row == default.row:
+        raise GateFailedError(f"it stopped while it was timed: {error}") from error
+    checked = course.book.race(arm.key) or Trial(key=arm.key, kind="refused")
+    course.book.save(
+        checked.model_copy(
+            update={
+                "kind": "refused",
+                "reason": f"it stopped while it was timed: {error}",
+                "times_ms": (),
+                "default_ms": (),
+            }
+        )
+    )
 
 
 def _race_arms(course: Course, arms: Sequence[Arm], default: Arm, deadline: Deadline) -> None:
@@ -124,6 +156,29 @@ def _race_arms(course: Course, arms: Sequence[Arm], default: Arm, deadline: Dead
 
 
 def _run_heat(
+    course: Course, arms: Sequence[Arm], trials: dict[int, Trial], deadline: Deadline
+) -> None:
+    """Race these arms, the default first; one that stops is refused and the others start anew.
+
+    They lie in a new process then, and what was timed in the old one does not pair with it.
+    """
+    racing = list(arms)
+    while racing:
+        try:
+            _race_once(course, racing, trials, deadline)
+        except TrackedEngineError as error:
+            lost = next(arm for arm in racing if arm.row == error.number)
+            _refuse(course, lost, arms[0], error)
+            left = [arm for arm in racing[1:] if course.book.race(arm.key) is None]
+            for arm in racing[1:]:
+                if arm not in left:
+                    course.track.unload(arm.row)
+            racing = [arms[0], *left]
+        else:
+            return
+
+
+def _race_once(
     course: Course, arms: Sequence[Arm], trials: dict[int, Trial], deadline: Deadline
 ) -> None:
     """Race these arms, the default first; keep who drops out at once, the others at the end."""

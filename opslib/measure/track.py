@@ -3,14 +3,17 @@
 A visit ends when the process is quiet again: the thread pool of an idle session spins on for tens
 of milliseconds and would slow whoever is timed next, in this process or in another. Waiting for it
 leaves every setting as it will be used, which stopping the spinning by option would not.
+
+A setting may end the whole process: ONNX Runtime aborts, memory runs out. Then the engine that was
+at work is lost, and the next call opens a new process with the others.
 """
 
 from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +22,7 @@ from typing import Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from opslib.core.errors import OpsError, UnavailableError
+from opslib.core.errors import DeadlineError, OpsError, UnavailableError
 from opslib.core.host import usable_cpus
 from opslib.inference.engine import Engine, EngineFacts, EngineRequest, check_batch
 from opslib.inference.opening import open_engine
@@ -34,7 +37,7 @@ from opslib.measure.disturbance import (
 from opslib.measure.rounds import Visit, VisitTimes, visit_arm
 from opslib.measure.station import Workload
 from opslib.measure.sweep_space import SweepHost, find_sweep_host
-from opslib.measure.workers import Worker
+from opslib.measure.workers import MeasureError, Worker
 
 T = TypeVar("T")
 
@@ -46,19 +49,40 @@ VISIT_TRIES = 3
 _TASKS = Path("/proc/self/task")
 
 
+class TrackedEngineError(OpsError):
+    """An engine of a track does not load, does not run or has ended the process; `number` is it.
+
+    The exit code is that of the error behind it.
+    """
+
+    def __init__(self, number: int, cause: OpsError) -> None:
+        super().__init__(str(cause))
+        self.number = number
+        self.exit_code = cause.exit_code
+
+
 class Track:
-    """A worker process for the length of a `with` block; engines are known by a number."""
+    """A worker process for the length of a `with` block; engines are known by a number.
+
+    A process that died is replaced at the next call and the engines that were not at work are
+    loaded again; one that cannot be raises its `TrackedEngineError` when it is asked for.
+    """
 
     def __init__(self, name: str) -> None:
         self.name = name
         self._stack = ExitStack()
         self._worker: Worker | None = None
+        self._loaded: dict[int, tuple[EngineRequest, Workload]] = {}
+        self._lost: dict[int, OpsError] = {}
+        self._open = False
 
     def __enter__(self) -> Self:
         self._worker = self._stack.enter_context(Worker(self.name))
+        self._open = True
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._open = False
         self._stack.close()
 
     def describe(self, request: EngineRequest) -> EngineFacts:
@@ -70,29 +94,84 @@ class Track:
         return self._call(_describe_host, request)
 
     def digest_graph(self, request: EngineRequest) -> str | None:
-        """Return the digest of the optimized model; see `digest_optimized_graph`."""
-        return self._call(digest_optimized_graph, request)
+        """Return the digest of the optimized model; see `digest_optimized_graph`.
+
+        None, too, where optimizing it ended the process.
+        """
+        try:
+            return self._call(digest_optimized_graph, request)
+        except (MeasureError, DeadlineError):
+            return None
 
     def load(self, number: int, request: EngineRequest, work: Workload) -> EngineFacts:
-        """Load an engine beside those already loaded."""
-        return self._call(_load, number, request, work)
+        """Load an engine beside those already loaded.
+
+        Raises:
+            TrackedEngineError: it cannot be loaded, or the process ended over it.
+        """
+        self._loaded.pop(number, None)
+        self._lost.pop(number, None)
+        facts = self._ask(number, _load, number, request, work)
+        self._loaded[number] = (request, work)
+        return facts
 
     def answer(self, number: int, count: int) -> NDArray[np.float32]:
-        """Return an engine's logits `[count, classes]` of the first images, in its batches."""
-        return self._call(_answer, number, count)
+        """Return an engine's logits `[count, classes]` of the first images, in its batches.
+
+        Raises:
+            TrackedEngineError: it does not run, or the process ended over it.
+        """
+        return self._ask(number, _answer, number, count)
 
     def visit(self, number: int) -> Visit:
-        """Return the visits of one engine."""
-        return lambda runs: self._call(_visit, number, runs)
+        """Return the visits of one engine; a visit raises `TrackedEngineError` as `answer` does."""
+        return lambda runs: self._ask(number, _visit, number, runs)
 
     def unload(self, number: int) -> None:
-        """Free one engine and its threads."""
-        self._call(_unload, number)
+        """Free one engine and its threads; one that is lost is only forgotten."""
+        self._loaded.pop(number, None)
+        self._lost.pop(number, None)
+        if self._worker is not None:
+            with suppress(MeasureError, DeadlineError):  # the engine is gone with its process
+                self._call(_unload, number)
+
+    def _ask(self, number: int, function: Callable[..., T], *args: object) -> T:
+        try:
+            self._revive()
+            if number in self._lost:
+                raise self._lost[number]
+            return self._call(function, *args)
+        except OpsError as error:
+            if self._worker is None:
+                self._lose(number, error)
+            raise TrackedEngineError(number, error) from error
 
     def _call(self, function: Callable[..., T], *args: object) -> T:
+        self._revive()
         if self._worker is None:
             raise OpsError(f"{self.name}: the track is not open")
-        return self._worker.call(function, *args, timeout_s=CALL_TIMEOUT_S)
+        try:
+            return self._worker.call(function, *args, timeout_s=CALL_TIMEOUT_S)
+        except (MeasureError, DeadlineError):
+            self._worker = None
+            self._stack.close()
+            raise
+
+    def _revive(self) -> None:
+        """Replace a dead process; whoever ends the new one as well is lost too."""
+        while self._open and self._worker is None:
+            self._worker = self._stack.enter_context(Worker(self.name))
+            for number, (request, work) in list(self._loaded.items()):
+                try:
+                    self._call(_load, number, request, work)
+                except OpsError as error:
+                    self._lose(number, error)
+                if self._worker is None:
+                    break
+
+    def _lose(self, number: int, error: OpsError) -> None:
+        self._loaded.pop(number, None)
+        self._lost[number] = error
 
 
 class _Entry:
@@ -114,7 +193,8 @@ _images: dict[Workload, NDArray[np.float32]] = {}
 
 def _load(number: int, request: EngineRequest, work: Workload) -> EngineFacts:
     _unload(number)
-    engine = open_engine(request)
+    with _engine_errors("it does not load"):
+        engine = open_engine(request)
     fixed = engine.facts.input_shape[0]
     if fixed is not None and fixed != request.batch_size:
         engine.close()
@@ -122,6 +202,18 @@ def _load(number: int, request: EngineRequest, work: Workload) -> EngineFacts:
     _entries[number] = _Entry(engine, request, _read_images(work))
     check_batch(_entries[number].batch, engine.facts)
     return engine.facts
+
+
+@contextmanager
+def _engine_errors(what: str) -> Iterator[None]:
+    """Turn the classes that engines raise, some of them not picklable, into one that is."""
+    try:
+        yield
+    except OpsError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UnavailableError(f"{what}: {reason}") from None
 
 
 def _read_images(work: Workload) -> NDArray[np.float32]:
@@ -135,27 +227,24 @@ def _answer(number: int, count: int) -> NDArray[np.float32]:
     entry = _entries[number]
     rounded = -(-count // entry.size) * entry.size
     images = entry.images(rounded)
-    try:
+    with _engine_errors(f"batch {entry.size} does not run"):
         parts = [
             entry.engine.run(images[start : start + entry.size])
             for start in range(0, rounded, entry.size)
         ]
-    except OpsError:
-        raise
-    except Exception as error:  # engines raise classes of their own, some of them not picklable
-        reason = " ".join(str(error).split())[:300]
-        raise UnavailableError(f"batch {entry.size} does not run: {reason}") from None
     return np.concatenate(parts)[:count]
 
 
 def _visit(number: int, runs: int) -> VisitTimes:
     """Time a visit; one that had to wait for a CPU is made again, the calmest of three stays."""
-    call = partial(_run_once, _entries[number])
+    entry = _entries[number]
+    call = partial(_run_once, entry)
     tries: list[VisitTimes] = []
-    while len(tries) < VISIT_TRIES:
-        tries.append(_visit_once(call, runs))
-        if not is_disturbed(share_pct(tries[-1].run_delay_s, tries[-1].wall_s)):
-            break
+    with _engine_errors(f"batch {entry.size} does not run"):
+        while len(tries) < VISIT_TRIES:
+            tries.append(_visit_once(call, runs))
+            if not is_disturbed(share_pct(tries[-1].run_delay_s, tries[-1].wall_s)):
+                break
     return min(tries, key=lambda one: (one.run_delay_s or 0.0) / one.wall_s)
 
 

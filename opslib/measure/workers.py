@@ -6,6 +6,7 @@ timed there, and all of it is gone when the child ends.
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
 import pickle
@@ -15,6 +16,7 @@ import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -98,8 +100,8 @@ class Worker:
             raise MeasureError(
                 f"{self.name}: the worker process {self._how_it_ended()} during {what}"
             ) from broken
-        except Exception:
-            self._busy = False
+        except BaseException:  # the function's own error, or a signal while it still runs
+            self._busy = not future.done()
             raise
         self._busy = False
         return result
@@ -149,7 +151,12 @@ def peak_rss_bytes() -> int:
 
 
 def reset_peak_rss() -> bool:
-    """Start the peak of the calling process again from now; False where the kernel refuses."""
+    """Start the peak of the calling process again from now; False where the kernel refuses.
+
+    What the allocator keeps of freed memory is given back first, so that the next peak is its own.
+    """
+    with suppress(OSError, AttributeError):  # glibc alone has malloc_trim
+        ctypes.CDLL(None).malloc_trim(0)
     try:
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     except OSError:

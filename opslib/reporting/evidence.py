@@ -35,6 +35,9 @@ def read_evidence(record: Any) -> dict[str, str]:
     return found
 
 
+_SHARES = {"pp": "points", "points": "points", "%": "points"}
+
+
 def find_change(root: Path, run: RunRecord, folder: Path) -> RunChange | None:
     """Return what changed since the newest comparable run below `root`, or None without one.
 
@@ -47,7 +50,10 @@ def find_change(root: Path, run: RunRecord, folder: Path) -> RunChange | None:
     for row in scan_runs(root):
         same = row.notebook == run.notebook and row.values_digest == digest
         if same and row.finished and row.host_fingerprint == run.lineage.host_fingerprint:
-            return _change_since(root, row, run, folder)
+            try:
+                return _change_since(root, row, run, folder)
+            except InputError:  # written by another version, or damaged: an older one may do
+                continue
     return None
 
 
@@ -86,9 +92,16 @@ def _figures_change(old: tuple[Scrap, ...], new: tuple[Scrap, ...]) -> str:
     before = {scrap.name: scrap.value for scrap in old}
     parts = []
     for scrap in new:
-        if scrap.better is None or not before.get(scrap.name):
+        numbers = isinstance(scrap.value, int | float) and isinstance(
+            before.get(scrap.name), int | float
+        )
+        whole = before.get(scrap.name) or scrap.unit in _SHARES
+        if scrap.better is None or not numbers or not whole:
             continue
-        change_pct = 100 * (scrap.value / before[scrap.name] - 1)
         label = scrap.label or scrap.name.replace("_", " ")
-        parts.append(f"{label} {change_pct:+.1f} %".replace("-", "−"))
+        if scrap.unit in _SHARES:
+            change = f"{scrap.value - before[scrap.name]:+.2f} {_SHARES[scrap.unit]}"
+        else:
+            change = f"{100 * (scrap.value / before[scrap.name] - 1):+.1f} %"
+        parts.append(f"{label} {change}".replace("-", "−"))
     return ", ".join(parts[:MAX_NAMED_FIGURES]) + (" (not tested)" if parts else "")

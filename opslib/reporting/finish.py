@@ -39,7 +39,13 @@ from opslib.reporting.run_record import (
 from opslib.reporting.scraps import Scrap, collect_scraps
 
 VERDICT_CODES = frozenset(
-    {ExitCode.PASS, ExitCode.GATE_FAILED, ExitCode.INCONCLUSIVE, ExitCode.SKIPPED}
+    {
+        ExitCode.PASS,
+        ExitCode.USAGE,
+        ExitCode.GATE_FAILED,
+        ExitCode.INCONCLUSIVE,
+        ExitCode.SKIPPED,
+    }
 )
 
 
@@ -116,7 +122,7 @@ def _make_record(
         code = _outcome_code(scraps)
     defaults = {name: spec.default for name, spec in job.specs.items()}
     content = read_json(job.aside / record_name) if record_name else None
-    lineage = record_lineage(job.config.root)
+    lineage = record_lineage()
     run = RunRecord(
         id=job.id,
         notebook=job.name,
@@ -144,8 +150,9 @@ def _make_record(
 
 def _outcome_code(scraps: dict[str, Scrap]) -> ExitCode:
     """The exit code that the notebook published; its verdict's own where it makes no sense."""
-    if "exit_code" in scraps and scraps["exit_code"].value in VERDICT_CODES:
-        return ExitCode(scraps["exit_code"].value)
+    code = scraps["exit_code"].value if "exit_code" in scraps else None
+    if isinstance(code, int) and code in VERDICT_CODES:
+        return ExitCode(code)
     verdict = scraps["verdict"].value if "verdict" in scraps else "pass"
     return VERDICT_EXIT_CODES.get(str(verdict), ExitCode.PASS)
 

@@ -18,6 +18,8 @@ from jupyter_client.manager import AsyncKernelManager
 from jupyter_core.utils import ensure_async
 from traitlets import default
 
+from opslib.measure.timing_lock import LOCK_HELD_VARIABLE
+
 OWN_KERNEL = "python3"
 LIBRARY = Path(__file__).resolve().parents[2]
 # The kernel writes what Python prints into cells and leaves the file descriptors alone, so that
@@ -123,12 +125,12 @@ class _GuardedKernelManager(AsyncKernelManager):  # type: ignore[misc, unused-ig
 def kernel_environment(config_source: Path) -> dict[str, str]:
     """Return the variables of a run's kernel: the caller's configuration and this library.
 
-    `PILLOPS_TIMING_LOCK_HELD` tells operations inside that their caller holds the lock already.
+    `LOCK_HELD_VARIABLE` tells operations inside that their caller holds the lock already.
     """
     found = os.environ.get("PYTHONPATH")
     return {
         "PILLSNAP_CONFIG": str(config_source),
-        "PILLOPS_TIMING_LOCK_HELD": "1",
+        LOCK_HELD_VARIABLE: "1",
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",
         "PYTHONPATH": os.pathsep.join([str(LIBRARY), *([found] if found else [])]),
         "PYTHONUNBUFFERED": "1",

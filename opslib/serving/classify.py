@@ -5,19 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from opslib.serving.decoding import UploadDecoder
 from opslib.serving.generations import Generation, Generations
-from opslib.serving.schemas import Prediction
 from opslib.serving.uploads import Upload
 
 
 @dataclass(frozen=True)
 class Classified:
-    """The predictions of one request, the generation they all come from, and milliseconds."""
+    """The predictions of one request (fields of `Prediction`), their one generation, and times."""
 
     generation: Generation
-    predictions: list[Prediction]
+    predictions: list[dict[str, Any]]
     preprocess_ms: float
     inference_ms: float
 
@@ -40,11 +40,11 @@ def classify(
         names = model.class_names
         best = probabilities.argmax(axis=-1).tolist()
         predictions = [
-            Prediction.model_construct(
-                class_id=index,
-                class_name=names[index] if index < len(names) else None,
-                confidence=round(float(row[index]), 6),
-            )
+            {
+                "class_id": index,
+                "class_name": names[index] if index < len(names) else None,
+                "confidence": round(float(row[index]), 6),
+            }
             for index, row in zip(best, probabilities, strict=True)
         ]
     return Classified(

@@ -44,31 +44,34 @@ class JoinedWrites:
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """Refuses endless or slow headers, and hangs up on a client that sends on after its answer.
+    """Refuses endless or slow requests, and hangs up on a client that sends on after its answer.
 
     A body that was refused is read to its end and thrown away, so that an honest client gets to
     read the answer; past `MAX_DISCARDED_BYTES` the connection is closed.
     """
+
+    body_timeout_s = 30.0
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._header_bytes = 0
         self._discarded_bytes = 0
         self._in_headers = True
-        self._header_timer: asyncio.TimerHandle | None = None
+        self._complete = False
+        self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start waiting for the first request."""
         super().connection_made(JoinedWrites(transport))  # type: ignore[arg-type]
-        self._await_headers()
+        self._await_rest(HEADER_TIMEOUT_S)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop waiting."""
-        self._stop_timer()
+        self._stop_waiting()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Count header bytes before they are parsed and kept."""
+        """Count header bytes before they are kept, and time whatever is still to come."""
         if self._in_headers:
             self._header_bytes += len(data)
             if self._header_bytes > MAX_HEADER_BYTES + len(data) or (
@@ -76,8 +79,13 @@ class BoundedProtocol(HttpToolsProtocol):
             ):
                 self.send_400_response("The request's headers are too large.")
                 return
-        if not self.transport.is_closing():
-            super().data_received(data)
+        if self.transport.is_closing():
+            return
+        super().data_received(data)
+        if self._complete:
+            self._stop_waiting()
+        elif self._timer is None:
+            self._await_rest(HEADER_TIMEOUT_S if self._in_headers else self.body_timeout_s)
 
     def on_message_begin(self) -> None:
         """Begin another request on this connection."""
@@ -85,14 +93,18 @@ class BoundedProtocol(HttpToolsProtocol):
         self._header_bytes = 0
         self._discarded_bytes = 0
         self._in_headers = True
-        if self._header_timer is None:
-            self._await_headers()
+        self._complete = False
 
     def on_headers_complete(self) -> None:
-        """Hand the request to the application."""
+        """Hand the request to the application; its body has a time of its own."""
         self._in_headers = False
-        self._stop_timer()
+        self._stop_waiting()
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """Stop waiting: the request is whole."""
+        self._complete = True
+        super().on_message_complete()
 
     def on_response_complete(self) -> None:
         """Send what is left of an answer without a body."""
@@ -101,27 +113,27 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         """Pass the body on, or throw it away where the answer is already sent."""
-        if self.cycle.response_complete:
-            self._discarded_bytes += len(body)
-            if self._discarded_bytes > MAX_DISCARDED_BYTES:
-                self.transport.close()
-                return
-            self._unset_keepalive_if_required()
-            self.timeout_keep_alive_task = self.loop.call_later(
-                self.timeout_keep_alive, self.timeout_keep_alive_handler
-            )
+        if not self.cycle.response_complete:
+            super().on_body(body)
             return
-        super().on_body(body)
-
-    def _await_headers(self) -> None:
-        self._header_timer = self.loop.call_later(HEADER_TIMEOUT_S, self._hang_up)
-
-    def _stop_timer(self) -> None:
-        if self._header_timer is not None:
-            self._header_timer.cancel()
-            self._header_timer = None
-
-    def _hang_up(self) -> None:
-        self._header_timer = None
-        if self._in_headers and not self.transport.is_closing():
+        self._discarded_bytes += len(body)
+        if self._discarded_bytes > MAX_DISCARDED_BYTES:
             self.transport.close()
+
+    def _await_rest(self, timeout_s: float) -> None:
+        self._timer = self.loop.call_later(timeout_s, self._give_up)
+
+    def _stop_waiting(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _give_up(self) -> None:
+        """End a connection whose request did not arrive whole in time."""
+        self._timer = None
+        if self._complete or self.transport.is_closing():
+            return
+        if self.cycle is None or self.cycle.response_complete or self.cycle.response_started:
+            self.transport.close()
+        else:
+            self.send_400_response("The request did not arrive in time.")

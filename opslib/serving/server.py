@@ -44,18 +44,21 @@ def serve(
     with bind(host or config.service.host, config.service.port if port is None else port) as bound:
         import uvicorn
 
-        from opslib.serving.app import Service, create_app
+        from opslib.serving.app import create_app
         from opslib.serving.protocol import BoundedProtocol
+        from opslib.serving.service import Service
         from opslib.serving.start import load_first_model
 
         service = Service(settings)
         load_first_model(service)
         section = config.service
+        bounds = {"body_timeout_s": section.body_timeout_s}
+        protocol = type("Protocol", (BoundedProtocol,), bounds)
         server = uvicorn.Server(
             uvicorn.Config(
                 create_app(service),
                 loop="asyncio",
-                http=BoundedProtocol,
+                http=protocol,
                 ws="none",
                 lifespan="on",
                 log_config=None,

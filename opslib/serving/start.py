@@ -10,9 +10,9 @@ from opslib.core.config import Config
 from opslib.core.errors import InputError, ModelError
 from opslib.core.served import ServedState, read_served_state
 from opslib.inference.find_model import BEST_CHECKPOINT, LATEST_NAME
-from opslib.serving.app import Service
 from opslib.serving.logs import EVENT_LOGGER
 from opslib.serving.reload import StageError
+from opslib.serving.service import Service
 
 _log = logging.getLogger(f"{EVENT_LOGGER}.start")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -25,7 +24,6 @@ class UploadLimits:
     files: int
     file_bytes: int
     total_bytes: int
-    timeout_s: float
 
 
 @dataclass
@@ -56,9 +54,7 @@ async def read_uploads(request: Request, name: str, limits: UploadLimits) -> lis
     form = _Form(name, limits)
     try:
         parser = MultipartParser(options[b"boundary"], form.callbacks())  # type: ignore[arg-type]
-        async for chunk in read_body(
-            request, limits.total_bytes + _OVERHEAD_BYTES, limits.timeout_s
-        ):
+        async for chunk in read_body(request, limits.total_bytes + _OVERHEAD_BYTES):
             parser.write(chunk)
         parser.finalize()
     except FormParserError as error:
@@ -70,29 +66,19 @@ async def read_uploads(request: Request, name: str, limits: UploadLimits) -> lis
     return form.uploads
 
 
-async def read_body(request: Request, limit_bytes: int, timeout_s: float) -> AsyncIterator[bytes]:
-    """Yield the body as it arrives, at most `limit_bytes` in all.
+async def read_body(request: Request, limit_bytes: int) -> AsyncIterator[bytes]:
+    """Yield the body as it arrives, at most `limit_bytes` in all; see `protocol` for its time.
 
     Raises:
-        RefusalError: it is longer, does not arrive in time, or the client went away.
+        RefusalError: it is longer, or the client went away.
     """
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > limit_bytes:
         raise _too_large(limit_bytes)
     count = 0
-    deadline = asyncio.get_running_loop().time() + timeout_s
     more = True
     while more:
-        try:
-            async with asyncio.timeout_at(deadline):
-                message = await request.receive()
-        except TimeoutError as error:
-            raise RefusalError(
-                400,
-                f"the body did not arrive within {timeout_s:g} s",
-                code="body_timeout",
-                close=True,
-            ) from error
+        message = await request.receive()
         if message["type"] == "http.disconnect":
             raise RefusalError(400, "the client went away", code="disconnected", close=True)
         chunk: bytes = message.get("body", b"")

@@ -13,8 +13,6 @@ from opslib.measure.blocks import (
     Block,
     choose_blocks,
     measure_block,
-    measure_blocks,
-    measure_calm_block,
     summarize_blocks,
     time_runs,
 )
@@ -102,28 +100,6 @@ def test_each_run_is_timed_on_its_own() -> None:
         2 * 10**6,
         3 * 10**6,
     ]
-
-
-@pytest.mark.parametrize(
-    ("delays_pct", "kept_pct"), [([30.0, 5.0], 5.0), ([30.0, 60.0], 30.0), ([10.0], 10.0)]
-)
-def test_a_disturbed_block_is_repeated_once_and_the_calmer_one_stays(
-    monkeypatch: pytest.MonkeyPatch, delays_pct: list[float], kept_pct: float
-) -> None:
-    measured = iter([block_of([1.0], delay) for delay in delays_pct])
-    monkeypatch.setattr(blocks, "measure_block", lambda call, **settings: next(measured))
-    assert measure_calm_block(lambda: None).run_delay_pct == kept_pct
-    assert next(measured, None) is None
-
-
-def test_blocks_are_separated_by_gaps(monkeypatch: pytest.MonkeyPatch) -> None:
-    events: list[str] = []
-    monkeypatch.setattr(blocks.time, "sleep", lambda gap_s: events.append(f"gap {gap_s}"))
-    monkeypatch.setattr(
-        blocks, "measure_block", lambda call, **settings: events.append("block") or block_of([1.0])
-    )
-    assert len(measure_blocks(lambda: None, blocks=3, gap_s=0.5)) == 3
-    assert events == ["block", "gap 0.5", "block", "gap 0.5", "block"]
 
 
 def test_the_summary_is_the_median_of_block_medians_with_an_interval_between_blocks() -> None:

@@ -1,6 +1,7 @@
 """Sweeps of small real models: rows, gates, resuming, and what is said of them."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +9,11 @@ import pytest
 
 from opslib.core.config import Config, ParitySection, load_config
 from opslib.core.errors import ModelError, ParameterError
-from opslib.measure import sweep_race
+from opslib.inference.engine import EngineRequest
+from opslib.measure import sweep_arms, sweep_race
 from opslib.measure.sweep import SweepRequest, keep_sweep, make_sweep_request, run_sweep
 from opslib.measure.sweep_gate import arithmetic_of, check_candidate
-from opslib.measure.sweep_record import SweepRecord
+from opslib.measure.sweep_record import SweepOptions, SweepRecord
 from opslib.measure.sweep_rows import follow
 from opslib.measure.sweep_trials import TRIALS_NAME, Trial, TrialBook
 from tests.models import write_config, write_images, write_onnx
@@ -143,6 +145,45 @@ def test_an_interrupted_sweep_goes_on_where_it_was(
     record = run_sweep(config, SweepRequest(), progress=lambda _share, what: steps.append(what))
     assert record.resumed_trials == len(kept)
     assert not any(step.startswith("racing") for step in steps)
+
+
+class DeadlyRequest(EngineRequest):
+    """Ends the process that receives it, as an abort inside ONNX Runtime would."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.abort, ()
+
+
+def test_a_setting_whose_load_kills_the_worker_costs_its_own_row_and_no_other(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, whole = sweep_arms.make_request, sweep_race.measure_finalists
+
+    def make(base: EngineRequest, options: SweepOptions, batch_size: int) -> EngineRequest:
+        made = plain(base, options, batch_size)
+        deadly = list(options.changes()) == ["graph_optimization_level"]
+        return DeadlyRequest(**vars(made)) if deadly else made
+
+    def interrupt(*_args: object, **_options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sweep_arms, "make_request", make)
+    monkeypatch.setattr(sweep_race, "measure_finalists", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run_sweep(config, SweepRequest())
+    kept = (config.records_dir / TRIALS_NAME).read_text()
+    killed = kept.count("SIGABRT")
+    assert killed
+    monkeypatch.setattr(sweep_race, "measure_finalists", whole)
+    steps: list[str] = []
+    record = run_sweep(config, SweepRequest(), progress=lambda _share, what: steps.append(what))
+    assert not any(step.startswith("checking answers") for step in steps)
+    assert record.resumed_trials == len(kept.splitlines())
+    assert [row.number for row in record.rows] == list(range(1, len(record.rows) + 1))
+    dead = [row for row in record.rows if "SIGABRT" in row.status]
+    assert len(dead) == killed
+    assert all(row.status.startswith("unavailable: sweep: the worker process") for row in dead)
+    assert any(row.has_figure for row in record.rows)
 
 
 def test_fresh_forgets_an_interrupted_sweep(tmp_path: Path) -> None:

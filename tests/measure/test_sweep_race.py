@@ -1,4 +1,6 @@
-"""Heats: on a card only so many sessions lie in memory, and the default runs in each."""
+"""Heats: on a card only so many sessions lie in memory, and the default runs in each.
+
+A setting that ends its process, at whatever moment, costs its own row and no other."""
 
 from pathlib import Path
 from typing import Any, cast
@@ -7,7 +9,7 @@ import numpy as np
 import pytest
 
 from opslib.core.config import Config, load_config
-from opslib.core.errors import UnavailableError
+from opslib.core.errors import GateFailedError, UnavailableError
 from opslib.inference.engine import EngineFacts, EngineRequest
 from opslib.measure import sweep_race
 from opslib.measure.finals import Finals
@@ -17,14 +19,19 @@ from opslib.measure.sweep_arms import Arm
 from opslib.measure.sweep_race import HEAT_ON_CARD, Course, choose_finalists, run_batch
 from opslib.measure.sweep_record import SweepOptions
 from opslib.measure.sweep_trials import TrialBook
-from opslib.measure.track import Track
+from opslib.measure.track import Track, TrackedEngineError
+from opslib.measure.workers import MeasureError
 from tests.models import write_config
 
 
 class FakeTrack:
-    """A track on a card: row N takes N milliseconds, row 13 runs out of memory."""
+    """A track on a card: row N takes N milliseconds, row 13 runs out of memory.
+
+    `deadly` tells after how many visits a row ends the process.
+    """
 
     def __init__(self) -> None:
+        self.deadly: dict[int, int] = {}
         self.loaded: set[int] = set()
         self.most = 0
 
@@ -41,6 +48,11 @@ class FakeTrack:
     def visit(self, number: int) -> Visit:
         def visit(runs: int) -> VisitTimes:
             assert number in self.loaded
+            if number in self.deadly:
+                self.deadly[number] -= 1
+                if self.deadly[number] < 0:
+                    self.loaded.discard(number)
+                    raise TrackedEngineError(number, MeasureError("ended by SIGABRT"))
             return VisitTimes((float(number),) * runs, 0.001, 0.0)
 
         return visit
@@ -102,3 +114,52 @@ def test_speeds_against_the_default_compare_across_heats(
     finalists = [arm.row for arm in choose_finalists(race, arms, arms[10])]
     assert finalists[:2] == [10, 1]
     assert len(finalists) <= race.config.sweep.finalists
+
+
+def test_a_setting_that_ends_the_process_in_the_race_is_dropped_and_the_race_goes_on(
+    course: tuple[Course, FakeTrack], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweep_race, "measure_finalists", finish)
+    race, track = course
+    track.deadly = {2: 0, 5: 3}
+    arms = [make_arm(row) for row in range(1, 13)]
+    run_batch(race, arms, arms[9], 60.0)
+    trials = {arm.row: race.book.race(arm.key) for arm in arms}
+    assert all(trials.values())
+    for row, trial in trials.items():
+        assert trial is not None
+        assert (trial.kind == "refused") == (row in (2, 5))
+        assert bool(trial.times_ms) == (row not in (2, 5))
+    assert trials[2] is not None
+    assert trials[2].reason == "it stopped while it was timed: ended by SIGABRT"
+    assert track.loaded == set()
+
+
+def test_a_finalist_that_ends_its_process_is_refused_and_the_others_are_measured(
+    course: tuple[Course, FakeTrack], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+
+    def die_once(requests: list[Any], *_: object, **__: object) -> Finals:
+        sizes.append(len(requests))
+        if len(sizes) == 1:
+            raise TrackedEngineError(1, MeasureError("ended by SIGKILL"))
+        return finish(requests)
+
+    monkeypatch.setattr(sweep_race, "measure_finalists", die_once)
+    race, _ = course
+    arms = [make_arm(row) for row in (1, 2, 10)]
+    run_batch(race, arms, arms[2], 60.0)
+    assert sizes == [2, 1]
+    trials = {arm.row: race.book.race(arm.key) for arm in arms}
+    assert [row for row, one in trials.items() if one and one.kind == "refused"] == [1]
+    assert race.book.final(arms[0].key) is None
+    assert race.book.final(arms[2].key) is not None
+
+
+def test_without_the_default_nothing_is_raced(course: tuple[Course, FakeTrack]) -> None:
+    race, track = course
+    track.deadly = {10: 1}
+    arms = [make_arm(row) for row in (1, 10)]
+    with pytest.raises(GateFailedError, match="ended by SIGABRT"):
+        run_batch(race, arms, arms[1], 60.0)

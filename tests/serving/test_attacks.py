@@ -278,3 +278,20 @@ def test_the_sixty_first_request_is_429_but_operators_get_in(
         refused = running.predict(place.images[0])
         assert int(refused.headers["Retry-After"]) >= 1
         assert running.reload(place.first).status_code == 200
+
+
+def test_a_request_that_does_not_arrive_in_time_is_ended(tmp_path: Path) -> None:
+    place = make_place(tmp_path, "service: {body_timeout_s: 0.2}\n")
+    with start_service(place.config_path) as service:
+        running = open_live(service, place)
+        with connect(running) as connection:
+            lines = ("Content-Type: multipart/form-data; boundary=b", "Content-Length: 100")
+            connection.sendall(head(running, "/predict", *lines) + b"--b")
+            assert read_status(connection) == 400
+        with connect(running) as connection:
+            connection.sendall(head(running, "/nothing", "Content-Length: 100"))
+            assert read_status(connection) == 404
+            connection.settimeout(20)
+            while connection.recv(4096):
+                pass
+        assert running.client.get("/health").status_code == 200

@@ -12,9 +12,9 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from opslib.serving.app import Service
 from opslib.serving.keys import make_key
 from opslib.serving.reload import StageError
+from opslib.serving.service import Service
 from opslib.serving.settings import load_settings
 from tests.models import write_onnx
 from tests.serving.conftest import Live, Place, write_card, write_carded

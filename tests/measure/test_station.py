@@ -1,0 +1,43 @@
+from types import SimpleNamespace
+
+import pytest
+
+from opslib.measure import station
+from opslib.measure.blocks import Block
+
+
+def block_of(run_delay_pct: float) -> Block:
+    return Block(
+        times_ms=(1.0,) * 11,
+        wall_s=0.011,
+        run_delay_pct=run_delay_pct,
+        disturbed=run_delay_pct > 20,
+    )
+
+
+@pytest.mark.parametrize(
+    ("delays_pct", "kept_pct"), [([30.0, 5.0], 5.0), ([30.0, 60.0], 30.0), ([10.0], 10.0)]
+)
+def test_a_disturbed_block_is_repeated_once_and_the_calmer_one_stays(
+    monkeypatch: pytest.MonkeyPatch, delays_pct: list[float], kept_pct: float
+) -> None:
+    loaded = SimpleNamespace(
+        engine=SimpleNamespace(run=lambda batch: batch), batch=None, request=None
+    )
+    measured = iter([block_of(delay) for delay in delays_pct])
+    monkeypatch.setattr(station, "_loaded", [loaded()])
+    monkeypatch.setattr(station, "measure_block", lambda call, **settings: next(measured))
+    assert station._time_block("inference", 0.1).block.run_delay_pct == kept_pct
+    assert next(measured, None) is None
+
+
+def test_a_peak_that_the_kernel_would_not_reset_is_not_reported(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loaded = SimpleNamespace(
+        engine=SimpleNamespace(run=lambda batch: batch), batch=None, request=None
+    )
+    monkeypatch.setattr(station, "_loaded", [loaded()])
+    monkeypatch.setattr(station, "measure_block", lambda call, **settings: block_of(0.0))
+    monkeypatch.setattr(station, "_peak_is_own", [False])
+    assert station._time_block("inference", 0.1).peak_rss_bytes is None
