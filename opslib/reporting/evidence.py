@@ -92,11 +92,8 @@ def _figures_change(old: tuple[Scrap, ...], new: tuple[Scrap, ...]) -> str:
     before = {scrap.name: scrap.value for scrap in old}
     parts = []
     for scrap in new:
-        numbers = isinstance(scrap.value, int | float) and isinstance(
-            before.get(scrap.name), int | float
-        )
         whole = before.get(scrap.name) or scrap.unit in _SHARES
-        if scrap.better is None or not numbers or not whole:
+        if scrap.better is None or scrap.name not in before or not whole:
             continue
         label = scrap.label or scrap.name.replace("_", " ")
         if scrap.unit in _SHARES:

@@ -1,3 +1,5 @@
+"""What a station's process does with a loaded engine."""
+
 from types import SimpleNamespace
 
 import pytest
@@ -7,12 +9,14 @@ from opslib.measure.blocks import Block
 
 
 def block_of(run_delay_pct: float) -> Block:
-    return Block(
-        times_ms=(1.0,) * 11,
-        wall_s=0.011,
-        run_delay_pct=run_delay_pct,
-        disturbed=run_delay_pct > 20,
-    )
+    times_ms = (1.0,) * 11
+    disturbed = run_delay_pct > 20
+    return Block(times_ms=times_ms, wall_s=0.1, run_delay_pct=run_delay_pct, disturbed=disturbed)
+
+
+def loaded() -> SimpleNamespace:
+    engine = SimpleNamespace(run=lambda batch: batch)
+    return SimpleNamespace(engine=engine, batch=None, request=None)
 
 
 @pytest.mark.parametrize(
@@ -21,9 +25,6 @@ def block_of(run_delay_pct: float) -> Block:
 def test_a_disturbed_block_is_repeated_once_and_the_calmer_one_stays(
     monkeypatch: pytest.MonkeyPatch, delays_pct: list[float], kept_pct: float
 ) -> None:
-    loaded = SimpleNamespace(
-        engine=SimpleNamespace(run=lambda batch: batch), batch=None, request=None
-    )
     measured = iter([block_of(delay) for delay in delays_pct])
     monkeypatch.setattr(station, "_loaded", [loaded()])
     monkeypatch.setattr(station, "measure_block", lambda call, **settings: next(measured))
@@ -34,9 +35,6 @@ def test_a_disturbed_block_is_repeated_once_and_the_calmer_one_stays(
 def test_a_peak_that_the_kernel_would_not_reset_is_not_reported(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    loaded = SimpleNamespace(
-        engine=SimpleNamespace(run=lambda batch: batch), batch=None, request=None
-    )
     monkeypatch.setattr(station, "_loaded", [loaded()])
     monkeypatch.setattr(station, "measure_block", lambda call, **settings: block_of(0.0))
     monkeypatch.setattr(station, "_peak_is_own", [False])
