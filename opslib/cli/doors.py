@@ -36,6 +36,9 @@ def run_door(action: Callable[[], int | None]) -> NoReturn:
         sys.stdout.flush()
     except OpsError as error:
         code = print_error(error)
+    except TerminatedError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        code = int(error.exit_code)
     except KeyboardInterrupt:
         code = 130
     except BrokenPipeError:

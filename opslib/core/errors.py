@@ -16,8 +16,10 @@
     ├── SecretLeakError           7   a secret stood in an output
     ├── KernelNotFoundError       8   no such Jupyter kernel
     ├── SkippedError              9   finished, with items skipped
-    ├── KernelDiedError         138   the kernel died
-    └── TerminatedError         143   SIGTERM ended the run
+    └── KernelDiedError         138   the kernel died
+
+    TerminatedError             143   SIGTERM ended the run; no OpsError, so that no handler of
+                                      errors takes it for a result
 
 A message is one line that names the culprit and what was expected.
 """
@@ -138,8 +140,8 @@ class KernelDiedError(OpsError):
     exit_code = ExitCode.KERNEL_DIED
 
 
-class TerminatedError(OpsError):
-    """SIGTERM ended the run."""
+class TerminatedError(KeyboardInterrupt):
+    """SIGTERM ended the run; like Ctrl-C it passes every handler of errors."""
 
     exit_code = ExitCode.TERMINATED
 

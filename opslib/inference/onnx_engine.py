@@ -40,7 +40,7 @@ class OnnxEngine(ClosedOnExit):
         self._session = session or _load(request, choice)
         provider, note = check_providers_in_force(choice, self._session.get_providers())
         self._input = _single(self._session.get_inputs(), "input", request)
-        self._output = self._session.get_outputs()[0].name
+        self._output = _logits(self._session.get_outputs(), request)
         self.facts = _describe(self._session, self._input, request.settings, provider, note)
         self._dtype = np.dtype(self.facts.input_dtype)
         self._binding = None
@@ -137,6 +137,17 @@ def _single(values: Any, what: str, request: EngineRequest) -> Any:
             f"{request.path}: expected one image {what} of floats, the model has {described}"
         )
     return values[0]
+
+
+def _logits(outputs: Any, request: EngineRequest) -> str:
+    """The name of the first output, which must be logits `[N, classes]`."""
+    first = outputs[0]
+    if first.type not in _DTYPES or (first.shape and len(first.shape) != 2):
+        raise ModelError(
+            f"{request.path}: its output {first.name} is {first.type} {first.shape}; "
+            "expected floats [N, classes]"
+        )
+    return str(first.name)
 
 
 def _describe(

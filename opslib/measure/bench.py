@@ -24,6 +24,7 @@ from opslib.measure.bench_record import (
     BenchRecord,
     BenchRow,
     InputFacts,
+    ModelFacts,
     ParityResult,
     SpeedComparison,
 )
@@ -91,6 +92,7 @@ def run_bench(
         stations = {name: stack.enter_context(Station(name)) for name in setup.engines}
         progress(0.0, "loading the engines")
         facts, problems = _describe(setup, stations)
+        models = _describe_models(setup, facts)
         img_size = choose_img_size(setup, facts) if facts else 0
         bench = _Bench(config, setup, stations, setup.workload(img_size), deadline, progress)
         parity = _check_parity(bench, facts)
@@ -108,7 +110,8 @@ def run_bench(
         )
         rows = tuple(row for cell in cells for row in make_row(cell, config.bench))
     verdict, exit_code = _decide(rows, parity, setup)
-    models = {name: describe_model(setup.engines[name], fact) for name, fact in facts.items()}
+    if models != _describe_models(setup, facts):
+        raise ModelError("a model's file changed while it was measured; measure it again")
     progress(1.0, "done")
     return BenchRecord(
         verdict=verdict,
@@ -160,6 +163,10 @@ def _describe(
             f"{setup.engines['onnx'].path} has {classes['onnx']}; they are not the same network"
         )
     return facts, problems
+
+
+def _describe_models(setup: BenchSetup, facts: dict[str, EngineFacts]) -> dict[str, ModelFacts]:
+    return {name: describe_model(setup.engines[name], fact) for name, fact in facts.items()}
 
 
 def _check_parity(bench: _Bench, facts: dict[str, EngineFacts]) -> ParityResult | None:

@@ -24,6 +24,9 @@ from opslib.measure.station import Workload
 
 ENGINES = ("onnx", "torch")
 VALIDATION_GLOB = "val/**/*.jpg"
+LARGEST_BATCH = 4096
+MOST_THREADS = 1024
+LARGEST_IMAGE = 4096
 
 
 @dataclass(frozen=True)
@@ -108,13 +111,16 @@ def prepare_bench(config: Config, request: BenchRequest) -> BenchSetup:
     if engine not in (*ENGINES, "both"):
         raise ParameterError(f"--engine: unknown engine {engine!r}; expected onnx, torch or both")
     batch_sizes = request.batch or section.batch
-    if any(size < 1 for size in batch_sizes):
-        raise ParameterError(f"--batch: got {min(batch_sizes)}; expected whole numbers from 1 up")
+    for size in batch_sizes:
+        if not 1 <= size <= LARGEST_BATCH:
+            raise ParameterError(f"--batch: got {size}; expected 1 to {LARGEST_BATCH}")
     budget_s = section.budget_s if request.budget_s is None else request.budget_s
     if not budget_s > 0:
         raise ParameterError(f"--budget: got {budget_s:g}; expected seconds above 0")
-    if request.threads is not None and request.threads < 0:
-        raise ParameterError(f"--threads: got {request.threads}; expected 0 (automatic) or more")
+    if request.threads is not None and not 0 <= request.threads <= MOST_THREADS:
+        raise ParameterError(
+            f"--threads: got {request.threads}; expected 0 (automatic) to {MOST_THREADS}"
+        )
     base = EngineRequest(
         engine="onnx",
         path=Path(),
@@ -125,7 +131,9 @@ def prepare_bench(config: Config, request: BenchRequest) -> BenchSetup:
     )
     engines, card_img_size = _resolve_engines(config, request, engine, base)
     load_preprocessor(config.preprocess.function, config.code_root)
-    pattern = request.inputs or str(config.data_root / VALIDATION_GLOB)
+    pattern = request.inputs
+    if pattern is None:
+        pattern = str(config.data_root / VALIDATION_GLOB)
     images = find_images(pattern, limit=section.max_images, strict=request.strict)
     ensure_writable(config.records_dir)
     return BenchSetup(
@@ -145,15 +153,23 @@ def choose_img_size(setup: BenchSetup, facts: dict[str, EngineFacts]) -> int:
     Raises:
         ModelError: nothing says it.
     """
-    if setup.card_img_size:
-        return setup.card_img_size
-    for fact in facts.values():
-        size = fact.input_shape[-1] if len(fact.input_shape) == 4 else None
-        if size:
-            return size
-    raise ModelError(
-        "the model takes images of any size; set preprocess.img_size in the configuration"
-    )
+    sizes = [_input_size(setup.engines[engine].path.name, fact) for engine, fact in facts.items()]
+    found = setup.card_img_size or next(filter(None, sizes), None)
+    if found is None:
+        raise ModelError(
+            "the model takes images of any size; set preprocess.img_size in the configuration"
+        )
+    return found
+
+
+def _input_size(name: str, facts: EngineFacts) -> int | None:
+    """The size in pixels that a model's input fixes, or None where it takes any."""
+    shape = facts.input_shape
+    if len(shape) != 4 or shape[1] not in (None, 3) or shape[2] != shape[3]:
+        raise ModelError(f"{name}: its input is {list(shape)}; expected [N, 3, S, S] images")
+    if shape[3] is not None and not 1 <= shape[3] <= LARGEST_IMAGE:
+        raise ModelError(f"{name}: its input is {shape[3]} px; expected 1 to {LARGEST_IMAGE}")
+    return shape[3]
 
 
 def describe_model(request: EngineRequest, facts: EngineFacts) -> ModelFacts:

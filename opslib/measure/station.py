@@ -18,7 +18,7 @@ from typing import Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from opslib.core.errors import DeadlineError, OpsError, UnavailableError
+from opslib.core.errors import DeadlineError, ModelError, OpsError, UnavailableError
 from opslib.inference.engine import Engine, EngineFacts, EngineRequest, check_batch
 from opslib.inference.opening import open_engine
 from opslib.inference.preprocess import Preprocessor, load_preprocessor
@@ -136,6 +136,7 @@ def _load(request: EngineRequest, work: Workload) -> EngineFacts:
     preprocessor = load_preprocessor(work.preprocess, work.code_root)
     engine = open_engine(request)
     batch = _make_batch(engine, request, work, preprocessor)
+    _check_answer(_run_once(lambda: engine.run(batch), request), request)
     _loaded.append(_Loaded(engine, request, work, preprocessor, batch))
     return engine.facts
 
@@ -238,15 +239,31 @@ def _make_batch(
     return batch
 
 
-def _time_once(call: Callable[[], object], request: EngineRequest) -> float:
-    """Seconds of a second call; a failing first one says which batch size did not run."""
+def _check_answer(answer: NDArray[np.float32], request: EngineRequest) -> None:
+    """Refuse what is no classifier's answer: another shape than [N, classes], or not finite."""
+    if answer.ndim != 2 or len(answer) != request.batch_size:
+        raise ModelError(
+            f"{request.path.name} answers {request.batch_size} images with {list(answer.shape)}; "
+            "expected [N, classes]"
+        )
+    if not np.isfinite(answer).all():
+        raise ModelError(f"{request.path.name} answers with values that are not finite")
+
+
+def _run_once(call: Callable[[], T], request: EngineRequest) -> T:
+    """Return what the first call does; a failing one says which batch size did not run."""
     try:
-        call()
-        started = time.perf_counter()
-        call()
+        return call()
     except OpsError:
         raise
     except Exception as error:  # engines raise classes of their own, some of them not picklable
         reason = " ".join(str(error).split())[:300]
         raise UnavailableError(f"batch {request.batch_size} does not run: {reason}") from None
+
+
+def _time_once(call: Callable[[], object], request: EngineRequest) -> float:
+    """Seconds of a second call."""
+    _run_once(call, request)
+    started = time.perf_counter()
+    call()
     return max(1e-7, time.perf_counter() - started)

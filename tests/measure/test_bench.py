@@ -204,6 +204,9 @@ def test_a_model_of_any_size_asks_for_the_image_size(config: Config) -> None:
 
 BAD: list[tuple[BenchRequest, type[Exception], str]] = [
     (BenchRequest(batch=(0,)), ParameterError, "--batch: got 0"),
+    (BenchRequest(batch=(10**9,)), ParameterError, "--batch: got 1000000000; expected 1 to 4096"),
+    (BenchRequest(threads=10**9), ParameterError, "--threads: got 1000000000"),
+    (BenchRequest(inputs=""), InputError, "no image matches"),
     (BenchRequest(engine="tflite"), ParameterError, "unknown engine 'tflite'"),
     (BenchRequest(providers="ROCM"), ParameterError, "unknown provider 'ROCM'"),
     (BenchRequest(budget_s=0), ParameterError, "--budget: got 0"),
@@ -250,3 +253,37 @@ def test_the_newest_export_is_taken_where_nothing_is_called_latest(config: Confi
     assert prepare_bench(config, BenchRequest()).engines["onnx"].path.name == "m.onnx"
     (config.export_dir / "latest.onnx").symlink_to("z-old.onnx")
     assert prepare_bench(config, BenchRequest()).engines["onnx"].path.name == "latest.onnx"
+
+
+def test_a_model_replaced_while_it_is_measured_is_noticed(config: Config) -> None:
+    def replace(_share: float, what: str) -> None:
+        if what.startswith("timing each alone"):
+            write_onnx(config.export_dir / "m.onnx", seed=7)
+
+    with pytest.raises(ModelError, match="changed while it was measured"):
+        run_bench(config, BenchRequest(budget_s=4, batch=(1,)), progress=replace)
+
+
+def test_answers_that_are_not_finite_are_no_figure(config: Config) -> None:
+    import onnx
+    from onnx import numpy_helper
+
+    path = config.export_dir / "m.onnx"
+    model = onnx.load(path)
+    broken = np.full((3, 3), np.nan, dtype=np.float32)
+    model.graph.initializer[0].CopyFrom(numpy_helper.from_array(broken, "weight"))
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(ModelError, match=r"m\.onnx answers with values that are not finite"):
+        run_bench(config, BenchRequest(budget_s=4, batch=(1,)))
+
+
+def test_a_model_of_one_channel_is_refused_by_name(config: Config) -> None:
+    import onnx
+
+    path = config.export_dir / "m.onnx"
+    model = onnx.load(path)
+    model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 1
+    model.graph.input[0].type.tensor_type.shape.dim[2].dim_value = 8
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(ModelError, match=r"m\.onnx"):
+        run_bench(config, BenchRequest(budget_s=4, batch=(1,)))
