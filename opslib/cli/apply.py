@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from opslib.cli.doors import describe_experiment, make_console
+from opslib.cli.doors import describe_experiment, make_console, say
 from opslib.core.config import load_config
 from opslib.core.errors import ExitCode
 
@@ -27,7 +27,7 @@ def apply(
     console = make_console()
 
     def show(line: str) -> None:
-        console.print(line, soft_wrap=True, markup=False)
+        say(console, line)
 
     path = record if record.exists() else loaded.records_dir / record
     sweep = SweepRecord.read(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,16 +10,17 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
-from opslib.cli.doors import describe_experiment, make_console
+from opslib.cli.doors import describe_experiment, make_console, plain_cells, say, say_verdict
 from opslib.core.config import load_config
 from opslib.core.errors import ParameterError, UnavailableError
 from opslib.core.formatting import format_bytes, format_ms
 from opslib.measure.bench_record import BenchRecord, BenchRow
 
+_BATCH_SIZE = re.compile(r"[1-9][0-9]{0,8}")
 BOUNDARY_NAMES = {"inference": "inference", "end_to_end": "end to end"}
 
 
@@ -31,7 +33,7 @@ def parse_batch(text: str | None) -> tuple[int, ...] | None:
     if text is None:
         return None
     parts = [part.strip() for part in text.split(",")]
-    if any(not part.isascii() or not part.isdigit() or int(part) < 1 for part in parts):
+    if any(not _BATCH_SIZE.fullmatch(part) for part in parts):
         raise ParameterError(f"--batch: got {text!r}; expected whole numbers from 1 up: 1,2,4")
     return tuple(int(part) for part in parts)
 
@@ -67,12 +69,12 @@ def bench(
         budget_s=budget,
         strict=strict,
     )
-    notes.print(f"benchmark of {describe_experiment(loaded)}", soft_wrap=True)
+    say(notes, f"benchmark of {describe_experiment(loaded)}")
     with show_progress(notes) as progress:
         record = run_bench(loaded, request, progress=progress)
     path = keep_bench(record, loaded, json)
     show_record(console, record)
-    notes.print(f"record: {path}", soft_wrap=True)
+    say(notes, f"record: {path}")
     if all(row.status == "unavailable" for row in record.rows) and record.verdict != "fail":
         raise UnavailableError(record.finding)
     return record.exit_code
@@ -81,26 +83,30 @@ def bench(
 def show_record(console: Console, record: BenchRecord) -> None:
     """Print a benchmark's rows as a table, its notes, the comparisons and the verdict."""
     notes = list(dict.fromkeys(filter(None, map(_note, record.rows))))
-    table = Table(caption=_caption(record), caption_justify="left", pad_edge=False)
+    table = Table(
+        caption=Text(_caption(record), style="table.caption"),
+        caption_justify="left",
+        pad_edge=False,
+    )
     for name in ("engine", "on", "boundary"):
         table.add_column(name)
     for name in ("batch", "p50 ms", "±%", "p90 ms", "p99 ms", "img/s", "peak memory"):
         table.add_column(name, justify="right")
     table.add_column("status")
     for row in record.rows:
-        table.add_row(*_cells(row, notes), end_section=row.boundary == "end_to_end")
+        table.add_row(*plain_cells(_cells(row, notes)), end_section=row.boundary == "end_to_end")
     console.print(table)
     for number, note in enumerate(notes, start=1):
-        console.print(f"[{number}] {note}", soft_wrap=True, markup=False)
+        say(console, f"[{number}] {note}")
     for one in record.comparisons:
-        console.print(f"batch {one.batch_size}: {one.comparison.reason}", soft_wrap=True)
+        say(console, f"batch {one.batch_size}: {one.comparison.reason}")
     if record.parity is not None:
         word = "passed" if record.parity.passed else "failed"
-        console.print(f"parity {word}: {record.parity.reason}", soft_wrap=True)
+        say(console, f"parity {word}: {record.parity.reason}")
     for skipped in record.inputs.skipped:
-        console.print(f"skipped {skipped}", soft_wrap=True, markup=False)
+        say(console, f"skipped {skipped}")
     colour = {"pass": "green", "fail": "red", "inconclusive": "yellow"}[record.verdict]
-    console.print(f"[bold {colour}]{record.verdict}[/]: {record.finding}", soft_wrap=True)
+    say_verdict(console, record.verdict, f": {record.finding}", f"bold {colour}")
 
 
 def _note(row: BenchRow) -> str | None:
@@ -123,7 +129,7 @@ def _cells(row: BenchRow, notes: list[str]) -> list[str]:
         format_ms(latency.p99 if latency else None),
         f"{row.throughput_img_s:,.0f}" if row.throughput_img_s else "–",
         format_bytes(row.peak_rss_bytes) if row.peak_rss_bytes else "–",
-        escape(row.status + mark),
+        row.status + mark,
     ]
 
 
@@ -147,11 +153,11 @@ def show_progress(console: Console) -> Iterator[Callable[[float, str], None]]:
             step = what.partition(":")[0]
             if step not in seen:
                 seen.append(step)
-                console.print(step)
+                say(console, step)
 
         yield print_step
         return
-    columns = (BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    columns = (BarColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("", total=1.0)
         yield lambda share, what: bar.update(task, completed=share, description=what)

@@ -5,24 +5,43 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
 import typer
 from rich.console import Console
+from rich.text import Text
 from typer.exceptions import Abort, TyperException
 
 from opslib.core.config import Config
 from opslib.core.errors import ExitCode, OpsError, ParameterError, StorageError, TerminatedError
 from opslib.core.secrets import live_secrets, mask
 
+MAX_ERROR_CHARACTERS = 600
+
 
 def make_console(*, stderr: bool = False) -> Console:
     """Return the console of a command: width of the terminal, 110 columns where there is none."""
     width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 110
-    return Console(stderr=stderr, width=width, highlight=False)
+    return Console(stderr=stderr, width=width, highlight=False, emoji=False)
+
+
+def say(console: Console, text: str) -> None:
+    """Print a line as it is: what looks like markup in a path or a label is text."""
+    console.print(Text(_printable(text)), soft_wrap=True)
+
+
+def say_verdict(console: Console, verdict: str, finding: str, style: str = "bold") -> None:
+    """Print a verdict in its style and the finding as it is."""
+    line = Text.assemble((verdict, style), _printable(finding))
+    console.print(line, soft_wrap=True)
+
+
+def plain_cells(cells: Iterable[str]) -> list[Text]:
+    """Return the cells of a table's row so that nothing in them is taken for markup."""
+    return [Text(_printable(cell)) for cell in cells]
 
 
 def run_door(action: Callable[[], int | None]) -> NoReturn:
@@ -50,9 +69,13 @@ def run_door(action: Callable[[], int | None]) -> NoReturn:
 
 
 def print_error(error: OpsError, folder: Path | None = None) -> int:
-    """Print the error as one line on stderr and return its exit code."""
-    text = " ".join(str(error).split())
-    print(f"error: {mask(text, live_secrets(folder))}", file=sys.stderr)  # noqa: T201
+    """Print the error as one line on stderr, a long one without its middle, and return its exit
+    code."""
+    text = mask(" ".join(str(error).split()), live_secrets(folder))
+    if len(text) > MAX_ERROR_CHARACTERS:
+        half = (MAX_ERROR_CHARACTERS - 3) // 2
+        text = f"{text[:half]} … {text[-half:]}"
+    print(f"error: {_printable(text)}", file=sys.stderr)  # noqa: T201
     return int(error.exit_code)
 
 
@@ -60,6 +83,11 @@ def describe_experiment(config: Config) -> str:
     """Return which experiment a command touches, as one line."""
     kind = "the embedded demo experiment" if config.is_demo else "experiment"
     return f"{kind} at {config.exp_dir}"
+
+
+def _printable(text: str) -> str:
+    """The text with lone surrogates (bytes of a path that are no UTF-8) spelt out."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _terminate(_signal: int, _frame: FrameType | None) -> None:

@@ -9,9 +9,10 @@ import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from opslib.cli.bench import show_progress
-from opslib.cli.doors import describe_experiment, make_console
+from opslib.cli.doors import describe_experiment, make_console, plain_cells, say, say_verdict
 from opslib.core.config import load_config
 from opslib.core.formatting import format_bytes, format_ms
 
@@ -53,16 +54,16 @@ def quantize(
         require_labels=require_labels,
         strict=strict,
     )
-    notes.print(f"quantization of {describe_experiment(loaded)}", soft_wrap=True)
+    say(notes, f"quantization of {describe_experiment(loaded)}")
     with show_progress(notes) as progress:
         record = run_quantize(loaded, request, progress=progress)
     path = keep_quantize(record, loaded, json)
     show_quantize(console, record)
     if out is not None:
-        notes.print(f"dynamic INT8 model: {out}", soft_wrap=True, markup=False)
+        say(notes, f"dynamic INT8 model: {out}")
     kept = next(row.file for row in record.variants if row.file)
-    notes.print(f"variants: {(loaded.exp_dir / kept).parent}", soft_wrap=True, markup=False)
-    notes.print(f"record: {path}", soft_wrap=True, markup=False)
+    say(notes, f"variants: {(loaded.exp_dir / kept).parent}")
+    say(notes, f"record: {path}")
     return record.exit_code
 
 
@@ -82,7 +83,7 @@ def promote(
     plan = plan_promotion(loaded, model, force=force)
 
     def show(line: str) -> None:
-        console.print(line, soft_wrap=True, markup=False)
+        say(console, line)
 
     outcome = carry_out(plan, dry_run=dry_run, show=show)
     for skipped in outcome.skipped:
@@ -100,8 +101,11 @@ def show_quantize(console: Console, record: QuantizeRecord) -> None:
     top1 = next((row.accuracy.baseline_top1_pct for row in record.variants if row.accuracy), None)
     accurate = f", float32 top-1 {top1:.2f} %" if top1 is not None else ""
     table = Table(
-        caption=f"{host.label} ({isa}); timed on the CPU, speed against float32; {images} at "
-        f"{record.img_size} px{accurate}; * the required variant, ? no clear difference",
+        caption=Text(
+            f"{host.label} ({isa}); timed on the CPU, speed against float32; {images} at "
+            f"{record.img_size} px{accurate}; * the required variant, ? no clear difference",
+            style="table.caption",
+        ),
         caption_justify="left",
         box=SIMPLE_HEAD,
         collapse_padding=True,
@@ -115,17 +119,17 @@ def show_quantize(console: Console, record: QuantizeRecord) -> None:
     for size in record.batch_sizes:
         table.add_column(f"batch {size}, ms", justify="right", no_wrap=True)
     for row in record.rows:
-        table.add_row(*_cells(row, record))
+        table.add_row(*plain_cells(_cells(row, record)))
     console.print(table)
     for row in record.rows:
         for note in (*([row.reason] if row.reason else []), *row.notes):
-            console.print(f"{row.title}: {note}", soft_wrap=True, markup=False)
+            say(console, f"{row.title}: {note}")
     if record.label_note:
-        console.print(f"no labels: {record.label_note}", soft_wrap=True, markup=False)
+        say(console, f"no labels: {record.label_note}")
     for skipped in record.inputs.skipped:
-        console.print(f"skipped {skipped}", soft_wrap=True, markup=False)
+        say(console, f"skipped {skipped}")
     colour = {"pass": "green", "fail": "red", "inconclusive": "yellow"}[record.verdict]
-    console.print(f"[bold {colour}]{record.verdict}[/]: {record.finding}", soft_wrap=True)
+    say_verdict(console, record.verdict, f": {record.finding}", f"bold {colour}")
 
 
 def _cells(row: VariantRow, record: QuantizeRecord) -> list[str]:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 from typer.core import TyperCommand
 
-from opslib.cli.doors import describe_experiment, make_console
+from opslib.cli.doors import describe_experiment, make_console, plain_cells, say, say_verdict
 from opslib.core.config import Config, load_config
 from opslib.core.errors import ExitCode, InputError
 from opslib.core.formatting import format_ms
@@ -65,7 +65,7 @@ def run(
     given = {**(read_parameter_file(file) if file else {}), **read_assignments(parameter or [])}
     loaded = load_config(config)
     notes = make_console(stderr=True)
-    notes.print(f"{notebook} on {describe_experiment(loaded)}", soft_wrap=True, markup=False)
+    say(notes, f"{notebook} on {describe_experiment(loaded)}")
     with show_steps(notes) as progress:
         record = run_notebook(
             notebook,
@@ -82,14 +82,15 @@ def run(
         table = Table(box=None, pad_edge=False, show_header=False)
         for figure in record.key_figures:
             value = short_number(figure.value) if isinstance(figure.value, float) else figure.value
-            table.add_row(escape(figure.label or figure.name), f"{value} {figure.unit or ''}")
+            cells = (figure.label or figure.name, f"{value} {figure.unit or ''}")
+            table.add_row(*plain_cells(cells))
         console.print(table)
     style = VERDICT_STYLES.get(record.tone, "bold")
-    console.print(f"[{style}]{record.word}[/] {escape(record.sentence)}", soft_wrap=True)
+    say_verdict(console, record.word, f" {record.sentence}", style)
     if record.change is not None:
-        console.print(f"since the last run: {record.change.summary}", soft_wrap=True, markup=False)
+        say(console, f"since the last run: {record.change.summary}")
     folder = out.absolute() if out else loaded.report_dir / report_folder(record.id)
-    console.print(f"report: {folder / record.report_name}", soft_wrap=True, markup=False)
+    say(console, f"report: {folder / record.report_name}")
     return record.exit_code
 
 
@@ -123,7 +124,7 @@ def check(
     old, new = find_check_pair(_root(root, config), against)
     comparison = compare_records(read_bench(old), read_bench(new))
     console = make_console()
-    console.print(f"{new.parent.name} against {old.parent.name}", soft_wrap=True, markup=False)
+    say(console, f"{new.parent.name} against {old.parent.name}")
     _show_comparison(console, comparison)
     if not comparison.comparable:
         return int(ExitCode.INCONCLUSIVE)
@@ -135,7 +136,7 @@ def index(root: RootOption = None, config: ConfigOption = None) -> int:
     """Write the page that lists every report, newest first."""
     from opslib.reporting.index import build_index
 
-    make_console().print(str(build_index(_root(root, config))), soft_wrap=True, markup=False)
+    say(make_console(), str(build_index(_root(root, config))))
     return int(ExitCode.PASS)
 
 
@@ -155,8 +156,8 @@ def adopt(
     record = adopt_notebook(path, folder)
     build_index(folder)
     console = make_console()
-    console.print(f"{record.word}: {record.sentence}", soft_wrap=True, markup=False)
-    console.print(f"report: {path.with_name(record.report_name)}", soft_wrap=True, markup=False)
+    say(console, f"{record.word}: {record.sentence}")
+    say(console, f"report: {path.with_name(record.report_name)}")
     return record.exit_code
 
 
@@ -176,7 +177,7 @@ def snapshot(
     console = make_console()
 
     def show(line: str) -> None:
-        console.print(line, soft_wrap=True, markup=False)
+        say(console, line)
 
     if check:
         for line in plan.lines():
@@ -203,10 +204,10 @@ def lab(
 def show_steps(notes: Console) -> Iterator[Callable[[str], None]]:
     """Yield a function that shows a step: a spinner on a terminal, plain lines elsewhere."""
     if not notes.is_terminal:
-        yield lambda text: notes.print(text, soft_wrap=True, markup=False)
+        yield lambda text: say(notes, text)
         return
     with notes.status("starting the kernel") as status:
-        yield lambda text: status.update(escape(text))
+        yield lambda text: status.update(Text(text))
 
 
 def report_folder(run_id: str) -> str:
@@ -235,7 +236,7 @@ def _show_comparison(console: Console, comparison: RecordComparison) -> None:
     table.add_column("outcome")
     for row in comparison.rows:
         style = OUTCOME_STYLES.get(row.outcome)
-        table.add_row(
+        cells = (
             row.engine,
             row.provider,
             str(row.batch_size),
@@ -244,10 +245,10 @@ def _show_comparison(console: Console, comparison: RecordComparison) -> None:
             format_ms(row.candidate_p50_ms),
             *_change_cells(row),
             f"{row.outcome}: {row.reason}" if row.reason else row.outcome,
-            style=style,
         )
+        table.add_row(*plain_cells(cells), style=style)
     console.print(table)
-    console.print(comparison.summary, soft_wrap=True, markup=False)
+    say(console, comparison.summary)
 
 
 def _change_cells(row: RowComparison) -> tuple[str, str]:

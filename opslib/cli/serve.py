@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from opslib.cli.doors import describe_experiment, make_console
+from opslib.cli.doors import describe_experiment, make_console, say
 from opslib.core.config import Config, load_config
 from opslib.core.environment import ENV_NAME, load_service_environment
 from opslib.core.errors import ConfigError, TerminatedError
@@ -35,7 +35,7 @@ def serve(
 
     def announce(url: str, model: str) -> None:
         place = describe_experiment(loaded)
-        notes.print(f"{place}: serving {model} at {url} (pid {os.getpid()})", soft_wrap=True)
+        say(notes, f"{place}: serving {model} at {url} (pid {os.getpid()})")
 
     try:
         serve_forever(loaded, host=host, port=port, env_file=env_file, on_ready=announce)
@@ -113,7 +113,7 @@ def rotate(env_file: EnvFileOption = None, config: ConfigOption = None) -> int:
 
 def _make_show() -> Callable[[str], None]:
     console = make_console()
-    return lambda line: console.print(line, soft_wrap=True, markup=False)
+    return lambda line: say(console, line)
 
 
 def _open_clients(

@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from opslib.cli.bench import parse_batch, show_progress
-from opslib.cli.doors import describe_experiment, make_console
+from opslib.cli.doors import describe_experiment, make_console, plain_cells, say, say_verdict
 from opslib.core.config import load_config
 from opslib.core.formatting import format_duration, format_ms, plural
 from opslib.measure.sweep_record import SweepRecord, SweepRow
@@ -33,7 +34,7 @@ def sweep(
 
     loaded = load_config(config)
     notes = make_console(stderr=True)
-    notes.print(f"sweep of {describe_experiment(loaded)}", soft_wrap=True)
+    say(notes, f"sweep of {describe_experiment(loaded)}")
     request = SweepRequest(
         model=model,
         inputs=inputs,
@@ -46,15 +47,19 @@ def sweep(
         record = run_sweep(loaded, request, progress=progress)
     path = keep_sweep(record, loaded, json)
     show_sweep(make_console(), record)
-    notes.print(f"record: {path}", soft_wrap=True)
+    say(notes, f"record: {path}")
     if record.recommended is not None and record.recommended.changes and record.exit_code == 0:
-        notes.print(f"to use these settings: pillops apply {path}", soft_wrap=True)
+        say(notes, f"to use these settings: pillops apply {path}")
     return record.exit_code
 
 
 def show_sweep(console: Console, record: SweepRecord) -> None:
     """Print what was timed, what each axis does, what could not run, and the verdict."""
-    table = Table(caption=_caption(record), caption_justify="left", pad_edge=False)
+    table = Table(
+        caption=Text(_caption(record), style="table.caption"),
+        caption_justify="left",
+        pad_edge=False,
+    )
     table.add_column("row", justify="right")
     for name in ("settings (changes from the default)", "on"):
         table.add_column(name)
@@ -63,15 +68,14 @@ def show_sweep(console: Console, record: SweepRecord) -> None:
     table.add_column("status")
     timed = [row for row in record.rows if row.has_figure]
     for row in sorted(timed, key=lambda row: (row.batch_size, row.p50_ms or 0.0)):
-        table.add_row(*_cells(record, row))
+        table.add_row(*plain_cells(_cells(record, row)))
     console.print(table)
     for text in _axis_lines(record):
-        console.print(text, soft_wrap=True, markup=False)
+        say(console, text)
     for note in dict.fromkeys(row.note for row in record.rows if row.note):
-        console.print(note, soft_wrap=True, markup=False)
+        say(console, note)
     colour = VERDICT_COLOURS[record.verdict]
-    console.print(f"[bold {colour}]{record.verdict}[/]: ", end="", soft_wrap=True)
-    console.print(record.finding, soft_wrap=True, markup=False)
+    say_verdict(console, record.verdict, f": {record.finding}", f"bold {colour}")
 
 
 def _axis_lines(record: SweepRecord) -> list[str]:

@@ -1,56 +1,142 @@
-"""Editing `config.yaml` in place: single keys change, comments and everything else stay."""
+"""The YAML text of a configuration: read strictly, and edited so that all else stays as it is."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+import reprlib
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from stat import S_IMODE
 from typing import Any
+
+import yaml
 
 from opslib.core.errors import ConfigError, storage_errors
 from opslib.core.files import write_text_atomic
 from opslib.core.plans import Action, Plan
 
 Value = str | int | float | bool | list[str]
+Check = Callable[[str], object]
 _ABSENT = object()
+_BOM = "\ufeff"
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 120
+_SHORT.maxlevel = 3
 
 
-def plan_config_edit(source: Path, changes: Mapping[str, Value], *, why: str) -> Plan:
-    """Return what must change in `source` for these keys to have these values.
+class _StrictLoader(yaml.SafeLoader):
+    """Plain values alone; a key that stands twice and half a character are refused."""
+
+    def compose_mapping_node(self, anchor: Any) -> Any:
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if (key.tag, key.value) in seen:
+                    line = key.start_mark.line + 1
+                    raise ConfigError(f"{key.value}: stands twice, at line {line}")
+                seen.add((key.tag, key.value))
+        return node
+
+    def construct_scalar(self, node: Any) -> Any:
+        value = super().construct_scalar(node)
+        refuse_half_characters(str(value), f"line {node.start_mark.line + 1}")
+        return value
+
+
+def parse_yaml(text: str, name: str) -> Any:
+    """Return the plain values of a YAML `text`.
+
+    Args:
+        name: the file or variable it comes from, for the message.
+
+    Raises:
+        ConfigError: it is not YAML, holds an impossible value, or a key stands twice.
+    """
+    try:
+        return yaml.load(text, _StrictLoader)  # noqa: S506 (derived from SafeLoader)
+    except ConfigError as error:
+        raise ConfigError(on_one_line(f"{name}: {error}")) from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "broken"
+        raise ConfigError(on_one_line(f"{name}: not YAML{where}: {problem}")) from error
+    except RecursionError as error:
+        raise ConfigError(f"{name}: nested too deeply") from error
+    except (ValueError, OverflowError) as error:
+        raise ConfigError(on_one_line(f"{name}: an impossible value: {error}")) from error
+
+
+def refuse_half_characters(text: str, name: str) -> None:
+    """Raise `ConfigError` where `text` holds a lone surrogate: no file and no terminal takes it."""
+    if any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise ConfigError(f"{name}: got {show_value(text)}: not UTF-8 text")
+
+
+def show_value(value: object) -> str:
+    """Return a value as Python writes it, on one line and cut short."""
+    try:
+        return on_one_line(_SHORT.repr(value))
+    except ValueError:
+        return "a number of thousands of digits"
+
+
+def on_one_line(text: str) -> str:
+    """Return `text` with line ends and what cannot be printed written as escapes."""
+    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
+
+
+def plan_config_edit(
+    source: Path, changes: Mapping[str, Value], *, why: str, check: Check | None = None
+) -> Plan:
+    """Return what must change in `source` for these keys to have these values: one step or none.
 
     Args:
         changes: values by dotted key, such as `onnx.allow_spinning`.
-        why: shown beside each change.
+        why: shown beside the change.
+        check: takes the new text and raises where it must not be written.
 
     Raises:
-        ConfigError: the file is not a configuration with sections.
+        ConfigError: the file is not a configuration with sections, or `check` refuses.
     """
-    data = _load(_read(source), source)
-    actions = []
+    text = _read(source)
+    data = _load(text, source)
+    wanted: dict[str, Value] = {}
+    shown = []
     for key, value in changes.items():
         old = _find(data, key)
         if old is _ABSENT or _plain(old) != value:
-            shown = "not set" if old is _ABSENT else _show(_plain(old))
-            target = f"{key}: {shown} -> {_show(value)}"
-            actions.append(Action("set", target, why, partial(set_key, source, key, value)))
-    return Plan(f"edit {source}", tuple(actions))
+            wanted[key] = value
+            before = "not set" if old is _ABSENT else _show(_plain(old))
+            shown.append(f"{on_one_line(key)}: {before} -> {_show(value)}")
+    if not wanted:
+        return Plan(f"edit {source}")
+    _edit_checked(text, wanted, source, check)
+    action = Action("set", "; ".join(shown), why, partial(set_keys, source, wanted, check=check))
+    return Plan(f"edit {source}", (action,))
 
 
-def set_key(source: Path, key: str, value: Value) -> None:
-    """Set one dotted key of a configuration file in one step.
+def set_keys(source: Path, changes: Mapping[str, Value], *, check: Check | None = None) -> None:
+    """Set dotted keys of a configuration file, all at once; a link and the file's mode stay.
 
     Raises:
-        ConfigError: the file is not a configuration with sections.
+        ConfigError: the file is not a configuration with sections, or `check` refuses.
     """
-    write_text_atomic(source, edit_yaml(_read(source), {key: value}, source))
+    with storage_errors(f"read {source}"):
+        target = source.resolve(strict=True)
+        mode = S_IMODE(target.stat().st_mode)
+    write_text_atomic(target, _edit_checked(_read(target), changes, source, check), mode=mode)
 
 
 def edit_yaml(text: str, changes: Mapping[str, Value], source: Path = Path("config.yaml")) -> str:
-    """Return the YAML `text` with these dotted keys set, comments and order kept.
+    """Return the YAML `text` with these dotted keys set; comments, order, line ends and a byte
+    order mark are kept.
 
     Raises:
-        ConfigError: the text is not a configuration with sections.
+        ConfigError: the text is not a configuration with sections, or a value would not be read
+            back as it was given.
     """
     data = _load(text, source)
     for key, value in changes.items():
@@ -63,7 +149,23 @@ def edit_yaml(text: str, changes: Mapping[str, Value], source: Path = Path("conf
         section[leaf] = _flow(value) if isinstance(value, list) else value
     stream = io.StringIO()
     _yaml().dump(data, stream)
-    return stream.getvalue()
+    edited = stream.getvalue()
+    read_back = parse_yaml(edited, str(source))
+    for key, value in changes.items():
+        if _find(read_back, key) != value:
+            raise ConfigError(f"{source}: {on_one_line(key)}: cannot be set to {_show(value)}")
+    if text.count("\r\n") * 2 > text.count("\n"):
+        edited = edited.replace("\n", "\r\n")
+    return _BOM + edited if text.startswith(_BOM) else edited
+
+
+def _edit_checked(
+    text: str, changes: Mapping[str, Value], source: Path, check: Check | None
+) -> str:
+    edited = edit_yaml(text, changes, source)
+    if check is not None:
+        check(edited)
+    return edited
 
 
 def _yaml() -> Any:
@@ -81,9 +183,10 @@ def _yaml() -> Any:
 def _load(text: str, source: Path) -> Any:
     from ruamel.yaml.error import YAMLError
 
+    parse_yaml(text, str(source))
     try:
-        data = _yaml().load(text)
-    except YAMLError as error:
+        data = _yaml().load(text.removeprefix(_BOM).replace("\r\n", "\n"))
+    except (YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}" if mark else ""
         raise ConfigError(f"{source}: not YAML{where}") from error
@@ -113,11 +216,13 @@ def _plain(value: Any) -> Any:
 
 
 def _show(value: Any) -> str:
-    if isinstance(value, list):
-        return f"[{', '.join(map(str, value))}]"
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return str(value).lower() if isinstance(value, bool) else show_value(value)
 
 
 def _read(source: Path) -> str:
     with storage_errors(f"read {source}"):
-        return source.read_text(encoding="utf-8")
+        data = source.read_bytes()
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{source}: cannot be read: {error}") from error

@@ -8,8 +8,9 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from opslib.core.config import Config, Names
+from opslib.core.config import Config
 from opslib.core.errors import ConfigError
+from opslib.core.sections import Names
 
 ENV_NAME = ".env"
 

@@ -16,6 +16,20 @@ from opslib.core.errors import storage_errors
 _CHUNK_BYTES = 1 << 20
 
 
+def expand_user(path: Path) -> Path:
+    """Return `path` with `~` expanded.
+
+    Raises:
+        ValueError: there is no such user, or the path holds a NUL character.
+    """
+    if "\0" in str(path):
+        raise ValueError("expected a path without a NUL character")
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"there is no user {path.parts[0].removeprefix('~')!r}") from error
+
+
 def fsync_folder(folder: Path) -> None:
     """Make a rename inside `folder` durable."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -128,7 +142,8 @@ def sha256_tree(files: list[Path]) -> str:
     """Return one SHA-256 over names and bytes of `files`, in sorted order, as 64 hex digits."""
     digest = hashlib.sha256()
     for path in sorted(files):
-        digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
+        # A name is bytes: one that is not UTF-8 counts like any other.
+        digest.update(os.fsencode(path.name) + f"\0{path.stat().st_size}\0".encode())
         with path.open("rb") as file:
             while chunk := file.read(_CHUNK_BYTES):
                 digest.update(chunk)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from opslib.core.config import Config
+from functools import partial
+
+from opslib.core.config import PREFIX, Config, parse_config, read_variables
 from opslib.core.config_edit import Value, plan_config_edit
-from opslib.core.errors import ConfigError, GateFailedError, InconclusiveError
+from opslib.core.errors import ConfigError, GateFailedError, InconclusiveError, InputError
 from opslib.core.host import host_facts
 from opslib.core.plans import Plan
 from opslib.measure.sweep_record import SCALARS, SweepOptions, SweepRecord
@@ -22,6 +24,8 @@ def plan_apply(record: SweepRecord, config: Config, *, force: bool = False) -> P
     Raises:
         GateFailedError: the sweep failed.
         InconclusiveError: the sweep did not decide, or it ran on another host.
+        InputError: the record names an option that no sweep varies.
+        ConfigError: the configuration would not load with the recommended values.
     """
     if record.recommended is None or record.verdict == "fail":
         raise GateFailedError(f"the sweep recommends nothing: {record.finding}")
@@ -37,7 +41,15 @@ def plan_apply(record: SweepRecord, config: Config, *, force: bool = False) -> P
     why += str(record.recommended.batch_size)
     if record.recommended.is_default:
         why = "the default is as good as anything tried"
-    return plan_config_edit(config.source, changes, why=why)
+    # A variable that overrides a key must not hide that the file's new value is impossible.
+    hiding = tuple(PREFIX + key.replace(".", "__").upper() for key in changes)
+    variables = {
+        name: value
+        for name, value in read_variables(config.root).items()
+        if not name.upper().startswith(hiding)
+    }
+    check = partial(parse_config, source=config.source, variables=variables)
+    return plan_config_edit(config.source, changes, why=why, check=check)
 
 
 def find_overrides(record: SweepRecord, config: Config) -> list[str]:
@@ -74,6 +86,9 @@ def _list_changes(options: SweepOptions, config: Config) -> dict[str, Value]:
             changes[f"onnx.{name}"] = getattr(options, name)
     wanted = {**CUDA_OPTION_DEFAULTS, **options.cuda}
     for name, value in wanted.items():
+        if name not in CUDA_OPTION_DEFAULTS:
+            known = ", ".join(CUDA_OPTION_DEFAULTS)
+            raise InputError(f"the sweep's record: unknown CUDA option {name!r}; known: {known}")
         given = section.cuda.get(name, CUDA_OPTION_DEFAULTS[name])
         if str(given) != str(value):
             changes[f"onnx.cuda.{name}"] = value

@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from opslib.core.config import BenchSection
 from opslib.core.errors import OpsError
+from opslib.core.sections import BenchSection
 from opslib.inference.engine import EngineFacts, EngineRequest
 from opslib.measure.bench_record import BenchRow, Boundary, LatencyMs, RowStatus, StagesMs
 from opslib.measure.bench_setup import BenchSetup

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from opslib.core.config import BenchSection
 from opslib.core.formatting import format_ms, plural
+from opslib.core.sections import BenchSection
 from opslib.core.verdicts import Verdict
 from opslib.measure.bench_record import BenchRow, ParityResult, SpeedComparison
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from opslib.core.config import ParitySection
 from opslib.core.errors import ModelError
+from opslib.core.sections import ParitySection
 from opslib.inference.softmax import softmax
 from opslib.measure.bench_record import ParityResult
 

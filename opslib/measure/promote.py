@@ -81,9 +81,19 @@ def find_variant(config: Config, model: str) -> Path:
     Raises:
         ModelError: there is no such file; the message says which variants there are.
     """
-    given = Path(model).expanduser()
-    if given.suffix == ".onnx" or given.exists():
-        return given.absolute() if given.exists() else config.resolve(given)
+    if not model.strip():
+        raise ModelError(f"got {model!r}; expected a quantized file or the name of a variant")
+    try:
+        given = Path(model).expanduser()
+        if given.is_dir():
+            raise ModelError(f"{model}: is a folder; expected a quantized file or a variant's name")
+        there_already = given.exists()
+    except (RuntimeError, OSError) as error:
+        shown = model if len(model) <= 80 else f"{model[:80]}..."
+        reason = getattr(error, "strerror", None) or error
+        raise ModelError(f"{shown!r}: cannot be looked up: {reason}") from error
+    if given.suffix == ".onnx" or there_already:
+        return given.absolute() if there_already else config.resolve(given)
     folder = config.exp_dir / KEPT_FOLDER / find_onnx(config).resolve().stem
     path = folder / f"{model}.onnx"
     if path.is_file():
@@ -116,7 +126,11 @@ def find_evidence(config: Config, path: Path) -> tuple[ModelCard, QuantizationEv
         try:
             return _rename_files(card, files), QuantizationEvidence.model_validate(found)
         except ValidationError as error:
-            raise ModelError(f"{path}: its card's evidence cannot be read: {error}") from error
+            first = error.errors()[0]
+            key = ".".join(map(str, ("quantization", *first["loc"])))
+            raise ModelError(
+                f"{path}: its card's evidence cannot be read: {key!r}: {first['msg']}"
+            ) from error
     raise ModelError(
         f"{path}: nothing was measured of it as an INT8 variant; run `pillops quantize` first"
     )

@@ -167,15 +167,19 @@ def parse_samples(text: str | None) -> int | None:
     """Return the number of samples asked for, `all` as a number beyond any, None as None.
 
     Raises:
-        ParameterError: neither `all` nor a whole number from 1 up.
+        ParameterError: neither `all` nor a whole number from 1 to a thousand million.
     """
     if text is None:
         return None
     plain = text.strip().lower()
     if plain == ALL:
         return _NO_LIMIT
-    if not (plain.isascii() and plain.isdigit() and int(plain) > 0):
-        raise ParameterError(f"--n-samples: got {text!r}; expected a whole number from 1 up or all")
+    number = plain.isascii() and plain.isdigit() and len(plain) <= len(str(_NO_LIMIT))
+    if not number or not 0 < int(plain) <= _NO_LIMIT:
+        shown = text if len(text) <= 40 else f"{text[:40]}..."
+        raise ParameterError(
+            f"--n-samples: got {shown!r}; expected a whole number from 1 up, or all"
+        )
     return int(plain)
 
 

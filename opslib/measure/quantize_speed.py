@@ -6,8 +6,8 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from opslib.core.config import BenchSection
 from opslib.core.errors import OpsError
+from opslib.core.sections import BenchSection
 from opslib.inference.engine import EngineRequest
 from opslib.measure.bench_record import BenchRow
 from opslib.measure.bench_rows import LONGEST_BLOCK_S, PLANNED_BLOCKS, Cell, make_row

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from opslib.core.config import ParitySection
+from opslib.core.sections import ParitySection
 from opslib.measure.parity import check_parity, softmax
 
 MAX_DIFF = {"float32": 1e-3, "tf32": 1e-2, "float16": 5e-2}

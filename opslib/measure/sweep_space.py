@@ -11,8 +11,8 @@ import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from opslib.core.config import SweepSection
 from opslib.core.errors import UnavailableError
+from opslib.core.sections import SweepSection
 from opslib.inference.providers import (
     DEFAULT_CUDA_OPTIONS,
     PROVIDER_NAMES,

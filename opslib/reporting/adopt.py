@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from opslib.core.config import find_config
-from opslib.core.errors import ConfigError, InputError
+from opslib.core.errors import ConfigError, InputError, OpsError
 from opslib.core.files import sha256_file, write_text_atomic
 from opslib.core.secrets import live_secrets
 from opslib.core.verdicts import VERDICT_EXIT_CODES
@@ -53,8 +54,18 @@ def adopt_notebook(path: Path, root: Path) -> RunRecord:
     run was cut short, although the notebook calls every cell complete.
 
     Raises:
-        InputError: it is no notebook, or was never executed.
+        InputError: it is no notebook, was never executed, or says what no run can have done.
     """
+    try:
+        return _adopt(path, root)
+    except (OpsError, OSError):
+        raise
+    except Exception as error:  # it comes from anywhere and may hold anything
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{path}: cannot be read as an executed notebook: {why}") from error
+
+
+def _adopt(path: Path, root: Path) -> RunRecord:
     notebook = read_notebook(path)
     redactor = Redactor(_known_secrets())
     notebook = to_node(redactor.clean_json(to_node(notebook), path.name))
@@ -95,7 +106,7 @@ def _describe(path: Path, notebook: Any, redactor: Redactor) -> RunRecord:
         problem=problem,
         started=started,
         ended=_time_text(notes.get("end_time")) or started,
-        duration_s=float(notes.get("duration") or 0.0),
+        duration_s=_duration_s(notes),
         parameters=dict(notes.get("parameters") or {}),
         changed_parameters=tuple(notes.get("parameters") or {}),
         notebook_sha256=digest,
@@ -149,6 +160,13 @@ def _time_text(value: Any) -> str | None:
         return utc_text(datetime.fromisoformat(value).astimezone(UTC))
     except (TypeError, ValueError):
         return None
+
+
+def _duration_s(notes: dict[str, Any]) -> float:
+    seconds = float(notes.get("duration") or 0.0)
+    if not math.isfinite(seconds):
+        raise ValueError(f"its duration is {seconds}")
+    return seconds
 
 
 def _modified(path: Path) -> str:

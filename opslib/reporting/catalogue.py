@@ -104,7 +104,7 @@ def _record_files(root: Path) -> Iterator[tuple[Path, list[int]]]:
 def _read_row(path: Path, relative: str) -> RunRow:
     try:
         return _make_row(RunRecord.read(path), relative)
-    except InputError as error:
+    except (InputError, ValueError, TypeError, RecursionError) as error:
         reason = str(error).removeprefix(f"{path}: ")
         return broken_row(relative, f"Its record cannot be read: {reason}")
 

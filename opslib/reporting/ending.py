@@ -45,6 +45,7 @@ def describe_ending(
 ) -> Ending:
     """Return how a run ended, from what papermill raised, the notebook it left and the guard."""
     from jupyter_client.kernelspec import NoSuchKernel
+    from nbformat import ValidationError
 
     cell = _last_started(notebook)
     where = f"code cell {cell}" if cell else "the kernel's start"
@@ -63,11 +64,29 @@ def describe_ending(
         return _ended("no_kernel", message, None)
     if is_storage_error(error):
         return storage_ending(error, cell)
+    if isinstance(error, ValidationError):
+        return invalid_output_ending(cell)
     if not started_any_cell(notebook):
         tries = f"{guard.started} {'try' if guard.started == 1 else 'tries'}"
         why = " ".join(str(error).split())
         return _ended("kernel_died", f"The kernel did not start in {tries}: {why}.", None)
     return _ended("kernel_died", f"The kernel died during {where}.", cell)
+
+
+def invalid_output_ending(cell: int | None) -> Ending:
+    """Return the ending of a run in which a cell showed what no notebook can hold."""
+    where = f"Code cell {cell}" if cell else "A cell"
+    message = f"{where} raised: it showed an output that no notebook can hold; it was left out."
+    return _ended("cell_raised", message, cell)
+
+
+def pageless_ending(error: Exception, ending: Ending) -> Ending:
+    """Return the ending of a run whose page or record could not be made, `ending` kept in it."""
+    why = " ".join(str(error).split()) or "no reason given"
+    message = f"The report's page could not be made: {type(error).__name__}: {why[:300]}."
+    if ending.problem is None or ending.status == "finished":
+        return _ended("report_failed", message, None)
+    return _ended(ending.status, f"{ending.problem.message} {message}", ending.problem.cell)
 
 
 def storage_ending(error: Exception, cell: int | None = None) -> Ending:

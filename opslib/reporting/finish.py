@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import suppress
 from typing import Any
 
-from opslib.core.errors import ExitCode, InputError, StorageError
+from opslib.core.errors import ExitCode, InputError, StorageError, storage_errors
 from opslib.core.files import sha256_file
 from opslib.core.formatting import utc_now
 from opslib.core.lineage import record_lineage
@@ -16,7 +17,9 @@ from opslib.core.verdicts import VERDICT_EXIT_CODES
 from opslib.reporting.ending import (
     Ending,
     describe_ending,
+    invalid_output_ending,
     is_storage_error,
+    pageless_ending,
     repair_notebook,
     storage_ending,
 )
@@ -24,7 +27,13 @@ from opslib.reporting.evidence import find_change, read_evidence
 from opslib.reporting.html import find_title, render_report
 from opslib.reporting.job import RESERVE_FILE, Job, publish_job
 from opslib.reporting.kernel import KernelGuard
-from opslib.reporting.notebooks import cell_outputs, notebook_text, read_notebook, to_node
+from opslib.reporting.notebooks import (
+    cell_outputs,
+    notebook_text,
+    read_notebook,
+    salvage_notebook,
+    to_node,
+)
 from opslib.reporting.redaction import Redactor
 from opslib.reporting.run_record import (
     LOG_FILE,
@@ -55,15 +64,18 @@ def finish_report(job: Job, guard: KernelGuard, error: Exception | None) -> RunR
     Raises:
         StorageError: not even a report without outputs could be written.
     """
-    notebook = _read_executed(job)
-    ending = describe_ending(error, notebook, guard, job.timeout_s)
-    if ending.status != "storage":
-        try:
+    notebook, lost = _read_executed(job)
+    ending = Ending("finished")
+    try:
+        ending = describe_ending(error, notebook, guard, job.timeout_s)
+        if lost and ending.status == "finished":
+            ending = invalid_output_ending(lost[0])
+        if ending.status != "storage":
             return _write(job, notebook, ending)
-        except (OSError, StorageError) as failure:
-            if not is_storage_error(failure):
-                raise
-            ending = storage_ending(failure, ending.problem.cell if ending.problem else None)
+    except Exception as failure:  # the executed notebook is kept whatever the page met
+        if not is_storage_error(failure):
+            return write_without_page(job, notebook, pageless_ending(failure, ending))
+        ending = storage_ending(failure, ending.problem.cell if ending.problem else None)
     return _write_without_outputs(job, notebook, ending)
 
 
@@ -100,11 +112,12 @@ def _write(job: Job, notebook: Any, ending: Ending) -> RunRecord:
         ending = Ending("secret_leak", run.problem)
     repair_notebook(notebook, ending, _summary(run))
     _relativize(job, notebook)
-    job.target.write_text(notebook_text(notebook), encoding="utf-8")
+    _write_notebook(job, notebook)
     names = (name, RUN_FILE, *(p.name for p in (log,) if p.exists()))
     names += (record_name,) if record_name else ()
     page = render_report(notebook, run, files=names, root=job.root_href)
-    (job.aside / run.report_name).write_text(redactor.clean_text(page, run.report_name))
+    page = redactor.clean_text(page, run.report_name)
+    (job.aside / run.report_name).write_text(page, encoding="utf-8", errors="replace")
     run = run.model_copy(update={"files": list_run_files(job.aside)})
     run.write(job.aside / RUN_FILE)
     publish_job(job)
@@ -114,7 +127,7 @@ def _write(job: Job, notebook: Any, ending: Ending) -> RunRecord:
 def _make_record(
     job: Job, ending: Ending, scraps: dict[str, Scrap], record_name: str | None
 ) -> RunRecord:
-    verdict = scraps["verdict"].value if "verdict" in scraps else None
+    verdict: Any = str(scraps["verdict"].value) if "verdict" in scraps else None
     finding = scraps["finding"].value if "finding" in scraps else None
     ended = utc_now()
     code = STATUS_EXIT_CODES[ending.status]
@@ -184,16 +197,71 @@ def _summary(run: RunRecord) -> dict[str, Any]:
     }
 
 
-def _read_executed(job: Job) -> Any:
-    """The notebook that papermill left, or the source's copy where it left none or half of one."""
-    try:
-        return read_notebook(job.target)
-    except InputError:
-        notebook = to_node(job.document)
-        for cell in notebook.cells:
-            if cell.cell_type == "code":
-                cell.outputs, cell.execution_count = [], None
-        return notebook
+def _read_executed(job: Job) -> tuple[Any, tuple[int, ...]]:
+    """The notebook that papermill left and the code cells that lost an invalid output, or the
+    source's copy where it left none or half of one."""
+    with suppress(InputError):
+        return read_notebook(job.target), ()
+    with suppress(InputError):
+        return salvage_notebook(job.target)
+    notebook = to_node(job.document)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    return notebook, ()
+
+
+def write_without_page(job: Job, notebook: Any, ending: Ending) -> RunRecord:
+    """Write the executed notebook and a record that says why there is no page.
+
+    Raises:
+        StorageError: they cannot be written.
+    """
+    redactor = Redactor(_secret_values(job))
+    log = job.aside / LOG_FILE
+    for path in job.aside.iterdir():
+        if path.is_file() and path.name != LOG_FILE and not path.name.startswith("."):
+            path.unlink()
+    if log.exists():
+        redactor.clean_file(log)
+    notebook = to_node(redactor.clean_json(to_node(notebook), job.target.name))
+    ended = utc_now()
+    run = RunRecord(
+        id=job.id,
+        notebook=job.name,
+        title=job.name,
+        status=ending.status,
+        exit_code=int(STATUS_EXIT_CODES[ending.status]),
+        verdict=None,
+        finding=None,
+        problem=ending.problem,
+        started=utc_text(job.started),
+        ended=utc_text(ended),
+        duration_s=round((ended - job.started).total_seconds(), 3),
+        parameters=json.loads(json.dumps(job.values)),
+        changed_parameters=tuple(job.values),
+        notebook_sha256=None,
+        lineage=None,
+    )
+    run = RunRecord.model_validate(redactor.clean_json(json.loads(run.to_json()), RUN_FILE))
+    if redactor.found_in:
+        run = _with_leak(run, redactor)
+        ending = Ending("secret_leak", run.problem)
+    with suppress(AttributeError, TypeError):  # metadata that is no mapping stays as it is
+        repair_notebook(notebook, ending, _summary(run))
+        _relativize(job, notebook)
+    with storage_errors(f"write {job.folder}"):
+        _write_notebook(job, notebook)
+        run = run.model_copy(update={"files": list_run_files(job.aside)})
+        run.write(job.aside / RUN_FILE)
+    publish_job(job)
+    return run
+
+
+def _write_notebook(job: Job, notebook: Any) -> None:
+    """Write the executed notebook; a lone surrogate is spelt as JSON spells it."""
+    text = notebook_text(notebook)
+    job.target.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def _relativize(job: Job, notebook: Any) -> None:

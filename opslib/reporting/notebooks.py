@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from opslib.core.config import Config
 from opslib.core.errors import InputError
+
+_MALFORMED = (ValueError, TypeError, AttributeError, KeyError, RecursionError)
 
 
 def find_notebook(name: Path | str, config: Config) -> Path:
@@ -39,10 +42,45 @@ def read_notebook(path: Path) -> Any:
     try:
         document = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
         nbformat.validate(document)
-    except (OSError, ValueError, AttributeError, KeyError, nbformat.ValidationError) as error:
+    except (*_MALFORMED, OSError, nbformat.ValidationError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(f"{path}: not a notebook: {first}") from error
     return document
+
+
+def salvage_notebook(path: Path) -> tuple[Any, tuple[int, ...]]:
+    """Return an executed notebook without the outputs that no notebook may hold, and the code
+    cells (counted from 1) that lost one.
+
+    Raises:
+        InputError: it is not readable without them either.
+    """
+    import nbformat
+    from nbformat.v4 import nbbase
+
+    try:
+        document = nbformat.from_dict(json.loads(path.read_bytes()))  # type: ignore[no-untyped-call]
+        codes = [cell for cell in document.cells if cell.cell_type == "code"]
+        lost = []
+        for number, cell in enumerate(codes, 1):
+            kept = [output for output in cell.outputs if _is_valid(output, nbbase.validate)]
+            if len(kept) < len(cell.outputs):
+                cell.outputs = kept
+                lost.append(number)
+        nbformat.validate(document)
+    except (*_MALFORMED, OSError, nbformat.ValidationError) as error:
+        raise InputError(f"{path}: not a notebook: {type(error).__name__}") from error
+    return document, tuple(lost)
+
+
+def _is_valid(output: Any, validate: Callable[..., None]) -> bool:
+    import nbformat
+
+    try:
+        validate(output, output.output_type)
+    except (AttributeError, nbformat.ValidationError):
+        return False
+    return True
 
 
 def to_node(value: Any) -> Any:

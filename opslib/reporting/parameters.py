@@ -148,6 +148,8 @@ def _check(name: str, value: Any, specs: Mapping[str, ParameterSpec], folder: Pa
     items = _split(value) if isinstance(value, str) else value
     if not isinstance(items, list | tuple):
         raise _refusal(spec, value)
+    if not items and spec.default != [] and spec.default != ():
+        raise _refusal(spec, value)
     return [_check_scalar(spec, item) for item in items]
 
 
@@ -155,7 +157,7 @@ def _split(text: str) -> list[Any]:
     if text.strip().startswith("["):
         try:
             parsed = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             parsed = None
         if isinstance(parsed, list):
             return parsed
@@ -175,12 +177,18 @@ def _check_scalar(spec: ParameterSpec, value: Any) -> Any:
 
 def _from_text(spec: ParameterSpec, text: str) -> Any:
     if spec.scalar == "str":
+        if not _is_unicode(text):
+            shown = _shown(text) if not is_secret_name(spec.name) else "a value"
+            raise ParameterError(f"parameter {spec.name}: got {shown}, expected UTF-8 text")
         return text
     stripped = text.strip()
     if spec.scalar == "bool" and stripped.lower() in _BOOLEANS:
         return _BOOLEANS[stripped.lower()]
     if spec.scalar == "int" and _INTEGER.match(stripped):
-        return int(stripped)
+        try:
+            return int(stripped)
+        except ValueError as error:  # Python converts 4,300 digits at most
+            raise _refusal(spec, text) from error
     if spec.scalar == "float":
         try:
             number = float(stripped)
@@ -193,7 +201,10 @@ def _from_text(spec: ParameterSpec, text: str) -> Any:
 
 def _from_typed(spec: ParameterSpec, value: Any) -> Any:
     if spec.scalar == "float" and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError as error:
+            raise _refusal(spec, value) from error
     matches = isinstance(value, _SCALARS[spec.scalar])
     if not matches or (spec.scalar == "int" and isinstance(value, bool)):
         raise _refusal(spec, value)
@@ -203,23 +214,37 @@ def _from_typed(spec: ParameterSpec, value: Any) -> Any:
 
 
 def _refusal(spec: ParameterSpec, value: Any) -> ParameterError:
-    shown = "a value" if is_secret_name(spec.name) else repr(value)
+    shown = "a value" if is_secret_name(spec.name) else _shown(value)
     return ParameterError(
         f"parameter {spec.name}: got {shown}, expected {spec.limit_text} ({spec.type_text})"
     )
+
+
+def _shown(value: Any) -> str:
+    try:
+        return repr(value)
+    except (ValueError, RecursionError):
+        return f"a {type(value).__name__} too large to show"
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether text has no lone surrogate: what bytes of a command line that are no UTF-8 become."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def _read_cell(source: str) -> list[ParameterSpec]:
     try:
         statements = ast.parse(source).body
         comments = _comments(source)
-    except (SyntaxError, tokenize.TokenError) as error:
+        specs = []
+        for statement in statements:
+            if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
+                continue
+            specs.append(_read_statement(statement, comments.get(statement.end_lineno or 0, "")))
+    except (SyntaxError, ValueError, tokenize.TokenError) as error:
         raise ParameterError(f"the parameter cell is not Python: {error}") from error
-    specs = []
-    for statement in statements:
-        if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
-            continue
-        specs.append(_read_statement(statement, comments.get(statement.end_lineno or 0, "")))
+    except (RecursionError, MemoryError) as error:
+        raise ParameterError("the parameter cell is nested too deeply") from error
     return specs
 
 
@@ -235,7 +260,7 @@ def _read_statement(statement: ast.stmt, comment: str) -> ParameterSpec:
         raise ParameterError(f"the parameter cell holds {line!r}; expected name: type = literal")
     try:
         default = ast.literal_eval(value)
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise ParameterError(f"parameter {target.id}: its default is no literal") from error
     annotation = getattr(statement, "annotation", None)
     scalar, many, optional = _read_type(target.id, annotation, default)

@@ -25,6 +25,7 @@ RunStatus = Literal[
     "terminated",
     "storage",
     "secret_leak",
+    "report_failed",
 ]
 STATUS_EXIT_CODES: dict[str, ExitCode] = {
     "finished": ExitCode.PASS,
@@ -35,6 +36,7 @@ STATUS_EXIT_CODES: dict[str, ExitCode] = {
     "terminated": ExitCode.TERMINATED,
     "storage": ExitCode.USAGE,
     "secret_leak": ExitCode.SECRET_LEAK,
+    "report_failed": ExitCode.CELL_RAISED,
 }
 STATUS_WORDS: dict[str, str] = {
     "finished": "Finished",
@@ -45,6 +47,7 @@ STATUS_WORDS: dict[str, str] = {
     "terminated": "Terminated",
     "storage": "Disk full",
     "secret_leak": "Secret found",
+    "report_failed": "No page",
 }
 
 

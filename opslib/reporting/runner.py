@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import shutil
+import threading
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from opslib.core.config import Config, load_config
-from opslib.core.errors import InputError
+from opslib.core.errors import InputError, ParameterError
 from opslib.core.files import ensure_writable
 from opslib.measure.timing_lock import hold_timing_lock
 from opslib.reporting.job import Job, Progress, Request, open_job
@@ -59,6 +60,9 @@ def run_notebook(
     config = config or load_config()
     path = find_notebook(notebook, config)
     document = read_notebook(path)
+    timed = _read_timed(document, path)
+    _check_seconds("timeout", timeout_s)
+    _check_seconds("wait", wait_s)
     specs = read_parameters(document)
     values = check_parameters(parameters or {}, specs, config.root)
     request = Request(
@@ -72,12 +76,13 @@ def run_notebook(
         progress=progress or (lambda _text: None),
     )
     root = ensure_writable((report_root or config.report_dir).absolute())
-    with _timing_lock(document, path.stem, wait_s):
+    with _timing_lock(timed, path.stem, wait_s):
         job = open_job(request, root, out)
         try:
             record = _carry_out(job)
         except BaseException:
-            shutil.rmtree(job.aside, ignore_errors=True)
+            if not job.target.exists():  # else the next index gives what was executed its name
+                shutil.rmtree(job.aside, ignore_errors=True)
             raise
         finally:
             job.alive.release()
@@ -100,14 +105,11 @@ def _carry_out(job: Job) -> RunRecord:
 def _execute(job: Job, guard: Any) -> Exception | None:
     """Execute the notebook; return what papermill raised. A kernel that did not start is tried
     again."""
-    from jupyter_client.kernelspec import NoSuchKernel
-    from papermill.exceptions import PapermillException
-
     error: Exception | None = None
     for attempt in range(1, START_ATTEMPTS + 1):
         try:
             _execute_once(job, guard)
-        except (PapermillException, NoSuchKernel, RuntimeError, OSError) as raised:
+        except Exception as raised:  # whatever it is, the report tells it
             error = raised
         else:
             return None
@@ -138,6 +140,8 @@ def _execute_once(job: Job, guard: Any) -> None:
 
     # Papermill cannot read every annotation and then warns; the values are checked already.
     logging.getLogger("papermill").setLevel(logging.ERROR)
+    # What watched a kernel that was stopped half-way ends with a traceback of its own.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     name = job.kernel or OWN_KERNEL
     papermill.execute_notebook(
         _no_template(job.notebook),
@@ -181,9 +185,24 @@ def _tell_steps(job: Job) -> Callable[..., None]:
     return tell
 
 
-def _timing_lock(document: Any, name: str, wait_s: float) -> AbstractContextManager[None]:
-    """The lock of a timed run; a notebook that measures nothing says so in its metadata."""
-    if not document.metadata.get("pillops", {}).get("timed", True):
+def _read_timed(document: Any, path: Path) -> bool:
+    """Whether a notebook measures; one that does not says so in its metadata."""
+    for name in ("pillops", "papermill"):
+        if not isinstance(document.metadata.get(name, {}), dict):
+            raise InputError(f"{path}: its metadata {name!r} is no mapping")
+    timed = document.metadata.get("pillops", {}).get("timed", True)
+    if not isinstance(timed, bool):
+        raise InputError(f"{path}: its metadata pillops.timed is {timed!r}; expected true or false")
+    return timed
+
+
+def _check_seconds(name: str, seconds: float | None) -> None:
+    if seconds is not None and not 0 <= seconds <= threading.TIMEOUT_MAX:
+        raise ParameterError(f"--{name}: got {seconds}; expected seconds, a finite number")
+
+
+def _timing_lock(timed: bool, name: str, wait_s: float) -> AbstractContextManager[None]:
+    if not timed:
         return nullcontext()
     return hold_timing_lock(f"a timed run of {name}", wait_s=wait_s)
 

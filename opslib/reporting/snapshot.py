@@ -18,12 +18,22 @@ from opslib.core.files import write_text_atomic
 from opslib.core.plans import Action, Plan
 from opslib.reporting.catalogue import CITED_FOLDER, RunRow, scan_runs
 from opslib.reporting.cite import cite_run, is_cited, remove_citation
-from opslib.reporting.run_record import RunRecord
+from opslib.reporting.run_record import RUN_FILE, RunRecord
 from opslib.reporting.tables import TABLES, Table
 
-_BLOCK = re.compile(
-    r"(<!-- snapshot:(?P<name>[\w-]+) -->\n).*?(<!-- /snapshot -->)", flags=re.DOTALL
-)
+_OPENING = re.compile(r"<!-- snapshot:([\w-]+) -->")
+_ENDING = "<!-- /snapshot -->"
+_LIKE_A_MARKER = re.compile(r"<!?\s*-+\s*/?\s*snapshot\b", flags=re.IGNORECASE)
+_CODE_SPAN = re.compile(r"`[^`]*`")
+
+
+@dataclass(frozen=True)
+class Block:
+    """A marked table of a document: its name and the lines of its two markers, counted from 0."""
+
+    name: str
+    opening: int
+    ending: int
 
 
 @dataclass(frozen=True)
@@ -41,11 +51,12 @@ def plan_snapshot(document: Path, root: Path) -> Plan:
     An empty plan means that they do.
 
     Raises:
-        InputError: the document has no marked table, names one that is unknown, or there is no
-            successful run to make it from.
+        InputError: the document has no marked table, a marker is malformed or has no partner, a
+            table is unknown, or there is no successful run to make it from.
     """
     text = _read(document)
-    names = [match["name"] for match in _BLOCK.finditer(text)]
+    blocks = find_blocks(document, text)
+    names = [block.name for block in blocks]
     if not names:
         raise InputError(f"{document}: has no <!-- snapshot:bench --> … <!-- /snapshot --> block")
     unknown = sorted(set(names) - set(TABLES))
@@ -58,7 +69,43 @@ def plan_snapshot(document: Path, root: Path) -> Plan:
             raise InputError(f"{root}: no successful run for the table {name!r}; make one first")
         tables[name] = _render(TABLES[name], runs, document, root)
         cited.update({run.row.id: run for run in runs})
-    return Plan("snapshot", (*_citations(root, cited), *_rewriting(document, text, tables)))
+    return Plan("snapshot", (*_citations(root, cited), *_rewriting(document, text, blocks, tables)))
+
+
+def find_blocks(document: Path, text: str) -> list[Block]:
+    """Return the marked tables of a document's text, in order.
+
+    Raises:
+        InputError: a marker is malformed or has no partner; the message names its line.
+    """
+    blocks: list[Block] = []
+    name, opening = "", -1
+    for number, line in enumerate(text.split("\n")):
+        where = f"{document}: line {number + 1}"
+        marker = line.strip()
+        match = _OPENING.fullmatch(marker)
+        if match and opening >= 0:
+            raise _unended(document, name, opening)
+        if match:
+            name, opening = match[1], number
+        elif marker == _ENDING and opening >= 0:
+            blocks.append(Block(name, opening, number))
+            opening = -1
+        elif marker == _ENDING:
+            raise InputError(f"{where}: {_ENDING} ends no block; expected an opening before it")
+        elif _LIKE_A_MARKER.search(_CODE_SPAN.sub("", line)):
+            inside = f" in the block {name!r}" if opening >= 0 else ""
+            raise InputError(
+                f"{where}: malformed marker {marker[:60]!r}{inside}; expected "
+                f"<!-- snapshot:bench --> or {_ENDING}, alone on its line"
+            )
+    if opening >= 0:
+        raise _unended(document, name, opening)
+    return blocks
+
+
+def _unended(document: Path, name: str, opening: int) -> InputError:
+    return InputError(f"{document}: line {opening + 1}: the block {name!r} has no {_ENDING}")
 
 
 def _citations(root: Path, cited: dict[str, CitedRun]) -> list[Action]:
@@ -73,7 +120,7 @@ def _citations(root: Path, cited: dict[str, CitedRun]) -> list[Action]:
         if not is_cited(root, run_id)
     ]
     folder = root / CITED_FOLDER
-    old = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    old = sorted(filter(_is_citation, folder.iterdir())) if folder.is_dir() else []
     actions += [
         Action(
             "remove",
@@ -88,8 +135,24 @@ def _citations(root: Path, cited: dict[str, CitedRun]) -> list[Action]:
     return actions
 
 
-def _rewriting(document: Path, text: str, tables: dict[str, str]) -> list[Action]:
-    fresh = _BLOCK.sub(lambda match: f"{match[1]}{tables[match['name']]}{match[3]}", text)
+def _is_citation(folder: Path) -> bool:
+    """Whether a folder was made by citing a run; nothing else is ever removed."""
+    if folder.is_symlink() or not folder.is_dir():
+        return False
+    try:
+        run = RunRecord.read(folder / RUN_FILE)
+    except InputError:
+        return False
+    return run.id == folder.name and not any(path.is_dir() for path in folder.iterdir())
+
+
+def _rewriting(
+    document: Path, text: str, blocks: list[Block], tables: dict[str, str]
+) -> list[Action]:
+    lines = text.split("\n")
+    for block in reversed(blocks):
+        lines[block.opening + 1 : block.ending] = tables[block.name].rstrip("\n").split("\n")
+    fresh = "\n".join(lines)
     if fresh == text:
         return []
     write = partial(write_text_atomic, document, fresh)
@@ -145,5 +208,8 @@ def _link(run: CitedRun, document: Path, root: Path) -> str:
 def _read(document: Path) -> str:
     if not document.is_file():
         raise InputError(f"{document}: no such document")
-    with storage_errors(f"read {document}"):
-        return document.read_text(encoding="utf-8")
+    try:
+        with storage_errors(f"read {document}"):
+            return document.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{document}: is no UTF-8 text") from error

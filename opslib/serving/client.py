@@ -8,8 +8,8 @@ from typing import Any, Self
 
 import httpx
 
-from opslib.core.config import ClientSection
 from opslib.core.errors import OpsError
+from opslib.core.sections import ClientSection
 from opslib.serving.hints import find_hint
 from opslib.serving.keys import HEADER
 

@@ -73,12 +73,27 @@ def test_lists_are_given_with_commas_and_nested_options_by_name(tmp_path: Path) 
         ("source: x", "source: unknown key"),
         ("bench: 3", "bench: got 3"),
         ("bench: [", "not YAML at line"),
+        ("bench: {seed: 2020-13-45}", "an impossible value: month must be in 1..12"),
+        ("bench: " + "[" * 5000, "nested too deeply"),
+        ("bench: {seed: " + "9" * 5000 + "}", "an impossible value: Exceeds the limit"),
+        ("bench: {seed: 0x" + "f" * 5000 + "}", "got a number of thousands of digits"),
+        ("bench: {budget_s: .inf}", "bench.budget_s: got inf: input should be a finite number"),
+        ('export: {out_dir: "\\ud800"}', r"line 4: got '\\ud800': not UTF-8"),
+        ('export: {out_dir: "a\\0b"}', "export.out_dir: .*without a NUL"),
+        ("export: {out_dir: ~nosuchuser/x}", "export.out_dir: .*no user 'nosuchuser'"),
+        ("reload: {model_dirs: [~nosuchuser/x]}", "reload.model_dirs: .*no user 'nosuchuser'"),
+        ('"a\\nb": 1', "unknown key"),
+        ("onnx: {providers: [CPU, 'evil: [x']}", "onnx.providers.1: got 'EVIL: \\[X'"),
+        ("bench: {}\nonnx: {}\nbench: {}", "bench: stands twice, at line 6"),
+        ("bench: {seed: 1, 'seed': 2}", "seed: stands twice, at line 4"),
+        ("bench: &a [*a, *a]", "bench: got"),
     ],
 )
 def test_a_wrong_key_is_named_with_what_was_given(tmp_path: Path, extra: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message) as caught:
         load(tmp_path, extra)
-    assert "\n" not in str(caught.value)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 500
 
 
 @pytest.mark.parametrize(
@@ -87,13 +102,25 @@ def test_a_wrong_key_is_named_with_what_was_given(tmp_path: Path, extra: str, me
         ("PILLSNAP_BENCH__BUDGET_S", "soon", "PILLSNAP_BENCH__BUDGET_S .*got 'soon'"),
         ("PILLSNAP_BENCH__BUDGTE_S", "1", "PILLSNAP_BENCH__BUDGTE_S .*did you mean 'budget_s'"),
         ("PILLSNAP_BENHC__BUDGET_S", "1", "PILLSNAP_BENHC__BUDGET_S.*did you mean 'bench'"),
-        ("PILLSNAP_BENCH", "1", "PILLSNAP_BENCH: unknown key"),
+        ("PILLSNAP_BENCH", "1", "'bench' is a section; expected .*PILLSNAP_BENCH__<KEY>: engine"),
+        ("PILLSNAP_BENCH__BUDGET_S", "inf", "got 'inf': input should be a finite number"),
+        ("PILLSNAP_BENCH__SEED", "9" * 5000, "PILLSNAP_BENCH__SEED .*got '999"),
+        ("PILLSNAP_BENCH__SEED", "9" * 30, "expected a whole number of at most 64 bits"),
+        ("PILLSNAP_ONNX__CUDA__A", "[", "PILLSNAP_ONNX__CUDA__A: not YAML at line 1"),
+        ("PILLSNAP_ONNX__CUDA__A", "!!python/object:os.x", "PILLSNAP_ONNX__CUDA__A: not YAML"),
+        ("PILLSNAP_ONNX__CUDA__A", "[" * 5000, "PILLSNAP_ONNX__CUDA__A: nested too deeply"),
+        ("PILLSNAP_BENCH__ENGINE__A__B", "1", "not a section|got"),
+        ("PILLSNAP_ONNX__CUDA__A", "\udcff", r"PILLSNAP_ONNX__CUDA__A: got '\\udcff': not UTF-8"),
+        ("PILLSNAP_EXP_DIR", "a\udcff", r"PILLSNAP_EXP_DIR: got 'a\\udcff': not UTF-8"),
+        ("PILLSNAP_EXP_DIR", "~nosuchuser/x", "PILLSNAP_EXP_DIR .*no user 'nosuchuser'"),
         ("PILLSNAP_ONNX__PROVIDERS", "", "PILLSNAP_ONNX__PROVIDERS .*got None"),
     ],
 )
 def test_a_wrong_variable_is_named(tmp_path: Path, name: str, value: str, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(ConfigError, match=message) as caught:
         load(tmp_path, **{name: value})
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 500
 
 
 def test_a_missing_section_is_named(tmp_path: Path) -> None:
@@ -138,3 +165,19 @@ def test_the_nearest_file_above_is_found(tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "a/b").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "a/b")
     assert find_config() == written
+
+
+def test_a_section_given_by_a_variable_below_a_value_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="onnx in the configuration file is not a section"):
+        load(tmp_path, "onnx: 3\n", PILLSNAP_ONNX__CUDA__A="1")
+
+
+def test_a_configuration_of_an_unknown_user_is_refused() -> None:
+    with pytest.raises(ConfigError, match="--config: got '~nosuchuser/x': there is no user"):
+        find_config("~nosuchuser/x")
+
+
+def test_a_dotenv_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_bytes(b"A=\xff\n")
+    with pytest.raises(ConfigError, match=r"\.env: cannot be read"):
+        load(tmp_path)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from opslib.core.config import load_config
-from opslib.core.config_edit import edit_yaml, plan_config_edit, set_key
+from opslib.core.config_edit import edit_yaml, plan_config_edit, set_keys
 from opslib.core.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -68,8 +68,7 @@ def test_the_plan_shows_old_and_new_and_leaves_equals_alone(tmp_path: Path) -> N
 def test_the_edited_file_still_loads(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text((ROOT / "config.yaml").read_text())
-    set_key(path, "onnx.providers", ["CPU"])
-    set_key(path, "onnx.cuda.cudnn_conv_algo_search", "HEURISTIC")
+    set_keys(path, {"onnx.providers": ["CPU"], "onnx.cuda.cudnn_conv_algo_search": "HEURISTIC"})
     section = load_config(path, {}).onnx
     assert section.providers == ("CPU",)
     assert section.cuda["cudnn_conv_algo_search"] == "HEURISTIC"
@@ -89,3 +88,71 @@ def test_a_key_below_a_value_is_refused() -> None:
 def test_a_long_line_is_not_folded() -> None:
     long = f"note: {'word ' * 60}end   # kept\n"
     assert edit_yaml(f"onnx: {{}}\n{long}", {"onnx.allow_spinning": True}).endswith(long)
+
+
+def test_a_link_stays_a_link_and_the_file_keeps_its_mode(tmp_path: Path) -> None:
+    real = tmp_path / "real/config.yaml"
+    real.parent.mkdir()
+    real.write_text(TEXT)
+    real.chmod(0o600)
+    link = tmp_path / "config.yaml"
+    link.symlink_to("real/config.yaml")
+    set_keys(link, {"onnx.allow_spinning": False})
+    assert link.readlink() == Path("real/config.yaml")
+    assert "allow_spinning: false" in real.read_text()
+    assert real.stat().st_mode & 0o777 == 0o600
+
+
+def test_line_ends_and_a_byte_order_mark_stay(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    before = b"\xef\xbb\xbf" + TEXT.replace("\n", "\r\n").encode()
+    path.write_bytes(before)
+    set_keys(path, {"onnx.allow_spinning": False})
+    assert path.read_bytes() == before.replace(b"g: true", b"g: false")
+
+
+def test_all_keys_change_in_one_step(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(TEXT)
+    plan = plan_config_edit(
+        path, {"onnx.allow_spinning": False, "onnx.providers": ["CPU"]}, why="measured"
+    )
+    assert plan.lines()[1:] == [
+        "  set onnx.allow_spinning: true -> false; "
+        "onnx.providers: ['CUDA', 'CPU'] -> ['CPU']: measured"
+    ]
+    plan.execute()
+    assert "allow_spinning: false" in path.read_text()
+    assert "providers: [CPU]" in path.read_text()
+
+
+def test_a_text_that_the_check_refuses_is_neither_planned_nor_written(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(TEXT)
+
+    def refuse(text: str) -> None:
+        raise ConfigError("refused")
+
+    changes = {"onnx.allow_spinning": False}
+    with pytest.raises(ConfigError, match="refused"):
+        plan_config_edit(path, changes, why="x", check=refuse)
+    with pytest.raises(ConfigError, match="refused"):
+        set_keys(path, changes, check=refuse)
+    assert path.read_text() == TEXT
+
+
+def test_a_plan_line_stays_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(TEXT)
+    plan = plan_config_edit(path, {"onnx.providers": ["CPU\n  b: 1"]}, why="x")
+    assert not any("\n" in line for line in plan.lines())
+
+
+def test_a_word_that_would_be_read_back_as_something_else_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"onnx\.word: cannot be set to 'yes'"):
+        edit_yaml(TEXT, {"onnx.word": "yes"})
+
+
+def test_a_key_that_stands_twice_is_not_edited() -> None:
+    with pytest.raises(ConfigError, match="onnx: stands twice, at line 9"):
+        edit_yaml(f"{TEXT}onnx: {{}}\n", {"onnx.allow_spinning": False})

@@ -1,4 +1,5 @@
 import hashlib
+import os
 import resource
 import signal
 import subprocess
@@ -123,3 +124,12 @@ def test_digests_agree_with_hashlib_and_see_every_byte(tmp_path: Path) -> None:
     assert before == sha256_tree([other, path])
     other.write_bytes(b"y")
     assert sha256_tree([path, other]) != before
+
+
+def test_a_name_that_is_not_utf8_counts_in_the_digest(tmp_path: Path) -> None:
+    digests = set()
+    for name in (b"\xff.jpg", b"\xfe.jpg"):
+        path = tmp_path / os.fsdecode(name)
+        path.write_bytes(b"x")
+        digests.add(sha256_tree([path]))
+    assert len(digests) == 2

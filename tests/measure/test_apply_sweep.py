@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from opslib.core.config import Config, load_config
-from opslib.core.errors import GateFailedError, InconclusiveError
+from opslib.core.errors import ConfigError, GateFailedError, InconclusiveError, InputError
 from opslib.core.host import HostFacts
 from opslib.core.plans import carry_out
 from opslib.inference.engine import session_settings
@@ -94,3 +94,28 @@ def test_an_environment_variable_that_wins_over_the_file_is_named(config: Config
     loaded = load_config(config.source, {"PILLSNAP_ONNX__ALLOW_SPINNING": "true"})
     assert find_overrides(make_sweep(), loaded) == ["onnx.allow_spinning"]
     assert find_overrides(make_sweep(), load_config(config.source, {})) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "key"),
+    [
+        (SweepOptions(providers=("evil: [x", "CPU\n  b: 1")), r"onnx\.providers\.0"),
+        (SweepOptions(providers=()), r"onnx\.providers"),
+        (SweepOptions(intra_op_num_threads=-1), r"onnx\.intra_op_num_threads"),
+        (SweepOptions(graph_optimization_level="MOST"), r"onnx\.graph_optimization_level"),
+    ],
+)
+def test_an_impossible_recommendation_is_refused_before_the_plan(
+    config: Config, options: SweepOptions, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PILLSNAP_ONNX__PROVIDERS", "CPU")
+    before = config.source.read_bytes()
+    with pytest.raises(ConfigError, match=key) as caught:
+        plan_apply(make_sweep(options), config)
+    assert str(caught.value).isprintable()
+    assert config.source.read_bytes() == before
+
+
+def test_an_unknown_cuda_option_is_named(config: Config) -> None:
+    with pytest.raises(InputError, match=r"unknown CUDA option 'a\.b'; known: cudnn_conv"):
+        plan_apply(make_sweep(SweepOptions(cuda={"a.b": 1})), config)

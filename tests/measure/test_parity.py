@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from opslib.core.config import ParitySection
 from opslib.core.errors import ModelError
+from opslib.core.sections import ParitySection
 from opslib.measure.parity import Logits, check_parity, softmax
 
 LIMITS = ParitySection()

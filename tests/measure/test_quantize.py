@@ -12,15 +12,15 @@ from PIL import Image
 
 from opslib.core.cards import ModelCard, read_card
 from opslib.core.config import Config, load_config
-from opslib.core.errors import GateFailedError, InconclusiveError, ModelError
+from opslib.core.errors import GateFailedError, InconclusiveError, ModelError, ParameterError
 from opslib.core.models import find_model_files
 from opslib.measure import quantize_run
-from opslib.measure.promote import plan_promotion
+from opslib.measure.promote import find_variant, plan_promotion
 from opslib.measure.quantize import check_source, count_ops, list_variants, static_types
 from opslib.measure.quantize_finding import describe_speedup, recommend
 from opslib.measure.quantize_record import QuantizeRecord, VariantRow
 from opslib.measure.quantize_run import run_quantize
-from opslib.measure.quantize_setup import QuantizeRequest
+from opslib.measure.quantize_setup import QuantizeRequest, parse_samples
 from tests.models import write_onnx
 
 COLOURS = {"blue": (0, 0, 220), "green": (0, 220, 0), "red": (220, 0, 0)}
@@ -261,6 +261,36 @@ def test_a_model_without_evidence_is_not_promoted(done: tuple[Config, QuantizeRe
         plan_promotion(config, str(config.export_dir / "m.onnx"))
     with pytest.raises(ModelError, match="kept variants: dynamic, dynamic-gemm"):
         plan_promotion(config, "static")
+
+
+@pytest.mark.parametrize("name", ["", " ", ".", "~nosuchuser", "x" * 5000])
+def test_a_name_that_can_be_no_variant_is_refused(tmp_path: Path, name: str) -> None:
+    config = make_config(tmp_path, "")
+    with pytest.raises(ModelError) as caught:
+        find_variant(config, name)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 500
+
+
+def test_broken_evidence_is_told_in_one_line(done: tuple[Config, QuantizeRecord]) -> None:
+    config, _ = done
+    kept = config.exp_dir / "quantized/m/static-entropy.onnx"
+    card = kept.with_suffix(".json")
+    before = card.read_bytes()
+    set_evidence(kept, speed=7, verdict=[])
+    try:
+        with pytest.raises(ModelError, match="cannot be read: 'quantization") as caught:
+            plan_promotion(config, str(kept))
+    finally:
+        card.write_bytes(before)
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("text", ["9" * 5000, "0", "-1", "1e3", ""])
+def test_an_impossible_number_of_samples_is_refused_in_one_line(text: str) -> None:
+    with pytest.raises(ParameterError, match="--n-samples: got") as caught:
+        parse_samples(text)
+    assert len(str(caught.value)) < 200
 
 
 def test_128_images_or_fewer_leave_the_proof_open(tmp_path: Path) -> None:

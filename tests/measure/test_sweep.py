@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from opslib.core.config import Config, ParitySection, load_config
+from opslib.core.config import Config, load_config
 from opslib.core.errors import ModelError, ParameterError
+from opslib.core.sections import ParitySection
 from opslib.inference.engine import EngineRequest
 from opslib.measure import sweep_arms, sweep_race
 from opslib.measure.sweep import SweepRequest, keep_sweep, make_sweep_request, run_sweep

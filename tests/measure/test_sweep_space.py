@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from opslib.core.config import SweepSection
 from opslib.core.errors import UnavailableError
+from opslib.core.sections import SweepSection
 from opslib.inference.engine import EngineRequest
 from opslib.measure.sweep_arms import Arm, Line, make_arms
 from opslib.measure.sweep_record import SweepOptions

@@ -274,3 +274,44 @@ def test_a_record_that_cannot_be_read_any_more_costs_no_report(tmp_path: Path) -
     change = find_change(root, RunRecord.read(folder / RUN_FILE), folder)
     assert change is not None
     assert change.against_id == make_run(1).id
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"pillops": 7},
+        {"papermill": 7},
+        {"papermill": {"start_time": "2026-11-20T10:00:00+09:00", "duration": "xx"}},
+        {"papermill": {"start_time": "2026-11-20T10:00:00+09:00", "duration": 1e999}},
+    ],
+)
+def test_a_stray_notebook_with_impossible_metadata_is_listed_as_broken(
+    tmp_path: Path, metadata: dict[str, Any]
+) -> None:
+    notebook = plain_notebook(new_code_cell("1", execution_count=1))
+    notebook.metadata.update(metadata)
+    (tmp_path / "stray.ipynb").write_text(json.dumps(notebook))
+    assert "Broken: cannot be read as" in build_index(tmp_path).read_text()
+
+
+def test_a_stray_notebook_whose_verdict_is_a_list_is_listed_as_broken(tmp_path: Path) -> None:
+    payload = {"name": "verdict", "data": ["pass"], "encoder": "json", "version": 1}
+    mime = "application/scrapbook.scrap.json+json"
+    cell = new_code_cell("1", execution_count=1, outputs=[new_output("display_data", {mime: {}})])
+    cell.outputs[0].data[mime] = payload
+    (tmp_path / "stray.ipynb").write_text(json.dumps(plain_notebook(cell)))
+    assert "Broken: cannot be read as" in build_index(tmp_path).read_text()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['{"cells": null, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}', "[" * 100_000],
+)
+def test_a_stray_file_that_only_looks_like_a_notebook_is_listed_as_broken(
+    tmp_path: Path, text: str
+) -> None:
+    (tmp_path / "stray.ipynb").write_text(text)
+    (tmp_path / "run.run.json").write_text(text)
+    page = build_index(tmp_path).read_text()
+    assert "Broken: not a notebook" in page
+    assert "Its record cannot be read" in page

@@ -186,3 +186,39 @@ def test_a_number_is_converted_or_refused_never_something_else(text: str) -> Non
         return
     assert isinstance(value, int)
     assert 1 <= value <= 10
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("count", "9" * 5000),
+        ("count", 10**5000),
+        ("budget_s", 10**5000),
+        ("batch", "9" * 5000),
+        ("batch", "[" * 50_000),
+        ("batch", ""),
+        ("batch", " , "),
+        ("batch", []),
+        ("sha", "\udcff\udcfe"),
+    ],
+    ids=lambda value: str(value)[:8] if isinstance(value, str) else type(value).__name__,
+)
+def test_a_value_that_no_notebook_could_use_is_refused_by_name(name: str, value: Any) -> None:
+    with pytest.raises(ParameterError, match=f"parameter {name}: got"):
+        check(**{name: value})
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "a: int = {[]: 1}",
+        "a: int = " + "[" * 250 + "]" * 250,
+        "a: int = " + "-" * 50_000 + "1",
+        "a: int = " + "9" * 5000,
+        "a: int = 1\0",
+    ],
+    ids=["unhashable", "brackets", "signs", "digits", "null"],
+)
+def test_a_parameter_cell_that_python_cannot_read_is_refused(source: str) -> None:
+    with pytest.raises(ParameterError):
+        specs(source)

@@ -411,3 +411,64 @@ def outputs_of(folder: Path, start: str) -> str:
     notebook = nbformat.read(folder / "01_toy.ipynb", as_version=4)
     cell = next(cell for cell in notebook.cells if cell.source.startswith(start))
     return "".join(output.get("text", "") for output in cell.outputs)
+
+
+INVALID = "{'text/html': 5, 'text/plain': None, 'image/png': None}"
+
+
+def test_an_output_that_no_notebook_can_hold_fails_the_cell_and_costs_nothing_else(
+    tmp_path: Path,
+) -> None:
+    config = make_project(tmp_path, f"print('kept')\ndisplay({INVALID}, raw=True)", "print('x')")
+    run = run_notebook("toy", config=config)
+    folder = check_report(config, run, "cell_raised", 1, "Code cell 2 raised: it showed")
+    assert "kept" in outputs_of(folder, "print('kept')")
+
+
+def test_an_output_made_invalid_afterwards_is_left_out_and_fails_the_run(tmp_path: Path) -> None:
+    update = (
+        "shown = display({'text/plain': 'a'}, raw=True, display_id='d')\nprint('kept')\n"
+        f"shown.update({INVALID}, raw=True)"
+    )
+    config = make_project(tmp_path, update)
+    run = run_notebook("toy", config=config)
+    folder = check_report(config, run, "cell_raised", 1, "Code cell 2 raised: it showed")
+    assert "kept" in outputs_of(folder, "shown")
+
+
+@pytest.mark.parametrize("part", ["render_report", "record_lineage", "collect_scraps"])
+def test_a_page_that_cannot_be_made_leaves_the_notebook_and_a_record_that_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    def fail(*_arguments: Any, **_options: Any) -> None:
+        raise LookupError("of no kind foreseen")
+
+    monkeypatch.setattr(f"opslib.reporting.finish.{part}", fail)
+    config = make_project(tmp_path, "print('kept')")
+    run = run_notebook("toy", config=config)
+    folder = report_of(config)
+    assert (run.status, run.exit_code) == ("report_failed", 1)
+    assert "LookupError: of no kind foreseen" in run.sentence
+    assert RunRecord.read(folder / RUN_FILE) == run
+    assert "kept" in outputs_of(folder, "print('kept')")
+    assert not (folder / "01_toy.html").exists()
+
+
+@pytest.mark.parametrize("metadata", [{"pillops": "hi"}, {"pillops": None}, {"papermill": 7}])
+def test_a_notebook_whose_metadata_is_no_mapping_is_refused(
+    tmp_path: Path, metadata: dict[str, Any]
+) -> None:
+    config = make_project(tmp_path, "1")
+    path = tmp_path / "notebooks" / "01_toy.ipynb"
+    document = json.loads(path.read_text())
+    document["metadata"].update(metadata)
+    path.write_text(json.dumps(document))
+    with pytest.raises(InputError, match="is no mapping"):
+        run_notebook("toy", config=config)
+
+
+@pytest.mark.parametrize("seconds", [float("inf"), float("nan"), 1e300])
+def test_a_timeout_that_never_comes_is_refused(tmp_path: Path, seconds: float) -> None:
+    config = make_project(tmp_path, "1")
+    with pytest.raises(ParameterError, match="--timeout: got"):
+        run_notebook("toy", config=config, timeout_s=seconds)

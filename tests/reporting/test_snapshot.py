@@ -201,3 +201,53 @@ def test_the_cited_record_lists_the_files_that_were_copied(tmp_path: Path) -> No
     cite_run(source, tmp_path)
     run = RunRecord.read(tmp_path / "cited" / make_run(1).id / RUN_FILE)
     assert {entry.path for entry in run.files} == {"01_bench.html", run.record}
+
+
+OPEN, CLOSE = "<!-- snapshot:bench -->", "<!-- /snapshot -->"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (f"{OPEN}\nprose\n{OPEN}\nold\n{CLOSE}\n", r"line 1: the block 'bench' has no"),
+        (f"{OPEN}\nold\n{CLOSE}\n\n{OPEN}\nprose\n", r"line 5: the block 'bench' has no"),
+        (f"{OPEN}\nold\n<!-- /snapshot->\n", r"line 3: malformed .* in the block 'bench'"),
+        (f"<!--snapshot:bench-->\nold\n{CLOSE}\n", r"line 1: malformed marker"),
+        (f"prose {OPEN}\nold\n{CLOSE}\n", r"line 1: malformed marker"),
+        (f"{OPEN}\nold\n{CLOSE}\n{CLOSE}\n", r"line 4: .*ends no block"),
+    ],
+)
+def test_a_marker_without_its_partner_is_refused_by_line_and_nothing_is_written(
+    project: tuple[Path, Path], text: str, words: str
+) -> None:
+    document, root = project
+    add(root, 1)
+    document.write_text(text)
+    with pytest.raises(InputError, match=words):
+        take(document, root)
+    assert document.read_text() == text
+    assert not (root / "cited").exists()
+
+
+def test_prose_may_name_a_marker_as_code(project: tuple[Path, Path]) -> None:
+    document, root = project
+    add(root, 1)
+    document.write_text(f"Between `{OPEN}` and `{CLOSE}`.\n{DOCUMENT}")
+    take(document, root)
+    assert document.read_text().startswith(f"Between `{OPEN}` and `{CLOSE}`.\n# Performance")
+
+
+def test_only_folders_that_a_citation_made_are_removed(project: tuple[Path, Path]) -> None:
+    document, root = project
+    add(root, 1)
+    take(document, root)
+    add(root, 2)
+    cited = root / "cited"
+    (cited / "photographs").mkdir()
+    (cited / "photographs" / "one.txt").write_text("mine")
+    (cited / "broken").mkdir()
+    (cited / "broken" / RUN_FILE).write_text("{")
+    (cited / make_run(1).id / "deeper").mkdir()
+    take(document, root)
+    kept = {path.name for path in cited.iterdir()}
+    assert kept == {"photographs", "broken", make_run(1).id, make_run(2).id}

@@ -12,9 +12,9 @@ from typing import Any, ClassVar
 
 import pytest
 
-from opslib.core.config import ClientSection
 from opslib.core.errors import ModelError
 from opslib.core.models import find_model_files
+from opslib.core.sections import ClientSection
 from opslib.serving.client import LiveVersion, ServiceClient, ServiceError, normalise_url
 from opslib.serving.keys import make_key
 from opslib.serving.rollback import find_stable, plan_rollback

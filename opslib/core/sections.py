@@ -1,0 +1,178 @@
+"""The configuration's sections: small frozen groups of keys with their types, limits and defaults."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+
+def _split_commas(value: Any) -> Any:
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return [value] if isinstance(value, int) else value
+
+
+PositiveInt = Annotated[int, Field(gt=0)]
+Share = Annotated[float, Field(ge=0)]
+BatchSizes = Annotated[tuple[PositiveInt, ...], BeforeValidator(_split_commas), Field(min_length=1)]
+Names = Annotated[tuple[str, ...], BeforeValidator(_split_commas), Field(min_length=1)]
+Provider = Annotated[
+    Literal["CUDA", "CPU", "TENSORRT"], BeforeValidator(lambda name: str(name).strip().upper())
+]
+Providers = Annotated[tuple[Provider, ...], BeforeValidator(_split_commas), Field(min_length=1)]
+
+
+class Section(BaseModel):
+    """A frozen group of keys; unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*")
+    @classmethod
+    def _refuse_impossible(cls, value: Any) -> Any:
+        for one in value if isinstance(value, tuple) else (value,):
+            if isinstance(one, int) and abs(one) >= 1 << 63:
+                raise ValueError("expected a whole number of at most 64 bits")
+            if isinstance(one, Path):
+                expand_user(one)
+        return value
+
+
+class PathsSection(Section):
+    """Where the experiment, its images and the serving code live."""
+
+    exp_dir: Path
+    data_root: Path
+    code_root: Path | None = None
+    report_dir: Path = Path("reports")
+
+
+class ExportSection(Section):
+    """Where exported models live; `{exp_dir}/export` unless given."""
+
+    out_dir: Path | None = None
+
+
+class PreprocessSection(Section):
+    """Which code turns image files into the model's input."""
+
+    function: str = "opslib.inference.preprocess:preprocess"
+    img_size: Annotated[int, Field(ge=8, le=4096)] | None = None
+
+
+class TorchSection(Section):
+    """How a bare state dict becomes a network; a checkpoint that names its factory needs none."""
+
+    factory: str | None = None
+
+
+class OnnxSection(Section):
+    """ONNX Runtime session settings, in its own spelling."""
+
+    providers: Providers = ("CUDA", "CPU")
+    graph_optimization_level: Literal["DISABLE_ALL", "BASIC", "EXTENDED", "ALL"] = "ALL"
+    execution_mode: Literal["SEQUENTIAL", "PARALLEL"] = "SEQUENTIAL"
+    intra_op_num_threads: Annotated[int, Field(ge=0)] = 0
+    inter_op_num_threads: Annotated[int, Field(ge=0)] = 0
+    allow_spinning: bool = True
+    cuda: dict[str, str | int] = {"cudnn_conv_use_max_workspace": 1}
+
+
+class ParitySection(Section):
+    """How far two engines' softmax outputs may lie apart."""
+
+    mse_mean_max: Share = 1e-4
+    mse_p99_max: Share = 5e-4
+    top1_mismatch_max_pct: Share = 1.0
+    fp16_mse_mean_max: Share = 5e-4
+    fp16_top1_mismatch_max_pct: Share = 2.0
+    samples: PositiveInt = 128
+
+
+class BenchSection(Section):
+    """What a benchmark measures and when its figures are good enough."""
+
+    engine: Literal["onnx", "torch", "both"] = "both"
+    batch: BatchSizes = (1, 2, 4, 8, 16, 32)
+    budget_s: Annotated[float, Field(gt=0)] = 60.0
+    target_half_width_pct: Annotated[float, Field(gt=0)] = 5.0
+    min_effect_pct: Annotated[float, Field(gt=0)] = 2.0
+    max_images: PositiveInt = 256
+    seed: int = 0
+
+
+class ServiceSection(Section):
+    """Where the reference service listens and how much it takes on at once."""
+
+    host: str = "0.0.0.0"  # noqa: S104 (the tunnel's end may lie outside this host)
+    port: Annotated[int, Field(ge=1, le=65535)] = 8000
+    keep_alive_s: PositiveInt = 5
+    shutdown_grace_s: PositiveInt = 30
+    body_timeout_s: Annotated[float, Field(gt=0)] = 30.0
+    max_connections: PositiveInt = 512
+    workers: Annotated[int, Field(ge=0)] = 0
+    intra_op_num_threads: Annotated[int, Field(ge=0)] = 1
+    queue: Annotated[int, Field(ge=0)] = 64
+
+
+class UploadsSection(Section):
+    """How large a request may be, beside MAX_UPLOAD_MB and ALLOWED_EXTS of `.env`."""
+
+    batch_max_images: PositiveInt = 16
+    batch_max_mb: PositiveInt = 100
+    max_pixels: PositiveInt = 50_000_000
+    batch_max_pixels: PositiveInt = 200_000_000
+
+
+class ReloadSection(Section):
+    """Which models may be switched in, and what a candidate may cost before it is."""
+
+    model_dirs: tuple[Path, ...] = ()
+    restore_dir: Path | None = None
+    trial_timeout_s: Annotated[float, Field(gt=0)] = 120.0
+    trial_memory_mb: PositiveInt | None = None
+    resident_models: PositiveInt = 2
+    resident_min_free_mb: Annotated[int, Field(ge=0)] = 1024
+
+
+class ClientSection(Section):
+    """How the tools talk to a service: ours, or another that honours the contract."""
+
+    url: str = "http://127.0.0.1:8000"
+    timeout_s: Annotated[float, Field(gt=0)] = 180.0
+    request_field: str = "model_path"
+    path_field: str = "model_path"
+    digest_field: str = "model_sha256"
+
+
+class SweepSection(Section):
+    """Which ONNX Runtime options a sweep tries beside the required grid, and how long."""
+
+    objective: Literal["throughput", "p50"] = "throughput"
+    batch: BatchSizes = (1, 8)
+    budget_s: Annotated[float, Field(gt=0)] = 60.0
+    margin_pct: Annotated[float, Field(gt=0)] = 2.0
+    finalists: Annotated[int, Field(ge=2)] = 4
+    parity_images: PositiveInt = 8
+    threads: tuple[Annotated[int, Field(ge=0)], ...] | None = None
+    spinning: tuple[bool, ...] = (True, False)
+    cudnn_conv_algo_search: Names = ("EXHAUSTIVE", "HEURISTIC", "DEFAULT")
+    prefer_nhwc: tuple[Literal[0, 1], ...] = (0, 1)
+    use_tf32: tuple[Literal[0, 1], ...] = (1, 0)
+    enable_cuda_graph: tuple[Literal[0, 1], ...] = (0, 1)
+    tensorrt: bool = True
+
+
+class QuantizeSection(Section):
+    """How INT8 variants are made, and what they must keep to."""
+
+    max_drop_pp: Annotated[float, Field(gt=0, lt=100)] = 0.5
+    accuracy_gate: Literal["rule", "proven"] = "rule"
+    samples: PositiveInt = 128
+    batch: BatchSizes = (1, 8)
+    budget_s: Annotated[float, Field(gt=0)] = 60.0
+    calibration_images: PositiveInt = 256
+    batch_check_images: PositiveInt = 512
+    seed: int = 0

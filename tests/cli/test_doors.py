@@ -1,0 +1,62 @@
+"""What every command prints: paths as they are, errors as one short line."""
+
+import io
+
+import pytest
+from rich.console import Console
+from rich.table import Table
+
+from opslib.cli.bench import parse_batch, show_record
+from opslib.cli.doors import MAX_ERROR_CHARACTERS, plain_cells, print_error, say, say_verdict
+from opslib.core.errors import InputError, ParameterError
+from tests.reporting.makers import bench_row, make_bench
+
+HOSTILE = "a[/red]b[bold]:smile:\\"
+
+
+@pytest.fixture
+def console() -> Console:
+    return Console(file=io.StringIO(), width=200, highlight=False)
+
+
+def printed(console: Console) -> str:
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_what_looks_like_markup_is_printed_as_it_is(console: Console) -> None:
+    say(console, HOSTILE)
+    say_verdict(console, "pass", f": {HOSTILE}", "bold green")
+    table = Table("one")
+    table.add_row(*plain_cells([HOSTILE]))
+    console.print(table)
+    assert printed(console).count(HOSTILE) == 3
+
+
+def test_a_benchmark_with_hostile_labels_is_shown_as_it_is(console: Console) -> None:
+    row = bench_row(2.0, status="unavailable", reason=HOSTILE)
+    show_record(console, make_bench([row], finding=HOSTILE))
+    assert printed(console).count(HOSTILE) == 2
+
+
+def test_bytes_that_are_no_text_are_spelt_out(
+    console: Console, capsys: pytest.CaptureFixture[str]
+) -> None:
+    say(console, "x\udcff")
+    assert printed(console) == "x\\udcff\n"
+    assert print_error(InputError("x\udcff")) == 2
+    assert capsys.readouterr().err == "error: x\\udcff\n"
+
+
+def test_a_long_error_loses_its_middle(capsys: pytest.CaptureFixture[str]) -> None:
+    print_error(ParameterError(f"start {'9' * 5000} end"))
+    line = capsys.readouterr().err
+    assert line.startswith("error: start 9")
+    assert line.endswith("9 end\n")
+    assert len(line) <= len("error: \n") + MAX_ERROR_CHARACTERS
+
+
+@pytest.mark.parametrize("text", ["9" * 5000, "0", "", "1,,2", "\udcff", "²"])
+def test_an_impossible_batch_size_is_refused(text: str) -> None:
+    with pytest.raises(ParameterError, match="--batch"):
+        parse_batch(text)
