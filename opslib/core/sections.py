@@ -1,11 +1,13 @@
-"""The configuration's sections: small frozen groups of keys with their types, limits and defaults."""
+"""The configuration's sections: small frozen groups of keys with types, limits and defaults."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+
+from opslib.core.files import expand_user
 
 
 def _split_commas(value: Any) -> Any:
