@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-THUMBNAIL_PX = 160
+# Small enough that a report with six photos in two themes can still be cited.
+THUMBNAIL_PX = 112
+SHOWN_COLOURS = 48
 KIND_WORDS = {"lost": "now wrong", "gained": "now right", "other": "another answer"}
 
 
@@ -72,7 +74,8 @@ def draw_flips(flips: tuple[Flip, ...], folder: Path, theme: Theme) -> Figure:
         if path.is_file():
             with Image.open(path) as image:
                 image.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
-                axes.imshow(image.convert("RGB"))
+                few = image.convert("RGB").quantize(SHOWN_COLOURS).convert("RGB")
+                axes.imshow(few, interpolation="none")  # embedded as it is, not enlarged
         axes.set_title(KIND_WORDS[flip.kind], color=colours[flip.kind], fontsize=10, pad=4)
         text = f"float32  {flip.before} ({flip.before_confidence:.0%})\n"
         text += f"INT8  {flip.after} ({flip.after_confidence:.0%})"
