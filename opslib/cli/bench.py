@@ -14,7 +14,14 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
-from opslib.cli.doors import describe_experiment, make_console, plain_cells, say, say_verdict
+from opslib.cli.doors import (
+    check_record_path,
+    describe_experiment,
+    make_console,
+    plain_cells,
+    say,
+    say_verdict,
+)
 from opslib.core.config import load_config
 from opslib.core.errors import ParameterError, UnavailableError
 from opslib.core.formatting import format_bytes, format_ms
@@ -55,6 +62,7 @@ def bench(
     from opslib.measure.bench import keep_bench, run_bench
     from opslib.measure.bench_setup import BenchRequest
 
+    check_record_path(json)
     loaded = load_config(config)
     console = make_console()
     notes = make_console(stderr=True)

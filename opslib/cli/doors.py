@@ -17,6 +17,7 @@ from typer.exceptions import Abort, TyperException
 
 from opslib.core.config import Config
 from opslib.core.errors import ExitCode, OpsError, ParameterError, StorageError, TerminatedError
+from opslib.core.files import ensure_writable
 from opslib.core.secrets import live_secrets, mask
 
 MAX_ERROR_CHARACTERS = 600
@@ -77,6 +78,20 @@ def print_error(error: OpsError, folder: Path | None = None) -> int:
         text = f"{text[:half]} … {text[-half:]}"
     print(f"error: {_printable(text)}", file=sys.stderr)  # noqa: T201
     return int(error.exit_code)
+
+
+def check_record_path(path: Path | None) -> None:
+    """Refuse a place for a record before anything is measured.
+
+    Raises:
+        ParameterError: it is a folder.
+        StorageError: its folder cannot be written.
+    """
+    if path is None:
+        return
+    if path.is_dir():
+        raise ParameterError(f"--json {path}: is a folder; expected a file")
+    ensure_writable(path.absolute().parent)
 
 
 def describe_experiment(config: Config) -> str:

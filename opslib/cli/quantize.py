@@ -12,7 +12,14 @@ from rich.table import Table
 from rich.text import Text
 
 from opslib.cli.bench import show_progress
-from opslib.cli.doors import describe_experiment, make_console, plain_cells, say, say_verdict
+from opslib.cli.doors import (
+    check_record_path,
+    describe_experiment,
+    make_console,
+    plain_cells,
+    say,
+    say_verdict,
+)
 from opslib.core.config import load_config
 from opslib.core.formatting import format_bytes, format_ms
 
@@ -41,6 +48,7 @@ def quantize(
     from opslib.measure.quantize_run import keep_quantize, run_quantize
     from opslib.measure.quantize_setup import QuantizeRequest
 
+    check_record_path(json)
     loaded = load_config(config)
     console, notes = make_console(), make_console(stderr=True)
     request = QuantizeRequest(

@@ -11,7 +11,14 @@ from rich.table import Table
 from rich.text import Text
 
 from opslib.cli.bench import parse_batch, show_progress
-from opslib.cli.doors import describe_experiment, make_console, plain_cells, say, say_verdict
+from opslib.cli.doors import (
+    check_record_path,
+    describe_experiment,
+    make_console,
+    plain_cells,
+    say,
+    say_verdict,
+)
 from opslib.core.config import load_config
 from opslib.core.formatting import format_duration, format_ms, plural
 from opslib.measure.sweep_record import SweepRecord, SweepRow
@@ -32,6 +39,7 @@ def sweep(
     """Find the fastest ONNX Runtime settings for the model on this host."""
     from opslib.measure.sweep import SweepRequest, keep_sweep, run_sweep
 
+    check_record_path(json)
     loaded = load_config(config)
     notes = make_console(stderr=True)
     say(notes, f"sweep of {describe_experiment(loaded)}")

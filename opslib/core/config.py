@@ -72,7 +72,10 @@ class Config(Section):
 
     def resolve(self, path: Path | str) -> Path:
         """Return `path` with `~` expanded, taken from the configuration's folder if relative."""
-        return (self.root / Path(path).expanduser()).absolute()
+        try:
+            return (self.root / expand_user(Path(path))).absolute()
+        except ValueError as error:
+            raise ConfigError(f"{path}: {error}") from error
 
     @property
     def exp_dir(self) -> Path:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from opslib.core.errors import InputError
-from opslib.core.files import sha256_tree
+from opslib.core.files import expand_user, sha256_tree
 from opslib.inference.preprocess import decode
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
@@ -38,7 +38,10 @@ def find_images(pattern: str, *, limit: int, strict: bool = False) -> ImageSet:
     Raises:
         InputError: nothing matches, nothing is readable, or a file is unreadable under `strict`.
     """
-    expanded = str(Path(pattern).expanduser())
+    try:
+        expanded = str(expand_user(Path(pattern)))
+    except ValueError as error:
+        raise InputError(f"--inputs {pattern}: {error}") from error
     found = sorted(
         Path(name)
         for name in glob.iglob(expanded, recursive=True)  # noqa: PTH207 (a pattern may be absolute)

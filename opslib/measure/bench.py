@@ -23,7 +23,6 @@ from opslib.inference.engine import EngineFacts, requested_providers
 from opslib.measure.bench_record import (
     BenchRecord,
     BenchRow,
-    InputFacts,
     ModelFacts,
     ParityResult,
     SpeedComparison,
@@ -33,6 +32,7 @@ from opslib.measure.bench_setup import (
     BenchRequest,
     BenchSetup,
     choose_img_size,
+    describe_inputs,
     describe_model,
     prepare_bench,
 )
@@ -120,12 +120,7 @@ def run_bench(
         lineage=record_lineage(),
         model=models.get("onnx"),
         checkpoint=models.get("torch"),
-        inputs=InputFacts(
-            glob=setup.images.pattern,
-            count=len(setup.images.paths),
-            sha256=setup.images.sha256,
-            skipped=setup.images.skipped,
-        ),
+        inputs=describe_inputs(setup.images, config.root),
         preprocess=setup.preprocess,
         img_size=img_size,
         seed=config.bench.seed,

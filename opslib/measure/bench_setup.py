@@ -19,7 +19,7 @@ from opslib.inference.engine import (
 from opslib.inference.find_model import find_card, find_checkpoint, find_onnx
 from opslib.inference.images import ImageSet, find_images
 from opslib.inference.preprocess import load_preprocessor
-from opslib.measure.bench_record import ModelFacts
+from opslib.measure.bench_record import InputFacts, ModelFacts
 from opslib.measure.station import Workload
 
 ENGINES = ("onnx", "torch")
@@ -170,6 +170,19 @@ def _input_size(name: str, facts: EngineFacts) -> int | None:
     if shape[3] is not None and not 1 <= shape[3] <= LARGEST_IMAGE:
         raise ModelError(f"{name}: its input is {shape[3]} px; expected 1 to {LARGEST_IMAGE}")
     return shape[3]
+
+
+def describe_inputs(images: ImageSet, root: Path) -> InputFacts:
+    """Return which images were read; a glob below `root` is told from there."""
+    pattern = images.pattern
+    if Path(pattern).is_relative_to(root):
+        pattern = Path(pattern).relative_to(root).as_posix()
+    return InputFacts(
+        glob=pattern,
+        count=len(images.paths),
+        sha256=images.sha256,
+        skipped=tuple(line.replace(f"{root}/", "") for line in images.skipped),
+    )
 
 
 def describe_model(request: EngineRequest, facts: EngineFacts) -> ModelFacts:

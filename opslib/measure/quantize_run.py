@@ -33,7 +33,8 @@ from opslib.inference.images import ImageSet
 from opslib.inference.stages import ModelCheckError
 from opslib.inference.trial import TrialResult, join_images, try_model
 from opslib.measure import accuracy as acc
-from opslib.measure.bench_record import InputFacts, ModelFacts
+from opslib.measure.bench_record import ModelFacts
+from opslib.measure.bench_setup import describe_inputs
 from opslib.measure.disturbance import watch_disturbance
 from opslib.measure.quantize import (
     Variant,
@@ -152,8 +153,8 @@ def run_quantize(
             input_shape=trial.inputs[0].shape,
             input_dtype=trial.dtype,
         ),
-        inputs=_input_facts(setup.images),
-        calibration=_input_facts(setup.calibration) if setup.calibration else None,
+        inputs=describe_inputs(setup.images, config.root),
+        calibration=describe_inputs(setup.calibration, config.root) if setup.calibration else None,
         preprocess=setup.preprocess,
         img_size=setup.img_size,
         accuracy_gate=section.accuracy_gate,
@@ -312,9 +313,3 @@ def _describe(
 def _exit_code(verdict: Verdict, images: ImageSet) -> int:
     code = VERDICT_EXIT_CODES[verdict]
     return int(ExitCode.SKIPPED if code == ExitCode.PASS and images.skipped else code)
-
-
-def _input_facts(images: ImageSet) -> InputFacts:
-    return InputFacts(
-        glob=images.pattern, count=len(images.paths), sha256=images.sha256, skipped=images.skipped
-    )

@@ -25,11 +25,12 @@ from opslib.core.host import host_facts
 from opslib.core.lineage import package_versions, record_lineage
 from opslib.core.verdicts import VERDICT_EXIT_CODES, Verdict
 from opslib.inference.engine import EngineFacts
-from opslib.measure.bench_record import InputFacts, ModelFacts
+from opslib.measure.bench_record import ModelFacts
 from opslib.measure.bench_setup import (
     BenchRequest,
     BenchSetup,
     choose_img_size,
+    describe_inputs,
     describe_model,
     prepare_bench,
 )
@@ -169,12 +170,7 @@ def run_sweep(
         exit_code=int(code),
         lineage=record_lineage(),
         model=sweep.model,
-        inputs=InputFacts(
-            glob=setup.images.pattern,
-            count=len(setup.images.paths),
-            sha256=setup.images.sha256,
-            skipped=setup.images.skipped,
-        ),
+        inputs=describe_inputs(setup.images, config.root),
         img_size=sweep.img_size,
         objective=objective,
         seed=config.bench.seed,
