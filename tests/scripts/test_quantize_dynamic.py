@@ -47,7 +47,7 @@ def test_model_and_out_alone_are_enough(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["--n-samples", "500"], "only 18 images match"),
-        (["--n-samples", "many"], "expected a whole number from 1 up or all"),
+        (["--n-samples", "many"], "expected a whole number from 1 up, or all"),
         (["--out", "exp/export/m.onnx"], "is the input model itself"),
         (["--out", "link.onnx"], "is the input model itself"),
         (["--out", "exp/export"], "ends in .onnx"),
