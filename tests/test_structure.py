@@ -16,13 +16,14 @@ FLOORS = {
     "core": 0,
     "inference": 1,
     "measure": 2,
-    "release": 3,
     "serving": 3,
-    "upkeep": 3,
-    "reporting": 4,
-    "checklist": 5,
-    "demo": 5,
-    "cli": 6,
+    "release": 4,
+    "drill": 5,
+    "upkeep": 5,
+    "reporting": 6,
+    "checklist": 7,
+    "demo": 7,
+    "cli": 8,
 }
 
 

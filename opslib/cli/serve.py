@@ -76,7 +76,7 @@ def rollback(
 ) -> int:
     """Switch back to the last good model, and confirm it."""
     from opslib.core.plans import carry_out
-    from opslib.serving.rollback import find_stable, plan_rollback
+    from opslib.release.rollback import find_stable, plan_rollback
     from opslib.serving.swap import read_version
 
     loaded = load_config(config)

@@ -103,6 +103,22 @@ class Config(Section):
         return self.exp_dir / "reports"
 
     @property
+    def logs_dir(self) -> Path:
+        """The folder of the service's and the jobs' logs, `{exp_dir}/logs`."""
+        return self.exp_dir / "logs"
+
+    @property
+    def releases_dir(self) -> Path:
+        """The folder of the release archives, `{exp_dir}/releases`."""
+        return self.exp_dir / "releases"
+
+    @property
+    def restore_dir(self) -> Path:
+        """Where restored releases are unpacked; the service may serve from it."""
+        given = self.reload.restore_dir
+        return self.resolve(given) if given else self.releases_dir / "restored"
+
+    @property
     def report_dir(self) -> Path:
         """The folder of dated, executed notebooks."""
         return self.resolve(self.paths.report_dir)

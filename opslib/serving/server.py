@@ -40,7 +40,7 @@ def serve(
     settings = load_settings(config, env_file)
     secrets = (settings.api_key.decode(),)
     level = settings.environment.log_level
-    open_logs(config.exp_dir / "logs", level, secrets, console=sys.stderr.isatty())
+    open_logs(config.logs_dir, level, secrets, console=sys.stderr.isatty())
     with bind(host or config.service.host, config.service.port if port is None else port) as bound:
         import uvicorn
 

@@ -35,7 +35,7 @@ class Service:
         self.started = time.monotonic()
         self.git_sha = git_sha(config.code_root or config.root)
         secrets = (settings.api_key.decode(),)
-        self.access_log = AccessLog(config.exp_dir / "logs" / ACCESS_LOG, secrets)
+        self.access_log = AccessLog(config.logs_dir / ACCESS_LOG, secrets)
         self.generations = Generations(
             capacity=config.reload.resident_models,
             min_free_bytes=config.reload.resident_min_free_mb * MIB,

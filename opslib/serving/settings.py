@@ -37,18 +37,12 @@ class ServiceSettings:
         return self.config.uploads.batch_max_mb * MIB
 
     @property
-    def restore_dir(self) -> Path:
-        """Where restored releases are unpacked."""
-        given = self.config.reload.restore_dir
-        if given:
-            return self.config.resolve(given)
-        return self.config.exp_dir / "releases" / "restored"
-
-    @property
     def model_dirs(self) -> tuple[Path, ...]:
         """The folders from which a model may be switched in, links resolved."""
         more = (self.config.resolve(path) for path in self.config.reload.model_dirs)
-        return tuple(path.resolve() for path in (self.config.export_dir, self.restore_dir, *more))
+        return tuple(
+            path.resolve() for path in (self.config.export_dir, self.config.restore_dir, *more)
+        )
 
 
 def load_settings(config: Config, env_file: Path | None = None) -> ServiceSettings:

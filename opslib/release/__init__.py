@@ -1,0 +1,1 @@
+"""Releases that prove they restore, and the way back to the last good model."""
