@@ -11,6 +11,7 @@ from opslib.cli import report
 from opslib.cli.apply import apply
 from opslib.cli.bench import bench
 from opslib.cli.demo import demo
+from opslib.cli.doctor import doctor
 from opslib.cli.doors import run_app
 from opslib.cli.quantize import promote, quantize
 from opslib.cli.serve import key_app, reload, rollback, serve
@@ -37,6 +38,7 @@ def root(
 
 
 app.command()(demo)
+app.command()(doctor)
 app.command()(bench)
 app.command()(sweep)
 app.command()(apply)

@@ -1,0 +1,1 @@
+"""What an operator checks: the runnable checklist and the doctor."""

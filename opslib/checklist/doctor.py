@@ -1,0 +1,243 @@
+"""What is installed, what really works here, and what to do next: findings, one a line.
+
+Nothing is changed. A finding is `ok`, a `note` (works without it, and says what is missing for
+what) or a `problem` (something this project needs does not work).
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+from opslib.core.config import Config
+from opslib.core.environment import ENV_NAME, load_service_environment
+from opslib.core.errors import ConfigError, InputError, OpsError
+from opslib.core.formatting import format_bytes
+from opslib.core.host import host_facts
+from opslib.core.lineage import git_dirty, git_sha
+
+FindingState = Literal["ok", "note", "problem"]
+LOW_DISK_SHARE = 0.10
+_PROCESSES = Path("/proc")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at: where, how it is, what was seen, and what to do about it."""
+
+    area: str
+    state: FindingState
+    seen: str
+    next_step: str | None = None
+
+
+def examine(config: Config) -> Iterator[Finding]:
+    """Yield the findings for `config` on this host, the ground first."""
+    looks: tuple[Callable[[Config], Iterator[Finding]], ...] = (
+        _look_at_code,
+        _look_at_packages,
+        _look_at_host,
+        _look_at_providers,
+        _look_at_kernel,
+        _look_at_cron,
+        _look_at_disk,
+        _look_at_model,
+        _look_at_key,
+        _look_at_service,
+    )
+    for look in looks:
+        yield from look(config)
+
+
+def list_next_steps(findings: list[Finding]) -> list[str]:
+    """Return what to do, problems first, each step once."""
+    ordered = sorted(findings, key=lambda one: one.state != "problem")
+    return list(dict.fromkeys(one.next_step for one in ordered if one.next_step))
+
+
+def _look_at_code(_config: Config) -> Iterator[Finding]:
+    from opslib import __version__
+
+    folder = Path(__file__).resolve().parents[2]
+    changed = ", with uncommitted changes" if git_dirty(folder) else ""
+    where = f"pillops {__version__}, commit {git_sha(folder)}{changed}"
+    yield Finding("code", "ok", f"{where}; Python {sys.version.split()[0]} at {sys.executable}")
+
+
+def _look_at_packages(_config: Config) -> Iterator[Finding]:
+    from packaging.requirements import Requirement
+
+    wrong = []
+    wanted = [Requirement(text) for text in metadata.requires("pillops") or ()]
+    needed = [one for one in wanted if one.marker is None or one.marker.evaluate()]
+    for requirement in needed:
+        try:
+            version = metadata.version(requirement.name)
+        except metadata.PackageNotFoundError:
+            if requirement.name != "onnxruntime-gpu" or not _has_cpu_runtime():
+                wrong.append(f"{requirement.name} is missing")
+            continue
+        if not requirement.specifier.contains(version, prereleases=True):
+            wrong.append(f"{requirement.name} {version} (wanted {requirement.specifier})")
+    if wrong:
+        step = "install what is missing: `pip install -r requirements.txt`"
+        yield Finding("packages", "problem", "; ".join(wrong), step)
+    else:
+        yield Finding("packages", "ok", f"{len(needed)} packages as wanted")
+
+
+def _has_cpu_runtime() -> bool:
+    try:
+        return bool(metadata.version("onnxruntime"))
+    except metadata.PackageNotFoundError:
+        return False
+
+
+def _look_at_host(_config: Config) -> Iterator[Finding]:
+    facts = host_facts()
+    memory = format_bytes(facts.memory_bytes)
+    seen = f"{facts.cpu}, {facts.cpus_usable} of {facts.cpus_total} cores usable, {memory}"
+    yield Finding("host", "ok", f"{seen}; {facts.os}")
+    for card in facts.gpus:
+        seen = f"{card.name}, driver {card.driver}, {format_bytes(card.memory_bytes)}"
+        yield Finding("card", "ok", seen)
+    if not facts.gpus:
+        yield Finding("card", "note", "no NVIDIA card seen by nvidia-smi: figures are of the CPU")
+
+
+def _look_at_providers(config: Config) -> Iterator[Finding]:
+    from opslib.inference.provider_probe import probe_provider
+
+    for name in ("CUDA", "TENSORRT", "CPU"):
+        problem = probe_provider(name)
+        if problem is None:
+            yield Finding("provider", "ok", f"{name}: a session starts on it")
+            continue
+        wanted = name in config.onnx.providers
+        alone = wanted and len(config.onnx.providers) == 1
+        state: FindingState = "problem" if name == "CPU" or alone else "note"
+        step = None
+        if wanted and name == "CUDA":
+            step = "where there is a card: docs/PERFORMANCE.md has the driver and packages it needs"
+        yield Finding("provider", state, f"{name}: {problem}", step)
+
+
+def _look_at_kernel(_config: Config) -> Iterator[Finding]:
+    from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
+
+    try:
+        found = KernelSpecManager().get_kernel_spec("python3")
+    except NoSuchKernel:
+        step = "install the kernel: `python -m ipykernel install --sys-prefix`"
+        seen = "python3 is not installed: `pillops run` works, plain papermill does not"
+        yield Finding("kernel", "problem", seen, step)
+        return
+    program = found.argv[0]
+    # Jupyter itself puts the running interpreter in the place of a bare "python".
+    bare = program in (
+        "python",
+        "python3",
+        f"python{sys.version_info.major}.{sys.version_info.minor}",
+    )
+    same = bare or Path(program).absolute() == Path(sys.executable).absolute()
+    if same:
+        yield Finding("kernel", "ok", f"python3 runs {sys.executable if bare else program}")
+    else:
+        seen = f"python3 runs {program}, not this interpreter: plain papermill may miss packages"
+        yield Finding("kernel", "note", seen, "activate the environment before plain papermill")
+
+
+def _look_at_cron(_config: Config) -> Iterator[Finding]:
+    if not shutil.which("crontab"):
+        step = "where schedules shall run on this host: `apt-get install cron`"
+        yield Finding("cron", "note", "the program crontab is missing", step)
+        return
+    running = any(_command(folder) in ("cron", "crond") for folder in _PROCESSES.glob("[0-9]*"))
+    if running:
+        yield Finding("cron", "ok", "installed and running")
+    else:
+        step = "start cron: `service cron start`; under WSL2 see docs/SCHEDULES.md"
+        yield Finding("cron", "note", "installed, but no cron runs: no schedule fires", step)
+
+
+def _command(process: Path) -> str:
+    try:
+        return (process / "comm").read_text().strip()
+    except OSError:
+        return ""
+
+
+def _look_at_disk(config: Config) -> Iterator[Finding]:
+    folder = next(one for one in (config.exp_dir, *config.exp_dir.parents) if one.exists())
+    use = shutil.disk_usage(folder)
+    seen = f"{folder}: {format_bytes(use.free)} free of {format_bytes(use.total)}"
+    if use.free < use.total * LOW_DISK_SHARE:
+        step = "see what can be freed: `scripts/maintenance.sh --dry-run`"
+        yield Finding("disk", "problem", seen, step)
+    else:
+        yield Finding("disk", "ok", seen)
+
+
+def _look_at_model(config: Config) -> Iterator[Finding]:
+    from opslib.core.cards import read_card
+    from opslib.core.models import find_model_files
+    from opslib.inference.find_model import find_onnx
+
+    kind = "the embedded demo" if config.is_demo else "experiment"
+    try:
+        files = find_model_files(find_onnx(config))
+        card = read_card(files.path)
+    except (InputError, OpsError) as error:
+        yield Finding("model", "problem", f"{kind}: {error}", "make the demo: `make demo`")
+        return
+    size = format_bytes(files.size_bytes)
+    classes = f", {card.num_classes} classes" if card else ""
+    yield Finding("model", "ok", f"{kind} at {config.exp_dir}: {files.path.name}, {size}{classes}")
+    if card is None:
+        seen = f"{files.path.name} has no card: it is served unverified, without golden images"
+        yield Finding("model", "note", seen)
+
+
+def _look_at_key(config: Config) -> Iterator[Finding]:
+    from opslib.serving.keys import check_key
+    from opslib.serving.rotation import MAX_AGE_DAYS, key_age_days
+
+    step = "put a key into .env: `pillops key rotate`"
+    env_file = config.root / ENV_NAME
+    try:
+        secret = load_service_environment(config).api_key
+        check_key(secret.get_secret_value() if secret else None)
+    except ConfigError as error:
+        state: FindingState = "problem" if env_file.exists() else "note"
+        yield Finding("key", state, str(error).partition(";")[0], step)
+        return
+    age = key_age_days(env_file)
+    shown = "set outside of .env" if age is None else f"{age:.0f} days old"
+    if age is not None and age > MAX_AGE_DAYS:
+        seen = f"API_KEY is strong and {shown}; monthly is the rule"
+        yield Finding("key", "note", seen, step)
+    else:
+        yield Finding("key", "ok", f"API_KEY is strong, {shown}")
+
+
+def _look_at_service(config: Config) -> Iterator[Finding]:
+    import httpx
+
+    url = f"{config.client.url.rstrip('/')}/health"
+    try:
+        answer = httpx.get(url, timeout=2.0, trust_env=False)
+    except (httpx.HTTPError, httpx.InvalidURL):
+        yield Finding(
+            "service", "note", f"{url} does not answer", "start the service: `make serve`"
+        )
+        return
+    if answer.status_code == 200:
+        yield Finding("service", "ok", f"{url} answers 200")
+    else:
+        step = f"look at {config.logs_dir}/api.err"
+        yield Finding("service", "problem", f"{url} answers {answer.status_code}", step)

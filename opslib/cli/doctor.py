@@ -1,0 +1,69 @@
+"""`pillops doctor`: what is installed, what really works here, what to do next."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from opslib.cli.doors import describe_experiment, make_console, plain_cells, say
+from opslib.core.config import PREFIX, Config, load_config
+from opslib.core.errors import ExitCode
+
+_STYLES = {"ok": "green", "note": "yellow", "problem": "red bold"}
+
+
+def doctor(
+    config: Annotated[Path | None, typer.Option(help="Configuration file.")] = None,
+) -> int:
+    """Say what is installed, what really works here, and what to do next; changes nothing."""
+    from opslib.checklist.doctor import examine, list_next_steps
+
+    loaded = load_config(config)
+    console = make_console()
+    say(console, f"{describe_experiment(loaded)}; configuration {loaded.source}")
+    findings = list(examine(loaded))
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for one in findings:
+        state = Text(one.state, style=_STYLES[one.state])
+        table.add_row(Text(one.area), state, *plain_cells([one.seen]))
+    console.print(table)
+    say(console, "\nconfiguration as resolved (secrets stay in .env and are not shown)")
+    settings = Table(box=None, pad_edge=False, show_header=False)
+    for section, keys in describe_config(loaded):
+        settings.add_row(*plain_cells([section, keys]))
+    console.print(settings)
+    named = sorted(name for name in os.environ if name.startswith(PREFIX))
+    if named:
+        say(console, f"overridden by the environment: {', '.join(named)}")
+    steps = list_next_steps(findings)
+    say(console, "\nwhat to do next" if steps else "\nnothing to do")
+    for number, step in enumerate(steps, start=1):
+        say(console, f"{number}. {step}")
+    failed = any(one.state == "problem" for one in findings)
+    return int(ExitCode.GATE_FAILED if failed else ExitCode.PASS)
+
+
+def describe_config(config: Config) -> list[tuple[str, str]]:
+    """Return each section and its keys with their values, paths resolved, as one line each."""
+    lines = []
+    for name in type(config).model_fields:
+        section = getattr(config, name)
+        if isinstance(section, Path):
+            continue
+        known = [key for key in type(section).model_fields if key in section.model_fields_set]
+        pairs = [f"{key} {_show(config, getattr(section, key))}" for key in known]
+        lines.append((name, "; ".join(pairs) or "defaults"))
+    return lines
+
+
+def _show(config: Config, value: Any) -> str:
+    if isinstance(value, Path):
+        return str(config.resolve(value))
+    if isinstance(value, tuple):
+        return ",".join(str(one) for one in value) or "none"
+    return "none" if value is None else str(value)

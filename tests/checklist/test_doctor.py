@@ -1,0 +1,109 @@
+"""The doctor finds what is missing, says what works all the same, and shows no secret."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+from opslib.checklist.doctor import Finding, examine, list_next_steps
+from opslib.core.config import load_config
+from opslib.inference.provider_probe import probe_provider
+from opslib.serving.keys import make_key
+from tests.models import write_config, write_onnx
+
+
+def find(config_path: Path, area: str, needle: str = "") -> Finding:
+    found = [one for one in examine(load_config(config_path)) if one.area == area]
+    return next(one for one in found if needle in one.seen)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    write_onnx(tmp_path / "exp/export/m.onnx")
+    return write_config(tmp_path, "client: {url: 'http://127.0.0.1:9'}\n")
+
+
+def run_doctor(config_path: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "opslib.cli.main", "doctor", "--config", str(config_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "COLUMNS": "200", **variables},
+    )
+
+
+def test_a_usable_host_ends_with_zero_and_says_what_to_do_next(place: Path) -> None:
+    answer = run_doctor(place)
+    assert answer.returncode == 0, answer.stdout
+    assert "CPU: a session starts on it" in answer.stdout
+    assert "start the service: `make serve`" in answer.stdout
+
+
+def test_without_a_model_it_ends_with_3_and_says_how_to_make_one(place: Path) -> None:
+    (place.parent / "exp/export/m.onnx").unlink()
+    answer = run_doctor(place)
+    assert answer.returncode == 3
+    assert "1. make the demo: `make demo`" in answer.stdout
+
+
+def test_a_secret_is_never_shown_and_a_resolved_path_is(place: Path) -> None:
+    key = make_key()
+    place.with_name(".env").write_text(f"API_KEY={key}\n")
+    answer = run_doctor(place, PILLSNAP_BENCH__BUDGET_S="7", SOME_TOKEN=key)
+    assert key not in answer.stdout + answer.stderr
+    assert f"exp_dir {place.parent}/exp" in answer.stdout
+    assert "budget_s 7" in answer.stdout
+    assert "overridden by the environment: PILLSNAP_BENCH__BUDGET_S" in answer.stdout
+
+
+def test_a_weak_key_is_a_problem_and_an_old_one_a_note(place: Path) -> None:
+    env = place.with_name(".env")
+    env.write_text("API_KEY=abcdefgh12345678\n")
+    assert find(place, "key").state == "problem"
+    env.write_text(f"# API_KEY since 2020-01-01T00:00:00+00:00\nAPI_KEY={make_key()}\n")
+    assert find(place, "key").state == "note"
+    env.write_text(f"API_KEY={make_key()}\n")
+    assert find(place, "key").state == "ok"
+
+
+def test_a_missing_package_is_named(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = metadata.version
+
+    def without_rich(name: str) -> str:
+        if name == "rich":
+            raise metadata.PackageNotFoundError(name)
+        return real(name)
+
+    monkeypatch.setattr(metadata, "version", without_rich)
+    found = find(place, "packages")
+    assert found.state == "problem"
+    assert "rich is missing" in found.seen
+
+
+def test_a_provider_that_cannot_start_says_why(place: Path) -> None:
+    assert probe_provider("CPU") is None
+    problem = probe_provider("CUDA")
+    assert problem is None or "libcuda" in problem or "driver" in problem or "build" in problem
+
+
+def test_cuda_alone_that_cannot_start_is_a_problem_but_with_a_fallback_a_note(place: Path) -> None:
+    if probe_provider("CUDA") is None:
+        pytest.skip("CUDA starts here")
+    assert find(place, "provider", "CUDA").state == "note"
+    place.write_text(place.read_text() + "onnx: {providers: [CUDA]}\n")
+    assert find(place, "provider", "CUDA").state == "problem"
+
+
+def test_problems_come_before_notes_and_no_step_twice() -> None:
+    found = [
+        Finding("a", "note", "x", "later"),
+        Finding("b", "problem", "y", "now"),
+        Finding("c", "problem", "z", "now"),
+    ]
+    assert list_next_steps(found) == ["now", "later"]
