@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 BENCHMARKS := overhead verdicts reporting sweep tradeoffs serving
 
-.PHONY: help demo test lint fmt typecheck perf notebooks snapshot serve lab lock clean
+.PHONY: help demo test lint fmt typecheck perf notebooks snapshot reference serve lab lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -46,6 +46,9 @@ notebooks: $(VENV)/.runtime  ## execute every notebook on the configured experim
 
 snapshot: $(VENV)/.runtime  ## rewrite the tables of docs/PERFORMANCE.md from the newest good runs
 	@$(BIN)/pillops snapshot
+
+reference: $(VENV)/.runtime  ## write docs/COMMANDS.md from the program itself
+	@$(BIN)/python tools/commands.py
 
 serve: $(VENV)/.runtime  ## run the reference service on the configured experiment
 	@$(BIN)/pillops serve

@@ -1,0 +1,54 @@
+"""Write docs/COMMANDS.md: every command and option of `pillops`, as the program itself says."""
+
+import html
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import typer
+from typer.cli import get_docs_for_click
+
+from opslib.cli.main import app
+
+TARGET = Path(__file__).resolve().parents[1] / "docs" / "COMMANDS.md"
+NOTE = """# Commands
+
+Written by `make reference` from the program's own help; a test fails when it has drifted. Exit
+codes are the same for every command: see [README.md](../README.md).
+"""
+
+
+def render() -> str:
+    """Return the whole document."""
+    command = typer.main.get_command(app)
+    text = get_docs_for_click(obj=command, ctx=typer.Context(command), name="pillops")
+    _, usage, rest = html.unescape(text).partition("**Usage**")
+    helps = list(_helps(command))
+
+    def in_full(match: re.Match[str]) -> str:
+        return next(one for one in helps if one.startswith(match[1])) + "\n"
+
+    rest = re.sub(r"(?<=`: )(.+)\.\.\.\n", in_full, rest)
+    return f"{NOTE}\n{usage}{rest.rstrip()}\n"
+
+
+def _helps(command: Any) -> Iterator[str]:
+    """The first line of each command's help; typer cuts it short in lists."""
+    for one in getattr(command, "commands", {}).values():
+        yield " ".join((one.help or "").split("\n\n")[0].split())
+        yield from _helps(one)
+
+
+def main() -> int:
+    """Write the document, or with `--check` say whether it has drifted."""
+    wanted = render()
+    if "--check" in sys.argv[1:]:
+        return 0 if TARGET.exists() and TARGET.read_text() == wanted else 3
+    TARGET.write_text(wanted)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
