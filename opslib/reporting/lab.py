@@ -29,6 +29,7 @@ def lab_command(config: Config, *, port: int, browser: bool) -> list[str]:
         f"--LabApp.default_url=/lab/tree/{LANDING}",
         f"--ServerApp.root_dir={config.root}",
         f"--ServerApp.port={port}",
+        "--FileContentsManager.pre_save_hook=opslib.reporting.lab_save.strip_outputs",
         *([] if browser else ["--no-browser"]),
     ]
 

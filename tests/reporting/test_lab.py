@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,6 +62,7 @@ def lab_server(project: Path, folder: Path) -> Iterator[str]:
 
 @pytest.mark.chromium
 def test_run_all_in_jupyterlab_shows_the_verdict_however_often(tmp_path: Path) -> None:
+    """Saving it changes nothing in the file: what a run found belongs into a report."""
     project = tmp_path / "project"
     make_project(project, publish_cell())
     (project / LANDING).write_text((ROOT / LANDING).read_text())
@@ -78,6 +80,14 @@ def test_run_all_in_jupyterlab_shows_the_verdict_however_often(tmp_path: Path) -
             page.get_by_text("Run All Cells", exact=True).click()
             count = f"[{last}]:"
             page.locator(".jp-InputPrompt").get_by_text(count).wait_for(timeout=WAIT_MS)
+        before = (project / LANDING).stat().st_mtime_ns
+        page.get_by_role("menuitem", name="File", exact=True).click()
+        page.get_by_text("Save Notebook", exact=True).click()
+        give_up = time.monotonic() + WAIT_MS / 1000
+        while (project / LANDING).stat().st_mtime_ns == before and time.monotonic() < give_up:
+            page.wait_for_timeout(50)
+        assert (project / LANDING).stat().st_mtime_ns > before
+        assert (project / LANDING).read_text() == (ROOT / LANDING).read_text()
         badge = page.locator(".jp-OutputArea .badge.inconclusive")
         assert badge.inner_text() == "Inconclusive"
         assert (

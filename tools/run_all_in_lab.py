@@ -1,0 +1,60 @@
+"""Open every notebook in a real JupyterLab, choose Run All, wait for the verdict, print a table.
+
+    python tools/run_all_in_lab.py [NAME ...]      on the configured experiment, no arguments given
+
+It needs Debian's chromium and the packages of requirements-dev.txt.
+"""
+
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from tests.reporting.browser import open_browser, open_page  # noqa: E402
+from tests.reporting.test_lab import lab_server  # noqa: E402
+
+LIMIT_MS = 600_000
+LAST_CELL = """() => {
+  const cells = document.querySelectorAll('.jp-Notebook .jp-CodeCell');
+  return [...cells].every(cell => /\\[\\d+\\]/.test(
+    cell.querySelector('.jp-InputPrompt')?.innerText ?? ''));
+}"""
+
+
+def run_all(page: object, address: str, name: str) -> tuple[str, str]:
+    """Return the verdict's badge and the number of cells that raised."""
+    from playwright.sync_api import Page
+
+    assert isinstance(page, Page)
+    page.goto(f"{address.partition('/lab')[0]}/lab/tree/notebooks/{name}?{address.split('?')[1]}")
+    page.locator(".jp-Notebook .jp-CodeCell").first.wait_for(timeout=LIMIT_MS)
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_text("Run All Cells", exact=True).click()
+    page.wait_for_function(LAST_CELL, timeout=LIMIT_MS)
+    errors = page.locator(".jp-OutputArea [data-mime-type*=error]").count()
+    badges = page.locator(".jp-OutputArea .badge")
+    return (badges.last.inner_text() if badges.count() else "none"), f"{errors}"
+
+
+def main() -> int:
+    """Run the named notebooks, or all of them."""
+    names = sys.argv[1:] or [path.stem for path in sorted((ROOT / "notebooks").glob("0*.ipynb"))]
+    failed = False
+    with tempfile.TemporaryDirectory() as folder, lab_server(ROOT, Path(folder)) as address:
+        with open_browser() as browser:
+            for name in names:
+                started = time.perf_counter()
+                with open_page(browser) as watched:
+                    badge, errors = run_all(watched.page, address, f"{name}.ipynb")
+                    watched.page.screenshot(path=str(Path(tempfile.gettempdir()) / f"{name}.png"))
+                took = time.perf_counter() - started
+                print(f"{name:22} {badge:14} cells that raised: {errors}   {took:.0f} s")  # noqa: T201
+                failed = failed or errors != "0" or badge == "none"
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
