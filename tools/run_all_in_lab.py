@@ -43,16 +43,19 @@ def main() -> int:
     """Run the named notebooks, or all of them."""
     names = sys.argv[1:] or [path.stem for path in sorted((ROOT / "notebooks").glob("0*.ipynb"))]
     failed = False
-    with tempfile.TemporaryDirectory() as folder, lab_server(ROOT, Path(folder)) as address:
-        with open_browser() as browser:
-            for name in names:
-                started = time.perf_counter()
-                with open_page(browser) as watched:
-                    badge, errors = run_all(watched.page, address, f"{name}.ipynb")
-                    watched.page.screenshot(path=str(Path(tempfile.gettempdir()) / f"{name}.png"))
-                took = time.perf_counter() - started
-                print(f"{name:22} {badge:14} cells that raised: {errors}   {took:.0f} s")  # noqa: T201
-                failed = failed or errors != "0" or badge == "none"
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        lab_server(ROOT, Path(folder)) as address,
+        open_browser() as browser,
+    ):
+        for name in names:
+            started = time.perf_counter()
+            with open_page(browser) as watched:
+                badge, errors = run_all(watched.page, address, f"{name}.ipynb")
+                watched.page.screenshot(path=str(Path(tempfile.gettempdir()) / f"{name}.png"))
+            took = time.perf_counter() - started
+            print(f"{name:22} {badge:14} cells that raised: {errors}   {took:.0f} s")  # noqa: T201
+            failed = failed or errors != "0" or badge == "none"
     return 1 if failed else 0
 
 

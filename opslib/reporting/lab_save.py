@@ -23,7 +23,7 @@ def strip_outputs(model: dict[str, Any], **_where: Any) -> None:
     if model.get("type") != "notebook" or not isinstance(content, dict):
         return
     if content.get("metadata", {}).get("kernelspec", {}).get("name") == "python3":
-        content["metadata"] = _METADATA
+        content["metadata"] |= _METADATA
     for cell in content.get("cells", []):
         for name in _PASSING:
             cell.get("metadata", {}).pop(name, None)
