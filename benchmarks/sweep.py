@@ -30,15 +30,15 @@ from opslib.core.config import Config, load_config
 from opslib.inference.engine import EngineRequest
 from opslib.inference.find_model import find_onnx
 from opslib.inference.images import find_images
-from opslib.measure.finals import Finals, measure_finalists
 from opslib.measure.rounds import Deadline
 from opslib.measure.station import Workload
 from opslib.measure.stats import bootstrap_interval, trimmed_mean
-from opslib.measure.sweep import SweepRequest, run_sweep
-from opslib.measure.sweep_arms import make_request
-from opslib.measure.sweep_record import SweepOptions
-from opslib.measure.sweep_space import cpu_axes
-from opslib.measure.track import Track
+from opslib.measure.sweep.arms import make_request
+from opslib.measure.sweep.finals import Finals, measure_finalists
+from opslib.measure.sweep.record import SweepOptions
+from opslib.measure.sweep.run import SweepRequest, run_sweep
+from opslib.measure.sweep.space import cpu_axes
+from opslib.measure.sweep.track import Track
 
 RACES = 10
 MAX_REGRET_PCT = 2.0

@@ -20,8 +20,8 @@ def apply(
 ) -> int:
     """Write a sweep's recommended settings into config.yaml, comments kept."""
     from opslib.core.plans import carry_out
-    from opslib.measure.apply_sweep import find_overrides, plan_apply
-    from opslib.measure.sweep_record import SweepRecord
+    from opslib.measure.sweep.apply import find_overrides, plan_apply
+    from opslib.measure.sweep.record import SweepRecord
 
     loaded = load_config(config)
     console = make_console()

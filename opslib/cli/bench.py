@@ -25,7 +25,7 @@ from opslib.cli.doors import (
 from opslib.core.config import load_config
 from opslib.core.errors import ParameterError, UnavailableError
 from opslib.core.formatting import format_bytes, format_ms
-from opslib.measure.bench_record import BenchRecord, BenchRow
+from opslib.measure.bench.record import BenchRecord, BenchRow
 
 _BATCH_SIZE = re.compile(r"[1-9][0-9]{0,8}")
 BOUNDARY_NAMES = {"inference": "inference", "end_to_end": "end to end"}
@@ -59,8 +59,8 @@ def bench(
     config: Annotated[Path | None, typer.Option(help="Configuration file.")] = None,
 ) -> int:
     """Measure latency and throughput at each batch size, after a parity check."""
-    from opslib.measure.bench import keep_bench, run_bench
-    from opslib.measure.bench_setup import BenchRequest
+    from opslib.measure.bench.run import keep_bench, run_bench
+    from opslib.measure.bench.setup import BenchRequest
 
     check_record_path(json)
     loaded = load_config(config)

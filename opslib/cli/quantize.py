@@ -24,7 +24,7 @@ from opslib.core.config import load_config
 from opslib.core.formatting import format_bytes, format_ms
 
 if TYPE_CHECKING:
-    from opslib.measure.quantize_record import QuantizeRecord, VariantRow
+    from opslib.measure.quantize.record import QuantizeRecord, VariantRow
 
 
 def quantize(
@@ -45,8 +45,8 @@ def quantize(
     config: Annotated[Path | None, typer.Option(help="Configuration file.")] = None,
 ) -> int:
     """Make INT8 variants, compare their accuracy and speed with float32, and say what to deploy."""
-    from opslib.measure.quantize_run import keep_quantize, run_quantize
-    from opslib.measure.quantize_setup import QuantizeRequest
+    from opslib.measure.quantize.run import keep_quantize, run_quantize
+    from opslib.measure.quantize.setup import QuantizeRequest
 
     check_record_path(json)
     loaded = load_config(config)
@@ -84,7 +84,7 @@ def promote(
     """Put an INT8 variant into export/ with its model card, unless its evidence is against it."""
     from opslib.core.errors import SkippedError
     from opslib.core.plans import carry_out
-    from opslib.measure.promote import plan_promotion
+    from opslib.measure.quantize.promote import plan_promotion
 
     loaded = load_config(config)
     console = make_console()

@@ -19,7 +19,7 @@ from opslib.core.errors import ExitCode, InputError
 from opslib.core.formatting import format_ms
 
 if TYPE_CHECKING:
-    from opslib.measure.records_compare import RecordComparison, RowComparison
+    from opslib.measure.bench.compare import RecordComparison, RowComparison
 
 ConfigOption = Annotated[Path | None, typer.Option(help="Configuration file.")]
 RootOption = Annotated[Path | None, typer.Option(help="Report folder; default: the config's.")]
@@ -118,7 +118,7 @@ def check(
     config: ConfigOption = None,
 ) -> int:
     """Hold the newest benchmark against the last comparable one; exit 3 on a regression."""
-    from opslib.measure.records_compare import compare_records
+    from opslib.measure.bench.compare import compare_records
     from opslib.reporting.diff import find_check_pair, read_bench
 
     old, new = find_check_pair(_root(root, config), against)

@@ -21,7 +21,7 @@ from opslib.cli.doors import (
 )
 from opslib.core.config import load_config
 from opslib.core.formatting import format_duration, format_ms, plural
-from opslib.measure.sweep_record import SweepRecord, SweepRow
+from opslib.measure.sweep.record import SweepRecord, SweepRow
 
 VERDICT_COLOURS = {"pass": "green", "fail": "red", "inconclusive": "yellow"}
 
@@ -37,7 +37,7 @@ def sweep(
     config: Annotated[Path | None, typer.Option(help="Configuration file.")] = None,
 ) -> int:
     """Find the fastest ONNX Runtime settings for the model on this host."""
-    from opslib.measure.sweep import SweepRequest, keep_sweep, run_sweep
+    from opslib.measure.sweep.run import SweepRequest, keep_sweep, run_sweep
 
     check_record_path(json)
     loaded = load_config(config)

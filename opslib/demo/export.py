@@ -26,7 +26,7 @@ from opslib.demo.training import Generation
 from opslib.inference.engine import EngineRequest
 from opslib.inference.opening import open_engine
 from opslib.inference.preprocess import preprocess
-from opslib.measure.parity import check_parity, softmax
+from opslib.measure.bench.parity import check_parity, softmax
 
 FACTORY = "opslib.demo.network:build_network"
 OPSET = 20

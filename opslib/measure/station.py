@@ -22,7 +22,7 @@ from opslib.core.errors import DeadlineError, ModelError, OpsError, UnavailableE
 from opslib.inference.engine import Engine, EngineFacts, EngineRequest, check_batch
 from opslib.inference.opening import open_engine
 from opslib.inference.preprocess import Preprocessor, load_preprocessor
-from opslib.measure.bench_record import Boundary, StagesMs
+from opslib.measure.bench.record import Boundary, StagesMs
 from opslib.measure.blocks import MIN_RUNS, Block, measure_block
 from opslib.measure.rounds import VisitTimes, visit_arm
 from opslib.measure.workers import MeasureError, Worker, peak_rss_bytes, reset_peak_rss

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from opslib.core.formatting import format_bytes, format_ms
-from opslib.measure.bench_record import BenchRecord, BenchRow, Boundary
-from opslib.measure.finding import ENGINE_NAMES
+from opslib.measure.bench.finding import ENGINE_NAMES
+from opslib.measure.bench.record import BenchRecord, BenchRow, Boundary
 from opslib.reporting.scraps import publish, publish_outcome
 from opslib.reporting.themes import Theme
 

@@ -10,8 +10,8 @@ from opslib.reporting.catalogue import RunRow, scan_runs
 from opslib.reporting.run_record import RUN_FILE, RunRecord
 
 if TYPE_CHECKING:
-    from opslib.measure.bench_record import BenchRecord
-    from opslib.measure.records_compare import RecordComparison
+    from opslib.measure.bench.compare import RecordComparison
+    from opslib.measure.bench.record import BenchRecord
 
 
 def compare_runs(
@@ -25,7 +25,7 @@ def compare_runs(
     Raises:
         InputError: a run is unknown or has no bench record.
     """
-    from opslib.measure.records_compare import compare_records
+    from opslib.measure.bench.compare import compare_records
 
     old, new = (read_bench(find_record(name, root)) for name in (baseline, candidate))
     return compare_records(old, new, across_models=across_models)
@@ -79,7 +79,7 @@ def read_bench(path: Path) -> BenchRecord:
     Raises:
         InputError: it is missing or something else.
     """
-    from opslib.measure.bench_record import BenchRecord
+    from opslib.measure.bench.record import BenchRecord
 
     return BenchRecord.read(path)
 

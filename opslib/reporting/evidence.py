@@ -63,8 +63,8 @@ def _change_since(root: Path, row: RunRow, run: RunRecord, folder: Path) -> RunC
     new = _bench_file(folder, run)
     counts = dict.fromkeys(("better", "worse", "unchanged", "not_comparable"), 0)
     if old is not None and new is not None:
-        from opslib.measure.bench_record import BenchRecord
-        from opslib.measure.records_compare import compare_records
+        from opslib.measure.bench.compare import compare_records
+        from opslib.measure.bench.record import BenchRecord
 
         comparison = compare_records(BenchRecord.read(old), BenchRecord.read(new))
         summary = comparison.summary

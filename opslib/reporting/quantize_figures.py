@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from opslib.measure.quantize_finding import describe_speedup
-from opslib.measure.quantize_record import Flip, QuantizeRecord, VariantRow
+from opslib.measure.quantize.finding import describe_speedup
+from opslib.measure.quantize.record import Flip, QuantizeRecord, VariantRow
 from opslib.reporting.themes import Theme
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from opslib.core.config import Config
 from opslib.core.formatting import format_bytes, format_ms
-from opslib.measure.quantize_finding import describe_proof, describe_speedup, round_up
-from opslib.measure.quantize_record import QuantizeRecord, VariantRow, VariantSpeed
+from opslib.measure.quantize.finding import describe_proof, describe_speedup, round_up
+from opslib.measure.quantize.record import QuantizeRecord, VariantRow, VariantSpeed
 from opslib.measure.tango import PairedCounts, drop_interval, fewest_images, images_to_settle
 from opslib.reporting.quantize_figures import (
     describe_decision,

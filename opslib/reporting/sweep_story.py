@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from opslib.core.formatting import format_duration, format_ms, plural
-from opslib.measure.sweep_finding import recommended_text
-from opslib.measure.sweep_record import SweepRecord, SweepRow
-from opslib.measure.sweep_rows import follow
+from opslib.measure.sweep.finding import recommended_text
+from opslib.measure.sweep.record import SweepRecord, SweepRow
+from opslib.measure.sweep.rows import follow
 from opslib.reporting.scraps import publish, publish_outcome
 from opslib.reporting.themes import Theme
 

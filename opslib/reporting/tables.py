@@ -34,14 +34,14 @@ class Table:
 
 TABLES = {
     "bench": Table(
-        "bench_", "opslib.measure.bench_record:BenchRecord", "opslib.reporting.bench_story"
+        "bench_", "opslib.measure.bench.record:BenchRecord", "opslib.reporting.bench_story"
     ),
     "sweep": Table(
-        "ort_bench_", "opslib.measure.sweep_record:SweepRecord", "opslib.reporting.sweep_story"
+        "ort_bench_", "opslib.measure.sweep.record:SweepRecord", "opslib.reporting.sweep_story"
     ),
     "quantize": Table(
         "quantize_",
-        "opslib.measure.quantize_record:QuantizeRecord",
+        "opslib.measure.quantize.record:QuantizeRecord",
         "opslib.reporting.quantize_story",
     ),
 }

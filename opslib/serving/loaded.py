@@ -20,7 +20,7 @@ from opslib.inference.engine import Engine, EngineRequest, session_settings
 from opslib.inference.find_model import find_card
 from opslib.inference.opening import open_engine
 from opslib.inference.providers import parse_providers
-from opslib.measure.parity import softmax
+from opslib.measure.bench.parity import softmax
 
 Stamp = tuple[str, int, int, int, int, int]
 

@@ -22,7 +22,7 @@ from opslib.demo.build import FOLDERS, ValidationMetrics, build_demo
 from opslib.demo.network import build_network
 from opslib.demo.place import MARKER, DemoMarker, read_marker
 from opslib.inference.preprocess import preprocess
-from opslib.measure.parity import softmax
+from opslib.measure.bench.parity import softmax
 
 from .conftest import TINY, make_config
 

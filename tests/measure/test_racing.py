@@ -6,16 +6,16 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from opslib.measure.finals import (
+from opslib.measure.racing import Race, RaceRules, paired_interval, run_race, runs_for
+from opslib.measure.rounds import Deadline, Visit, VisitTimes
+from opslib.measure.stats import Interval
+from opslib.measure.sweep.finals import (
     is_settled,
     judge_tie,
     rank,
     run_finals,
     speedup_interval,
 )
-from opslib.measure.racing import Race, RaceRules, paired_interval, run_race, runs_for
-from opslib.measure.rounds import Deadline, Visit, VisitTimes
-from opslib.measure.stats import Interval
 
 
 def arm(ms: float, noise: float = 0.0, seed: int = 0, counter: list[int] | None = None) -> Visit:

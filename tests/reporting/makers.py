@@ -13,7 +13,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from opslib.core.config import Config, load_config
 from opslib.core.host import HostFacts
 from opslib.core.lineage import Lineage
-from opslib.measure.bench_record import (
+from opslib.measure.bench.record import (
     BenchRecord,
     BenchRow,
     InputFacts,

@@ -6,8 +6,8 @@ import pytest
 
 from opslib.core.errors import InputError
 from opslib.core.plans import carry_out
-from opslib.measure.bench_record import BenchRecord
-from opslib.measure.records_compare import compare_records
+from opslib.measure.bench.compare import compare_records
+from opslib.measure.bench.record import BenchRecord
 from opslib.reporting.cite import MAX_CITED_BYTES, cite_run, is_cited
 from opslib.reporting.run_record import RUN_FILE, RunRecord
 from opslib.reporting.snapshot import plan_snapshot

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from opslib.measure.sweep_record import SweepOptions
+from opslib.measure.sweep.record import SweepOptions
 from opslib.reporting import sweep_story as story
 from opslib.reporting.figures import figure_html, table_html
-from tests.measure.sweeps import make_sweep
+from tests.measure.sweep.makers import make_sweep
 
 
 def test_timed_rows_come_fastest_first_with_their_role() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.measure.sweeps import make_sweep
+from tests.measure.sweep.makers import make_sweep
 from tests.models import write_config, write_images, write_onnx
 
 ROOT = Path(__file__).resolve().parents[2]

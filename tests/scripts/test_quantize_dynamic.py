@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from onnx import TensorProto
 
-from tests.measure.test_quantize import make_config, write_colour_model
+from tests.measure.quantize.test_run import make_config, write_colour_model
 from tests.models import write_onnx
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts/quantize_dynamic.py"

@@ -1,0 +1,1 @@
+"""The benchmark: both engines at each batch size, behind a parity gate."""

@@ -1,0 +1,1 @@
+"""The sweep: ONNX Runtime settings raced against each other."""
