@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 BENCHMARKS := overhead verdicts reporting sweep tradeoffs serving
 
-.PHONY: help demo test lint fmt typecheck perf notebooks snapshot reference serve lab lock clean
+.PHONY: help demo test acceptance lint fmt typecheck perf notebooks snapshot reference serve lab lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -41,8 +41,12 @@ perf: $(VENV)/.dev  ## measure our own speed and our verdicts' error rates, side
 	  echo "== benchmarks/$$name.py"; $(BIN)/python benchmarks/$$name.py || code=$$?; \
 	done; exit $$code
 
+acceptance: $(VENV)/.runtime  ## walk through every operation once on the demo experiment, with a table and a report
+	@$(BIN)/pillops demo
+	@$(BIN)/pillops acceptance
+
 notebooks: $(VENV)/.runtime  ## execute every notebook on the configured experiment
-	@for notebook in notebooks/0[1-9]_*.ipynb; do $(BIN)/pillops run $$notebook; done
+	@for notebook in notebooks/0[1-6]_*.ipynb; do $(BIN)/pillops run $$notebook; done
 
 snapshot: $(VENV)/.runtime  ## rewrite the tables of docs/PERFORMANCE.md from the newest good runs
 	@$(BIN)/pillops snapshot

@@ -8,6 +8,7 @@ import typer
 
 from opslib import __version__
 from opslib.cli import report
+from opslib.cli.acceptance import acceptance
 from opslib.cli.apply import apply
 from opslib.cli.bench import bench
 from opslib.cli.demo import demo
@@ -48,6 +49,7 @@ app.command(cls=report.RunCommand)(report.run)
 app.add_typer(report.report_app, name="report")
 app.command()(report.snapshot)
 app.command()(report.lab)
+app.command()(acceptance)
 app.command()(serve)
 app.command()(reload)
 app.command()(rollback)

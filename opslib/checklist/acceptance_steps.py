@@ -1,0 +1,179 @@
+"""What each step of the acceptance walk does: a command of an operator, and what it must show."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from opslib.core.config import CONFIG_VARIABLE, Config
+from opslib.core.errors import ExitCode, OpsError
+from opslib.core.files import sha256_file
+from opslib.core.formatting import format_bytes
+from opslib.core.secrets import mask
+from opslib.inference.find_model import find_onnx
+from opslib.serving.client import ServiceClient
+from opslib.serving.keys import KEY_VARIABLE
+from opslib.serving.staging import RunningService
+
+CODE_ROOT = Path(__file__).resolve().parents[2]
+_DECIDED = (ExitCode.PASS, ExitCode.GATE_FAILED, ExitCode.INCONCLUSIVE)
+_STEP_LIMIT_S = 600.0
+
+
+class StepFailedError(OpsError):
+    """A step of the walk did not do what it promises; the message is what was seen instead."""
+
+
+class NotRunError(OpsError):
+    """A step cannot be run on this host; the message says why."""
+
+
+@dataclass(frozen=True)
+class Walk:
+    """What every step may use: the experiment, its running service, and the seconds to measure."""
+
+    config: Config
+    service: RunningService
+    outside: str
+    budget_s: float
+
+    def run(
+        self,
+        *words: str,
+        codes: tuple[int, ...] = (0,),
+        variables: Mapping[str, str] | None = None,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command of the checkout as an operator does, with `variables` added.
+
+        Raises:
+            StepFailedError: it ended with another code than `codes`.
+        """
+        answer = subprocess.run(
+            words,
+            cwd=CODE_ROOT,
+            env={
+                **os.environ,
+                CONFIG_VARIABLE: str(self.config.source),
+                KEY_VARIABLE: self.service.key,
+                "PILLSNAP_PYTHON": sys.executable,
+                **(variables or {}),
+            },
+            capture_output=True,
+            text=True,
+            timeout=_STEP_LIMIT_S,
+            check=False,
+        )
+        if answer.returncode not in codes:
+            said = mask(answer.stderr or answer.stdout, [self.service.key]).strip().splitlines()
+            last = said[-1] if said else "nothing"
+            raise StepFailedError(f"ended with {answer.returncode}: {last}")
+        return answer
+
+
+def check_health(url: str) -> str:
+    """Return what `/health` of a service says; it must be 200 with a model."""
+    import httpx
+
+    try:
+        answer = httpx.get(f"{url}/health", timeout=5.0, trust_env=False)
+    except httpx.HTTPError as error:
+        raise StepFailedError(f"{url}/health: {error}") from error
+    if answer.status_code != 200 or not answer.json().get("model_loaded"):
+        raise StepFailedError(f"{url}/health: {answer.status_code} {answer.text[:200]}")
+    return f"200, {answer.json()['engine']} on {answer.json()['device']}, a model is loaded"
+
+
+def health_inside(walk: Walk) -> str:
+    """Ask the service itself."""
+    return check_health(walk.service.url)
+
+
+def health_outside(walk: Walk) -> str:
+    """Ask through the address that stands in for the public one."""
+    seen = check_health(walk.outside)
+    return f"{seen}; simulated by the loopback address {walk.outside}"
+
+
+def make_release(walk: Walk) -> str:
+    """Make a release and let `sha256sum` agree."""
+    archive = Path(walk.run("scripts/backup_release.sh").stdout.strip())
+    checked = subprocess.run(
+        ["sha256sum", "-c", "--status", f"{archive.name}.sha256"], cwd=archive.parent, check=False
+    )
+    if checked.returncode:
+        raise StepFailedError(f"{archive.name}: sha256sum -c says no")
+    return f"{archive.name}, {format_bytes(archive.stat().st_size)}; sha256sum -c agrees"
+
+
+def newest(folder: Path, pattern: str, since: float) -> Path:
+    """Return the newest file of a pattern written since then (Unix seconds).
+
+    Raises:
+        StepFailedError: there is none.
+    """
+    found = [path for path in folder.glob(pattern) if path.stat().st_mtime >= since]
+    if not found:
+        raise StepFailedError(f"{folder}/{pattern}: no new record")
+    return max(found, key=lambda path: path.stat().st_mtime)
+
+
+def _measured(walk: Walk, pattern: str, *words: str) -> str:
+    since = time.time() - 1
+    answer = walk.run(*words, "--budget", f"{walk.budget_s:g}", codes=tuple(map(int, _DECIDED)))
+    record = newest(walk.config.records_dir, pattern, since)
+    verdict = json.loads(record.read_bytes()).get("verdict", "kept")
+    schema = json.loads(record.read_bytes())["schema"]
+    return f"{record.name} ({schema}), verdict {verdict}, exit code {answer.returncode}"
+
+
+def run_bench(walk: Walk) -> str:
+    """Measure both engines at the batch sizes of the requirements."""
+    model = str(find_onnx(walk.config).resolve())
+    inputs = f"{walk.config.data_root}/val/**/*.jpg"
+    words = ("--engine", "both", "--model", model, "--inputs", inputs, "--batch", "1,2,4,8,16")
+    return _measured(walk, "bench_*.json", "scripts/perf_bench_infer.py", *words)
+
+
+def run_sweep(walk: Walk) -> str:
+    """Race the settings, with no arguments but the time allowed."""
+    return _measured(walk, "ort_bench.json", "scripts/ort_optimize.py")
+
+
+def run_quantize(walk: Walk) -> str:
+    """Compare INT8 with float32; the variant is thrown away."""
+    model = str(find_onnx(walk.config).resolve())
+    with tempfile.TemporaryDirectory(prefix="pillops-acceptance-") as folder:
+        out = f"{folder}/model.int8.onnx"
+        words = ("--model", model, "--out", out)
+        return _measured(walk, "quantize_*.json", "scripts/quantize_dynamic.py", *words)
+
+
+def rehearse_rollback(walk: Walk) -> str:
+    """Switch to another model and back, each confirmed by `/version`."""
+    found = find_onnx(walk.config).resolve()
+    exports = [path for path in walk.config.export_dir.glob("*.onnx") if not path.is_symlink()]
+    other = next((path for path in sorted(exports) if path.resolve() != found), None)
+    if other is None:
+        raise NotRunError(f"{walk.config.export_dir}: only one model; a rollback needs two")
+    client = ServiceClient(walk.service.url, walk.service.key, walk.config.client)
+    with client:
+        before = client.version()
+        host = ("--host", walk.service.url)
+        target = other if before.sha256 != sha256_file(other) else found
+        walk.run("scripts/reload_model.sh", "--path", str(target), *host)
+        switched = client.version()
+        if switched.sha256 == before.sha256:
+            raise StepFailedError(f"/version still says {before.describe()}")
+        walk.run(sys.executable, "-m", "opslib.cli.main", "rollback", *host)
+        after = client.version()
+    if after.sha256 != before.sha256:
+        raise StepFailedError(f"/version says {after.describe()}, before {before.describe()}")
+    tags = f"{before.version_tag} to {switched.version_tag} and back"
+    return f"{tags}; /version confirms generation {after.generation}"

@@ -1,0 +1,54 @@
+"""`pillops acceptance`: walk through every operation once and leave the report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from opslib.cli.doors import describe_experiment, make_console, plain_cells, say, say_verdict
+from opslib.cli.report import VERDICT_STYLES, report_folder, show_steps
+from opslib.core.config import load_config
+from opslib.core.formatting import format_duration
+
+NOTEBOOK = "07_acceptance"
+_STYLES = {"pass": "green", "fail": "red bold", "not run": "yellow"}
+
+
+def acceptance(
+    budget: Annotated[
+        float | None, typer.Option(help="Seconds for each measured step.", min=5)
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="Configuration file.")] = None,
+) -> int:
+    """Walk through every operation once on the demo experiment; print the table, leave a report."""
+    from opslib.checklist.acceptance_record import AcceptanceRecord
+    from opslib.reporting.runner import run_notebook
+
+    loaded = load_config(config)
+    notes = make_console(stderr=True)
+    say(notes, f"{NOTEBOOK} on {describe_experiment(loaded)}")
+    parameters = {} if budget is None else {"budget_s": budget}
+    with show_steps(notes) as progress:
+        run = run_notebook(NOTEBOOK, parameters=parameters, config=loaded, progress=progress)
+    console = make_console()
+    folder = loaded.report_dir / report_folder(run.id)
+    if run.record is not None:
+        record = AcceptanceRecord.read(folder / run.record)
+        table = Table(box=None, pad_edge=False)
+        for name in ("step", "result", "took", "seen"):
+            table.add_column(name)
+        for step in record.steps:
+            state = Text(step.state, style=_STYLES[step.state])
+            title, took, seen = plain_cells(
+                (f"{step.number}. {step.title}", format_duration(step.took_s), step.evidence)
+            )
+            table.add_row(title, state, took, seen)
+        console.print(table)
+        say(console, f"external address: {record.external}")
+    say_verdict(console, run.word, f" {run.sentence}", VERDICT_STYLES.get(run.tone, "bold"))
+    say(console, f"report: {folder / run.report_name}")
+    return run.exit_code
