@@ -1,0 +1,30 @@
+"""Finding the commands that a document tells its reader to type."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def read_commands(document: Path) -> list[str]:
+    """Return the lines of a document's `sh` blocks, comments cut off, each once."""
+    blocks = re.findall(r"^ *```sh\n(.*?)```", document.read_text(), re.DOTALL | re.MULTILINE)
+    lines = [re.split(r"\s+# ", line)[0].strip() for block in blocks for line in block.splitlines()]
+    return list(dict.fromkeys(line for line in lines if line and not line.startswith("#")))
+
+
+def make_doors(folder: Path) -> None:
+    """Lay `folder` out like a checkout: `.venv/bin/`, notebooks and scripts of this one."""
+    bin_folder = folder / ".venv" / "bin"
+    bin_folder.mkdir(parents=True)
+    for name, module in (("pillops", "opslib.cli.main"), ("papermill", "papermill")):
+        door = bin_folder / name
+        door.write_text(f'#!/bin/sh\nexec {sys.executable} -m {module} "$@"\n')
+        door.chmod(0o755)
+    (bin_folder / "python").symlink_to(sys.executable)
+    for name in ("notebooks", "scripts"):
+        (folder / name).symlink_to(ROOT / name)
