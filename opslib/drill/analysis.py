@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from opslib.drill.mixing import find_mixed
-from opslib.drill.record import DrillEvent, RawRequests, WindowKind, WindowStats
-from opslib.drill.rehearsal import Calm, Deed
+from opslib.drill.record import Calm, DrillEvent, RawRequests, WindowKind, WindowStats
+from opslib.drill.rehearsal import Deed
 from opslib.drill.windows import (
     Answers,
     Timings,
@@ -41,6 +41,7 @@ class Findings:
     `recovery_s` is from kill -9 to the first answer, None where there was no kill or no answer.
     """
 
+    calms: tuple[Calm, ...]
     events: tuple[DrillEvent, ...]
     windows: tuple[WindowStats, ...]
     failed: int
@@ -53,13 +54,20 @@ class Findings:
 
 
 def analyse(
-    load: LoadResult, deeds: Sequence[Deed], calms: Sequence[Calm], *, settle_s: float
+    load: LoadResult,
+    deeds: Sequence[Deed],
+    calms: Sequence[tuple[WindowKind, float, float]],
+    *,
+    settle_s: float,
 ) -> Findings:
     """Return what the load's requests say about what was done to the service."""
     samples, zero = load.samples, load.started_clock_s
     timings = Timings.of(samples)
     events = place_events(samples, deeds, zero, settle_s, load.wall_s)
-    windows = list_windows(events, calms, zero)
+    spans = tuple(
+        Calm(kind=kind, start_s=start - zero, end_s=end - zero) for kind, start, end in calms
+    )
+    windows = list_windows(events, spans)
     kills = [one for one in windows if one.kind == "kill -9"]
     in_kill = find_killed(timings, kills)
     mixed = find_mixed(samples, events)
@@ -73,6 +81,7 @@ def analyse(
     ]
     kill = next((one for one in events if one.kind == "kill -9"), None)
     return Findings(
+        calms=spans,
         events=events,
         windows=_describe_windows(windows, timings),
         failed=len(failures),
@@ -132,9 +141,9 @@ def place_events(
     return tuple(events)
 
 
-def list_windows(events: Sequence[DrillEvent], calms: Sequence[Calm], zero: float) -> list[Window]:
+def list_windows(events: Sequence[DrillEvent], calms: Sequence[Calm]) -> list[Window]:
     """Return every window, those of nothing happening first."""
-    windows = [Window(one.kind, one.start - zero, one.end - zero) for one in calms]
+    windows = [Window(one.kind, one.start_s, one.end_s) for one in calms]
     for kind, of in _WINDOWS_OF.items():
         windows += [Window(kind, e.start_s, e.window_end_s) for e in events if e.kind in of]
     return windows

@@ -21,6 +21,7 @@ WindowKind = Literal[
     "two at once",
     "kill -9",
     "leak swaps",
+    "after",
 ]
 Interval = tuple[float, float]
 
@@ -55,6 +56,14 @@ class DrillEvent(Part):
     def ready_s(self) -> float | None:
         """Seconds until the model that was asked for was seen in an answer."""
         return None if self.first_answer_s is None else self.first_answer_s - self.start_s
+
+
+class Calm(Part):
+    """A span in which nothing was done to the service, in seconds from the first request."""
+
+    kind: WindowKind
+    start_s: float
+    end_s: float
 
 
 class WindowStats(Part):
@@ -149,6 +158,7 @@ class DrillRecord(Record):
     longest_stall_ms: float
     sent_late_p99_ms: float
     windows: tuple[WindowStats, ...]
+    calms: tuple[Calm, ...]
     events: tuple[DrillEvent, ...]
     injections: tuple[Injection, ...]
     checks: tuple[Check, ...]

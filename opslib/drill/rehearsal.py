@@ -38,19 +38,11 @@ class Deed:
 
 
 @dataclass
-class Calm:
-    """A span in which nothing was done; times are of `time.perf_counter`."""
-
-    kind: WindowKind
-    start: float
-    end: float
-
-
-@dataclass
 class Rehearsal:
     """A drill under way: the service, the load on it, and the notes taken so far.
 
     `settle_s` is waited after each deed, a little longer than the window that is measured.
+    `calms` are spans in which nothing was done, on the clock of the deeds.
     """
 
     target: Target
@@ -59,7 +51,7 @@ class Rehearsal:
     settle_s: float
     report: Callable[[str], None]
     deeds: list[Deed] = field(default_factory=list)
-    calms: list[Calm] = field(default_factory=list)
+    calms: list[tuple[WindowKind, float, float]] = field(default_factory=list)
     injections: list[Injection] = field(default_factory=list)
     memory: list[Memory] = field(default_factory=list)
     _others: Iterator[Path] = field(init=False)
@@ -87,7 +79,7 @@ class Rehearsal:
         """Watch the service for a while without doing anything to it."""
         start = time.perf_counter()
         self.rest(seconds)
-        self.calms.append(Calm(kind, start, time.perf_counter()))
+        self.calms.append((kind, start, time.perf_counter()))
 
     def ask(self, kind: EventKind, name: str, path: str) -> Deed:
         """Ask for a model and note what came of it."""

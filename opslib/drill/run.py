@@ -159,6 +159,7 @@ class _Drill:
             longest_stall_ms=round(found.longest_stall_ms, 3),
             sent_late_p99_ms=round(found.sent_late_p99_ms, 3),
             windows=found.windows,
+            calms=found.calms,
             events=found.events,
             injections=tuple(rehearsal.injections),
             checks=checks,
@@ -188,6 +189,8 @@ class _Drill:
         reload_twice_at_once(rehearsal)
         kill_and_recover(rehearsal)
         go_home(rehearsal, self.found)
+        self.report("after: nothing happens any more")
+        rehearsal.watch("after", limits.baseline_s / 3)
 
     def _plan(self, rate_per_s: float | None) -> LoadPlan:
         return LoadPlan(

@@ -124,8 +124,8 @@ def kill_and_recover(rehearsal: Rehearsal) -> None:
     )
 
 
-def go_home(rehearsal: Rehearsal, found: LiveVersion) -> bool:
-    """Go back to the model that the drill found; return whether it is the one served now."""
+def go_home(rehearsal: Rehearsal, found: LiveVersion) -> None:
+    """Go back to the model that the drill found."""
     rehearsal.report("back to the model it found")
     path = rehearsal.target.stable
     rehearsal.ask("back", path.stem, str(path))
@@ -138,7 +138,6 @@ def go_home(rehearsal: Rehearsal, found: LiveVersion) -> bool:
         f"serves {_describe(live)}",
         held,
     )
-    return held
 
 
 def _offer(rehearsal: Rehearsal, fault: Fault, path: str) -> None:
