@@ -17,6 +17,8 @@ from opslib.drill.target import Target
 from opslib.serving.client import LiveVersion, ServiceClient, ServiceError
 from opslib.serving.load import LoadProcess
 
+HOLD_SHARE, PAUSE_SHARE = 0.2, 0.15
+
 
 @dataclass
 class Deed:
@@ -41,7 +43,7 @@ class Deed:
 class Rehearsal:
     """A drill under way: the service, the load on it, and the notes taken so far.
 
-    `settle_s` is waited after each deed, a little longer than the window that is measured.
+    `settle_s` is how long a switch's window goes on after the new model's first answer.
     `calms` are spans in which nothing was done, on the clock of the deeds.
     """
 
@@ -74,6 +76,14 @@ class Rehearsal:
             time.sleep(min(left, 0.5))
             if not self.load.running:
                 raise OpsError("the load ended before the drill did")
+
+    def settle(self) -> None:
+        """Wait until a switch's window is over, and a little longer."""
+        self.rest(self.settle_s * (1 + HOLD_SHARE))
+
+    def pause(self) -> None:
+        """Wait a little between two deeds that change nothing."""
+        self.rest(self.settle_s * PAUSE_SHARE)
 
     def watch(self, kind: WindowKind, seconds: float) -> None:
         """Watch the service for a while without doing anything to it."""

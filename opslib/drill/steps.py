@@ -13,9 +13,6 @@ from opslib.drill.rehearsal import Deed, Rehearsal, ask_at_once
 from opslib.serving.client import LiveVersion
 from opslib.serving.swap import local_digests
 
-HOLD_S = 0.4
-PAUSE_S = 0.3
-
 
 def swap_and_roll_back(rehearsal: Rehearsal, times: int) -> None:
     """Swap to the other model and back, so many times; memory is noted after each."""
@@ -23,7 +20,7 @@ def swap_and_roll_back(rehearsal: Rehearsal, times: int) -> None:
         rehearsal.report(f"swapping: {number} of {times}")
         for kind, path in (("swap", rehearsal.next_other()), ("rollback", rehearsal.target.stable)):
             deed = rehearsal.ask("swap" if kind == "swap" else "rollback", path.stem, str(path))
-            rehearsal.rest(rehearsal.settle_s + HOLD_S)
+            rehearsal.settle()
             rehearsal.note_memory("swap", 2 * number - (kind == "swap"))
             _note_switch(rehearsal, deed, path)
 
@@ -42,7 +39,7 @@ def look_for_leaks(rehearsal: Rehearsal, times: int) -> None:
         path = next(turns)
         deed = rehearsal.ask("leak", path.stem, str(path))
         failed += not deed.accepted
-        rehearsal.rest(PAUSE_S)
+        rehearsal.pause()
         rehearsal.note_memory("leak", number)
     growth = growth_pct(rehearsal.memory)
     said = f"{growth:+.1f} % since the tenth" if growth is not None else "not known"
@@ -74,7 +71,7 @@ def reload_twice_at_once(rehearsal: Rehearsal) -> None:
     deeds = [Deed("two at once", path.stem, time.perf_counter()) for path in paths]
     ask_at_once(target, deeds, [str(path) for path in paths])
     rehearsal.deeds += deeds
-    rehearsal.rest(rehearsal.settle_s + HOLD_S)
+    rehearsal.settle()
     live = rehearsal.version()
     statuses = sorted(deed.status or 0 for deed in deeds)
     won = [path for deed, path in zip(deeds, paths, strict=True) if deed.accepted]
@@ -98,7 +95,7 @@ def kill_and_recover(rehearsal: Rehearsal) -> None:
     if not _serves(rehearsal.version(), rehearsal.target.others[0]):
         other = rehearsal.next_other()
         deed = rehearsal.ask("swap", other.stem, str(other))
-        rehearsal.rest(rehearsal.settle_s + HOLD_S)
+        rehearsal.settle()
         _note_switch(rehearsal, deed, other)
     before = rehearsal.version()
     deed = Deed("kill -9", "SIGKILL", time.perf_counter())
@@ -112,7 +109,7 @@ def kill_and_recover(rehearsal: Rehearsal) -> None:
         return
     finally:
         deed.end = time.perf_counter()
-    rehearsal.rest(rehearsal.settle_s + HOLD_S)
+    rehearsal.settle()
     after = rehearsal.version()
     deed.status = 200
     rehearsal.note(
@@ -129,7 +126,7 @@ def go_home(rehearsal: Rehearsal, found: LiveVersion) -> None:
     rehearsal.report("back to the model it found")
     path = rehearsal.target.stable
     rehearsal.ask("back", path.stem, str(path))
-    rehearsal.rest(rehearsal.settle_s + HOLD_S)
+    rehearsal.settle()
     live = rehearsal.version()
     held = live is not None and _same_model(live, found)
     rehearsal.note(
@@ -154,7 +151,7 @@ def _offer(rehearsal: Rehearsal, fault: Fault, path: str) -> None:
     if not unchanged:
         stable = rehearsal.target.stable
         rehearsal.ask("back", stable.stem, str(stable))
-    rehearsal.rest(PAUSE_S)
+    rehearsal.pause()
 
 
 def _promise(fault: Fault) -> str:

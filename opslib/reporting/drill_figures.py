@@ -23,9 +23,9 @@ LANES: tuple[tuple[EventKind, str], ...] = (
     ("back", "back home"),
 )
 COMPARED: tuple[WindowKind, ...] = ("baseline", "A/A", "swaps and rollbacks")
-MAX_POINTS = 2500
-TAIL_POINTS = 150
-BODY_POINTS = 200
+MAX_POINTS = 2000
+TAIL_POINTS = 60
+BODY_POINTS = 60
 TICKS_MS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 30_000)
 
 
