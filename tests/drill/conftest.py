@@ -9,7 +9,7 @@ import pytest
 from tests.serving.conftest import Place, make_place, write_colours
 
 SHORT = (
-    "drill: {baseline_s: 1, aa_s: 1, capacity_s: 0.5, settle_s: 0.3, swaps: 2, images: 8, "
+    "drill: {baseline_s: 0.6, aa_s: 0.6, capacity_s: 0.3, settle_s: 0.3, swaps: 2, images: 8, "
     "load_share: 0.2, rate_max_per_s: 60}\n"
 )
 

@@ -116,9 +116,9 @@ class FakeService:
         old = self.model
         if self.fault == "drops the old model first":
             self.model = None
-        await asyncio.sleep(LOAD_S if path.is_file() else 0.02)
-        self.model = old
         problem = self._find_problem(path)
+        await asyncio.sleep(0.01 if problem else LOAD_S)
+        self.model = old
         if problem and self.fault == "answers 200 on failure":
             return JSONResponse({"ok": True, "generation": self.generation})
         if problem and self.fault == "counts a refusal as a switch":

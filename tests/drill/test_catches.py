@@ -7,7 +7,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -15,9 +17,11 @@ import pytest
 from opslib.drill.record import DrillRecord
 from opslib.drill.request import make_drill_request
 from opslib.drill.run import run_drill
+from opslib.measure.timing_lock import LOCK_HELD_VARIABLE
 from opslib.serving.keys import make_key
 from opslib.serving.staging import stop_process
 from tests.drill.conftest import make_drill_place
+from tests.drill.fake_service import FAULTS
 from tests.serving.conftest import Place
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,18 +49,31 @@ def start_fake(place: Place, fault: str, key: str) -> Iterator[str]:
         stop_process(process)
 
 
+@dataclass(frozen=True)
+class Drilled:
+    """A service's experiment and the drill of it that is under way."""
+
+    place: Place
+    record: Future[DrillRecord]
+
+
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
-    """One experiment for all of these services."""
-    return make_drill_place(tmp_path_factory.mktemp("catches"))
-
-
-def drill(place: Place, fault: str, monkeypatch: pytest.MonkeyPatch) -> DrillRecord:
-    """The record of a short drill of the fake service."""
+def drills(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Drilled]]:
+    """A short drill of each of the services; they mostly wait, so several go on at a time."""
     key = make_key()
-    monkeypatch.setenv("API_KEY", key)
-    with start_fake(place, fault, key) as url:
-        return run_drill(place.config, make_drill_request(url=url, swaps=2))
+    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(4) as pool:
+        patch.setenv("API_KEY", key)
+        patch.setenv(LOCK_HELD_VARIABLE, "1")
+
+        def drill(place: Place, fault: str) -> DrillRecord:
+            with start_fake(place, fault, key) as url:
+                return run_drill(place.config, make_drill_request(url=url))
+
+        places = {fault: make_drill_place(tmp_path_factory.mktemp("drilled")) for fault in FAULTS}
+        yield {
+            fault: Drilled(place, pool.submit(drill, place, fault))
+            for fault, place in places.items()
+        }
 
 
 def result(record: DrillRecord, name: str) -> str:
@@ -69,22 +86,20 @@ def broken(record: DrillRecord) -> dict[str, str]:
     return {one.injected: one.seen for one in record.injections if one.held is False}
 
 
-def test_a_service_that_keeps_its_promises_is_not_failed(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before = sorted(place.export.iterdir())
-    record = drill(place, "none", monkeypatch)
+def test_a_service_that_keeps_its_promises_is_not_failed(drills: dict[str, Drilled]) -> None:
+    record = drills["none"].record.result()
     assert record.verdict != "fail", record.finding
     assert (record.failed, record.mixed, broken(record)) == (0, 0, {})
-    assert sorted(place.export.iterdir()) == before, "the drill left something behind"
+    left = list(drills["none"].place.export.glob(".drill-*"))
+    assert not left
     skipped = [one for one in record.injections if one.held is None]
     assert [one.injected for one in skipped] == ["kill -9 of the service"]
 
 
 def test_dropping_the_old_model_first_is_caught_by_the_requests_that_fail(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+    drills: dict[str, Drilled],
 ) -> None:
-    record = drill(place, "drops the old model first", monkeypatch)
+    record = drills["drops the old model first"].record.result()
     assert record.verdict == "fail"
     assert record.exit_code == 3
     assert record.failed > 0
@@ -101,9 +116,9 @@ def test_dropping_the_old_model_first_is_caught_by_the_requests_that_fail(
     ],
 )
 def test_mixed_generations_are_caught_in_the_answers(
-    place: Place, monkeypatch: pytest.MonkeyPatch, fault: str, reason: str
+    drills: dict[str, Drilled], fault: str, reason: str
 ) -> None:
-    record = drill(place, fault, monkeypatch)
+    record = drills[fault].record.result()
     assert record.verdict == "fail"
     assert record.failed == 0
     assert record.mixed > 0
@@ -112,19 +127,15 @@ def test_mixed_generations_are_caught_in_the_answers(
     assert reason in str(check.reason)
 
 
-def test_answering_200_on_failure_is_caught_by_every_bad_model(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    record = drill(place, "answers 200 on failure", monkeypatch)
+def test_answering_200_on_failure_is_caught_by_every_bad_model(drills: dict[str, Drilled]) -> None:
+    record = drills["answers 200 on failure"].record.result()
     assert record.verdict == "fail"
     assert {"a path with a typo", "NaN weights", "an empty file"} <= broken(record).keys()
     assert all(seen == "200: accepted" for seen in broken(record).values())
 
 
-def test_serving_a_bad_model_is_caught_and_mended(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    record = drill(place, "serves a bad model", monkeypatch)
+def test_serving_a_bad_model_is_caught_and_mended(drills: dict[str, Drilled]) -> None:
+    record = drills["serves a bad model"].record.result()
     assert record.verdict == "fail"
     assert "now serves bad" in broken(record)["NaN weights"]
     assert "an empty file" not in broken(record)
@@ -133,15 +144,13 @@ def test_serving_a_bad_model_is_caught_and_mended(
     assert home.held
 
 
-def test_a_refusal_that_changes_the_generation_is_caught(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    record = drill(place, "counts a refusal as a switch", monkeypatch)
+def test_a_refusal_that_changes_the_generation_is_caught(drills: dict[str, Drilled]) -> None:
+    record = drills["counts a refusal as a switch"].record.result()
     assert record.verdict == "fail"
     assert broken(record)["text"].startswith("422, stage read; now serves ")
 
 
-def test_not_coming_home_is_caught(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    record = drill(place, "never goes home", monkeypatch)
+def test_not_coming_home_is_caught(drills: dict[str, Drilled]) -> None:
+    record = drills["never goes home"].record.result()
     assert record.verdict == "fail"
     assert "the end of the drill" in broken(record)
