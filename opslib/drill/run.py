@@ -30,13 +30,16 @@ from opslib.inference.images import ImageSet, find_images
 from opslib.measure.bench_setup import describe_inputs
 from opslib.measure.disturbance import Disturbance, watch_disturbance
 from opslib.measure.timing_lock import hold_timing_lock
-from opslib.serving.client import LiveVersion, ServiceClient, ServiceError
+from opslib.serving.client import LiveVersion, ServiceError
 from opslib.serving.load import LoadPlan, LoadResult, start_load
 
 Progress = Callable[[float, str], None]
 CAPACITY_CONNECTIONS = 8
 MAX_LOAD_S = 3600.0
 STOP_S = 60.0
+RESTORE_S = 60.0
+RESTORE_POLL_S = 0.3
+BUSY = (409, 429, 503)
 LATE_SHARE = 0.25
 
 
@@ -122,8 +125,9 @@ class _Drill:
                 )
                 try:
                     self._tell(self.rehearsal)
-                finally:
-                    restore(self.target, client, self.found)
+                except BaseException:
+                    restore(self.target, self.found)
+                    raise
                 self.result = load.stop(STOP_S)
 
     def describe(self, disturbance: Disturbance) -> DrillRecord:
@@ -234,15 +238,23 @@ def measure_capacity(plan: LoadPlan, key: str, limits: DrillSection) -> float:
     return good / result.wall_s
 
 
-def restore(target: Target, client: ServiceClient, found: LiveVersion) -> None:
-    """Make sure that a service that runs on after the drill serves what it was found with."""
+def restore(target: Target, found: LiveVersion) -> None:
+    """Bring a service that runs on after a drill that was cut short back to what it served.
+
+    A switch that was asked for may still be under way: until it is over, asking is refused (409).
+    """
     if target.staged is not None:
         return
-    with suppress(ServiceError):
-        if client.version().sha256 == found.sha256 and found.sha256 is not None:
+    give_up = time.monotonic() + RESTORE_S
+    while time.monotonic() < give_up:
+        try:
+            with target.connect() as client:
+                client.reload(found.model_path or str(target.stable))
             return
-    with suppress(ServiceError):
-        client.reload(found.model_path or str(target.stable))
+        except ServiceError as error:
+            if error.status not in BUSY:
+                return
+            time.sleep(RESTORE_POLL_S)
 
 
 def list_notes(found: Findings, memory: Sequence[Memory], load: LoadResult) -> list[str]:
