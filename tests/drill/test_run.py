@@ -37,10 +37,27 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
 
 
 @pytest.fixture(scope="module")
-def drilled(place: Place) -> tuple[DrillRecord, str]:
-    """The record of a short drill, and the experiment's digest before it."""
+def said() -> list[str]:
+    """What the drill of this module prints."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def drilled(place: Place, said: list[str]) -> tuple[DrillRecord, str]:
+    """The record of a short drill by the command, and the experiment's digest before it."""
     before = digest(place)
-    return run_drill(place.config, make_drill_request()), before
+    path = place.config_path.with_name("drill.json")
+    answer = subprocess.run(
+        [*DRILL, "--config", str(place.config_path), "--json", str(path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    said.append(answer.stdout)
+    record = DrillRecord.read(path)
+    assert answer.returncode == record.exit_code, answer.stderr
+    return record, before
 
 
 def test_nothing_fails_and_every_promise_is_kept(drilled: tuple[DrillRecord, str]) -> None:
@@ -56,6 +73,16 @@ def test_the_experiment_itself_is_not_touched(
     drilled: tuple[DrillRecord, str], place: Place
 ) -> None:
     assert digest(place) == drilled[1]
+
+
+def test_the_command_prints_each_line_of_the_verdict(
+    drilled: tuple[DrillRecord, str], said: list[str]
+) -> None:
+    record, _ = drilled
+    shown = " ".join(" ".join(said).split())
+    for check in record.checks:
+        assert check.name.split(",")[0] in shown
+    assert f"{record.verdict}: {record.finding}" in shown
 
 
 def test_every_bad_model_is_refused_by_the_stage_that_the_list_names(
@@ -96,8 +123,8 @@ def test_the_record_holds_every_request_and_can_be_read_again(
     drilled: tuple[DrillRecord, str], tmp_path: Path, place: Place
 ) -> None:
     record, _ = drilled
-    path = keep_drill(record, place.config, tmp_path / "drill.json")
-    again = DrillRecord.read(path)
+    again = DrillRecord.read(keep_drill(record, place.config, tmp_path / "drill.json"))
+    assert again == record
     assert again.raw is not None
     assert len(again.raw.due_s) == record.requests
     assert again.slim().raw is None
