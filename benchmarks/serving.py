@@ -39,7 +39,8 @@ from opslib.inference.opening import open_engine
 from opslib.inference.preprocess import preprocess
 from opslib.serving.client import ServiceClient
 from opslib.serving.keys import HEADER, make_key
-from opslib.serving.load import LoadPlan, LoadResult, Sample, make_bodies, start_load
+from opslib.serving.load import LoadPlan, LoadResult, Sample, start_load
+from opslib.serving.load_sending import make_bodies
 from opslib.serving.service import Service
 from opslib.serving.settings import ServiceSettings, load_settings
 from opslib.serving.staging import RunningService, start_service

@@ -21,6 +21,8 @@ from opslib.core.files import ensure_writable
 from opslib.core.secrets import live_secrets, mask
 
 MAX_ERROR_CHARACTERS = 600
+INTERRUPTED = 130
+TERMINATED = "terminated by SIGTERM"
 
 
 def make_console(*, stderr: bool = False) -> Console:
@@ -50,9 +52,18 @@ def run_door(action: Callable[[], int | None]) -> NoReturn:
 
     An error made on purpose prints one line on stderr, secrets masked; SIGTERM becomes 143.
     """
-    signal.signal(signal.SIGTERM, _terminate)
+    terminated = False
+
+    def terminate(_signal: int, _frame: FrameType | None) -> None:
+        nonlocal terminated
+        terminated = True
+        raise TerminatedError(TERMINATED)
+
+    signal.signal(signal.SIGTERM, terminate)
     try:
         code = int(action() or 0)
+        if code == INTERRUPTED and terminated:  # typer makes one number of all interrupts
+            raise TerminatedError(TERMINATED)
         sys.stdout.flush()
     except OpsError as error:
         code = print_error(error)
@@ -60,7 +71,7 @@ def run_door(action: Callable[[], int | None]) -> NoReturn:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         code = int(error.exit_code)
     except KeyboardInterrupt:
-        code = 130
+        code = INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = int(ExitCode.PASS)
@@ -103,10 +114,6 @@ def describe_experiment(config: Config) -> str:
 def _printable(text: str) -> str:
     """The text with lone surrogates (bytes of a path that are no UTF-8) spelt out."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def _terminate(_signal: int, _frame: FrameType | None) -> None:
-    raise TerminatedError("terminated by SIGTERM")
 
 
 def run_command(function: Callable[..., int | None]) -> NoReturn:

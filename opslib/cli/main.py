@@ -14,6 +14,7 @@ from opslib.cli.bench import bench
 from opslib.cli.demo import demo
 from opslib.cli.doctor import doctor
 from opslib.cli.doors import run_app
+from opslib.cli.drill import drill
 from opslib.cli.quantize import promote, quantize
 from opslib.cli.serve import key_app, reload, rollback, serve
 from opslib.cli.sweep import sweep
@@ -53,6 +54,7 @@ app.command()(acceptance)
 app.command()(serve)
 app.command()(reload)
 app.command()(rollback)
+app.command()(drill)
 app.add_typer(key_app, name="key")
 
 

@@ -22,6 +22,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from opslib.core.config_edit import on_one_line, parse_yaml, refuse_half_characters, show_value
+from opslib.core.drill_section import DrillSection
 from opslib.core.errors import ConfigError
 from opslib.core.files import expand_user
 from opslib.core.sections import (
@@ -64,6 +65,7 @@ class Config(Section):
     uploads: UploadsSection = UploadsSection()
     reload: ReloadSection = ReloadSection()
     client: ClientSection = ClientSection()
+    drill: DrillSection = DrillSection()
 
     @property
     def root(self) -> Path:

@@ -44,6 +44,7 @@ TABLES = {
         "opslib.measure.quantize.record:QuantizeRecord",
         "opslib.reporting.quantize_story",
     ),
+    "drill": Table("drill_", "opslib.drill.record:DrillRecord", "opslib.reporting.drill_story"),
 }
 
 

@@ -13,9 +13,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 import httpx
 
+from opslib.core.config import PREFIX
 from opslib.core.errors import DeadlineError, OpsError
 from opslib.core.secrets import mask
 from opslib.serving.keys import HEADER, KEY_VARIABLE, make_key
@@ -50,6 +53,95 @@ class RunningService:
         return {HEADER: self.key}
 
 
+class StagedService:
+    """A service of this checkout on a free loopback port, which can be killed and started again.
+
+    A context manager: it starts with the block and is stopped at its end.
+
+    Args:
+        config: the configuration file.
+        variables: its environment, such as `RATE_LIMIT_PER_MIN`; a new key unless one is given.
+            Nothing else of the service's variables is passed on from this process.
+        deadline_s: how long it may take to answer `/health`.
+        overrides: whether `PILLSNAP_` variables of this process reach it.
+    """
+
+    def __init__(
+        self,
+        config: Path,
+        *,
+        variables: Mapping[str, str] | None = None,
+        deadline_s: float = START_DEADLINE_S,
+        overrides: bool = True,
+    ) -> None:
+        given = {KEY_VARIABLE: make_key(), **(variables or {})}
+        inherited = {
+            name: value
+            for name, value in os.environ.items()
+            if name not in _SERVICE_VARIABLES and (overrides or not name.startswith(PREFIX))
+        }
+        self.key = given[KEY_VARIABLE]
+        self._environment = inherited | given
+        self._config = config
+        self._deadline_s = deadline_s
+        self._folder = tempfile.TemporaryDirectory(prefix="pillops-staging-")
+        self._process: subprocess.Popen[bytes] | None = None
+        self._running: RunningService | None = None
+
+    @property
+    def running(self) -> RunningService:
+        """The service as it was started last."""
+        if self._running is None:
+            raise OpsError("the staging service was not started")
+        return self._running
+
+    def start(self) -> RunningService:
+        """Start it, on the port it had before if there was one, and wait for `/health`.
+
+        Raises:
+            DeadlineError: it does not answer in time.
+            OpsError: it ended; the message is what it said.
+        """
+        port = self._running.url.rpartition(":")[2] if self._running else "0"
+        output = Path(self._folder.name) / "output.txt"
+        command = [sys.executable, "-m", "opslib.cli.main", "serve", "--config", str(self._config)]
+        with output.open("wb") as sink:
+            self._process = process = subprocess.Popen(
+                [*command, "--host", "127.0.0.1", "--port", port],
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=sink,
+                stderr=subprocess.STDOUT,
+            )
+        url = _await_health(process, output, self.key, self._deadline_s)
+        self._running = RunningService(url, process.pid, self.key, output)
+        return self._running
+
+    def kill(self) -> None:
+        """End it with SIGKILL, which no process can prepare for, and wait until it is gone."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._process is not None:
+            stop_process(self._process)
+        self._folder.cleanup()
+
+
 @contextmanager
 def start_service(
     config: Path,
@@ -57,36 +149,14 @@ def start_service(
     variables: Mapping[str, str] | None = None,
     deadline_s: float = START_DEADLINE_S,
 ) -> Iterator[RunningService]:
-    """Start a service of this checkout on a free loopback port and stop it when the block ends.
-
-    Args:
-        config: the configuration file.
-        variables: its environment, such as `RATE_LIMIT_PER_MIN`; a new key unless one is given.
-            Nothing else of the service's variables is passed on from this process.
-        deadline_s: how long it may take to answer `/health`.
+    """Start a service and stop it when the block ends; see `StagedService`.
 
     Raises:
         DeadlineError: it does not answer in time.
         OpsError: it ended; the message is what it said.
     """
-    given = {KEY_VARIABLE: make_key(), **(variables or {})}
-    inherited = {k: v for k, v in os.environ.items() if k not in _SERVICE_VARIABLES}
-    with tempfile.TemporaryDirectory(prefix="pillops-staging-") as folder:
-        output = Path(folder) / "output.txt"
-        command = [sys.executable, "-m", "opslib.cli.main", "serve", "--config", str(config)]
-        with output.open("wb") as sink:
-            process = subprocess.Popen(
-                [*command, "--host", "127.0.0.1", "--port", "0"],
-                env=inherited | given,
-                stdin=subprocess.DEVNULL,
-                stdout=sink,
-                stderr=subprocess.STDOUT,
-            )
-        try:
-            url = _await_health(process, output, given[KEY_VARIABLE], deadline_s)
-            yield RunningService(url, process.pid, given[KEY_VARIABLE], output)
-        finally:
-            stop_process(process)
+    with StagedService(config, variables=variables, deadline_s=deadline_s) as service:
+        yield service.running
 
 
 def stop_process(process: subprocess.Popen[bytes], deadline_s: float = STOP_DEADLINE_S) -> int:

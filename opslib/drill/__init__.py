@@ -1,0 +1,1 @@
+"""The rollback drill: rehearse the bad day under load and measure it."""

@@ -1,0 +1,223 @@
+"""The service that is drilled: started from a copy of the experiment, or one that runs already."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from opslib.core.config import Config
+from opslib.core.environment import load_service_environment
+from opslib.core.errors import BusyError, ConfigError, InputError, ModelError, OpsError
+from opslib.core.formatting import format_bytes
+from opslib.core.models import find_model_files
+from opslib.core.served import read_served_state
+from opslib.drill.copies import COPIES, copy_experiment
+from opslib.drill.request import DrillRequest
+from opslib.inference.find_model import find_onnx
+from opslib.measure.disturbance import list_foreign_gpu_processes
+from opslib.release.rollback import find_stable
+from opslib.serving.client import LiveVersion, ServiceClient, ServiceError
+from opslib.serving.keys import KEY_VARIABLE
+from opslib.serving.staging import StagedService
+
+# A drill sends more than a client may; the limit has tests of its own.
+RATE_LIMIT_PER_MIN = 1_000_000_000
+_HEALTH_TIMEOUT_S = 2.0
+
+
+@dataclass(frozen=True)
+class Target:
+    """A service to be drilled, and what may be done to it.
+
+    Args:
+        stable: the model that it serves and must serve in the end.
+        others: paths of the other model; more than one where each is a full load.
+        stables: the same of the stable model, for swaps that look for leaks.
+        ground: folder for bad models, one outside for those that must not be read; None where
+            they cannot be put there.
+        staged: the service's process where it is ours to kill.
+    """
+
+    url: str
+    key: str = field(repr=False)
+    config: Config
+    stable: Path
+    others: tuple[Path, ...]
+    stables: tuple[Path, ...] = ()
+    ground: tuple[Path, Path] | None = None
+    staged: StagedService | None = field(default=None, repr=False)
+
+    @property
+    def pid(self) -> int | None:
+        """The service's process, where it is known."""
+        return self.staged.running.pid if self.staged else None
+
+    def connect(self) -> ServiceClient:
+        """Return a connection that the caller closes."""
+        return ServiceClient(self.url, self.key, self.config.client)
+
+
+@contextmanager
+def open_target(
+    config: Config, request: DrillRequest, note: Callable[[str], None]
+) -> Iterator[Target]:
+    """Yield the service that the request means; a staging service ends with the block.
+
+    Args:
+        note: told what a reader must know.
+
+    Raises:
+        ModelError: there is no second model to swap with.
+        ConfigError: the key of a running service is not known.
+        BusyError: the card is serving already.
+        InputError: a running service does not answer.
+    """
+    if request.url is None:
+        with _open_staging(config, request) as target:
+            yield target
+    else:
+        with _open_running(config, request, request.url, note) as target:
+            yield target
+
+
+@contextmanager
+def _open_staging(config: Config, request: DrillRequest) -> Iterator[Target]:
+    stable = request.model.absolute() if request.model else find_live(config)
+    other = choose_other(config, request, LiveVersion(str(stable), _digest(stable), None, None))
+    if not request.share_gpu and set(config.onnx.providers) - {"CPU"}:
+        refuse_busy_card(config)
+    with tempfile.TemporaryDirectory(prefix="pillops-drill-") as name:
+        folder = Path(name).resolve()
+        _check_room(folder, stable, other)
+        copied = copy_experiment(config, stable, other, folder)
+        variables = {"RATE_LIMIT_PER_MIN": str(RATE_LIMIT_PER_MIN)}
+        with StagedService(copied.config_path, variables=variables, overrides=False) as staged:
+            yield Target(
+                url=staged.running.url,
+                key=staged.key,
+                config=config,
+                stable=copied.stable,
+                others=copied.other_copies,
+                stables=copied.stable_copies,
+                ground=(copied.export_dir / "bad", folder / "outside"),
+                staged=staged,
+            )
+
+
+@contextmanager
+def _open_running(
+    config: Config, request: DrillRequest, url: str, note: Callable[[str], None]
+) -> Iterator[Target]:
+    secret = load_service_environment(config).api_key
+    if secret is None:
+        raise ConfigError(f"{KEY_VARIABLE}: not set; put the key of {url} into .env")
+    key = secret.get_secret_value()
+    with ServiceClient(url, key, config.client) as client:
+        try:
+            health, live = client.health(), client.version()
+        except ServiceError as error:
+            raise InputError(f"url: {error} ({error.hint})") from error
+    if health.get("device") == "cuda" and not request.share_gpu:
+        raise BusyError(f"{url}: its card is serving; say share_gpu: true (--share-gpu) to load it")
+    stable = request.model or (Path(live.model_path) if live.model_path else None)
+    if stable is None:
+        raise InputError(f"url: {url} does not say which model it serves; name it (--model)")
+    other = choose_other(config, request, live)
+    ground = None
+    if _is_own(url) and stable.is_file():
+        unique = f".drill-{secrets.token_hex(4)}"
+        ground = (stable.parent / unique, Path(tempfile.gettempdir()) / unique)
+    else:
+        note("Bad models that need a file were not tried: the model folder is not on this host.")
+    yield Target(url, key, config, stable, (other,), ground=ground)
+
+
+def find_live(config: Config) -> Path:
+    """Return the ONNX model that a service on this experiment would start with.
+
+    Raises:
+        ModelError: there is none.
+        InputError: what is served is no ONNX model, or the service's state cannot be read.
+    """
+    pinned = load_service_environment(config).model_path
+    state = read_served_state(config)
+    found = None
+    if pinned is not None:
+        found = config.resolve(pinned)
+    elif state is not None and state.current.path.exists():
+        found = state.current.path
+    path = (found or find_onnx(config)).resolve()
+    if path.suffix != ".onnx":
+        raise InputError(f"{path}: served, but no ONNX model; name one with --model")
+    return path
+
+
+def choose_other(config: Config, request: DrillRequest, live: LiveVersion) -> Path:
+    """Return the model to swap to: the one named, else the one that a rollback would choose.
+
+    Raises:
+        ModelError: there is no second model.
+    """
+    if request.other is not None:
+        other = request.other.absolute()
+        if live.sha256 is not None and _digest(other) == live.sha256:
+            raise ModelError(f"{other}: is the model in service; a drill needs two that differ")
+        return other
+    try:
+        return find_stable(config, live).path
+    except ModelError as error:
+        raise ModelError(
+            f"{config.export_dir}: no second model; a drill needs one to swap to and back from: "
+            "export another, restore one from a release, or name one with --other"
+        ) from error
+
+
+def refuse_busy_card(config: Config) -> None:
+    """Refuse to load a card that is serving.
+
+    Raises:
+        BusyError: the driver names other processes on it, or the configured service says so.
+    """
+    others = list_foreign_gpu_processes()
+    if others is None:
+        return
+    users = list(others)
+    url = config.client.url
+    if _is_own(url):
+        try:
+            with ServiceClient(url, "", config.client, timeout_s=_HEALTH_TIMEOUT_S) as client:
+                if client.health().get("device") == "cuda":
+                    users.append(f"the service at {url}")
+        except OpsError:
+            pass
+    if users:
+        raise BusyError(
+            f"the card is busy: {', '.join(users[:3])}; run the drill at another time, on the CPU "
+            "(PILLSNAP_ONNX__PROVIDERS=CPU), or say share_gpu: true (--share-gpu)"
+        )
+
+
+def _is_own(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    return host == "localhost" or host == "::1" or host.startswith("127.")
+
+
+def _digest(path: Path) -> str:
+    return find_model_files(path).digest()
+
+
+def _check_room(folder: Path, stable: Path, other: Path) -> None:
+    one, two = (find_model_files(path).size_bytes for path in (stable, other))
+    needed = (COPIES + 2) * one + COPIES * two
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise InputError(
+            f"{folder.parent}: {format_bytes(free)} free, the copies need {format_bytes(needed)}; "
+            "set TMPDIR to a larger disk"
+        )

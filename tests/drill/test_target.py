@@ -1,0 +1,171 @@
+"""What is drilled: a copy of the experiment, or a running service that others are not using."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from opslib.core.config import load_config
+from opslib.core.errors import BusyError, InputError
+from opslib.core.models import find_model_files
+from opslib.core.served import ServedModel, ServedState
+from opslib.drill.copies import copy_experiment
+from opslib.drill.faults import NotPossibleError, list_faults, make_fault
+from opslib.drill.request import make_drill_request
+from opslib.drill.target import find_live, open_target
+from opslib.inference.golden import load_golden
+from opslib.inference.preprocess import preprocess
+from tests.drill.conftest import make_drill_place
+from tests.models import write_config, write_onnx
+from tests.serving.conftest import SIZE, Place
+
+
+def test_the_copy_has_all_that_belongs_to_the_models_and_the_same_digests(
+    drill_place: Place, tmp_path: Path
+) -> None:
+    copied = copy_experiment(
+        drill_place.config, drill_place.second, drill_place.first, tmp_path / "copy"
+    )
+    config = load_config(copied.config_path, {})
+    assert config.exp_dir == tmp_path / "copy" / "exp"
+    assert config.drill == drill_place.config.drill
+    assert config.data_root == drill_place.config.data_root
+    for copies, original in (
+        ((copied.stable, *copied.stable_copies), drill_place.second),
+        (copied.other_copies, drill_place.first),
+    ):
+        digest = find_model_files(original).digest()
+        assert {find_model_files(path).digest() for path in copies} == {digest}
+    from opslib.core.cards import read_card
+
+    card = read_card(copied.other_copies[0])
+    assert card is not None
+    golden = load_golden(card, copied.other_copies[0].parent, preprocess, SIZE)
+    assert len(golden.answers) == 8
+
+
+def test_the_model_to_begin_with_is_the_one_that_a_service_would_start_with(
+    drill_place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = drill_place.config
+    assert find_live(config) == drill_place.second
+    served = ServedModel(
+        path=drill_place.first,
+        sha256="0" * 64,
+        version_tag="model-a",
+        generation=3,
+        switched_at_utc="2026-11-01T00:00:00+00:00",
+    )
+    ServedState(current=served).write(config.exp_dir / "served.json")
+    assert find_live(config) == drill_place.first
+    monkeypatch.setenv("MODEL_PATH", str(drill_place.second))
+    assert find_live(config) == drill_place.second
+    monkeypatch.setenv("MODEL_PATH", "exp/checkpoints/best.pt")
+    with pytest.raises(InputError, match="no ONNX model"):
+        find_live(config)
+
+
+def fake_card(folder: Path, output: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put an nvidia-smi that prints `output` first in the search path."""
+    program = folder / "bin" / "nvidia-smi"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\necho '{output}'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
+
+
+@pytest.fixture
+def card_place(tmp_path: Path) -> Place:
+    """An experiment that would run on a card."""
+    place = make_drill_place(tmp_path)
+    text = place.config_path.read_text().replace("[CPU]", "[CUDA, CPU]")
+    place.config_path.write_text(text)
+    return place
+
+
+def test_a_card_that_is_serving_is_busy_unless_sharing_was_agreed(
+    card_place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_card(tmp_path, "4711, python", monkeypatch)
+    request = make_drill_request()
+    with (
+        pytest.raises(BusyError, match="4711 python") as caught,
+        open_target(card_place.config, request, print),
+    ):
+        pass
+    assert caught.value.exit_code == 6
+    assert "share_gpu: true" in str(caught.value)
+    with open_target(card_place.config, make_drill_request(share_gpu=True), print) as target:
+        assert target.pid
+
+
+def test_an_idle_card_is_not_busy(
+    card_place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_card(tmp_path, "", monkeypatch)
+    with open_target(card_place.config, make_drill_request(), print) as target:
+        assert target.pid
+
+
+def test_a_drill_on_the_cpu_does_not_care_about_the_card(
+    drill_place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_card(tmp_path, "4711, python", monkeypatch)
+    with open_target(drill_place.config, make_drill_request(), print) as target:
+        assert target.pid
+
+
+def test_the_callers_overrides_do_not_reach_into_the_copy(
+    drill_place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PILLSNAP_EXP_DIR", str(drill_place.config.exp_dir))
+    monkeypatch.setenv("MODEL_PATH", str(drill_place.first))
+    config = load_config(drill_place.config_path)
+    with (
+        open_target(config, make_drill_request(), print) as target,
+        target.connect() as client,
+    ):
+        live = client.version()
+    assert live.model_path == str(target.stable)
+    assert not live.model_path.startswith(str(drill_place.export))
+    assert not (drill_place.config.exp_dir / "served.json").exists()
+
+
+@pytest.mark.parametrize("fault", list_faults(), ids=lambda fault: fault.name)
+def test_bad_models_can_be_made_of_a_foreign_one_and_leave_nothing(
+    tmp_path: Path, fault: object
+) -> None:
+    stable = write_onnx(tmp_path / "export" / "foreign.onnx", size="W", sidecar=True)
+    write_config(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    places = (tmp_path / "export" / ".bad", tmp_path / "outside")
+    impossible = {
+        "one flipped bit": "no card",
+        "classes in another order": "no card",
+        "wrong golden answers": "no card",
+        "another input size": "any size",
+    }
+    from opslib.drill.faults import Fault
+
+    assert isinstance(fault, Fault)
+    try:
+        with make_fault(fault, stable, places) as path:
+            assert str(path)
+            assert fault.name not in impossible
+    except NotPossibleError as error:
+        assert impossible[fault.name] in str(error)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_without_a_place_for_files_only_paths_can_be_bad(tmp_path: Path) -> None:
+    made = []
+    for fault in list_faults():
+        try:
+            with make_fault(fault, Path("/srv/export/model.onnx"), None) as path:
+                made.append(str(path))
+        except NotPossibleError:
+            continue
+    assert len(made) == 3
+    assert json.dumps(made)
