@@ -7,7 +7,7 @@ from typing import Literal, Self
 from opslib.core.lineage import Lineage
 from opslib.core.records import Part, Record
 from opslib.core.verdicts import Verdict
-from opslib.measure.bench_record import InputFacts
+from opslib.measure.bench.record import InputFacts
 from opslib.measure.disturbance import Disturbance
 
 EventKind = Literal["swap", "rollback", "bad model", "two at once", "kill -9", "leak", "back"]

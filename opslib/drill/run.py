@@ -27,7 +27,7 @@ from opslib.drill.steps import (
 from opslib.drill.target import Target, open_target
 from opslib.drill.verdict import decide, list_checks, sum_up
 from opslib.inference.images import ImageSet, find_images
-from opslib.measure.bench_setup import describe_inputs
+from opslib.measure.bench.setup import describe_inputs
 from opslib.measure.disturbance import Disturbance, watch_disturbance
 from opslib.measure.timing_lock import hold_timing_lock
 from opslib.serving.client import LiveVersion, ServiceError

@@ -11,7 +11,7 @@ from opslib.core.lineage import record_lineage
 from opslib.drill.analysis import analyse, pack_requests
 from opslib.drill.record import Check, DrillModel, DrillRecord, Injection, Memory
 from opslib.drill.rehearsal import Deed
-from opslib.measure.bench_record import InputFacts
+from opslib.measure.bench.record import InputFacts
 from opslib.measure.disturbance import Disturbance
 from opslib.reporting import drill_story as story
 from opslib.reporting.figures import figure_html, table_html
