@@ -427,6 +427,19 @@ for _ in range(int(sys.argv[3])):
 """
 
 
+def test_what_a_killed_run_left_is_removed_and_nothing_else(place: Place) -> None:
+    folder = place.config.releases_dir
+    folder.mkdir(parents=True)
+    stem = "release-20200101-000000-abc1234"
+    mine = [f".{stem}.tar.gz.x1y2z3_a", f".{stem}.manifest.json.abcdefgh", f"{stem}.tar.gz.sha256"]
+    others = [".release-notes", "release-plan.manifest.json", "README.sha256", f".{stem}.tar.gz"]
+    for name in (*mine, *others):
+        (folder / name).write_text("x")
+    build_release(place.config, QUICK)
+    assert not [name for name in mine if (folder / name).exists()]
+    assert all((folder / name).exists() for name in others)
+
+
 def test_kill_minus_nine_at_any_moment_leaves_no_partial_archive(place: Place) -> None:
     grow_sidecar(place, 12 << 20)
     answer = subprocess.run(
