@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import threading
 from pathlib import Path
 
@@ -137,6 +138,9 @@ def test_with_a_given_time_the_tar_is_the_same_byte_for_byte(
         record = build_release(config, ReleaseRequest(out=Path(name), load_models=False))
         assert record.released_at_utc == "2023-11-14T22:13:20+00:00"
         tars.append(gzip.decompress(record.path.read_bytes()))
+        with tarfile.open(record.path) as tar:
+            facts = {(one.mtime, one.uid, one.gid, one.uname, one.mode) for one in tar}
+        assert facts == {(int(EPOCH), 0, 0, "", 0o644)}
     assert tars[0] == tars[1]
     with pytest.raises(InputError, match="is there already"):
         build_release(place.config, ReleaseRequest(out=Path("one"), load_models=False))
