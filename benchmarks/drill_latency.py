@@ -23,6 +23,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -115,7 +116,7 @@ def measure(service: RunningService, image: Path, arguments: argparse.Namespace)
 
 def noise_ms(values: Sequence[float]) -> float:
     """Return how far two runs of one tool lie apart: the median difference of neighbours."""
-    gaps = [abs(one - other) for one, other in zip(values, values[1:], strict=False)]
+    gaps = [abs(one - other) for one, other in pairwise(values)]
     return max(LEAST_NOISE_MS, statistics.median(gaps))
 
 

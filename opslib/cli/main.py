@@ -16,6 +16,7 @@ from opslib.cli.doctor import doctor
 from opslib.cli.doors import run_app
 from opslib.cli.drill import drill
 from opslib.cli.quantize import promote, quantize
+from opslib.cli.release import release_app
 from opslib.cli.serve import key_app, reload, rollback, serve
 from opslib.cli.sweep import sweep
 
@@ -56,6 +57,7 @@ app.command()(reload)
 app.command()(rollback)
 app.command()(drill)
 app.add_typer(key_app, name="key")
+app.add_typer(release_app, name="release")
 
 
 def main() -> NoReturn:
