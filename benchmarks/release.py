@@ -143,7 +143,7 @@ def measure(place: Path, rounds: int) -> list[Row]:
     config_path.write_text("paths:\n  exp_dir: exp\n  data_root: images\n")
     model = write_model(place / "exp/export/model-20260101-000000-nogit.onnx")
     config = load_config(config_path, {})
-    by_tar, by_us, check_tar, check_us, ratios = [], [], [], [], []
+    by_tar, by_us, check_tar, check_us = [], [], [], []
     peak, size_tar, size_us = 0, 0, 0
     out, unpacked = place / "tar", place / "unpacked"
     listing = place / "files.sha256"
@@ -166,8 +166,6 @@ def measure(place: Path, rounds: int) -> list[Row]:
         check_us.append(
             timed(lambda path=archive: verify_release(path, config=config, load_models=False))
         )
-        ratios.append(by_tar[-1] / by_us[-1])
-        print(f"{by_tar[-1]:.2f} {by_us[-1]:.2f} {check_tar[-1]:.2f} {check_us[-1]:.2f}", file=sys.stderr)
     settle(config.releases_dir)
     whole_s, whole_peak, _ = make_by_us(config_path, "load")
     peak = max(peak, whole_peak)

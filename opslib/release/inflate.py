@@ -146,9 +146,11 @@ def inflate_member(start: bytes, rest: bytes) -> bytes:
     return block
 
 
-def salvage_member(_start: bytes, rest: bytes) -> bytes:
-    """Return what can be inflated of a damaged member, its checksum ignored, filled up with zeros
-    to the length that it states."""
+def salvage_member(start: bytes, rest: bytes) -> bytes:
+    """Return what can be inflated of a member that may be damaged, its checksum ignored, filled
+    up with zeros to the length that it states."""
+    with suppress(DamagedGzipError):
+        return inflate_member(start, rest)
     stream, data = isal_zlib.decompressobj(wbits=_RAW), bytearray()
     length = min(int.from_bytes(rest[-4:], "little"), BLOCK_BYTES)
     with suppress(_IsalError):

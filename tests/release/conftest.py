@@ -38,6 +38,14 @@ def grow_sidecar(place: Place, size: int) -> None:
         (place.export / name).unlink()
 
 
+def answer_wrongly(place: Place) -> None:
+    """Let the second model's card expect other golden answers than the model gives."""
+    card = json.loads(place.second.with_suffix(".json").read_text())
+    for one in card["golden"]:
+        one["probabilities"] = one["probabilities"][::-1]
+    place.second.with_suffix(".json").write_text(json.dumps(card))
+
+
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
     """An experiment of this test's own."""

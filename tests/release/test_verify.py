@@ -38,7 +38,7 @@ def test_a_sound_release_is_read_and_its_models_answer(
 
 def test_one_changed_byte_at_any_place_is_noticed(tmp_path: Path) -> None:
     place = make_experiment(tmp_path / "place")
-    grow_sidecar(place, 3 << 20)
+    grow_sidecar(place, 2 << 20)
     record = build_release(place.config, QUICK)
     archive = copy_of(record, tmp_path)
     data, members = archive.read_bytes(), list(members_of(archive))
