@@ -20,6 +20,7 @@ from opslib.cli.doors import (
     say_verdict,
 )
 from opslib.core.config import load_config
+from opslib.core.formatting import plural
 
 if TYPE_CHECKING:
     from opslib.release.proof_record import ProofRecord
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
 
 def prove(
     name: Annotated[
-        str | None, typer.Argument(help="A release or archive; default: whose turn it is.")
+        str | None,
+        typer.Argument(metavar="[RELEASE]", help="Name or path; default: whose turn it is."),
     ] = None,
     turns: Annotated[int, typer.Option(min=1, max=1000, help="Releases to test by rota.")] = 1,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say whose turn it is.")] = False,
@@ -59,7 +61,7 @@ def prove(
         show_test(console, test)
     left = len(record.unproved_after)
     if left:
-        say(console, f"of {len(record.releases)} releases {left} never proved or failed")
+        say(console, f"not proved as of now: {left} of {plural(len(record.releases), 'release')}")
     say(notes, f"record: {keep_rota(record, loaded, json)}")
     return record.exit_code
 

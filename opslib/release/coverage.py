@@ -47,10 +47,10 @@ def read_coverage(config: Config) -> tuple[CoverageRow, ...]:
     return tuple(_read_row(stored, proofs) for stored in list_releases(config))
 
 
-def find_previous(rows: Sequence[CoverageRow], name: str) -> CoverageRow | None:
-    """Return the readable release before the one called `name`, or None where there is none."""
-    names = [row.stored.name for row in rows]
-    older = rows[names.index(name) + 1 :] if name in names else ()
+def find_previous(rows: Sequence[CoverageRow], stored: StoredRelease) -> CoverageRow | None:
+    """Return the last readable release made before `stored`, or None where there is none."""
+    made = stored.released_at_utc or ""
+    older = (row for row in rows if (row.stored.released_at_utc or "") < made)
     return next((row for row in older if row.manifest is not None), None)
 
 

@@ -97,3 +97,11 @@ def proofs_of(
         if one.release == release
         and (content_id is None or one.content_id is None or one.content_id == content_id)
     )
+
+
+def describe_last(proofs: Iterable[Proof], release: str) -> str:
+    """Return when a release was last proved, as a date; `never`, or that its last test failed."""
+    last = next(reversed(proofs_of(proofs, release)), None)
+    if last is None:
+        return "never"
+    return last.proved_at_utc[:10] if last.ok else f"FAILED {last.proved_at_utc[:10]}"

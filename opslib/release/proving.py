@@ -176,7 +176,8 @@ class _Test:
             self._ask(service, model, "answers")
             with self._step("switch by /reload") as found:
                 other = self._switch_away(service, restored, work)
-                service.reload(model)
+                if service.reload(model).get("resident"):
+                    raise RestoreTestError("/reload did not read the restored model anew")
                 generation = check_version(service, sha256).get("generation")
                 found.append(f"from {other} back to sha256 {sha256[:12]}…, generation {generation}")
             self._ask(service, model, "answers again")

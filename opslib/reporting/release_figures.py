@@ -98,6 +98,8 @@ def _add_legend(axes: Axes, theme: Theme) -> None:
 
 
 def _title(rows: Sequence[CoverageRow]) -> str:
+    if not rows:
+        return "no release yet"
     counts = Counter(row.standing for row in rows)
     bad: tuple[Standing, ...] = ("failed", "never proved", "not asked")
     parts = [f"{counts[word]} {word}" for word in bad if counts[word]]

@@ -119,27 +119,35 @@ def figures_frame(subject: Subject, record: RotaRecord) -> DataFrame:
     return pd.DataFrame(rows, columns=["", "size or time"])
 
 
-def changes_frame(rows: Sequence[CoverageRow], name: str) -> DataFrame:
-    """Return what changed between the release called `name` and the one before it, by file."""
+def changes_frame(subject: Subject, rows: Sequence[CoverageRow]) -> DataFrame:
+    """Return what changed since the release before the subject, by file."""
     import pandas as pd
 
-    this = next(row for row in rows if row.stored.name == name)
-    before = find_previous(rows, name)
-    old = {one.path: one for one in before.manifest.files} if before and before.manifest else {}
-    new = {one.path: one for one in this.manifest.files} if this.manifest else {}
-    changes = [_change(old.get(path), new.get(path)) for path in sorted(old.keys() | new.keys())]
-    shown = [change for change in changes if change is not None] if before else []
+    before = _previous_manifest(subject, rows)
+    changes = []
+    if before is not None and subject.manifest is not None:
+        old = {one.path: one for one in before.files}
+        new = {one.path: one for one in subject.manifest.files}
+        paths = sorted(old.keys() | new.keys())
+        changes = [_change(old.get(path), new.get(path)) for path in paths]
+    shown = [change for change in changes if change is not None]
     return pd.DataFrame(shown, columns=["file", "change", "size", "before"])
 
 
-def describe_changes(rows: Sequence[CoverageRow], name: str) -> str:
+def describe_changes(subject: Subject, rows: Sequence[CoverageRow]) -> str:
     """Return the caption of `changes_frame`."""
-    before = find_previous(rows, name)
-    if before is None:
-        return f"{name} is the first release: there is none before it to compare with"
-    same = before.manifest and _content_id(rows, name) == before.manifest.content_id
+    before = _previous_manifest(subject, rows)
+    previous = find_previous(rows, subject.stored) if subject.stored else None
+    if subject.manifest is None or before is None or previous is None:
+        return f"{subject.name}: there is none before it to compare with"
+    same = subject.manifest.content_id == before.content_id
     what = "holds the very same content as" if same else "against"
-    return f"{name} {what} {before.stored.name}"
+    return f"{subject.name} {what} {previous.stored.name}"
+
+
+def _previous_manifest(subject: Subject, rows: Sequence[CoverageRow]) -> Manifest | None:
+    before = find_previous(rows, subject.stored) if subject.stored else None
+    return before.manifest if before else None
 
 
 def list_notes(rows: Sequence[CoverageRow], notes: Sequence[str] = ()) -> list[str]:
@@ -244,11 +252,6 @@ def _change(old: FileEntry | None, new: FileEntry | None) -> dict[str, object] |
     if old is None:
         return None
     return {"file": old.path, "change": "gone", "size": None, "before": format_bytes(old.size)}
-
-
-def _content_id(rows: Sequence[CoverageRow], name: str) -> str | None:
-    row = next((one for one in rows if one.stored.name == name), None)
-    return row.manifest.content_id if row and row.manifest else None
 
 
 def _day(moment: str) -> str:

@@ -9,7 +9,14 @@ import pytest
 
 from opslib.core.config import Config, load_config
 from opslib.core.errors import InputError
-from opslib.release.proofs import Proof, add_proof, proofs_of, proofs_path, read_proofs
+from opslib.release.proofs import (
+    Proof,
+    add_proof,
+    describe_last,
+    proofs_of,
+    proofs_path,
+    read_proofs,
+)
 from tests.models import write_config
 
 
@@ -68,3 +75,10 @@ def test_a_release_that_could_not_be_asked_is_neither_passed_nor_failed() -> Non
     assert proof("a", ok=False).verdict == "fail"
     asked_nothing = proof("a").model_copy(update={"note": "no golden images"})
     assert asked_nothing.verdict == "inconclusive"
+
+
+def test_the_last_test_of_a_release_is_told_in_a_word() -> None:
+    history = (proof("a", at=1), proof("b", ok=False, at=2), proof("a", at=3), proof("c"))
+    assert describe_last(history, "a") == "2026-11-03"
+    assert describe_last(history, "b") == "FAILED 2026-11-02"
+    assert describe_last(history, "d") == "never"

@@ -15,13 +15,20 @@ from opslib.core.cards import GoldenAnswer, ModelCard, card_path
 from opslib.core.config import Config
 from opslib.core.errors import BusyError, InputError, StorageError
 from opslib.core.locks import hold_lock
+from opslib.core.models import find_model_files
 from opslib.release.manifest import ReleaseError
 from opslib.release.proof_record import ProofRecord
 from opslib.release.proofs import read_proofs
 from opslib.release.proving import WORK_PREFIX, compare_files, open_workplace
 from opslib.release.restore import restore_release
 from opslib.release.rota import LOCK_NAME, choose_release, prove_by_rota, prove_release
-from opslib.release.staged import RestoreTestError, compare_answer
+from opslib.release.staged import (
+    RestoreTestError,
+    check_answers,
+    check_version,
+    compare_answer,
+    start_staged,
+)
 from opslib.release.store import StoredRelease
 from tests.release.restoring import flip_byte, make_releasable, release
 from tests.serving.conftest import Place
@@ -226,6 +233,25 @@ def test_an_answer_may_differ_only_where_the_card_itself_is_torn() -> None:
     for class_id, confidence in ((2, 0.005), (0, 0.53), (0, float("nan")), (3, 0.5)):
         with pytest.raises(RestoreTestError, match=r"a\.jpg"):
             compare_answer(torn, class_id, confidence)
+
+
+def test_another_model_in_service_or_another_answer_is_noticed(
+    place: Place, config: Config, tmp_path: Path
+) -> None:
+    work = tmp_path / "staging"
+    work.mkdir()
+    with start_staged(config, place.export, work, place.second) as service:
+        digest = find_model_files(place.second).digest()
+        assert check_version(service, digest)["version_tag"] == "model-b"
+        answers = check_answers(service, place.second)
+        assert answers is not None
+        assert answers.count == len(place.images)
+        with pytest.raises(RestoreTestError, match="/version says"):
+            check_version(service, find_model_files(place.first).digest())
+        with pytest.raises(RestoreTestError, match=r"golden/\d\.jpg"):
+            check_answers(service, place.first)
+        with pytest.raises(RestoreTestError, match="/reload answers 400"):
+            service.reload(tmp_path / "outside.onnx")
 
 
 def start_command(config: Config, *, limit_bytes: int | None = None) -> subprocess.Popen[str]:
