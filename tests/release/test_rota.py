@@ -269,9 +269,12 @@ def start_command(config: Config, *, limit_bytes: int | None = None) -> subproce
 
 
 def await_service(config: Config) -> int:
-    """Return the process id of the staging service as soon as there is one."""
+    """Return the process id of the staging service as soon as it has a model in service."""
     give_up = time.monotonic() + 30
     while time.monotonic() < give_up:
+        time.sleep(0.01)
+        if not list(config.restore_dir.glob(f"{WORK_PREFIX}*/staging/exp/served.json")):
+            continue
         for entry in Path("/proc").glob("[0-9]*"):
             try:
                 command = (entry / "cmdline").read_text()
@@ -279,7 +282,6 @@ def await_service(config: Config) -> int:
                 continue
             if "serve" in command and f"{config.restore_dir}/{WORK_PREFIX}" in command:
                 return int(entry.name)
-        time.sleep(0.02)
     raise AssertionError("no staging service was started")
 
 
