@@ -55,7 +55,7 @@ def list_released(
                 verify_release(stored.path, config=config, load_models=False)
         except (OpsError, OSError) as error:
             broken.add(stored.name)
-            skipped.append(f"{stored.name}: {error}")
+            skipped.append(_explain(stored, error))
             continue
         seen.add(model.sha256)
         yield ReleasedModel(stored, model.sha256, path, restored, why)
@@ -85,7 +85,7 @@ def _read_store(config: Config, skipped: list[str]) -> list[tuple[StoredRelease,
         try:
             found.append((stored, stored.manifest()))
         except (OpsError, OSError) as error:
-            skipped.append(f"{stored.name}: {error}")
+            skipped.append(_explain(stored, error))
     return found
 
 
@@ -95,14 +95,19 @@ def _order(
     mains = [manifest.main_model.sha256 for _, manifest in store]
     at = mains.index(live_sha256) if live_sha256 in mains else -1
     for stored, manifest in store[at + 1 :]:
-        why = "the newest release before the live model" if at >= 0 else "the newest release"
+        newest = "the newest sound release of another model"
+        why = f"{newest}, before the live one" if at >= 0 else newest
         yield stored, manifest.main_model, why
     for stored, manifest in store[: at + 1]:
-        yield stored, manifest.main_model, "the only other release, newer than the live model"
+        yield stored, manifest.main_model, "the only other release, newer than the live model's"
     for stored, manifest in store:
         for model in manifest.models:
             if model.sha256 != manifest.main_model.sha256:
                 yield stored, model, "packed with a release, though not the model it was made for"
+
+
+def _explain(stored: StoredRelease, error: Exception) -> str:
+    return f"{stored.name}: {str(error).removeprefix(f'{stored.path.name}: ')}"
 
 
 def _check_restored(path: Path, sha256: str) -> None:

@@ -67,7 +67,7 @@ def _draw_row(axes: Axes, at: int, row: CoverageRow, theme: Theme) -> None:
     if len(moments) > 1:
         axes.plot([min(moments), max(moments)], [at, at], color=theme.grid, zorder=1)
     if made is not None:
-        axes.plot([made], [at], "o", mfc=theme.surface, mec=theme.muted, mew=1.5, ms=7, zorder=2)
+        axes.plot([made], [at], "o", mfc=theme.surface, mec=theme.muted, mew=1.5, ms=11, zorder=2)
     for moment, proof in tests:
         marker, colour, size = _mark(proof, theme)
         axes.plot([moment], [at], marker, color=colour, ms=size, mew=2, zorder=3)
@@ -90,7 +90,7 @@ def _mark(proof: Proof, theme: Theme) -> tuple[str, str, float]:
 
 
 def _add_legend(axes: Axes, theme: Theme) -> None:
-    axes.plot([], [], "o", mfc=theme.surface, mec=theme.muted, mew=1.5, ms=7, label="made")
+    axes.plot([], [], "o", mfc=theme.surface, mec=theme.muted, mew=1.5, ms=11, label="made")
     axes.plot([], [], "o", color=theme.better, ms=7, label="proved")
     axes.plot([], [], "x", color=theme.worse, ms=7, mew=2, label="failed")
     axes.plot([], [], "D", color=theme.neutral, ms=5.5, label="restored, nothing to ask")
