@@ -16,6 +16,7 @@ from opslib.cli.doors import (
     print_error,
     say,
 )
+from opslib.cli.release_prove import prove
 from opslib.core.config import Config, load_config
 from opslib.core.errors import ExitCode, OpsError, ParameterError
 from opslib.core.formatting import format_bytes, plural
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from opslib.release.verify import VerifiedModel, VerifyRecord
 
 release_app = typer.Typer(help="Releases that prove they restore.", no_args_is_help=True)
+release_app.command()(prove)
 
 ConfigOption = Annotated[Path | None, typer.Option(help="Configuration file.")]
 NameArgument = Annotated[
@@ -170,11 +172,13 @@ def restore(
 @release_app.command("list")
 def list_all(config: ConfigOption = None) -> int:
     """List the releases in the store, the newest first."""
+    from opslib.release.proofs import describe_last, read_proofs
     from opslib.release.store import list_releases
 
     loaded = load_config(config)
     console = make_console()
     there = list_releases(loaded)
+    proofs = read_proofs(loaded)
     if not there:
         say(console, f"{loaded.releases_dir}: no release; make one with `pillops release create`")
         return 0
@@ -183,9 +187,10 @@ def list_all(config: ConfigOption = None) -> int:
     table.add_column("size", justify="right", no_wrap=True)
     table.add_column("models", justify="right")
     table.add_column("about", overflow="fold")
+    table.add_column("last proved", no_wrap=True)
     table.add_column("note", overflow="fold")
     for one in there:
-        table.add_row(*plain_cells(_cells(one)))
+        table.add_row(*plain_cells(_cells(one, describe_last(proofs, one.name))))
     console.print(table)
     broken = [one for one in there if one.problem]
     total = format_bytes(sum(one.size_bytes for one in there))
@@ -282,7 +287,7 @@ def _from_here(path: Path | None) -> Path | None:
     return path.expanduser().absolute() if path is not None else None
 
 
-def _cells(one: StoredRelease) -> list[str]:
+def _cells(one: StoredRelease, last_proved: str) -> list[str]:
     manifest = one.read_copy()
     notes = [*(["pinned"] if one.pinned else []), *([one.problem] if one.problem else [])]
     return [
@@ -290,5 +295,6 @@ def _cells(one: StoredRelease) -> list[str]:
         format_bytes(one.size_bytes),
         str(len(manifest.models)) if manifest else "–",
         Path(manifest.main).name if manifest else "–",
+        last_proved,
         "; ".join(notes),
     ]

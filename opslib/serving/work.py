@@ -35,8 +35,11 @@ class InferenceQueue:
         self._line: deque[Job] = deque()
         self._inboxes = [Inbox() for _ in range(workers)]
         self._idle = list(self._inboxes)
+        # Daemons: a start that is refused or ended before it serves must not wait for them.
         self._threads = [
-            threading.Thread(target=self._work, args=(inbox,), name=f"inference-{index}")
+            threading.Thread(
+                target=self._work, args=(inbox,), name=f"inference-{index}", daemon=True
+            )
             for index, inbox in enumerate(self._inboxes)
         ]
         for thread in self._threads:
