@@ -24,6 +24,7 @@ from pydantic_core import ErrorDetails
 from opslib.core.config_edit import on_one_line, parse_yaml, refuse_half_characters, show_value
 from opslib.core.errors import ConfigError
 from opslib.core.files import expand_user
+from opslib.core.maintenance_section import MaintenanceSection
 from opslib.core.sections import (
     BenchSection,
     ClientSection,
@@ -64,6 +65,7 @@ class Config(Section):
     uploads: UploadsSection = UploadsSection()
     reload: ReloadSection = ReloadSection()
     client: ClientSection = ClientSection()
+    maintenance: MaintenanceSection = MaintenanceSection()
 
     @property
     def root(self) -> Path:
