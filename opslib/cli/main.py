@@ -14,6 +14,7 @@ from opslib.cli.demo import demo
 from opslib.cli.doors import run_app
 from opslib.cli.maintain import maintain
 from opslib.cli.quantize import promote, quantize
+from opslib.cli.release import release_app
 from opslib.cli.serve import key_app, reload, rollback, serve
 from opslib.cli.sweep import sweep
 
@@ -52,6 +53,7 @@ app.command()(reload)
 app.command()(rollback)
 app.add_typer(key_app, name="key")
 app.command()(maintain)
+app.add_typer(release_app, name="release")
 
 
 def main() -> NoReturn:
