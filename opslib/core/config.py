@@ -25,6 +25,7 @@ from opslib.core.config_edit import on_one_line, parse_yaml, refuse_half_charact
 from opslib.core.drill_section import DrillSection
 from opslib.core.errors import ConfigError
 from opslib.core.files import expand_user
+from opslib.core.maintenance_section import MaintenanceSection
 from opslib.core.release_section import ReleaseSection
 from opslib.core.sections import (
     BenchSection,
@@ -67,6 +68,7 @@ class Config(Section):
     reload: ReloadSection = ReloadSection()
     client: ClientSection = ClientSection()
     drill: DrillSection = DrillSection()
+    maintenance: MaintenanceSection = MaintenanceSection()
     release: ReleaseSection = ReleaseSection()
 
     @property

@@ -1,0 +1,1 @@
+"""Jobs that run unattended for years: cleaning, rotating, watching, scheduling."""
