@@ -24,7 +24,9 @@ from pydantic_core import ErrorDetails
 from opslib.core.config_edit import on_one_line, parse_yaml, refuse_half_characters, show_value
 from opslib.core.errors import ConfigError
 from opslib.core.files import expand_user
+from opslib.core.health_section import HealthSection, RotateSection
 from opslib.core.sections import (
+    SECRET_ERROR,
     BenchSection,
     ClientSection,
     ExportSection,
@@ -64,6 +66,8 @@ class Config(Section):
     uploads: UploadsSection = UploadsSection()
     reload: ReloadSection = ReloadSection()
     client: ClientSection = ClientSection()
+    health: HealthSection = HealthSection()
+    rotate: RotateSection = RotateSection()
 
     @property
     def root(self) -> Path:
@@ -251,6 +255,8 @@ def _explain(error: ErrorDetails, source: Path, origins: Mapping[str, str]) -> s
     if error["type"] == "missing":
         return f"{where}: missing"
     message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == SECRET_ERROR:
+        return f"{where}: {message}"
     return f"{where}: got {show_value(error['input'])}: {message[0].lower()}{message[1:]}"
 
 
