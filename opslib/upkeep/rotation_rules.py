@@ -1,6 +1,6 @@
 """When a log is rotated, what its archive is called and which archives go: pure functions.
 
-The same rules stand in `scripts/rotate_logs.ps1`; both are held against `tests/cases/rotation.json`.
+The same rules stand in `scripts/rotate_logs.ps1`; `tests/cases/rotation.json` holds both to them.
 """
 
 from __future__ import annotations

@@ -316,7 +316,9 @@ class Interpreter:
     def _command(self, node: Node, scope: Scope, source: list[Value] | None) -> list[Value]:
         name = text_of(node.child_by_field_name("command_name") or node)
         elements = node.child_by_field_name("command_elements")
-        words = [c for c in elements.children if c.type != "command_argument_sep"] if elements else []
+        words = (
+            [c for c in elements.children if c.type != "command_argument_sep"] if elements else []
+        )
         if name == "ForEach-Object" and source is not None:
             block = next(find(words[0], "script_block_body"))
             return [v for one in source for v in self._block(block, scope | {"_": one})]

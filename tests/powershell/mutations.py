@@ -40,11 +40,17 @@ MUTATIONS = [
     Mutation("is_guarded", r"^(if \(\$MyInvocation)", r"Start-Sleep -Seconds 1\n\1"),
     Mutation("calls_what_both_editions_have", r"Get-ErrorText -", "Get-ErorText -"),
     Mutation("calls_what_both_editions_have", r" -Settings \$settings", " -Setting $settings"),
-    Mutation("calls_what_both_editions_have", r"\[Console\]::Error\.WriteLine\(", "Write-EventLog ("),
-    Mutation("calls_what_both_editions_have", r"Get-CimInstance -ClassName", "Get-WmiObject -Class"),
+    Mutation(
+        "calls_what_both_editions_have", r"\[Console\]::Error\.WriteLine\(", "Write-EventLog ("
+    ),
+    Mutation(
+        "calls_what_both_editions_have", r"Get-CimInstance -ClassName", "Get-WmiObject -Class"
+    ),
     Mutation("calls_what_both_editions_have", r"New-TimeSpan -Minutes", "New-Span -Minutes"),
     Mutation("catches_untyped", r"catch \{", "catch [System.Net.WebException] {"),
-    Mutation("finishes_each_try", r"\n    catch \{\n(?:        .*\n)+    \}\n(?!    finally)", "\n"),
+    Mutation(
+        "finishes_each_try", r"\n    catch \{\n(?:        .*\n)+    \}\n(?!    finally)", "\n"
+    ),
     Mutation("finishes_each_try", r"catch \{\n(?:        .*\n)+    \}", "catch { }"),
     Mutation("uses_own_operators", r" -ne '", " != '"),
     Mutation("uses_own_operators", r" -eq '", " == '"),

@@ -131,9 +131,9 @@ def calls_what_both_editions_have(script: Script) -> list[str]:
         if name not in CMDLETS | own.keys():
             found.append(f"{name}: neither known nor a function here")
         for word in find(node, "command_parameter") if name in own else ():
-            if word.parent is not None and word.parent.parent == node:
-                if text_of(word).lstrip("-") not in own[name]:
-                    found.append(f"{name}: has no parameter {text_of(word)}")
+            is_own = word.parent is not None and word.parent.parent == node
+            if is_own and text_of(word).lstrip("-") not in own[name]:
+                found.append(f"{name}: has no parameter {text_of(word)}")
     for word in ("-SkipHttpErrorCheck", "Write-EventLog", "Invoke-Expression"):
         found += [f"{word} is used"] * (word in _code(script))
     return found
@@ -199,7 +199,11 @@ def writes_state_whole(script: Script) -> list[str]:
     for name, node in script.functions.items():
         text = text_of(node)
         if name.startswith("Save-") and ("Memory" in name or "LastRotation" in name):
-            for part in ("$temporary", "::Replace($temporary, $Path, [NullString]::Value)", "::Move("):
+            for part in (
+                "$temporary",
+                "::Replace($temporary, $Path, [NullString]::Value)",
+                "::Move(",
+            ):
                 found += [f"{name}: without {part}"] * (part not in text)
     return found
 
@@ -209,7 +213,9 @@ def closes_before_it_deletes(script: Script) -> list[str]:
     found = []
     for name, node in script.functions.items():
         body = text_of(node)
-        for variable in re.findall(r"\$(\w+) = New-Object System\.IO\.Compression\.GZipStream", body):
+        for variable in re.findall(
+            r"\$(\w+) = New-Object System\.IO\.Compression\.GZipStream", body
+        ):
             closed = f"${variable}.Dispose()"
             endings = [text_of(clause) for clause in find(node, "finally_clause")]
             if not any(closed in ending for ending in endings):
@@ -228,9 +234,9 @@ def bounds_what_it_starts(script: Script) -> list[str]:
     found = []
     for name, node in script.functions.items():
         body = text_of(node)
-        if "[System.Diagnostics.Process]::Start(" in body and "WaitForExit($" not in body:
-            if not re.search(r"WaitForExit\(\d+\)", body):
-                found.append(f"{name}: waits without an end")
+        is_bounded = re.search(r"WaitForExit\([$\d]", body)
+        if "[System.Diagnostics.Process]::Start(" in body and not is_bounded:
+            found.append(f"{name}: waits without an end")
         if "Async(" in body and ".Wait(" not in body:
             found.append(f"{name}: waits without an end for a request")
     code = _code(script)

@@ -6,6 +6,7 @@ Run by the interpreter beside this file, for want of a PowerShell engine: the wo
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 from pathlib import Path
@@ -36,24 +37,32 @@ def play_health(script: Script, case: dict[str, Any]) -> None:
     state = machine.call("Get-EmptyState")
     for step in case["steps"]:
         at_s = EPOCH_S + 60 * step["minute"]
+        before = copy.deepcopy(state)
         decision = machine.call(
             "Get-HealthDecision", State=state, Checks=read_checks(step), Policy=policy, NowS=at_s
         )
+        assert state == before, "the state that was given is changed"
         actions = list(decision["actions"])
         assert ("restart" in actions) == ("recheck" in step)
         if "recheck" in step:
-            decision = machine.call(
+            between = copy.deepcopy(decision["state"])
+            recheck = machine.call(
                 "Get-RecheckDecision",
                 State=decision["state"],
                 Checks=read_checks(step["recheck"]),
                 Policy=policy,
             )
+            assert decision["state"] == between, "the state that was given is changed"
+            decision = recheck
             actions += decision["actions"]
         assert actions == step["actions"], step["minute"]
         assert decision["exit_code"] == step["exit"], step["minute"]
         assert decision["reason"] == step.get("reason", decision["reason"]), step["minute"]
         if "layer" in step:
             assert decision["state"]["incident"]["layer"] == step["layer"], step["minute"]
+        if "since" in step:
+            since_s = EPOCH_S + 60 * step["since"]
+            assert decision["state"]["incident"]["since_s"] == since_s, step["minute"]
         state = decision["state"]
 
 
@@ -124,9 +133,13 @@ SWAPS = [
 ]
 # Spoilings that change nothing that can be seen, each with the reason.
 HARMLESS = {
-    "$next.good_runs -gt $Policy.successes": "one more good run is cut to the limit all the same",
-    "$number -gt $last": "the same number is stored again",
-    "$next.good_runs = $Policy.successes": "a larger count of good runs is as good",
+    ("$next.good_runs -gt $Policy.successes", " -gt "): "the limit is cut to the limit",
+    ("$next.good_runs = $Policy.successes", "="): "a larger count of good runs is as good",
+    ("$number -gt $last", " -gt "): "the same number is stored again",
+    (
+        "reason = 'failures'; exit_code = 0",
+        " = 0",
+    ): "the checks that follow decide on the exit code",
 }
 
 
@@ -144,10 +157,14 @@ def spoil_decisions() -> list[Any]:
                     shown = body.splitlines()[line].strip()
                     if match[0] == match.expand(replacement) or shown.startswith("param("):
                         continue
-                    if any(part in shown for part in HARMLESS):
+                    if any(part in shown and what in match[0] for part, what in HARMLESS):
                         continue
-                    spoiled = body[: match.start()] + match.expand(replacement) + body[match.end() :]
-                    label = f"{name}:{line} {match[0].strip()} to {match.expand(replacement).strip()}"
+                    spoiled = (
+                        body[: match.start()] + match.expand(replacement) + body[match.end() :]
+                    )
+                    label = (
+                        f"{name}:{line} {match[0].strip()} to {match.expand(replacement).strip()}"
+                    )
                     text = script.text.replace(body, spoiled)
                     found.append(pytest.param(path, text, id=f"{label} ({match.start()})"))
     return found

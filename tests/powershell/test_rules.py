@@ -114,7 +114,11 @@ def test_a_pester_file_can_be_read_by_both_editions(path: Path) -> None:
 def test_git_keeps_the_line_ends_of_windows() -> None:
     names = [str(path.relative_to(ROOT)) for path in [*SCRIPTS, *PESTER]]
     answer = subprocess.run(
-        ["git", "check-attr", "eol", "--", *names], cwd=ROOT, capture_output=True, text=True, check=True
+        ["git", "check-attr", "eol", "--", *names],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     lines = answer.stdout.splitlines()
     assert len(lines) == len(names)

@@ -1,4 +1,4 @@
-"""H-1: when a log is rotated, what its archive is called, which go; by the table that both share."""
+"""H-1: when a log is rotated, what its archive is called, which go; by the shared table."""
 
 import json
 from pathlib import Path
