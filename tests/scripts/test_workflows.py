@@ -32,15 +32,15 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 
 def probe(url: str) -> subprocess.CompletedProcess[str]:
-    if shutil.which("jq") is None or shutil.which("curl") is None:
-        pytest.skip("needs curl and jq, as GitHub's runners have")
+    if shutil.which("curl") is None:
+        pytest.skip("needs curl, as GitHub's runners have")
     (step,) = read("uptime.yml")["jobs"]["probe"]["steps"]
     script = step["run"].replace("--max-time 10", "--max-time 1")
     return subprocess.run(
         ["bash", "-e", "-c", script],
         capture_output=True,
         text=True,
-        env=os.environ | {"HEALTH_URL": url, "WAIT_S": "0"},
+        env=os.environ | step["env"] | {"HEALTH_URL": url, "WAIT_S": "0"},
         timeout=60,
         check=False,
     )
