@@ -15,6 +15,7 @@ from opslib.cli.demo import demo
 from opslib.cli.doctor import doctor
 from opslib.cli.doors import run_app
 from opslib.cli.drill import drill
+from opslib.cli.health import health_app, rotate
 from opslib.cli.maintain import maintain
 from opslib.cli.quantize import promote, quantize
 from opslib.cli.release import release_app
@@ -58,6 +59,8 @@ app.command()(reload)
 app.command()(rollback)
 app.command()(drill)
 app.add_typer(key_app, name="key")
+app.add_typer(health_app, name="health")
+app.command()(rotate)
 app.command()(maintain)
 app.add_typer(release_app, name="release")
 

@@ -25,9 +25,11 @@ from opslib.core.config_edit import on_one_line, parse_yaml, refuse_half_charact
 from opslib.core.drill_section import DrillSection
 from opslib.core.errors import ConfigError
 from opslib.core.files import expand_user
+from opslib.core.health_section import HealthSection, RotateSection
 from opslib.core.maintenance_section import MaintenanceSection
 from opslib.core.release_section import ReleaseSection
 from opslib.core.sections import (
+    SECRET_ERROR,
     BenchSection,
     ClientSection,
     ExportSection,
@@ -68,6 +70,8 @@ class Config(Section):
     reload: ReloadSection = ReloadSection()
     client: ClientSection = ClientSection()
     drill: DrillSection = DrillSection()
+    health: HealthSection = HealthSection()
+    rotate: RotateSection = RotateSection()
     maintenance: MaintenanceSection = MaintenanceSection()
     release: ReleaseSection = ReleaseSection()
 
@@ -257,6 +261,8 @@ def _explain(error: ErrorDetails, source: Path, origins: Mapping[str, str]) -> s
     if error["type"] == "missing":
         return f"{where}: missing"
     message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == SECRET_ERROR:
+        return f"{where}: {message}"
     return f"{where}: got {show_value(error['input'])}: {message[0].lower()}{message[1:]}"
 
 

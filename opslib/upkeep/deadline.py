@@ -1,0 +1,36 @@
+"""Doing several slow things at once, and waiting for none longer than a deadline."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def run_within(jobs: Mapping[str, Callable[[], T]], timeout_s: float) -> dict[str, T]:
+    """Run all `jobs` at the same time and return what those that ended in time returned.
+
+    The deadline counts from the beginning and holds for whatever they do: resolving a name, or
+    reading from a server that sends a byte now and then. A job that is late is left to itself, in
+    a thread that does not keep the process alive. Jobs are expected to raise nothing.
+    """
+    answers: queue.SimpleQueue[tuple[str, T]] = queue.SimpleQueue()
+
+    def run(name: str, job: Callable[[], T]) -> None:
+        answers.put((name, job()))
+
+    give_up = time.monotonic() + timeout_s
+    for name, job in jobs.items():
+        threading.Thread(target=run, args=(name, job), daemon=True).start()
+    found: dict[str, T] = {}
+    while len(found) < len(jobs):
+        try:
+            name, result = answers.get(timeout=max(give_up - time.monotonic(), 0.001))
+        except queue.Empty:
+            break
+        found[name] = result
+    return found

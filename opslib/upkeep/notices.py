@@ -1,0 +1,113 @@
+"""What people are told: the text of an alert and of a recovery notice, and the webhook."""
+
+from __future__ import annotations
+
+import json
+import socket
+from datetime import UTC, datetime
+from functools import partial
+from typing import Literal
+
+from opslib.core.errors import ParameterError
+from opslib.core.formatting import format_duration
+from opslib.core.records import Part
+from opslib.upkeep.deadline import run_within
+from opslib.upkeep.health_rules import Incident, Reason
+from opslib.upkeep.probe import CheckResult
+from opslib.upkeep.web import FAILURES, name_failure, request
+
+LAYERS_DOWN = {
+    "app": "the app is down",
+    "tunnel": "the tunnel is down, the app answers",
+    "both": "app and external address are both down",
+}
+LAYERS_WERE = {
+    "app": "the app was",
+    "tunnel": "the tunnel was",
+    "both": "app and external address were",
+}
+REASONS: dict[Reason, str] = {
+    "still-failing": "still failing after a restart",
+    "no-command": "nothing to restart is configured",
+    "other-layer": "a restart of the tunnel would not help",
+    "limit": "no more restarts within this hour",
+}
+
+
+class Notice(Part):
+    """One message to people: an alert or the news that it is over."""
+
+    event: Literal["alert", "recovery"]
+    text: str
+    layer: str
+    host: str
+    at_utc: str
+    since_utc: str
+
+    def to_webhook(self) -> bytes:
+        """Return the JSON that a webhook gets; `text` and `content` are what chat tools show."""
+        return json.dumps({**self.model_dump(), "content": self.text}).encode()
+
+
+def write_alert(
+    incident: Incident, reason: Reason, checks: list[tuple[str, CheckResult]], now_s: int
+) -> Notice:
+    """Return the alert of an incident: the failed layer, why nothing helped, what was seen."""
+    seen = "; ".join(f"{name} {result.url}: {result.detail}" for name, result in checks)
+    why = REASONS.get(reason, "")
+    return _notice(
+        "alert", f"ALERT: {LAYERS_DOWN[incident.layer]} ({why}); {seen}", incident, now_s
+    )
+
+
+def write_recovery(incident: Incident, now_s: int) -> Notice:
+    """Return the news that an incident is over, and how long it was."""
+    lasted = format_duration(max(now_s - incident.since_s, 0))
+    text = f"RECOVERED: all checks answer again; {LAYERS_WERE[incident.layer]} down for {lasted}"
+    return _notice("recovery", text, incident, now_s)
+
+
+def deliver(notice: Notice, address: str, timeout_s: float) -> str | None:
+    """Send a notice to a webhook; return None, or why it could not be delivered.
+
+    The reason never repeats the address, which is a secret.
+    """
+    job = partial(_post, notice, address, timeout_s)
+    return run_within({"webhook": job}, timeout_s).get("webhook", "no answer in time") or None
+
+
+def check_address(address: str) -> None:
+    """Refuse what cannot be a webhook's address, without repeating it.
+
+    Raises:
+        ParameterError: it does not begin with http:// or https://.
+    """
+    if not address.startswith(("http://", "https://")):
+        raise ParameterError("health.webhook: expected the variable to hold http:// or https://…")
+
+
+def _post(notice: Notice, address: str, timeout_s: float) -> str:
+    headers = {"Content-Type": "application/json"}
+    try:
+        status, _ = request(address, timeout_s, body=notice.to_webhook(), headers=headers)
+    except FAILURES as error:
+        return name_failure(error).replace(address, "the webhook")
+    return "" if 200 <= status < 300 else f"HTTP {status}"
+
+
+def _notice(
+    event: Literal["alert", "recovery"], text: str, incident: Incident, now_s: int
+) -> Notice:
+    host = socket.gethostname()
+    return Notice(
+        event=event,
+        text=f"PillSnap {text} [{host}, since {_utc(incident.since_s)}]",
+        layer=incident.layer,
+        host=host,
+        at_utc=_utc(now_s),
+        since_utc=_utc(incident.since_s),
+    )
+
+
+def _utc(at_s: int) -> str:
+    return datetime.fromtimestamp(at_s, tz=UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
