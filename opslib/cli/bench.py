@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -25,7 +25,9 @@ from opslib.cli.doors import (
 from opslib.core.config import load_config
 from opslib.core.errors import ParameterError, UnavailableError
 from opslib.core.formatting import format_bytes, format_ms
-from opslib.measure.bench_record import BenchRecord, BenchRow
+
+if TYPE_CHECKING:
+    from opslib.measure.bench_record import BenchRecord, BenchRow
 
 _BATCH_SIZE = re.compile(r"[1-9][0-9]{0,8}")
 BOUNDARY_NAMES = {"inference": "inference", "end_to_end": "end to end"}

@@ -13,6 +13,7 @@ from opslib.cli.bench import bench
 from opslib.cli.demo import demo
 from opslib.cli.doors import run_app
 from opslib.cli.quantize import promote, quantize
+from opslib.cli.schedule import schedule_app
 from opslib.cli.serve import key_app, reload, rollback, serve
 from opslib.cli.sweep import sweep
 
@@ -50,6 +51,7 @@ app.command()(serve)
 app.command()(reload)
 app.command()(rollback)
 app.add_typer(key_app, name="key")
+app.add_typer(schedule_app, name="schedule")
 
 
 def main() -> NoReturn:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -21,7 +21,9 @@ from opslib.cli.doors import (
 )
 from opslib.core.config import load_config
 from opslib.core.formatting import format_duration, format_ms, plural
-from opslib.measure.sweep_record import SweepRecord, SweepRow
+
+if TYPE_CHECKING:
+    from opslib.measure.sweep_record import SweepRecord, SweepRow
 
 VERDICT_COLOURS = {"pass": "green", "fail": "red", "inconclusive": "yellow"}
 

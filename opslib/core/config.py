@@ -24,7 +24,9 @@ from pydantic_core import ErrorDetails
 from opslib.core.config_edit import on_one_line, parse_yaml, refuse_half_characters, show_value
 from opslib.core.errors import ConfigError
 from opslib.core.files import expand_user
+from opslib.core.schedule_section import ScheduleSection
 from opslib.core.sections import (
+    UNSHOWN_ERROR,
     BenchSection,
     ClientSection,
     ExportSection,
@@ -64,6 +66,7 @@ class Config(Section):
     uploads: UploadsSection = UploadsSection()
     reload: ReloadSection = ReloadSection()
     client: ClientSection = ClientSection()
+    schedule: ScheduleSection = ScheduleSection()
 
     @property
     def root(self) -> Path:
@@ -251,6 +254,8 @@ def _explain(error: ErrorDetails, source: Path, origins: Mapping[str, str]) -> s
     if error["type"] == "missing":
         return f"{where}: missing"
     message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == UNSHOWN_ERROR:
+        return f"{where}: {message}"
     return f"{where}: got {show_value(error['input'])}: {message[0].lower()}{message[1:]}"
 
 

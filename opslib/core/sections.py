@@ -16,6 +16,8 @@ def _split_commas(value: Any) -> Any:
     return [value] if isinstance(value, int) else value
 
 
+# The type of an error whose input may be a secret: it is not repeated.
+UNSHOWN_ERROR = "unshown"
 PositiveInt = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0)]
 BatchSizes = Annotated[tuple[PositiveInt, ...], BeforeValidator(_split_commas), Field(min_length=1)]

@@ -1,0 +1,1 @@
+"""Upkeep: maintenance, rotation, health and schedules; boring, fast, safe."""
