@@ -5,9 +5,10 @@ import pytest
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip, and say why, what needs a card or Debian's chromium where there is none."""
+    """Skip, and say why, what needs a card, Debian's chromium or cron where there is none."""
     needs = {
         "gpu": (shutil.which("nvidia-smi"), "needs an NVIDIA card"),
+        "cron": (shutil.which("cron"), "needs cron: apt-get install cron"),
         "chromium": (shutil.which("chromium"), "needs chromium: apt-get install chromium"),
     }
     for marker, (there, reason) in needs.items():

@@ -19,6 +19,7 @@ from opslib.cli.health import health_app, rotate
 from opslib.cli.maintain import maintain
 from opslib.cli.quantize import promote, quantize
 from opslib.cli.release import release_app
+from opslib.cli.schedule import schedule_app
 from opslib.cli.serve import key_app, reload, rollback, serve
 from opslib.cli.sweep import sweep
 
@@ -63,6 +64,7 @@ app.add_typer(health_app, name="health")
 app.command()(rotate)
 app.command()(maintain)
 app.add_typer(release_app, name="release")
+app.add_typer(schedule_app, name="schedule")
 
 
 def main() -> NoReturn:

@@ -28,8 +28,9 @@ from opslib.core.files import expand_user
 from opslib.core.health_section import HealthSection, RotateSection
 from opslib.core.maintenance_section import MaintenanceSection
 from opslib.core.release_section import ReleaseSection
+from opslib.core.schedule_section import ScheduleSection
 from opslib.core.sections import (
-    SECRET_ERROR,
+    UNSHOWN_ERROR,
     BenchSection,
     ClientSection,
     ExportSection,
@@ -74,6 +75,7 @@ class Config(Section):
     rotate: RotateSection = RotateSection()
     maintenance: MaintenanceSection = MaintenanceSection()
     release: ReleaseSection = ReleaseSection()
+    schedule: ScheduleSection = ScheduleSection()
 
     @property
     def root(self) -> Path:
@@ -261,7 +263,7 @@ def _explain(error: ErrorDetails, source: Path, origins: Mapping[str, str]) -> s
     if error["type"] == "missing":
         return f"{where}: missing"
     message = error["msg"].removeprefix("Value error, ")
-    if error["type"] == SECRET_ERROR:
+    if error["type"] == UNSHOWN_ERROR:
         return f"{where}: {message}"
     return f"{where}: got {show_value(error['input'])}: {message[0].lower()}{message[1:]}"
 

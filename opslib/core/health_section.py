@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field
-from pydantic_core import PydanticCustomError
 
-from opslib.core.secrets import REFERENCE_PREFIX
-from opslib.core.sections import SECRET_ERROR, PositiveInt, Section
-
-_REFERENCE = re.compile(re.escape(REFERENCE_PREFIX) + r"[A-Za-z_][A-Za-z0-9_]*")
+from opslib.core.sections import PositiveInt, Reference, Section
 
 
 def _check_url(value: str) -> str:
@@ -43,17 +38,8 @@ def _check_command(value: str) -> str:
     return value
 
 
-def _check_reference(value: Any) -> Any:
-    """Return a reference `env:NAME`; whatever else it is may be a secret and is not repeated."""
-    if value is None or (isinstance(value, str) and _REFERENCE.fullmatch(value)):
-        return value
-    wanted = "expected a reference, env:NAME, to a variable of .env that holds the address"
-    raise PydanticCustomError(SECRET_ERROR, wanted)
-
-
 Url = Annotated[str, AfterValidator(_check_url)]
 CommandLine = Annotated[str, AfterValidator(_check_command)]
-Reference = Annotated[str | None, BeforeValidator(_check_reference)]
 Lowered = BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)
 
 

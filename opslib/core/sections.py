@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic_core import PydanticCustomError
 
 from opslib.core.files import expand_user
+from opslib.core.secrets import REFERENCE_PREFIX
 
 
 def _split_commas(value: Any) -> Any:
@@ -16,8 +19,18 @@ def _split_commas(value: Any) -> Any:
     return [value] if isinstance(value, int) else value
 
 
+def _check_reference(value: Any) -> Any:
+    """Return a reference `env:NAME`; whatever else it is may be a secret and is not repeated."""
+    if value is None or (isinstance(value, str) and _REFERENCE.fullmatch(value)):
+        return value
+    wanted = "expected a reference, env:NAME, to a variable of .env that holds the address"
+    raise PydanticCustomError(UNSHOWN_ERROR, wanted)
+
+
 # The type of an error whose input may be a secret: it is not repeated.
-SECRET_ERROR = "secret"  # noqa: S105 (the name of a type)
+UNSHOWN_ERROR = "unshown"
+_REFERENCE = re.compile(re.escape(REFERENCE_PREFIX) + r"[A-Za-z_][A-Za-z0-9_]*")
+Reference = Annotated[str | None, BeforeValidator(_check_reference)]
 PositiveInt = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0)]
 BatchSizes = Annotated[tuple[PositiveInt, ...], BeforeValidator(_split_commas), Field(min_length=1)]

@@ -1,0 +1,135 @@
+"""The user's crontab: read, one marked block in it replaced, the rest kept byte for byte."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+
+from opslib.core.errors import InputError, OpsError, UnavailableError
+
+PROGRAM = "crontab"
+_MARKER = re.compile(r"# (>>>|<<<) pillops schedule of (.+) \1")
+_DEADLINE_S = 30.0
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A crontab taken apart: what stands before the block, the block or None, what follows."""
+
+    before: str
+    block: str | None
+    after: str
+
+    def with_block(self, block: str) -> str:
+        """Return the crontab with `block` where the old one stood, else at its end."""
+        gap = "\n" if self.block is None and self.before and self.before[-1] != "\n" else ""
+        return f"{self.before}{gap}{block}{self.after}"
+
+    def without_block(self) -> str:
+        """Return the crontab without the block."""
+        return self.before + self.after
+
+
+def make_block(owner: str, lines: list[str]) -> str:
+    """Return `lines` between the markers of `owner`, which a person can read."""
+    body = [
+        f"# >>> pillops schedule of {owner} >>>",
+        *lines,
+        f"# <<< pillops schedule of {owner} <<<",
+    ]
+    return "\n".join(body) + "\n"
+
+
+def take_apart(text: str, owner: str) -> Parts:
+    """Return the crontab `text` around the block of `owner`.
+
+    Raises:
+        InputError: a marker is missing, stands twice or inside another block.
+    """
+    position, opened, found = 0, None, None
+    seen: set[str] = set()
+    for number, line in enumerate(text.splitlines(keepends=True), start=1):
+        marker = _MARKER.fullmatch(line.rstrip("\r\n"))
+        if marker and marker[1] == ">>>":
+            if opened:
+                raise _damage(number, f"the block of {opened[0]} has no end before this begins")
+            if marker[2] in seen:
+                raise _damage(number, f"a second block of {marker[2]}")
+            opened = (marker[2], position, number)
+            seen.add(marker[2])
+        elif marker:
+            if opened is None or opened[0] != marker[2]:
+                raise _damage(number, f"the end of a block of {marker[2]} that does not begin")
+            if marker[2] == owner:
+                found = (opened[1], position + len(line))
+            opened = None
+        position += len(line)
+    if opened:
+        raise _damage(opened[2], f"the block of {opened[0]} begins here and has no end")
+    if found is None:
+        return Parts(text, None, "")
+    return Parts(text[: found[0]], text[found[0] : found[1]], text[found[1] :])
+
+
+def escape_command(command: str) -> str:
+    """Return a shell command as it must stand in a crontab, where a bare `%` ends the command."""
+    return command.replace("%", r"\%")
+
+
+def read_crontab() -> str:
+    """Return the calling user's crontab; bytes that are not UTF-8 survive a round trip.
+
+    Raises:
+        UnavailableError: there is no `crontab` program.
+        OpsError: it refuses.
+    """
+    answer = _call("-l")
+    if answer.returncode == 0:
+        return answer.stdout.decode("utf-8", "surrogateescape")
+    said = _one_line(answer.stderr)
+    if "no crontab for" in said or (not said and not answer.stdout):
+        return ""
+    raise OpsError(f"crontab -l: {said}")
+
+
+def write_crontab(text: str) -> None:
+    """Make `text` the calling user's crontab; where cron refuses it, the old one stays.
+
+    Raises:
+        UnavailableError: there is no `crontab` program.
+        InputError: cron refuses the text.
+    """
+    answer = _call("-", text.encode("utf-8", "surrogateescape"))
+    if answer.returncode != 0:
+        raise InputError(f"crontab refuses the new table: {_one_line(answer.stderr)}")
+
+
+def _call(argument: str, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    program = shutil.which(PROGRAM)
+    if program is None:
+        raise UnavailableError(
+            f"{PROGRAM}: no such program here; install cron (apt-get install cron), "
+            "or see docs/SCHEDULES.md for a host without it"
+        )
+    try:
+        return subprocess.run(
+            [program, argument],
+            input=given,
+            capture_output=True,
+            check=False,
+            timeout=_DEADLINE_S,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise OpsError(f"crontab {argument}: no answer within {_DEADLINE_S:g} s") from error
+
+
+def _damage(number: int, what: str) -> InputError:
+    return InputError(
+        f"the crontab's line {number}: {what}; repair it with `crontab -e`, nothing was changed"
+    )
+
+
+def _one_line(raw: bytes) -> str:
+    return " ".join(raw.decode("utf-8", "replace").split())

@@ -1,0 +1,170 @@
+"""How a scheduled job's last run ended: a small file for each job, and a call to its dead man."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+
+from opslib.core.config import Config
+from opslib.core.errors import ExitCode, InputError, OpsError, ParameterError, TerminatedError
+from opslib.core.formatting import format_duration, utc_now
+from opslib.core.records import Record
+from opslib.core.secrets import resolve_reference
+
+# A run that came to its end did its work: an inconclusive verdict or a skipped file is for the
+# checklist to show, a dead man is for jobs that did not run.
+RAN_WELL = frozenset({ExitCode.PASS, ExitCode.INCONCLUSIVE, ExitCode.SKIPPED})
+_PING_TIMEOUT_S = 10.0
+_PAUSES_S = (0.0, 1.0, 4.0)
+
+
+class JobStatus(Record):
+    """The last run of a job; without an end it is under way, or was cut off."""
+
+    schema_name = "job-status"
+
+    job: str
+    pid: int
+    started_at_utc: str
+    ended_at_utc: str | None = None
+    duration_s: float | None = None
+    exit_code: int | None = None
+    last_good_at_utc: str | None = None
+    dead_man: str | None = None
+
+    @property
+    def ran_well(self) -> bool | None:
+        """Whether the run came to its end; None while it has not."""
+        return None if self.exit_code is None else self.exit_code in RAN_WELL
+
+    def describe(self) -> str:
+        """Return how the run ended in a few words."""
+        if self.exit_code is None:
+            return "under way" if _is_alive(self.pid) else "cut off: it never said how it ended"
+        took = format_duration(self.duration_s or 0.0)
+        tail = f"; dead man {self.dead_man}" if self.dead_man else ""
+        return f"{_word(self.exit_code)} after {took}{tail}"
+
+
+def jobs_dir(config: Config) -> Path:
+    """Return the folder of the jobs' states and locks, `{exp_dir}/logs/jobs`."""
+    return config.logs_dir / "jobs"
+
+
+def status_path(config: Config, job: str) -> Path:
+    """Return where the state of a job is kept."""
+    return jobs_dir(config) / f"{job}.json"
+
+
+def read_status(config: Config, job: str) -> JobStatus | None:
+    """Return how the job's last run ended, or None where it never ran.
+
+    Raises:
+        InputError: the file is there but cannot be read.
+    """
+    path = status_path(config, job)
+    return JobStatus.read(path) if path.exists() else None
+
+
+def track_job(
+    config: Config, job: str, work: Callable[[], int], *, show: Callable[[str], None]
+) -> int:
+    """Run `work`, keep how it ended, tell the job's dead man, and return its exit code.
+
+    An error of `work` is kept and told like a code, then raised again. A run that was turned away
+    because another one is under way (6) leaves that one's account alone.
+    """
+    before = _last(config, job)
+    path = status_path(config, job)
+    started, clock = utc_now(), time.monotonic()
+    status = JobStatus(
+        job=job,
+        pid=os.getpid(),
+        started_at_utc=_text(started),
+        last_good_at_utc=before.last_good_at_utc if before else None,
+    )
+    status.write(path)
+    code = int(ExitCode.CELL_RAISED)
+    try:
+        code = int(work())
+    except (OpsError, TerminatedError) as error:
+        code = int(error.exit_code)
+        raise
+    finally:
+        if code == ExitCode.BUSY:
+            _put_back(path, before)
+        else:
+            ended = _text(utc_now())
+            told = tell_dead_man(config, job, code)
+            if told:
+                show(f"{job}: dead man {told}")
+            facts = {
+                "ended_at_utc": ended,
+                "duration_s": round(time.monotonic() - clock, 3),
+                "exit_code": code,
+                "last_good_at_utc": ended if code in RAN_WELL else status.last_good_at_utc,
+                "dead_man": told,
+            }
+            status.model_copy(update=facts).write(path)
+    return code
+
+
+def tell_dead_man(config: Config, job: str, code: int) -> str | None:
+    """Fetch the job's dead-man URL, `/fail` after a bad run; return how that went, or None where
+    none is configured. The URL itself is a secret and is not part of the answer."""
+    reference: str | None = getattr(config.schedule.dead_man, job)
+    if reference is None:
+        return None
+    try:
+        address = resolve_reference(reference, config.root)
+    except ParameterError as error:
+        return f"not told: {error}"
+    import httpx
+
+    problem = ""
+    for pause_s in _PAUSES_S:
+        time.sleep(pause_s)
+        try:
+            url = httpx.URL(address)
+            if code not in RAN_WELL:
+                url = url.copy_with(path=url.path.rstrip("/") + "/fail")
+            answer = httpx.get(url, timeout=_PING_TIMEOUT_S, follow_redirects=True)
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+            problem = type(error).__name__
+        else:
+            if answer.is_success:
+                return "told" if code in RAN_WELL else "told of the failure"
+            problem = f"it answered {answer.status_code}"
+    return f"not told: {reference}: {problem}"
+
+
+def _last(config: Config, job: str) -> JobStatus | None:
+    with suppress(InputError):  # a damaged file is replaced by this run's
+        return read_status(config, job)
+    return None
+
+
+def _put_back(path: Path, before: JobStatus | None) -> None:
+    if before is None:
+        path.unlink(missing_ok=True)
+    else:
+        before.write(path)
+
+
+def _word(code: int) -> str:
+    if code == ExitCode.PASS:
+        return "pass"
+    known = {int(one): one.name.lower().replace("_", " ") for one in ExitCode}
+    return f"{known.get(code, 'failed')} ({code})"
+
+
+def _text(moment: datetime) -> str:
+    return moment.isoformat(timespec="seconds")
+
+
+def _is_alive(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()

@@ -1,0 +1,152 @@
+"""H-7: every command in docs/SCALING.md is executed, and its worked example is worked again."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+from opslib.core.cards import card_path, read_card
+from opslib.serving.capacity import instances_needed
+from opslib.serving.keys import make_key
+from opslib.serving.staging import start_service
+from tests.serving.conftest import Live, make_place, open_live, write_colours
+
+ROOT = Path(__file__).resolve().parents[2]
+TEXT = (ROOT / "docs" / "SCALING.md").read_text()
+
+
+def find_commands() -> list[str]:
+    blocks = re.findall(r"```sh\n(.*?)```", TEXT, flags=re.DOTALL)
+    text = "\n".join(blocks).replace("\\\n", " ")
+    return [" ".join(line.split()) for line in text.splitlines() if line.strip()]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two services that have the models in common, in a folder laid out like a checkout."""
+
+    folder: Path
+    hosts: tuple[Live, Live]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables that the document's commands take."""
+        kept = {name: value for name, value in os.environ.items() if name != "API_KEY"}
+        place = self.hosts[0].place
+        return kept | {
+            "EXP_DIR": str(place.config.exp_dir),
+            "MODEL": str(place.second),
+            "HOST_A": self.hosts[0].service.url,
+            "HOST_B": self.hosts[1].service.url,
+            "PILLSNAP_PYTHON": sys.executable,
+            "ANSIBLE_HOME": str(self.folder / "ansible"),
+            "ANSIBLE_REMOTE_TEMP": str(self.folder / "ansible" / "tmp"),
+            "ANSIBLE_PIPELINING": "1",
+        }
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    folder = tmp_path_factory.mktemp("checkout")
+    place = make_place(folder)
+    write_colours(folder / "images" / "val" / "round")
+    card = read_card(place.second)
+    assert card is not None
+    card.model_copy(update={"golden": card.golden[:1]}).write(card_path(place.second))
+    key = make_key()
+    (folder / ".env").write_text(f"API_KEY={key}\n")
+    (folder / ".venv" / "bin").mkdir(parents=True)
+    for name, module in (("pillops", "-m opslib.cli.main"), ("python", "")):
+        door = folder / ".venv" / "bin" / name
+        door.write_text(f'#!/bin/sh\nexec {sys.executable} {module} "$@"\n')
+        door.chmod(0o755)
+    (folder / ".venv" / "bin" / "ansible-playbook").symlink_to(
+        Path(sys.executable).with_name("ansible-playbook")
+    )
+    for name in ("scripts", "benchmarks"):
+        (folder / name).symlink_to(ROOT / name)
+    shutil.copytree(ROOT / "fleet", folder / "fleet")
+    variables = {"API_KEY": key, "RATE_LIMIT_PER_MIN": "1000000"}
+    apart = {"PILLSNAP_EXP_DIR": f"{folder}/exp-b", "PILLSNAP_EXPORT__OUT_DIR": str(place.export)}
+    with (
+        start_service(place.config_path, variables=variables) as first,
+        start_service(place.config_path, variables=variables | apart) as second,
+    ):
+        hosts = (open_live(first, place), open_live(second, place))
+        write_inventory(folder, hosts[0])
+        yield Pair(folder, hosts)
+        for live in hosts:
+            live.client.close()
+
+
+def write_inventory(folder: Path, live: Live) -> None:
+    inventory = yaml.safe_load((folder / "fleet" / "hosts.example.yml").read_text())
+    services = inventory["services"]
+    services["hosts"] = {"here": {"ansible_connection": "local"}}
+    services["vars"] |= {
+        "ansible_python_interpreter": sys.executable,
+        "service_url": live.service.url,
+        "env_file": str(folder / ".env"),
+        "model_dir": str(live.place.export),
+    }
+    (folder / "fleet" / "hosts.yml").write_text(yaml.safe_dump(inventory))
+
+
+@pytest.mark.parametrize("command", find_commands())
+def test_a_command_of_the_document_works(pair: Pair, command: str) -> None:
+    for live in pair.hosts:
+        live.reload(live.place.first)
+    environment = pair.environment
+    if "pillops serve" in command or "capacity.py" in command:
+        environment.pop("PILLSNAP_PYTHON")
+    script = command.replace("--port 8001", "--port 0").replace("--peak", "--requests 20 --peak")
+    if "serve" in command:
+        script = f"timeout -s TERM 8 env {script}"
+    answer = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        cwd=pair.folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    said = answer.stdout + answer.stderr
+    if "serve" in command:
+        assert "exp-gpu1: serving model-" in said
+        return
+    assert answer.returncode == 0, said
+    assert pair.hosts[0].service.key not in said
+    served = [live.version["version_tag"] for live in pair.hosts]
+    if "reload_model" in command:
+        assert served == ["model-b", "model-b"]
+    elif "ansible-playbook" in command:
+        assert served[0] == ("model-a" if "--check" in command else "model-b")
+    else:
+        assert "500 requests a second: " in said
+
+
+def test_the_commands_are_all_found() -> None:
+    found = "\n".join(find_commands())
+    for word in ("capacity.py", "pillops serve", "reload_model.sh", "--check", "fleet/roll.yml"):
+        assert word in found
+
+
+def test_the_worked_example_is_right() -> None:
+    worked = re.search(
+        r"⌈(\d+) / \(([\d.]+) · (\d+)\)⌉ \+ (\d) = \d \+ \d = \*\*(\d+) instances", TEXT
+    )
+    assert worked is not None
+    peak, share, capacity, spare, count = (float(one) for one in worked.groups())
+    assert instances_needed(peak, capacity, share=share, spare=int(spare)) == count
+    best = max(int(one) for one in re.findall(r"kept busy by \d+ connections? \| (\d+)", TEXT))
+    assert best == capacity
