@@ -10,6 +10,7 @@ from opslib import __version__
 from opslib.cli import report
 from opslib.cli.apply import apply
 from opslib.cli.bench import bench
+from opslib.cli.check import check
 from opslib.cli.demo import demo
 from opslib.cli.doors import run_app
 from opslib.cli.health import health_app
@@ -51,6 +52,7 @@ app.command()(serve)
 app.command()(reload)
 app.command()(rollback)
 app.add_typer(key_app, name="key")
+app.command()(check)
 app.add_typer(health_app, name="health")
 
 

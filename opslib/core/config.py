@@ -21,6 +21,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
+from opslib.core.checklist_section import ChecklistSection
 from opslib.core.config_edit import on_one_line, parse_yaml, refuse_half_characters, show_value
 from opslib.core.errors import ConfigError
 from opslib.core.files import expand_user
@@ -68,6 +69,7 @@ class Config(Section):
     client: ClientSection = ClientSection()
     health: HealthSection = HealthSection()
     rotate: RotateSection = RotateSection()
+    checklist: ChecklistSection = ChecklistSection()
 
     @property
     def root(self) -> Path:

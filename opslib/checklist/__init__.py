@@ -1,0 +1,1 @@
+"""What an operator checks: daily, weekly and monthly, from everything below."""
