@@ -26,6 +26,7 @@ from opslib.core.config_edit import on_one_line, parse_yaml, refuse_half_charact
 from opslib.core.errors import ConfigError
 from opslib.core.files import expand_user
 from opslib.core.health_section import HealthSection, RotateSection
+from opslib.core.release_section import ReleaseSection
 from opslib.core.sections import (
     SECRET_ERROR,
     BenchSection,
@@ -69,6 +70,7 @@ class Config(Section):
     client: ClientSection = ClientSection()
     health: HealthSection = HealthSection()
     rotate: RotateSection = RotateSection()
+    release: ReleaseSection = ReleaseSection()
     checklist: ChecklistSection = ChecklistSection()
 
     @property

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from opslib.core.errors import ModelError
 from opslib.core.files import sha256_bytes, sha256_file
+from opslib.core.wire import Wire, walk_fields
 
 # Field numbers of onnx.proto: the messages that can lead to a tensor's external location.
 _MESSAGES: dict[str, dict[int, str]] = {
@@ -103,35 +104,6 @@ def _walk(data: mmap.mmap, start: int, end: int, message: str) -> Iterator[str]:
 
 def _fields(data: mmap.mmap, position: int, end: int) -> Iterator[tuple[int, int, int]]:
     """Yield (field number, begin, end) of each length-delimited field of a protobuf message."""
-    while position < end:
-        key, position = _varint(data, position)
-        number, wire = key >> 3, key & 7
-        if wire == 0:
-            _, position = _varint(data, position)
-        elif wire == 1:
-            position += 8
-        elif wire == 5:
-            position += 4
-        elif wire == 2:
-            length, position = _varint(data, position)
-            if position + length > end:
-                raise ValueError("it ends in the middle of a field")
-            yield number, position, position + length
-            position += length
-        else:
-            raise ValueError("its bytes are no protobuf message")
-    if position != end:
-        raise ValueError("it ends in the middle of a field")
-
-
-def _varint(data: mmap.mmap, position: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, position
-        shift += 7
-        if shift > 63:
-            raise ValueError("its bytes are no protobuf message")
+    for number, wire, begin, stop in walk_fields(data, position, end):
+        if wire == Wire.BYTES:
+            yield number, begin, stop

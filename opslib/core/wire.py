@@ -1,0 +1,64 @@
+"""The protobuf wire format, walked without a schema: enough to find a field in a large file."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterator
+from enum import IntEnum
+
+Buffer = bytes | mmap.mmap
+
+
+class Wire(IntEnum):
+    """How a field's value is laid out."""
+
+    VARINT = 0
+    FIXED64 = 1
+    BYTES = 2
+    FIXED32 = 5
+
+
+def walk_fields(data: Buffer, position: int, end: int) -> Iterator[tuple[int, Wire, int, int]]:
+    """Yield (field number, layout, begin, end) of each field of the message in `position..end`.
+
+    Raises:
+        ValueError: the bytes are no message, or end in the middle of a field.
+        IndexError: they end in the middle of a number.
+    """
+    while position < end:
+        key, position = read_varint(data, position)
+        number, wire = key >> 3, key & 7
+        begin = position
+        if wire == Wire.VARINT:
+            _, position = read_varint(data, position)
+        elif wire == Wire.FIXED64:
+            position += 8
+        elif wire == Wire.FIXED32:
+            position += 4
+        elif wire == Wire.BYTES:
+            length, begin = read_varint(data, position)
+            position = begin + length
+        else:
+            raise ValueError("its bytes are no protobuf message")
+        if position > end:
+            raise ValueError("it ends in the middle of a field")
+        yield number, Wire(wire), begin, position
+
+
+def read_varint(data: Buffer, position: int) -> tuple[int, int]:
+    """Return the unsigned number at `position` and the position behind it.
+
+    Raises:
+        ValueError: it is longer than a number can be.
+        IndexError: the bytes end within it.
+    """
+    value = shift = 0
+    while True:
+        byte = data[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+        shift += 7
+        if shift > 63:
+            raise ValueError("its bytes are no protobuf message")

@@ -1,0 +1,266 @@
+"""Which files a release holds, opened before any is read: what was opened is what is packed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+from opslib.core.cards import ModelCard, card_path
+from opslib.core.config import Config
+from opslib.core.errors import InputError, ModelError
+from opslib.core.lineage import CODE_FOLDER
+from opslib.core.models import ModelFiles, find_model_files
+from opslib.inference.find_model import LATEST_NAME, find_card, find_onnx
+from opslib.release.manifest import EXPORT_FOLDER
+from opslib.release.unpack import find_name_problem, show_name
+
+EXAMPLE_NAME = ".env.example"
+REQUIREMENTS_NAME = "requirements.txt"
+REPORT_NAME = "export_report.json"
+METRICS_NAME = "metrics.json"
+_ATTEMPTS = 3
+_HINT = "; release one model alone with --onnx PATH --only"
+
+
+@dataclass(frozen=True)
+class OpenedFile:
+    """A file of the release: its member name, where it came from, and what was opened."""
+
+    member: str
+    source: Path
+    file: BinaryIO = field(repr=False)
+    size: int
+    mtime_ns: int
+
+    def read_into(self, space: memoryview) -> int:
+        """Fill `space` with the next bytes and return how many.
+
+        Raises:
+            InputError: the disk does not give them.
+        """
+        try:
+            return os.readv(self.file.fileno(), [space])
+        except OSError as error:
+            raise InputError(f"{self.source}: cannot be read: {error.strerror}") from error
+
+    def read_all(self) -> bytes:
+        """Return its bytes without moving the place that `read_into` reads from."""
+        try:
+            return os.pread(self.file.fileno(), self.size, 0)
+        except OSError as error:
+            raise InputError(f"{self.source}: cannot be read: {error.strerror}") from error
+
+    def ensure_unchanged(self) -> None:
+        """Refuse a file that was written to since it was opened.
+
+        Raises:
+            InputError: its size or its time of change is another.
+        """
+        now = os.fstat(self.file.fileno())
+        if (now.st_size, now.st_mtime_ns) != (self.size, self.mtime_ns):
+            raise InputError(f"{self.source}: changed while it was packed; release again")
+
+
+@dataclass(frozen=True)
+class OpenedModel:
+    """A model and its sidecars, opened as one unit, and its card."""
+
+    files: tuple[OpenedFile, ...]
+    card: ModelCard | None
+    card_member: str | None
+
+    @property
+    def model(self) -> OpenedFile:
+        """The ONNX file itself."""
+        return self.files[0]
+
+
+@dataclass(frozen=True)
+class Collection:
+    """All files of a release, opened; `main` and `latest` are members."""
+
+    files: tuple[OpenedFile, ...]
+    models: tuple[OpenedModel, ...]
+    main: str
+    latest: str | None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all files."""
+        return sum(one.size for one in self.files)
+
+
+@contextmanager
+def collect(
+    config: Config,
+    onnx: Path | None = None,
+    *,
+    only: bool = False,
+    allow_missing_metrics: bool = False,
+) -> Iterator[Collection]:
+    """Yield the files of a release, opened; they are closed when the block ends.
+
+    Args:
+        onnx: the model that the release is about; else what `latest.onnx` means, else the newest.
+        only: leave the other models of `export/` out.
+        allow_missing_metrics: note that `reports/metrics.json` is missing rather than refuse.
+
+    Raises:
+        ModelError: there is no model, a link dangles, or a model is not whole.
+        InputError: a file is missing, unreadable or has a name that an archive cannot keep.
+    """
+    with ExitStack() as stack:
+        yield _Collector(config, stack).collect(onnx, only, allow_missing_metrics)
+
+
+class _Collector:
+    def __init__(self, config: Config, stack: ExitStack) -> None:
+        self._config, self._stack = config, stack
+        self._files: dict[str, OpenedFile] = {}
+
+    def collect(self, onnx: Path | None, only: bool, allow_missing_metrics: bool) -> Collection:
+        config = self._config
+        latest = None if only and onnx is not None else resolve_latest(config.export_dir)
+        main = find_main(config, onnx)
+        paths = [main] if only else list_models(config, main, latest)
+        models = tuple(self._add_model(path) for path in paths)
+        members = {one.model.source: one.model.member for one in models}
+        notes = self._add_documents(allow_missing_metrics)
+        if latest is not None and latest not in members:
+            notes.append(f"{LATEST_NAME} means {latest.name}, which is not part of this release")
+        files = tuple(self._files[member] for member in sorted(self._files))
+        kept = members.get(latest) if latest is not None else None
+        return Collection(files, models, members[main], kept, tuple(notes))
+
+    def _add_documents(self, allow_missing_metrics: bool) -> list[str]:
+        config, notes = self._config, []
+        self._add("config.yaml", config.source)
+        examples = [root / EXAMPLE_NAME for root in _roots(config)]
+        example = next((path for path in examples if path.is_file()), examples[0])
+        self._add(EXAMPLE_NAME, example)
+        self._add(REQUIREMENTS_NAME, (config.code_root or CODE_FOLDER) / REQUIREMENTS_NAME)
+        report = config.export_dir / REPORT_NAME
+        if report.exists():
+            self._add(f"{EXPORT_FOLDER}/{REPORT_NAME}", report)
+        else:
+            notes.append(f"{report} is missing: the release has no export report")
+        metrics = config.records_dir / METRICS_NAME
+        if metrics.exists():
+            self._add(f"reports/{METRICS_NAME}", metrics)
+        elif allow_missing_metrics:
+            notes.append(f"{metrics} is missing: the release has no validation metrics")
+        else:
+            raise InputError(
+                f"{metrics}: no such file; the latest validation metrics belong into a release "
+                "(--allow-missing-metrics releases without)"
+            )
+        return notes
+
+    def _add_model(self, path: Path) -> OpenedModel:
+        for _ in range(_ATTEMPTS):
+            files = _find_whole(path)
+            opened = [self._open(f"{EXPORT_FOLDER}/{_inside(files, p)}", p) for p in files.all]
+            # A model that was replaced between its files being opened is not one unit.
+            if files == _find_whole(path) and all(_is_still(one) for one in opened):
+                break
+        else:
+            raise InputError(f"{path}: is being written; release again when it is finished")
+        for one in opened:
+            self._keep(one)
+        card, card_member = find_card(self._config, path), None
+        own = card_path(path)
+        if own.is_file():
+            card_member = f"{EXPORT_FOLDER}/{own.name}"
+            self._add(card_member, own)
+        for answer in card.golden if card else ():
+            image = PurePosixPath(answer.image)
+            if image.is_absolute() or ".." in image.parts:
+                raise ModelError(f"{own}: the golden image {image} lies outside the model's folder")
+            if not (path.parent / image).is_file():
+                raise ModelError(f"{path}: its golden image {image} is missing{_HINT}")
+            self._add(f"{EXPORT_FOLDER}/{image}", path.parent / image)
+        return OpenedModel(tuple(opened), card, card_member)
+
+    def _add(self, member: str, source: Path) -> None:
+        if not source.is_file():
+            raise InputError(f"{source}: no such file; a release holds its {member}")
+        self._keep(self._open(member, source.resolve()))
+
+    def _open(self, member: str, source: Path) -> OpenedFile:
+        problem = find_name_problem(member)
+        if problem is not None:
+            raise InputError(f"{source}: cannot be packed as {show_name(member)}: {problem}")
+        try:
+            file = self._stack.enter_context(source.open("rb", buffering=0))
+        except OSError as error:
+            raise InputError(f"{source}: cannot be read: {error.strerror}") from error
+        facts = os.fstat(file.fileno())
+        return OpenedFile(member, source, file, facts.st_size, facts.st_mtime_ns)
+
+    def _keep(self, opened: OpenedFile) -> None:
+        there = self._files.setdefault(opened.member, opened)
+        if there.source != opened.source:
+            raise InputError(
+                f"{there.source} and {opened.source} would both be {opened.member} in the release"
+            )
+
+
+def resolve_latest(export_dir: Path) -> Path | None:
+    """Return the file that `latest.onnx` means, or None where there is no such link.
+
+    Raises:
+        ModelError: it dangles.
+    """
+    link = export_dir / LATEST_NAME
+    if not link.is_symlink():
+        return None
+    if not link.is_file():
+        raise ModelError(f"{link}: points at {link.readlink()}, which is not there")
+    return link.resolve()
+
+
+def find_main(config: Config, onnx: Path | None) -> Path:
+    """Return the model that a release is about, links resolved.
+
+    Raises:
+        ModelError: there is none.
+    """
+    path = find_onnx(config, onnx)
+    if not path.is_file():
+        raise ModelError(f"{path}: no such file; expected an ONNX model (--onnx)")
+    return path.resolve()
+
+
+def list_models(config: Config, main: Path, latest: Path | None) -> list[Path]:
+    """Return the models of `export/` with `main` and what `latest.onnx` means, links resolved."""
+    exported = [path for path in config.export_dir.glob("*.onnx") if not path.is_symlink()]
+    found = {main, *(path.resolve() for path in exported if path.is_file())}
+    return sorted(found | ({latest} if latest is not None else set()))
+
+
+def _roots(config: Config) -> list[Path]:
+    return [*([config.code_root] if config.code_root else []), config.root, CODE_FOLDER]
+
+
+def _find_whole(path: Path) -> ModelFiles:
+    try:
+        return find_model_files(path)
+    except ModelError as error:
+        raise ModelError(f"{error}{_HINT}") from error
+
+
+def _inside(files: ModelFiles, path: Path) -> str:
+    return path.relative_to(files.path.parent).as_posix()
+
+
+def _is_still(opened: OpenedFile) -> bool:
+    """Whether the name still means the file that was opened."""
+    try:
+        return os.path.samestat(opened.source.stat(), os.fstat(opened.file.fileno()))
+    except OSError:
+        return False

@@ -1,0 +1,178 @@
+"""What a release holds: its files, its models, and the identity that its content gives it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import PurePosixPath
+from typing import Any
+
+from pydantic import ValidationError
+
+from opslib.core.cards import FileEntry
+from opslib.core.errors import GateFailedError
+from opslib.core.files import sha256_bytes
+from opslib.core.records import Part, Record
+
+MANIFEST_NAME = "MANIFEST.json"
+VERSION_NAME = "VERSION.txt"
+EXPORT_FOLDER = "export"
+_NO_CONTENT = frozenset({MANIFEST_NAME, VERSION_NAME})
+
+
+class ReleaseError(GateFailedError):
+    """A release is damaged, incomplete, or not what its manifest says; the message names the
+    file where it can be known."""
+
+
+class TensorSummary(Part):
+    """One input or output: name, ONNX element type and shape; a name or null where it is free."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str | None, ...]
+
+
+class ModelSummary(Part):
+    """One model of a release; `path`, `sidecars` and `card` are members of the archive.
+
+    `sha256` is the digest of the model and its sidecars as one unit, as `/version` shows it.
+    """
+
+    path: str
+    sha256: str
+    size_bytes: int
+    sidecars: tuple[str, ...] = ()
+    card: str | None = None
+    inputs: tuple[TensorSummary, ...] = ()
+    outputs: tuple[TensorSummary, ...] = ()
+    num_classes: int | None = None
+    opset: int | None = None
+    providers: tuple[str, ...] = ()
+    backbone: str | None = None
+    checkpoint: str | None = None
+    exported_at_utc: str | None = None
+    git_sha: str | None = None
+
+
+class Manifest(Record):
+    """The list of a release's files with their digests, and what its models are.
+
+    `main` is the model that the release is about: the one given, else what `latest.onnx` meant,
+    else the newest. `latest` is the member that the link meant, where it is part of the release.
+    """
+
+    schema_name = "release-manifest"
+
+    content_id: str
+    released_at_utc: str
+    git_sha: str
+    git_dirty: bool | None = None
+    main: str
+    latest: str | None = None
+    provider_settings: dict[str, Any] = {}
+    files: tuple[FileEntry, ...]
+    models: tuple[ModelSummary, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def main_model(self) -> ModelSummary:
+        """The model that the release is about."""
+        return next(model for model in self.models if model.path == self.main)
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all files but the manifest."""
+        return sum(entry.size for entry in self.files)
+
+    def digests(self) -> frozenset[str]:
+        """Return the digests of all its models, as `/version` shows them."""
+        return frozenset(model.sha256 for model in self.models)
+
+
+def compute_content_id(files: Iterable[FileEntry]) -> str:
+    """Return the SHA-256 over the sorted `path size sha256` lines of all content.
+
+    VERSION.txt and the manifest do not count: the same content released twice has one identity.
+    """
+    lines = (f"{e.path} {e.size} {e.sha256}\n" for e in files if e.path not in _NO_CONTENT)
+    return sha256_bytes("".join(sorted(lines)).encode("utf-8", "surrogateescape"))
+
+
+def unit_digest(entries: Iterable[FileEntry]) -> str:
+    """Return the digest of a model and its sidecars as one unit; see `ModelFiles.digest`."""
+    found = tuple(entries)
+    if len(found) == 1:
+        return found[0].sha256
+    lines = (f"{PurePosixPath(e.path).name} {e.size} {e.sha256}\n" for e in found)
+    return sha256_bytes("".join(sorted(lines)).encode())
+
+
+def version_text(released_at_utc: str, git_sha: str) -> str:
+    """Return VERSION.txt: when the release was made, and from which commit."""
+    return f"released_at_utc {released_at_utc}\ngit_sha {git_sha}\n"
+
+
+def parse_manifest(data: bytes, where: str) -> Manifest:
+    """Return the manifest in `data`.
+
+    Raises:
+        ReleaseError: it is none; the message starts with `where`.
+    """
+    try:
+        return Manifest.model_validate_json(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise ReleaseError(
+            f"{where}: {MANIFEST_NAME} is no {Manifest.schema_id()} record: "
+            f"{key + ': ' if key else ''}{first['msg']}"
+        ) from error
+
+
+def check_manifest(manifest: Manifest, found: Mapping[str, FileEntry], where: str) -> None:
+    """Compare a manifest with the files that are really there (all but the manifest itself).
+
+    Raises:
+        ReleaseError: they differ, or it contradicts itself; the message names the file.
+    """
+    listed = {entry.path: entry for entry in manifest.files}
+    if len(listed) != len(manifest.files):
+        raise ReleaseError(f"{where}: {MANIFEST_NAME} lists a file twice")
+    for path, entry in listed.items():
+        real = found.get(path)
+        if real is None:
+            raise ReleaseError(f"{where}: {path} is listed in {MANIFEST_NAME} and missing")
+        if real.size != entry.size:
+            raise ReleaseError(
+                f"{where}: {path} has {real.size:,} bytes, {MANIFEST_NAME} says {entry.size:,}"
+            )
+        if real.sha256 != entry.sha256:
+            raise ReleaseError(
+                f"{where}: {path} has sha256 {real.sha256[:12]}…, "
+                f"{MANIFEST_NAME} says {entry.sha256[:12]}…"
+            )
+    for path in found:
+        if path not in listed:
+            raise ReleaseError(f"{where}: {path} is not listed in {MANIFEST_NAME}")
+    _check_identity(manifest, listed, where)
+
+
+def _check_identity(manifest: Manifest, listed: Mapping[str, FileEntry], where: str) -> None:
+    lie = f"{where}: {MANIFEST_NAME} contradicts its own files"
+    if manifest.content_id != compute_content_id(manifest.files):
+        raise ReleaseError(f"{lie}: content_id")
+    models = {model.path: model for model in manifest.models}
+    if len(models) != len(manifest.models) or manifest.main not in models:
+        raise ReleaseError(f"{lie}: main: {manifest.main}")
+    if manifest.latest is not None and manifest.latest not in models:
+        raise ReleaseError(f"{lie}: latest: {manifest.latest}")
+    for model in manifest.models:
+        unit = (model.path, *model.sidecars)
+        missing = [path for path in (*unit, *filter(None, [model.card])) if path not in listed]
+        if missing:
+            raise ReleaseError(f"{lie}: {model.path} needs {missing[0]}, which is not listed")
+        if PurePosixPath(model.path).parent.as_posix() != EXPORT_FOLDER:
+            raise ReleaseError(f"{lie}: {model.path} is no model directly in {EXPORT_FOLDER}/")
+        entries = [listed[path] for path in unit]
+        if model.sha256 != unit_digest(entries) or model.size_bytes != sum(e.size for e in entries):
+            raise ReleaseError(f"{lie}: the digest or size of the model {model.path}")

@@ -1,0 +1,140 @@
+"""Pruning the store: what may go is planned first; what is needed to go back never does."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from opslib.core.config import Config
+from opslib.core.errors import ModelError, OpsError, StorageError
+from opslib.core.files import fsync_folder
+from opslib.core.formatting import plural
+from opslib.core.locks import hold_lock
+from opslib.core.models import find_model_files
+from opslib.core.plans import Action, Plan
+from opslib.core.served import read_served_state
+from opslib.release.manifest import Manifest
+from opslib.release.store import (
+    LOCK_NAME,
+    StoredRelease,
+    forget_pins,
+    list_releases,
+    read_pins,
+)
+from opslib.serving.reachable import find_roots
+
+_LOCK_WAIT_S = 10.0
+
+
+def plan_prune(config: Config, *, keep: int | None = None, live_path: Path | None = None) -> Plan:
+    """Return the plan that leaves the newest `keep` releases and those that must stay.
+
+    Args:
+        keep: how many; `release.keep` by default.
+        live_path: what `/version` of a running service says it serves.
+
+    Raises:
+        InputError: what is pinned or served cannot be read, so that nothing may be deleted.
+    """
+    read_pins(config)
+    count = keep or config.release.keep
+    kept = find_kept(config, keep=count, live_path=live_path)
+    actions = []
+    for release in list_releases(config):
+        if release.name in kept:
+            continue
+        size = sum(path.stat().st_size for path in release.files)
+        why = f"older than the newest {plural(count, 'release')}"
+        run = partial(_delete, config, release)
+        actions.append(Action("delete", str(release.path), why, run, frees_bytes=size))
+    return Plan(f"prune {config.releases_dir}", tuple(actions))
+
+
+def find_kept(
+    config: Config, *, keep: int | None = None, live_path: Path | None = None
+) -> dict[str, str]:
+    """Return the names of the releases that stay, each with the first reason for it.
+
+    Whatever is broken or no release stays too, and does not count: a person must look at it.
+
+    Raises:
+        InputError: see `plan_prune`.
+    """
+    kept: dict[str, str] = {}
+    sound = []
+    for release in list_releases(config):
+        if release.problem is not None:
+            kept[release.name] = f"left alone: {release.problem}"
+        else:
+            sound.append(release)
+    reasons = ["the newest release", "the release before the newest"]
+    for place, release in enumerate(sound[: max(2, keep or config.release.keep)]):
+        kept[release.name] = reasons[place] if place < 2 else "one of the newest"
+    for release in sound:
+        if release.pinned:
+            kept.setdefault(release.name, "pinned")
+    for path, why in _served_paths(config, live_path):
+        name = _restored_from(config, path)
+        if name is not None:
+            kept.setdefault(name, f"restored, and {why}")
+    for digest, why in _served_digests(config, live_path):
+        holder = _newest_holder(sound, digest, kept)
+        if holder is not None:
+            kept.setdefault(holder.name, f"the newest that holds the model {why}")
+    return kept
+
+
+def _served_paths(config: Config, live_path: Path | None) -> list[tuple[Path, str]]:
+    return [(root.path, root.why) for root in find_roots(config, live_path=live_path)]
+
+
+def _restored_from(config: Config, path: Path) -> str | None:
+    """The release in whose restored folder `path` lies."""
+    folder = config.restore_dir.resolve()
+    return path.relative_to(folder).parts[0] if path.is_relative_to(folder) else None
+
+
+def _served_digests(config: Config, live_path: Path | None) -> list[tuple[str, str]]:
+    """Digests of the models in service or served before, and why each counts."""
+    found = []
+    state = read_served_state(config)
+    if state is not None:
+        found.append((state.current.sha256, "last switched in"))
+        found += [(one.sha256, "served before") for one in state.previous[:1]]
+    for path, why in _served_paths(config, live_path):
+        if why.startswith(("served now", "MODEL_PATH")):
+            try:
+                found.append((find_model_files(path).digest(), f"that is {why}"))
+            except (ModelError, OSError):
+                continue
+    return found
+
+
+def _newest_holder(
+    releases: list[StoredRelease], digest: str, kept: dict[str, str]
+) -> StoredRelease | None:
+    """The newest release that holds a model; one whose manifest cannot be read is left alone."""
+    for release in releases:
+        manifest = _read(release, kept)
+        if manifest is not None and digest in manifest.digests():
+            return release
+    return None
+
+
+def _read(release: StoredRelease, kept: dict[str, str]) -> Manifest | None:
+    try:
+        return release.manifest()
+    except OpsError as error:
+        kept.setdefault(release.name, f"left alone: {error}")
+        return None
+
+
+def _delete(config: Config, release: StoredRelease) -> None:
+    """Delete a whole release, the archive first: none is ever seen without its checksum."""
+    with hold_lock(config.releases_dir / LOCK_NAME, "pruning releases", wait_s=_LOCK_WAIT_S):
+        if release.name in read_pins(config).names:
+            raise StorageError("was pinned meanwhile")
+        for path in release.files:
+            path.unlink(missing_ok=True)
+        fsync_folder(release.path.parent)
+        forget_pins(config, [release.name])

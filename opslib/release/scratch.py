@@ -1,0 +1,52 @@
+"""Folders for unpacking that are gone afterwards, also those of a process that was killed."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from opslib.core.errors import storage_errors
+
+_YOUNG_S = 60.0
+
+
+@contextmanager
+def scratch_folder(parent: Path, prefix: str) -> Iterator[Path]:
+    """Yield an empty hidden folder in `parent`; it is removed when the block ends.
+
+    Folders with the same prefix whose owner died are removed first; the owner's lock tells.
+
+    Raises:
+        StorageError: `parent` cannot be written.
+    """
+    with storage_errors(f"write into {parent}"):
+        parent.mkdir(parents=True, exist_ok=True)
+        sweep_folders(parent, prefix)
+        folder = Path(tempfile.mkdtemp(dir=parent, prefix=prefix))
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(descriptor)
+
+
+def sweep_folders(parent: Path, prefix: str) -> None:
+    """Remove what dead owners left behind; a folder younger than a minute is left alone."""
+    for folder in parent.glob(f"{prefix}*"):
+        with suppress(OSError):
+            if folder.is_symlink() or time.time() - folder.stat().st_mtime < _YOUNG_S:
+                continue
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
+            finally:
+                os.close(descriptor)

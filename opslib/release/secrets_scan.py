@@ -1,0 +1,91 @@
+"""No secret leaves with a release: every text file is looked through before it is packed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from functools import cache
+from typing import TYPE_CHECKING
+
+from opslib.core.errors import SecretLeakError
+
+if TYPE_CHECKING:
+    from detect_secrets.plugins.base import BasePlugin
+
+    from opslib.release.collect import OpenedFile
+
+TEXT_SUFFIXES = frozenset({".yaml", ".yml", ".json", ".txt", ".example", ".md", ".toml", ".ini"})
+MAX_TEXT_BYTES = 64 << 20
+# What an example or a reference may say where a secret would stand.
+_HARMLESS = re.compile(
+    r"""(?ix) ^ (?: env:\w+ | null | none | true | false | \W* | \d{1,4}
+      | \$\w+ | \$?\{.*\} | <.*> | your[-_ ].* | change[-_ ]?me | example ) $"""
+)
+
+
+def scan_files(files: Iterable[OpenedFile], secrets: Iterable[str]) -> None:
+    """Look through the text files for live secrets and for assignments that look like one.
+
+    Args:
+        secrets: the values in use, from `.env` and the environment.
+
+    Raises:
+        SecretLeakError: one was found; the message names file and line, never the value.
+    """
+    needles = tuple(secrets)
+    for opened in files:
+        if opened.source.suffix not in TEXT_SUFFIXES or opened.size > MAX_TEXT_BYTES:
+            continue
+        for number, line in enumerate(_lines(opened.read_all()), start=1):
+            finding = find_secret(line, needles)
+            if finding is not None:
+                raise SecretLeakError(
+                    f"{opened.source}:{number}: {finding}; nothing was released: "
+                    "take it out of the file (secrets belong into .env)"
+                )
+
+
+def find_secret(line: str, secrets: Iterable[str] = ()) -> str | None:
+    """Return what is wrong with a line, or None; the secret itself is not repeated."""
+    if any(secret in line for secret in secrets):
+        return "holds the value of a secret that is in use"
+    for detector, kind in _detectors():
+        for value in _values(detector, line):
+            if not _HARMLESS.match(value.strip().strip("\"'`,")):
+                return f"looks like a secret ({kind})"
+    return None
+
+
+def _lines(data: bytes) -> list[str]:
+    return data.decode("utf-8", "replace").splitlines()
+
+
+def _values(detector: BasePlugin, line: str) -> Iterator[str]:
+    from detect_secrets.plugins.keyword import CONFIG_DENYLIST_REGEX_TO_GROUP, KeywordDetector
+
+    if isinstance(detector, KeywordDetector):
+        yield from detector.analyze_string(line, CONFIG_DENYLIST_REGEX_TO_GROUP)
+    else:
+        yield from (str(found) for found in detector.analyze_string(line))
+
+
+@cache
+def _detectors() -> tuple[tuple[BasePlugin, str], ...]:
+    """Rules that go by names and well-known forms; guesses by entropy would flag every digest."""
+    from detect_secrets.plugins.aws import AWSKeyDetector
+    from detect_secrets.plugins.basic_auth import BasicAuthDetector
+    from detect_secrets.plugins.github_token import GitHubTokenDetector
+    from detect_secrets.plugins.jwt import JwtTokenDetector
+    from detect_secrets.plugins.keyword import KeywordDetector
+    from detect_secrets.plugins.private_key import PrivateKeyDetector
+    from detect_secrets.plugins.slack import SlackDetector
+
+    return (
+        (KeywordDetector(), "a key-like assignment"),
+        (BasicAuthDetector(), "a password in an address"),
+        (PrivateKeyDetector(), "a private key"),
+        (AWSKeyDetector(), "an AWS key"),
+        (GitHubTokenDetector(), "a GitHub token"),
+        (SlackDetector(), "a Slack token"),
+        (JwtTokenDetector(), "a JSON web token"),
+    )

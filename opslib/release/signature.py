@@ -1,0 +1,105 @@
+"""A model's inputs, outputs and opset, read from the file itself without loading its weights."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from opslib.core.errors import ModelError
+from opslib.core.wire import Wire, read_varint, walk_fields
+from opslib.release.manifest import TensorSummary
+
+# Element types of onnx.proto, as ONNX Runtime and numpy spell them.
+_TYPES = {
+    1: "float32", 2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 6: "int32", 7: "int64",
+    8: "string", 9: "bool", 10: "float16", 11: "float64", 12: "uint32", 13: "uint64",
+    16: "bfloat16",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What a model takes and answers; `opset` is that of the default domain."""
+
+    inputs: tuple[TensorSummary, ...]
+    outputs: tuple[TensorSummary, ...]
+    opset: int | None
+
+
+def read_signature(file: BinaryIO, name: str) -> Signature:
+    """Return the signature of the ONNX model that `file` is open on.
+
+    Raises:
+        ModelError: it is no ONNX model; the message names it.
+    """
+    try:
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            return _read(data)
+    except (ValueError, IndexError, OSError) as error:
+        raise ModelError(f"{name}: not an ONNX model, or damaged ({error})") from error
+
+
+def _read(data: mmap.mmap) -> Signature:
+    inputs: list[TensorSummary] = []
+    outputs: list[TensorSummary] = []
+    weights: set[str] = set()
+    opset = None
+    for number, begin, end in _messages(data, 0, len(data)):
+        if number == 8:
+            domain = "".join(_texts(data, begin, end, 1))
+            opset = _number(data, begin, end, 2) if domain in ("", "ai.onnx") else opset
+        elif number == 7:
+            for field, first, last in _messages(data, begin, end):
+                if field == 5:
+                    weights.update(_texts(data, first, last, 8))
+                elif field in (11, 12):
+                    (inputs if field == 11 else outputs).append(_tensor(data, first, last))
+    # Older exporters list the weights among the inputs too.
+    given = tuple(tensor for tensor in inputs if tensor.name not in weights)
+    return Signature(given, tuple(outputs), opset)
+
+
+def _tensor(data: mmap.mmap, begin: int, end: int) -> TensorSummary:
+    name, dtype, shape = "", "unknown", list[int | str | None]()
+    for number, first, last in _messages(data, begin, end):
+        if number == 1:
+            name = data[first:last].decode("utf-8", "replace")
+        elif number == 2:
+            for kind, start, stop in _messages(data, first, last):
+                if kind == 1:
+                    dtype = _TYPES.get(_number(data, start, stop, 1) or 0, "unknown")
+                    shape = _shape(data, start, stop)
+    return TensorSummary(name=name, dtype=dtype, shape=tuple(shape))
+
+
+def _shape(data: mmap.mmap, begin: int, end: int) -> list[int | str | None]:
+    found: list[int | str | None] = []
+    for number, first, last in _messages(data, begin, end):
+        if number == 2:
+            for dim, start, stop in _messages(data, first, last):
+                if dim == 1:
+                    names = [text for text in _texts(data, start, stop, 2) if text]
+                    found.append(names[0] if names else _number(data, start, stop, 1))
+    return found
+
+
+def _messages(data: mmap.mmap, begin: int, end: int) -> Iterator[tuple[int, int, int]]:
+    for number, wire, start, stop in walk_fields(data, begin, end):
+        if wire == Wire.BYTES:
+            yield number, start, stop
+
+
+def _texts(data: mmap.mmap, begin: int, end: int, wanted: int) -> Iterator[str]:
+    for number, start, stop in _messages(data, begin, end):
+        if number == wanted:
+            yield data[start:stop].decode("utf-8", "replace")
+
+
+def _number(data: mmap.mmap, begin: int, end: int, wanted: int) -> int | None:
+    found = None
+    for number, wire, start, _ in walk_fields(data, begin, end):
+        if number == wanted and wire == Wire.VARINT:
+            found = read_varint(data, start)[0]
+    return found
