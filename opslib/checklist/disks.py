@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Protocol
 
 from opslib.checklist.ages import DAY_S, describe_days
 from opslib.checklist.facts import DiskFacts, DiskPoint
 from opslib.checklist.items import Answer, State, Visit, answer_worst
+from opslib.core.config import Config
 from opslib.core.formatting import format_bytes, plural
-from opslib.upkeep.disk import read_disk_history
+from opslib.upkeep.disk import DiskReport, look_at_disks, read_disk_history
+from opslib.upkeep.maintenance_record import DiskUse
 
 MIN_POINTS = 7
 MIN_SPAN_DAYS = 5.0
@@ -22,86 +20,46 @@ CONFIDENCE = 0.95
 SURGE_FULL_DAYS = 2.0
 SURGE_MIN_DAYS = 0.25
 FREE_UP = "free it: `pillops maintenance --dry-run` shows what it would delete; then look at `du`"
+MOUNT = "mount what is missing, or take it off `maintenance.disks`"
 
 
-class Usage(Protocol):
-    """What `shutil.disk_usage` returns, in bytes."""
-
-    @property
-    def total(self) -> int:
-        """The size of the file system."""
-
-    @property
-    def used(self) -> int:
-        """What files take of it."""
-
-    @property
-    def free(self) -> int:
-        """What an ordinary account may still write."""
+LookAtDisks = Callable[[Config, datetime], DiskReport]
 
 
-ReadUsage = Callable[[Path], Usage]
-
-
-def check_disks(visit: Visit, read_usage: ReadUsage = shutil.disk_usage) -> Answer:
+def check_disks(visit: Visit, look: LookAtDisks = look_at_disks) -> Answer:
     """Return how full each disk is, its trend, and when it will be full.
 
     Args:
-        read_usage: how the use of a mounted file system is read.
+        look: how the use of the mounted file systems is read.
     """
-    config = visit.config
+    report = look(visit.config, visit.now)
     history: dict[str, list[DiskPoint]] = {}
-    for one in read_disk_history(config):
+    for one in read_disk_history(visit.config):
         point = DiskPoint(at_utc=one.at_utc, used_bytes=one.used_bytes)
         history.setdefault(one.mount, []).append(point)
-    found: list[tuple[State, str]] = []
-    disks = []
-    for mount in find_mounts((*config.maintenance.disks, config.exp_dir)):
-        use = read_usage(mount)
-        points = history.get(str(mount), [])
-        disk = describe_disk(str(mount), use, points, visit.now)
-        disks.append(disk)
-        found.append(_judge(disk, visit, _find_surge(disk)))
-    absent = [str(path) for path in config.maintenance.disks if not path.exists()]
-    if absent:
-        state: State = "ok" if config.is_demo else "attention"
-        found.append((state, f"not on this host: {', '.join(absent)} (maintenance.disks)"))
-    answer = answer_worst(found, (FREE_UP,))
-    return answer.model_copy(update={"disks": tuple(disks)})
+    disks = [describe_disk(use, history.get(use.mount, []), visit.now) for use in report.disks]
+    found = [_judge(disk, visit) for disk in disks]
+    state: State = "ok" if visit.config.is_demo else "attention"
+    found += [(state, note) for note in report.notes]
+    steps = (FREE_UP if any(state != "ok" for state, _ in found[: len(disks)]) else MOUNT,)
+    return answer_worst(found, steps).model_copy(update={"disks": tuple(disks)})
 
 
-def find_mounts(paths: Iterable[Path]) -> list[Path]:
-    """Return the mount points of those `paths` that are there, each file system once."""
-    found: dict[int, Path] = {}
-    for path in paths:
-        try:
-            device = path.stat().st_dev
-        except OSError:
-            continue
-        mount = path.resolve()
-        while not os.path.ismount(mount):
-            mount = mount.parent
-        found.setdefault(device, mount)
-    return list(found.values())
-
-
-def describe_disk(
-    mount: str, use: Usage, history: Sequence[DiskPoint], now: datetime
-) -> DiskFacts:
+def describe_disk(use: DiskUse, history: Sequence[DiskPoint], now: datetime) -> DiskFacts:
     """Return the facts of one disk: its use as `df` shows it, and what its history tells.
 
     Growth is Theil and Sen's slope, the median over all pairs of points, so that what maintenance
     deletes now and then does not bend it.
     """
-    here = DiskPoint(at_utc=now.isoformat(timespec="seconds"), used_bytes=use.used)
+    here = DiskPoint(at_utc=now.isoformat(timespec="seconds"), used_bytes=use.used_bytes)
     points = [p for p in history if 0 < _days_before(p, now) <= HISTORY_DAYS]
     points = [*sorted(points, key=lambda point: point.at_utc), here]
     facts = DiskFacts(
-        mount=mount,
-        total_bytes=use.total,
-        used_bytes=use.used,
-        free_bytes=use.free,
-        used_pct=100 * use.used / max(1, use.used + use.free),
+        mount=use.mount,
+        total_bytes=use.total_bytes,
+        used_bytes=use.used_bytes,
+        free_bytes=use.free_bytes,
+        used_pct=use.used_pct,
         trend="",
         history=tuple(points),
     )
@@ -129,8 +87,8 @@ def _with_trend(facts: DiskFacts, days: list[float]) -> DiskFacts:
     return facts.model_copy(update={"trend": trend, **growth, **full})
 
 
-def _judge(disk: DiskFacts, visit: Visit, surge_days: float | None) -> tuple[State, str]:
-    section = visit.config.checklist
+def _judge(disk: DiskFacts, visit: Visit) -> tuple[State, str]:
+    section, surge_days = visit.config.checklist, _find_surge(disk)
     told = (
         f"{disk.mount}: {disk.used_pct:.0f} % used, {format_bytes(disk.free_bytes)} free; "
         f"{disk.trend}"
