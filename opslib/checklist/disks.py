@@ -19,7 +19,7 @@ HISTORY_DAYS = 60.0
 CONFIDENCE = 0.95
 SURGE_FULL_DAYS = 2.0
 SURGE_MIN_DAYS = 0.25
-FREE_UP = "free it: `pillops maintenance --dry-run` shows what it would delete; then look at `du`"
+FREE_UP = "free it: `pillops maintain --dry-run` shows what it would delete; then look at `du`"
 MOUNT = "mount what is missing, or take it off `maintenance.disks`"
 
 

@@ -14,7 +14,7 @@ from opslib.core.formatting import format_bytes, plural
 from opslib.upkeep.maintenance_record import MaintenanceRecord
 
 PATTERN = "maintenance_*.json"
-RUN = "run it: `pillops maintenance`; is it scheduled? `pillops schedule show`"
+RUN = "run it: `pillops maintain`; is it scheduled? `pillops schedule show`"
 SHOWN = 3
 GRACE_DAYS = 2.0
 GRACE_SIZE = 2.0
@@ -30,7 +30,7 @@ def check_maintenance(visit: Visit) -> Answer:
         return Answer(
             state="attention",
             evidence=(f"not set up: no maintenance ever ran on {visit.config.exp_dir}",),
-            next_step="run it: `pillops maintenance`; schedule it: `pillops schedule install`",
+            next_step="run it: `pillops maintain`; schedule it: `pillops schedule install`",
         )
     try:
         record = MaintenanceRecord.read(newest)
@@ -51,7 +51,7 @@ def check_maintenance(visit: Visit) -> Answer:
         found += [("attention", f"{what}: {line}") for line in lines[:SHOWN]]
         if len(lines) > SHOWN:
             found.append(("attention", f"{what}: {len(lines) - SHOWN} more in {newest.name}"))
-    steps.append(f"read {newest}; repair what it names, then `pillops maintenance`")
+    steps.append(f"read {newest}; repair what it names, then `pillops maintain`")
     return answer_worst(found, steps)
 
 
@@ -59,7 +59,7 @@ def check_rotation(visit: Visit) -> Answer:
     """Return whether the service's logs and the tunnel's are cut and old archives deleted, as
     the files themselves show."""
     found = [*_look_at_logs(visit), *_look_at_archive(visit), *_look_at_tunnel(visit)]
-    steps = ("cut them now: `pillops maintenance`; the tunnel's on Windows: its task, 03:00",)
+    steps = ("cut them now: `pillops maintain`; the tunnel's on Windows: its task, 03:00",)
     return answer_worst(found, steps)
 
 

@@ -14,6 +14,7 @@ from opslib.cli.check import check
 from opslib.cli.demo import demo
 from opslib.cli.doors import run_app
 from opslib.cli.health import health_app
+from opslib.cli.maintain import maintain
 from opslib.cli.quantize import promote, quantize
 from opslib.cli.serve import key_app, reload, rollback, serve
 from opslib.cli.sweep import sweep
@@ -54,6 +55,7 @@ app.command()(rollback)
 app.add_typer(key_app, name="key")
 app.command()(check)
 app.add_typer(health_app, name="health")
+app.command()(maintain)
 
 
 def main() -> NoReturn:

@@ -26,6 +26,7 @@ from opslib.core.config_edit import on_one_line, parse_yaml, refuse_half_charact
 from opslib.core.errors import ConfigError
 from opslib.core.files import expand_user
 from opslib.core.health_section import HealthSection, RotateSection
+from opslib.core.maintenance_section import MaintenanceSection
 from opslib.core.release_section import ReleaseSection
 from opslib.core.sections import (
     SECRET_ERROR,
@@ -71,6 +72,7 @@ class Config(Section):
     health: HealthSection = HealthSection()
     rotate: RotateSection = RotateSection()
     release: ReleaseSection = ReleaseSection()
+    maintenance: MaintenanceSection = MaintenanceSection()
     checklist: ChecklistSection = ChecklistSection()
 
     @property

@@ -1,0 +1,49 @@
+"""`pillops maintain` and `scripts/maintenance.sh`: the nightly cleaning."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from opslib.cli.doors import describe_experiment, make_console, run_command, say
+from opslib.core.config import load_config
+from opslib.core.errors import SkippedError
+from opslib.core.formatting import format_bytes, plural, utc_now
+
+
+def maintain(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan, do nothing.")] = False,
+    config: Annotated[Path | None, typer.Option(help="Configuration file.")] = None,
+) -> int:
+    """Clean the experiment: logs, checkpoints, models, releases, reports; and report the disks."""
+    from opslib.upkeep.maintenance import plan_maintenance, run_maintenance
+
+    loaded = load_config(config)
+    console = make_console()
+
+    def show(line: str) -> None:
+        say(console, line)
+
+    show(f"{describe_experiment(loaded)}, {utc_now():%Y-%m-%d %H:%M} UTC")
+    if dry_run:
+        for line in plan_maintenance(loaded).lines():
+            show(line)
+        show("dry run: nothing was changed")
+        return 0
+    done = run_maintenance(loaded, show=show)
+    record = done.record
+    for one in record.skipped:
+        show(f"skipped {one.target}: {one.reason}")
+    for warning in record.warnings:
+        show(f"warning: {warning}")
+    steps, freed = plural(len(record.done), "step"), format_bytes(record.freed_bytes)
+    show(f"{steps} done, {freed} freed in {record.took_s:.1f} s; {done.path}")
+    if record.skipped:
+        raise SkippedError(f"{plural(len(record.skipped), 'item')} skipped; see {done.path}")
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(maintain)

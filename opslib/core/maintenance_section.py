@@ -1,0 +1,42 @@
+"""The configuration's `maintenance:` section: what the nightly cleaning keeps, and for how long."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field
+
+from opslib.core.sections import PositiveInt, Section
+
+
+def _split_commas(value: Any) -> Any:
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return value
+
+
+Days = Annotated[int, Field(ge=1, le=36_500)]
+LogNames = Annotated[
+    tuple[Annotated[str, Field(pattern=r"^[^/]+\.(out|err)$")], ...],
+    BeforeValidator(_split_commas),
+]
+Mounts = Annotated[tuple[Path, ...], BeforeValidator(_split_commas)]
+
+
+class MaintenanceSection(Section):
+    """How old what may get, how many of what are kept, and when a disk is called full."""
+
+    log_days: Days = 7
+    rotate_mb: Annotated[float, Field(gt=0)] = 100.0
+    reopened_logs: LogNames = ()
+    archive_days: Days = 30
+    checkpoint_days: Days = 14
+    keep_onnx: PositiveInt = 5
+    quantized_days: Days = 30
+    keep_releases: PositiveInt = 8
+    report_days: Days = 365
+    leftover_hours: Annotated[int, Field(ge=1, le=876_000)] = 24
+    version_timeout_s: Annotated[float, Field(gt=0, le=60)] = 2.0
+    disks: Mounts = (Path("/"), Path("/mnt/data"))
+    disk_warn_pct: Annotated[float, Field(gt=0, le=100)] = 90.0

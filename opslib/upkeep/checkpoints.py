@@ -1,0 +1,62 @@
+"""Checkpoints: `last_*.pt` that grew old; never `best.pt`, nor what a kept model came from."""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from fnmatch import fnmatchcase
+from functools import partial
+from pathlib import Path
+
+from opslib.core.cards import card_path
+from opslib.core.errors import StorageError
+from opslib.core.plans import Action
+from opslib.upkeep.in_use import EXPORT_REPORT, find_in_use, list_models, read_field
+from opslib.upkeep.models_prune import QUANTIZED_FOLDER, ModelShelf
+from opslib.upkeep.rounds import Duty, Entry, Round, list_files
+
+CHECKPOINTS = "checkpoints"
+_PATTERN = "last_*.pt"
+
+
+def plan_checkpoints(this: Round, shelf: ModelShelf) -> Duty:
+    """Plan which checkpoints are deleted; the newest of them is always kept.
+
+    Raises:
+        StorageError: the folder cannot be read, or a link leads out of the experiment.
+    """
+    folder = this.find_folder(this.config.exp_dir / "checkpoints")
+    limit = this.config.maintenance.checkpoint_days
+    entries = list_files(folder, lambda name: fnmatchcase(name, _PATTERN))
+    entries.sort(key=lambda entry: (entry.mtime_ns, entry.path))
+    named = named_checkpoints(this, shelf.going)
+    actions = []
+    for entry in entries[:-1]:
+        age = this.age_days(entry)
+        if age <= limit or entry.path.name in named or shelf.in_use.why(entry.path) is not None:
+            continue
+        why = f"written {age:.0f} days ago, kept {limit}; not the newest and not in use"
+        run = partial(_delete, this, entry)
+        actions.append(Action("delete", this.name_of(entry.path), why, run, entry.size_bytes))
+    return Duty(CHECKPOINTS, tuple(actions))
+
+
+def named_checkpoints(this: Round, going: Container[Path] = ()) -> dict[str, str]:
+    """Return the file names of checkpoints that the export report and the cards of models name,
+    but for models that are `going`, with the reason."""
+    found = {}
+    report = read_field(this.config.export_dir / EXPORT_REPORT, "ckpt_path")
+    if report is not None:
+        found[Path(report).name] = f"{EXPORT_REPORT} names it"
+    folders = [this.config.export_dir, *(this.config.exp_dir / QUANTIZED_FOLDER).glob("*/")]
+    for model in (path for folder in folders for path in list_models(folder)):
+        named = read_field(card_path(model), "ckpt_path") if model not in going else None
+        if named is not None:
+            found.setdefault(Path(named).name, f"{model.name} was made from it")
+    return found
+
+
+def _delete(this: Round, entry: Entry) -> None:
+    why = find_in_use(this).why(entry.path) or named_checkpoints(this).get(entry.path.name)
+    if why is not None:
+        raise StorageError(f"it is in use by now: {why}")
+    this.delete(entry)

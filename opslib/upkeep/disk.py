@@ -1,0 +1,139 @@
+"""How full the disks are: a report a person reads, and a history a trend is drawn from."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from opslib.core.config import Config
+from opslib.core.errors import storage_errors
+from opslib.core.files import write_text_atomic
+from opslib.core.formatting import format_bytes
+from opslib.upkeep.maintenance_record import DiskUse
+
+HISTORY_FILE = "disk_history.jsonl"
+MAX_HISTORY_LINES = 20_000
+_DF_TIMEOUT_S = 20.0
+
+
+@dataclass(frozen=True)
+class DiskReport:
+    """The use of each disk, notes on those that are missing, and warnings of full ones."""
+
+    disks: tuple[DiskUse, ...]
+    notes: tuple[str, ...]
+    warnings: tuple[str, ...]
+    text: str
+
+
+def look_at_disks(config: Config, now: datetime) -> DiskReport:
+    """Return how full the configured disks and the experiment's own are; nothing is written."""
+    section = config.maintenance
+    at_utc = now.isoformat(timespec="seconds")
+    wanted = [*section.disks, config.exp_dir]
+    disks: dict[str, DiskUse] = {}
+    notes, warnings = [], []
+    for given in wanted:
+        path = config.resolve(given)
+        if not path.exists():
+            notes.append(f"{given}: no such folder; nothing is mounted there")
+            continue
+        mount = find_mount(path)
+        if path != mount and given in section.disks:
+            notes.append(f"{given}: nothing is mounted there; it lies on {mount}")
+        if str(mount) not in disks:
+            disks[str(mount)] = _measure(mount, at_utc)
+    limit = section.disk_warn_pct
+    for one in disks.values():
+        if one.used_pct > limit:
+            free = format_bytes(one.free_bytes)
+            warnings.append(
+                f"{one.mount} is {one.used_pct:.0f} % full, over {limit:g} %; {free} are free"
+            )
+    text = "\n".join(
+        [f"{now:%Y-%m-%d %H:%M} UTC", "", _run_df(list(disks)), *map("note: {}".format, notes)]
+        + [f"warning: {one}" for one in warnings]
+    )
+    return DiskReport(tuple(disks.values()), tuple(notes), tuple(warnings), text + "\n")
+
+
+def report_path(config: Config, now: datetime) -> Path:
+    """Return where the disk report of the day (UTC) lies."""
+    return config.records_dir / f"disk_{now:%Y%m%d}.txt"
+
+
+def write_disk_report(config: Config, now: datetime) -> DiskReport:
+    """Write the day's disk report, add to the history, and return the report.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    report = look_at_disks(config, now)
+    write_text_atomic(report_path(config, now), report.text)
+    history = (*read_disk_history(config), *report.disks)[-MAX_HISTORY_LINES:]
+    lines = "".join(f"{one.model_dump_json()}\n" for one in history)
+    write_text_atomic(config.records_dir / HISTORY_FILE, lines)
+    return report
+
+
+def read_disk_history(config: Config) -> tuple[DiskUse, ...]:
+    """Return what was measured of the disks so far, the oldest first; broken lines are left out.
+
+    Raises:
+        StorageError: the history cannot be read.
+    """
+    path = config.records_dir / HISTORY_FILE
+    found = []
+    with storage_errors(f"read {path}"):
+        try:
+            lines = path.read_bytes().splitlines()
+        except FileNotFoundError:
+            return ()
+    for line in lines:
+        try:
+            found.append(DiskUse.model_validate_json(line))
+        except ValidationError:
+            continue
+    return tuple(found)
+
+
+def find_mount(path: Path) -> Path:
+    """Return the folder at which the filesystem of `path` is mounted."""
+    real = path.resolve()
+    while not os.path.ismount(real):
+        real = real.parent
+    return real
+
+
+def _measure(mount: Path, at_utc: str) -> DiskUse:
+    facts = os.statvfs(mount)
+    size = facts.f_frsize
+    return DiskUse(
+        at_utc=at_utc,
+        mount=str(mount),
+        total_bytes=facts.f_blocks * size,
+        used_bytes=(facts.f_blocks - facts.f_bfree) * size,
+        free_bytes=facts.f_bavail * size,
+    )
+
+
+def _run_df(mounts: list[str]) -> str:
+    """What `df -h` prints of these mounts, or the reason why it does not."""
+    try:
+        answer = subprocess.run(
+            ["df", "-h", "--", *mounts],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_DF_TIMEOUT_S,
+            env={**os.environ, "LC_ALL": "C"},
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"df -h: {error}"
+    return (answer.stdout + answer.stderr).rstrip()

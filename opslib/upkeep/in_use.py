@@ -1,0 +1,187 @@
+"""Which models and checkpoints are in use, and why: asked anew before each deletion.
+
+Adds to `serving.reachable` what a nightly job must know besides: what a running service says, by
+name and by digest; pinned releases; the export report; the clock.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from opslib.core.cards import card_path
+from opslib.core.errors import InputError, ModelError, StorageError, storage_errors
+from opslib.core.models import find_model_files
+from opslib.core.records import read_json
+from opslib.serving.reachable import find_roots
+from opslib.upkeep.live_version import LiveModel, ask_version
+from opslib.upkeep.rounds import Round
+
+EXPORT_REPORT = "export_report.json"
+
+
+@dataclass(frozen=True)
+class InUse:
+    """Models and checkpoints that must be kept, links resolved, with the reason.
+
+    `names` are file names that must be kept wherever they lie, `digests` those of whole models.
+    """
+
+    paths: dict[Path, str]
+    names: dict[str, str]
+    digests: dict[str, str]
+    live: LiveModel
+
+    def why(self, path: Path, digests: Digests | None = None) -> str | None:
+        """Return why the model or checkpoint at `path` is in use, or None.
+
+        Args:
+            digests: where given, the model is also compared by what is in it.
+        """
+        real = path.resolve()
+        found = self.paths.get(real) or self.names.get(real.name)
+        if found or digests is None or not self.digests:
+            return found
+        return self.digests.get(digests.of(path))
+
+
+@dataclass(frozen=True)
+class Digests:
+    """Digests of models, computed once for a file that does not change."""
+
+    known: dict[tuple[Path, int, int], str] = field(default_factory=dict)
+
+    def of(self, path: Path) -> str:
+        """Return the digest of the model at `path`, or an empty text where it is damaged."""
+        facts = path.stat()
+        key = (path, facts.st_mtime_ns, facts.st_size)
+        if key not in self.known:
+            try:
+                self.known[key] = find_model_files(path).digest()
+            except (ModelError, OSError):
+                self.known[key] = ""
+        return self.known[key]
+
+
+def find_in_use(this: Round) -> InUse:
+    """Return what is in use now.
+
+    Raises:
+        StorageError: it is not known what is served: the state file is unreadable, or a service
+            answers but does not say.
+        ConfigError: `.env` is unreadable.
+    """
+    config = this.config
+    live = ask_version(config)
+    try:
+        roots = find_roots(config, live_path=live.path)
+    except InputError as error:
+        raise StorageError(f"it is not known what is served: {error}") from error
+    except OSError as error:
+        raise StorageError(f"{error.filename}: {error.strerror}") from error
+    paths: dict[Path, str] = {}
+    for root in roots:
+        paths.setdefault(root.path, root.why)
+    for path, why in _by_clock(this):
+        paths.setdefault(path, why)
+    names, digests = _pinned(this)
+    if live.path is not None:
+        names.setdefault(live.path.name, "served now, as /version says")
+    if live.sha256 is not None and not (live.path and live.path.exists()):
+        digests.setdefault(live.sha256, "served now, as /version says")
+    report = read_field(config.export_dir / EXPORT_REPORT, "onnx_path")
+    if report is not None:
+        names.setdefault(Path(report).name, f"{EXPORT_REPORT} names it")
+    return InUse(paths, names, digests, live)
+
+
+class Units:
+    """Which files belong to a model, read once for a model that does not change."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[Path, int, int], tuple[Path, ...]] = {}
+
+    def sidecars(self, model: Path, name: str | None = None) -> tuple[Path, ...]:
+        """Return the weights files of a model; of a damaged one, that named after it.
+
+        Args:
+            name: what the model was called, where it has another name by now.
+        """
+        facts = model.stat()
+        key = (model, facts.st_mtime_ns, facts.st_size)
+        if key not in self._known:
+            self._known[key] = _find_sidecars(model, name or model.name)
+        return self._known[key]
+
+    def needed_by(self, models: list[Path]) -> set[Path]:
+        """Return the weights files and cards of these models, links resolved."""
+        weights = {path.resolve() for model in models for path in self.sidecars(model)}
+        return weights | {card_path(model) for model in models}
+
+    def deletable(self, model: Path, needed: set[Path], name: str | None = None) -> list[Path]:
+        """Return the regular files that go with a model: its weights and its card, but for those
+        that are `needed`, that a link leads out of its folder to, and the export report."""
+        folder = model.parent.resolve()
+        card = card_path(model.with_name(name or model.name))
+        found = [*self.sidecars(model, name), card]
+        return [
+            path
+            for path in dict.fromkeys(found)
+            if path.is_file()
+            and not path.is_symlink()
+            and path.name != EXPORT_REPORT
+            and path.resolve() not in needed
+            and path.resolve().is_relative_to(folder)
+        ]
+
+
+def read_field(card: Path, name: str) -> str | None:
+    """Return one text of a card or export report, ours or a foreign one, or None."""
+    try:
+        content = read_json(card)
+    except InputError:
+        return None
+    value = content.get(name) if isinstance(content, dict) else None
+    return value if isinstance(value, str) and value else None
+
+
+def list_models(folder: Path) -> list[Path]:
+    """Return the regular `.onnx` files of a folder, the oldest first.
+
+    Raises:
+        StorageError: it cannot be read.
+    """
+    found = []
+    with storage_errors(f"read {folder}"):
+        if folder.is_dir():
+            with os.scandir(folder) as entries:
+                for one in entries:
+                    if one.name.endswith(".onnx") and one.is_file(follow_symlinks=False):
+                        found.append((one.stat().st_mtime_ns, one.name))
+    return [folder / name for _, name in sorted(found) if not name.startswith(".")]
+
+
+def _find_sidecars(model: Path, name: str) -> tuple[Path, ...]:
+    try:
+        return find_model_files(model).sidecars
+    except (ModelError, OSError):
+        named_after = model.with_name(f"{name}.data")
+        return (named_after,) if named_after.is_file() else ()
+
+
+def _by_clock(this: Round) -> Iterator[tuple[Path, str]]:
+    """The newest model that a clock running ahead did not date, and the newest by its name."""
+    models = list_models(this.config.export_dir)
+    now_ns = this.now.timestamp() * 1e9
+    past = [path for path in models if path.stat().st_mtime_ns <= now_ns]
+    for path in past[-1:]:
+        yield path.resolve(), "the newest export that is not from the future"
+    stamped = [path for path in models if path.name.startswith("model-")]
+    if stamped:
+        yield max(stamped, key=lambda path: path.name).resolve(), "the newest export by its name"
+
+
+def _pinned(this: Round) -> tuple[dict[str, str], dict[str, str]]:
+    return {}, {}

@@ -1,0 +1,175 @@
+"""Dated reports: old ones go, but never one that a document cites or that is somebody's newest.
+
+Of each notebook the newest run stays, so does the newest that finished, and the run that such a
+page compares itself with, so that its link leads somewhere.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from opslib.core.errors import InputError, StorageError, storage_errors
+from opslib.core.plans import Action
+from opslib.core.records import read_json
+from opslib.upkeep.rounds import DAY_S, Duty, Round, list_files
+
+REPORTS, DAILY = "reports", "daily records"
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
+_RUN = re.compile(r"(\d{6})-(.+)-[0-9a-f]{6}")
+_DAILY = re.compile(r"maintenance_\d{8}-\d{6}(-\d+)?\.json|disk_\d{8}\.txt")
+_CITED = "cited"
+_RECORD = "run.json"
+_DELETED = ".deleted"
+
+
+@dataclass(frozen=True)
+class Report:
+    """The folder of one run: `<date>/<HHMMSS>-<notebook>-<hex>`."""
+
+    folder: Path
+    date: str
+    clock: str
+    notebook: str
+
+    @property
+    def id(self) -> str:
+        """The run's id, by which a citation knows it."""
+        return f"{self.date.replace('-', '')}-{self.folder.name}"
+
+    def read(self) -> dict[str, Any]:
+        """Return the run's record, empty where it cannot be read."""
+        try:
+            content = read_json(self.folder / _RECORD)
+        except InputError:
+            return {}
+        return content if isinstance(content, dict) else {}
+
+
+def plan_reports(this: Round) -> Duty:
+    """Plan which dated reports are deleted; see `maintenance.report_days`.
+
+    Raises:
+        StorageError: a folder cannot be read, or a link leads out of the experiment.
+    """
+    root = this.find_folder(this.config.report_dir)
+    limit = this.config.maintenance.report_days
+    reports = list_reports(root)
+    old = [one for one in reports if _age_days(this, one.date) > limit]
+    kept = find_kept(root, reports) if old else {}
+    actions = [
+        Action("delete", this.name_of(path), "a run was killed while it deleted it", run)
+        for path in root.glob(f"????-??-??/.*{_DELETED}")
+        for run in (partial(_remove, this, path, path),)
+    ]
+    for one in old:
+        if one.folder not in kept:
+            freed = _measure(one.folder)
+            why = f"of {one.date}, kept {limit} days"
+            run = partial(_delete, this, root, one)
+            actions.append(Action("delete", this.name_of(one.folder), why, run, freed))
+    return Duty(REPORTS, tuple(actions))
+
+
+def plan_daily_records(this: Round) -> Duty:
+    """Plan which of our own daily records in `{exp_dir}/reports` are deleted; benchmarks stay.
+
+    Raises:
+        StorageError: the folder cannot be read, or a link leads out of the experiment.
+    """
+    folder = this.find_folder(this.config.records_dir)
+    limit = this.config.maintenance.report_days
+    actions = []
+    for entry in list_files(folder, _DAILY.fullmatch):
+        age = this.age_days(entry)
+        if age > limit:
+            why = f"written {age:.0f} days ago, kept {limit}"
+            run = partial(this.delete, entry)
+            actions.append(Action("delete", this.name_of(entry.path), why, run, entry.size_bytes))
+    return Duty(DAILY, tuple(actions))
+
+
+def list_reports(root: Path) -> list[Report]:
+    """Return the folders of runs below `root`, the newest first; links are none.
+
+    Raises:
+        StorageError: it cannot be read.
+    """
+    found = []
+    with storage_errors(f"read {root}"):
+        for day in root.iterdir() if root.is_dir() else ():
+            if day.is_symlink() or not _DATE.fullmatch(day.name) or not day.is_dir():
+                continue
+            for folder in day.iterdir():
+                named = _RUN.fullmatch(folder.name)
+                if named and folder.is_dir() and not folder.is_symlink():
+                    found.append(Report(folder, day.name, named[1], named[2]))
+    return sorted(found, key=lambda one: (one.date, one.clock, one.folder), reverse=True)
+
+
+def find_kept(root: Path, reports: list[Report]) -> dict[Path, str]:
+    """Return the folders that stay whatever their age, and why."""
+    cited = {path.name for path in (root / _CITED).glob("*")}
+    kept = {one.folder: "a document cites it" for one in reports if one.id in cited}
+    newest: set[str] = set()
+    finished: set[str] = set()
+    for one in reports:
+        if one.notebook in newest and one.notebook in finished:
+            continue
+        record = one.read()
+        done = record.get("status") == "finished"
+        if one.notebook not in newest:
+            kept.setdefault(one.folder, "the newest run of its notebook")
+        elif done:
+            kept.setdefault(one.folder, "the newest run of its notebook that finished")
+        else:
+            continue
+        newest.add(one.notebook)
+        finished |= {one.notebook} if done else set()
+        change = record.get("change")
+        against = change.get("against_path") if isinstance(change, dict) else None
+        if isinstance(against, str):
+            other = (root / against).parent
+            kept.setdefault(other, f"{one.id} compares itself with it")
+    return kept
+
+
+def _age_days(this: Round, date: str) -> float:
+    """Age of a report's date; one that is no date never grows old."""
+    try:
+        day = datetime.strptime(date, "%Y-%m-%d").replace(tzinfo=UTC)
+    except ValueError:
+        return 0.0
+    return (this.now - day).total_seconds() / DAY_S
+
+
+def _delete(this: Round, root: Path, report: Report) -> None:
+    """Delete a report unless it is kept by now; it is hidden first and then removed."""
+    this.find_folder(report.folder)
+    why = find_kept(root, list_reports(root)).get(report.folder)
+    if why is not None:
+        raise StorageError(f"it is kept by now: {why}")
+    hidden = report.folder.with_name(f".{report.folder.name}{_DELETED}")
+    with storage_errors(f"delete {this.name_of(report.folder)}"):
+        report.folder.rename(hidden)
+    _remove(this, hidden, report.folder)
+
+
+def _remove(this: Round, hidden: Path, target: Path) -> None:
+    this.find_folder(hidden)
+    with storage_errors(f"delete {this.name_of(target)}"):
+        freed = _measure(hidden)
+        shutil.rmtree(hidden)
+        this.note_freed(target, freed)
+        with suppress(OSError):
+            hidden.parent.rmdir()
+
+
+def _measure(folder: Path) -> int:
+    return sum(path.lstat().st_size for path in folder.rglob("*"))

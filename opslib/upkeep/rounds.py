@@ -1,0 +1,159 @@
+"""One maintenance round: what it counts ages from, what its steps freed, what it may touch."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from opslib.core.config import Config
+from opslib.core.config_edit import on_one_line
+from opslib.core.errors import StorageError, storage_errors
+from opslib.core.formatting import STAMP_FORMAT
+from opslib.core.plans import Action
+
+DAY_S = 86_400.0
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A regular file as it was when the plan was made."""
+
+    path: Path
+    size_bytes: int
+    mtime_ns: int
+    inode: int
+
+    @property
+    def stamp(self) -> str:
+        """When it was last written, as `%Y%m%d-%H%M%S` in UTC."""
+        moment = datetime.fromtimestamp(min(self.mtime_ns / 1e9, 253_402_300_799), tz=UTC)
+        return moment.strftime(STAMP_FORMAT)
+
+
+@dataclass(frozen=True)
+class PassedOver:
+    """Something the plan leaves alone although its turn may have come, and the reason."""
+
+    target: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Duty:
+    """One of the things a round does: its steps, what it passed over, what is worth knowing."""
+
+    name: str
+    actions: tuple[Action, ...] = ()
+    passed_over: tuple[PassedOver, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Round:
+    """The configuration, the moment that ages are counted from, and what the steps report.
+
+    `freed_bytes` holds what a step really freed, by its target; `notes` what it found.
+    """
+
+    config: Config
+    now: datetime
+    freed_bytes: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def age_days(self, entry: Entry) -> float:
+        """Return how long ago the file was written, in days; negative for one from the future."""
+        return (self.now.timestamp() - entry.mtime_ns / 1e9) / DAY_S
+
+    def name_of(self, path: Path) -> str:
+        """Return the path as the plan shows it, on one line: relative to the experiment where it
+        lies in it."""
+        home = self.config.exp_dir
+        return on_one_line(str(path.relative_to(home) if path.is_relative_to(home) else path))
+
+    def find_folder(self, folder: Path) -> Path:
+        """Return `folder` if it may be cleaned.
+
+        Raises:
+            StorageError: it lies in the experiment by its name, but a link leads out of it.
+        """
+        home = self.config.exp_dir
+        if folder.is_relative_to(home) and not folder.resolve().is_relative_to(home.resolve()):
+            raise StorageError("a link leads out of the experiment; it is not followed")
+        return folder
+
+    def delete(self, entry: Entry, *, target: Path | None = None) -> None:
+        """Delete a file that is still the one that was planned for; note what that freed, by the
+        step's `target` if that has another name.
+
+        Raises:
+            StorageError: it changed, became a link, or its folder is a link out of the experiment.
+        """
+        self.find_folder(entry.path.parent)
+        with storage_errors(f"delete {self.name_of(entry.path)}"):
+            try:
+                seen = entry.path.lstat()
+            except FileNotFoundError:
+                return
+            if not stat.S_ISREG(seen.st_mode) or (seen.st_ino, seen.st_mtime_ns) != (
+                entry.inode,
+                entry.mtime_ns,
+            ):
+                raise StorageError("it changed after the plan was made")
+            entry.path.unlink()
+        freed = seen.st_size if seen.st_nlink == 1 else 0
+        self.note_freed(target or entry.path, freed)
+
+    def note_freed(self, path: Path, size_bytes: int) -> None:
+        """Add to what the step whose target is `path` freed."""
+        name = self.name_of(path)
+        self.freed_bytes[name] = self.freed_bytes.get(name, 0) + size_bytes
+
+
+def look_at(path: Path) -> Entry:
+    """Return the regular file at `path` as it is now.
+
+    Raises:
+        OSError: it is not there, or a link or a folder took its place.
+    """
+    seen = path.lstat()
+    if not stat.S_ISREG(seen.st_mode):
+        raise FileNotFoundError(2, "is no regular file", str(path))
+    return Entry(path, seen.st_size, seen.st_mtime_ns, seen.st_ino)
+
+
+def list_files(folder: Path, wanted: Callable[[str], object]) -> list[Entry]:
+    """Return the regular files of `folder` (links are none) whose names are wanted, by name.
+
+    A folder that is not there has no files.
+
+    Raises:
+        StorageError: it cannot be read.
+    """
+    found = []
+    with storage_errors(f"read {folder}"):
+        try:
+            entries = os.scandir(folder)
+        except FileNotFoundError:
+            return []
+        with entries:
+            for one in entries:
+                if wanted(one.name) and one.is_file(follow_symlinks=False):
+                    try:
+                        seen = one.stat(follow_symlinks=False)
+                    except FileNotFoundError:
+                        continue
+                    path = folder / one.name
+                    found.append(Entry(path, seen.st_size, seen.st_mtime_ns, seen.st_ino))
+    return sorted(found, key=lambda entry: entry.path)
+
+
+def plan_duty(name: str, plan: Callable[[], Duty]) -> Duty:
+    """Return what `plan` returns, or the duty passed over where its folder must not be read."""
+    try:
+        return plan()
+    except StorageError as error:
+        return Duty(name, passed_over=(PassedOver(name, str(error)),))
