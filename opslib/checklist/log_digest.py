@@ -146,7 +146,7 @@ def _open(path: Path) -> BinaryIO:
         return path.open("rb", buffering=0)
     from isal import igzip
 
-    opened: Any = igzip.open(path, "rb")
+    opened: Any = igzip.open(path, "rb")  # type: ignore[no-untyped-call]
     return cast(BinaryIO, opened)
 
 

@@ -14,7 +14,17 @@ from datetime import UTC, datetime
 from typing import Any
 
 MAX_MESSAGE = 2000
-MARKS = (b"ERR", b"CRITICAL", b"FATAL", b"FTL", b"PNC", b"Traceback", b'"error', b'"fatal', b'"panic')
+MARKS = (
+    b"ERR",
+    b"CRITICAL",
+    b"FATAL",
+    b"FTL",
+    b"PNC",
+    b"Traceback",
+    b'"error',
+    b'"fatal',
+    b'"panic',
+)
 _LEVELS = {
     "ERROR": "ERROR",
     "ERR": "ERROR",

@@ -82,14 +82,15 @@ def _look_at_archive(visit: Visit) -> list[tuple[State, str]]:
     if late:
         told = f"{plural(len(late), 'archive')} older than {limit} days, which are kept"
         return [("attention", told)]
-    return [("ok", f"{plural(len(ages), 'archive')}, none older than {limit} days")]
+    told = f"{plural(len(ages), 'archive')}, none older than {limit} days"
+    return [("ok", told)] if ages else []
 
 
 def _look_at_tunnel(visit: Visit) -> list[tuple[State, str]]:
     section = visit.config.rotate
     path = tunnel_log_path(visit.config)
     if not path.is_file():
-        return [("ok", "no tunnel log here: see Tunnel log")]
+        return []
     size = path.stat().st_size
     archives = sorted(path.parent.glob(f"{path.name}.*.gz"), key=lambda one: one.stat().st_mtime)
     found: list[tuple[State, str]] = []

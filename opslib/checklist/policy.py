@@ -24,9 +24,7 @@ BUSY = (429, 503)
 EVIL = "https://checklist.invalid"
 ALLOWS = "access-control-allow-origin"
 DEVELOPMENT = ("localhost", "127.0.0.1", "[::1]", "0.0.0.0")  # noqa: S104 (names, not an address)
-ORIGINS_STEP = (
-    "list the front ends alone in CORS_ALLOW_ORIGINS of .env, then restart the service"
-)
+ORIGINS_STEP = "list the front ends alone in CORS_ALLOW_ORIGINS of .env, then restart the service"
 
 
 def check_strangers(visit: Visit) -> Answer:
@@ -59,7 +57,9 @@ def check_cors(visit: Visit) -> Answer:
             for origin in (EVIL, "null", *_lookalikes(listed)):
                 allowed = _allowed_for(client, origin)
                 if allowed in ("*", origin):
-                    found.append(("failed", f"a page from {origin} is let in ({ALLOWS}: {allowed})"))
+                    found.append(
+                        ("failed", f"a page from {origin} is let in ({ALLOWS}: {allowed})")
+                    )
                     steps.append(ORIGINS_STEP)
             refused = [one for one in listed if one != "*" and not _allowed_for(client, one)]
     except httpx.HTTPError as error:

@@ -199,7 +199,9 @@ def publish_checklist(record: ChecklistRecord, path: Path) -> None:
 
 def _row(item: Item) -> str:
     badge = BADGES[item.state]
-    style = f"padding:.15em .7em;border-radius:99px;font-weight:600;white-space:nowrap;{_LAB[badge]}"
+    style = (
+        f"padding:.15em .7em;border-radius:99px;font-weight:600;white-space:nowrap;{_LAB[badge]}"
+    )
     classes = f"badge {badge}".strip()
     state = f'<span class="{classes}" style="{style}">{item.state}</span>'
     found = "<br>".join(escape(line) for line in item.evidence)
@@ -212,9 +214,7 @@ def _row(item: Item) -> str:
     return f"<tr>{''.join(_CELL.format(cell) for cell in cells)}</tr>"
 
 
-def _with_this(
-    runs: Sequence[ChecklistRecord], record: ChecklistRecord
-) -> list[ChecklistRecord]:
+def _with_this(runs: Sequence[ChecklistRecord], record: ChecklistRecord) -> list[ChecklistRecord]:
     """The runs up to this one, which may be among them already."""
     now = record.lineage.created_at_utc
     return [*(one for one in runs if one.lineage.created_at_utc < now), record]

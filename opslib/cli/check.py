@@ -51,7 +51,8 @@ def check(
     notes = make_console(stderr=True)
     say(notes, f"{period} checklist of {describe_experiment(loaded)}")
     with show_steps(notes) as progress:
-        record = run_checklist(loaded, period, hours=hours, progress=progress)
+        shown = progress if notes.is_terminal else None
+        record = run_checklist(loaded, period, hours=hours, progress=shown)
     show_checklist(make_console(), record)
     say(notes, f"record: {keep_checklist(record, loaded, json)}")
     return record.exit_code
