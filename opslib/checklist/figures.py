@@ -36,12 +36,11 @@ def draw_disks(disks: Sequence[DiskFacts], theme: Theme) -> Figure:
     )
     names = [disk.mount for disk in disks]
     used = [disk.used_pct for disk in disks]
-    left.barh(names, [100.0] * len(disks), color=theme.grid, height=0.5)
-    left.barh(names, used, color=[theme.series[i % 6] for i in range(len(disks))], height=0.5)
+    left.barh(names, [100.0] * len(disks), color=theme.grid, height=0.4)
+    left.barh(names, used, color=[theme.series[i % 6] for i in range(len(disks))], height=0.4)
     for at, disk in enumerate(disks):
         free = f"{disk.used_pct:.0f} %, {format_bytes(disk.free_bytes)} free"
-        left.text(0, at + 0.33, free, color=theme.muted, fontsize=9, va="bottom")
-    left.invert_yaxis()
+        left.text(0, at + 0.28, free, color=theme.muted, fontsize=9, va="top")
     left.set_ylim(len(disks) - 0.6, -0.8)
     left.set_xlim(0, 100)
     left.grid(visible=False)
@@ -86,7 +85,7 @@ def draw_lately(runs: Sequence[ChecklistRecord], theme: Theme) -> Figure:
         axes.scatter([], [], s=90, marker="s", color=colours[state], label=label)
     axes.set_yticks(range(len(titles)), titles)
     labels = [_day(run.lineage.created_at_utc) for run in runs]
-    axes.set_xticks(range(len(runs)), labels, rotation=0 if len(runs) < 8 else 60)
+    axes.set_xticks(range(len(runs)), labels, fontsize=8.5)
     axes.set_xlim(-0.6, len(runs) - 0.4)
     axes.set_ylim(len(titles) - 0.4, -0.6)
     axes.grid(visible=False)
@@ -100,7 +99,8 @@ def describe_lately(runs: Sequence[ChecklistRecord]) -> str:
     parts = []
     for run in runs:
         named = [f"{i.title} {i.state}" for i in run.items if not i.is_quiet]
-        parts.append(f"{_day(run.lineage.created_at_utc)}: {', '.join(named) or 'all ok'}")
+        when = _day(run.lineage.created_at_utc).replace("\n", " ")
+        parts.append(f"{when}: {', '.join(named) or 'all ok'}")
     return "The items in the last runs of the checklist. " + "; ".join(parts) + "."
 
 

@@ -40,7 +40,6 @@ _LAB = {
     "": "background:#e9edf3;color:#3c4757",
 }
 _CODE = re.compile(r"`([^`]+)`")
-_CELL = '<td style="text-align:left">{}</td>'
 MAX_GROUPS = 25
 
 
@@ -50,15 +49,10 @@ def show_items(record: ChecklistRecord) -> None:
 
 
 def items_html(record: ChecklistRecord) -> str:
-    """Return the table of `show_items`."""
+    """Return the list of `show_items`."""
     label = f"The {record.period} checklist, the worst first"
-    head = "".join(f'<th scope="col">{name}</th>' for name in ("state", "item", "found"))
-    body = "".join(_row(item) for item in record.by_state())
-    return (
-        f'<div class="pillops-table" role="region" aria-label="{label}" tabindex="0" '
-        f'style="overflow-x:auto"><table><caption style="text-align:left;caption-side:top">{label}'
-        f"</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-    )
+    rows = "".join(_row(item) for item in record.by_state())
+    return f'<ul class="pillops-items" aria-label="{label}" style="list-style:none">{rows}</ul>'
 
 
 def items_text(record: ChecklistRecord) -> str:
@@ -199,19 +193,18 @@ def publish_checklist(record: ChecklistRecord, path: Path) -> None:
 
 def _row(item: Item) -> str:
     badge = BADGES[item.state]
-    style = (
-        f"padding:.15em .7em;border-radius:99px;font-weight:600;white-space:nowrap;{_LAB[badge]}"
-    )
     classes = f"badge {badge}".strip()
-    state = f'<span class="{classes}" style="{style}">{item.state}</span>'
-    found = "<br>".join(escape(line) for line in item.evidence)
+    style = f"padding:.1em .7em;border-radius:99px;font-weight:600;{_LAB[badge]}"
+    lines = [escape(line) for line in item.evidence]
     if item.since_utc and not item.is_quiet:
-        found += f"<br>so since {escape(item.since_utc[:16].replace('T', ' '))} UTC"
+        lines.append(f"like this since {escape(item.since_utc[:16].replace('T', ' '))} UTC")
     if item.next_step:
         step = _CODE.sub(r"<code>\1</code>", escape(item.next_step))
-        found += f"<br><strong>Next:</strong> {step}"
-    cells = (state, escape(item.title), found)
-    return f"<tr>{''.join(_CELL.format(cell) for cell in cells)}</tr>"
+        lines.append(f"<strong>Next:</strong> {step}")
+    return (
+        f'<li style="margin:.4em 0"><span class="{classes}" style="{style}">{item.state}</span>'
+        f"<div><strong>{escape(item.title)}</strong><br>{'<br>'.join(lines)}</div></li>"
+    )
 
 
 def _with_this(runs: Sequence[ChecklistRecord], record: ChecklistRecord) -> list[ChecklistRecord]:
@@ -240,7 +233,8 @@ def _signed(value: float) -> str:
 
 
 def _minute(moment_utc: str | None) -> str | None:
-    return moment_utc[:16].replace("T", " ") if moment_utc else None
+    """A moment to the minute, which no column breaks apart."""
+    return moment_utc[:16].replace("T", "\u00a0").replace("-", "\u2011") if moment_utc else None
 
 
 def _say(text: str) -> None:
