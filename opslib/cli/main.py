@@ -16,6 +16,7 @@ from opslib.cli.doors import run_app
 from opslib.cli.health import health_app
 from opslib.cli.maintain import maintain
 from opslib.cli.quantize import promote, quantize
+from opslib.cli.release import release_app
 from opslib.cli.serve import key_app, reload, rollback, serve
 from opslib.cli.sweep import sweep
 
@@ -56,6 +57,7 @@ app.add_typer(key_app, name="key")
 app.command()(check)
 app.add_typer(health_app, name="health")
 app.command()(maintain)
+app.add_typer(release_app, name="release")
 
 
 def main() -> NoReturn:

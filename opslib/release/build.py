@@ -46,6 +46,7 @@ from opslib.release.store import (
     MANIFEST_SUFFIX,
     checksum_path,
     manifest_path,
+    release_stamp,
 )
 from opslib.release.verify import (
     SCRATCH_PREFIX,
@@ -176,8 +177,13 @@ def build_release(
         notes=manifest.notes,
         lineage=record_lineage(),
     )
-    record.write(config.records_dir / f"release_{stamp(moment)}.json")
+    record.write(release_record_path(config, record))
     return record
+
+
+def release_record_path(config: Config, record: ReleaseRecord) -> Path:
+    """Return where a release's record is kept: `{exp_dir}/reports/release_<UTC>.json`."""
+    return config.records_dir / f"release_{release_stamp(record.released_at_utc)}.json"
 
 
 def sweep_leftovers(folder: Path) -> None:

@@ -91,7 +91,8 @@ def _served_paths(config: Config, live_path: Path | None) -> list[tuple[Path, st
 def _restored_from(config: Config, path: Path) -> str | None:
     """The release in whose restored folder `path` lies."""
     folder = config.restore_dir.resolve()
-    return path.relative_to(folder).parts[0] if path.is_relative_to(folder) else None
+    parts = path.relative_to(folder).parts if path.is_relative_to(folder) else ()
+    return parts[0] if parts else None
 
 
 def _served_digests(config: Config, live_path: Path | None) -> list[tuple[str, str]]:

@@ -18,7 +18,7 @@ TEXT_SUFFIXES = frozenset({".yaml", ".yml", ".json", ".txt", ".example", ".md", 
 MAX_TEXT_BYTES = 64 << 20
 # What an example or a reference may say where a secret would stand.
 _HARMLESS = re.compile(
-    r"""(?ix) ^ (?: env:\w+ | null | none | true | false | \W* | \d{1,4}
+    r"""(?ix) ^ (?: env:\w+ | null | none | true | false | \W* | =*\d{1,4}(?:\.\d+)*
       | \$\w+ | \$?\{.*\} | <.*> | your[-_ ].* | change[-_ ]?me | example ) $"""
 )
 
