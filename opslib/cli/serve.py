@@ -86,6 +86,8 @@ def rollback(
     show = _make_show()
     show(f"{describe_experiment(loaded)}: live {live.describe() if live else 'no model'}")
     stable = find_stable(loaded, live)
+    for line in stable.skipped:
+        show(f"passed over: {line}")
     plan = plan_rollback(stable, lambda: _switch(loaded, str(stable.path), host, env_file, timeout))
     carry_out(plan, dry_run=dry_run, show=show)
     if not dry_run:

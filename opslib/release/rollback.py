@@ -1,9 +1,10 @@
-"""Back to the last good model: the one served before, else the newest export before it."""
+"""Back to the last good model: the one served before, else an earlier export, else a release."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from opslib.core.config import Config
@@ -11,46 +12,70 @@ from opslib.core.errors import InputError, ModelError
 from opslib.core.models import find_model_files
 from opslib.core.plans import Action, Plan
 from opslib.core.served import read_served_state
+from opslib.release.candidates import list_released, restore_model
 from opslib.serving.client import LiveVersion
 
 
 @dataclass(frozen=True)
 class StableModel:
-    """The model to go back to, and why this one."""
+    """The model to go back to, why this one, and which were passed over and why.
+
+    `release` names the release it has to be restored from first; `path` is then where it will be.
+    """
 
     path: Path
     sha256: str
     why: str
+    release: str | None = None
+    restore: Callable[[], None] | None = field(default=None, repr=False)
+    skipped: tuple[str, ...] = ()
 
 
 def find_stable(config: Config, live: LiveVersion | None) -> StableModel:
-    """Return the model to go back to from `live`.
+    """Return the model to go back to from `live`: one of the service's history, else an export,
+    else a model of the release store, which is verified before it is offered.
 
     Raises:
-        ModelError: there is none; the message says where was looked.
+        ModelError: there is none; the message says where was looked and what was passed over.
     """
     live_digest = live.sha256 if live else None
     live_path = Path(live.model_path).resolve() if live and live.model_path else None
+    skipped: list[str] = []
     for path, sha256, why in _list_candidates(config, live_path):
         try:
             digest = find_model_files(path).digest()
-        except (ModelError, OSError):
+        except (ModelError, OSError) as error:
+            if path.exists():  # what was deleted since is no news
+                skipped.append(str(error))
             continue
         if sha256 is not None and digest != sha256:
+            skipped.append(f"{path}: it has changed since it was served")
             continue
         if digest == live_digest or (live_digest is None and path.resolve() == live_path):
             continue
-        return StableModel(path.resolve(), digest, why)
+        return StableModel(path.resolve(), digest, why, skipped=tuple(skipped))
+    live_name = live_path.name if live_path else None
+    for one in list_released(config, live_digest, live_name, skipped):
+        found = StableModel(one.path, one.sha256, one.why, skipped=tuple(skipped))
+        if one.restored:
+            return found
+        restore = partial(restore_model, config, one)
+        return replace(found, release=one.stored.name, restore=restore)
+    reason = f"; passed over: {'; '.join(skipped)}" if skipped else ""
     raise ModelError(
-        f"{config.export_dir}: no other usable model to go back to; restore one from a release, "
-        "then `pillops reload --path MODEL`"
+        f"no other usable model to go back to in the service's history, {config.export_dir} and "
+        f"{config.releases_dir}{reason}"
     )
 
 
 def plan_rollback(stable: StableModel, run: Callable[[], None]) -> Plan:
-    """Return the plan of a rollback; `run` does it."""
-    action = Action("switch to", str(stable.path), stable.why, run)
-    return Plan(f"rollback to sha256 {stable.sha256[:12]}…", (action,))
+    """Return the plan of a rollback; `run` switches, after the model is restored if it has to be."""
+    switch = Action("switch to", str(stable.path), stable.why, run)
+    steps: tuple[Action, ...] = (switch,)
+    if stable.release is not None and stable.restore is not None:
+        why = "no other place has this model"
+        steps = (Action("restore", stable.release, why, stable.restore), switch)
+    return Plan(f"rollback to sha256 {stable.sha256[:12]}…", steps)
 
 
 def _list_candidates(config: Config, live_path: Path | None) -> list[tuple[Path, str | None, str]]:

@@ -50,7 +50,11 @@ def serve(
         from opslib.serving.start import load_first_model
 
         service = Service(settings)
-        load_first_model(service)
+        try:
+            load_first_model(service)
+        except BaseException:
+            service.close()  # its threads would keep the refused start alive for ever
+            raise
         section = config.service
         bounds = {"body_timeout_s": section.body_timeout_s}
         protocol = type("Protocol", (BoundedProtocol,), bounds)

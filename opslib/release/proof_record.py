@@ -1,0 +1,93 @@
+"""What a restore test, and a run of the rota, found out: step by step, with the answer."""
+
+from __future__ import annotations
+
+from opslib.core.errors import ExitCode
+from opslib.core.lineage import Lineage
+from opslib.core.records import Part, Record
+from opslib.core.verdicts import VERDICT_EXIT_CODES, Verdict
+from opslib.release.proofs import Proof
+
+
+class ProofStep(Part):
+    """One step of a restore test: what it found, or why it failed, and how long it took."""
+
+    name: str
+    ok: bool
+    found: str
+    took_s: float
+
+
+class ProofRecord(Record):
+    """One restore test of one release, from its first byte to an answer over HTTP."""
+
+    schema_name = "release-proof"
+
+    lineage: Lineage
+    release: str
+    size_bytes: int
+    model: str | None = None
+    model_sha256: str | None = None
+    steps: tuple[ProofStep, ...]
+    proof: Proof
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether the release restores: `pass`, `fail`, `inconclusive`."""
+        return self.proof.verdict
+
+    @property
+    def finding(self) -> str:
+        """The answer in one sentence."""
+        took = f"{self.proof.took_s:.1f} s"
+        if self.verdict == "fail":
+            return f"{self.release} does not restore: {self.proof.problem}"
+        if self.verdict == "inconclusive":
+            return f"{self.release} restores and serves in {took}, but {self.proof.note}"
+        return f"{self.release} restores, serves both ways and answers as promised, in {took}"
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """What a command that proved this release alone ends with."""
+        return VERDICT_EXIT_CODES[self.verdict]
+
+
+class RotaRecord(Record):
+    """What one run of the rota proved, and how much of the store was ever proved before and after.
+
+    `unproved_before` and `unproved_after` are the releases whose last test is missing or failed.
+    `planned` are those that a dry run would have tested.
+    """
+
+    schema_name = "release-rota"
+
+    lineage: Lineage
+    releases: tuple[str, ...]
+    unproved_before: tuple[str, ...]
+    unproved_after: tuple[str, ...]
+    tests: tuple[ProofRecord, ...] = ()
+    planned: tuple[str, ...] = ()
+
+    @property
+    def verdict(self) -> Verdict:
+        """`fail` where one failed, else `inconclusive` where one could not be asked, or none was
+        tested, else `pass`."""
+        verdicts = {one.verdict for one in self.tests}
+        if "fail" in verdicts:
+            return "fail"
+        return "inconclusive" if "inconclusive" in verdicts or not verdicts else "pass"
+
+    @property
+    def finding(self) -> str:
+        """The answer in one sentence; failed releases first."""
+        if not self.tests:
+            turns = f"; the next turn: {', '.join(self.planned)}" if self.planned else ""
+            return f"Dry run: nothing was made, restored or tested{turns}"
+        order = {"fail": 0, "inconclusive": 1, "pass": 2}
+        tests = sorted(self.tests, key=lambda one: order[one.verdict])
+        return "; ".join(one.finding for one in tests)
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """What a command or notebook ends with."""
+        return VERDICT_EXIT_CODES[self.verdict]

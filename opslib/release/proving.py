@@ -1,0 +1,239 @@
+"""Proving one release: restored for real, compared, served both ways, asked, and cleaned up."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from opslib.core.cards import FileEntry
+from opslib.core.config import Config
+from opslib.core.errors import BusyError, ConfigError, OpsError, StorageError, storage_errors
+from opslib.core.files import sha256_file
+from opslib.core.formatting import format_bytes, plural, utc_now
+from opslib.core.lineage import record_lineage
+from opslib.inference.find_model import LATEST_NAME
+from opslib.release.manifest import EXPORT_FOLDER, MANIFEST_NAME, Manifest, check_manifest
+from opslib.release.proof_record import ProofRecord, ProofStep
+from opslib.release.proofs import Proof
+from opslib.release.restore import Restored, restore_release
+from opslib.release.staged import (
+    Answers,
+    RestoreTestError,
+    StagedService,
+    check_answers,
+    check_version,
+    make_stand_in,
+    start_staged,
+    stop_strays,
+)
+from opslib.release.store import StoredRelease
+from opslib.release.verify import verify_release
+
+WORK_PREFIX = ".proof-"
+LATEST_LINK = f"{EXPORT_FOLDER}/{LATEST_NAME}"
+NO_QUESTION = "its model has no golden images to be asked"
+_FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+_NOT_THE_RELEASE = (StorageError, ConfigError, BusyError)
+_OTHERS_TRIED = 2
+STEPS = 7
+Progress = Callable[[float, str], None]
+
+
+def carry_out_proof(
+    config: Config, stored: StoredRelease, progress: Progress | None = None
+) -> ProofRecord:
+    """Return whether `stored` restores, after doing it; nothing of it is left behind.
+
+    Only one may be under way: what an earlier one left behind, killed, is cleared first.
+
+    Raises:
+        StorageError: the disk is full: that is no fault of the release.
+        ConfigError: this configuration is no good.
+    """
+    with open_workplace(config.restore_dir) as folder:
+        test = _Test(config, stored, folder, progress or (lambda _share, _step: None))
+        test.run()
+    return test.record()
+
+
+@contextmanager
+def open_workplace(restore_dir: Path) -> Iterator[Path]:
+    """Yield a temporary folder below `restore_dir` and remove it, whatever happens; what a killed
+    test left there, running services included, goes first.
+
+    Raises:
+        StorageError: the folder cannot be made.
+    """
+    with storage_errors(f"restore into {restore_dir}"):
+        restore_dir.mkdir(parents=True, exist_ok=True)
+        for stale in restore_dir.glob(f"{WORK_PREFIX}*"):
+            stop_strays(stale)
+            shutil.rmtree(stale, ignore_errors=True)
+        folder = Path(tempfile.mkdtemp(dir=restore_dir, prefix=WORK_PREFIX))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def compare_files(folder: Path, manifest: Manifest) -> int:
+    """Read every restored file again, compare it with the manifest, and return the bytes read.
+
+    Raises:
+        ReleaseError: a file is missing, too many, or differs; the message names it.
+    """
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_symlink() and name == LATEST_LINK:
+            continue  # made when restoring; the manifest says what it meant
+        if not path.is_dir() and name != MANIFEST_NAME:
+            size = path.stat().st_size
+            found[name] = FileEntry(path=name, size=size, sha256=sha256_file(path))
+    check_manifest(manifest, found, "restored")
+    return sum(entry.size for entry in found.values())
+
+
+class _Test:
+    """One test under way: its steps so far."""
+
+    def __init__(
+        self, config: Config, stored: StoredRelease, folder: Path, progress: Progress
+    ) -> None:
+        self._config = config
+        self._stored = stored
+        self._folder = folder
+        self._progress = progress
+        self._steps: list[ProofStep] = []
+        self._manifest: Manifest | None = None
+        self._note: str | None = None
+        self._started = time.monotonic()
+
+    def run(self) -> None:
+        """Go through the steps; the first that fails ends the test."""
+        try:
+            self._serve(self._restore())
+        except (OpsError, OSError):
+            if all(step.ok for step in self._steps):
+                raise
+
+    def record(self) -> ProofRecord:
+        """Return what was found."""
+        failed = next((step for step in self._steps if not step.ok), None)
+        manifest = self._manifest
+        took_s = round(time.monotonic() - self._started, 3)
+        return ProofRecord(
+            lineage=record_lineage(),
+            release=self._stored.name,
+            size_bytes=self._stored.size_bytes,
+            model=manifest.main_model.path if manifest else None,
+            model_sha256=manifest.main_model.sha256 if manifest else None,
+            steps=tuple(self._steps),
+            proof=Proof(
+                release=self._stored.name,
+                content_id=manifest.content_id if manifest else None,
+                proved_at_utc=utc_now().isoformat(timespec="seconds"),
+                ok=failed is None,
+                stages=tuple(step.name for step in self._steps if step.ok),
+                problem=f"{failed.name}: {failed.found}" if failed else None,
+                note=self._note if failed is None else None,
+                took_s=took_s,
+            ),
+        )
+
+    def _restore(self) -> Restored:
+        stored, config = self._stored, self._config
+        with self._step("verify") as found:
+            verify_release(stored.path, config=config, load_models=False)
+            found.append(f"{format_bytes(stored.size_bytes)} read: archive and manifest agree")
+        with self._step("restore") as found:
+            restored = restore_release(
+                stored.path, self._folder / stored.name, config=config, load_models=False
+            )
+            self._manifest = restored.manifest
+            found.append(f"{plural(len(restored.manifest.files), 'file')} in a fresh folder")
+        with self._step("compare") as found:
+            size = compare_files(restored.folder, restored.manifest)
+            found.append(f"{format_bytes(size)} on disk, each byte as the manifest lists it")
+        return restored
+
+    def _serve(self, restored: Restored) -> None:
+        model, sha256 = restored.model, restored.manifest.main_model.sha256
+        work = self._folder / "staging"
+        work.mkdir()
+        with ExitStack() as stack:
+            with self._step("start with MODEL_PATH") as found:
+                service = stack.enter_context(
+                    start_staged(self._config, restored.folder, work, model)
+                )
+                check_version(service, sha256)
+                found.append(f"/version says sha256 {sha256[:12]}…")
+            self._ask(service, model, "answers")
+            with self._step("switch by /reload") as found:
+                other = self._switch_away(service, restored, work)
+                service.reload(model)
+                generation = check_version(service, sha256).get("generation")
+                found.append(
+                    f"from {other} back to sha256 {sha256[:12]}…, generation {generation}"
+                )
+            self._ask(service, model, "answers again")
+
+    def _switch_away(self, service: StagedService, restored: Restored, work: Path) -> str:
+        """Switch to another model of the release, or to a stand-in, and return its name."""
+        main = restored.manifest.main_model
+        others = [one for one in restored.manifest.models if one.sha256 != main.sha256]
+        for other in others[:_OTHERS_TRIED]:
+            try:
+                service.reload(restored.folder / other.path)
+            except RestoreTestError:
+                continue  # of other classes, for instance: it need not follow this one
+            check_version(service, other.sha256)
+            return Path(other.path).name
+        service.reload(make_stand_in(restored.model, work / "other"))
+        if service.version().get("model_sha256") == main.sha256:
+            raise RestoreTestError("/version does not change when another model is switched in")
+        return "a stand-in of another digest"
+
+    def _ask(self, service: StagedService, model: Path, name: str) -> None:
+        with self._step(name) as found:
+            answers: Answers | None = check_answers(service, model)
+            if answers is None:
+                self._note = NO_QUESTION
+                found.append(f"not asked: {NO_QUESTION}")
+            else:
+                found.append(
+                    f"{plural(answers.count, 'golden image')} over /predict: the card's classes, "
+                    f"probabilities within {answers.max_abs_diff:.1g}"
+                )
+
+    @contextmanager
+    def _step(self, name: str) -> Iterator[list[str]]:
+        """Time a step and keep what it found or why it failed."""
+        self._progress(len(self._steps) / STEPS, f"{self._stored.name}: {name}")
+        found: list[str] = []
+        started = time.monotonic()
+        problem: str | None = None
+        try:
+            yield found
+        except _NOT_THE_RELEASE:
+            raise
+        except OpsError as error:
+            problem = " ".join(str(error).replace(f"{self._folder}/", "").split())
+            raise
+        except OSError as error:
+            if error.errno in _FULL_DISK:
+                where = f" ({error.filename})" if error.filename else ""
+                raise StorageError(f"restore test: {error.strerror}{where}") from error
+            problem = f"{error.filename or self._stored.path}: {error.strerror or error}"
+            raise
+        finally:
+            ended = problem or (found[-1] if found else None)
+            if ended is not None:
+                took_s = round(time.monotonic() - started, 3)
+                step = ProofStep(name=name, ok=problem is None, found=ended, took_s=took_s)
+                self._steps.append(step)

@@ -1,0 +1,242 @@
+"""A restored release put to work: a service of its own, both ways into service, golden answers.
+
+The service runs beside the one in production and takes nothing from it: a free loopback port, a
+key of its own, the CPU, and an experiment folder that is thrown away.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from opslib.core.cards import GoldenAnswer, ModelCard, read_card
+from opslib.core.config import Config
+from opslib.core.errors import GateFailedError, storage_errors
+from opslib.core.files import write_text_atomic
+from opslib.core.models import ModelFiles, find_model_files
+
+MAX_PROBABILITY_DIFF = 0.02  # as inference.golden, which loads numpy
+STAND_IN = "stand-in.onnx"
+# Appended to an ONNX file: one more entry of ModelProto.metadata_props, field 14. Same network,
+# another digest.
+_EXTRA_METADATA = b"\x72\x15\x0a\x07pillops\x12\x0astands in "
+_CONTENT_TYPES = {".png": "image/png", ".bmp": "image/bmp", ".webp": "image/webp"}
+_ANSWER_TIMEOUT_S = 30.0
+
+
+class RestoreTestError(GateFailedError):
+    """A restored release does not do what it promises; the message names what."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Golden images answered over HTTP as the card says, and the largest probability difference."""
+
+    count: int
+    max_abs_diff: float
+
+
+@dataclass(frozen=True)
+class StagedService:
+    """A running service on a restored release."""
+
+    url: str
+    headers: Mapping[str, str]
+    timeout_s: float
+
+    def version(self) -> dict[str, Any]:
+        """Return what `/version` says."""
+        return self._ask("GET", "/version")
+
+    def reload(self, model: Path) -> dict[str, Any]:
+        """Switch to `model` and return the answer."""
+        return self._ask("POST", "/reload", json={"model_path": str(model)})
+
+    def predict(self, image: Path) -> dict[str, Any]:
+        """Return what `/predict` answers to an image file."""
+        kind = _CONTENT_TYPES.get(image.suffix.lower(), "image/jpeg")
+        files = {"image": (image.name, image.read_bytes(), kind)}
+        return self._ask("POST", "/predict", files=files)
+
+    def _ask(self, method: str, route: str, **content: Any) -> dict[str, Any]:
+        import httpx
+
+        timeout_s = _ANSWER_TIMEOUT_S if route != "/reload" else self.timeout_s
+        try:
+            answer = httpx.request(
+                method,
+                self.url + route,
+                headers=dict(self.headers),
+                timeout=timeout_s,
+                trust_env=False,
+                **content,
+            )
+            found = answer.json()
+        except (httpx.HTTPError, ValueError) as error:
+            raise RestoreTestError(f"{route} does not answer: {error}") from error
+        if answer.status_code != 200 or not isinstance(found, dict):
+            said = found.get("detail", answer.text) if isinstance(found, dict) else answer.text
+            raise RestoreTestError(f"{route} answers {answer.status_code}: {str(said)[:400]}")
+        return found
+
+
+@contextmanager
+def start_staged(config: Config, folder: Path, work: Path, model: Path) -> Iterator[StagedService]:
+    """Start a service on the release restored in `folder`, `MODEL_PATH` naming `model`.
+
+    Args:
+        config: the configuration to copy.
+        folder: the restored release.
+        work: an empty folder for the copy, the logs and the stand-in; models may be served from it.
+        model: the restored model.
+
+    Raises:
+        DeadlineError: it does not answer in time.
+        OpsError: it refuses the model; the message is what it said.
+    """
+    from opslib.serving.staging import start_service
+
+    path, variables = copy_config(config, work, export_dir=model.parent, restored=folder)
+    pinned = {"MODEL_PATH": str(model), "RATE_LIMIT_PER_MIN": "1000000"}
+    deadline_s = config.reload.trial_timeout_s + 60.0
+    with start_service(path, variables=variables | pinned, deadline_s=deadline_s) as service:
+        yield StagedService(service.url, service.headers, config.reload.trial_timeout_s + 60.0)
+
+
+def copy_config(
+    config: Config, work: Path, *, export_dir: Path, restored: Path
+) -> tuple[Path, dict[str, str]]:
+    """Write a copy of `config` for a service that must not touch its experiment.
+
+    Returns the copy and the variables that keep this process's own `PILLSNAP_` variables, which a
+    service inherits, from leading it back.
+    """
+    import yaml
+
+    changed: dict[str, dict[str, Any]] = {
+        "paths": {"exp_dir": work / "exp", "data_root": config.data_root},
+        "export": {"out_dir": export_dir},
+        "reload": {"restore_dir": restored.parent, "resident_models": 1},
+        "service": {"host": "127.0.0.1", "workers": 1},
+        "onnx": {"providers": "CPU"},
+    }
+    if config.code_root is not None:
+        changed["paths"]["code_root"] = config.code_root
+    content = config.model_dump(mode="json", exclude={"source"})
+    content["reload"]["model_dirs"] = [str(config.resolve(p)) for p in config.reload.model_dirs]
+    variables: dict[str, str] = {}
+    for section, keys in changed.items():
+        for key, value in keys.items():
+            plain = value if isinstance(value, int) else str(value)
+            content[section][key] = plain
+            variables[f"PILLSNAP_{section}__{key}".upper()] = str(plain)
+    variables |= {
+        "PILLSNAP_EXP_DIR": variables["PILLSNAP_PATHS__EXP_DIR"],
+        "PILLSNAP_DATA_ROOT": variables["PILLSNAP_PATHS__DATA_ROOT"],
+    }
+    path = work / "config.yaml"
+    write_text_atomic(path, yaml.safe_dump(content, sort_keys=False))
+    return path, variables
+
+
+def make_stand_in(model: Path, folder: Path) -> Path:
+    """Make another model of the same network in `folder`: the same weights, another digest.
+
+    Raises:
+        StorageError: the disk is full.
+    """
+    files: ModelFiles = find_model_files(model)
+    with storage_errors(f"make a stand-in for {model.name}"):
+        folder.mkdir(parents=True, exist_ok=True)
+        target = folder / STAND_IN
+        shutil.copyfile(files.path, target)
+        with target.open("ab") as file:
+            file.write(_EXTRA_METADATA)
+        for sidecar in files.sidecars:
+            place = folder / sidecar.relative_to(files.path.parent)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            os.link(sidecar, place)
+    return target
+
+
+def check_version(service: StagedService, sha256: str) -> dict[str, Any]:
+    """Return `/version` where it says that the model of this digest is served.
+
+    Raises:
+        RestoreTestError: another one is.
+    """
+    found = service.version()
+    said = str(found.get("model_sha256"))
+    if said != sha256:
+        raise RestoreTestError(
+            f"/version says sha256 {said[:12]}…, the release's model is {sha256[:12]}…"
+        )
+    return found
+
+
+def check_answers(service: StagedService, model: Path) -> Answers | None:
+    """Ask the golden images of `model`'s card over `/predict`, or return None where it has none.
+
+    Raises:
+        RestoreTestError: an answer is not the card's; the message names the image.
+    """
+    card: ModelCard | None = read_card(model)
+    if card is None or not card.golden:
+        return None
+    differences = []
+    for answer in card.golden:
+        image = model.parent / answer.image
+        if not image.is_file():
+            raise RestoreTestError(f"{answer.image}: the golden image is missing")
+        found = service.predict(image)
+        differences.append(compare_answer(answer, found["class_id"], found["confidence"]))
+    return Answers(len(differences), max(differences))
+
+
+def compare_answer(answer: GoldenAnswer, class_id: int, confidence: float) -> float:
+    """Return how far `confidence` lies from the card's probability of that class.
+
+    Another class is allowed only where the card's own two probabilities are that close.
+
+    Raises:
+        RestoreTestError: the answer is another one.
+    """
+    if not 0 <= class_id < len(answer.probabilities):
+        raise RestoreTestError(f"{answer.image} is class {class_id}, its card has no such class")
+    promised = answer.probabilities[class_id]
+    if (
+        class_id != answer.class_id
+        and answer.probabilities[answer.class_id] - promised > MAX_PROBABILITY_DIFF
+    ):
+        raise RestoreTestError(
+            f"{answer.image} is class {class_id}, its card says {answer.class_id}"
+        )
+    difference = abs(confidence - promised)
+    if not difference <= MAX_PROBABILITY_DIFF:
+        raise RestoreTestError(
+            f"{answer.image} differs from its card by {difference:.3f} in a probability "
+            f"(at most {MAX_PROBABILITY_DIFF:g})"
+        )
+    return difference
+
+
+def stop_strays(folder: Path) -> int:
+    """Stop services that were left running on a configuration below `folder`, such as after
+    `kill -9` of the restore test that had started them; return how many there were."""
+    stopped = 0
+    mine = os.fsencode(f"{folder}{os.sep}")
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (entry / "cmdline").read_bytes().split(b"\0")
+            if b"serve" in command and any(part.startswith(mine) for part in command):
+                os.kill(int(entry.name), signal.SIGTERM)
+                stopped += 1
+        except (OSError, ValueError):
+            continue
+    return stopped

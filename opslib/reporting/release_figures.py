@@ -1,0 +1,109 @@
+"""The figure of the release store: when each release was made, and when it was last proved."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from opslib.core.formatting import plural
+from opslib.release.coverage import CoverageRow
+from opslib.release.proofs import Proof
+from opslib.reporting.themes import Theme
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MAX_SHOWN = 20
+BAD = ("never proved", "failed")
+
+
+def draw_history(rows: Sequence[CoverageRow], theme: Theme) -> Figure:
+    """Draw, by release, when it was made, each restore test, and how the last one ended."""
+    import matplotlib.pyplot as plt
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+
+    shown = rows[:MAX_SHOWN]
+    figure, axes = plt.subplots(figsize=(8.8, 1.5 + 0.42 * max(1, len(shown))))
+    for at, row in enumerate(shown):
+        _draw_row(axes, at, row, theme)
+    axes.set_yticks(range(len(shown)), [_short_name(row.stored.name) for row in shown])
+    for label, row in zip(axes.get_yticklabels(), shown, strict=True):
+        if row.standing in BAD:
+            label.set_color(theme.worse)
+    axes.set_ylim(len(shown) - 0.4, -0.6)
+    locator = AutoDateLocator(minticks=3, maxticks=7)
+    axes.xaxis.set_major_locator(locator)
+    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+    axes.margins(x=0.12)
+    axes.grid(axis="x")
+    axes.grid(visible=False, axis="y")
+    axes.set_title(_title(rows))
+    _add_legend(axes, theme)
+    return figure
+
+
+def describe_history(rows: Sequence[CoverageRow]) -> str:
+    """Return what `draw_history` shows, in words."""
+    parts = []
+    for row in rows[:MAX_SHOWN]:
+        last = f" on {row.last.proved_at_utc[:10]}" if row.last else ""
+        parts.append(f"{row.stored.name}: {row.standing}{last}")
+    more = f"; {len(rows) - MAX_SHOWN} older ones not drawn" if len(rows) > MAX_SHOWN else ""
+    return f"When each release was made and proved to restore. {'; '.join(parts)}{more}."
+
+
+def _draw_row(axes: Axes, at: int, row: CoverageRow, theme: Theme) -> None:
+    made = _moment(row.stored.released_at_utc)
+    tests = [(_moment(one.proved_at_utc), one) for one in row.proofs]
+    moments = [moment for moment in (made, *(m for m, _ in tests)) if moment is not None]
+    if len(moments) > 1:
+        axes.plot([min(moments), max(moments)], [at, at], color=theme.grid, zorder=1)
+    if made is not None:
+        axes.plot([made], [at], "o", mfc=theme.surface, mec=theme.muted, mew=1.5, ms=7, zorder=2)
+    for moment, proof in tests:
+        marker, colour, size = _mark(proof, theme)
+        axes.plot([moment], [at], marker, color=colour, ms=size, mew=2, zorder=3)
+    if row.standing in BAD and moments:
+        axes.annotate(
+            row.standing,
+            (max(moments), at),
+            xytext=(9, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=9,
+            color=theme.worse,
+        )
+
+
+def _mark(proof: Proof, theme: Theme) -> tuple[str, str, float]:
+    if proof.verdict == "fail":
+        return "x", theme.worse, 7.0
+    return ("o", theme.better, 7.0) if proof.verdict == "pass" else ("D", theme.neutral, 5.5)
+
+
+def _add_legend(axes: Axes, theme: Theme) -> None:
+    axes.plot([], [], "o", mfc=theme.surface, mec=theme.muted, mew=1.5, ms=7, label="made")
+    axes.plot([], [], "o", color=theme.better, ms=7, label="proved")
+    axes.plot([], [], "x", color=theme.worse, ms=7, mew=2, label="failed")
+    axes.plot([], [], "D", color=theme.neutral, ms=5.5, label="restored, nothing to ask")
+    axes.legend(loc="upper left", bbox_to_anchor=(0, -0.16 - 0.1), ncols=4)
+
+
+def _title(rows: Sequence[CoverageRow]) -> str:
+    counts = Counter(row.standing for row in rows)
+    parts = [f"{counts[word]} {word}" for word in ("failed", "never proved", "not asked") if counts[word]]
+    return ", ".join([plural(len(rows), "release"), *(parts or ["all proved"])])
+
+
+def _short_name(name: str) -> str:
+    return name.removeprefix("release-")
+
+
+def _moment(text: str | None) -> datetime | None:
+    try:
+        return datetime.fromisoformat(text) if text else None
+    except ValueError:
+        return None

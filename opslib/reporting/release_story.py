@@ -1,0 +1,229 @@
+"""A release and its restore tests told to people: tables, the history, what the report publishes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from opslib.core.cards import FileEntry
+from opslib.core.formatting import format_bytes, format_duration, plural, utc_now
+from opslib.release.coverage import CoverageRow, find_previous
+from opslib.release.manifest import Manifest
+from opslib.release.proof_record import RotaRecord
+from opslib.reporting.release_figures import describe_history, draw_history
+from opslib.reporting.scraps import publish, publish_outcome
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+__all__ = ["describe_history", "draw_history"]
+
+_KINDS = (
+    ("MANIFEST.json", "what is in here"),
+    ("VERSION.txt", "time and commit"),
+    ("export/golden/", "golden image"),
+    ("export/export_report.json", "export report"),
+    ("reports/", "validation metrics"),
+    ("config.yaml", "configuration"),
+    (".env.example", "variables to fill in"),
+    ("requirements.txt", "packages of the serving code"),
+)
+
+
+def coverage_frame(rows: Sequence[CoverageRow]) -> DataFrame:
+    """Return the store as a table: each release, what it holds, when it was last proved."""
+    import pandas as pd
+
+    return pd.DataFrame([_coverage_row(row) for row in rows])
+
+
+def steps_frame(record: RotaRecord) -> DataFrame:
+    """Return each restore test step by step: what was found, seconds."""
+    import pandas as pd
+
+    return pd.DataFrame(
+        [
+            {
+                "release": test.release,
+                "step": step.name,
+                "": "ok" if step.ok else "FAILED",
+                "found": step.found,
+                "seconds": f"{step.took_s:.2f}",
+            }
+            for test in record.tests
+            for step in test.steps
+        ],
+        columns=["release", "step", "", "found", "seconds"],
+    )
+
+
+def contents_frame(manifest: Manifest) -> DataFrame:
+    """Return the files of a release: what each is, its size and its digest."""
+    import pandas as pd
+
+    models = {model.path for model in manifest.models}
+    sidecars = {path for model in manifest.models for path in model.sidecars}
+    return pd.DataFrame(
+        [
+            {
+                "file": one.path,
+                "what it is": _kind(one.path, models, sidecars, manifest),
+                "size": format_bytes(one.size),
+                "sha256": f"{one.sha256[:12]}…",
+            }
+            for one in manifest.files
+        ]
+    )
+
+
+def models_frame(manifest: Manifest) -> DataFrame:
+    """Return the models of a release: what they take and answer, and where they come from."""
+    import pandas as pd
+
+    return pd.DataFrame(
+        [
+            {
+                "model": Path(model.path).name,
+                "": "released for" if model.path == manifest.main_model.path else "",
+                "classes": model.num_classes,
+                "opset": model.opset,
+                "exported": (model.exported_at_utc or "")[:16].replace("T", " ") or None,
+                "commit": model.git_sha,
+                "sha256": f"{model.sha256[:12]}…",
+            }
+            for model in manifest.models
+        ]
+    )
+
+
+def changes_frame(rows: Sequence[CoverageRow], name: str) -> DataFrame:
+    """Return what changed between the release called `name` and the one before it, by file."""
+    import pandas as pd
+
+    this = next(row for row in rows if row.stored.name == name)
+    before = find_previous(rows, name)
+    old = {one.path: one for one in before.manifest.files} if before and before.manifest else {}
+    new = {one.path: one for one in this.manifest.files} if this.manifest else {}
+    changes = [_change(old.get(path), new.get(path)) for path in sorted(old.keys() | new.keys())]
+    shown = [change for change in changes if change is not None] if before else []
+    return pd.DataFrame(shown, columns=["file", "change", "size", "before"])
+
+
+def describe_changes(rows: Sequence[CoverageRow], name: str) -> str:
+    """Return the caption of `changes_frame`."""
+    before = find_previous(rows, name)
+    if before is None:
+        return f"{name} is the first release: there is none before it to compare with"
+    same = before.manifest and _content_id(rows, name) == before.manifest.content_id
+    what = "holds the very same content as" if same else "against"
+    return f"{name} {what} {before.stored.name}"
+
+
+def list_notes(rows: Sequence[CoverageRow], notes: Sequence[str] = ()) -> list[str]:
+    """Return what a reader must know beside the tables, most important first."""
+    failed = [row for row in rows if row.standing == "failed"]
+    never = [row.stored.name for row in rows if row.standing == "never proved"]
+    lines = [
+        f"{row.stored.name} failed its last test, on {_day(row.last.proved_at_utc)}: "
+        f"{row.last.problem}. Do not count on it; release the model again while it is at hand."
+        for row in failed
+        if row.last is not None
+    ]
+    if never:
+        lines.append(f"Never proved: {', '.join(never)}. The rota takes these next.")
+    lines += [
+        f"{row.stored.name}: {row.problem}" for row in rows if row.problem and row not in failed
+    ]
+    oldest = min((row.last.proved_at_utc for row in rows if row.last), default=None)
+    if oldest is not None and not never:
+        lines.append(f"Every release was tested since {_day(oldest)}.")
+    return lines + list(notes)
+
+
+def show_notes(rows: Sequence[CoverageRow], notes: Sequence[str] = ()) -> None:
+    """Show `list_notes` as a list."""
+    from html import escape
+
+    from IPython.display import display
+
+    lines = list_notes(rows, notes)
+    html = f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>"
+    display({"text/html": html, "text/plain": "\n".join(lines)}, raw=True)  # type: ignore[no-untyped-call]
+
+
+def publish_release(record: RotaRecord, rows: Sequence[CoverageRow], path: Path) -> None:
+    """Publish the verdict and the key figures of restore tests as scraps."""
+    publish_outcome(record.verdict, record.finding, exit_code=record.exit_code, record_path=path)
+    for index, test in enumerate(record.tests, start=1):
+        publish(
+            f"restore_{index}_s",
+            test.proof.took_s,
+            unit="s",
+            better="lower",
+            label="Restored, served and asked" if index == 1 else f"The same, release {index}",
+        )
+    publish("releases", len(rows), label="Releases")
+    publish(
+        "unproved", len(record.unproved_after), better="lower", label="Never proved or failed"
+    )
+
+
+def _coverage_row(row: CoverageRow) -> dict[str, object]:
+    main = row.manifest.main_model if row.manifest else None
+    last = row.last
+    standing = row.standing if row.standing in ("proved", "not asked") else row.standing.upper()
+    return {
+        "release": row.stored.name + (" (pinned)" if row.stored.pinned else ""),
+        "size": format_bytes(row.stored.size_bytes),
+        "released for": Path(main.path).name if main else row.problem,
+        "tests": len(row.proofs),
+        "last proved": _ago(last.proved_at_utc) if last else "never",
+        "took": f"{last.took_s:.1f} s" if last else None,
+        "state": standing,
+    }
+
+
+def _kind(path: str, models: set[str], sidecars: set[str], manifest: Manifest) -> str:
+    if path in models:
+        return "the model released for" if path == manifest.main_model.path else "model"
+    if path in sidecars:
+        return "weights of a model"
+    if any(model.card == path for model in manifest.models):
+        return "model card"
+    return next((kind for start, kind in _KINDS if path.startswith(start)), "")
+
+
+def _change(old: FileEntry | None, new: FileEntry | None) -> dict[str, object] | None:
+    if old is not None and new is not None:
+        if old.sha256 == new.sha256:
+            return None
+        sizes = {"size": format_bytes(new.size), "before": format_bytes(old.size)}
+        return {"file": new.path, "change": "changed", **sizes}
+    if new is not None:
+        return {"file": new.path, "change": "new", "size": format_bytes(new.size), "before": None}
+    if old is None:
+        return None
+    return {"file": old.path, "change": "gone", "size": None, "before": format_bytes(old.size)}
+
+
+def _content_id(rows: Sequence[CoverageRow], name: str) -> str | None:
+    row = next((one for one in rows if one.stored.name == name), None)
+    return row.manifest.content_id if row and row.manifest else None
+
+
+def _day(moment: str) -> str:
+    return moment[:10]
+
+
+def _ago(moment: str) -> str:
+    try:
+        passed_s = (utc_now() - datetime.fromisoformat(moment)).total_seconds()
+    except (ValueError, TypeError):
+        return moment
+    if passed_s < 90:
+        return f"{_day(moment)} (just now)"
+    if passed_s < 86400:
+        return f"{_day(moment)} ({format_duration(passed_s)} ago)"
+    return f"{_day(moment)} ({plural(int(passed_s // 86400), 'day')} ago)"
