@@ -74,6 +74,8 @@ class Config(Section):
     release: ReleaseSection = ReleaseSection()
     maintenance: MaintenanceSection = MaintenanceSection()
     checklist: ChecklistSection = ChecklistSection()
+    maintenance: MaintenanceSection = MaintenanceSection()
+    release: ReleaseSection = ReleaseSection()
 
     @property
     def root(self) -> Path:

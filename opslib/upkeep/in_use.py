@@ -9,12 +9,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from opslib.core.cards import card_path
 from opslib.core.errors import InputError, ModelError, StorageError, storage_errors
 from opslib.core.models import find_model_files
 from opslib.core.records import read_json
+from opslib.release.manifest import ReleaseError
+from opslib.release.store import list_releases, read_pins
 from opslib.serving.reachable import find_roots
 from opslib.upkeep.live_version import LiveModel, ask_version
 from opslib.upkeep.rounds import Round
@@ -184,4 +186,19 @@ def _by_clock(this: Round) -> Iterator[tuple[Path, str]]:
 
 
 def _pinned(this: Round) -> tuple[dict[str, str], dict[str, str]]:
-    return {}, {}
+    """Names of the models of pinned releases, and the digests of those that have another name
+    here; each with the reason."""
+    names: dict[str, str] = {}
+    digests: dict[str, str] = {}
+    try:
+        pinned = set(read_pins(this.config).names)
+        for release in list_releases(this.config) if pinned else ():
+            for model in release.manifest().models if release.name in pinned else ():
+                why = f"{release.name} is pinned"
+                name = PurePosixPath(model.path).name
+                names.setdefault(name, why)
+                if not (this.config.export_dir / name).exists():
+                    digests.setdefault(model.sha256, why)
+    except (InputError, ReleaseError) as error:
+        raise StorageError(f"it is not known what pinned releases hold: {error}") from error
+    return names, digests

@@ -28,10 +28,13 @@ def plan_leftovers(this: Round) -> Duty:
         StorageError: a folder cannot be read.
     """
     limit_days = this.config.maintenance.leftover_hours / 24
+    archive = this.config.logs_dir / "archive"
     actions = []
     for folder in _folders(this):
         for entry in list_files(folder, _FILE.fullmatch):
-            if this.age_days(entry) > limit_days and _is_private(entry):
+            # Nobody but a maintenance round, of which there is one at a time, writes archives.
+            old = folder == archive or this.age_days(entry) > limit_days
+            if old and _is_private(entry) and not is_written(entry.path):
                 why = "left by a writer that died"
                 run = partial(_delete_file, this, entry)
                 name = this.name_of(entry.path)

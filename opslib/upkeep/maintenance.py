@@ -23,6 +23,7 @@ from opslib.upkeep.leftovers import LEFTOVERS, plan_leftovers
 from opslib.upkeep.logs import ARCHIVE, LOGS, archive_folder, plan_archive, plan_logs
 from opslib.upkeep.maintenance_record import DoneItem, MaintenanceRecord, SkippedItem
 from opslib.upkeep.models_prune import MODELS, QUANTIZED, ModelShelf, plan_models, plan_quantized
+from opslib.upkeep.releases_prune import RELEASES, plan_releases
 from opslib.upkeep.reports_prune import DAILY, REPORTS, plan_daily_records, plan_reports
 from opslib.upkeep.rounds import Duty, PassedOver, Round, plan_duty
 
@@ -34,7 +35,6 @@ _LIMITS = (
     "checkpoint_days",
     "keep_onnx",
     "quantized_days",
-    "keep_releases",
     "report_days",
     "leftover_hours",
     "disk_warn_pct",
@@ -130,12 +130,13 @@ def _plan_models(this: Round) -> list[Duty]:
     try:
         shelf = ModelShelf(this, find_in_use(this))
     except StorageError as error:
-        names = (MODELS, QUANTIZED, CHECKPOINTS)
+        names = (MODELS, QUANTIZED, CHECKPOINTS, RELEASES)
         return [Duty(name, passed_over=(PassedOver(name, str(error)),)) for name in names]
     duties = [
         plan_duty(MODELS, partial(plan_models, this, shelf)),
         plan_duty(QUANTIZED, partial(plan_quantized, this, shelf)),
         plan_duty(CHECKPOINTS, partial(plan_checkpoints, this, shelf)),
+        plan_duty(RELEASES, partial(plan_releases, this, shelf)),
     ]
     return [Duty("service", notes=(shelf.in_use.live.note,)), *duties]
 
