@@ -74,8 +74,6 @@ class Config(Section):
     release: ReleaseSection = ReleaseSection()
     maintenance: MaintenanceSection = MaintenanceSection()
     checklist: ChecklistSection = ChecklistSection()
-    maintenance: MaintenanceSection = MaintenanceSection()
-    release: ReleaseSection = ReleaseSection()
 
     @property
     def root(self) -> Path:
