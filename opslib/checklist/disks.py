@@ -65,7 +65,7 @@ def describe_disk(use: DiskUse, history: Sequence[DiskPoint], now: datetime) -> 
     )
     span = _days_before(points[0], now)
     if len(points) < MIN_POINTS or span < MIN_SPAN_DAYS:
-        over = f" over {describe_days(span)}" if span else ""
+        over = f" over {describe_days(span)}" if len(points) > 1 else ""
         seen = f"{plural(len(points), 'reading')}{over}"
         return facts.model_copy(update={"trend": f"no trend yet ({seen})"})
     return _with_trend(facts, [-_days_before(point, now) for point in points])

@@ -12,10 +12,12 @@ from opslib.cli.doors import (
     describe_experiment,
     make_console,
     plain_cells,
+    print_error,
     say,
     say_verdict,
 )
 from opslib.core.config import load_config
+from opslib.core.errors import StorageError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -54,7 +56,11 @@ def check(
         shown = progress if notes.is_terminal else None
         record = run_checklist(loaded, period, hours=hours, progress=shown)
     show_checklist(make_console(), record)
-    say(notes, f"record: {keep_checklist(record, loaded, json)}")
+    try:
+        say(notes, f"record: {keep_checklist(record, loaded, json)}")
+    except StorageError as error:  # a full disk, which the list says; its own code goes first
+        code = print_error(error)
+        return record.exit_code or code
     return record.exit_code
 
 

@@ -6,18 +6,25 @@ import json
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from opslib.checklist.items import Visit
 from opslib.core.config import Config, load_config
-from opslib.core.formatting import utc_now
+from opslib.core.formatting import stamp, utc_now
+from opslib.measure.bench_record import BenchRow
+from opslib.release.build import ReleaseRequest, build_release
+from opslib.release.rota import prove_by_rota
 from opslib.serving.keys import make_key
 from opslib.serving.rotation import rotate_key
 from opslib.serving.staging import RunningService, start_service
-from tests.serving.conftest import Place, make_place
+from opslib.upkeep.maintenance import run_maintenance
+from tests.release.restoring import make_releasable
+from tests.reporting.makers import bench_row, make_bench, make_lineage
+from tests.serving.conftest import Place
 
 ORIGIN = "https://pillsnap.co.kr"
 
@@ -80,20 +87,44 @@ def json_line(message: str, *, at: datetime | None = None, level: str = "ERROR")
     return json.dumps({"at_utc": moment, "level": level, "message": message}) + "\n"
 
 
+def write_bench(
+    config: Config, days_ago: float, *rows: BenchRow, name: str = "", **changes: Any
+) -> Path:
+    """Keep a benchmark of this host that was made some days ago."""
+    moment = utc_now() - timedelta(days=days_ago)
+    lineage = make_lineage().model_copy(update={"created_at_utc": moment.isoformat()})
+    path = config.records_dir / f"bench_{stamp(moment)}{name}.json"
+    return make_bench(rows, **{"lineage": lineage, **changes}).write(path)
+
+
+def care_for(config: Config) -> None:
+    """Do what the schedules of a healthy operation did: maintenance, release, restore test,
+    benchmarks, a log that cloudflared writes."""
+    run_maintenance(config, show=lambda _line: None)
+    build_release(config, ReleaseRequest())
+    assert prove_by_rota(config).verdict == "pass"
+    write_bench(config, 31, bench_row(2.0), bench_row(5.0, batch_size=8))
+    write_bench(config, 1, bench_row(2.01), bench_row(4.97, batch_size=8))
+    line = f"{utc_now():%Y-%m-%dT%H:%M:%SZ} INF Registered tunnel connection connIndex=0\n"
+    (config.logs_dir / "cloudflared.log").write_text(line)
+
+
 @pytest.fixture(scope="session")
 def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plant]:
     """One healthy operation for all tests that leave it as it is."""
-    place = make_place(tmp_path_factory.mktemp("plant"))
+    place = make_releasable(tmp_path_factory.mktemp("plant"), "maintenance: {disks: [/]}\n")
     key = write_env(place.config_path.parent)
     variables = {"API_KEY": key, "CORS_ALLOW_ORIGINS": ORIGIN, "RATE_LIMIT_PER_MIN": "100000"}
     with start_service(place.config_path, variables=variables) as service:
-        yield Plant(place, service)
+        found = Plant(place, service)
+        care_for(found.config())
+        yield found
 
 
 @pytest.fixture
 def resting(tmp_path: Path) -> Plant:
     """An experiment of this test's own, whose service does not run."""
-    place = make_place(tmp_path)
+    place = make_releasable(tmp_path, "maintenance: {disks: [/]}\n")
     write_env(place.config_path.parent)
     address = f"http://127.0.0.1:{closed_port()}"
     return Plant(place, RunningService(address, 0, make_key(), tmp_path / "none"))

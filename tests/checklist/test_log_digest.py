@@ -179,8 +179,8 @@ def test_groups_lines_and_messages_are_bounded(tmp_path: Path) -> None:
     assert all(len(group.example) <= 300 for group in found.groups())
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(st.sampled_from(["ok", "ERROR: a", "ERROR: b 7"]), st.integers(0, 3000))))
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(["ok", "ERROR: a", "ERROR: b 7"]), st.integers(0, 1500))))
 def test_where_blocks_begin_and_end_changes_no_count(
     tmp_path_factory: pytest.TempPathFactory, parts: list[tuple[str, int]]
 ) -> None:
@@ -193,7 +193,7 @@ def test_where_blocks_begin_and_end_changes_no_count(
     assert sum(group.count for group in found.groups()) == expected
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.binary(max_size=400))
 def test_whatever_a_log_holds_it_is_read(
     tmp_path_factory: pytest.TempPathFactory, data: bytes
