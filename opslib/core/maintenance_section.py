@@ -28,7 +28,7 @@ class MaintenanceSection(Section):
     """How old what may get, how many of what are kept, and when a disk is called full."""
 
     log_days: Days = 7
-    rotate_mb: Annotated[float, Field(gt=0)] = 100.0
+    rotate_mb: Annotated[float, Field(ge=0.01, le=1_000_000)] = 100.0
     reopened_logs: LogNames = ()
     archive_days: Days = 30
     checkpoint_days: Days = 14

@@ -1,10 +1,9 @@
-"""Hidden temporary files of writers that died: known by their names, private, old, not written."""
+"""Hidden temporary files of writers that died: known by their names, old, written by nobody."""
 
 from __future__ import annotations
 
 import re
 import shutil
-import stat
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -31,10 +30,10 @@ def plan_leftovers(this: Round) -> Duty:
     archive = this.config.logs_dir / "archive"
     actions = []
     for folder in _folders(this):
-        for entry in list_files(folder, _FILE.fullmatch):
+        for entry in list_files(folder, (_ARCHIVE if folder == archive else _FILE).fullmatch):
             # Nobody but a maintenance round, of which there is one at a time, writes archives.
             old = folder == archive or this.age_days(entry) > limit_days
-            if old and _is_private(entry) and not is_written(entry.path):
+            if old and not is_written(entry.path):
                 why = "left by a writer that died"
                 run = partial(_delete_file, this, entry)
                 name = this.name_of(entry.path)
@@ -65,11 +64,6 @@ def _folders(this: Round) -> Iterator[Path]:
             yield this.find_folder(folder)
         except StorageError:
             continue  # its own duty says so
-
-
-def _is_private(entry: Entry) -> bool:
-    """Whether it still has the mode of a temporary file; a finished one has got another."""
-    return stat.S_IMODE(entry.path.lstat().st_mode) == 0o600
 
 
 def _is_abandoned(this: Round, folder: Path, limit_days: float) -> bool:

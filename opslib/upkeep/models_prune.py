@@ -80,10 +80,7 @@ def plan_models(this: Round, shelf: ModelShelf) -> Duty:
     folder = this.find_folder(this.config.export_dir)
     keep = this.config.maintenance.keep_onnx
     models = list_models(folder)
-    spare = [path for path in models if shelf.in_use.why(path) is None]
-    room = max(0, keep - (len(models) - len(spare)))
-    old = spare[: max(0, len(spare) - room)]
-    going = [path for path in old if shelf.in_use.why(path, shelf.digests) is None]
+    going = _choose(shelf, models, keep)
     why = f"beyond the newest {keep}, and not in use"
     actions = [*_finish(this, shelf, folder), *_delete(this, shelf, models, going, why)]
     kept = len(models) - len(going)
@@ -113,6 +110,19 @@ def plan_quantized(this: Round, shelf: ModelShelf) -> Duty:
         why = f"{folder.name} is no longer exported, and it is over {limit} days old"
         actions += _delete(this, shelf, models, going, why)
     return Duty(QUANTIZED, tuple(actions))
+
+
+def _choose(shelf: ModelShelf, models: list[Path], keep: int) -> list[Path]:
+    """The oldest models beyond `keep` that are not in use; what is in use counts among the kept."""
+    used = {path for path in models if shelf.in_use.why(path) is not None}
+    while True:
+        spare = [path for path in models if path not in used]
+        room = max(0, keep - len(used))
+        going = spare[: max(0, len(spare) - room)]
+        known = {path for path in going if shelf.in_use.why(path, shelf.digests) is not None}
+        if not known:
+            return going
+        used |= known
 
 
 def _delete(

@@ -1,4 +1,4 @@
-"""Small experiments for upkeep: files of any age, models of a few bytes with weights beside them."""
+"""Small experiments for upkeep: files of any age, models of a few bytes with weights."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ from opslib.upkeep.maintenance import run_maintenance
 
 if __name__ == "__main__":
     config = load_config(Path(sys.argv[1]), {})
-    print("ready", flush=True)
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
     while True:
         run_maintenance(config, show=lambda line: None)

@@ -56,6 +56,9 @@ def test_a_run_does_what_the_table_says(case: dict[str, Any]) -> None:
         if "layer" in step:
             assert decision.state.incident is not None, where
             assert decision.state.incident.layer == step["layer"], where
+        if "since" in step:
+            assert decision.state.incident is not None, where
+            assert decision.state.incident.since_s == EPOCH_S + 60 * step["since"], where
         state = HealthState.model_validate_json(decision.state.to_json())
 
 

@@ -164,9 +164,7 @@ def test_a_log_that_cannot_be_archived_is_skipped_and_the_others_are_not(place: 
 
 
 def test_a_name_that_is_no_text_is_compressed_like_any_other(place: Place) -> None:
-    folder = os.fsencode(place.exp / "logs")
-    place.write("logs/train.out", days=8)
-    os.rename(folder + b"/train.out", folder + b"/tr\xff\nain.out")
+    place.write(os.fsdecode(b"logs/tr\xff\nain.out"), days=8)
     done = place.run()
     assert r"tr\udcff\nain.out" in done.record.done[0].target
     assert done.record.read(done.path) == done.record

@@ -13,10 +13,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from opslib.serving.access_log import AccessLog
 
@@ -71,15 +72,10 @@ def write_lines(kind: str, log: Path, rate_per_s: int) -> int:
     """Write numbered lines until SIGTERM and return how many there were."""
     stopped: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _: stopped.append(number))
-    ours = AccessLog(log, ()) if kind == "ours" else None
-    descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    write = AccessLog(log, ()).write if kind == "ours" else open_appending(log)
     started, count = time.monotonic(), 0
     while not stopped:
-        fields = {"n": count, "route": "/predict", "status": 200, "total_ms": count % 37}
-        if ours is not None:
-            ours.write(fields)
-        else:
-            os.write(descriptor, (json.dumps(fields) + "\n").encode())
+        write({"n": count, "route": "/predict", "status": 200, "total_ms": count % 37})
         count += 1
         ahead_s = count / rate_per_s - (time.monotonic() - started)
         if ahead_s > 0:
@@ -87,5 +83,15 @@ def write_lines(kind: str, log: Path, rate_per_s: int) -> int:
     return count
 
 
+def open_appending(log: Path) -> Callable[[dict[str, Any]], None]:
+    """What a foreign program does: it opens its log once and appends for ever."""
+    descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+
+    def write(fields: dict[str, Any]) -> None:
+        os.write(descriptor, (json.dumps(fields) + "\n").encode())
+
+    return write
+
+
 if __name__ == "__main__":
-    print(write_lines(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])))
+    sys.stdout.write(f"{write_lines(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]))}\n")

@@ -1,0 +1,724 @@
+#Requires -Version 5.1
+<#
+.SYNOPSIS
+    Makes one run of the health watch: asks app and tunnel, counts failures across runs, restarts
+    the tunnel, and tells people when that does not help.
+
+.DESCRIPTION
+    For the Windows Task Scheduler, every minute; scripts/Register-Tasks.ps1 installs it. Two
+    consecutive failures of either check restart the service. What still fails after that is an
+    incident: one alert (console, Windows event log, log file and, if given, a webhook), a non-zero
+    exit code while it lasts, and one recovery notice when it is over.
+
+    Exit codes: 0 well, or not failing for long enough; 3 an incident lasts; 2 wrong parameters;
+    6 another run is under way; 1 the run itself failed. See docs/HEALTH.md.
+
+.EXAMPLE
+    powershell.exe -NoProfile -File health_watch.ps1 -RestartOn External
+
+.EXAMPLE
+    powershell.exe -NoProfile -File health_watch.ps1 -RestartCommand "powershell.exe -NoProfile -File C:\tools\cf_restart.ps1 -TunnelId <TUNNEL_ID>"
+#>
+[CmdletBinding()]
+param(
+    # The app itself.
+    [string]$InternalUrl = 'http://localhost:8000/health',
+    # The app through the tunnel; empty: not watched.
+    [string]$ExternalUrl = 'https://api.pillsnap.co.kr/health',
+    # For each check.
+    [ValidateRange(1, 60)][int]$TimeoutSeconds = 10,
+    # Consecutive failures of either check until something is done.
+    [ValidateRange(1, 1000)][int]$Failures = 2,
+    # Consecutive good runs until an incident is over.
+    [ValidateRange(1, 1000)][int]$Successes = 2,
+    # External: restart only where the tunnel alone is down.
+    [ValidateSet('Any', 'External')][string]$RestartOn = 'Any',
+    # The service that is restarted; empty, with no command: nothing is.
+    [string]$ServiceName = 'Cloudflared',
+    # A command line that is run instead of restarting the service.
+    [string]$RestartCommand = '',
+    # A stop, a start or a command that takes longer is ended.
+    [ValidateRange(1, 600)][int]$RestartTimeoutSeconds = 60,
+    # After a restart the checks get this long to answer again.
+    [ValidateRange(0, 600)][int]$SettleSeconds = 20,
+    [ValidateRange(0, 60)][int]$MaxRestartsPerHour = 3,
+    # env:NAME of the variable that holds the address; the address itself is a secret.
+    [ValidatePattern('^(env:[A-Za-z_][A-Za-z0-9_]*)?$')][string]$Webhook = '',
+    [string]$EventSource = 'PillSnapHealth',
+    [string]$LogPath = 'C:\ProgramData\Cloudflare\cloudflared\health_watch.log',
+    # A larger log is renamed to <log>.1, which replaces the one before.
+    [ValidateRange(1, 1024)][int]$MaxLogMB = 10,
+    [string]$StatePath = 'C:\ProgramData\Cloudflare\cloudflared\health_watch.state.json'
+)
+
+Set-StrictMode -Version Latest
+$ErrorActionPreference = 'Stop'
+
+# --- decisions: no clock, no disk, no network; the same as opslib/upkeep/health_rules.py ---------
+
+function Get-FailedLayer {
+    # '' where all is well; external is $null where it is not watched.
+    param([hashtable]$Checks)
+    $externalFailed = ($null -ne $Checks.external) -and (-not $Checks.external)
+    if ($Checks.internal -and $externalFailed) { return 'tunnel' }
+    if ($Checks.internal) { return '' }
+    if ($externalFailed) { return 'both' }
+    return 'app'
+}
+
+function Get-EmptyState {
+    return @{
+        internal_failures = 0
+        external_failures = 0
+        good_runs         = 0
+        failing_since_s   = $null
+        restarts_at_s     = @()
+        incident          = $null
+    }
+}
+
+function Get-HealthDecision {
+    # What a run leads to: the next state, what to do now and why, and the exit code.
+    param([hashtable]$State, [hashtable]$Checks, [hashtable]$Policy, [long]$NowS)
+    $layer = Get-FailedLayer -Checks $Checks
+    if ($layer -eq '') { return (Get-GoodRunDecision -State $State -Policy $Policy) }
+    $next = $State.Clone()
+    $next.good_runs = 0
+    $next.internal_failures = $State.internal_failures + 1
+    $next.external_failures = $State.external_failures + 1
+    if ($layer -eq 'tunnel') { $next.internal_failures = 0 }
+    if ($layer -eq 'app') { $next.external_failures = 0 }
+    if ($null -eq $next.failing_since_s) { $next.failing_since_s = $NowS }
+    $reached = ($next.internal_failures -ge $Policy.failures) -or ($next.external_failures -ge $Policy.failures)
+    if (-not $reached) {
+        $exitCode = 0
+        if (($null -ne $next.incident) -and $next.incident.alerted) { $exitCode = 3 }
+        return @{ state = $next; actions = @(); reason = ''; exit_code = $exitCode }
+    }
+    if ($null -eq $next.incident) {
+        $next.incident = @{ since_s = $next.failing_since_s; layer = $layer; alerted = $false }
+    }
+    $next.incident = Get-IncidentWithLayer -Incident $next.incident -Layer $layer
+    $recent = @()
+    foreach ($at in $State.restarts_at_s) {
+        if ([Math]::Abs($NowS - $at) -lt 3600) { $recent += $at }
+    }
+    if (-not $Policy.can_restart) { return (Get-AlertDecision -State $next -Reason 'no-command') }
+    if (($Policy.restart_on -eq 'external') -and ($layer -ne 'tunnel')) {
+        return (Get-AlertDecision -State $next -Reason 'other-layer')
+    }
+    if ($recent.Count -ge $Policy.max_restarts_per_hour) {
+        return (Get-AlertDecision -State $next -Reason 'limit')
+    }
+    $next.restarts_at_s = @($recent) + @($NowS)
+    $next.internal_failures = 0
+    $next.external_failures = 0
+    return @{ state = $next; actions = @('restart'); reason = 'failures'; exit_code = 0 }
+}
+
+function Get-RecheckDecision {
+    # What follows when the checks were asked again after a restart.
+    param([hashtable]$State, [hashtable]$Checks, [hashtable]$Policy)
+    $layer = Get-FailedLayer -Checks $Checks
+    if ($layer -eq '') { return (Get-GoodRunDecision -State $State -Policy $Policy) }
+    $next = $State.Clone()
+    $next.incident = Get-IncidentWithLayer -Incident $State.incident -Layer $layer
+    return (Get-AlertDecision -State $next -Reason 'still-failing')
+}
+
+function Get-GoodRunDecision {
+    # An incident ends after enough good runs, told where its beginning was.
+    param([hashtable]$State, [hashtable]$Policy)
+    $next = Get-EmptyState
+    $next.restarts_at_s = $State.restarts_at_s
+    $next.incident = $State.incident
+    $next.good_runs = $State.good_runs + 1
+    if ($next.good_runs -gt $Policy.successes) { $next.good_runs = $Policy.successes }
+    $actions = @()
+    if (($null -ne $State.incident) -and ($next.good_runs -ge $Policy.successes)) {
+        $next.incident = $null
+        if ($State.incident.alerted) { $actions = @('recovery') }
+    }
+    return @{ state = $next; actions = $actions; reason = ''; exit_code = 0 }
+}
+
+function Get-IncidentWithLayer {
+    # An incident that nobody was told of yet takes the layer of now.
+    param([hashtable]$Incident, [string]$Layer)
+    $copy = $Incident.Clone()
+    if (-not $copy.alerted) { $copy.layer = $Layer }
+    return $copy
+}
+
+function Get-AlertDecision {
+    # One alert an incident; the exit code says that it lasts.
+    param([hashtable]$State, [string]$Reason)
+    $actions = @()
+    if (-not $State.incident.alerted) { $actions = @('alert') }
+    $next = $State.Clone()
+    $next.incident = $State.incident.Clone()
+    $next.incident.alerted = $true
+    return @{ state = $next; actions = $actions; reason = $Reason; exit_code = 3 }
+}
+
+# --- clock and words ---------------------------------------------------------------------------------------
+
+function Get-NowS {
+    return [DateTimeOffset]::UtcNow.ToUnixTimeSeconds()
+}
+
+function Get-UtcText {
+    param([long]$Seconds)
+    $moment = [DateTimeOffset]::FromUnixTimeSeconds($Seconds)
+    return $moment.UtcDateTime.ToString('yyyy-MM-ddTHH:mm:ssZ', [Globalization.CultureInfo]::InvariantCulture)
+}
+
+function Get-AlertText {
+    param([hashtable]$Incident, [string]$Reason, [object[]]$Results)
+    $layers = @{
+        app    = 'the app is down'
+        tunnel = 'the tunnel is down, the app answers'
+        both   = 'app and external address are both down'
+    }
+    $reasons = @{
+        'still-failing' = 'still failing after a restart'
+        'no-command'    = 'nothing to restart is configured'
+        'other-layer'   = 'a restart of the tunnel would not help'
+        'limit'         = 'no more restarts within this hour'
+    }
+    $seen = @($Results | ForEach-Object { '{0} {1}: {2}' -f $_.name, $_.url, $_.detail }) -join '; '
+    $since = Get-UtcText -Seconds $Incident.since_s
+    return 'PillSnap ALERT: {0} ({1}); {2} [{3}, since {4}]' -f $layers[$Incident.layer], $reasons[$Reason], $seen, $env:COMPUTERNAME, $since
+}
+
+function Get-RecoveryText {
+    param([hashtable]$Incident, [long]$NowS)
+    $layers = @{ app = 'the app was'; tunnel = 'the tunnel was'; both = 'app and external address were' }
+    $minutes = [Math]::Max(0, [Math]::Round(($NowS - $Incident.since_s) / 60))
+    $since = Get-UtcText -Seconds $Incident.since_s
+    return 'PillSnap RECOVERED: all checks answer again; {0} down for {1} min [{2}, since {3}]' -f $layers[$Incident.layer], $minutes, $env:COMPUTERNAME, $since
+}
+
+function Get-ErrorText {
+    # The innermost message on one line; a Task wraps the real error.
+    param([System.Management.Automation.ErrorRecord]$ErrorRecord)
+    $inner = $ErrorRecord.Exception
+    while ($null -ne $inner.InnerException) { $inner = $inner.InnerException }
+    return ($inner.Message -replace '\s+', ' ').Trim()
+}
+
+# --- state: whole or not at all ------------------------------------------------------------------
+
+function ConvertTo-WatchMemory {
+    # The state from its JSON text; a missing or foreign key is an error.
+    param([string]$Json)
+    $raw = $Json | ConvertFrom-Json
+    if ($raw.schema -ne 'health-watch-windows/1') { throw "its schema is '$($raw.schema)'" }
+    $state = Get-EmptyState
+    $state.internal_failures = [int]$raw.state.internal_failures
+    $state.external_failures = [int]$raw.state.external_failures
+    $state.good_runs = [int]$raw.state.good_runs
+    if ($null -ne $raw.state.failing_since_s) { $state.failing_since_s = [long]$raw.state.failing_since_s }
+    $state.restarts_at_s = @($raw.state.restarts_at_s | ForEach-Object { [long]$_ })
+    if ($null -ne $raw.state.incident) {
+        $state.incident = @{
+            since_s = [long]$raw.state.incident.since_s
+            layer   = [string]$raw.state.incident.layer
+            alerted = [bool]$raw.state.incident.alerted
+        }
+    }
+    $waiting = @($raw.undelivered | ForEach-Object { @{ event = [string]$_.event; text = [string]$_.text } })
+    return @{ state = $state; undelivered = $waiting }
+}
+
+function Read-WatchMemory {
+    # What the last run left, and a note where that could not be read: counting starts anew then.
+    param([string]$Path)
+    $fresh = @{ state = (Get-EmptyState); undelivered = @() }
+    if (-not [System.IO.File]::Exists($Path)) { return @{ memory = $fresh; note = '' } }
+    try {
+        $memory = ConvertTo-WatchMemory -Json ([System.IO.File]::ReadAllText($Path))
+        return @{ memory = $memory; note = '' }
+    }
+    catch {
+        $why = Get-ErrorText -ErrorRecord $_
+        $note = "the state in $Path cannot be read (${why}); counting starts anew"
+    }
+    try {
+        [System.IO.File]::Copy($Path, "$Path.damaged", $true)
+    }
+    catch {
+        $note = "$note; it could not be set aside"
+    }
+    return @{ memory = $fresh; note = $note }
+}
+
+function Save-WatchMemory {
+    # Written beside itself, flushed to disk, then renamed: a killed run leaves the old one whole.
+    param([string]$Path, [hashtable]$Memory)
+    $content = @{
+        schema      = 'health-watch-windows/1'
+        state       = $Memory.state
+        undelivered = @($Memory.undelivered)
+    }
+    $bytes = [System.Text.Encoding]::UTF8.GetBytes((ConvertTo-Json -InputObject $content -Depth 6))
+    $temporary = "$Path.tmp"
+    $stream = [System.IO.File]::Open($temporary, [System.IO.FileMode]::Create, [System.IO.FileAccess]::Write, [System.IO.FileShare]::None)
+    try {
+        $stream.Write($bytes, 0, $bytes.Length)
+        $stream.Flush($true)
+    }
+    finally {
+        $stream.Dispose()
+    }
+    if ([System.IO.File]::Exists($Path)) {
+        # A plain $null would arrive as an empty string.
+        [System.IO.File]::Replace($temporary, $Path, [NullString]::Value)
+    }
+    else {
+        [System.IO.File]::Move($temporary, $Path)
+    }
+}
+
+function Open-RunLock {
+    # A file that this process alone has open; Windows lets go of it when the process ends.
+    param([string]$Path)
+    try {
+        return [System.IO.File]::Open($Path, [System.IO.FileMode]::OpenOrCreate, [System.IO.FileAccess]::ReadWrite, [System.IO.FileShare]::None)
+    }
+    catch {
+        return $null
+    }
+}
+
+# --- what is said --------------------------------------------------------------------------------
+
+function Write-WatchLog {
+    param([hashtable]$Settings, [string]$Text)
+    try {
+        $file = New-Object System.IO.FileInfo($Settings.LogPath)
+        if ($file.Exists -and ($file.Length -gt ($Settings.MaxLogMB * 1MB))) {
+            [System.IO.File]::Delete("$($Settings.LogPath).1")
+            [System.IO.File]::Move($Settings.LogPath, "$($Settings.LogPath).1")
+        }
+        $now = Get-UtcText -Seconds (Get-NowS)
+        $line = $Text -replace '[\r\n]+', ' '
+        [System.IO.File]::AppendAllText($Settings.LogPath, "$now $line`r`n")
+    }
+    catch {
+        $why = Get-ErrorText -ErrorRecord $_
+        [Console]::Error.WriteLine("cannot append to $($Settings.LogPath): $why")
+    }
+}
+
+function Write-Trouble {
+    # For a person: on the console and in the log.
+    param([hashtable]$Settings, [string]$Text)
+    [Console]::Error.WriteLine($Text)
+    Write-WatchLog -Settings $Settings -Text $Text
+}
+
+function Write-RunLine {
+    # What a run saw and did: for whoever runs it by hand, and for the log.
+    param([hashtable]$Settings, [string]$Text)
+    [Console]::Out.WriteLine($Text)
+    Write-WatchLog -Settings $Settings -Text $Text
+}
+
+function Write-RestartResult {
+    param([hashtable]$Settings, [hashtable]$Restart)
+    if ($Restart.ok) {
+        Write-WatchLog -Settings $Settings -Text "restart: $($Restart.detail)"
+    }
+    else {
+        Write-Trouble -Settings $Settings -Text "restart failed: $($Restart.detail)"
+    }
+}
+
+function Write-AlertEvent {
+    # Into the Windows event log; Write-EventLog is no part of PowerShell 7. Returns '' or why not.
+    param([string]$Source, [string]$Text, [bool]$IsAlert)
+    $kind = 'Information'
+    $number = 101
+    if ($IsAlert) {
+        $kind = 'Error'
+        $number = 100
+    }
+    try {
+        if (-not [System.Diagnostics.EventLog]::SourceExists($Source)) {
+            [System.Diagnostics.EventLog]::CreateEventSource($Source, 'Application')
+        }
+        $entryType = [System.Diagnostics.EventLogEntryType]$kind
+        [System.Diagnostics.EventLog]::WriteEntry($Source, $Text, $entryType, $number)
+        return ''
+    }
+    catch {
+        $why = Get-ErrorText -ErrorRecord $_
+    }
+    $quoted = $Text -replace '"', "'"
+    $arguments = '/T {0} /ID {1} /L APPLICATION /SO "{2}" /D "{3}"' -f $kind.ToUpperInvariant(), $number, $Source, $quoted
+    $run = Invoke-Program -Name 'eventcreate.exe' -Arguments $arguments -TimeoutSeconds 15
+    if ($run.ok) { return '' }
+    return "event log: $why; eventcreate: $($run.detail)"
+}
+
+function Send-Notice {
+    # To the webhook as JSON; `text` and `content` are what chat tools show. Returns '' or why not.
+    param([string]$Address, [hashtable]$Notice, [int]$TimeoutSeconds)
+    $client = $null
+    try {
+        $body = @{ event = $Notice.event; text = $Notice.text; content = $Notice.text; host = $env:COMPUTERNAME }
+        $json = ConvertTo-Json -InputObject $body -Compress
+        $client = Get-HttpClient -TimeoutSeconds $TimeoutSeconds
+        $content = New-Object System.Net.Http.StringContent($json, [System.Text.Encoding]::UTF8, 'application/json')
+        $task = $client.PostAsync($Address, $content)
+        if (-not $task.Wait($TimeoutSeconds * 1000)) { return 'no answer in time' }
+        $status = [int]$task.Result.StatusCode
+        if (($status -ge 200) -and ($status -lt 300)) { return '' }
+        return "HTTP $status"
+    }
+    catch {
+        return (Get-ErrorText -ErrorRecord $_).Replace($Address, 'the webhook')
+    }
+    finally {
+        if ($null -ne $client) { $client.Dispose() }
+    }
+}
+
+# --- asking --------------------------------------------------------------------------------------
+
+function Get-HttpClient {
+    # The same class in Windows PowerShell 5.1 and in 7: no status is an error, no redirect followed.
+    param([int]$TimeoutSeconds)
+    Add-Type -AssemblyName System.Net.Http
+    $tls = [System.Net.ServicePointManager]::SecurityProtocol -bor [System.Net.SecurityProtocolType]::Tls12
+    [System.Net.ServicePointManager]::SecurityProtocol = $tls
+    $handler = New-Object System.Net.Http.HttpClientHandler
+    $handler.AllowAutoRedirect = $false
+    $handler.UseProxy = $false
+    $client = New-Object System.Net.Http.HttpClient($handler)
+    $client.Timeout = [TimeSpan]::FromSeconds($TimeoutSeconds)
+    $client.MaxResponseContentBufferSize = 65536
+    return $client
+}
+
+function Get-Judgement {
+    # Healthy is 200 with JSON whose status is ok: a login page answers 200 too.
+    param([int]$Status, [string]$Body)
+    if ($Status -ne 200) { return @{ ok = $false; detail = "HTTP $Status" } }
+    try {
+        $said = ($Body | ConvertFrom-Json).status
+    }
+    catch {
+        return @{ ok = $false; detail = 'HTTP 200, no JSON with a status' }
+    }
+    if ($said -ne 'ok') { return @{ ok = $false; detail = "HTTP 200, status '$said'" } }
+    return @{ ok = $true; detail = 'HTTP 200' }
+}
+
+function Get-CheckResult {
+    param([string]$Name, [string]$Url, [int]$TimeoutSeconds)
+    $result = @{ name = $Name; url = $Url; ok = $false; detail = "no answer within $TimeoutSeconds s" }
+    $client = $null
+    $watch = [System.Diagnostics.Stopwatch]::StartNew()
+    try {
+        $client = Get-HttpClient -TimeoutSeconds $TimeoutSeconds
+        $task = $client.GetAsync($Url)
+        if ($task.Wait($TimeoutSeconds * 1000)) {
+            $answer = $task.Result
+            $body = $answer.Content.ReadAsStringAsync().Result
+            $judgement = Get-Judgement -Status ([int]$answer.StatusCode) -Body $body
+            $result.ok = $judgement.ok
+            $result.detail = $judgement.detail
+        }
+    }
+    catch {
+        # 5.1 and 7 throw different types, and messages are translated: the clock tells a deadline.
+        $why = Get-ErrorText -ErrorRecord $_
+        if ($watch.Elapsed.TotalSeconds -lt $TimeoutSeconds) { $result.detail = $why }
+    }
+    finally {
+        if ($null -ne $client) { $client.Dispose() }
+    }
+    return $result
+}
+
+function Get-AllResult {
+    param([hashtable]$Settings)
+    $results = @(Get-CheckResult -Name 'internal' -Url $Settings.InternalUrl -TimeoutSeconds $Settings.TimeoutSeconds)
+    if ($Settings.ExternalUrl -ne '') {
+        $results += Get-CheckResult -Name 'external' -Url $Settings.ExternalUrl -TimeoutSeconds $Settings.TimeoutSeconds
+    }
+    return $results
+}
+
+function ConvertTo-CheckSet {
+    param([object[]]$Results)
+    $checks = @{ internal = $false; external = $null }
+    foreach ($result in $Results) { $checks[$result.name] = $result.ok }
+    return $checks
+}
+
+# --- restarting ----------------------------------------------------------------------------------
+
+function Get-SystemProgram {
+    # Windows' own, by its full path: a task of the system runs nothing that lies nearer.
+    param([string]$Name)
+    return Join-Path -Path $env:SystemRoot -ChildPath "System32\$Name"
+}
+
+function Invoke-Program {
+    # Runs a program with a deadline; one that hangs is ended with all that it started.
+    param([string]$Name, [string]$Arguments, [int]$TimeoutSeconds)
+    $info = New-Object System.Diagnostics.ProcessStartInfo
+    $info.FileName = Get-SystemProgram -Name $Name
+    $info.Arguments = $Arguments
+    $info.UseShellExecute = $false
+    $info.CreateNoWindow = $true
+    $info.RedirectStandardOutput = $true
+    $info.RedirectStandardError = $true
+    try {
+        $process = [System.Diagnostics.Process]::Start($info)
+    }
+    catch {
+        return @{ ok = $false; detail = "cannot be run: $(Get-ErrorText -ErrorRecord $_)" }
+    }
+    $out = $process.StandardOutput.ReadToEndAsync()
+    $err = $process.StandardError.ReadToEndAsync()
+    if (-not $process.WaitForExit($TimeoutSeconds * 1000)) {
+        Invoke-TreeKill -ProcessId $process.Id
+        return @{ ok = $false; detail = "hung and was ended after $TimeoutSeconds s" }
+    }
+    if ($process.ExitCode -eq 0) { return @{ ok = $true; detail = 'exit 0' } }
+    $said = ''
+    foreach ($task in @($out, $err)) {
+        # A daemon left behind may keep the pipe open: it is not waited for.
+        if ($task.Wait(2000)) { $said = "$said $($task.Result)" }
+    }
+    $said = ($said -replace '\s+', ' ').Trim()
+    if ($said.Length -gt 200) { $said = $said.Substring($said.Length - 200) }
+    return @{ ok = $false; detail = "exit $($process.ExitCode) $said".Trim() }
+}
+
+function Invoke-TreeKill {
+    # By its id, never by a name.
+    param([int]$ProcessId)
+    $info = New-Object System.Diagnostics.ProcessStartInfo
+    $info.FileName = Get-SystemProgram -Name 'taskkill.exe'
+    $info.Arguments = "/PID $ProcessId /T /F"
+    $info.UseShellExecute = $false
+    $info.CreateNoWindow = $true
+    $killer = [System.Diagnostics.Process]::Start($info)
+    if (-not $killer.WaitForExit(10000)) { $killer.Kill() }
+}
+
+function Get-OwnProcessId {
+    # The process of a service that shares it with no other; 0 where there is none.
+    param([string]$ServiceName)
+    $found = Get-CimInstance -ClassName Win32_Service -Filter "Name='$ServiceName'" -OperationTimeoutSec 15
+    if (($null -eq $found) -or ($found.ServiceType -ne 'Own Process')) { return 0 }
+    return [int]$found.ProcessId
+}
+
+function Test-ServiceReached {
+    param([string]$ServiceName, [string]$Status, [int]$TimeoutSeconds)
+    $watch = [System.Diagnostics.Stopwatch]::StartNew()
+    while ($true) {
+        if ((Get-Service -Name $ServiceName).Status -eq $Status) { return $true }
+        if ($watch.Elapsed.TotalSeconds -ge $TimeoutSeconds) { return $false }
+        Start-Sleep -Milliseconds 500
+    }
+}
+
+function Invoke-ServiceRestart {
+    # Stop, wait, end the service's process by its id if it hangs, start, wait.
+    param([string]$ServiceName, [int]$TimeoutSeconds)
+    $note = ''
+    $null = Invoke-Program -Name 'sc.exe' -Arguments "stop `"$ServiceName`"" -TimeoutSeconds $TimeoutSeconds
+    if (-not (Test-ServiceReached -ServiceName $ServiceName -Status 'Stopped' -TimeoutSeconds $TimeoutSeconds)) {
+        $id = Get-OwnProcessId -ServiceName $ServiceName
+        if ($id -eq 0) { return @{ ok = $false; detail = 'the stop hung, and the service has no process of its own' } }
+        Invoke-TreeKill -ProcessId $id
+        $note = "the stop hung, process $id was ended; "
+        if (-not (Test-ServiceReached -ServiceName $ServiceName -Status 'Stopped' -TimeoutSeconds 15)) {
+            # Windows may have started it again by itself: that is as good.
+            if ((Get-Service -Name $ServiceName).Status -ne 'Running') { return @{ ok = $false; detail = "${note}it did not stop" } }
+        }
+    }
+    $start = Invoke-Program -Name 'sc.exe' -Arguments "start `"$ServiceName`"" -TimeoutSeconds $TimeoutSeconds
+    if (Test-ServiceReached -ServiceName $ServiceName -Status 'Running' -TimeoutSeconds $TimeoutSeconds) {
+        return @{ ok = $true; detail = "${note}running" }
+    }
+    return @{ ok = $false; detail = "${note}it did not start: $($start.detail)" }
+}
+
+function Invoke-Restart {
+    param([hashtable]$Settings)
+    try {
+        if ($Settings.RestartCommand -ne '') {
+            $arguments = '/d /s /c "' + $Settings.RestartCommand + '"'
+            return (Invoke-Program -Name 'cmd.exe' -Arguments $arguments -TimeoutSeconds $Settings.RestartTimeoutSeconds)
+        }
+        return (Invoke-ServiceRestart -ServiceName $Settings.ServiceName -TimeoutSeconds $Settings.RestartTimeoutSeconds)
+    }
+    catch {
+        return @{ ok = $false; detail = (Get-ErrorText -ErrorRecord $_) }
+    }
+}
+
+function Get-SettledResult {
+    # Asks again until everything answers or the time to settle is over.
+    param([hashtable]$Settings)
+    $watch = [System.Diagnostics.Stopwatch]::StartNew()
+    while ($true) {
+        $results = @(Get-AllResult -Settings $Settings)
+        $layer = Get-FailedLayer -Checks (ConvertTo-CheckSet -Results $results)
+        if (($layer -eq '') -or ($watch.Elapsed.TotalSeconds -ge $Settings.SettleSeconds)) { return $results }
+        Start-Sleep -Seconds 1
+    }
+}
+
+# --- one run -------------------------------------------------------------------------------------
+
+function Send-Undelivered {
+    # In order; what fails is tried again by the next run.
+    param([hashtable]$Settings, [hashtable]$Memory)
+    $waiting = @($Memory.undelivered)
+    if (($waiting.Count -eq 0) -or ($Settings.Webhook -eq '')) { return @{ state = $Memory.state; undelivered = @() } }
+    $name = $Settings.Webhook.Substring('env:'.Length)
+    $address = [Environment]::GetEnvironmentVariable($name)
+    if ([string]::IsNullOrEmpty($address)) { $address = [Environment]::GetEnvironmentVariable($name, 'Machine') }
+    if ([string]::IsNullOrEmpty($address)) {
+        Write-Trouble -Settings $Settings -Text "webhook: the variable $name is not set"
+        return $Memory
+    }
+    while ($waiting.Count -gt 0) {
+        $failure = Send-Notice -Address $address -Notice $waiting[0] -TimeoutSeconds $Settings.TimeoutSeconds
+        if ($failure -ne '') {
+            Write-Trouble -Settings $Settings -Text "webhook: $failure; tried again by the next run"
+            break
+        }
+        $waiting = @($waiting | Select-Object -Skip 1)
+    }
+    return @{ state = $Memory.state; undelivered = $waiting }
+}
+
+function Write-Notice {
+    # Console, log, Windows event log; the webhook follows from the state.
+    param([hashtable]$Settings, [hashtable]$Notice)
+    Write-Trouble -Settings $Settings -Text $Notice.text
+    $failure = Write-AlertEvent -Source $Settings.EventSource -Text $Notice.text -IsAlert ($Notice.event -eq 'alert')
+    if ($failure -ne '') { Write-Trouble -Settings $Settings -Text $failure }
+}
+
+function Get-DueNotice {
+    param([hashtable]$Decision, [object]$IncidentBefore, [object[]]$Results, [long]$NowS)
+    if ($Decision.actions -contains 'alert') {
+        $text = Get-AlertText -Incident $Decision.state.incident -Reason $Decision.reason -Results $Results
+        return @{ event = 'alert'; text = $text }
+    }
+    if ($Decision.actions -contains 'recovery') {
+        return @{ event = 'recovery'; text = (Get-RecoveryText -Incident $IncidentBefore -NowS $NowS) }
+    }
+    return $null
+}
+
+function Invoke-HealthRun {
+    # Asks, counts, restarts and tells; returns the exit code.
+    param([hashtable]$Settings)
+    $read = Read-WatchMemory -Path $Settings.StatePath
+    if ($read.note -ne '') { Write-Trouble -Settings $Settings -Text $read.note }
+    $memory = $read.memory
+    $before = $memory.state.incident
+    $results = @(Get-AllResult -Settings $Settings)
+    $now = Get-NowS
+    $decision = Get-HealthDecision -State $memory.state -Checks (ConvertTo-CheckSet -Results $results) -Policy $Settings.Policy -NowS $now
+    $memory.state = $decision.state
+    # Before anything is restarted: a run that is killed meanwhile has counted it.
+    Save-WatchMemory -Path $Settings.StatePath -Memory $memory
+    $done = @($decision.actions)
+    if ($done -contains 'restart') {
+        $restart = Invoke-Restart -Settings $Settings
+        Write-RestartResult -Settings $Settings -Restart $restart
+        $results = @(Get-SettledResult -Settings $Settings)
+        $decision = Get-RecheckDecision -State $decision.state -Checks (ConvertTo-CheckSet -Results $results) -Policy $Settings.Policy
+        $done += $decision.actions
+    }
+    $memory.state = $decision.state
+    $notice = Get-DueNotice -Decision $decision -IncidentBefore $before -Results $results -NowS $now
+    if ($null -ne $notice) { $memory.undelivered = @(@($memory.undelivered) + $notice | Select-Object -Last 20) }
+    Save-WatchMemory -Path $Settings.StatePath -Memory $memory
+    Write-RunLine -Settings $Settings -Text (Get-RunLine -Results $results -Actions $done -State $decision.state)
+    if ($null -ne $notice) { Write-Notice -Settings $Settings -Notice $notice }
+    $memory = Send-Undelivered -Settings $Settings -Memory $memory
+    Save-WatchMemory -Path $Settings.StatePath -Memory $memory
+    return $decision.exit_code
+}
+
+function Get-RunLine {
+    param([object[]]$Results, [string[]]$Actions, [hashtable]$State)
+    $parts = @($Results | ForEach-Object { '{0} {1} ({2})' -f $_.name, @('FAILED', 'ok')[[int]$_.ok], $_.detail })
+    $layer = Get-FailedLayer -Checks (ConvertTo-CheckSet -Results $Results)
+    if ($layer -ne '') { $parts += "layer $layer", "failures $($State.internal_failures)/$($State.external_failures)" }
+    if ($Actions.Count -gt 0) { $parts += $Actions -join ', ' }
+    return $parts -join ' | '
+}
+
+function Invoke-HealthWatch {
+    # One run under its lock; returns the exit code.
+    param([hashtable]$Settings)
+    $lock = $null
+    try {
+        foreach ($path in @($Settings.StatePath, $Settings.LogPath)) {
+            $null = [System.IO.Directory]::CreateDirectory([System.IO.Path]::GetDirectoryName($path))
+        }
+        $lock = Open-RunLock -Path "$($Settings.StatePath).lock"
+        if ($null -eq $lock) {
+            [Console]::Error.WriteLine("error: $($Settings.StatePath).lock is held by another run, or cannot be written")
+            return 6
+        }
+        return (Invoke-HealthRun -Settings $Settings)
+    }
+    catch {
+        Write-Trouble -Settings $Settings -Text "error: $(Get-ErrorText -ErrorRecord $_)"
+        return 1
+    }
+    finally {
+        if ($null -ne $lock) { $lock.Dispose() }
+    }
+}
+
+if ($MyInvocation.InvocationName -ne '.') {
+    foreach ($url in @($InternalUrl, $ExternalUrl)) {
+        if (($url -ne '') -and ($url -notmatch '^https?://[^/\s]+')) {
+            [Console]::Error.WriteLine("error: $url is no address; expected http://host/path or https://host/path")
+            exit 2
+        }
+    }
+    if ($InternalUrl -eq '') {
+        [Console]::Error.WriteLine('error: -InternalUrl is empty; expected the address of the app')
+        exit 2
+    }
+    $settings = @{
+        InternalUrl           = $InternalUrl
+        ExternalUrl           = $ExternalUrl
+        TimeoutSeconds        = $TimeoutSeconds
+        ServiceName           = $ServiceName
+        RestartCommand        = $RestartCommand
+        RestartTimeoutSeconds = $RestartTimeoutSeconds
+        SettleSeconds         = $SettleSeconds
+        Webhook               = $Webhook
+        EventSource           = $EventSource
+        LogPath               = $LogPath
+        MaxLogMB              = $MaxLogMB
+        StatePath             = $StatePath
+        Policy                = @{
+            failures              = $Failures
+            successes             = $Successes
+            restart_on            = $RestartOn.ToLowerInvariant()
+            can_restart           = ($ServiceName -ne '') -or ($RestartCommand -ne '')
+            max_restarts_per_hour = $MaxRestartsPerHour
+        }
+    }
+    exit (Invoke-HealthWatch -Settings $settings)
+}

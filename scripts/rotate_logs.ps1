@@ -1,0 +1,488 @@
+#Requires -Version 5.1
+<#
+.SYNOPSIS
+    Rotates cloudflared.log: at 100 MB, or 7 days after its last rotation, into
+    cloudflared.log.<YYYYMMDD>.gz; the newest 10 archives are kept.
+
+.DESCRIPTION
+    For the Windows Task Scheduler, daily; scripts/Register-Tasks.ps1 installs it. Where nobody has
+    the log open it is renamed and compressed. Where cloudflared has it open, it is copied to a
+    temporary file, the copy catches up, and the log is truncated; for the last look and the
+    truncation the service's process is paused for some milliseconds, so that no line falls between
+    them. A run that is killed at any moment is finished by the next one.
+
+    Exit codes: 0 done, or not due; 2 wrong parameters; 6 another run is under way; 9 done, but
+    something was skipped; 1 the log could not be rotated (it is whole then). See docs/HEALTH.md.
+
+.EXAMPLE
+    powershell.exe -NoProfile -File rotate_logs.ps1 -WhatIf
+#>
+[CmdletBinding(SupportsShouldProcess = $true)]
+param(
+    # Never pause the writer: a line written in the last moment may then be lost.
+    [switch]$NoPause,
+    [string]$LogPath = 'C:\ProgramData\Cloudflare\cloudflared\cloudflared.log',
+    # Rotated at this size, in MiB.
+    [ValidateRange(1, 1048576)][int]$MaxMB = 100,
+    # Or this long after its last rotation.
+    [ValidateRange(1, 3650)][int]$MaxDays = 7,
+    # Archives kept, the newest.
+    [ValidateRange(1, 10000)][int]$Keep = 10,
+    # The service that writes the log.
+    [string]$ServiceName = 'Cloudflared'
+)
+
+Set-StrictMode -Version Latest
+$ErrorActionPreference = 'Stop'
+
+# --- decisions: no clock, no disk; the same as opslib/upkeep/rotation_rules.py -------------------
+
+function Get-DueReason {
+    # 'size', 'age' or '' where the log need not be rotated.
+    param([long]$SizeBytes, [double]$AgeDays, [hashtable]$Policy)
+    if ($SizeBytes -eq 0) { return '' }
+    if ($SizeBytes -ge $Policy.max_bytes) { return 'size' }
+    if ($AgeDays -ge $Policy.max_days) { return 'age' }
+    return ''
+}
+
+function Get-ArchiveOrder {
+    # Sorts as the archives were made: the day, then the number within the day; '' for other files.
+    param([string]$Name, [string]$LogName)
+    $pattern = '^' + [regex]::Escape($LogName) + '\.([0-9]{8})(-([0-9]{1,6}))?\.gz$'
+    $found = [regex]::Match($Name, $pattern)
+    if (-not $found.Success) { return '' }
+    $number = '1'
+    if ($found.Groups[3].Success) { $number = $found.Groups[3].Value }
+    return $found.Groups[1].Value + '-' + $number.PadLeft(6, '0')
+}
+
+function Get-ArchiveName {
+    # The first of a day has no number, the next is -2; a number is never used again.
+    param([string]$LogName, [string]$Day, [string[]]$Taken)
+    $last = 0
+    foreach ($name in $Taken) {
+        $order = Get-ArchiveOrder -Name $name -LogName $LogName
+        if (($order -ne '') -and ($order.Substring(0, 8) -eq $Day)) {
+            $number = [int]$order.Substring(9)
+            if ($number -gt $last) { $last = $number }
+        }
+    }
+    if ($last -eq 0) { return "$LogName.$Day.gz" }
+    $next = $last + 1
+    return "$LogName.$Day-$next.gz"
+}
+
+function Get-SurplusArchive {
+    # Which archives go: all but the newest; files that are no archives are never among them.
+    param([string]$LogName, [string[]]$Names, [int]$Keep)
+    $orders = @()
+    foreach ($name in $Names) {
+        $order = Get-ArchiveOrder -Name $name -LogName $LogName
+        if ($order -ne '') { $orders += "$order $name" }
+    }
+    $orders = @($orders | Sort-Object)
+    $surplus = @()
+    for ($index = 0; $index -lt ($orders.Count - $Keep); $index++) {
+        $surplus += $orders[$index].Substring(16)
+    }
+    return $surplus
+}
+
+# --- words and state -----------------------------------------------------------------------------
+
+function Get-ErrorText {
+    param([System.Management.Automation.ErrorRecord]$ErrorRecord)
+    $inner = $ErrorRecord.Exception
+    while ($null -ne $inner.InnerException) { $inner = $inner.InnerException }
+    return ($inner.Message -replace '\s+', ' ').Trim()
+}
+
+function Get-FolderName {
+    # The names of the files beside the log.
+    param([string]$Folder)
+    return @([System.IO.Directory]::GetFiles($Folder) | ForEach-Object { [System.IO.Path]::GetFileName($_) })
+}
+
+function Read-LastRotation {
+    # When the age began to count, in seconds since 1970: the last rotation, else the first look.
+    param([string]$Path, [long]$NowS)
+    if (-not [System.IO.File]::Exists($Path)) { return $NowS }
+    try {
+        $since = [long]([System.IO.File]::ReadAllText($Path) | ConvertFrom-Json).since_s
+        return [Math]::Min($since, $NowS)
+    }
+    catch {
+        [Console]::Error.WriteLine("$Path cannot be read ($(Get-ErrorText -ErrorRecord $_)); the age counts from today")
+        return $NowS
+    }
+}
+
+function Save-LastRotation {
+    # Written beside itself, then renamed: a killed run leaves the old one whole.
+    param([string]$Path, [long]$SinceS)
+    $temporary = "$Path.tmp"
+    [System.IO.File]::WriteAllText($temporary, (ConvertTo-Json -InputObject @{ since_s = $SinceS }))
+    if ([System.IO.File]::Exists($Path)) {
+        # A plain $null would arrive as an empty string.
+        [System.IO.File]::Replace($temporary, $Path, [NullString]::Value)
+    }
+    else {
+        [System.IO.File]::Move($temporary, $Path)
+    }
+}
+
+function Open-RunLock {
+    # A file that this process alone has open; Windows lets go of it when the process ends.
+    param([string]$Path)
+    try {
+        return [System.IO.File]::Open($Path, [System.IO.FileMode]::OpenOrCreate, [System.IO.FileAccess]::ReadWrite, [System.IO.FileShare]::None)
+    }
+    catch {
+        return $null
+    }
+}
+
+# --- compressing ---------------------------------------------------------------------------------
+
+function Get-StreamHash {
+    # SHA-256 of the rest of a stream, as hex digits.
+    param([System.IO.Stream]$Stream)
+    $sha = [System.Security.Cryptography.SHA256]::Create()
+    try {
+        return [BitConverter]::ToString($sha.ComputeHash($Stream)).Replace('-', '')
+    }
+    finally {
+        $sha.Dispose()
+    }
+}
+
+function Get-ContentHash {
+    # SHA-256 of a file's content, or of what a gzip file holds.
+    param([string]$Path, [switch]$Packed)
+    $file = [System.IO.File]::Open($Path, [System.IO.FileMode]::Open, [System.IO.FileAccess]::Read, [System.IO.FileShare]::Read)
+    $stream = $file
+    try {
+        if ($Packed) {
+            $stream = New-Object System.IO.Compression.GZipStream($file, [System.IO.Compression.CompressionMode]::Decompress)
+        }
+        return (Get-StreamHash -Stream $stream)
+    }
+    finally {
+        $stream.Dispose()
+        $file.Dispose()
+    }
+}
+
+function Save-Packed {
+    # Compresses Source into the new file Target, and reads it back before it takes that name.
+    param([string]$Source, [string]$Target)
+    $partial = "$Target.partial"
+    $from = [System.IO.File]::Open($Source, [System.IO.FileMode]::Open, [System.IO.FileAccess]::Read, [System.IO.FileShare]::Read)
+    try {
+        $to = [System.IO.File]::Open($partial, [System.IO.FileMode]::Create, [System.IO.FileAccess]::Write, [System.IO.FileShare]::None)
+        try {
+            $pack = New-Object System.IO.Compression.GZipStream($to, [System.IO.Compression.CompressionMode]::Compress, $true)
+            try {
+                $from.CopyTo($pack)
+            }
+            finally {
+                # The end of the gzip file is written here.
+                $pack.Dispose()
+            }
+            $to.Flush($true)
+        }
+        finally {
+            $to.Dispose()
+        }
+    }
+    finally {
+        $from.Dispose()
+    }
+    if ((Get-ContentHash -Path $partial -Packed) -ne (Get-ContentHash -Path $Source)) {
+        [System.IO.File]::Delete($partial)
+        throw "$Target reads back differently; the disk may be failing"
+    }
+    [System.IO.File]::Move($partial, $Target)
+}
+
+function Test-PackedContent {
+    # Whether a gzip file holds content of this hash; a damaged one does not.
+    param([string]$Path, [string]$Hash)
+    try {
+        return ((Get-ContentHash -Path $Path -Packed) -eq $Hash)
+    }
+    catch {
+        [Console]::Error.WriteLine("$Path cannot be read: $(Get-ErrorText -ErrorRecord $_)")
+        return $false
+    }
+}
+
+function Save-Archive {
+    # Moves the set-aside content into an archive; one that a killed run made already is not made twice.
+    param([string]$Aside, [string]$Folder, [string]$LogName, [string]$Day)
+    $names = @(Get-FolderName -Folder $Folder)
+    $hash = Get-ContentHash -Path $Aside
+    $written = [System.IO.File]::GetLastWriteTimeUtc($Aside)
+    foreach ($name in $names) {
+        $path = Join-Path -Path $Folder -ChildPath $name
+        if ((Get-ArchiveOrder -Name $name -LogName $LogName) -eq '') { continue }
+        if ([System.IO.File]::GetLastWriteTimeUtc($path) -lt $written) { continue }
+        if (Test-PackedContent -Path $path -Hash $hash) {
+            [System.IO.File]::Delete($Aside)
+            return $name
+        }
+    }
+    $name = Get-ArchiveName -LogName $LogName -Day $Day -Taken $names
+    Save-Packed -Source $Aside -Target (Join-Path -Path $Folder -ChildPath $name)
+    [System.IO.File]::Delete($Aside)
+    return $name
+}
+
+# --- taking the content away from the writer -----------------------------------------------------
+
+function Get-WriterProcess {
+    # The process of the service that writes the log, or $null; one that hosts others is none.
+    param([string]$ServiceName)
+    if ($ServiceName -eq '') { return $null }
+    try {
+        $found = Get-CimInstance -ClassName Win32_Service -Filter "Name='$ServiceName'" -OperationTimeoutSec 15
+        if (($null -eq $found) -or ($found.ServiceType -ne 'Own Process') -or ($found.ProcessId -eq 0)) { return $null }
+        return [System.Diagnostics.Process]::GetProcessById([int]$found.ProcessId)
+    }
+    catch {
+        [Console]::Error.WriteLine("the process of $ServiceName cannot be found: $(Get-ErrorText -ErrorRecord $_)")
+        return $null
+    }
+}
+
+function Initialize-Pause {
+    # Windows' own calls to pause a whole process; PowerShell has none.
+    if ($null -eq ('PillSnap.Pause' -as [type])) {
+        $members = '[System.Runtime.InteropServices.DllImport("ntdll.dll")] public static extern int NtSuspendProcess(System.IntPtr process); [System.Runtime.InteropServices.DllImport("ntdll.dll")] public static extern int NtResumeProcess(System.IntPtr process);'
+        Add-Type -Namespace 'PillSnap' -Name 'Pause' -MemberDefinition $members
+    }
+}
+
+function Copy-Rest {
+    # Copies what the log has beyond the copy; returns nothing.
+    param([System.IO.Stream]$From, [System.IO.Stream]$To)
+    $From.Position = $To.Length
+    $To.Position = $To.Length
+    $From.CopyTo($To)
+    $To.Flush($true)
+}
+
+function Invoke-CutUnderWriter {
+    # Copy, catch up, truncate; the writer is paused for the last look and the truncation.
+    param([string]$LogPath, [string]$CopyPath, [object]$Writer)
+    $share = [System.IO.FileShare]::ReadWrite -bor [System.IO.FileShare]::Delete
+    $log = [System.IO.File]::Open($LogPath, [System.IO.FileMode]::Open, [System.IO.FileAccess]::ReadWrite, $share)
+    try {
+        $copy = [System.IO.File]::Open($CopyPath, [System.IO.FileMode]::CreateNew, [System.IO.FileAccess]::ReadWrite, [System.IO.FileShare]::Read)
+        try {
+            Copy-Rest -From $log -To $copy
+            Copy-Rest -From $log -To $copy
+            Invoke-LastLook -Log $log -Copy $copy -Writer $Writer
+        }
+        finally {
+            $copy.Dispose()
+        }
+    }
+    finally {
+        $log.Dispose()
+    }
+}
+
+function Invoke-LastLook {
+    # What is in the log beyond the copy, then nothing: a paused writer writes nothing between.
+    param([System.IO.Stream]$Log, [System.IO.Stream]$Copy, [object]$Writer)
+    $paused = $false
+    try {
+        if ($null -ne $Writer) {
+            $paused = ([PillSnap.Pause]::NtSuspendProcess($Writer.Handle) -eq 0)
+            if (-not $paused) { [Console]::Error.WriteLine('the writer could not be paused') }
+        }
+        Copy-Rest -From $Log -To $Copy
+        $Log.SetLength(0)
+    }
+    finally {
+        if ($paused) { $null = [PillSnap.Pause]::NtResumeProcess($Writer.Handle) }
+    }
+}
+
+function Invoke-RenameAlone {
+    # Renames a log that nobody has open; returns whether it did.
+    param([string]$LogPath, [string]$AsidePath)
+    $alone = $null
+    try {
+        # Opens only where no other process has it open to read or write, and keeps it so.
+        $alone = [System.IO.File]::Open($LogPath, [System.IO.FileMode]::Open, [System.IO.FileAccess]::ReadWrite, [System.IO.FileShare]::Delete)
+        [System.IO.File]::Move($LogPath, $AsidePath)
+        return $true
+    }
+    catch {
+        return $false
+    }
+    finally {
+        if ($null -ne $alone) { $alone.Dispose() }
+    }
+}
+
+function Test-StartsWith {
+    # Whether the log still begins with all that the copy holds: it was not truncated then.
+    param([string]$LogPath, [string]$CopyPath)
+    if (-not [System.IO.File]::Exists($LogPath)) { return $false }
+    $share = [System.IO.FileShare]::ReadWrite -bor [System.IO.FileShare]::Delete
+    $copy = [System.IO.File]::Open($CopyPath, [System.IO.FileMode]::Open, [System.IO.FileAccess]::Read, [System.IO.FileShare]::Read)
+    try {
+        $log = [System.IO.File]::Open($LogPath, [System.IO.FileMode]::Open, [System.IO.FileAccess]::Read, $share)
+        try {
+            if ($log.Length -lt $copy.Length) { return $false }
+            $mine = New-Object byte[] 1048576
+            $theirs = New-Object byte[] 1048576
+            while ($true) {
+                $count = $copy.Read($mine, 0, $mine.Length)
+                if ($count -eq 0) { return $true }
+                $got = 0
+                while ($got -lt $count) {
+                    $more = $log.Read($theirs, $got, $count - $got)
+                    if ($more -eq 0) { return $false }
+                    $got += $more
+                }
+                if ([Convert]::ToBase64String($mine, 0, $count) -ne [Convert]::ToBase64String($theirs, 0, $count)) { return $false }
+            }
+        }
+        finally {
+            $log.Dispose()
+        }
+    }
+    finally {
+        $copy.Dispose()
+    }
+}
+
+# --- one run -------------------------------------------------------------------------------------
+
+function Invoke-Recovery {
+    # Finishes what a killed run left: a copy counts only where the log was truncated after it.
+    param([string]$LogPath, [string]$Folder, [string]$LogName, [string]$Day)
+    foreach ($name in @(Get-FolderName -Folder $Folder)) {
+        if ($name.StartsWith("$LogName.") -and $name.EndsWith('.gz.partial')) {
+            [System.IO.File]::Delete((Join-Path -Path $Folder -ChildPath $name))
+        }
+    }
+    $copy = "$LogPath.copy"
+    if ([System.IO.File]::Exists($copy)) {
+        if (Test-StartsWith -LogPath $LogPath -CopyPath $copy) {
+            [System.IO.File]::Delete($copy)
+        }
+        else {
+            $made = Save-Archive -Aside $copy -Folder $Folder -LogName $LogName -Day $Day
+            [Console]::Out.WriteLine("finished the rotation of a killed run: $made")
+        }
+    }
+    $aside = "$LogPath.rotating"
+    if ([System.IO.File]::Exists($aside)) {
+        $made = Save-Archive -Aside $aside -Folder $Folder -LogName $LogName -Day $Day
+        [Console]::Out.WriteLine("finished the rotation of a killed run: $made")
+    }
+}
+
+function Invoke-Prune {
+    # Deletes all but the newest archives; returns how many could not be deleted.
+    param([string]$Folder, [string]$LogName, [int]$Keep)
+    $skipped = 0
+    foreach ($name in @(Get-SurplusArchive -LogName $LogName -Names @(Get-FolderName -Folder $Folder) -Keep $Keep)) {
+        try {
+            [System.IO.File]::Delete((Join-Path -Path $Folder -ChildPath $name))
+            [Console]::Out.WriteLine("deleted $name")
+        }
+        catch {
+            $skipped += 1
+            [Console]::Error.WriteLine("skipped: $name cannot be deleted: $(Get-ErrorText -ErrorRecord $_)")
+        }
+    }
+    return $skipped
+}
+
+function Invoke-LogRotation {
+    # Rotates a log that is due; returns the exit code.
+    param([hashtable]$Settings, [scriptblock]$Ask)
+    $log = $Settings.LogPath
+    $folder = [System.IO.Path]::GetDirectoryName($log)
+    $name = [System.IO.Path]::GetFileName($log)
+    $now = [DateTimeOffset]::UtcNow
+    $day = $now.UtcDateTime.ToString('yyyyMMdd', [Globalization.CultureInfo]::InvariantCulture)
+    $state = "$log.rotation.json"
+    if (-not $Settings.DryRun) { Invoke-Recovery -LogPath $log -Folder $folder -LogName $name -Day $day }
+    if (-not [System.IO.File]::Exists($log)) {
+        [Console]::Out.WriteLine("$log is not there: nothing to rotate")
+        return 0
+    }
+    $nowS = $now.ToUnixTimeSeconds()
+    $since = Read-LastRotation -Path $state -NowS $nowS
+    $size = (New-Object System.IO.FileInfo($log)).Length
+    $due = Get-DueReason -SizeBytes $size -AgeDays (($nowS - $since) / 86400) -Policy $Settings.Policy
+    if ($due -eq '') {
+        [Console]::Out.WriteLine("$log is not due: $size bytes")
+        if ((-not $Settings.DryRun) -and (-not [System.IO.File]::Exists($state))) { Save-LastRotation -Path $state -SinceS $since }
+        return 0
+    }
+    if (-not (& $Ask "$log ($size bytes, due by $due)")) { return 0 }
+    $aside = "$log.rotating"
+    if (-not (Invoke-RenameAlone -LogPath $log -AsidePath $aside)) {
+        $writer = $null
+        if (-not $Settings.NoPause) {
+            $writer = Get-WriterProcess -ServiceName $Settings.ServiceName
+            if ($null -ne $writer) { Initialize-Pause }
+        }
+        Invoke-CutUnderWriter -LogPath $log -CopyPath "$log.copy" -Writer $writer
+        [System.IO.File]::Move("$log.copy", $aside)
+    }
+    $made = Save-Archive -Aside $aside -Folder $folder -LogName $name -Day $day
+    Save-LastRotation -Path $state -SinceS $nowS
+    [Console]::Out.WriteLine("rotated $log (due by $due) into $made")
+    $skipped = Invoke-Prune -Folder $folder -LogName $name -Keep $Settings.Policy.keep
+    if ($skipped -gt 0) { return 9 }
+    return 0
+}
+
+function Invoke-Rotation {
+    # One run under its lock; returns the exit code.
+    param([hashtable]$Settings, [scriptblock]$Ask)
+    $folder = [System.IO.Path]::GetDirectoryName($Settings.LogPath)
+    if (-not [System.IO.Directory]::Exists($folder)) {
+        [Console]::Error.WriteLine("error: $folder is not there; expected the folder of the log (-LogPath)")
+        return 2
+    }
+    $lock = $null
+    try {
+        $lock = Open-RunLock -Path "$($Settings.LogPath).lock"
+        if ($null -eq $lock) {
+            [Console]::Error.WriteLine("error: $($Settings.LogPath).lock is held by another run, or cannot be written")
+            return 6
+        }
+        return (Invoke-LogRotation -Settings $Settings -Ask $Ask)
+    }
+    catch {
+        [Console]::Error.WriteLine("error: $(Get-ErrorText -ErrorRecord $_)")
+        return 1
+    }
+    finally {
+        if ($null -ne $lock) { $lock.Dispose() }
+    }
+}
+
+if ($MyInvocation.InvocationName -ne '.') {
+    $settings = @{
+        LogPath     = [System.IO.Path]::GetFullPath($LogPath)
+        ServiceName = $ServiceName
+        NoPause     = [bool]$NoPause
+        DryRun      = [bool]$WhatIfPreference
+        Policy      = @{ max_bytes = $MaxMB * 1MB; max_days = $MaxDays; keep = $Keep }
+    }
+    $cmdlet = $PSCmdlet
+    $ask = { param($What) $cmdlet.ShouldProcess($What, 'rotate') }.GetNewClosure()
+    exit (Invoke-Rotation -Settings $settings -Ask $ask)
+}

@@ -1,0 +1,180 @@
+"""H-1, H-4: the decisions in the Windows scripts are those of the case tables.
+
+Run by the interpreter beside this file, for want of a PowerShell engine: the workflow
+`.github/workflows/windows.yml` runs the same tables on Windows.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.powershell.interpreter import NOTHING, Interpreter, ScriptError
+from tests.powershell.parsing import ROOT, Script, parse, read_script
+
+CASES = ROOT / "tests" / "cases"
+HEALTH = json.loads((CASES / "health.json").read_text())
+ROTATION = json.loads((CASES / "rotation.json").read_text())
+WATCH = ROOT / "scripts" / "health_watch.ps1"
+ROTATE = ROOT / "scripts" / "rotate_logs.ps1"
+ANSWERS = {"ok": True, "fail": False, "none": None}
+EPOCH_S = 1_800_000_000
+
+
+def read_checks(step: dict[str, str]) -> dict[str, Any]:
+    return {name: ANSWERS[step[name]] for name in ("internal", "external")}
+
+
+def play_health(script: Script, case: dict[str, Any]) -> None:
+    """One case, through the script's two decisions."""
+    machine = Interpreter(script)
+    policy = HEALTH["policy"] | case.get("policy", {})
+    state = machine.call("Get-EmptyState")
+    for step in case["steps"]:
+        at_s = EPOCH_S + 60 * step["minute"]
+        before = copy.deepcopy(state)
+        decision = machine.call(
+            "Get-HealthDecision", State=state, Checks=read_checks(step), Policy=policy, NowS=at_s
+        )
+        assert state == before, "the state that was given is changed"
+        actions = list(decision["actions"])
+        assert ("restart" in actions) == ("recheck" in step)
+        if "recheck" in step:
+            between = copy.deepcopy(decision["state"])
+            recheck = machine.call(
+                "Get-RecheckDecision",
+                State=decision["state"],
+                Checks=read_checks(step["recheck"]),
+                Policy=policy,
+            )
+            assert decision["state"] == between, "the state that was given is changed"
+            decision = recheck
+            actions += decision["actions"]
+        assert actions == step["actions"], step["minute"]
+        assert decision["exit_code"] == step["exit"], step["minute"]
+        assert decision["reason"] == step.get("reason", decision["reason"]), step["minute"]
+        if "layer" in step:
+            assert decision["state"]["incident"]["layer"] == step["layer"], step["minute"]
+        if "since" in step:
+            since_s = EPOCH_S + 60 * step["since"]
+            assert decision["state"]["incident"]["since_s"] == since_s, step["minute"]
+        state = decision["state"]
+
+
+def play_rotation(script: Script) -> None:
+    """All cases of the rotation, through the script's three decisions."""
+    machine = Interpreter(script)
+    log = ROTATION["log"]
+    for case in ROTATION["due"]:
+        due = machine.call(
+            "Get-DueReason",
+            SizeBytes=case["size_bytes"],
+            AgeDays=case["age_days"],
+            Policy=ROTATION["policy"],
+        )
+        assert due == case["due"], case["name"]
+    for case in ROTATION["names"]:
+        name = machine.call("Get-ArchiveName", LogName=log, Day=case["day"], Taken=case["taken"])
+        assert name == case["name"]
+    for case in ROTATION["surplus"]:
+        found = machine.call(
+            "Get-SurplusArchive", LogName=log, Names=case["names"], Keep=case["keep"]
+        )
+        listed = [] if found is NOTHING else found if isinstance(found, list) else [found]
+        assert listed == case["delete"], case["name"]
+
+
+@pytest.mark.parametrize("case", HEALTH["cases"], ids=lambda case: case["name"])
+def test_the_watch_decides_as_the_table_says(case: dict[str, Any]) -> None:
+    play_health(read_script(WATCH), case)
+
+
+def test_the_rotation_decides_as_the_table_says() -> None:
+    play_rotation(read_script(ROTATE))
+
+
+DECISIONS = {
+    WATCH: (
+        "Get-FailedLayer",
+        "Get-HealthDecision",
+        "Get-RecheckDecision",
+        "Get-GoodRunDecision",
+        "Get-IncidentWithLayer",
+        "Get-AlertDecision",
+    ),
+    ROTATE: ("Get-DueReason", "Get-ArchiveOrder", "Get-ArchiveName", "Get-SurplusArchive"),
+}
+SWAPS = [
+    (r" -ge ", " -gt "),
+    (r" -gt ", " -ge "),
+    (r" -lt ", " -le "),
+    (r" -and ", " -or "),
+    (r" -or ", " -and "),
+    (r" -eq ", " -ne "),
+    (r" -ne ", " -eq "),
+    (r"-not ", ""),
+    (r" = 0\b", " = 1"),
+    (r" = 3\b", " = 0"),
+    (r" \+ 1\b", " + 2"),
+    (r" - ", " + "),
+    (r"\$true\b", "$false"),
+    (r"\$false\b", "$true"),
+    (r"'tunnel'", "'app'"),
+    (r"'app'", "'both'"),
+    (r"'both'", "'tunnel'"),
+    (r"@\('(alert|recovery|restart)'\)", "@()"),
+    (r"\b3600\b", "60"),
+    (r"(?m)^( +)(\$next\.\w+|\$copy\.\w+|\$recent|\$surplus|\$orders) \+?= .*$", r"\1$null = 1"),
+]
+# Spoilings that change nothing that can be seen, each with the reason.
+HARMLESS = {
+    ("$next.good_runs -gt $Policy.successes", " -gt "): "the limit is cut to the limit",
+    ("$next.good_runs = $Policy.successes", "="): "a larger count of good runs is as good",
+    ("$number -gt $last", " -gt "): "the same number is stored again",
+    (
+        "reason = 'failures'; exit_code = 0",
+        " = 0",
+    ): "the checks that follow decide on the exit code",
+}
+
+
+def spoil_decisions() -> list[Any]:
+    """Every place in the decisions where a swap fits, one spoiled script each."""
+    found = []
+    for path, names in DECISIONS.items():
+        script = read_script(path)
+        for name in names:
+            source = script.functions[name].text or b""
+            body = source.decode()
+            for pattern, replacement in SWAPS:
+                for match in re.finditer(pattern, body):
+                    line = body[: match.start()].count("\n")
+                    shown = body.splitlines()[line].strip()
+                    if match[0] == match.expand(replacement) or shown.startswith("param("):
+                        continue
+                    if any(part in shown and what in match[0] for part, what in HARMLESS):
+                        continue
+                    spoiled = (
+                        body[: match.start()] + match.expand(replacement) + body[match.end() :]
+                    )
+                    label = (
+                        f"{name}:{line} {match[0].strip()} to {match.expand(replacement).strip()}"
+                    )
+                    text = script.text.replace(body, spoiled)
+                    found.append(pytest.param(path, text, id=f"{label} ({match.start()})"))
+    return found
+
+
+@pytest.mark.parametrize(("path", "text"), spoil_decisions())
+def test_the_tables_notice_a_spoiled_decision(path: Path, text: str) -> None:
+    script = parse(path.name, text.encode())
+    with pytest.raises((AssertionError, ScriptError, TypeError, IndexError, KeyError)):
+        if path == ROTATE:
+            play_rotation(script)
+        for case in HEALTH["cases"] if path == WATCH else ():
+            play_health(script, case)
