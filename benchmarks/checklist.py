@@ -87,7 +87,7 @@ def measure_digest(folder: Path, size_mb: int) -> list[Row]:
         errors = write_log(path, size_mb if not loud else max(1, size_mb // 8), loud=loud)
         megabytes = path.stat().st_size / 1e6
         started = time.perf_counter()
-        subprocess.run(["grep", "-c", "ERROR", path], stdout=subprocess.DEVNULL, check=True)
+        subprocess.run(["grep", "-c", "ERROR", path], capture_output=True, check=True)
         grep_s = time.perf_counter() - started
         answer = subprocess.run(
             [sys.executable, "-c", DIGEST, path], capture_output=True, text=True, check=True

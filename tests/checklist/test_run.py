@@ -18,6 +18,7 @@ from opslib.core.files import link_atomic
 from opslib.core.formatting import utc_now
 from opslib.serving.keys import make_key
 from tests.checklist.conftest import Plant, closed_port, json_line, write_bench
+from tests.checklist.test_service import answering
 from tests.reporting.makers import bench_row
 
 
@@ -211,6 +212,14 @@ def test_the_key_is_in_nothing_that_is_kept(plant: Plant) -> None:
     with changed(log, log.read_text() + json_line(f"refused {key}")):
         record = run_checklist(plant.config(), "monthly")
     assert record.item("api_log").state == "attention"  # type: ignore[union-attr]
+    assert key not in record.to_json()
+
+
+def test_a_service_that_repeats_the_key_does_not_bring_it_into_the_record(plant: Plant) -> None:
+    key = plant.service.key
+    with answering(400, f'{{"detail": "bad key {key}"}}'.encode()) as url:
+        record = run_checklist(plant.config(client__url=url), "daily")
+    assert "bad key ********" in " ".join(record.item("model").evidence)  # type: ignore[union-attr]
     assert key not in record.to_json()
 
 
