@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import FrameType
@@ -21,6 +22,9 @@ from opslib.core.files import ensure_writable
 from opslib.core.secrets import live_secrets, mask
 
 MAX_ERROR_CHARACTERS = 600
+_INTERRUPTED = 130
+_TERMINATED = "terminated by SIGTERM"
+_terminated = threading.Event()
 
 
 def make_console(*, stderr: bool = False) -> Console:
@@ -60,7 +64,7 @@ def run_door(action: Callable[[], int | None]) -> NoReturn:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         code = int(error.exit_code)
     except KeyboardInterrupt:
-        code = 130
+        code = _INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = int(ExitCode.PASS)
@@ -106,7 +110,8 @@ def _printable(text: str) -> str:
 
 
 def _terminate(_signal: int, _frame: FrameType | None) -> None:
-    raise TerminatedError("terminated by SIGTERM")
+    _terminated.set()
+    raise TerminatedError(_TERMINATED)
 
 
 def run_command(function: Callable[..., int | None]) -> NoReturn:
@@ -133,4 +138,6 @@ def call_app(app: typer.Typer, arguments: list[str] | None = None) -> int:
         raise KeyboardInterrupt from error
     except TyperException as error:
         raise ParameterError(f"{error.format_message()} (see --help)") from error
+    if answer == _INTERRUPTED and _terminated.is_set():
+        raise TerminatedError(_TERMINATED)  # typer takes it for Ctrl-C
     return int(answer or 0)

@@ -16,6 +16,7 @@ from opslib.cli.doors import (
     print_error,
     say,
 )
+from opslib.cli.release_prove import prove
 from opslib.core.config import Config, load_config
 from opslib.core.errors import ExitCode, OpsError, ParameterError
 from opslib.core.formatting import format_bytes, plural
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from opslib.release.verify import VerifiedModel, VerifyRecord
 
 release_app = typer.Typer(help="Releases that prove they restore.", no_args_is_help=True)
+release_app.command()(prove)
 
 ConfigOption = Annotated[Path | None, typer.Option(help="Configuration file.")]
 NameArgument = Annotated[

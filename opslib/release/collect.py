@@ -148,12 +148,12 @@ class _Collector:
         if report.exists():
             self._add(f"{EXPORT_FOLDER}/{REPORT_NAME}", report)
         else:
-            notes.append(f"{report} is missing: the release has no export report")
+            notes.append(f"{EXPORT_FOLDER}/{REPORT_NAME} was not there")
         metrics = config.records_dir / METRICS_NAME
         if metrics.exists():
             self._add(f"reports/{METRICS_NAME}", metrics)
         elif allow_missing_metrics:
-            notes.append(f"{metrics} is missing: the release has no validation metrics")
+            notes.append(f"reports/{METRICS_NAME} was not there: no validation metrics")
         else:
             raise InputError(
                 f"{metrics}: no such file; the latest validation metrics belong into a release "

@@ -8,6 +8,8 @@ from opslib.core.records import Part, Record
 from opslib.core.verdicts import VERDICT_EXIT_CODES, Verdict
 from opslib.release.proofs import Proof
 
+_WORST_FIRST: tuple[Verdict, ...] = ("fail", "inconclusive", "pass")
+
 
 class ProofStep(Part):
     """One step of a restore test: what it found, or why it failed, and how long it took."""
@@ -83,9 +85,17 @@ class RotaRecord(Record):
         if not self.tests:
             turns = f"; the next turn: {', '.join(self.planned)}" if self.planned else ""
             return f"Dry run: nothing was made, restored or tested{turns}"
-        order = {"fail": 0, "inconclusive": 1, "pass": 2}
-        tests = sorted(self.tests, key=lambda one: order[one.verdict])
-        return "; ".join(one.finding for one in tests)
+        by = {word: [one for one in self.tests if one.verdict == word] for word in _WORST_FIRST}
+        parts = [one.finding for word in ("fail", "inconclusive") for one in by[word]]
+        sound = by["pass"]
+        if len(sound) == 1:
+            parts.append(sound[0].finding)
+        elif sound:
+            took = ", ".join(f"{one.release} in {one.proof.took_s:.1f} s" for one in sound)
+            parts.append(
+                f"{len(sound)} releases restore, serve both ways and answer as promised: {took}"
+            )
+        return "; ".join(parts)
 
     @property
     def exit_code(self) -> ExitCode:

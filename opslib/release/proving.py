@@ -178,9 +178,7 @@ class _Test:
                 other = self._switch_away(service, restored, work)
                 service.reload(model)
                 generation = check_version(service, sha256).get("generation")
-                found.append(
-                    f"from {other} back to sha256 {sha256[:12]}…, generation {generation}"
-                )
+                found.append(f"from {other} back to sha256 {sha256[:12]}…, generation {generation}")
             self._ask(service, model, "answers again")
 
     def _switch_away(self, service: StagedService, restored: Restored, work: Path) -> str:
@@ -211,6 +209,11 @@ class _Test:
                     f"probabilities within {answers.max_abs_diff:.1g}"
                 )
 
+    def _shorten(self, message: str) -> str:
+        """The message on one line, without what its reader knows: which release, which folder."""
+        plain = message.replace(f"{self._folder}/", "").removeprefix(f"{self._stored.path.name}: ")
+        return " ".join(plain.split())
+
     @contextmanager
     def _step(self, name: str) -> Iterator[list[str]]:
         """Time a step and keep what it found or why it failed."""
@@ -223,7 +226,7 @@ class _Test:
         except _NOT_THE_RELEASE:
             raise
         except OpsError as error:
-            problem = " ".join(str(error).replace(f"{self._folder}/", "").split())
+            problem = self._shorten(str(error))
             raise
         except OSError as error:
             if error.errno in _FULL_DISK:

@@ -69,7 +69,7 @@ def find_stable(config: Config, live: LiveVersion | None) -> StableModel:
 
 
 def plan_rollback(stable: StableModel, run: Callable[[], None]) -> Plan:
-    """Return the plan of a rollback; `run` switches, after the model is restored if it has to be."""
+    """Return the plan of a rollback: restore the model if it has to be, then `run`, the switch."""
     switch = Action("switch to", str(stable.path), stable.why, run)
     steps: tuple[Action, ...] = (switch,)
     if stable.release is not None and stable.restore is not None:

@@ -64,9 +64,18 @@ def _values(detector: BasePlugin, line: str) -> Iterator[str]:
     from detect_secrets.plugins.keyword import CONFIG_DENYLIST_REGEX_TO_GROUP, KeywordDetector
 
     if isinstance(detector, KeywordDetector):
+        if not _mentions().search(line):  # its own patterns are slow on a long line
+            return
         yield from detector.analyze_string(line, CONFIG_DENYLIST_REGEX_TO_GROUP)
     else:
         yield from (str(found) for found in detector.analyze_string(line))
+
+
+@cache
+def _mentions() -> re.Pattern[str]:
+    from detect_secrets.plugins.keyword import DENYLIST
+
+    return re.compile("|".join(DENYLIST), re.IGNORECASE)
 
 
 @cache

@@ -8,17 +8,23 @@ from pathlib import Path
 from opslib.core.config import Config
 from opslib.core.errors import OpsError
 from opslib.release.build import ReleaseRecord, ReleaseRequest, build_release
+from opslib.release.copy import copy_release
 from opslib.release.manifest import Manifest
 from opslib.release.store import StoredRelease, find_release, list_releases
+from opslib.release.verify import VerifyRecord
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A release, and how it was made if it was made now; all None where a dry run found none."""
+    """A release; `made` says how, if it was made now, and `copied` is its verified second copy.
+
+    A dry run that found no release has none.
+    """
 
     stored: StoredRelease | None
     manifest: Manifest | None
     made: ReleaseRecord | None = None
+    copied: VerifyRecord | None = None
 
     @property
     def name(self) -> str:
@@ -54,12 +60,13 @@ def make_or_find(
     request = ReleaseRequest(
         onnx=Path(onnx) if onnx else None,
         only=only,
-        copy_to=Path(copy_to) if copy_to else None,
         allow_missing_metrics=allow_missing_metrics,
     )
     made = build_release(config, request)
+    second = copy_to or config.release.copy_to
+    copied = copy_release(made.path, config.resolve(second), config=config) if second else None
     stored = find_release(config, made.path)
-    return Subject(stored, _read_manifest(stored), made)
+    return Subject(stored, _read_manifest(stored), made, copied)
 
 
 def _read_manifest(stored: StoredRelease | None) -> Manifest | None:

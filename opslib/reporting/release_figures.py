@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from opslib.core.formatting import plural
-from opslib.release.coverage import CoverageRow
+from opslib.release.coverage import CoverageRow, Standing
 from opslib.release.proofs import Proof
 from opslib.reporting.themes import Theme
 
@@ -34,9 +34,13 @@ def draw_history(rows: Sequence[CoverageRow], theme: Theme) -> Figure:
         if row.standing in BAD:
             label.set_color(theme.worse)
     axes.set_ylim(len(shown) - 0.4, -0.6)
-    locator = AutoDateLocator(minticks=3, maxticks=7)
+    axes.xaxis_date("UTC")
+    locator = AutoDateLocator(minticks=3, maxticks=7)  # type: ignore[no-untyped-call]
     axes.xaxis.set_major_locator(locator)
-    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+    formatter = ConciseDateFormatter(locator, "UTC")  # type: ignore[no-untyped-call]
+    formatter.formats = ["%Y", "%b", "%d %b", "%H:%M", "%H:%M", "%H:%M:%S"]
+    formatter.zero_formats = ["", "%Y", "%b", "%d %b", "%H:%M", "%H:%M"]
+    axes.xaxis.set_major_formatter(formatter)
     axes.margins(x=0.12)
     axes.grid(axis="x")
     axes.grid(visible=False, axis="y")
@@ -57,8 +61,9 @@ def describe_history(rows: Sequence[CoverageRow]) -> str:
 
 def _draw_row(axes: Axes, at: int, row: CoverageRow, theme: Theme) -> None:
     made = _moment(row.stored.released_at_utc)
-    tests = [(_moment(one.proved_at_utc), one) for one in row.proofs]
-    moments = [moment for moment in (made, *(m for m, _ in tests)) if moment is not None]
+    dated = ((_moment(one.proved_at_utc), one) for one in row.proofs)
+    tests = [(moment, one) for moment, one in dated if moment is not None]
+    moments = [*([made] if made is not None else []), *(moment for moment, _ in tests)]
     if len(moments) > 1:
         axes.plot([min(moments), max(moments)], [at, at], color=theme.grid, zorder=1)
     if made is not None:
@@ -89,12 +94,13 @@ def _add_legend(axes: Axes, theme: Theme) -> None:
     axes.plot([], [], "o", color=theme.better, ms=7, label="proved")
     axes.plot([], [], "x", color=theme.worse, ms=7, mew=2, label="failed")
     axes.plot([], [], "D", color=theme.neutral, ms=5.5, label="restored, nothing to ask")
-    axes.legend(loc="upper left", bbox_to_anchor=(0, -0.16 - 0.1), ncols=4)
+    axes.figure.legend(loc="outside lower center", ncols=4)
 
 
 def _title(rows: Sequence[CoverageRow]) -> str:
     counts = Counter(row.standing for row in rows)
-    parts = [f"{counts[word]} {word}" for word in ("failed", "never proved", "not asked") if counts[word]]
+    bad: tuple[Standing, ...] = ("failed", "never proved", "not asked")
+    parts = [f"{counts[word]} {word}" for word in bad if counts[word]]
     return ", ".join([plural(len(rows), "release"), *(parts or ["all proved"])])
 
 
@@ -102,8 +108,9 @@ def _short_name(name: str) -> str:
     return name.removeprefix("release-")
 
 
-def _moment(text: str | None) -> datetime | None:
+def _moment(text: str | None) -> float | None:
+    """A time as matplotlib counts it, in days since 1970."""
     try:
-        return datetime.fromisoformat(text) if text else None
+        return datetime.fromisoformat(text).timestamp() / 86_400 if text else None
     except ValueError:
         return None

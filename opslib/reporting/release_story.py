@@ -1,4 +1,4 @@
-"""A release and its restore tests told to people: tables, the history, what the report publishes."""
+"""A release and its restore tests told to people: tables, the history, the scraps."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from opslib.core.cards import FileEntry
 from opslib.core.formatting import format_bytes, format_duration, plural, utc_now
 from opslib.release.coverage import CoverageRow, find_previous
-from opslib.release.manifest import Manifest
-from opslib.release.proof_record import RotaRecord
+from opslib.release.manifest import Manifest, ModelSummary
+from opslib.release.proof_record import ProofRecord, RotaRecord
+from opslib.release.subject import Subject
 from opslib.reporting.release_figures import describe_history, draw_history
 from opslib.reporting.scraps import publish, publish_outcome
 
@@ -39,30 +40,37 @@ def coverage_frame(rows: Sequence[CoverageRow]) -> DataFrame:
     return pd.DataFrame([_coverage_row(row) for row in rows])
 
 
-def steps_frame(record: RotaRecord) -> DataFrame:
-    """Return each restore test step by step: what was found, seconds."""
+def steps_frame(test: ProofRecord) -> DataFrame:
+    """Return a restore test step by step: what was found, seconds."""
     import pandas as pd
 
-    return pd.DataFrame(
-        [
-            {
-                "release": test.release,
-                "step": step.name,
-                "": "ok" if step.ok else "FAILED",
-                "found": step.found,
-                "seconds": f"{step.took_s:.2f}",
-            }
-            for test in record.tests
-            for step in test.steps
-        ],
-        columns=["release", "step", "", "found", "seconds"],
-    )
+    rows = [
+        {
+            "step": step.name,
+            "": "ok" if step.ok else "FAILED",
+            "found": step.found,
+            "seconds": f"{step.took_s:.2f}",
+        }
+        for step in test.steps
+    ]
+    return pd.DataFrame(rows, columns=["step", "", "found", "seconds"])
 
 
-def contents_frame(manifest: Manifest) -> DataFrame:
+def show_tests(record: RotaRecord) -> None:
+    """Show each restore test as a table, failed ones first."""
+    from opslib.reporting.figures import show_table
+
+    words = {"fail": "does not restore", "inconclusive": "was not asked", "pass": "restores"}
+    for test in sorted(record.tests, key=lambda one: list(words).index(one.verdict)):
+        show_table(steps_frame(test), caption=f"{test.release} {words[test.verdict]}")
+
+
+def contents_frame(manifest: Manifest | None) -> DataFrame:
     """Return the files of a release: what each is, its size and its digest."""
     import pandas as pd
 
+    if manifest is None:
+        return pd.DataFrame(columns=["file", "what it is", "size", "sha256"])
     models = {model.path for model in manifest.models}
     sidecars = {path for model in manifest.models for path in model.sidecars}
     return pd.DataFrame(
@@ -78,24 +86,37 @@ def contents_frame(manifest: Manifest) -> DataFrame:
     )
 
 
-def models_frame(manifest: Manifest) -> DataFrame:
+def models_frame(manifest: Manifest | None) -> DataFrame:
     """Return the models of a release: what they take and answer, and where they come from."""
     import pandas as pd
 
-    return pd.DataFrame(
-        [
-            {
-                "model": Path(model.path).name,
-                "": "released for" if model.path == manifest.main_model.path else "",
-                "classes": model.num_classes,
-                "opset": model.opset,
-                "exported": (model.exported_at_utc or "")[:16].replace("T", " ") or None,
-                "commit": model.git_sha,
-                "sha256": f"{model.sha256[:12]}…",
-            }
-            for model in manifest.models
-        ]
-    )
+    columns = ["model", "takes", "classes", "opset", "size", "exported", "commit", "sha256"]
+    if manifest is None:
+        return pd.DataFrame(columns=columns)
+    rows = [_model_row(model, manifest) for model in manifest.models]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def figures_frame(subject: Subject, record: RotaRecord) -> DataFrame:
+    """Return what making and proving the release took: bytes and seconds."""
+    import pandas as pd
+
+    rows: list[tuple[str, str]] = []
+    made = subject.made
+    if subject.manifest is not None and subject.stored is not None:
+        content, packed = subject.manifest.size_bytes, subject.stored.size_bytes
+        rows.append(("content", format_bytes(content)))
+        rows.append(("archive", f"{format_bytes(packed)} ({100 * packed / content:.0f} %)"))
+    if made is not None:
+        rows.append(("packed and hashed, in one pass", f"{made.pack_s:.2f} s"))
+        if made.verify_s is not None:
+            rows.append(("read back, models loaded and asked", f"{made.verify_s:.2f} s"))
+        rows.append(("made, everything together", f"{made.total_s:.2f} s"))
+    if subject.copied is not None:
+        rows.append(("second copy read back", f"{subject.copied.integrity_s:.2f} s"))
+    for test in record.tests:
+        rows.append((f"restore test of {test.release}", f"{test.proof.took_s:.2f} s"))
+    return pd.DataFrame(rows, columns=["", "size or time"])
 
 
 def changes_frame(rows: Sequence[CoverageRow], name: str) -> DataFrame:
@@ -132,7 +153,10 @@ def list_notes(rows: Sequence[CoverageRow], notes: Sequence[str] = ()) -> list[s
         if row.last is not None
     ]
     if never:
-        lines.append(f"Never proved: {', '.join(never)}. The rota takes these next.")
+        one = len(never) == 1
+        lines.append(
+            f"Never proved: {', '.join(never)}. The rota takes {'it' if one else 'these'} next."
+        )
     lines += [
         f"{row.stored.name}: {row.problem}" for row in rows if row.problem and row not in failed
     ]
@@ -156,32 +180,46 @@ def show_notes(rows: Sequence[CoverageRow], notes: Sequence[str] = ()) -> None:
 def publish_release(record: RotaRecord, rows: Sequence[CoverageRow], path: Path) -> None:
     """Publish the verdict and the key figures of restore tests as scraps."""
     publish_outcome(record.verdict, record.finding, exit_code=record.exit_code, record_path=path)
-    for index, test in enumerate(record.tests, start=1):
-        publish(
-            f"restore_{index}_s",
-            test.proof.took_s,
-            unit="s",
-            better="lower",
-            label="Restored, served and asked" if index == 1 else f"The same, release {index}",
-        )
+    sound = next((one for one in record.tests if one.verdict == "pass"), None)
+    if sound is not None:
+        took_s = sound.proof.took_s
+        label = "Restored, served, asked"
+        publish("restore_test_s", took_s, unit="s", better="lower", label=label)
+    publish("tested", len(record.tests), label="Tested in this run")
     publish("releases", len(rows), label="Releases")
-    publish(
-        "unproved", len(record.unproved_after), better="lower", label="Never proved or failed"
-    )
+    publish("unproved", len(record.unproved_after), better="lower", label="Never proved or failed")
+
+
+def _model_row(model: ModelSummary, manifest: Manifest) -> dict[str, object]:
+    main = " (released for)" if model.path == manifest.main_model.path else ""
+    taken = model.inputs[0] if model.inputs else None
+    shape = "×".join(str(side or "any") for side in taken.shape) if taken else None
+    return {
+        "model": Path(model.path).name + main,
+        "takes": f"{taken.dtype} {shape}" if taken else None,
+        "classes": model.num_classes,
+        "opset": model.opset,
+        "size": format_bytes(model.size_bytes),
+        "exported": (model.exported_at_utc or "")[:16].replace("T", " ") or None,
+        "commit": model.git_sha,
+        "sha256": f"{model.sha256[:12]}…",
+    }
 
 
 def _coverage_row(row: CoverageRow) -> dict[str, object]:
     main = row.manifest.main_model if row.manifest else None
+    proved = [one for one in row.proofs if one.ok]
     last = row.last
-    standing = row.standing if row.standing in ("proved", "not asked") else row.standing.upper()
+    words = {"fail": "FAILED", "inconclusive": "restored, not asked", "pass": "passed"}
+    passed = last is not None and last.verdict == "pass"
+    took = f" in {last.took_s:.1f} s" if last and passed else ""
     return {
         "release": row.stored.name + (" (pinned)" if row.stored.pinned else ""),
         "size": format_bytes(row.stored.size_bytes),
         "released for": Path(main.path).name if main else row.problem,
+        "last proved": _ago(proved[-1].proved_at_utc) if proved else "NEVER",
+        "last test": words[last.verdict] + took if last else None,
         "tests": len(row.proofs),
-        "last proved": _ago(last.proved_at_utc) if last else "never",
-        "took": f"{last.took_s:.1f} s" if last else None,
-        "state": standing,
     }
 
 
@@ -223,7 +261,7 @@ def _ago(moment: str) -> str:
     except (ValueError, TypeError):
         return moment
     if passed_s < 90:
-        return f"{_day(moment)} (just now)"
+        return "just now"
     if passed_s < 86400:
-        return f"{_day(moment)} ({format_duration(passed_s)} ago)"
+        return f"{format_duration(passed_s)} ago"
     return f"{_day(moment)} ({plural(int(passed_s // 86400), 'day')} ago)"

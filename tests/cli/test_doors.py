@@ -1,6 +1,8 @@
 """What every command prints: paths as they are, errors as one short line."""
 
 import io
+import subprocess
+import sys
 
 import pytest
 from rich.console import Console
@@ -60,3 +62,25 @@ def test_a_long_error_loses_its_middle(capsys: pytest.CaptureFixture[str]) -> No
 def test_an_impossible_batch_size_is_refused(text: str) -> None:
     with pytest.raises(ParameterError, match="--batch"):
         parse_batch(text)
+
+
+def test_sigterm_ends_a_command_with_143_and_one_line() -> None:
+    code = (
+        "import signal, typer\n"
+        "from opslib.cli.doors import run_app\n"
+        "app = typer.Typer(add_completion=False)\n"
+        "@app.command()\n"
+        "def wait() -> None:\n"
+        "    print('ready', flush=True)\n"
+        "    signal.pause()\n"
+        "run_app(app)\n"
+    )
+    pipe = subprocess.PIPE
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.terminate()
+        said = process.communicate(timeout=30)[1]
+    assert process.returncode == 143
+    assert said == "error: terminated by SIGTERM\n"

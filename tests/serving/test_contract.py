@@ -9,6 +9,7 @@ import time
 import httpx
 import pytest
 
+from opslib.core.errors import OpsError
 from opslib.core.models import find_model_files
 from opslib.core.served import read_served_state
 from opslib.serving.load import LoadPlan, start_load
@@ -197,6 +198,16 @@ def test_the_last_model_switched_in_is_served_after_a_restart(place: Place) -> N
 def test_a_pinned_model_comes_first(place: Place) -> None:
     with start_service(place.config_path, variables={"MODEL_PATH": str(place.first)}) as service:
         assert open_live(service, place).version["version_tag"] == "model-a"
+
+
+def test_a_pinned_model_that_is_refused_ends_the_start(place: Place) -> None:
+    place.first.write_bytes(b"no model")
+    variables = {"MODEL_PATH": str(place.first)}
+    with (
+        pytest.raises(OpsError, match="ended with 2: error: MODEL_PATH: stage read"),
+        start_service(place.config_path, variables=variables),
+    ):
+        pass
 
 
 def test_without_a_usable_model_the_service_starts_and_can_be_repaired(place: Place) -> None:

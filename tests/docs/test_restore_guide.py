@@ -1,0 +1,166 @@
+"""H-9: every command of the restore guide in docs/ROLLBACK.md is executed; its remedies help."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from opslib.release.store import list_releases
+from opslib.serving.keys import make_key
+from opslib.serving.staging import start_service
+from tests.release.restoring import flip_byte, make_releasable
+from tests.serving.conftest import Live, open_live
+
+ROOT = Path(__file__).resolve().parents[2]
+TITLE = "## Restoring a release"
+
+
+def read_section() -> str:
+    """The guide: from its title to the next one of the same rank."""
+    text = (ROOT / "docs" / "ROLLBACK.md").read_text()
+    after = text[text.index(TITLE) + len(TITLE) :]
+    return re.split(r"^## ", after, maxsplit=1, flags=re.MULTILINE)[0]
+
+
+SECTION = read_section()
+
+
+def find_commands() -> list[str]:
+    """The lines of the section's `sh` blocks, each once, in order."""
+    blocks = re.findall(r"```sh\n(.*?)```", SECTION, flags=re.DOTALL)
+    lines = (line.strip() for block in blocks for line in block.splitlines())
+    return list(dict.fromkeys(line for line in lines if line))
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    """A folder laid out like a checkout, a running service, one release and a copy of it."""
+    folder = tmp_path_factory.mktemp("checkout")
+    place = make_releasable(folder)
+    key = make_key()
+    (folder / ".env").write_text(f"API_KEY={key}\n")
+    (folder / ".venv" / "bin").mkdir(parents=True)
+    for name, what in (("python", ""), ("pillops", " -m opslib.cli.main")):
+        door = folder / ".venv" / "bin" / name
+        door.write_text(f'#!/bin/sh\nexec {sys.executable}{what} "$@"\n')
+        door.chmod(0o755)
+    (folder / "scripts").mkdir()
+    for name in ("backup_release.sh", "reload_model.sh"):
+        shutil.copy(ROOT / "scripts" / name, folder / "scripts")
+    shutil.copytree(ROOT / "notebooks", folder / "notebooks")
+    (folder / "backup").mkdir()
+    variables = {"RATE_LIMIT_PER_MIN": "100000", "API_KEY": key}
+    with start_service(place.config_path, variables=variables) as service:
+        text = place.config_path.read_text()
+        place.config_path.write_text(f"{text}client: {{url: '{service.url}'}}\n")
+        running = open_live(service, place)
+        assert run(running, ".venv/bin/pillops release create --copy-to backup").returncode == 0
+        yield running
+        running.client.close()
+
+
+def newest(checkout: Live) -> str:
+    """The name of the release that the commands are about: one that has a second copy."""
+    copies = checkout.place.config_path.parent / "backup"
+    return max(path.name.removesuffix(".tar.gz") for path in copies.glob("*.tar.gz"))
+
+
+def run(checkout: Live, command: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a line as a shell in the checkout would, the key loaded from `.env`."""
+    folder = checkout.place.config_path.parent
+    own = {k: v for k, v in os.environ.items() if k not in ("API_KEY", "MODEL_PATH")}
+    environment = own | {
+        "URL": checkout.service.url,
+        "EXP_DIR": str(checkout.place.config.exp_dir),
+        "BACKUP_DIR": str(folder / "backup"),
+        **variables,
+    }
+    script = command if "$API_KEY" not in command else f"set -a; . ./.env; set +a; {command}"
+    if command.endswith("pillops serve"):
+        script = f"timeout -s TERM 6 env {command} --port 0"
+    return subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def restored_model(checkout: Live) -> Path:
+    """The model that restoring the release gives, restored if it is not."""
+    config, name = checkout.place.config, newest(checkout)
+    if not (config.restore_dir / name).exists():
+        done = run(checkout, f".venv/bin/pillops release restore {name}")
+        assert done.returncode == 0, done.stderr
+    return config.restore_dir / name / "export" / "model-b.onnx"
+
+
+@pytest.mark.parametrize("command", find_commands())
+def test_a_command_of_the_guide_works(checkout: Live, command: str) -> None:
+    env = checkout.place.config_path.with_name(".env")
+    kept = env.read_text()
+    checkout.reload(checkout.place.second)
+    if "$RESTORED_MODEL" in command:
+        restored_model(checkout)
+    elif "release restore" in command:
+        shutil.rmtree(checkout.place.config.restore_dir, ignore_errors=True)
+    model = checkout.place.config.restore_dir / newest(checkout) / "export" / "model-b.onnx"
+    answer = run(checkout, command, RELEASE=newest(checkout), RESTORED_MODEL=str(model))
+    env.write_text(kept)
+    if command.endswith("pillops serve"):
+        assert f"serving {model.stem}" in answer.stderr
+    else:
+        assert answer.returncode == 0, answer.stdout + answer.stderr
+    if "--turns" in command:
+        for stored in list_releases(checkout.place.config):
+            assert f"{stored.name} restores" in answer.stdout
+    assert checkout.service.key not in answer.stdout + answer.stderr
+
+
+def test_all_that_an_operator_needs_is_in_the_guide() -> None:
+    found = "\n".join(find_commands())
+    for word in (
+        "backup_release.sh",
+        "release verify",
+        "release restore",
+        "reload_model.sh --path",
+        "MODEL_PATH=",
+        "/version",
+        "rollback --dry-run",
+        "release prove",
+        "run 04_release",
+    ):
+        assert word in found, word
+
+
+def test_restore_prints_what_the_guide_calls_the_restored_model(checkout: Live) -> None:
+    shutil.rmtree(checkout.place.config.restore_dir, ignore_errors=True)
+    answer = run(checkout, f".venv/bin/pillops release restore {newest(checkout)}")
+    printed = re.search(r"MODEL_PATH=(\S+)", answer.stdout)
+    assert printed is not None
+    assert Path(printed[1]) == restored_model(checkout)
+    assert f"scripts/reload_model.sh --path {printed[1]}" in answer.stdout
+
+
+def test_the_remedy_for_a_release_that_fails_to_verify_helps(checkout: Live) -> None:
+    name = newest(checkout)
+    flip_byte(checkout.place.config.releases_dir / f"{name}.tar.gz")
+    verify = '.venv/bin/pillops release verify "$RELEASE"'
+    broken = run(checkout, verify, RELEASE=name)
+    assert broken.returncode == 3
+    assert name in broken.stderr
+    assert len(broken.stderr.strip().splitlines()[-1:]) == 1
+    steps = [one for one in find_commands() if "$BACKUP_DIR" in one and "create" not in one]
+    for step in steps:
+        assert run(checkout, step, RELEASE=name).returncode == 0
+    assert run(checkout, verify, RELEASE=name).returncode == 0
