@@ -99,8 +99,8 @@ function Invoke-Registration {
     # Renews one task: an earlier one of this name is replaced.
     param([hashtable]$Task, [string]$InstallFolder, [string]$UserId, [string]$TaskFolder)
     $program = Join-Path -Path $env:SystemRoot -ChildPath 'System32\WindowsPowerShell\v1.0\powershell.exe'
-    $script = Join-Path -Path $InstallFolder -ChildPath $Task.script
-    $argument = Get-CommandArgument -Script $script -Arguments $Task.arguments
+    $copied = Join-Path -Path $InstallFolder -ChildPath $Task.script
+    $argument = Get-CommandArgument -Script $copied -Arguments $Task.arguments
     $action = New-ScheduledTaskAction -Execute $program -Argument $argument
     $options = @{
         MultipleInstances          = 'IgnoreNew'

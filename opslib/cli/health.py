@@ -54,3 +54,17 @@ def watch(config: ConfigOption = None) -> int:
     record = watch_health(loaded, lambda text: say(alerts, text))
     say(make_console(), record.describe())
     return record.exit_code
+
+
+def rotate(
+    log: Annotated[Path | None, typer.Option(help="Another log than rotate.log.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan, do nothing.")] = False,
+    config: ConfigOption = None,
+) -> int:
+    """Rotate a log that is large or old, whoever has it open, and keep the newest archives."""
+    from opslib.upkeep.rotate import run_rotation
+
+    loaded = load_config(config)
+    console = make_console()
+    record = run_rotation(loaded, log=log, dry_run=dry_run, show=lambda line: say(console, line))
+    return record.exit_code

@@ -13,7 +13,7 @@ from opslib.cli.bench import bench
 from opslib.cli.check import check
 from opslib.cli.demo import demo
 from opslib.cli.doors import run_app
-from opslib.cli.health import health_app
+from opslib.cli.health import health_app, rotate
 from opslib.cli.maintain import maintain
 from opslib.cli.quantize import promote, quantize
 from opslib.cli.release import release_app
@@ -56,6 +56,7 @@ app.command()(rollback)
 app.add_typer(key_app, name="key")
 app.command()(check)
 app.add_typer(health_app, name="health")
+app.command()(rotate)
 app.command()(maintain)
 app.add_typer(release_app, name="release")
 

@@ -48,6 +48,11 @@ def find_surplus(log: str, names: Iterable[str], keep: int) -> list[str]:
     return [name for _, name in orders[: max(len(orders) - keep, 0)]]
 
 
+def is_set_aside(name: str, log: str) -> bool:
+    """Return whether a file holds what was in `log`, waiting to become its archive."""
+    return _find_order(f"{name}.gz", log) is not None
+
+
 def _find_order(name: str, log: str) -> tuple[str, int] | None:
     """The day and the number within the day of an archive, or None for any other file."""
     found = re.fullmatch(re.escape(log) + r"\.([0-9]{8})(?:-([0-9]{1,6}))?\.gz", name)

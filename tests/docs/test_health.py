@@ -1,0 +1,109 @@
+"""H-4, H-8, H-9: docs/HEALTH.md is executed; what it says of defaults and parameters is so."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from opslib.core.health_section import HealthSection, RotateSection
+from tests.models import write_config
+from tests.powershell.parsing import SCRIPTS, parse, read_script
+from tests.powershell.rules import parses
+from tests.upkeep.servers import World, open_world
+
+ROOT = Path(__file__).resolve().parents[2]
+TEXT = (ROOT / "docs" / "HEALTH.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", TEXT, flags=re.DOTALL)
+
+
+COMMANDS = [line for block in blocks("sh") for line in block.splitlines() if line.strip()]
+
+
+def table(head: str) -> dict[str, str]:
+    """The rows of the table whose first column is headed `head`: name and default."""
+    body = TEXT[TEXT.index(f"| {head} |") :].split("\n\n")[0]
+    rows = re.findall(r"^\| `([^`]+)` \|([^|]*)\|", body, flags=re.MULTILINE)
+    return {name: value.strip().strip("`") for name, value in rows if value.strip() != "default"}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """A folder laid out like a checkout, beside an app and a tunnel that answer."""
+    folder = tmp_path_factory.mktemp("checkout")
+    (folder / "exp" / "logs").mkdir(parents=True)
+    (folder / "exp" / "logs" / "cloudflared.log").write_text("a line\n")
+    (folder / ".venv" / "bin").mkdir(parents=True)
+    door = folder / ".venv" / "bin" / "pillops"
+    door.write_text(f'#!/bin/sh\nexec {sys.executable} -m opslib.cli.main "$@"\n')
+    door.chmod(0o755)
+    with open_world(folder) as opened:
+        urls = f"  internal_url: {opened.url}/internal\n  external_url: {opened.url}/external\n"
+        write_config(folder, f"health:\n{urls}")
+        yield opened
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_of_the_document_works(world: World, command: str) -> None:
+    answer = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", command],
+        cwd=world.folder,
+        env=os.environ | {"EXP_DIR": str(world.folder / "exp")},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert answer.returncode == 0, answer.stderr
+    if "check" in command or "tail" in command:
+        assert "external" in answer.stdout
+
+
+def test_the_commands_are_all_found() -> None:
+    assert len(COMMANDS) == 5
+
+
+@pytest.mark.parametrize(
+    ("head", "section"),
+    [("`health:` in config.yaml", HealthSection()), ("`rotate:` in config.yaml", RotateSection())],
+)
+def test_every_key_is_listed_with_its_default(
+    head: str, section: HealthSection | RotateSection
+) -> None:
+    shown = {
+        name: "null" if v is None else f"{v:g}" if isinstance(v, float) else str(v)
+        for name, v in section.model_dump().items()
+    }
+    assert table(head) == shown
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
+def test_every_parameter_is_listed_with_its_default(path: Path) -> None:
+    listed = table(f"`{path.name}`")
+    parameters = {
+        f"-{name}": default.strip("'")
+        for name, (_, default) in read_script(path).parameters.items()
+    }
+    what_if = {"-WhatIf": ""} if "SupportsShouldProcess" in read_script(path).text else {}
+    assert listed == parameters | what_if
+
+
+@pytest.mark.parametrize("block", blocks("powershell"))
+def test_the_commands_for_powershell_can_be_read(block: str) -> None:
+    assert parses(parse("block", block.encode())) == []
+
+
+def test_the_document_says_what_was_executed_and_what_was_read() -> None:
+    words = " ".join(TEXT.split())
+    assert "*checked statically*" in words
+    assert "*executed* only where the workflow `.github/workflows/windows.yml` runs" in words
+    for topic in ("WSL2", "cf_restart.ps1", "-TunnelId", "HEALTH_WEBHOOK", "uptime.yml"):
+        assert topic in TEXT
