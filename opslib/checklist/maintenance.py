@@ -71,6 +71,8 @@ def _look_at_logs(visit: Visit) -> list[tuple[State, str]]:
     if large:
         shown = ", ".join(f"{p.name} ({format_bytes(p.stat().st_size)})" for p in large[:SHOWN])
         return [("attention", f"not cut at {limit_mb:g} MiB: {shown}")]
+    if not logs:
+        return [("ok", "no log yet")]
     return [("ok", f"{plural(len(logs), 'log')} below {GRACE_SIZE * limit_mb:g} MiB each")]
 
 
