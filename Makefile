@@ -7,9 +7,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
-BENCHMARKS := overhead verdicts reporting sweep tradeoffs serving release
+BENCHMARKS := overhead verdicts reporting sweep tradeoffs serving drill_latency release upkeep checklist
 
-.PHONY: help demo test acceptance lint fmt typecheck perf notebooks snapshot reference serve lab lock clean
+.PHONY: help demo test acceptance lint fmt typecheck perf soak notebooks snapshot reference serve lab lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -45,14 +45,19 @@ acceptance: $(VENV)/.runtime  ## walk through every operation once on the demo e
 	@$(BIN)/pillops demo
 	@$(BIN)/pillops acceptance
 
+soak: $(VENV)/.dev  ## the long loops: 20,000 requests and 240 swaps, logs rotated and killed for minutes
+	@$(BIN)/pillops demo
+	@code=0; $(BIN)/pillops drill --long || code=$$?; $(BIN)/python benchmarks/soak_upkeep.py || code=$$?; exit $$code
+
 notebooks: $(VENV)/.runtime  ## execute every notebook on the configured experiment
 	@for notebook in notebooks/0[1-6]_*.ipynb; do $(BIN)/pillops run $$notebook; done
 
 snapshot: $(VENV)/.runtime  ## rewrite the tables of docs/PERFORMANCE.md from the newest good runs
 	@$(BIN)/pillops snapshot
 
-reference: $(VENV)/.runtime  ## write docs/COMMANDS.md from the program itself
+reference: $(VENV)/.runtime  ## write docs/COMMANDS.md and the table of docs/CONFIGURATION.md from the code
 	@$(BIN)/python tools/commands.py
+	@$(BIN)/python tools/configuration.py
 
 serve: $(VENV)/.runtime  ## run the reference service on the configured experiment
 	@$(BIN)/pillops serve

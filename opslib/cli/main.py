@@ -11,6 +11,7 @@ from opslib.cli import report
 from opslib.cli.acceptance import acceptance
 from opslib.cli.apply import apply
 from opslib.cli.bench import bench
+from opslib.cli.check import check
 from opslib.cli.demo import demo
 from opslib.cli.doctor import doctor
 from opslib.cli.doors import run_app
@@ -60,6 +61,7 @@ app.command()(reload)
 app.command()(rollback)
 app.command()(drill)
 app.add_typer(key_app, name="key")
+app.command()(check)
 app.add_typer(health_app, name="health")
 app.command()(rotate)
 app.command()(maintain)

@@ -21,6 +21,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
+from opslib.core.checklist_section import ChecklistSection
 from opslib.core.config_edit import on_one_line, parse_yaml, refuse_half_characters, show_value
 from opslib.core.drill_section import DrillSection
 from opslib.core.errors import ConfigError
@@ -73,9 +74,10 @@ class Config(Section):
     drill: DrillSection = DrillSection()
     health: HealthSection = HealthSection()
     rotate: RotateSection = RotateSection()
-    maintenance: MaintenanceSection = MaintenanceSection()
     release: ReleaseSection = ReleaseSection()
     schedule: ScheduleSection = ScheduleSection()
+    maintenance: MaintenanceSection = MaintenanceSection()
+    checklist: ChecklistSection = ChecklistSection()
 
     @property
     def root(self) -> Path:

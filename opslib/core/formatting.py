@@ -22,7 +22,8 @@ def format_bytes(size_bytes: float) -> str:
     size = float(size_bytes)
     for unit in ("B", "KiB", "MiB", "GiB"):
         if abs(size) < 1024:
-            return f"{size:.0f} B" if unit == "B" else f"{size:.3g} {unit}"
+            whole = unit == "B" or abs(size) >= 999.5  # `.3g` would write 1.02e+03
+            return f"{size:.0f} {unit}" if whole else f"{size:.3g} {unit}"
         size /= 1024
     return f"{size:.3g} TiB"
 

@@ -1,0 +1,38 @@
+"""How long ago something was, and that said in words."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from opslib.core.formatting import plural
+
+DAY_S = 86_400.0
+
+
+def age_days(moment_utc: str, now: datetime) -> float | None:
+    """Return the days from `moment_utc` (ISO) to `now`, or None where it is no moment."""
+    try:
+        moment = datetime.fromisoformat(moment_utc)
+    except ValueError:
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return (now - moment).total_seconds() / DAY_S
+
+
+def describe_age(days: float | None) -> str:
+    """Return an age in the unit that matters: `3 hours ago`, `12 days ago`."""
+    if days is None:
+        return "at an unknown time"
+    if days < -1 / 24:
+        return f"dated {describe_days(-days)} in the future: is the clock right?"
+    return f"{describe_days(max(days, 0.0))} ago"
+
+
+def describe_days(days: float) -> str:
+    """Return a number of days in the unit that matters: `40 minutes`, `3 hours`, `12 days`."""
+    if days < 1 / 24:
+        return plural(round(days * 24 * 60), "minute")
+    if days < 2:
+        return plural(round(days * 24), "hour")
+    return plural(round(days), "day")

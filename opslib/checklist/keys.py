@@ -1,0 +1,50 @@
+"""Whether the API key is strong, young enough and readable by its owner alone."""
+
+from __future__ import annotations
+
+import stat
+
+from dotenv import dotenv_values
+
+from opslib.checklist.ages import describe_days
+from opslib.checklist.items import Answer, State, Visit, answer_worst
+from opslib.core.environment import ENV_NAME, load_service_environment
+from opslib.core.errors import ConfigError
+from opslib.serving.keys import KEY_VARIABLE, check_key
+from opslib.serving.rotation import key_age_days
+
+ROTATE = "`pillops key rotate`, then restart the service and update every client"
+
+
+def check_key_age(visit: Visit) -> Answer:
+    """Return the key's strength, its age, and who may read the file it is in; never the key."""
+    env_file = visit.config.root / ENV_NAME
+    secret = load_service_environment(visit.config).api_key
+    try:
+        check_key(secret.get_secret_value() if secret else None)
+    except ConfigError as error:
+        problem = str(error).partition(";")[0]
+        return Answer(state="failed", evidence=(problem,), next_step=ROTATE)
+    found: list[tuple[State, str]] = [("ok", "at least 32 random bytes")]
+    steps = []
+    limit = visit.config.checklist.key_age_days
+    in_file = env_file.is_file() and bool(dotenv_values(env_file).get(KEY_VARIABLE))
+    age = key_age_days(env_file) if in_file else None
+    if age is None:
+        found.append(
+            ("attention", f"its age is not known: {KEY_VARIABLE} does not stand in {env_file}")
+        )
+        steps.append(f"keep the key in {env_file}, where `pillops key rotate` dates it")
+    elif age > limit:
+        found.append(("attention", f"{describe_days(age)} old, to be rotated after {limit:g} days"))
+        steps.append(ROTATE)
+    else:
+        found.append(("ok", f"{describe_days(age)} old, to be rotated after {limit:g} days"))
+    if in_file:
+        mode = stat.S_IMODE(env_file.stat().st_mode)
+        if mode & 0o077:
+            found.append(("attention", f"{env_file} is open to others (mode {mode:o})"))
+            steps.append(f"`chmod 600 {env_file}`")
+        else:
+            found.append(("ok", f"{env_file.name} is readable by its owner alone"))
+    return answer_worst(found, steps)

@@ -1,0 +1,62 @@
+"""Talking to the service that runs: its key from `.env`, short timeouts, and what to say where
+it could not be asked."""
+
+from __future__ import annotations
+
+import httpx
+
+from opslib.checklist.items import Answer, State, Visit
+from opslib.core.environment import load_service_environment
+from opslib.serving.client import LiveVersion, ServiceClient, ServiceError, normalise_url
+from opslib.serving.keys import HEADER
+from opslib.serving.swap import read_version
+
+AGENT = {"User-Agent": "pillops-checklist"}
+TOO_MANY = 429
+SEE_SERVICE = "first the service itself: see Health, inside"
+
+
+def read_key(visit: Visit) -> str:
+    """Return the service's key, or an empty text where there is none."""
+    secret = load_service_environment(visit.config).api_key
+    return secret.get_secret_value() if secret else ""
+
+
+def open_client(visit: Visit) -> ServiceClient:
+    """Return a client of the running service with the key of `.env` and a short timeout."""
+    section = visit.config.client
+    timeout_s = visit.config.checklist.timeout_s
+    return ServiceClient(section.url, read_key(visit), section, timeout_s=timeout_s)
+
+
+def open_http(visit: Visit, *, key: str | None = None) -> httpx.Client:
+    """Return an HTTP client of the running service, with `key` where one is given."""
+    return httpx.Client(
+        base_url=normalise_url(visit.config.client.url),
+        headers={**AGENT, **({HEADER: key} if key else {})},
+        timeout=visit.config.checklist.timeout_s,
+        trust_env=False,
+    )
+
+
+def ask_version(visit: Visit) -> LiveVersion | None:
+    """Return which model is served, or None where the service is up and has none.
+
+    Raises:
+        ServiceError: it refuses or does not answer.
+    """
+    with open_client(visit) as client:
+        return read_version(client)
+
+
+def could_not_ask(error: ServiceError | httpx.HTTPError) -> Answer:
+    """Return the answer of an item whose question the service did not hear, or refused."""
+    if isinstance(error, ServiceError) and error.status is not None:
+        state: State = "unknown" if error.status == TOO_MANY else "failed"
+        return Answer(state=state, evidence=(str(error),), next_step=error.hint)
+    reason = str(error) if isinstance(error, ServiceError) else f"no answer: {_words(error)}"
+    return Answer(state="unknown", evidence=(reason,), next_step=SEE_SERVICE)
+
+
+def _words(error: httpx.HTTPError) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

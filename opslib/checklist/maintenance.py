@@ -1,0 +1,124 @@
+"""Whether the nightly maintenance ran and did its work, and whether logs are really cut."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+from opslib.checklist.ages import DAY_S, age_days, describe_age, describe_days
+from opslib.checklist.items import Answer, State, Visit, answer_worst
+from opslib.checklist.log_lines import read_time
+from opslib.checklist.logs import tunnel_log_path
+from opslib.core.errors import InputError
+from opslib.core.formatting import format_bytes, plural
+from opslib.upkeep.maintenance_record import MaintenanceRecord
+
+PATTERN = "maintenance_*.json"
+RUN = "run it: `pillops maintain`; is it scheduled? `pillops schedule show`"
+SHOWN = 3
+GRACE_DAYS = 2.0
+GRACE_SIZE = 2.0
+MIB = 1 << 20
+_HEAD_BYTES = 4096
+
+
+def check_maintenance(visit: Visit) -> Answer:
+    """Return when the last maintenance was, what it did, and what it had to leave."""
+    folder = visit.config.records_dir
+    newest = max(folder.glob(PATTERN), key=lambda path: path.name, default=None)
+    if newest is None:
+        return Answer(
+            state="attention",
+            evidence=(f"not set up: no maintenance ever ran on {visit.config.exp_dir}",),
+            next_step="run it: `pillops maintain`; schedule it: `pillops schedule install`",
+        )
+    try:
+        record = MaintenanceRecord.read(newest)
+    except InputError as error:
+        return Answer(state="attention", evidence=(str(error),), next_step=RUN)
+    age = age_days(record.started_at_utc, visit.now)
+    limit_h = visit.config.checklist.maintenance_age_h
+    told = (
+        f"{describe_age(age)}: {plural(len(record.done), 'step')}, "
+        f"{format_bytes(record.freed_bytes)} freed"
+    )
+    late = age is None or age * 24 > limit_h
+    due = f"; it is due at least every {limit_h:g} h" if late else ""
+    found: list[tuple[State, str]] = [("attention" if late else "ok", told + due)]
+    steps = [RUN] if late else []
+    left = [f"{one.target}: {one.reason}" for one in record.skipped]
+    for what, lines in (("left alone", left), ("warning", list(record.warnings))):
+        found += [("attention", f"{what}: {line}") for line in lines[:SHOWN]]
+        if len(lines) > SHOWN:
+            found.append(("attention", f"{what}: {len(lines) - SHOWN} more in {newest.name}"))
+    steps.append(f"read {newest}; repair what it names, then `pillops maintain`")
+    return answer_worst(found, steps)
+
+
+def check_rotation(visit: Visit) -> Answer:
+    """Return whether the service's logs and the tunnel's are cut and old archives deleted, as
+    the files themselves show."""
+    found = [*_look_at_logs(visit), *_look_at_archive(visit), *_look_at_tunnel(visit)]
+    steps = ("cut them now: `pillops maintain`; the tunnel's on Windows: its task, 03:00",)
+    return answer_worst(found, steps)
+
+
+def _look_at_logs(visit: Visit) -> list[tuple[State, str]]:
+    limit_mb = visit.config.maintenance.rotate_mb
+    folder = visit.config.logs_dir
+    logs = [path for path in folder.glob("*") if path.suffix in (".out", ".err")]
+    large = [path for path in logs if path.stat().st_size > GRACE_SIZE * limit_mb * MIB]
+    if large:
+        shown = ", ".join(f"{p.name} ({format_bytes(p.stat().st_size)})" for p in large[:SHOWN])
+        return [("attention", f"not cut at {limit_mb:g} MiB: {shown}")]
+    if not logs:
+        return [("ok", "no log yet")]
+    return [("ok", f"{plural(len(logs), 'log')} below {GRACE_SIZE * limit_mb:g} MiB each")]
+
+
+def _look_at_archive(visit: Visit) -> list[tuple[State, str]]:
+    limit = visit.config.maintenance.archive_days
+    folder = visit.config.logs_dir / "archive"
+    ages = [_age(path, visit.now) for path in folder.glob("*.gz")]
+    late = [age for age in ages if age > limit + GRACE_DAYS]
+    if late:
+        told = f"{plural(len(late), 'archive')} older than {limit} days, which are kept"
+        return [("attention", told)]
+    told = f"{plural(len(ages), 'archive')}, none older than {limit} days"
+    return [("ok", told)] if ages else []
+
+
+def _look_at_tunnel(visit: Visit) -> list[tuple[State, str]]:
+    section = visit.config.rotate
+    path = tunnel_log_path(visit.config)
+    if not path.is_file():
+        return []
+    size = path.stat().st_size
+    archives = sorted(path.parent.glob(f"{path.name}.*.gz"), key=lambda one: one.stat().st_mtime)
+    found: list[tuple[State, str]] = []
+    if size > GRACE_SIZE * section.max_mb * MIB:
+        found.append(
+            ("attention", f"{path.name} has {format_bytes(size)}: not cut at {section.max_mb:g} MB")
+        )
+    if len(archives) > section.keep + 1:
+        told = f"{plural(len(archives), 'archive')} of {path.name}, {section.keep} are kept"
+        found.append(("attention", told))
+    age = _age(archives[-1], visit.now) if archives else _first_line_age(path, visit.now)
+    if age is not None and size and age > section.max_days + GRACE_DAYS:
+        told = f"{path.name}: not rotated for {describe_days(age)}"
+        found.append(("attention", f"{told}: due after {section.max_days:g}"))
+    when = f", last rotated {describe_age(age)}" if archives else ""
+    return found or [("ok", f"{path.name}: {format_bytes(size)}{when}")]
+
+
+def _first_line_age(path: Path, now: datetime) -> float | None:
+    """Days since the first line of a log that was never rotated, or None where it says no time."""
+    with path.open("rb") as file:
+        line = file.read(_HEAD_BYTES).partition(b"\n")[0].decode("utf-8", "replace")
+    _, _, value = line.partition('"time":"') if line.startswith("{") else ("", "", line)
+    moment = read_time(value)
+    return None if moment is None else (now - moment).total_seconds() / DAY_S
+
+
+def _age(path: Path, now: datetime) -> float:
+    return (now.timestamp() - path.stat().st_mtime) / DAY_S

@@ -1,0 +1,96 @@
+"""How old the last release is, whether the live model is in one, and whether they restore."""
+
+from __future__ import annotations
+
+from opslib.checklist.ages import age_days, describe_age
+from opslib.checklist.items import Answer, State, Visit, answer_worst
+from opslib.checklist.live import ask_version
+from opslib.core.errors import OpsError
+from opslib.core.formatting import format_bytes, plural
+from opslib.release.proofs import Proof, read_proofs
+from opslib.release.store import StoredRelease, list_releases
+from opslib.serving.client import ServiceError
+
+MAKE = "make one: `pillops release create`"
+PROVE = "prove one: `pillops release prove`"
+
+
+def check_release(visit: Visit) -> Answer:
+    """Return the last release, its age, and whether what is served now is in a release."""
+    releases = list_releases(visit.config)
+    if not releases:
+        evidence = (f"not set up: no release in {visit.config.releases_dir}",)
+        return Answer(state="attention", evidence=evidence, next_step=MAKE)
+    newest, steps = releases[0], [MAKE]
+    age = age_days(newest.released_at_utc or "", visit.now)
+    limit = visit.config.checklist.release_age_days
+    told = f"{newest.name}, {describe_age(age)}, {format_bytes(newest.size_bytes)}"
+    found: list[tuple[State, str]] = []
+    if newest.problem:
+        found.append(("failed", f"the last release is broken: {newest.name}: {newest.problem}"))
+    elif age is None or age > limit or age < -1:
+        found.append(("attention", f"{told}: one is due every {limit:g} days"))
+    else:
+        found.append(("ok", told))
+    broken = [one.name for one in releases[1:] if one.problem]
+    if broken:
+        found.append(("attention", f"{plural(len(broken), 'older release')} broken: {broken[0]}"))
+        steps.append("look at it: `pillops release list`; then `pillops release verify`")
+    found += _find_live(visit, releases)
+    return answer_worst(found, steps)
+
+
+def check_restore(visit: Visit) -> Answer:
+    """Return how the last restore test of each release ended, and how long ago the last was."""
+    releases = list_releases(visit.config)
+    proofs = read_proofs(visit.config)
+    if not proofs:
+        step = PROVE if releases else MAKE
+        evidence = ("not set up: no release was ever restored for a test",)
+        return Answer(state="attention", evidence=evidence, next_step=step)
+    newest, steps = proofs[-1], [PROVE]
+    age = age_days(newest.proved_at_utc, visit.now)
+    limit = visit.config.checklist.proof_age_days
+    told = f"last test {describe_age(age)}: {newest.release}, in {newest.took_s:.1f} s"
+    late = age is None or age > limit or age < -1
+    due = f": one is due every {limit:g} days" if late else ""
+    found: list[tuple[State, str]] = [("attention" if late else "ok", told + due)]
+    here = {one.name for one in releases}
+    last = {one.release: one for one in proofs}
+    for one in last.values():
+        if one.release in here or one is newest:
+            found += _judge(one)
+    unproved = [one.name for one in releases if one.name not in last]
+    if unproved:
+        found.append(("ok", f"{plural(len(unproved), 'release')} not tested yet: {unproved[0]}"))
+    if any(state == "failed" for state, _ in found):
+        steps.insert(0, "make a new release, prove it, then find out what broke the old one")
+    return answer_worst(found, steps)
+
+
+def _judge(proof: Proof) -> list[tuple[State, str]]:
+    if not proof.ok:
+        return [("failed", f"{proof.release} does not restore: {proof.problem}")]
+    if proof.note:
+        return [("attention", f"{proof.release} restores, but {proof.note}")]
+    return []
+
+
+def _find_live(visit: Visit, releases: tuple[StoredRelease, ...]) -> list[tuple[State, str]]:
+    """Whether a release holds the model that is served now; nothing where that is not known."""
+    try:
+        live = ask_version(visit)
+    except ServiceError:
+        return []
+    if live is None or live.sha256 is None:
+        return []
+    for one in releases:
+        if one.problem:
+            continue
+        try:
+            held = any(model.sha256 == live.sha256 for model in one.manifest().models)
+        except OpsError:
+            continue
+        if held:
+            return [("ok", f"the live model is in {one.name}")]
+    return [("attention", f"the live model ({live.version_tag}) is in no release")]

@@ -1,0 +1,148 @@
+"""Whether the service answers, inside and outside, and with the model that it should."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from opslib.checklist.items import Answer, State, Visit, answer_worst
+from opslib.checklist.live import ask_version, could_not_ask, open_client
+from opslib.core.environment import load_service_environment
+from opslib.core.errors import InputError
+from opslib.core.served import read_served_state
+from opslib.inference.find_model import LATEST_NAME
+from opslib.serving.client import LiveVersion, ServiceError
+from opslib.serving.swap import local_digests
+from opslib.upkeep.probe import CheckResult, probe
+
+START = "start it: `make serve`; if it ended by itself, read logs/api.err"
+TUNNEL = "restart the tunnel: `sc.exe stop Cloudflared`, `sc.exe start Cloudflared`"
+
+
+def check_inside(visit: Visit) -> Answer:
+    """Return whether the service answers on this host, has a model, and uses the card."""
+    result = _probe(visit, visit.config.health.internal_url)
+    if not result.ok:
+        return Answer(state="failed", evidence=(_describe(result),), next_step=START)
+    found: list[tuple[State, str]] = [("ok", _describe(result))]
+    steps = []
+    try:
+        with open_client(visit) as client:
+            said = client.health()
+    except ServiceError as error:
+        return Answer(
+            state="failed",
+            evidence=(_describe(result), f"client.url is another service, or none: {error}"),
+            next_step=error.hint,
+        )
+    if said.get("model_loaded") is False:
+        found.append(("failed", "it has no model: /predict answers 503"))
+        steps.append("switch one in: `pillops reload --path MODEL`; logs/api.err says why")
+    device = str(said.get("device", "an unnamed device"))
+    wants_card = visit.config.onnx.providers[0] != "CPU" and shutil.which("nvidia-smi")
+    if wants_card and device == "cpu":
+        found.append(("attention", "it runs on the CPU although this host has a card"))
+        steps.append("why CUDA could not start: the first lines of logs/api.err after its start")
+    elif said.get("model_loaded") is not False:
+        found.append(("ok", f"a model is loaded, on {device}"))
+    return answer_worst(found, steps)
+
+
+def check_outside(visit: Visit) -> Answer:
+    """Return whether the service answers where its users reach it, through the tunnel."""
+    url = visit.config.health.external_url
+    if url is None:
+        demo = visit.config.is_demo
+        return Answer(
+            state="not applicable" if demo else "attention",
+            evidence=("not set up: health.external_url is null",),
+            next_step=None if demo else "name it: `health.external_url` in config.yaml",
+        )
+    result = _probe(visit, url)
+    if result.ok:
+        return Answer(state="ok", evidence=(_describe(result),))
+    inside = _probe(visit, visit.config.health.internal_url)
+    where = "the service answers inside: it is the tunnel" if inside.ok else "nor does it inside"
+    step = TUNNEL if inside.ok else "first the service itself: see Health, inside"
+    return Answer(state="failed", evidence=(_describe(result), where), next_step=step)
+
+
+def check_live_model(visit: Visit) -> Answer:
+    """Return whether the model that answers is the one that `export/latest.onnx` means."""
+    try:
+        live = ask_version(visit)
+    except ServiceError as error:
+        return could_not_ask(error)
+    if live is None:
+        return Answer(
+            state="failed",
+            evidence=("no model is served",),
+            next_step="switch one in: `pillops reload --path MODEL`",
+        )
+    found: list[tuple[State, str]] = [("ok", f"live: {live.describe()}")]
+    steps: list[str] = []
+    _compare_latest(visit, live, found, steps)
+    _compare_pin(visit, live, found, steps)
+    return answer_worst(found, steps)
+
+
+def is_same_model(live: LiveVersion, path: Path) -> bool:
+    """Return whether `live` is the model at `path`: by its digest, else by its path."""
+    if live.sha256:
+        return live.sha256 in local_digests(path)
+    return live.model_path is not None and Path(live.model_path).resolve() == path.resolve()
+
+
+def _compare_latest(
+    visit: Visit, live: LiveVersion, found: list[tuple[State, str]], steps: list[str]
+) -> None:
+    latest = visit.config.export_dir / LATEST_NAME
+    if not latest.exists():
+        what = "points at nothing" if latest.is_symlink() else "is not there"
+        found.append(("attention", f"{latest} {what}: nothing to compare the live model with"))
+        steps.append(f"link the model that should be served: `ln -sfn MODEL.onnx {latest}`")
+        return
+    name = latest.resolve().name
+    if is_same_model(live, latest):
+        how = "" if live.sha256 else " (the path was compared: there is no digest)"
+        found.append(("ok", f"it is {LATEST_NAME}, {name}{how}"))
+        return
+    since = _switched_at(visit, live)
+    found.append(("attention", f"{LATEST_NAME} means another model, {name}{since}"))
+    steps.append(
+        f"`pillops reload --path {latest}`; after a rollback leave it, and repair the model first"
+    )
+
+
+def _compare_pin(
+    visit: Visit, live: LiveVersion, found: list[tuple[State, str]], steps: list[str]
+) -> None:
+    pinned = load_service_environment(visit.config).model_path
+    if pinned is None:
+        return
+    path = visit.config.resolve(pinned)
+    if is_same_model(live, path):
+        found.append(("ok", f"MODEL_PATH pins it: a restart brings back {path.name}"))
+        return
+    what = "another model" if path.exists() else "a model that is not there"
+    found.append(("attention", f"MODEL_PATH in .env names {what}, {pinned}: a restart serves that"))
+    steps.append(f"`pillops reload --persist --path {live.model_path or 'MODEL'}`, or clear it")
+
+
+def _switched_at(visit: Visit, live: LiveVersion) -> str:
+    try:
+        state = read_served_state(visit.config)
+    except InputError:
+        return ""
+    if state is None or state.current.sha256 != live.sha256:
+        return ""
+    return f" (the live one was switched in at {state.current.switched_at_utc[:16]} UTC)"
+
+
+def _probe(visit: Visit, url: str) -> CheckResult:
+    timeout_s = visit.config.checklist.timeout_s
+    return probe({"it": url}, timeout_s)["it"]
+
+
+def _describe(result: CheckResult) -> str:
+    return f"{result.url}: {result.detail}, {result.took_ms:.0f} ms"

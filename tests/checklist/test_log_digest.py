@@ -1,0 +1,250 @@
+"""H-9: errors of logs of any size, grouped by what they say."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from opslib.checklist.log_digest import MAX_GROUPS, MAX_LINE_BYTES, OTHERS, LogDigest
+from opslib.checklist.log_lines import normalise_message, read_time
+from tests.checklist.conftest import json_line
+
+NOW = datetime(2026, 11, 25, 8, 0, tzinfo=UTC)
+SINCE = NOW - timedelta(hours=24)
+
+
+def digest(path: Path, text: str | bytes) -> LogDigest:
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    found = LogDigest("API", SINCE)
+    found.add_file(path)
+    return found
+
+
+def counts(found: LogDigest) -> dict[str, int]:
+    return {group.message: group.count for group in found.groups()}
+
+
+def test_lines_that_differ_in_ids_and_numbers_are_one_group_with_its_times(tmp_path: Path) -> None:
+    lines = [
+        json_line(f"request {n:08x} of 10.0.0.{n} failed after {n}.5 ms", at=NOW.replace(minute=n))
+        for n in (5, 1, 3)
+    ]
+    (group,) = digest(tmp_path / "api.err", "".join(lines)).groups()
+    assert group.message == "request # of # failed after # ms"
+    assert group.count == 3
+    assert group.first_utc == "2026-11-25T08:01:00+00:00"
+    assert group.last_utc == "2026-11-25T08:05:00+00:00"
+    assert group.example == "request 00000005 of 10.0.0.5 failed after 5.5 ms"
+
+
+@pytest.mark.parametrize(
+    ("line", "level", "message"),
+    [
+        ('{"level":"error","time":"2026-11-25T07:00:00Z","message":"lost","error":"EOF"}',
+         "ERROR", "lost: EOF"),
+        ('{"level":"fatal","time":"2026-11-25T07:00:00Z","message":"no config"}',
+         "CRITICAL", "no config"),
+        ("2026-11-25T07:00:00Z ERR Serve tunnel error error=\"timeout\" connIndex=2",
+         "ERROR", 'Serve tunnel error error="timeout" connIndex=#'),
+        ("2026-11-25T07:00:00Z FTL no more connections", "CRITICAL", "no more connections"),
+        ("2026-11-25 07:00:00,123 ERROR src.api: boom", "ERROR", "src.api: boom"),
+        ("2026-11-25 07:00:00,123 - api - ERROR - boom", "ERROR", "boom"),
+        ("[2026-11-25 07:00:00 +0000] [812] [ERROR] boom", "ERROR", "boom"),
+        ("ERROR:    Exception in ASGI application", "ERROR", "Exception in ASGI application"),
+        ("CRITICAL: disk", "CRITICAL", "disk"),
+    ],
+)  # fmt: skip
+def test_an_error_is_known_in_every_form_that_the_logs_have(
+    tmp_path: Path, line: str, level: str, message: str
+) -> None:
+    (group,) = digest(tmp_path / "log", line + "\n").groups()
+    assert (group.level, group.message) == (level, message)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"level":"INFO","message":"the error rate is 0, no ERROR"}',
+        '{"level":"warning","message":"ERR"}',
+        "2026-11-25T07:00:00Z INF ERR is not what this says",
+        "2026-11-25 07:00:00,123 INFO finished with 0 ERROR lines",
+        "    raise ValueError('ERROR')",
+        "everything is well",
+        '{"level":',
+        "",
+    ],
+)
+def test_what_only_talks_of_errors_is_none(tmp_path: Path, line: str) -> None:
+    assert digest(tmp_path / "log", line + "\n").groups() == []
+
+
+def test_a_traceback_is_one_error_and_says_its_last_line(tmp_path: Path) -> None:
+    text = """ERROR:    Exception in ASGI application
+Traceback (most recent call last):
+  File "a.py", line 1, in f
+    g()
+KeyError: 'x'
+
+The above exception was the direct cause of the following exception:
+
+Traceback (most recent call last):
+  File "a.py", line 3, in h
+ValueError: bad pill 17
+INFO:     127.0.0.1 - "GET /health HTTP/1.1" 200 OK
+Traceback (most recent call last):
+  File "b.py", line 1
+ImportError: no module
+"""
+    found = counts(digest(tmp_path / "api.err", text))
+    assert found == {
+        "Exception in ASGI application: KeyError: 'x': ValueError: bad pill #": 1,
+        "ImportError: no module": 1,
+    }
+
+
+def test_our_own_traceback_counts_with_what_it_ends_with(tmp_path: Path) -> None:
+    line = {"at_utc": NOW.isoformat(), "level": "ERROR", "message": "a request failed"}
+    line["traceback"] = "Traceback (most recent call last):\n  File x\nRuntimeError: out of memory"
+    found = counts(digest(tmp_path / "api.err", json.dumps(line) + "\n"))
+    assert found == {"a request failed: RuntimeError: out of memory": 1}
+
+
+def test_only_lines_since_the_window_began_count(tmp_path: Path) -> None:
+    old = json_line("old", at=SINCE - timedelta(seconds=1))
+    edge = json_line("edge", at=SINCE)
+    assert counts(digest(tmp_path / "api.err", old + edge)) == {"edge": 1}
+
+
+def test_lines_without_a_time_count_and_are_called_undated(tmp_path: Path) -> None:
+    found = digest(tmp_path / "api.err", "ERROR: a\nERROR: b\n")
+    assert found.undated == 2
+    assert all(group.first_utc is None for group in found.groups())
+
+
+def test_archives_are_read_and_a_truncated_one_is_named(tmp_path: Path) -> None:
+    whole = gzip.compress("".join(json_line(f"lost {n}", at=NOW) for n in range(2000)).encode())
+    found = LogDigest("API", SINCE)
+    (tmp_path / "api.err.1.gz").write_bytes(whole)
+    found.add_file(tmp_path / "api.err.1.gz")
+    assert counts(found) == {"lost #": 2000}
+    assert not found.problems
+    (tmp_path / "api.err.2.gz").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "api.err.3.gz").write_bytes(b"no gzip")
+    found.add_file(tmp_path / "api.err.2.gz")
+    found.add_file(tmp_path / "api.err.3.gz")
+    assert [problem.split(":")[0] for problem in found.problems] == ["api.err.2.gz", "api.err.3.gz"]
+
+
+def test_a_secret_in_a_log_is_not_repeated(tmp_path: Path) -> None:
+    secret = "s3cret-value-of-a-key"
+    found = digest(tmp_path / "log", json_line(f"refused {secret}", at=NOW))
+    (group,) = found.groups([secret])
+    assert secret not in group.model_dump_json()
+
+
+def test_what_steers_a_terminal_is_not_repeated(tmp_path: Path) -> None:
+    line = "2026-11-25T07:00:00Z ERR \x1b[31mred\x07 \u202eabc\n"
+    (group,) = digest(tmp_path / "log", line).groups()
+    assert group.example == "[31mred abc"
+
+
+def test_ignored_texts_are_counted_and_marked(tmp_path: Path) -> None:
+    text = json_line("context canceled", at=NOW) + json_line("no route", at=NOW)
+    groups = digest(tmp_path / "log", text).groups(ignore=["canceled"])
+    assert {group.message: group.ignored for group in groups} == {
+        "context canceled": True,
+        "no route": False,
+    }
+
+
+def test_groups_lines_and_messages_are_bounded(tmp_path: Path) -> None:
+    words = ["".join(chr(97 + int(d)) for d in f"{n:04d}") for n in range(MAX_GROUPS + 50)]
+    text = "".join(json_line(word, at=NOW) for word in words)
+    found = digest(tmp_path / "api.err", text)
+    groups = found.groups()
+    assert len(groups) == MAX_GROUPS + 1
+    assert groups[0].message == OTHERS
+    assert sum(group.count for group in groups) == len(words)
+    endless = b"ERROR: " + b"x" * (3 * MAX_LINE_BYTES + (4 << 20)) + b"\nERROR: after\n"
+    found = digest(tmp_path / "log", endless)
+    assert sum(group.count for group in found.groups()) == 2
+    assert all(len(group.example) <= 300 for group in found.groups())
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(["ok", "ERROR: a", "ERROR: b 7"]), st.integers(0, 1500))))
+def test_where_blocks_begin_and_end_changes_no_count(
+    tmp_path_factory: pytest.TempPathFactory, parts: list[tuple[str, int]]
+) -> None:
+    path = tmp_path_factory.mktemp("blocks") / "log"
+    lines = [f"{text} {'y' * length}" for text, length in parts]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("opslib.checklist.log_digest.BLOCK_BYTES", 1000)
+        found = digest(path, "\n".join(lines))
+    expected = sum(text.startswith("ERROR") for text, _ in parts)
+    assert sum(group.count for group in found.groups()) == expected
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.binary(max_size=400))
+def test_whatever_a_log_holds_it_is_read(
+    tmp_path_factory: pytest.TempPathFactory, data: bytes
+) -> None:
+    path = tmp_path_factory.mktemp("any") / "log"
+    digest(path, b"ERROR: " + data + b'\n{"level":"ERROR"' + data + b"\n")
+
+
+@pytest.mark.parametrize("kind", ["lines", "one endless line"])
+def test_memory_does_not_grow_with_the_log(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "api.err"
+    good = json_line("CORS preflight allowed", at=NOW, level="INFO") * 4000
+    with path.open("w") as file:
+        for n in range(200):
+            line = good + json_line(f"request {n} failed", at=NOW)
+            file.write(line if kind == "lines" else line.replace("\n", " "))
+    code = (
+        "import sys\n"
+        "from datetime import datetime, UTC\n"
+        "from pathlib import Path\n"
+        "from opslib.checklist.log_digest import LogDigest\n"
+        "digest = LogDigest('API', datetime(2026, 1, 1, tzinfo=UTC))\n"
+        "def peak():\n"
+        "    lines = Path('/proc/self/status').read_text().splitlines()\n"
+        "    return next(int(line.split()[1]) for line in lines if line.startswith('VmHWM'))\n"
+        "before = peak()\n"
+        "digest.add_file(Path(sys.argv[1]))\n"
+        "after = peak()\n"
+        "print(sum(g.count for g in digest.groups()), after, after - before)\n"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True
+    )
+    count, peak_kib, grown_kib = map(int, answer.stdout.split())
+    assert path.stat().st_size > 70e6
+    assert count == (200 if kind == "lines" else 0)
+    assert peak_kib < 100 * 1024
+    assert grown_kib < 16 * 1024
+
+
+def test_times_are_read_with_and_without_a_zone() -> None:
+    assert read_time("2026-11-25T07:00:00Z") == datetime(2026, 11, 25, 7, tzinfo=UTC)
+    assert read_time("2026-11-25T09:00:00.5+02:00") == datetime(
+        2026, 11, 25, 7, 0, 0, 500000, tzinfo=UTC
+    )
+    local = datetime(2026, 11, 25, 7).astimezone()
+    assert read_time("[2026-11-25 07:00:00,000]") == local
+    assert read_time("2026-99-25 07:00:00") is None
+    assert read_time(12) is None
+
+
+def test_a_digest_in_a_message_does_not_split_a_group() -> None:
+    first = normalise_message("model-20261125-071051-476b1bb.onnx: sha256 2f0c, expected 9a1e")
+    assert first == "model-#-#-#.onnx: # #, expected #"

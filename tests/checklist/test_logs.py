@@ -1,0 +1,113 @@
+"""H-9: the daily look into the API's and the tunnel's log."""
+
+from __future__ import annotations
+
+import gzip
+import os
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from opslib.checklist.logs import check_api_log, check_tunnel_log
+from opslib.core.formatting import utc_now
+from tests.checklist.conftest import Plant, json_line
+
+
+def write_log(plant: Plant, text: str, name: str = "api.err") -> Path:
+    path = plant.place.config.logs_dir / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def test_a_log_without_errors_is_ok(resting: Plant) -> None:
+    write_log(resting, json_line("CORS origin refused", level="WARNING"))
+    answer = check_api_log(resting.visit())
+    assert answer.state == "ok"
+    assert answer.evidence[0].startswith("no error since")
+    assert answer.next_step is None
+
+
+def test_errors_want_attention_and_are_shown_with_count_and_times(resting: Plant) -> None:
+    write_log(resting, json_line("disk full 1") + json_line("disk full 2"))
+    answer = check_api_log(resting.visit())
+    assert answer.state == "attention"
+    assert answer.evidence[0].startswith("2 error lines in 1 group since")
+    assert answer.evidence[1].startswith("2 × disk full 2 (")
+    assert "grep ERROR" in (answer.next_step or "")
+
+
+def test_many_errors_or_a_critical_one_have_failed(resting: Plant) -> None:
+    write_log(resting, json_line("lost") * 100)
+    assert check_api_log(resting.visit()).state == "failed"
+    assert check_api_log(resting.visit(checklist__log_errors_failed="101")).state == "attention"
+    write_log(resting, json_line("gone", level="CRITICAL"))
+    assert check_api_log(resting.visit()).state == "failed"
+
+
+def test_errors_before_the_window_are_history(resting: Plant) -> None:
+    write_log(resting, json_line("lost", at=utc_now() - timedelta(hours=25)))
+    assert check_api_log(resting.visit()).state == "ok"
+    assert check_api_log(resting.visit(hours=26)).state == "attention"
+
+
+def test_what_was_rotated_away_within_the_window_is_read_too(resting: Plant) -> None:
+    write_log(resting, "")
+    archive = resting.place.config.logs_dir / "archive" / "api.err.20261125-020000.gz"
+    archive.parent.mkdir()
+    archive.write_bytes(gzip.compress(json_line("lost").encode()))
+    answer = check_api_log(resting.visit())
+    assert answer.state == "attention"
+    assert "2 files" in answer.evidence[0]
+    old = (utc_now() - timedelta(days=2)).timestamp()
+    os.utime(archive, (old, old))
+    assert check_api_log(resting.visit()).state == "ok"
+
+
+def test_configured_texts_let_a_line_pass(resting: Plant) -> None:
+    write_log(resting, json_line("context canceled"), "cloudflared.log")
+    assert check_tunnel_log(resting.visit()).state == "attention"
+    answer = check_tunnel_log(resting.visit(checklist__log_ignore="canceled, no such"))
+    assert answer.state == "ok"
+    assert "1 ignored as configured" in answer.evidence[0]
+
+
+def test_a_tunnel_log_elsewhere_is_read_where_it_is_named(resting: Plant, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "tunnel.log"
+    elsewhere.write_text(f"{utc_now().isoformat()} ERR no route to the edge\n")
+    answer = check_tunnel_log(resting.visit(checklist__cloudflared_log=str(elsewhere)))
+    assert answer.state == "attention"
+    assert "no route to the edge" in answer.evidence[1]
+
+
+def test_a_missing_tunnel_log_is_said_and_the_demo_has_none(resting: Plant) -> None:
+    assert check_tunnel_log(resting.visit()).state == "attention"
+    (resting.place.config.exp_dir / ".demo.json").write_text("{}")
+    answer = check_tunnel_log(resting.visit())
+    assert answer.state == "not applicable"
+    assert answer.evidence[0].startswith("not set up")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
+def test_a_log_that_may_not_be_read_is_unknown_and_says_why(resting: Plant) -> None:
+    write_log(resting, json_line("lost")).chmod(0)
+    answer = check_api_log(resting.visit())
+    assert answer.state == "unknown"
+    assert "Permission denied" in " ".join(answer.evidence)
+
+
+def test_a_damaged_archive_is_named_and_hides_no_error(resting: Plant) -> None:
+    write_log(resting, json_line("lost"))
+    (resting.place.config.logs_dir / "api.err.1.gz").write_bytes(b"damaged")
+    answer = check_api_log(resting.visit())
+    assert answer.state == "attention"
+    assert "api.err.1.gz: not read to its end" in answer.evidence[-1]
+    write_log(resting, "")
+    assert check_api_log(resting.visit()).state == "unknown"
+
+
+def test_a_service_that_never_ran_is_said(resting: Plant) -> None:
+    answer = check_api_log(resting.visit())
+    assert answer.state == "attention"
+    assert "never ran" in answer.evidence[0]
