@@ -55,6 +55,9 @@ class Walk:
         Raises:
             StepFailedError: it ended with another code than `codes`.
         """
+        own = {"PILLSNAP_PYTHON": sys.executable} if words[0].endswith(".sh") else {}
+        if words[0].endswith(".py"):
+            words = (sys.executable, *words)
         answer = subprocess.run(
             words,
             cwd=CODE_ROOT,
@@ -62,7 +65,7 @@ class Walk:
                 **os.environ,
                 CONFIG_VARIABLE: str(self.config.source),
                 KEY_VARIABLE: self.service.key,
-                "PILLSNAP_PYTHON": sys.executable,
+                **own,
                 **(variables or {}),
             },
             capture_output=True,

@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docs" / "CONFIGURATION.md").read_text()
 YAML = (ROOT / "config.yaml").read_text()
 TOOL = ROOT / "tools" / "configuration.py"
-VARIABLE = re.compile(r"\b(?:PILLSNAP|PILLOPS)_[A-Z_]*[A-Z]\b(?!__)")
+VARIABLE = re.compile(r"\b(?:PILLSNAP|PILLOPS)_(?!\w*__)[A-Z_]*[A-Z]\b")  # `__`: a key's own
 
 
 def load_tool() -> ModuleType:

@@ -34,7 +34,9 @@ def test_every_make_target_that_is_named_exists(path: Path) -> None:
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=title)
 def test_every_script_and_notebook_that_is_named_exists(path: Path) -> None:
-    named = re.findall(r"\b((?:scripts|notebooks|benchmarks|tools)/[\w.-]+\.\w+)", path.read_text())
+    named = re.findall(
+        r"(?<![\w/])((?:scripts|notebooks|benchmarks|tools)/[\w.-]+\.\w+)", path.read_text()
+    )
     for name in named:
         assert (ROOT / name).exists(), f"{path.name} names {name}"
 

@@ -18,7 +18,7 @@ def cells(row: str) -> list[str]:
 def test_every_requirement_has_a_row() -> None:
     named = [cells(row)[0] for row in ROWS]
     for wanted in REQUIRED:
-        assert any(re.match(rf"{wanted}\b", name) for name in named), wanted
+        assert any(re.match(rf"{wanted}(?![0-9])", name) for name in named), wanted
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: cells(row)[0])
