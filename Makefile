@@ -7,7 +7,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
-BENCHMARKS := overhead verdicts reporting sweep tradeoffs serving upkeep
+BENCHMARKS := overhead verdicts reporting sweep tradeoffs serving release upkeep
 
 .PHONY: help demo test lint fmt typecheck perf notebooks snapshot serve lab lock clean
 

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from opslib.core.cards import ModelCard
+from opslib.core.errors import ModelError
+from opslib.inference.signature import read_signature
 from opslib.inference.stages import ModelCheckError
 from opslib.inference.trial import TensorFacts, TrialResult
 
@@ -114,16 +116,13 @@ def probe_size(path: Path, expected: Contract | None, img_size: int | None) -> i
 
 def read_input_size(path: Path) -> int | None:
     """Return the width of an ONNX file's first input, or None where it is free or unreadable."""
-    import onnx
-
     try:
-        model = onnx.load(path, load_external_data=False)
-    except Exception:  # protobuf's and onnx's own classes share no base but Exception
+        with path.open("rb") as file:
+            inputs = read_signature(file, str(path)).inputs
+    except (ModelError, OSError):
         return None
-    if not model.graph.input:
-        return None
-    axes = model.graph.input[0].type.tensor_type.shape.dim
-    return int(axes[-1].dim_value) or None if axes else None
+    width = inputs[0].shape[-1] if inputs and inputs[0].shape else None
+    return width or None if isinstance(width, int) else None
 
 
 def _find_shape_problem(trial: TrialResult) -> str | None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from opslib.release.collect import OpenedFile
 
 BLOCK_BYTES = 1 << 20
-SYNC_BYTES = 32 << 20
+SYNC_BYTES = 4 << 20
 LEVEL = 1
 # Magic, deflate, FEXTRA; no time, no system; one extra field "PS" of four bytes: the whole length.
 MEMBER_HEADER = b"\x1f\x8b\x08\x04" + bytes(4) + b"\x00\xff" + struct.pack("<H2sH", 8, b"PS", 4)

@@ -25,6 +25,7 @@ from opslib.core.lineage import Lineage, git_dirty, git_sha, record_lineage
 from opslib.core.locks import hold_lock
 from opslib.core.records import Record
 from opslib.core.secrets import live_secrets
+from opslib.inference.signature import read_signature
 from opslib.release.archive import ArchiveWriter
 from opslib.release.collect import Collection, OpenedModel, collect
 from opslib.release.manifest import (
@@ -38,13 +39,14 @@ from opslib.release.manifest import (
 )
 from opslib.release.scratch import scratch_folder
 from opslib.release.secrets_scan import scan_files
-from opslib.release.signature import read_signature
 from opslib.release.store import (
     ARCHIVE_SUFFIX,
     CHECKSUM_SUFFIX,
     LOCK_NAME,
     MANIFEST_SUFFIX,
     checksum_path,
+    is_leftover,
+    is_release_name,
     manifest_path,
     release_stamp,
 )
@@ -189,12 +191,13 @@ def release_record_path(config: Config, record: ReleaseRecord) -> Path:
 def sweep_leftovers(folder: Path) -> None:
     """Remove what a killed run left: hidden files, and companions of an archive never named."""
     with storage_errors(f"clean {folder}"):
-        for path in folder.glob(".release-*"):
-            if path.is_file() and not path.is_symlink():
+        for path in folder.glob(".*"):
+            if is_leftover(path.name) and path.is_file() and not path.is_symlink():
                 path.unlink(missing_ok=True)
         for suffix in (CHECKSUM_SUFFIX, MANIFEST_SUFFIX):
             for path in folder.glob(f"release-*{suffix}"):
-                if not path.with_name(path.name.removesuffix(suffix) + ARCHIVE_SUFFIX).exists():
+                name = path.name.removesuffix(suffix)
+                if is_release_name(name) and not (folder / f"{name}{ARCHIVE_SUFFIX}").exists():
                     path.unlink(missing_ok=True)
 
 

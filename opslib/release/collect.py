@@ -47,10 +47,14 @@ class OpenedFile:
         except OSError as error:
             raise InputError(f"{self.source}: cannot be read: {error.strerror}") from error
 
-    def read_all(self) -> bytes:
-        """Return its bytes without moving the place that `read_into` reads from."""
+    def read_at(self, offset: int, count: int) -> bytes:
+        """Return bytes without moving the place that `read_into` reads from.
+
+        Raises:
+            InputError: the disk does not give them.
+        """
         try:
-            return os.pread(self.file.fileno(), self.size, 0)
+            return os.pread(self.file.fileno(), count, offset)
         except OSError as error:
             raise InputError(f"{self.source}: cannot be read: {error.strerror}") from error
 
@@ -148,12 +152,12 @@ class _Collector:
         if report.exists():
             self._add(f"{EXPORT_FOLDER}/{REPORT_NAME}", report)
         else:
-            notes.append(f"{report} is missing: the release has no export report")
+            notes.append(f"{EXPORT_FOLDER}/{REPORT_NAME} was not there")
         metrics = config.records_dir / METRICS_NAME
         if metrics.exists():
             self._add(f"reports/{METRICS_NAME}", metrics)
         elif allow_missing_metrics:
-            notes.append(f"{metrics} is missing: the release has no validation metrics")
+            notes.append(f"reports/{METRICS_NAME} was not there: no validation metrics")
         else:
             raise InputError(
                 f"{metrics}: no such file; the latest validation metrics belong into a release "

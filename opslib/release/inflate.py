@@ -6,16 +6,21 @@ import hashlib
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from types import TracebackType
 from typing import BinaryIO, Self
 
 from isal import isal_zlib
 
+from opslib.core.errors import InputError
 from opslib.core.host import usable_cpus
 from opslib.release.archive import BLOCK_BYTES, MEMBER_HEADER, MEMBER_LENGTH
 
 MAX_MEMBER_BYTES = 2 * BLOCK_BYTES
 _GZIP = 31  # window bits: a gzip header and trailer, both checked
+_RAW = -15  # neither
+_TRAILER_BYTES = 8
+_SALVAGE_BYTES = 256
 _IsalError: type[Exception] = isal_zlib.error  # type: ignore[assignment]
 _START = len(MEMBER_HEADER) + MEMBER_LENGTH.size
 
@@ -29,10 +34,12 @@ class GzipReader:
 
     Members that state their length are inflated in parallel, all else as one stream. However far
     the blocks were read, `finish` reads every remaining byte and returns the file's SHA-256.
+    A `lenient` reader goes on after damage inside a member, with zeros where nothing can be read.
     """
 
-    def __init__(self, file: BinaryIO, *, threads: int = 0) -> None:
+    def __init__(self, file: BinaryIO, *, threads: int = 0, lenient: bool = False) -> None:
         self._file = file
+        self._inflate = salvage_member if lenient else inflate_member
         count = threads or usable_cpus()
         self._window = count + 2
         self._inflating = ThreadPoolExecutor(count, "inflate")
@@ -75,9 +82,7 @@ class GzipReader:
     def _inflate_members(self, start: bytes) -> Iterator[bytes]:
         under_way: deque[Future[bytes]] = deque()
         while start:
-            under_way.append(
-                self._inflating.submit(inflate_member, start, self._read_member(start))
-            )
+            under_way.append(self._inflating.submit(self._inflate, start, self._read_member(start)))
             if len(under_way) > self._window:
                 yield under_way.popleft().result()
             start = self._read(_START)
@@ -118,7 +123,10 @@ class GzipReader:
                 raise DamagedGzipError("it ends in the middle of a gzip member")
 
     def _read(self, count: int) -> bytes:
-        data = self._file.read(count)
+        try:
+            data = self._file.read(count)
+        except OSError as error:
+            raise InputError(f"the archive cannot be read: {error.strerror}") from error
         if data:
             while len(self._digested) > self._window:
                 self._digested.popleft().result()
@@ -140,3 +148,19 @@ def inflate_member(start: bytes, rest: bytes) -> bytes:
     if not stream.eof or stream.unused_data or len(block) > BLOCK_BYTES:
         raise DamagedGzipError("a gzip member is not as long as it states")
     return block
+
+
+def salvage_member(start: bytes, rest: bytes) -> bytes:
+    """Return what can be inflated of a member that may be damaged, its checksum ignored, filled
+    up with zeros to the length that it states."""
+    with suppress(DamagedGzipError):
+        return inflate_member(start, rest)
+    stream, data = isal_zlib.decompressobj(wbits=_RAW), bytearray()
+    length = min(int.from_bytes(rest[-4:], "little"), BLOCK_BYTES)
+    with suppress(_IsalError):
+        for begin in range(0, len(rest) - _TRAILER_BYTES, _SALVAGE_BYTES):
+            end = min(begin + _SALVAGE_BYTES, len(rest) - _TRAILER_BYTES)
+            data += stream.decompress(rest[begin:end], max_length=BLOCK_BYTES)
+            if len(data) >= length or stream.eof:
+                break
+    return bytes(data[:length].ljust(length, b"\0"))

@@ -12,6 +12,7 @@ from opslib.core.cards import FileEntry
 from opslib.core.errors import GateFailedError
 from opslib.core.files import sha256_bytes
 from opslib.core.records import Part, Record
+from opslib.inference.signature import TensorSummary
 
 MANIFEST_NAME = "MANIFEST.json"
 VERSION_NAME = "VERSION.txt"
@@ -22,14 +23,6 @@ _NO_CONTENT = frozenset({MANIFEST_NAME, VERSION_NAME})
 class ReleaseError(GateFailedError):
     """A release is damaged, incomplete, or not what its manifest says; the message names the
     file where it can be known."""
-
-
-class TensorSummary(Part):
-    """One input or output: name, ONNX element type and shape; a name or null where it is free."""
-
-    name: str
-    dtype: str
-    shape: tuple[int | str | None, ...]
 
 
 class ModelSummary(Part):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -14,7 +15,8 @@ from opslib.core.errors import InputError
 from opslib.core.formatting import utc_now
 from opslib.core.records import Part, Record
 from opslib.core.sections import ExportSection
-from opslib.release.inflate import GzipReader
+from opslib.release.diagnose import name_damage
+from opslib.release.inflate import DamagedGzipError, GzipReader
 from opslib.release.manifest import (
     EXPORT_FOLDER,
     MANIFEST_NAME,
@@ -144,9 +146,13 @@ def examine(
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
     with file:
         expected = read_checksum(path)
-        examined = examine_open(file, path.name, config, expected, folder=folder, durable=durable)
-    copy = manifest_path(path)
-    if copy.exists() and copy.read_bytes() != examined.manifest_bytes:
+        copy, data = manifest_path(path), b""
+        with suppress(OSError):
+            data = copy.read_bytes()
+        examined = examine_open(
+            file, path.name, config, expected, folder=folder, durable=durable, copy=_parse(data)
+        )
+    if data and data != examined.manifest_bytes:
         raise ReleaseError(f"{copy}: differs from the {MANIFEST_NAME} in the archive")
     return examined
 
@@ -159,8 +165,13 @@ def examine_open(
     *,
     folder: Path | None = None,
     durable: bool = False,
+    copy: Manifest | None = None,
 ) -> Examined:
-    """Do as `examine` with an archive that `file` is open on and whose digest is `expected`."""
+    """Do as `examine` with an archive that `file` is open on and whose digest is `expected`.
+
+    Args:
+        copy: the manifest kept beside it, which helps to name what is damaged.
+    """
     contents, problem = Contents(), None
     with GzipReader(file, threads=config.release.threads) as reader:
         try:
@@ -169,8 +180,11 @@ def examine_open(
             problem = error
         sha256 = reader.finish()
     if problem is not None:
-        changed = "" if sha256 == expected else "; its digest is not that of its .sha256 either"
-        raise ReleaseError(f"{name}: {problem}{changed}") from problem
+        if isinstance(problem.__cause__, DamagedGzipError):
+            names = name_damage(file, Limits.of(config), copy)
+            raise ReleaseError(f"{name}: {f'damaged: {names}' if names else problem}") from problem
+        fits = " (its .sha256 fits: it was made like this)" if sha256 == expected else ""
+        raise ReleaseError(f"{name}: {problem}{fits}") from problem
     manifest, data = check_contents(contents, name)
     if sha256 != expected:
         raise ReleaseError(
@@ -178,6 +192,13 @@ def examine_open(
             "file in it is as listed: the checksum, or bytes around the files, were changed"
         )
     return Examined(manifest, data, sha256, file.tell())
+
+
+def _parse(data: bytes) -> Manifest | None:
+    try:
+        return parse_manifest(data, "")
+    except ReleaseError:
+        return None
 
 
 def check_contents(contents: Contents, where: str) -> tuple[Manifest, bytes]:

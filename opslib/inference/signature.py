@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from opslib.core.errors import ModelError
+from opslib.core.records import Part
 from opslib.core.wire import Wire, read_varint, walk_fields
-from opslib.release.manifest import TensorSummary
 
 # Element types of onnx.proto, as ONNX Runtime and numpy spell them.
 _TYPES = {
@@ -17,6 +17,14 @@ _TYPES = {
     8: "string", 9: "bool", 10: "float16", 11: "float64", 12: "uint32", 13: "uint64",
     16: "bfloat16",
 }  # fmt: skip
+
+
+class TensorSummary(Part):
+    """One input or output: name, element type and shape; a name or null where an axis is free."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str | None, ...]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,134 @@
+"""H-2: pruning plans first and never deletes what is needed to go back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from opslib.core.errors import InputError
+from opslib.core.models import find_model_files
+from opslib.core.plans import carry_out
+from opslib.core.served import ServedModel, ServedState, served_state_path
+from opslib.release.build import ReleaseRequest, build_release
+from opslib.release.prune import find_kept, plan_prune
+from opslib.release.restore import restore_release
+from opslib.release.store import PINS_NAME, list_releases, pin_release
+from tests.release.conftest import visible
+from tests.serving.conftest import Place
+
+
+def release(
+    place: Place, monkeypatch: pytest.MonkeyPatch, day: int, onnx: Path | None = None
+) -> str:
+    """Make a release of a given day and return its name."""
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", str(1_700_000_000 + 86_400 * day))
+    request = ReleaseRequest(onnx=onnx, only=onnx is not None, load_models=False)
+    return build_release(place.config, request).path.name.removesuffix(".tar.gz")
+
+
+@pytest.fixture
+def five(place: Place, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Five releases, oldest first; the first two hold the first model, the others the second."""
+    models = [place.first, place.first, place.second, place.second, place.second]
+    return [release(place, monkeypatch, day, model) for day, model in enumerate(models)]
+
+
+def doomed(place: Place, keep: int = 1, live_path: Path | None = None) -> list[str]:
+    plan = plan_prune(place.config, keep=keep, live_path=live_path)
+    return sorted(Path(one.target).name.removesuffix(".tar.gz") for one in plan.actions)
+
+
+def serve(place: Place, *paths: Path) -> None:
+    """Let the service's state say which models it served, the current one first."""
+    models = tuple(
+        ServedModel(
+            path=path,
+            sha256=find_model_files(path).digest(),
+            version_tag=path.stem,
+            generation=9 - number,
+            switched_at_utc="2026-11-01T00:00:00+00:00",
+        )
+        for number, path in enumerate(paths)
+    )
+    ServedState(current=models[0], previous=models[1:]).write(served_state_path(place.config))
+
+
+def test_the_newest_and_the_one_before_always_stay(place: Place, five: list[str]) -> None:
+    assert doomed(place) == five[:3]
+    assert doomed(place, keep=4) == five[:1]
+    assert doomed(place, keep=50) == []
+    assert list(find_kept(place.config, keep=1).values()) == [
+        "the newest release",
+        "the release before the newest",
+    ]
+
+
+def test_the_only_release_stays(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    release(place, monkeypatch, 0)
+    assert doomed(place) == []
+
+
+def test_a_pinned_one_stays(place: Place, five: list[str]) -> None:
+    pin_release(place.config, five[0])
+    assert doomed(place) == five[1:3]
+
+
+def test_the_newest_that_holds_the_served_model_stays(place: Place, five: list[str]) -> None:
+    serve(place, place.first)
+    assert doomed(place) == [five[0], five[2]]
+    serve(place, place.second, place.first)
+    assert doomed(place) == [five[0], five[2]]
+    assert "served before" in find_kept(place.config, keep=1)[five[1]]
+
+
+def test_one_that_the_service_serves_from_stays(place: Place, five: list[str]) -> None:
+    oldest = list_releases(place.config)[-1]
+    model = restore_release(oldest.path, config=place.config, load_models=False).model
+    serve(place, model)
+    assert doomed(place) == [five[2]]
+    served_state_path(place.config).unlink()
+    assert doomed(place, live_path=model) == [five[2]]
+    place.config_path.with_name(".env").write_text(f"MODEL_PATH={model}\n")
+    assert doomed(place) == [five[2]]
+
+
+def test_what_is_broken_stays_and_does_not_count(place: Place, five: list[str]) -> None:
+    newest = list_releases(place.config)[0]
+    newest.checksum_path.unlink()
+    assert doomed(place) == five[:2]
+    assert "sha256 is missing" in find_kept(place.config)[newest.name]
+
+
+def test_without_knowing_what_is_pinned_or_served_nothing_is_planned(
+    place: Place, five: list[str]
+) -> None:
+    (place.config.releases_dir / PINS_NAME).write_text("{")
+    with pytest.raises(InputError, match=r"pins\.json"):
+        plan_prune(place.config)
+    (place.config.releases_dir / PINS_NAME).unlink()
+    served_state_path(place.config).write_text("{")
+    with pytest.raises(InputError, match=r"served\.json"):
+        plan_prune(place.config)
+
+
+def test_the_plan_is_shown_and_a_whole_release_goes(place: Place, five: list[str]) -> None:
+    shown: list[str] = []
+    plan = plan_prune(place.config, keep=4)
+    before = visible(place.config.releases_dir)
+    carry_out(plan, dry_run=True, show=shown.append)
+    assert visible(place.config.releases_dir) == before
+    assert five[0] in shown[1]
+    assert shown[-1] == "dry run: nothing was changed"
+    outcome = carry_out(plan, dry_run=False, show=shown.append)
+    gone = set(before) - set(visible(place.config.releases_dir))
+    assert gone == {f"{five[0]}{end}" for end in (".tar.gz", ".tar.gz.sha256", ".manifest.json")}
+    assert outcome.freed_bytes > 0
+
+
+def test_one_that_was_pinned_after_the_plan_is_skipped(place: Place, five: list[str]) -> None:
+    plan = plan_prune(place.config, keep=4)
+    pin_release(place.config, five[0])
+    outcome = plan.execute()
+    assert outcome.skipped[0].reason == "was pinned meanwhile"
+    assert list_releases(place.config)[-1].pinned
