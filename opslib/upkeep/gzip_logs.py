@@ -14,7 +14,7 @@ from isal import isal_zlib
 from opslib.core.errors import StorageError, storage_errors
 from opslib.core.files import open_atomic
 
-LEVEL = 1
+LEVEL = 2
 _CHUNK_BYTES = 1 << 20
 _GZIP = 31  # deflate within a gzip header and trailer
 _IsalError: type[Exception] = isal_zlib.error  # type: ignore[assignment]

@@ -78,15 +78,24 @@ class Maintained:
     path: Path
 
 
-def plan_maintenance(config: Config, *, now: datetime | None = None) -> Maintenance:
-    """Return what a round would do; nothing is touched.
+def check_experiment(config: Config) -> None:
+    """Refuse an experiment that is not there: it is not made, for its disk may not be mounted.
 
     Raises:
-        ConfigError: the experiment is not there, or `.env` is unreadable.
+        ConfigError: its folder is missing, or `.env` is unreadable.
     """
     if not config.exp_dir.is_dir():
         raise ConfigError(f"paths.exp_dir: {config.exp_dir}: no such folder; is its disk mounted?")
     load_service_environment(config)
+
+
+def plan_maintenance(config: Config, *, now: datetime | None = None) -> Maintenance:
+    """Return what a round would do; nothing is touched.
+
+    Raises:
+        ConfigError: see `check_experiment`.
+    """
+    check_experiment(config)
     this = Round(config, now or utc_now())
     duties = [
         plan_duty(LOGS, partial(plan_logs, this)),
@@ -106,12 +115,11 @@ def run_maintenance(
 
     Raises:
         BusyError: another round is under way.
-        ConfigError: see `plan_maintenance`.
+        ConfigError: see `check_experiment`.
         StorageError: the record or the disk report cannot be written.
     """
     started = time.monotonic()
-    if not config.exp_dir.is_dir():
-        plan_maintenance(config)
+    check_experiment(config)
     with hold_lock(config.exp_dir / LOCK_NAME, "maintenance"):
         planned = plan_maintenance(config, now=now)
         this = planned.this

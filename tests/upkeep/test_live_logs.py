@@ -7,7 +7,6 @@ import os
 import random
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,8 +19,9 @@ from opslib.upkeep import cut_log, live_logs
 from opslib.upkeep.cut_log import collapse_works, finish_cut, plan_cut, remember_cut
 from opslib.upkeep.open_files import find_writers, is_written
 from tests.serving.conftest import make_place as make_serving_place
+from tests.upkeep.killing import kill_under_writer
 from tests.upkeep.places import Place, make_place
-from tests.upkeep.writers import ROOT, await_that, count_lines, start_writer
+from tests.upkeep.writers import await_that, count_lines, start_writer
 
 SMALL = "rotate_mb: 0.02"
 KILLS = 6
@@ -79,42 +79,23 @@ def test_elsewhere_a_foreign_writer_loses_no_more_than_a_line_a_rotation(truncat
     assert written - len(found) <= 5
 
 
-def kill_again_and_again(place: Place, kind: str) -> tuple[int, list[int]]:
-    """Kill maintenance at random moments under a writer; then let it finish."""
-    rng = random.Random(7)
-    command = [sys.executable, "-m", "tests.upkeep.restless", str(place.config_path)]
-    with start_writer(kind, place.exp / "logs" / "api.out") as writer:
-        for _ in range(KILLS):
-            process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-            assert process.stdout is not None
-            with process.stdout:
-                assert process.stdout.readline() == "ready\n"
-                time.sleep(rng.uniform(0.0, 0.3))
-            assert process.poll() is None
-            process.kill()
-            process.wait()
-    place.run()
-    assert not place.targets()
-    hidden = [path for path in (place.exp / "logs").rglob(".*") if path.is_file()]
-    assert not hidden
-    return writer.lines, count_lines(place.exp / "logs", "api.out")
-
-
 def test_killed_at_any_moment_it_loses_no_line_of_our_writer(tmp_path: Path) -> None:
     place = make_place(tmp_path, f"{SMALL}\nreopened_logs: [api.out]")
-    written, found = kill_again_and_again(place, "ours")
-    assert found == list(range(written))
+    counted = kill_under_writer(place, "ours", KILLS, seed=1)
+    assert (counted.lost, counted.repeated) == (0, 0)
 
 
 def test_killed_at_any_moment_it_loses_no_line_of_a_foreign_writer(collapsing: Path) -> None:
-    written, found = kill_again_and_again(make_place(collapsing / "place", SMALL), "append")
-    assert found == list(range(written))
+    place = make_place(collapsing / "place", SMALL)
+    counted = kill_under_writer(place, "append", KILLS, seed=2)
+    assert (counted.lost, counted.repeated) == (0, 0)
 
 
 def test_killed_at_any_moment_a_truncation_repeats_no_line(truncating: Path) -> None:
-    written, found = kill_again_and_again(make_place(truncating / "place", SMALL), "append")
-    assert len(found) == len(set(found))
-    assert written - len(found) <= KILLS * 30  # at most a line for each of its rotations
+    place = make_place(truncating / "place", SMALL)
+    counted = kill_under_writer(place, "append", KILLS, seed=3)
+    assert counted.repeated == 0
+    assert counted.lost <= counted.rotations
 
 
 @pytest.mark.parametrize("step", ["compress_range", "_mark", "collapse_front", "forget_cut"])

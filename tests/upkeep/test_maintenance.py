@@ -16,6 +16,7 @@ from opslib.core.locks import hold_lock
 from opslib.core.records import Record
 from opslib.upkeep.maintenance import LOCK_NAME, plan_maintenance
 from opslib.upkeep.maintenance_record import MaintenanceRecord
+from tests.upkeep.killing import kill_while_cleaning
 from tests.upkeep.places import NOW, Place, set_age, stamp_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -226,6 +227,12 @@ def test_a_clock_that_jumps_deletes_nothing_that_is_protected(place: Place, hour
     left = {path.name for path in place.exp.rglob("*") if path.is_file()}
     wanted = {"best.pt", "last_9.pt", "model-1.onnx", "model-2.onnx", "model-8.onnx"}
     assert wanted <= left
+
+
+def test_killed_at_any_moment_it_ends_where_an_undisturbed_round_ends(tmp_path: Path) -> None:
+    calm, stormy, met = kill_while_cleaning(tmp_path, kills=5, seed=1)
+    assert met > 0, "no kill met unfinished work"
+    assert stormy == calm
 
 
 def test_planning_loads_nothing_heavy() -> None:
