@@ -96,7 +96,7 @@ def track_job(
         raise
     finally:
         if code == ExitCode.BUSY:
-            _put_back(path, before)
+            _put_back(path, before, _last(config, job))
         else:
             ended = _text(utc_now())
             told = tell_dead_man(config, job, code)
@@ -148,7 +148,9 @@ def _last(config: Config, job: str) -> JobStatus | None:
     return None
 
 
-def _put_back(path: Path, before: JobStatus | None) -> None:
+def _put_back(path: Path, before: JobStatus | None, now: JobStatus | None) -> None:
+    if now is not None and now.pid != os.getpid():
+        return  # the run that was under way has ended meanwhile, and said so
     if before is None:
         path.unlink(missing_ok=True)
     else:

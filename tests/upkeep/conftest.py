@@ -19,9 +19,10 @@ CRONTAB = """#!/bin/sh
 table="$(dirname "$0")/table"
 case "$1" in
 -l) if [ -f "$table" ]; then cat "$table"; else echo "no crontab for you" >&2; exit 1; fi ;;
--) cat > "$table.new"
-   if grep -q '^99' "$table.new"; then echo '"-":1: bad minute' >&2; exit 1; fi
-   mv "$table.new" "$table" ;;
+-) cat > "$table.$$"
+   sleep "${CRONTAB_TAKES_S:-0}"
+   if grep -q '^99' "$table.$$"; then echo '"-":1: bad minute' >&2; exit 1; fi
+   mv "$table.$$" "$table" ;;
 esac
 """
 

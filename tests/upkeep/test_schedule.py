@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from opslib.core.errors import InputError
-from opslib.upkeep.job_status import JobStatus, status_path
+from opslib.upkeep.job_status import JobStatus, read_status, status_path
 from opslib.upkeep.jobs import JOBS, Job, Place
 from opslib.upkeep.schedule import (
     block_text,
@@ -183,7 +183,7 @@ def test_installs_at_the_same_time_lose_nobody(host: Host) -> None:
     running = [
         subprocess.Popen(
             host.command("install", config=config),
-            env=host.environment,
+            env=host.environment | {"CRONTAB_TAKES_S": "0.3"},
             stdout=subprocess.DEVNULL,
         )
         for config in configs
@@ -259,6 +259,20 @@ def test_every_program_that_a_job_starts_is_in_this_checkout(job: Job, host: Hos
                 check=True,
                 capture_output=True,
             )
+
+
+def test_h8_the_maintenance_keeps_its_account_however_it_is_started(host: Host) -> None:
+    script = ROOT / "scripts" / "maintenance.sh"
+    environment = host.environment | {"PILLSNAP_PYTHON": sys.executable}
+    subprocess.run(
+        ["bash", script, "--config", host.config_path],
+        env=environment,
+        capture_output=True,
+        check=True,
+    )
+    status = read_status(host.config, "maintenance")
+    assert status is not None
+    assert status.ran_well
 
 
 def test_looking_at_the_schedule_loads_nothing_heavy(host: Host) -> None:
