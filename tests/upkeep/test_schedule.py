@@ -216,6 +216,15 @@ def test_show_says_when_how_it_ended_and_in_which_zone(host: Host) -> None:
     assert "installed in your crontab" in shown
 
 
+def test_an_account_that_cannot_be_read_is_shown_as_such(host: Host) -> None:
+    path = status_path(host.config, "bench")
+    path.parent.mkdir(parents=True)
+    path.write_text("{")
+    shown = host.call("show", environment=host.environment | {"COLUMNS": "250"})
+    assert shown.returncode == 0
+    assert f"unknown: {path}: not a job-status/1 record" in shown.stdout
+
+
 def test_a_run_that_was_cut_off_is_not_called_under_way() -> None:
     gone = subprocess.Popen(["true"])
     gone.wait()
