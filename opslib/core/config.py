@@ -26,7 +26,7 @@ from opslib.core.errors import ConfigError
 from opslib.core.files import expand_user
 from opslib.core.schedule_section import ScheduleSection
 from opslib.core.sections import (
-    UNSHOWN_ERROR,
+    SECRET_ERROR,
     BenchSection,
     ClientSection,
     ExportSection,
@@ -254,7 +254,7 @@ def _explain(error: ErrorDetails, source: Path, origins: Mapping[str, str]) -> s
     if error["type"] == "missing":
         return f"{where}: missing"
     message = error["msg"].removeprefix("Value error, ")
-    if error["type"] == UNSHOWN_ERROR:
+    if error["type"] == SECRET_ERROR:
         return f"{where}: {message}"
     return f"{where}: got {show_value(error['input'])}: {message[0].lower()}{message[1:]}"
 

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 from opslib.core.secrets import REFERENCE_PREFIX
-from opslib.core.sections import UNSHOWN_ERROR, Section
+from opslib.core.sections import SECRET_ERROR, Section
 
 _FIELD = re.compile(r"[0-9A-Za-z*,/-]+")
 _MONTHS = frozenset(re.findall("...", "JANFEBMARAPRMAYJUNJULAUGSEPOCTNOVDEC"))
@@ -54,7 +54,7 @@ def _check_reference(value: Any) -> Any:
     name = text.removeprefix(REFERENCE_PREFIX)
     if not text.startswith(REFERENCE_PREFIX) or not _REFERENCE.fullmatch(name):
         wanted = "expected a reference, env:NAME, to a variable of .env that holds the URL"
-        raise PydanticCustomError(UNSHOWN_ERROR, wanted)
+        raise PydanticCustomError(SECRET_ERROR, wanted)
     return text
 
 

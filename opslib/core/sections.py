@@ -17,7 +17,7 @@ def _split_commas(value: Any) -> Any:
 
 
 # The type of an error whose input may be a secret: it is not repeated.
-UNSHOWN_ERROR = "unshown"
+SECRET_ERROR = "secret"  # noqa: S105 (the name of a type)
 PositiveInt = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0)]
 BatchSizes = Annotated[tuple[PositiveInt, ...], BeforeValidator(_split_commas), Field(min_length=1)]

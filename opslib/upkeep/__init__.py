@@ -1,1 +1,1 @@
-"""Upkeep: maintenance, rotation, health and schedules; boring, fast, safe."""
+"""Jobs that run unattended for years: cleaning, rotating, watching, scheduling."""

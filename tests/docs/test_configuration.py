@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from opslib.core.config import Config
 from opslib.core.environment import ServiceEnvironment
 from tests.models import write_images, write_onnx
-from tests.upkeep.conftest import Host, make_host
+from tests.upkeep.crontabs import Host, make_host
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docs" / "CONFIGURATION.md").read_text()

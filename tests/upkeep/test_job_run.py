@@ -25,7 +25,7 @@ from opslib.upkeep.job_run import run_job
 from opslib.upkeep.job_status import JobStatus, jobs_dir, read_status, track_job
 from opslib.upkeep.jobs import Command, Job, Place, find_job
 from tests.models import write_config
-from tests.upkeep.conftest import Host
+from tests.upkeep.crontabs import Host
 
 PLACE = Place(root=Path(__file__).resolve().parents[2], bin=Path(sys.executable).parent)
 

@@ -24,7 +24,7 @@ from opslib.upkeep.schedule import (
     next_run,
 )
 from tests.models import write_config
-from tests.upkeep.conftest import Host, make_host
+from tests.upkeep.crontabs import Host, make_host
 
 ROOT = Path(__file__).resolve().parents[2]
 FOREIGN = b'# mine, caf\xe9\nMAILTO=""\n*/5 * * * * /usr/bin/true \\% x\n\n'
