@@ -76,8 +76,11 @@ def track_job(
     """Run `work`, keep how it ended, tell the job's dead man, and return its exit code.
 
     An error of `work` is kept and told like a code, then raised again. A run that was turned away
-    because another one is under way (6) leaves that one's account alone.
+    because another one is under way (6) leaves that one's account alone. Where there is no
+    experiment `work` says so, and nothing is kept.
     """
+    if not config.exp_dir.is_dir():
+        return work()
     before = _last(config, job)
     path = status_path(config, job)
     started, clock = utc_now(), time.monotonic()

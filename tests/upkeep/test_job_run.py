@@ -218,6 +218,12 @@ def test_a_busy_run_is_not_told(host: Host, dead_man: DeadMan) -> None:
     assert read_status(place.config, "index") is None
 
 
+def test_no_account_is_kept_of_an_experiment_that_is_not_there(host: Host) -> None:
+    host.config.exp_dir.rmdir()
+    assert track_job(host.config, "index", lambda: 2, show=silent) == 2
+    assert not host.config.exp_dir.exists()
+
+
 def test_h8_the_monthly_benchmark_is_plain_papermill_and_becomes_a_report(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -121,7 +121,9 @@ def test_a_changed_configuration_renews_the_block_where_it_stands(host: Host) ->
 def test_a_dry_run_shows_the_lines_and_touches_nothing(host: Host) -> None:
     host.table.write_bytes(FOREIGN)
     answer = host.call("install", "--dry-run")
-    assert "+ 0 2 * * * bash" in answer.stdout
+    assert re.search(
+        r"^\+ 0 2 \* \* \* .*bash .*/scripts/maintenance\.sh", answer.stdout, re.MULTILINE
+    )
     assert "dry run: nothing was changed" in answer.stdout
     assert host.table.read_bytes() == FOREIGN
     assert not (host.config.exp_dir / "logs").exists()
