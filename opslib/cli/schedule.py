@@ -13,9 +13,10 @@ import typer
 
 from opslib.cli.doors import describe_experiment, make_console, plain_cells, say
 from opslib.core.config import PREFIX, Config, load_config
-from opslib.core.errors import ConfigError, OpsError, UsageError
+from opslib.core.errors import ConfigError, InputError, OpsError, UsageError
 
 if TYPE_CHECKING:
+    from opslib.upkeep.job_status import JobStatus
     from opslib.upkeep.schedule import Edit, Entry
 
 ConfigOption = Annotated[Path | None, typer.Option(help="Configuration file.")]
@@ -141,14 +142,21 @@ def _cells(config: Config, entry: Entry, now: datetime, *, is_installed: bool) -
     from opslib.upkeep.job_status import read_status
     from opslib.upkeep.schedule import in_words, next_run
 
-    at, status = entry.expression, read_status(config, entry.job.name)
-    upcoming, last = "–", "never"
+    at, upcoming = entry.expression, "–"
     if at and is_installed:
         upcoming = f"{next_run(at, now):%Y-%m-%d %H:%M}"
-    if status is not None:
-        started = datetime.fromisoformat(status.started_at_utc)
-        last = f"{started.astimezone(now.tzinfo):%Y-%m-%d %H:%M}, {status.describe()}"
+    try:
+        status = read_status(config, entry.job.name)
+    except InputError as error:
+        last = f"unknown: {error}"
+    else:
+        last = "never" if status is None else f"{_clock(status, now)}, {status.describe()}"
     return [entry.job.name, in_words(at) if at else "off", upcoming, last]
+
+
+def _clock(status: JobStatus, now: datetime) -> str:
+    started = datetime.fromisoformat(status.started_at_utc)
+    return f"{started.astimezone(now.tzinfo):%Y-%m-%d %H:%M}"
 
 
 def _tell_notes(config: Config, text: str, tell: Callable[[str], None]) -> None:

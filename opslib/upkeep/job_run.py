@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from opslib.core.config import CONFIG_VARIABLE, Config
-from opslib.core.errors import DeadlineError, ExitCode, UsageError
+from opslib.core.errors import DeadlineError, ExitCode, UsageError, storage_errors
 from opslib.core.files import ensure_writable
 from opslib.core.formatting import format_duration, utc_now
 from opslib.core.locks import hold_lock
@@ -42,7 +42,8 @@ def run_job(config: Config, job: Job, place: Place, *, show: Callable[[str], Non
     ensure_writable(jobs_dir(config))
 
     def work() -> int:
-        ensure_writable(config.report_dir)
+        with storage_errors(f"create {config.report_dir}"):
+            config.report_dir.mkdir(parents=True, exist_ok=True)
         give_up = time.monotonic() + config.schedule.timeout_s
         return _run_commands(commands, config, place, give_up, show)
 

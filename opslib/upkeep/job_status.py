@@ -76,8 +76,11 @@ def track_job(
     """Run `work`, keep how it ended, tell the job's dead man, and return its exit code.
 
     An error of `work` is kept and told like a code, then raised again. A run that was turned away
-    because another one is under way (6) leaves that one's account alone.
+    because another one is under way (6) leaves that one's account alone. Where there is no
+    experiment `work` says so, and nothing is kept.
     """
+    if not config.exp_dir.is_dir():
+        return work()
     before = _last(config, job)
     path = status_path(config, job)
     started, clock = utc_now(), time.monotonic()
@@ -96,7 +99,7 @@ def track_job(
         raise
     finally:
         if code == ExitCode.BUSY:
-            _put_back(path, before)
+            _put_back(path, before, _last(config, job))
         else:
             ended = _text(utc_now())
             told = tell_dead_man(config, job, code)
@@ -148,7 +151,9 @@ def _last(config: Config, job: str) -> JobStatus | None:
     return None
 
 
-def _put_back(path: Path, before: JobStatus | None) -> None:
+def _put_back(path: Path, before: JobStatus | None, now: JobStatus | None) -> None:
+    if now is not None and now.pid != os.getpid():
+        return  # the run that was under way has ended meanwhile, and said so
     if before is None:
         path.unlink(missing_ok=True)
     else:

@@ -26,7 +26,7 @@ from opslib.core.errors import UsageError
 from opslib.serving.staging import start_service
 from tests.release.restoring import make_releasable
 from tests.serving.conftest import Place
-from tests.upkeep.conftest import CRONTAB
+from tests.upkeep.crontabs import CRONTAB
 
 
 @pytest.fixture(scope="module")

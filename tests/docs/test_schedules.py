@@ -16,7 +16,7 @@ from opslib.core.schedule_section import ScheduleSection
 from opslib.upkeep.jobs import JOBS
 from opslib.upkeep.schedule import find_place, in_words, make_entries
 from tests.models import write_config
-from tests.upkeep.conftest import Host, make_host
+from tests.upkeep.crontabs import Host, make_host
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docs" / "SCHEDULES.md").read_text()

@@ -16,7 +16,7 @@ from opslib.upkeep.crontab import (
     take_apart,
     write_crontab,
 )
-from tests.upkeep.conftest import Host
+from tests.upkeep.crontabs import Host
 
 OURS, OTHERS = "/a/config.yaml", "/b/config.yaml"
 BLOCK = make_block(OURS, ["0 2 * * * true"])

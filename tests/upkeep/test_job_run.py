@@ -25,7 +25,7 @@ from opslib.upkeep.job_run import run_job
 from opslib.upkeep.job_status import JobStatus, jobs_dir, read_status, track_job
 from opslib.upkeep.jobs import Command, Job, Place, find_job
 from tests.models import write_config
-from tests.upkeep.conftest import Host
+from tests.upkeep.crontabs import Host
 
 PLACE = Place(root=Path(__file__).resolve().parents[2], bin=Path(sys.executable).parent)
 
@@ -216,6 +216,12 @@ def test_a_busy_run_is_not_told(host: Host, dead_man: DeadMan) -> None:
     assert track_job(place.config, "index", lambda: int(ExitCode.BUSY), show=silent) == 6
     assert dead_man.paths == []
     assert read_status(place.config, "index") is None
+
+
+def test_no_account_is_kept_of_an_experiment_that_is_not_there(host: Host) -> None:
+    host.config.exp_dir.rmdir()
+    assert track_job(host.config, "index", lambda: 2, show=silent) == 2
+    assert not host.config.exp_dir.exists()
 
 
 def test_h8_the_monthly_benchmark_is_plain_papermill_and_becomes_a_report(

@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from opslib.core.errors import InputError
-from opslib.upkeep.job_status import JobStatus, status_path
+from opslib.upkeep.job_status import JobStatus, read_status, status_path
 from opslib.upkeep.jobs import JOBS, Job, Place
 from opslib.upkeep.schedule import (
     block_text,
@@ -24,7 +24,7 @@ from opslib.upkeep.schedule import (
     next_run,
 )
 from tests.models import write_config
-from tests.upkeep.conftest import Host, make_host
+from tests.upkeep.crontabs import Host, make_host
 
 ROOT = Path(__file__).resolve().parents[2]
 FOREIGN = b'# mine, caf\xe9\nMAILTO=""\n*/5 * * * * /usr/bin/true \\% x\n\n'
@@ -121,7 +121,9 @@ def test_a_changed_configuration_renews_the_block_where_it_stands(host: Host) ->
 def test_a_dry_run_shows_the_lines_and_touches_nothing(host: Host) -> None:
     host.table.write_bytes(FOREIGN)
     answer = host.call("install", "--dry-run")
-    assert "+ 0 2 * * * bash" in answer.stdout
+    assert re.search(
+        r"^\+ 0 2 \* \* \* .*bash .*/scripts/maintenance\.sh", answer.stdout, re.MULTILINE
+    )
     assert "dry run: nothing was changed" in answer.stdout
     assert host.table.read_bytes() == FOREIGN
     assert not (host.config.exp_dir / "logs").exists()
@@ -183,7 +185,7 @@ def test_installs_at_the_same_time_lose_nobody(host: Host) -> None:
     running = [
         subprocess.Popen(
             host.command("install", config=config),
-            env=host.environment,
+            env=host.environment | {"CRONTAB_TAKES_S": "0.3"},
             stdout=subprocess.DEVNULL,
         )
         for config in configs
@@ -214,6 +216,15 @@ def test_show_says_when_how_it_ended_and_in_which_zone(host: Host) -> None:
     assert re.search(r"health +off +– +never", shown)
     assert "the host's time zone" in shown
     assert "installed in your crontab" in shown
+
+
+def test_an_account_that_cannot_be_read_is_shown_as_such(host: Host) -> None:
+    path = status_path(host.config, "bench")
+    path.parent.mkdir(parents=True)
+    path.write_text("{")
+    shown = host.call("show", environment=host.environment | {"COLUMNS": "250"})
+    assert shown.returncode == 0
+    assert f"unknown: {path}: not a job-status/1 record" in shown.stdout
 
 
 def test_a_run_that_was_cut_off_is_not_called_under_way() -> None:
@@ -259,6 +270,20 @@ def test_every_program_that_a_job_starts_is_in_this_checkout(job: Job, host: Hos
                 check=True,
                 capture_output=True,
             )
+
+
+def test_h8_the_maintenance_keeps_its_account_however_it_is_started(host: Host) -> None:
+    script = ROOT / "scripts" / "maintenance.sh"
+    environment = host.environment | {"PILLSNAP_PYTHON": sys.executable}
+    subprocess.run(
+        ["bash", script, "--config", host.config_path],
+        env=environment,
+        capture_output=True,
+        check=True,
+    )
+    status = read_status(host.config, "maintenance")
+    assert status is not None
+    assert status.ran_well
 
 
 def test_looking_at_the_schedule_loads_nothing_heavy(host: Host) -> None:
