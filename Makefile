@@ -7,9 +7,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
-BENCHMARKS := overhead verdicts reporting sweep tradeoffs serving
+BENCHMARKS := overhead verdicts reporting sweep tradeoffs serving drill_latency
 
-.PHONY: help demo test lint fmt typecheck perf notebooks snapshot serve lab lock clean
+.PHONY: help demo test lint fmt typecheck perf soak notebooks snapshot serve lab lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -40,6 +40,10 @@ perf: $(VENV)/.dev  ## measure our own speed and our verdicts' error rates, side
 	@code=0; for name in $(BENCHMARKS); do \
 	  echo "== benchmarks/$$name.py"; $(BIN)/python benchmarks/$$name.py || code=$$?; \
 	done; exit $$code
+
+soak: $(VENV)/.runtime  ## the long rollback drill: 20 swaps under 20,000 requests, then 200 for leaks (about 10 minutes)
+	@$(BIN)/pillops demo
+	@$(BIN)/pillops drill --long
 
 notebooks: $(VENV)/.runtime  ## execute every notebook on the configured experiment
 	@for notebook in notebooks/0[1-9]_*.ipynb; do $(BIN)/pillops run $$notebook; done
