@@ -31,7 +31,7 @@ from opslib.core.maintenance_section import MaintenanceSection
 from opslib.core.release_section import ReleaseSection
 from opslib.core.schedule_section import ScheduleSection
 from opslib.core.sections import (
-    SECRET_ERROR,
+    UNSHOWN_ERROR,
     BenchSection,
     ClientSection,
     ExportSection,
@@ -265,7 +265,7 @@ def _explain(error: ErrorDetails, source: Path, origins: Mapping[str, str]) -> s
     if error["type"] == "missing":
         return f"{where}: missing"
     message = error["msg"].removeprefix("Value error, ")
-    if error["type"] == SECRET_ERROR:
+    if error["type"] == UNSHOWN_ERROR:
         return f"{where}: {message}"
     return f"{where}: got {show_value(error['input'])}: {message[0].lower()}{message[1:]}"
 

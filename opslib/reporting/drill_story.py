@@ -115,9 +115,11 @@ def list_notes(record: DrillRecord) -> list[str]:
     lines = [
         f"Drilled: {where}, on {record.device}. A, the model it was found with, is "
         f"{record.model.name}; B, the other, is {record.other_model.name}.",
-        f"Load: {record.rate_per_s:.0f} requests a second, constant, sent when they are due "
-        f"({record.load_share:.0%} of the measured capacity of {record.capacity_per_s:,.0f}, or "
-        "the configured maximum); latency counts from then, so that no stall is hidden.",
+        f"Load: {record.rate_per_s:.0f} requests a second, constant: "
+        f"{record.rate_per_s / record.capacity_per_s:.0%} of the measured capacity of "
+        f"{record.capacity_per_s:,.0f} (asked for: {record.load_share:.0%}, within "
+        "drill.rate_max_per_s). Each is sent when it is due and its latency counts from then, so "
+        "that no stall is hidden.",
         f"A swap window is from the request to {record.settle_s:g} s after the first answer of the "
         "new model. Requests of the kill are counted apart: a killed process cannot answer.",
     ]

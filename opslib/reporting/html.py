@@ -23,6 +23,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 MAX_KEY_FIGURES = 8
 NO_ALT = "A figure without a description."
 MARKER_TAGS = frozenset({"papermill-error-cell-tag", "pillops-ended"})
+_LINK_BESIDE = re.compile(r"\[([^\]]+)\]\(\.{1,2}/[^)\s]*\)")
 
 
 @dataclass(frozen=True)
@@ -163,6 +164,9 @@ def _body_notebook(notebook: Any, run: RunRecord) -> Any:
     first = next((cell for cell in body.cells if cell.cell_type == "markdown"), None)
     if first is not None and find_title(body, "") == run.title:
         first.source = re.sub(r"\A\s*#\s+.+\n*", "", first.source)
+    for cell in body.cells:
+        if cell.cell_type == "markdown":  # a link beside the notebook leads nowhere from a report
+            cell.source = _LINK_BESIDE.sub(r"\1", cell.source)
     codes = [cell for cell in body.cells if cell.cell_type == "code"]
     for cell in codes:
         cell.outputs = [output for output in cell.outputs if not _is_scrap(output)]

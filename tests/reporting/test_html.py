@@ -118,6 +118,14 @@ def test_images_from_elsewhere_are_left_out_by_name() -> None:
     assert html.count("an image from outside this report") == 2
 
 
+def test_a_link_to_a_file_beside_the_notebook_becomes_text() -> None:
+    html = render(markdown="see [docs/X.md](../docs/X.md) and [out](https://example.org/)")
+    assert "see docs/X.md and" in html
+    links = [attributes.get("href") for tag, attributes in tags(html) if tag == "a"]
+    assert "https://example.org/" in links
+    assert not [link for link in links if link and "docs/X.md" in link]
+
+
 def test_a_failed_run_shows_its_problem_first_and_opens_the_cell() -> None:
     run = make_run(
         status="timeout",
