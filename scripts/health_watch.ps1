@@ -699,6 +699,7 @@ if ($MyInvocation.InvocationName -ne '.') {
         [Console]::Error.WriteLine('error: -InternalUrl is empty; expected the address of the app')
         exit 2
     }
+    $session = $ExecutionContext.SessionState.Path
     $settings = @{
         InternalUrl           = $InternalUrl
         ExternalUrl           = $ExternalUrl
@@ -709,9 +710,9 @@ if ($MyInvocation.InvocationName -ne '.') {
         SettleSeconds         = $SettleSeconds
         Webhook               = $Webhook
         EventSource           = $EventSource
-        LogPath               = $LogPath
+        LogPath               = $session.GetUnresolvedProviderPathFromPSPath($LogPath)
         MaxLogMB              = $MaxLogMB
-        StatePath             = $StatePath
+        StatePath             = $session.GetUnresolvedProviderPathFromPSPath($StatePath)
         Policy                = @{
             failures              = $Failures
             successes             = $Successes

@@ -218,6 +218,14 @@ def test_a_notice_that_could_not_be_delivered_is_delivered_by_a_later_run(watch:
     assert WatchMemory.read(health_state_path(watch.config)).undelivered == ()
 
 
+def test_several_notices_are_delivered_in_their_order_by_one_run(watch: Watch) -> None:
+    for mode in ("500", "500", "ok", "ok"):
+        watch.run(external=mode, webhook="503")
+    assert watch.world.posted == []
+    watch.run(webhook="ok")
+    assert [one["event"] for one in watch.world.posted] == ["alert", "recovery"]
+
+
 def test_the_address_of_the_webhook_is_written_nowhere(watch: Watch) -> None:
     watch.run(external="500", webhook="503")
     watch.run()
@@ -244,13 +252,24 @@ def test_a_damaged_state_is_noted_and_counting_starts_anew(watch: Watch, damage:
     assert watch.run().actions == ("restart", "alert")
 
 
+def test_a_restart_is_counted_before_it_is_made(watch: Watch) -> None:
+    """A run that is killed while it restarts cannot restart without end."""
+    state = health_state_path(watch.config)
+    watch.restart_with(f"cp '{state}' '{watch.folder}/seen.json'")
+    watch.run(external="500")
+    watch.run()
+    seen = WatchMemory.read(watch.folder / "seen.json").decisions
+    assert len(seen.restarts_at_s) == 1
+    assert seen.incident is not None
+
+
 def test_a_second_run_at_the_same_time_ends_as_busy(watch: Watch) -> None:
     path = health_state_path(watch.config)
     with hold_lock(path.with_suffix(".lock"), "health watch"), pytest.raises(BusyError):
         watch.run()
 
 
-def test_a_state_that_cannot_be_written_is_an_error_before_anything_is_restarted(
+def test_a_state_that_has_no_place_is_an_error_before_anything_is_asked(
     watch: Watch,
 ) -> None:
     watch.run(external="500")
@@ -258,6 +277,7 @@ def test_a_state_that_cannot_be_written_is_an_error_before_anything_is_restarted
     with pytest.raises(StorageError):
         watch.run()
     assert watch.restarts == 0
+    assert len(watch.world.server.asked) == 2
 
 
 def test_a_log_that_cannot_be_written_is_told_and_the_watch_goes_on(watch: Watch) -> None:
