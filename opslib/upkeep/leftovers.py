@@ -15,8 +15,11 @@ from opslib.upkeep.open_files import is_written
 from opslib.upkeep.rounds import DAY_S, Duty, Entry, Round, list_files
 
 LEFTOVERS = "leftovers"
-_FILE = re.compile(r"\..+\.(gz|json|jsonl|onnx|data|pt|txt|sha256|html|ipynb|py|csv)\.[a-z0-9_]{8}")
-_FOLDER = re.compile(r"\.(copying|release-\d{8}-\d{6}-\w+)\.[a-z0-9_]{8}")
+# Eight random characters; where all are letters it may be a word, and the file a person's own.
+_RANDOM = r"\.(?=[a-z]*[0-9_])[a-z0-9_]{8}"
+_FILE = re.compile(rf"\..+\.(gz|json|jsonl|onnx|data|pt|txt|sha256|html|ipynb){_RANDOM}")
+_ARCHIVE = re.compile(r"\..+\.gz\.[a-z0-9_]{8}")
+_FOLDER = re.compile(rf"\.(copying|release-\d{{8}}-\d{{6}}-\w+){_RANDOM}")
 
 
 def plan_leftovers(this: Round) -> Duty:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from opslib.core.config import Config, load_config
+from opslib.core.formatting import stamp
 from opslib.core.plans import Outcome
 from opslib.upkeep.maintenance import Maintained, Maintenance, plan_maintenance, run_maintenance
 
-NOW = datetime(2026, 11, 25, 2, 0, tzinfo=UTC)
+NOW = datetime.now(UTC).replace(microsecond=0)
 NOBODY = "http://127.0.0.1:9"  # a port on which nothing listens
 
 
@@ -91,6 +92,11 @@ class Place:
         return {str(path.relative_to(self.exp)): path.read_bytes() for path in found}
 
 
+def stamp_of(days: float) -> str:
+    """The stamp of a file that was last changed `days` before now."""
+    return stamp(NOW - timedelta(days=days))
+
+
 def set_age(path: Path, days: float) -> Path:
     """Date a file `days` before now."""
     moment_ns = int((NOW.timestamp() - days * 86_400) * 1e9)
@@ -98,14 +104,14 @@ def set_age(path: Path, days: float) -> Path:
     return path
 
 
-def make_place(folder: Path, extra: str = "") -> Place:
+def make_place(folder: Path, extra: str = "", *, disks: str = "/") -> Place:
     """Make an empty experiment; `extra` are lines of its `maintenance:` section."""
     (folder / "exp").mkdir(parents=True)
     path = folder / "config.yaml"
     lines = "".join(f"  {line}\n" for line in extra.splitlines())
     path.write_text(
         "paths:\n  exp_dir: exp\n  data_root: images\n  report_dir: reports\n"
-        f"client: {{url: '{NOBODY}'}}\nmaintenance:\n  disks: [/]\n{lines}"
+        f"client: {{url: '{NOBODY}'}}\nmaintenance:\n  disks: [{disks}]\n{lines}"
     )
     return Place(path)
 

@@ -11,7 +11,7 @@ import pytest
 from opslib.core.errors import StorageError
 from opslib.upkeep import gzip_logs
 from opslib.upkeep.gzip_logs import compress_file
-from tests.upkeep.places import NOW, Place, make_place, set_age
+from tests.upkeep.places import NOW, Place, make_place, set_age, stamp_of
 
 
 def archives(place: Place) -> dict[str, bytes]:
@@ -26,9 +26,9 @@ def test_only_logs_older_than_seven_days_are_compressed(place: Place) -> None:
     place.write("logs/tomorrow.out", days=-3)
     place.run()
     assert sorted(archives(place)) == [
-        "api.err.20261117-140000.gz",
-        "train.err.20261117-140000.gz",
-        "train.out.20261117-140000.gz",
+        f"api.err.{stamp_of(7.5)}.gz",
+        f"train.err.{stamp_of(7.5)}.gz",
+        f"train.out.{stamp_of(7.5)}.gz",
     ]
     left = {path.name for path in (place.exp / "logs").iterdir()}
     assert left == {"archive", "export.out", "perf_bench.json", "notes.txt", "tomorrow.out"}
@@ -47,12 +47,12 @@ def test_an_archive_holds_the_same_bytes_with_the_same_date_and_mode(place: Plac
 
 
 def test_a_taken_name_gets_a_suffix(place: Place) -> None:
-    place.write("logs/archive/train.out.20261117-020000.gz", gzip.compress(b"other\n"), days=8)
+    place.write(f"logs/archive/train.out.{stamp_of(8)}.gz", gzip.compress(b"other\n"), days=8)
     place.write("logs/train.out", b"mine\n", days=8)
     place.run()
     assert archives(place) == {
-        "train.out.20261117-020000.gz": b"other\n",
-        "train.out.20261117-020000-2.gz": b"mine\n",
+        f"train.out.{stamp_of(8)}.gz": b"other\n",
+        f"train.out.{stamp_of(8)}-2.gz": b"mine\n",
     }
 
 
@@ -112,7 +112,7 @@ def test_a_large_log_is_rotated_although_it_is_young(tmp_path: Path) -> None:
     place.write("logs/api.err", b"line\n" * 1000, days=0)
     assert place.targets() == ["logs/api.out"]
     place.run()
-    assert archives(place) == {"api.out.20261125-020000.gz": b"line\n" * 3000}
+    assert archives(place) == {f"api.out.{stamp_of(0)}.gz": b"line\n" * 3000}
 
 
 def test_an_old_log_that_is_held_open_is_not_taken_from_its_writer(place: Place) -> None:
