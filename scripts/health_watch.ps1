@@ -659,7 +659,8 @@ function Get-RunLine {
     param([object[]]$Results, [string[]]$Actions, [hashtable]$State)
     $parts = @($Results | ForEach-Object { '{0} {1} ({2})' -f $_.name, @('FAILED', 'ok')[[int]$_.ok], $_.detail })
     $layer = Get-FailedLayer -Checks (ConvertTo-CheckSet -Results $Results)
-    if ($layer -ne '') { $parts += "layer $layer", "failures $($State.internal_failures)/$($State.external_failures)" }
+    if ($layer -ne '') { $parts += "layer $layer" }
+    if (($State.internal_failures + $State.external_failures) -gt 0) { $parts += "failures $($State.internal_failures)/$($State.external_failures)" }
     if ($Actions.Count -gt 0) { $parts += $Actions -join ', ' }
     return $parts -join ' | '
 }

@@ -15,6 +15,7 @@ import pytest
 from opslib.core.config import Config, load_config
 from opslib.core.errors import BusyError, ConfigError, ParameterError, StorageError
 from opslib.core.locks import hold_lock
+from opslib.serving.staging import start_service
 from opslib.upkeep.health import (
     check_health,
     health_log_path,
@@ -23,6 +24,7 @@ from opslib.upkeep.health import (
 )
 from opslib.upkeep.health_record import HealthRecord, WatchMemory
 from tests.models import write_config
+from tests.serving.conftest import make_place
 from tests.upkeep.servers import World, closed_port, open_world
 
 SECRET_PATH = "/webhook-T0PSECRET"
@@ -357,6 +359,14 @@ def test_the_check_prints_each_address_and_changes_nothing(watch: Watch, tmp_pat
     assert bad.returncode == 3
     assert "failed layer: app" in bad.stdout
     assert not health_state_path(watch.config).exists()
+
+
+def test_the_reference_service_is_healthy_until_it_is_stopped(watch: Watch) -> None:
+    place = make_place(watch.folder / "place")
+    with start_service(place.config_path) as service:
+        watch.settings["internal_url"] = f"{service.url}/health"
+        assert watch.run().layer is None
+    assert watch.run().layer == "app"
 
 
 def test_a_watch_loads_nothing_heavy() -> None:
