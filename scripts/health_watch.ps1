@@ -659,7 +659,8 @@ function Get-RunLine {
     param([object[]]$Results, [string[]]$Actions, [hashtable]$State)
     $parts = @($Results | ForEach-Object { '{0} {1} ({2})' -f $_.name, @('FAILED', 'ok')[[int]$_.ok], $_.detail })
     $layer = Get-FailedLayer -Checks (ConvertTo-CheckSet -Results $Results)
-    if ($layer -ne '') { $parts += "layer $layer", "failures $($State.internal_failures)/$($State.external_failures)" }
+    if ($layer -ne '') { $parts += "layer $layer" }
+    if (($State.internal_failures + $State.external_failures) -gt 0) { $parts += "failures $($State.internal_failures)/$($State.external_failures)" }
     if ($Actions.Count -gt 0) { $parts += $Actions -join ', ' }
     return $parts -join ' | '
 }
@@ -699,6 +700,7 @@ if ($MyInvocation.InvocationName -ne '.') {
         [Console]::Error.WriteLine('error: -InternalUrl is empty; expected the address of the app')
         exit 2
     }
+    $session = $ExecutionContext.SessionState.Path
     $settings = @{
         InternalUrl           = $InternalUrl
         ExternalUrl           = $ExternalUrl
@@ -709,9 +711,9 @@ if ($MyInvocation.InvocationName -ne '.') {
         SettleSeconds         = $SettleSeconds
         Webhook               = $Webhook
         EventSource           = $EventSource
-        LogPath               = $LogPath
+        LogPath               = $session.GetUnresolvedProviderPathFromPSPath($LogPath)
         MaxLogMB              = $MaxLogMB
-        StatePath             = $StatePath
+        StatePath             = $session.GetUnresolvedProviderPathFromPSPath($StatePath)
         Policy                = @{
             failures              = $Failures
             successes             = $Successes

@@ -110,12 +110,14 @@ function Read-LastRotation {
     if (-not [System.IO.File]::Exists($Path)) { return $NowS }
     try {
         $since = [long]([System.IO.File]::ReadAllText($Path) | ConvertFrom-Json).since_s
-        return [Math]::Min($since, $NowS)
+        if ($since -le $NowS) { return $since }
+        $why = 'lies in the future'
     }
     catch {
-        [Console]::Error.WriteLine("$Path cannot be read ($(Get-ErrorText -ErrorRecord $_)); the age counts from today")
-        return $NowS
+        $why = "cannot be read ($(Get-ErrorText -ErrorRecord $_))"
     }
+    [Console]::Error.WriteLine("$Path ${why}; the age counts from today")
+    return $NowS
 }
 
 function Save-LastRotation {
@@ -422,11 +424,11 @@ function Invoke-LogRotation {
     }
     $nowS = $now.ToUnixTimeSeconds()
     $since = Read-LastRotation -Path $state -NowS $nowS
+    if ((-not $Settings.DryRun) -and ($since -eq $nowS)) { Save-LastRotation -Path $state -SinceS $nowS }
     $size = (New-Object System.IO.FileInfo($log)).Length
     $due = Get-DueReason -SizeBytes $size -AgeDays (($nowS - $since) / 86400) -Policy $Settings.Policy
     if ($due -eq '') {
         [Console]::Out.WriteLine("$log is not due: $size bytes")
-        if ((-not $Settings.DryRun) -and (-not [System.IO.File]::Exists($state))) { Save-LastRotation -Path $state -SinceS $since }
         return 0
     }
     if (-not (& $Ask "$log ($size bytes, due by $due)")) { return 0 }
@@ -476,7 +478,7 @@ function Invoke-Rotation {
 
 if ($MyInvocation.InvocationName -ne '.') {
     $settings = @{
-        LogPath     = [System.IO.Path]::GetFullPath($LogPath)
+        LogPath     = $ExecutionContext.SessionState.Path.GetUnresolvedProviderPathFromPSPath($LogPath)
         ServiceName = $ServiceName
         NoPause     = [bool]$NoPause
         DryRun      = [bool]$WhatIfPreference

@@ -40,7 +40,8 @@ class HealthRecord(Record):
         """Return the run as one line of the log."""
         seen = " | ".join(f"{name} {result.describe()}" for name, result in self.checks)
         failed = self.layer is not None
-        counts = f" | failures {self.internal_failures}/{self.external_failures}" if failed else ""
+        counted = failed and self.internal_failures + self.external_failures > 0
+        counts = f" | failures {self.internal_failures}/{self.external_failures}" if counted else ""
         done = f" | {', '.join(self.actions)}" if self.actions else ""
         layer = f" | layer {self.layer}" if failed else ""
         return f"{seen}{layer}{counts}{done}"

@@ -123,13 +123,15 @@ class _Rotation:
 
     def run(self, *, dry_run: bool) -> RotateRecord:
         """What a killed run left comes first; the rest follows from what is there after that."""
+        if not dry_run:
+            self._sweep()
         outcomes = [
             carry_out(plan, dry_run=dry_run, show=self._show)
             for plan in (self._plan_finish(), self._plan_leftovers())
             if plan.actions
         ]
         since_s = self._read_since()
-        if not dry_run and not self._state.exists():
+        if not dry_run and since_s == self._now_s:
             LastRotation(since_s=since_s).write(self._state)
         size = self._log.stat().st_size if self._log.exists() else 0
         due = find_due(size, (self._now_s - since_s) / DAY_S, self._policy)
@@ -244,6 +246,15 @@ class _Rotation:
 
     # --- what a killed run left -----------------------------------------------------------------
 
+    def _sweep(self) -> None:
+        """Remove the half-written files of a killed run; under the lock nobody writes others."""
+        for name in self._list():
+            whole, _, ending = name.removeprefix(".").rpartition(".")
+            ours = {self._state.name, note_path(self._folder, self._log.name).name}
+            is_archive = is_set_aside(whole.removesuffix(".gz"), self._log.name)
+            if name.startswith(".") and len(ending) == 8 and (whole in ours or is_archive):
+                (self._folder / name).unlink()
+
     def _finish_cut(self) -> None:
         note = note_path(self._folder, self._log.name)
         cut = recall_cut(note)
@@ -274,12 +285,15 @@ class _Rotation:
         return _Names(archive, archive.removesuffix(".gz"))
 
     def _read_since(self) -> int:
-        """When the age began to count; never in the future, whatever a clock said once."""
+        """When the age began to count; a state that is damaged or from the future begins today."""
         if not self._state.exists():
             return self._now_s
         try:
-            return min(LastRotation.read(self._state).since_s, self._now_s)
+            since_s = LastRotation.read(self._state).since_s
+            if since_s <= self._now_s:
+                return since_s
+            reason = f"{self._state}: lies in the future"
         except InputError as error:
-            self._show(f"{error}; the age counts from today")
-            self._state.unlink()
-            return self._now_s
+            reason = str(error)
+        self._show(f"{reason}; the age counts from today")
+        return self._now_s

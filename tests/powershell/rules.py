@@ -69,6 +69,7 @@ AUTOMATIC = {
     "myinvocation",
     "whatifpreference",
     "erroractionpreference",
+    "executioncontext",
 }
 GUARD = "$MyInvocation.InvocationName -ne '.'"
 

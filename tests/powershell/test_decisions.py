@@ -267,8 +267,7 @@ def test_the_words_of_the_script_are_those_of_the_twin() -> None:
         "internal http://internal: HTTP 200; external http://external: down [HOST, since at 0]"
     )
     assert host.lines[-1] == (
-        "internal ok (HTTP 200) | external FAILED (down) | layer tunnel | failures 0/0 | "
-        "restart, alert"
+        "internal ok (HTTP 200) | external FAILED (down) | layer tunnel | restart, alert"
     )
     for minute in (2, 3):
         host.run({"minute": minute, "internal": "ok", "external": "ok"}, HEALTH["policy"])

@@ -15,6 +15,7 @@ import pytest
 from opslib.core.config import Config, load_config
 from opslib.core.errors import BusyError, ConfigError, ParameterError, StorageError
 from opslib.core.locks import hold_lock
+from opslib.serving.staging import start_service
 from opslib.upkeep.health import (
     check_health,
     health_log_path,
@@ -23,6 +24,7 @@ from opslib.upkeep.health import (
 )
 from opslib.upkeep.health_record import HealthRecord, WatchMemory
 from tests.models import write_config
+from tests.serving.conftest import make_place
 from tests.upkeep.servers import World, closed_port, open_world
 
 SECRET_PATH = "/webhook-T0PSECRET"
@@ -218,6 +220,14 @@ def test_a_notice_that_could_not_be_delivered_is_delivered_by_a_later_run(watch:
     assert WatchMemory.read(health_state_path(watch.config)).undelivered == ()
 
 
+def test_several_notices_are_delivered_in_their_order_by_one_run(watch: Watch) -> None:
+    for mode in ("500", "500", "ok", "ok"):
+        watch.run(external=mode, webhook="503")
+    assert watch.world.posted == []
+    watch.run(webhook="ok")
+    assert [one["event"] for one in watch.world.posted] == ["alert", "recovery"]
+
+
 def test_the_address_of_the_webhook_is_written_nowhere(watch: Watch) -> None:
     watch.run(external="500", webhook="503")
     watch.run()
@@ -244,13 +254,24 @@ def test_a_damaged_state_is_noted_and_counting_starts_anew(watch: Watch, damage:
     assert watch.run().actions == ("restart", "alert")
 
 
+def test_a_restart_is_counted_before_it_is_made(watch: Watch) -> None:
+    """A run that is killed while it restarts cannot restart without end."""
+    state = health_state_path(watch.config)
+    watch.restart_with(f"cp '{state}' '{watch.folder}/seen.json'")
+    watch.run(external="500")
+    watch.run()
+    seen = WatchMemory.read(watch.folder / "seen.json").decisions
+    assert len(seen.restarts_at_s) == 1
+    assert seen.incident is not None
+
+
 def test_a_second_run_at_the_same_time_ends_as_busy(watch: Watch) -> None:
     path = health_state_path(watch.config)
     with hold_lock(path.with_suffix(".lock"), "health watch"), pytest.raises(BusyError):
         watch.run()
 
 
-def test_a_state_that_cannot_be_written_is_an_error_before_anything_is_restarted(
+def test_a_state_that_has_no_place_is_an_error_before_anything_is_asked(
     watch: Watch,
 ) -> None:
     watch.run(external="500")
@@ -258,6 +279,7 @@ def test_a_state_that_cannot_be_written_is_an_error_before_anything_is_restarted
     with pytest.raises(StorageError):
         watch.run()
     assert watch.restarts == 0
+    assert len(watch.world.server.asked) == 2
 
 
 def test_a_log_that_cannot_be_written_is_told_and_the_watch_goes_on(watch: Watch) -> None:
@@ -337,6 +359,14 @@ def test_the_check_prints_each_address_and_changes_nothing(watch: Watch, tmp_pat
     assert bad.returncode == 3
     assert "failed layer: app" in bad.stdout
     assert not health_state_path(watch.config).exists()
+
+
+def test_the_reference_service_is_healthy_until_it_is_stopped(watch: Watch) -> None:
+    place = make_place(watch.folder / "place")
+    with start_service(place.config_path) as service:
+        watch.settings["internal_url"] = f"{service.url}/health"
+        assert watch.run().layer is None
+    assert watch.run().layer == "app"
 
 
 def test_a_watch_loads_nothing_heavy() -> None:

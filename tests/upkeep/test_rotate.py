@@ -18,6 +18,7 @@ import pytest
 from opslib.core.config import Config, load_config
 from opslib.core.errors import BusyError, ConfigError, InputError
 from opslib.core.locks import hold_lock
+from opslib.upkeep import rotate
 from opslib.upkeep.cut_log import collapse_works
 from opslib.upkeep.rotate import LastRotation, RotateRecord, run_rotation
 from tests.models import write_config
@@ -129,6 +130,8 @@ def test_a_clock_that_was_ahead_delays_no_rotation_for_ever(place: Place) -> Non
     place.log.write_bytes(b"line\n")
     place.age(-400)
     assert place.run().due == ""
+    assert "lies in the future; the age counts from today" in place.shown[0]
+    assert LastRotation.read(place.state).since_s <= time.time()
 
 
 def test_the_newest_ten_are_kept_and_other_files_are_left_alone(place: Place) -> None:
@@ -251,8 +254,44 @@ def test_killed_at_any_moment_under_a_writer_the_next_run_finishes_and_no_line_i
             process.wait()
     assert place.run().exit_code == 0
     assert count_lines(place.folder, NAME) == list(range(writer.lines))
-    left = [p.name for p in place.folder.iterdir() if ".rotating" in p.name]
-    assert left == []
+    hidden = {f".{NAME}.{end}" for end in ("lock", "holder", "rotation.json")}
+    assert {p.name for p in place.folder.iterdir() if p.name.startswith(".")} <= hidden
+
+
+def test_a_program_that_opens_the_log_at_that_very_moment_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Told that nobody writes it, the rotation renames it, sees the writer and puts it back."""
+    place = Place(tmp_path, keep=1000)
+    monkeypatch.setattr(rotate, "is_written", lambda path: False)
+    monkeypatch.setattr(rotate, "RELEASE_WAIT_S", 0.05)
+    written = rotate_while_writing(place, 3)
+    assert count_lines(place.folder, NAME) == list(range(written))
+
+
+def test_what_is_set_aside_and_still_written_keeps_its_name_and_waits(place: Place) -> None:
+    place.log.write_bytes(b"line\n" * 4000)
+    aside = place.folder / f"{NAME}.{today()}"
+    with aside.open("wb") as held:
+        held.write(b"first\n")
+        held.flush()
+        record = place.run()
+    assert record.exit_code == 9
+    assert "a program still writes it" in record.skipped[0]
+    assert place.archives == [f"{NAME}.{today()}-2.gz"]
+    assert place.run().exit_code == 0
+    assert gzip.decompress((place.folder / f"{NAME}.{today()}.gz").read_bytes()) == b"first\n"
+
+
+def test_half_written_files_of_a_killed_run_are_removed_and_no_others(place: Place) -> None:
+    endings = [f"{NAME}.20261125.gz", f".{NAME}.rotating.json", f".{NAME}.rotation.json"]
+    halves = [place.folder / f".{ending}.ab12_xyz" for ending in endings]
+    others = [place.folder / name for name in (".hidden.ab12_xyz", f"{NAME}.bak", f".{NAME}.x")]
+    for path in [*halves, *others]:
+        path.write_bytes(b"half")
+    place.run()
+    assert [path.exists() for path in halves] == [False] * 3
+    assert all(path.exists() for path in others)
 
 
 def test_a_killed_rename_is_finished_once(place: Place) -> None:
