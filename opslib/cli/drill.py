@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -21,7 +21,9 @@ from opslib.cli.doors import (
 )
 from opslib.core.config import load_config
 from opslib.core.formatting import format_duration
-from opslib.drill.record import DrillRecord
+
+if TYPE_CHECKING:
+    from opslib.drill.record import DrillRecord
 
 COLOURS = {"pass": "green", "fail": "red", "inconclusive": "yellow"}
 KEPT = {"pass": "yes", "fail": "no", "inconclusive": "not decided"}

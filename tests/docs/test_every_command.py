@@ -31,28 +31,25 @@ ELSEWHERE = {
         "tests/notebooks/test_notebooks.py"
     ),
     ".venv/bin/pillops run bench -p batch 1,8 -p budget_s 30": "tests/reporting/test_parameters.py",
-    ".venv/bin/pillops run 02_ort_sweep": "tests/notebooks/test_ort_sweep.py",
-    ".venv/bin/pillops run 03_quantize": "tests/measure/quantize/test_run.py",
     ".venv/bin/python scripts/perf_bench_infer.py --engine both --batch 1,2,4,8": (
         "tests/scripts/test_perf_bench_infer.py"
     ),
 }
 
 
-def own_test(document: Path) -> Path | None:
-    """The test module that executes the commands of a document, found by the name it opens."""
-    for module in sorted((ROOT / "tests" / "docs").glob("test_*.py")):
-        text = module.read_text()
-        if f'"{document.name}"' in text and "find_commands" in text:
-            return module
-    return None
+_RUNS = re.compile(r"""parametrize\(\s*"command",\s*(find_commands\(\)|COMMANDS)""")
+
+
+def own_tests(document: Path) -> list[Path]:
+    """The test modules that execute the commands of a document, found by the name they open."""
+    modules = sorted((ROOT / "tests" / "docs").glob("test_*.py"))
+    named = [path for path in modules if f'"{document.name}"' in path.read_text()]
+    return [path for path in named if _RUNS.search(path.read_text())]
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_a_command_is_executed_or_named_with_the_place_that_does(document: Path) -> None:
-    module = own_test(document)
-    if module is not None:
-        assert "find_commands())" in module.read_text(), "its commands are collected and not run"
+    if own_tests(document):
         return
     for command in read_commands(document):
         assert command in HERE or command in ELSEWHERE, f"{document.name}: {command}"
