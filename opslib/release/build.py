@@ -44,8 +44,9 @@ from opslib.release.store import (
     CHECKSUM_SUFFIX,
     LOCK_NAME,
     MANIFEST_SUFFIX,
-    PINS_NAME,
     checksum_path,
+    is_leftover,
+    is_release_name,
     manifest_path,
     release_stamp,
 )
@@ -190,13 +191,13 @@ def release_record_path(config: Config, record: ReleaseRecord) -> Path:
 def sweep_leftovers(folder: Path) -> None:
     """Remove what a killed run left: hidden files, and companions of an archive never named."""
     with storage_errors(f"clean {folder}"):
-        hidden = (*folder.glob(".release-*"), *folder.glob(f".{PINS_NAME}.*"))
-        for path in hidden:
-            if path.is_file() and not path.is_symlink():
+        for path in folder.glob(".*"):
+            if is_leftover(path.name) and path.is_file() and not path.is_symlink():
                 path.unlink(missing_ok=True)
         for suffix in (CHECKSUM_SUFFIX, MANIFEST_SUFFIX):
             for path in folder.glob(f"release-*{suffix}"):
-                if not path.with_name(path.name.removesuffix(suffix) + ARCHIVE_SUFFIX).exists():
+                name = path.name.removesuffix(suffix)
+                if is_release_name(name) and not (folder / f"{name}{ARCHIVE_SUFFIX}").exists():
                     path.unlink(missing_ok=True)
 
 

@@ -47,10 +47,14 @@ class OpenedFile:
         except OSError as error:
             raise InputError(f"{self.source}: cannot be read: {error.strerror}") from error
 
-    def read_all(self) -> bytes:
-        """Return its bytes without moving the place that `read_into` reads from."""
+    def read_at(self, offset: int, count: int) -> bytes:
+        """Return bytes without moving the place that `read_into` reads from.
+
+        Raises:
+            InputError: the disk does not give them.
+        """
         try:
-            return os.pread(self.file.fileno(), self.size, 0)
+            return os.pread(self.file.fileno(), count, offset)
         except OSError as error:
             raise InputError(f"{self.source}: cannot be read: {error.strerror}") from error
 

@@ -12,6 +12,7 @@ from typing import BinaryIO, Self
 
 from isal import isal_zlib
 
+from opslib.core.errors import InputError
 from opslib.core.host import usable_cpus
 from opslib.release.archive import BLOCK_BYTES, MEMBER_HEADER, MEMBER_LENGTH
 
@@ -122,7 +123,10 @@ class GzipReader:
                 raise DamagedGzipError("it ends in the middle of a gzip member")
 
     def _read(self, count: int) -> bytes:
-        data = self._file.read(count)
+        try:
+            data = self._file.read(count)
+        except OSError as error:
+            raise InputError(f"the archive cannot be read: {error.strerror}") from error
         if data:
             while len(self._digested) > self._window:
                 self._digested.popleft().result()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -12,7 +13,7 @@ from opslib.core.files import folder_atomic, fsync_folder, link_atomic
 from opslib.core.locks import hold_lock
 from opslib.inference.find_model import LATEST_NAME
 from opslib.release.manifest import EXPORT_FOLDER, Manifest
-from opslib.release.store import ARCHIVE_SUFFIX
+from opslib.release.store import ARCHIVE_SUFFIX, is_leftover
 from opslib.release.verify import Progress, VerifiedModel, check_models, examine
 
 LOCK_NAME = ".restore.lock"
@@ -50,8 +51,10 @@ def restore_release(
     tell = progress or (lambda _share, _what: None)
     name = path.name.removesuffix(ARCHIVE_SUFFIX)
     folder = target if target is not None else config.restore_dir / name
-    with hold_lock(folder.parent / LOCK_NAME, "restoring a release"):
-        sweep_leftovers(folder.parent)
+    with ExitStack() as stack:
+        if folder.parent == config.restore_dir:
+            stack.enter_context(hold_lock(folder.parent / LOCK_NAME, "restoring a release"))
+            sweep_leftovers(folder.parent)
         if folder.exists() or folder.is_symlink():
             raise StorageError(
                 f"{folder}: is there already; remove it, or restore into another with --out"
@@ -72,8 +75,8 @@ def restore_release(
 
 def sweep_leftovers(parent: Path) -> None:
     """Remove hidden folders that a killed restore left behind."""
-    for path in parent.glob(".release-*"):
-        if path.is_dir() and not path.is_symlink():
+    for path in parent.glob(".*"):
+        if is_leftover(path.name) and path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
 
 

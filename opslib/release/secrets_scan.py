@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from opslib.core.errors import SecretLeakError
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
     from opslib.release.collect import OpenedFile
 
 TEXT_SUFFIXES = frozenset({".yaml", ".yml", ".json", ".txt", ".example", ".md", ".toml", ".ini"})
-MAX_TEXT_BYTES = 64 << 20
+_CHUNK_BYTES = 1 << 20
+_OVERLAP_BYTES = 4096
 # What an example or a reference may say where a secret would stand.
 _HARMLESS = re.compile(
     r"""(?ix) ^ (?: env:\w+ | null | none | true | false | \W* | =*\d{1,4}(?:\.\d+)*
@@ -34,9 +36,9 @@ def scan_files(files: Iterable[OpenedFile], secrets: Iterable[str]) -> None:
     """
     needles = tuple(secrets)
     for opened in files:
-        if opened.source.suffix not in TEXT_SUFFIXES or opened.size > MAX_TEXT_BYTES:
+        if Path(opened.member).suffix not in TEXT_SUFFIXES:
             continue
-        for number, line in enumerate(_lines(opened.read_all()), start=1):
+        for number, line in _lines(opened):
             finding = find_secret(line, needles)
             if finding is not None:
                 raise SecretLeakError(
@@ -56,8 +58,19 @@ def find_secret(line: str, secrets: Iterable[str] = ()) -> str | None:
     return None
 
 
-def _lines(data: bytes) -> list[str]:
-    return data.decode("utf-8", "replace").splitlines()
+def _lines(opened: OpenedFile) -> Iterator[tuple[int, str]]:
+    """Yield each line with its number; a very long one in pieces that overlap."""
+    number, rest, offset = 1, b"", 0
+    while chunk := opened.read_at(offset, _CHUNK_BYTES):
+        offset += len(chunk)
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            yield number, line.decode("utf-8", "replace")
+            number += 1
+        if len(rest) > _CHUNK_BYTES:
+            yield number, rest.decode("utf-8", "replace")
+            rest = rest[-_OVERLAP_BYTES:]
+    yield number, rest.decode("utf-8", "replace")
 
 
 def _values(detector: BasePlugin, line: str) -> Iterator[str]:

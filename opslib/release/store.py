@@ -22,6 +22,9 @@ MANIFEST_SUFFIX = ".manifest.json"
 LOCK_NAME = ".release.lock"
 PINS_NAME = "pins.json"
 _NAME = re.compile(r"release-(\d{8}-\d{6})-([0-9a-f]{7,40}|nogit)")
+_LEFTOVER = re.compile(
+    rf"\.(?:{_NAME.pattern}(?:\.tar\.gz|\.tar\.gz\.sha256|\.manifest\.json)?|pins\.json)\.\w{{8}}"
+)
 
 
 class Pins(Record):
@@ -86,6 +89,16 @@ def checksum_path(archive: Path) -> Path:
 def manifest_path(archive: Path) -> Path:
     """Return where the copy of the archive's manifest lies: `….manifest.json`."""
     return archive.with_name(f"{archive.name.removesuffix(ARCHIVE_SUFFIX)}{MANIFEST_SUFFIX}")
+
+
+def is_leftover(name: str) -> bool:
+    """Return whether a hidden name is that of a file or folder that was never finished."""
+    return _LEFTOVER.fullmatch(name) is not None
+
+
+def is_release_name(name: str) -> bool:
+    """Return whether a name, without its ending, is one that a release has."""
+    return _NAME.fullmatch(name) is not None
 
 
 def release_stamp(released_at_utc: str) -> str:

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import threading
 from pathlib import Path
 
@@ -137,6 +138,9 @@ def test_with_a_given_time_the_tar_is_the_same_byte_for_byte(
         record = build_release(config, ReleaseRequest(out=Path(name), load_models=False))
         assert record.released_at_utc == "2023-11-14T22:13:20+00:00"
         tars.append(gzip.decompress(record.path.read_bytes()))
+        with tarfile.open(record.path) as tar:
+            facts = {(one.mtime, one.uid, one.gid, one.uname, one.mode) for one in tar}
+        assert facts == {(int(EPOCH), 0, 0, "", 0o644)}
     assert tars[0] == tars[1]
     with pytest.raises(InputError, match="is there already"):
         build_release(place.config, ReleaseRequest(out=Path("one"), load_models=False))
@@ -425,6 +429,19 @@ for _ in range(int(sys.argv[3])):
     _, status = os.waitpid(child, 0)
     print("killed" if os.WIFSIGNALED(status) else "done", flush=True)
 """
+
+
+def test_what_a_killed_run_left_is_removed_and_nothing_else(place: Place) -> None:
+    folder = place.config.releases_dir
+    folder.mkdir(parents=True)
+    stem = "release-20200101-000000-abc1234"
+    mine = [f".{stem}.tar.gz.x1y2z3_a", f".{stem}.manifest.json.abcdefgh", f"{stem}.tar.gz.sha256"]
+    others = [".release-notes", "release-plan.manifest.json", "README.sha256", f".{stem}.tar.gz"]
+    for name in (*mine, *others):
+        (folder / name).write_text("x")
+    build_release(place.config, QUICK)
+    assert not [name for name in mine if (folder / name).exists()]
+    assert all((folder / name).exists() for name in others)
 
 
 def test_kill_minus_nine_at_any_moment_leaves_no_partial_archive(place: Place) -> None:

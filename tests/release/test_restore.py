@@ -81,25 +81,27 @@ def test_a_full_disk_leaves_no_folder(place: Place, tmp_path: Path) -> None:
         check=True,
     )
     assert "File too large" in answer.stdout
-    assert [one.name for one in out.parent.iterdir()] == [LOCK_NAME]
+    assert list(out.parent.iterdir()) == []
 
 
 def test_what_a_killed_restore_left_is_removed_by_the_next(place: Place, tmp_path: Path) -> None:
     record = build_release(place.config, QUICK)
-    left = place.config.restore_dir / f".{record.path.name.removesuffix('.tar.gz')}.abc"
-    (left / "export").mkdir(parents=True)
+    left = place.config.restore_dir / f".{record.path.name.removesuffix('.tar.gz')}.a_1b2c3d"
+    foreign = place.config.restore_dir / ".release-notes"
+    for folder in (left / "export", foreign):
+        folder.mkdir(parents=True)
     restore_release(record.path, config=place.config, load_models=False)
     assert not left.exists()
+    assert foreign.exists()
 
 
-def test_two_restores_into_one_place_do_not_meet(
-    shared: tuple[Place, ReleaseRecord], tmp_path: Path
-) -> None:
+def test_two_restores_into_one_place_do_not_meet(place: Place) -> None:
+    record = build_release(place.config, QUICK)
     with (
-        hold_lock(tmp_path / LOCK_NAME, "the other restore"),
+        hold_lock(place.config.restore_dir / LOCK_NAME, "the other restore"),
         pytest.raises(BusyError, match="the other restore"),
     ):
-        restore_release(shared[1].path, tmp_path / "out", config=shared[0].config)
+        restore_release(record.path, config=place.config)
 
 
 def test_a_scratch_folder_goes_with_its_owner_however_that_ends(tmp_path: Path) -> None:
