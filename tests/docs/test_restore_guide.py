@@ -143,6 +143,20 @@ def test_all_that_an_operator_needs_is_in_the_guide() -> None:
         assert word in found, word
 
 
+def test_every_option_of_a_restore_test_is_in_the_guide() -> None:
+    answer = subprocess.run(
+        [sys.executable, "-m", "opslib.cli.main", "release", "prove", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"COLUMNS": "200", "PATH": ""},
+    )
+    options = set(re.findall(r"^│ (--[a-z-]+)", answer.stdout, re.MULTILINE))
+    assert {"--turns", "--json"} <= options
+    for option in options - {"--help", "--config"}:
+        assert option in SECTION, option
+
+
 def test_restore_prints_what_the_guide_calls_the_restored_model(checkout: Live) -> None:
     shutil.rmtree(checkout.place.config.restore_dir, ignore_errors=True)
     answer = run(checkout, f".venv/bin/pillops release restore {newest(checkout)}")
