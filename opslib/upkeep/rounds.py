@@ -155,5 +155,5 @@ def plan_duty(name: str, plan: Callable[[], Duty]) -> Duty:
     """Return what `plan` returns, or the duty passed over where its folder must not be read."""
     try:
         return plan()
-    except StorageError as error:
+    except (StorageError, OSError) as error:
         return Duty(name, passed_over=(PassedOver(name, str(error)),))

@@ -1,0 +1,97 @@
+"""Every command in docs/UPKEEP.md is executed; every key, exit code and duty is in it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from opslib.core.maintenance_section import MaintenanceSection
+from opslib.release.build import build_release
+from tests.release.conftest import QUICK, make_experiment
+from tests.serving.conftest import Place
+from tests.upkeep.places import Place as UpkeepPlace
+from tests.upkeep.places import set_age
+
+ROOT = Path(__file__).resolve().parents[2]
+TEXT = (ROOT / "docs" / "UPKEEP.md").read_text()
+STARTERS = ("scripts/", "ls ", "cat ", "python benchmarks/")
+
+
+def find_commands() -> list[str]:
+    """The lines of `sh` blocks, and inline code that begins like a command."""
+    blocks = re.findall(r"```sh\n(.*?)```", TEXT, flags=re.DOTALL)
+    inline = [code for code in re.findall(r"`([^`\n]+)`", TEXT) if code.startswith(STARTERS)]
+    lines = [line for block in blocks for line in block.splitlines()]
+    return [one.replace(r"\|", "|") for one in dict.fromkeys([*inline, *lines])]
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """A folder laid out like a checkout, with a release and logs, cleaned once."""
+    place = make_experiment(tmp_path_factory.mktemp("checkout"))
+    folder = place.config_path.parent
+    for name in ("scripts", "benchmarks"):
+        (folder / name).mkdir()
+    shutil.copy(ROOT / "scripts" / "maintenance.sh", folder / "scripts")
+    shutil.copy(ROOT / "benchmarks" / "soak_upkeep.py", folder / "benchmarks")
+    (folder / ".venv" / "bin").mkdir(parents=True)
+    for name, run in (("pillops", " -m opslib.cli.main"), ("python", "")):
+        door = folder / ".venv" / "bin" / name
+        door.write_text(f'#!/bin/sh\nexec {sys.executable}{run} "$@"\n')
+        door.chmod(0o755)
+    build_release(place.config, QUICK)
+    upkeep = UpkeepPlace(place.config_path)
+    set_age(upkeep.write("logs/train.out", b"a line\n" * 9), 8)
+    upkeep.run()
+    return place
+
+
+@pytest.mark.parametrize("command", find_commands())
+def test_a_command_of_the_document_works(checkout: Place, command: str) -> None:
+    if command.startswith("python benchmarks/"):
+        command = f"{sys.executable} {ROOT / command.split()[1]} --help"
+    environment = {k: v for k, v in os.environ.items() if k != "API_KEY"}
+    answer = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", command],
+        cwd=checkout.config_path.parent,
+        env=environment | {"EXP_DIR": str(checkout.config.exp_dir)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert answer.returncode == 0, answer.stderr
+
+
+def test_the_commands_are_all_found() -> None:
+    found = "\n".join(find_commands())
+    for word in ("maintenance.sh --dry-run", "KEEP_ONNX", "zcat", "release restore", "soak_upkeep"):
+        assert word in found
+
+
+@pytest.mark.parametrize("key", MaintenanceSection.model_fields)
+def test_every_key_stands_in_the_document_and_in_the_configuration(key: str) -> None:
+    assert f"`{key}`" in TEXT
+    written = (ROOT / "config.yaml").read_text()
+    section = written[written.index("\nmaintenance:") :].split("\n\n")[0]
+    assert re.search(rf"^  {key}: .+#", section, re.MULTILINE)
+
+
+def test_every_default_is_the_one_in_the_document() -> None:
+    table = dict(re.findall(r"\| `(\w+)` \| (\d+) \|", TEXT))
+    defaults = MaintenanceSection()
+    assert len(table) == 9
+    assert {name: int(getattr(defaults, name)) for name in table} == {
+        name: int(value) for name, value in table.items()
+    }
+
+
+@pytest.mark.parametrize("code", [0, 2, 6, 9])
+def test_every_exit_code_is_in_the_document(code: int) -> None:
+    assert f"\n| {code} | " in TEXT
