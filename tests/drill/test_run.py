@@ -53,6 +53,7 @@ def drilled(place: Place, said: list[str]) -> tuple[DrillRecord, str]:
         text=True,
         check=False,
         timeout=120,
+        env={**os.environ, "COLUMNS": "200"},
     )
     said.append(answer.stdout)
     record = DrillRecord.read(path)
