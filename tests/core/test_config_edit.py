@@ -34,7 +34,10 @@ def test_only_the_named_lines_change() -> None:
             "  intra_op_num_threads: 0      # 0: as many as this process may use",
             "  intra_op_num_threads: 2      # 0: as many as this process may use",
         ),
-        ("  allow_spinning: true", "  allow_spinning: false"),
+        (
+            "  allow_spinning: true         # idle threads wait busily: fast, and others pay",
+            "  allow_spinning: false        # idle threads wait busily: fast, and others pay",
+        ),
     ]
 
 
