@@ -9,7 +9,7 @@ from pathlib import Path
 from opslib.drill.record import Memory
 
 FROM_SWAP = 10
-AROUND = 2
+AROUND = 5
 
 
 def read_rss_bytes(pid: int) -> int | None:
@@ -26,8 +26,8 @@ def growth_pct(memory: Sequence[Memory]) -> float | None:
     """Return how much larger the process was after the last of the switches that look for leaks
     than after the tenth, in percent, or None with fewer than twenty.
 
-    Each end is the median of five swaps (the tenth and its neighbours, the last five): a request
-    in flight when it was read makes a single value jump.
+    Each end is the median of eleven switches (around the tenth, and the last): what is in flight
+    when memory is read makes a single value jump.
     """
     by_swap = {one.swap: one.rss_bytes for one in memory if one.during == "leak"}
     last = max(by_swap, default=0)
