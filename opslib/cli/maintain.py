@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from opslib.cli.doors import describe_experiment, make_console, run_command, say
-from opslib.core.config import load_config
+from opslib.core.config import Config, load_config
 from opslib.core.errors import SkippedError
 from opslib.core.formatting import format_bytes, plural, utc_now
 
@@ -18,7 +19,8 @@ def maintain(
     config: Annotated[Path | None, typer.Option(help="Configuration file.")] = None,
 ) -> int:
     """Clean the experiment: logs, checkpoints, models, releases, reports; and report the disks."""
-    from opslib.upkeep.maintenance import plan_maintenance, run_maintenance
+    from opslib.upkeep.job_status import track_job
+    from opslib.upkeep.maintenance import plan_maintenance
 
     loaded = load_config(config)
     console = make_console()
@@ -32,7 +34,18 @@ def maintain(
             show(line)
         show("dry run: nothing was changed")
         return 0
-    done = run_maintenance(loaded, show=show)
+    return track_job(loaded, "maintenance", lambda: _clean(loaded, show), show=show)
+
+
+def _clean(config: Config, show: Callable[[str], None]) -> int:
+    """Carry out the plan, tell what came of it, and return 0.
+
+    Raises:
+        SkippedError: something was left out.
+    """
+    from opslib.upkeep.maintenance import run_maintenance
+
+    done = run_maintenance(config, show=show)
     record = done.record
     for one in record.skipped:
         show(f"skipped {one.target}: {one.reason}")

@@ -29,11 +29,15 @@ def test_only_the_named_lines_change() -> None:
         for old, new in zip(before.splitlines(), after.splitlines(), strict=True)
         if old != new
     ]
-    threads = "  intra_op_num_threads: {}      # 0: as many as this process may use"
-    spinning = "  allow_spinning: {}# idle threads wait busily: faster, at the neighbours' cost"
     assert changed == [
-        (threads.format(0), threads.format(2)),
-        (spinning.format("true         "), spinning.format("false        ")),
+        (
+            "  intra_op_num_threads: 0      # 0: as many as this process may use",
+            "  intra_op_num_threads: 2      # 0: as many as this process may use",
+        ),
+        (
+            "  allow_spinning: true         # idle threads wait busily: fast, and others pay",
+            "  allow_spinning: false        # idle threads wait busily: fast, and others pay",
+        ),
     ]
 
 
