@@ -29,8 +29,6 @@ from opslib.core.secrets import mask
 from opslib.inference.find_model import find_onnx
 from opslib.serving.staging import start_service
 
-Progress = Callable[[str], None]
-
 
 @dataclass(frozen=True)
 class _Step:
@@ -39,16 +37,13 @@ class _Step:
     run: Callable[[Walk], str]
 
 
-def walk_acceptance(
-    config: Config, *, budget_s: float = 20.0, progress: Progress | None = None
-) -> AcceptanceRecord:
+def walk_acceptance(config: Config, *, budget_s: float = 20.0) -> AcceptanceRecord:
     """Take the nine steps on the configured experiment and return what came of each.
 
     A step that fails does not stop the walk.
 
     Args:
         budget_s: seconds for each of the measured steps (benchmark, sweep, quantization).
-        progress: told the title of each step as it begins.
 
     Raises:
         UsageError: the experiment is not the demo: the walk switches models and installs
@@ -69,8 +64,6 @@ def walk_acceptance(
     ):
         walk = Walk(config, service, outside, budget_s)
         for number, step in enumerate(_STEPS, start=1):
-            if progress is not None:
-                progress(f"{number}. {step.title}")
             taken.append(_take(walk, number, step))
     return AcceptanceRecord(
         experiment=f"the embedded demo experiment at {config.exp_dir}",
