@@ -359,5 +359,8 @@ def test_arms_are_closed_after_each_attempt() -> None:
 
     found = compare_arms(arm("a"), arm("b"), max_half_width_pct=50, min_effect_pct=50)
     assert found.verdict == "no measurable change"
-    assert sorted(events[:2]) == ["open a", "open b"]
-    assert sorted(events[2:]) == ["close a", "close b"]
+    # A disturbed attempt is made again, so that there may be more than one.
+    attempts = [events[start : start + 4] for start in range(0, len(events), 4)]
+    for attempt in attempts:
+        assert sorted(attempt[:2]) == ["open a", "open b"]
+        assert sorted(attempt[2:]) == ["close a", "close b"]
