@@ -24,8 +24,7 @@ LANES: tuple[tuple[EventKind, str], ...] = (
 )
 COMPARED: tuple[WindowKind, ...] = ("baseline", "A/A", "swaps and rollbacks")
 MAX_POINTS = 2000
-TAIL_POINTS = 60
-BODY_POINTS = 60
+CURVE_POINTS = 200
 TICKS_MS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 30_000)
 
 
@@ -90,9 +89,8 @@ def draw_distribution(record: DrillRecord, theme: Theme) -> Figure:
             continue
         shares = 1 - np.arange(len(values)) / len(values)
         lowest = min(lowest, 1 / len(values))
-        shown = np.arange(len(values)) >= len(values) - TAIL_POINTS
-        shown[:: max(1, len(values) // BODY_POINTS)] = True
-        values, shares = values[shown], shares[shown]
+        from_top = np.unique(np.geomspace(1, len(values), CURVE_POINTS).round().astype(int))
+        values, shares = values[-from_top[::-1]], shares[-from_top[::-1]]
         colour, line = styles.get(kind, (theme.series[0], "-"))
         axes.step(values, shares, where="pre", color=colour, linestyle=line, label=kind)
     axes.axhline(0.01, color=theme.muted, linewidth=1)

@@ -116,8 +116,8 @@ def list_notes(record: DrillRecord) -> list[str]:
         f"Drilled: {where}, on {record.device}. A, the model it was found with, is "
         f"{record.model.name}; B, the other, is {record.other_model.name}.",
         f"Load: {record.rate_per_s:.0f} requests a second, constant: "
-        f"{record.rate_per_s / record.capacity_per_s:.0%} of the measured capacity of "
-        f"{record.capacity_per_s:,.0f} (asked for: {record.load_share:.0%}, within "
+        f"{100 * record.rate_per_s / record.capacity_per_s:.0f} % of the measured capacity of "
+        f"{record.capacity_per_s:,.0f} (asked for: {100 * record.load_share:.0f} %, within "
         "drill.rate_max_per_s). Each is sent when it is due and its latency counts from then, so "
         "that no stall is hidden.",
         f"A swap window is from the request to {record.settle_s:g} s after the first answer of the "

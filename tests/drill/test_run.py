@@ -52,6 +52,7 @@ def drilled(place: Place, said: list[str]) -> tuple[DrillRecord, str]:
         capture_output=True,
         text=True,
         check=False,
+        env=os.environ | {"COLUMNS": "200"},
         timeout=120,
         env={**os.environ, "COLUMNS": "200"},
     )
