@@ -189,7 +189,7 @@ def release_record_path(config: Config, record: ReleaseRecord) -> Path:
 def sweep_leftovers(folder: Path) -> None:
     """Remove what a killed run left: hidden files, and the companions of a hidden archive.
 
-    A checksum or manifest without any archive stays: someone else put it there.
+    A checksum or manifest without any archive stays: it may be someone else's.
     """
     with storage_errors(f"clean {folder}"):
         for path in folder.glob(".*"):
