@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -95,11 +96,9 @@ def verify(
         raise ParameterError("--all: expected no RELEASE beside it")
     loaded = load_config(config)
     console, notes = make_console(), make_console(stderr=True)
-    wanted = (
-        list_releases(loaded)
-        if every
-        else [find_release(loaded, name) for name in releases or ["latest"]]
-    )
+    wanted = [find_release(loaded, name) for name in releases or ["latest"]]
+    if every:
+        wanted = [*list_releases(loaded)]
     code = 0
     for stored in wanted:
         try:
@@ -108,7 +107,7 @@ def verify(
                     stored.path, config=loaded, load_models=not no_load, progress=progress
                 )
         except OpsError as error:
-            code = print_error(error, loaded.root)
+            code = max(code, print_error(error, loaded.root))
         else:
             say(console, describe_verified(stored.name, record))
     return code
@@ -163,7 +162,7 @@ def restore(
     say(console, f"  MODEL_PATH={done.model}")
     if is_servable(loaded, done.model):
         say(console, "or switch the running service now:")
-        say(console, f"  scripts/reload_model.sh --path {done.model}")
+        say(console, f"  scripts/reload_model.sh --path {quote(str(done.model))}")
     else:
         say(console, "for /reload, add the folder to reload.model_dirs and restart the service")
     return 0

@@ -6,7 +6,7 @@ import getpass
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -31,14 +31,21 @@ def hold_lock(path: Path, purpose: str, *, wait_s: float = 0.0) -> Iterator[None
         try:
             lock.acquire(timeout=wait_s)
         except Timeout as error:
-            holder = note.read_text() if note.exists() else "another process"
-            raise BusyError(f"{purpose}: the lock is held by {holder}") from error
+            raise BusyError(f"{purpose}: the lock is held by {_read(note)}") from error
     try:
-        note.write_text(f"{purpose} (pid {os.getpid()}, since {utc_now():%Y-%m-%d %H:%M:%S} UTC)")
+        with suppress(OSError):  # only a courtesy: on a full disk the lock still has to work
+            note.write_text(f"{purpose} (pid {os.getpid()}, since {utc_now():%F %T} UTC)")
         yield
     finally:
-        note.unlink(missing_ok=True)
+        with suppress(OSError):
+            note.unlink()
         lock.release()
+
+
+def _read(note: Path) -> str:
+    with suppress(OSError):
+        return note.read_text() or "another process"
+    return "another process"
 
 
 def host_lock_path(resource: str) -> Path:

@@ -41,12 +41,9 @@ from opslib.release.scratch import scratch_folder
 from opslib.release.secrets_scan import scan_files
 from opslib.release.store import (
     ARCHIVE_SUFFIX,
-    CHECKSUM_SUFFIX,
     LOCK_NAME,
-    MANIFEST_SUFFIX,
     checksum_path,
     is_leftover,
-    is_release_name,
     manifest_path,
     release_stamp,
 )
@@ -127,6 +124,7 @@ def build_release(
     tell = progress or (lambda _share, _what: None)
     folder = config.resolve(request.out) if request.out else config.releases_dir
     ensure_writable(folder)
+    ensure_writable(config.records_dir)
     started = time.perf_counter()
     with ExitStack() as stack:
         stack.enter_context(hold_lock(folder / LOCK_NAME, "making a release"))
@@ -189,16 +187,19 @@ def release_record_path(config: Config, record: ReleaseRecord) -> Path:
 
 
 def sweep_leftovers(folder: Path) -> None:
-    """Remove what a killed run left: hidden files, and companions of an archive never named."""
+    """Remove what a killed run left: hidden files, and the companions of a hidden archive.
+
+    A checksum or manifest without any archive stays: it may be someone else's.
+    """
     with storage_errors(f"clean {folder}"):
         for path in folder.glob(".*"):
-            if is_leftover(path.name) and path.is_file() and not path.is_symlink():
-                path.unlink(missing_ok=True)
-        for suffix in (CHECKSUM_SUFFIX, MANIFEST_SUFFIX):
-            for path in folder.glob(f"release-*{suffix}"):
-                name = path.name.removesuffix(suffix)
-                if is_release_name(name) and not (folder / f"{name}{ARCHIVE_SUFFIX}").exists():
-                    path.unlink(missing_ok=True)
+            if not is_leftover(path.name) or path.is_symlink() or not path.is_file():
+                continue
+            archive = folder / path.name[1:].rpartition(".")[0]
+            if archive.name.endswith(ARCHIVE_SUFFIX) and not archive.exists():
+                for companion in (checksum_path(archive), manifest_path(archive)):
+                    companion.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
 
 
 def check_space(folder: Path, found: Collection, *, unpacked: bool) -> None:
@@ -227,7 +228,7 @@ def pick_moment(folder: Path, sha: str) -> datetime:
     given = os.environ.get(EPOCH_VARIABLE)
     if given is not None:
         try:
-            moment = datetime.fromtimestamp(int(given), UTC)
+            moment = datetime.fromtimestamp(_check_seconds(int(given)), UTC)
         except (ValueError, OverflowError, OSError) as error:
             wanted = "expected whole seconds since 1970"
             raise ConfigError(f"{EPOCH_VARIABLE}: got {given!r}: {wanted}") from error
@@ -241,6 +242,12 @@ def pick_moment(folder: Path, sha: str) -> datetime:
         if not _archive(folder, moment, sha).exists():
             return moment
         time.sleep(_SAME_SECOND_S)
+
+
+def _check_seconds(seconds: int) -> int:
+    if seconds < 0:
+        raise ValueError
+    return seconds
 
 
 def _archive(folder: Path, moment: datetime, sha: str) -> Path:

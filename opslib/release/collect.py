@@ -132,6 +132,9 @@ class _Collector:
         latest = None if only and onnx is not None else resolve_latest(config.export_dir)
         main = find_main(config, onnx)
         paths = [main] if only else list_models(config, main, latest)
+        for path in paths:
+            if latest is not None and path.name == LATEST_NAME:
+                raise InputError(f"{path}: named as the link beside it in a release{_HINT}")
         models = tuple(self._add_model(path) for path in paths)
         members = {one.model.source: one.model.member for one in models}
         notes = self._add_documents(allow_missing_metrics)

@@ -12,11 +12,13 @@ from opslib.core.cards import FileEntry
 from opslib.core.errors import GateFailedError
 from opslib.core.files import sha256_bytes
 from opslib.core.records import Part, Record
+from opslib.inference.find_model import LATEST_NAME
 from opslib.inference.signature import TensorSummary
 
 MANIFEST_NAME = "MANIFEST.json"
 VERSION_NAME = "VERSION.txt"
 EXPORT_FOLDER = "export"
+MAX_MANIFEST_BYTES = 32 << 20
 _NO_CONTENT = frozenset({MANIFEST_NAME, VERSION_NAME})
 
 
@@ -157,7 +159,8 @@ def _check_identity(manifest: Manifest, listed: Mapping[str, FileEntry], where: 
     models = {model.path: model for model in manifest.models}
     if len(models) != len(manifest.models) or manifest.main not in models:
         raise ReleaseError(f"{lie}: main: {manifest.main}")
-    if manifest.latest is not None and manifest.latest not in models:
+    link = f"{EXPORT_FOLDER}/{LATEST_NAME}"
+    if manifest.latest is not None and (manifest.latest not in models or link in listed):
         raise ReleaseError(f"{lie}: latest: {manifest.latest}")
     for model in manifest.models:
         unit = (model.path, *model.sidecars)

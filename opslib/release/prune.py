@@ -14,13 +14,8 @@ from opslib.core.models import find_model_files
 from opslib.core.plans import Action, Plan
 from opslib.core.served import read_served_state
 from opslib.release.manifest import Manifest
-from opslib.release.store import (
-    LOCK_NAME,
-    StoredRelease,
-    forget_pins,
-    list_releases,
-    read_pins,
-)
+from opslib.release.proofs import proofs_of, read_proofs
+from opslib.release.store import LOCK_NAME, StoredRelease, list_releases, read_pins
 from opslib.serving.reachable import find_roots
 
 _LOCK_WAIT_S = 10.0
@@ -34,7 +29,8 @@ def plan_prune(config: Config, *, keep: int | None = None, live_path: Path | Non
         live_path: what `/version` of a running service says it serves.
 
     Raises:
-        InputError: what is pinned or served cannot be read, so that nothing may be deleted.
+        InputError: what is pinned, served or proved cannot be read, so that nothing may be
+            deleted.
     """
     read_pins(config)
     count = keep or config.release.keep
@@ -55,16 +51,22 @@ def find_kept(
 ) -> dict[str, str]:
     """Return the names of the releases that stay, each with the first reason for it.
 
-    Whatever is broken or no release stays too, and does not count: a person must look at it.
+    Whatever is broken, failed its last restore test or is no release stays too, and does not
+    count: a person must look at it.
 
     Raises:
         InputError: see `plan_prune`.
     """
     kept: dict[str, str] = {}
     sound = []
+    proofs = read_proofs(config)
     for release in list_releases(config):
+        last = next(reversed(proofs_of(proofs, release.name)), None)
         if release.problem is not None:
             kept[release.name] = f"left alone: {release.problem}"
+        elif last is not None and not last.ok:
+            day = last.proved_at_utc[:10]
+            kept[release.name] = f"left alone: it failed its restore test of {day}"
         else:
             sound.append(release)
     reasons = ["the newest release", "the release before the newest"]
@@ -138,4 +140,3 @@ def _delete(config: Config, release: StoredRelease) -> None:
         for path in release.files:
             path.unlink(missing_ok=True)
         fsync_folder(release.path.parent)
-        forget_pins(config, [release.name])

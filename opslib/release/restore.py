@@ -59,6 +59,8 @@ def restore_release(
             raise StorageError(
                 f"{folder}: is there already; remove it, or restore into another with --out"
             )
+        if not is_utf8(folder):
+            raise StorageError(f"{folder}: no UTF-8 name; a model there could not be loaded")
         tell(0.0, "unpacking")
         with folder_atomic(folder) as unpacked:
             manifest = examine(path, config, folder=unpacked, durable=True).manifest
@@ -71,6 +73,11 @@ def restore_release(
             for inside in (unpacked, *(one for one in unpacked.rglob("*") if one.is_dir())):
                 fsync_folder(inside)
     return Restored(folder, manifest, folder / manifest.main, checks)
+
+
+def is_utf8(path: Path) -> bool:
+    """Return whether a path's bytes are UTF-8, which ONNX Runtime asks of a model's path."""
+    return not any("\ud800" <= sign <= "\udfff" for sign in str(path))
 
 
 def sweep_leftovers(parent: Path) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
-from collections.abc import Iterable
+import stat
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import BinaryIO
 
 from opslib.core.config import Config
 from opslib.core.errors import InputError, ParameterError
@@ -14,10 +17,15 @@ from opslib.core.files import write_text_atomic
 from opslib.core.formatting import STAMP_FORMAT
 from opslib.core.locks import hold_lock
 from opslib.core.records import Record
-from opslib.release.manifest import Manifest, ReleaseError, compute_content_id, parse_manifest
+from opslib.release.manifest import (
+    MAX_MANIFEST_BYTES,
+    Manifest,
+    ReleaseError,
+    compute_content_id,
+    parse_manifest,
+)
 
 ARCHIVE_SUFFIX = ".tar.gz"
-CHECKSUM_SUFFIX = f"{ARCHIVE_SUFFIX}.sha256"
 MANIFEST_SUFFIX = ".manifest.json"
 LOCK_NAME = ".release.lock"
 PINS_NAME = "pins.json"
@@ -69,11 +77,11 @@ class StoredRelease:
     def read_copy(self) -> Manifest | None:
         """Return the manifest kept beside the archive, or None where it is missing or foreign."""
         try:
-            copy = parse_manifest(manifest_path(self.path).read_bytes(), self.name)
+            copy = parse_manifest(read_companion(manifest_path(self.path)), self.name)
         except (OSError, ReleaseError):
             return None
-        own = copy.content_id == compute_content_id(copy.files)
-        return copy if own and release_stamp(copy.released_at_utc) in self.name else None
+        own = self.name.startswith(f"release-{release_stamp(copy.released_at_utc)}-")
+        return copy if own and copy.content_id == compute_content_id(copy.files) else None
 
     def _read_archive(self) -> Manifest:
         from opslib.release.verify import read_manifest
@@ -91,21 +99,41 @@ def manifest_path(archive: Path) -> Path:
     return archive.with_name(f"{archive.name.removesuffix(ARCHIVE_SUFFIX)}{MANIFEST_SUFFIX}")
 
 
+def open_regular(path: Path) -> BinaryIO:
+    """Open a file to read, unbuffered; a pipe, which would be waited for, is refused.
+
+    Raises:
+        OSError: it is no regular file, or cannot be opened.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "no regular file", str(path))
+    return os.fdopen(descriptor, "rb", buffering=0)
+
+
+def read_companion(path: Path) -> bytes:
+    """Return the bytes of what lies beside an archive.
+
+    Raises:
+        OSError: it is larger, no regular file, or cannot be read.
+    """
+    with open_regular(path) as file:
+        if os.fstat(file.fileno()).st_size > MAX_MANIFEST_BYTES:
+            raise OSError(errno.EFBIG, "too large", str(path))
+        return file.read()
+
+
 def is_leftover(name: str) -> bool:
     """Return whether a hidden name is that of a file or folder that was never finished."""
     return _LEFTOVER.fullmatch(name) is not None
-
-
-def is_release_name(name: str) -> bool:
-    """Return whether a name, without its ending, is one that a release has."""
-    return _NAME.fullmatch(name) is not None
 
 
 def release_stamp(released_at_utc: str) -> str:
     """Return the time as it stands in a release's name, or the text itself where it is no time."""
     try:
         return datetime.fromisoformat(released_at_utc).astimezone(UTC).strftime(STAMP_FORMAT)
-    except ValueError:
+    except (ValueError, OverflowError):
         return released_at_utc
 
 
@@ -183,19 +211,10 @@ def _set_pin(config: Config, name: str, *, pinned: bool) -> StoredRelease:
         if release.path.parent != config.releases_dir:
             raise ParameterError(f"{name}: not in {config.releases_dir}; what is there is pinned")
         others = {one for one in read_pins(config).names if one != release.name}
-        _write_pins(config, others | ({release.name} if pinned else set()))
+        names = sorted(others | ({release.name} if pinned else set()))
+        text = Pins(names=tuple(names)).to_json()
+        write_text_atomic(config.releases_dir / PINS_NAME, text)
     return find_release(config, release.name)
-
-
-def forget_pins(config: Config, names: Iterable[str]) -> None:
-    """Take releases that are gone off the list of pins."""
-    left = set(read_pins(config).names) - set(names)
-    _write_pins(config, left)
-
-
-def _write_pins(config: Config, names: set[str]) -> None:
-    pins = Pins(names=tuple(sorted(names)))
-    write_text_atomic(config.releases_dir / PINS_NAME, pins.to_json())
 
 
 def _look_at(path: Path, pinned: frozenset[str] | None) -> StoredRelease:

@@ -22,11 +22,15 @@ from opslib.core.config import Config
 from opslib.core.errors import StorageError, storage_errors
 from opslib.core.formatting import format_bytes
 from opslib.release.inflate import DamagedGzipError, GzipReader
-from opslib.release.manifest import MANIFEST_NAME, VERSION_NAME, ReleaseError
+from opslib.release.manifest import (
+    MANIFEST_NAME,
+    MAX_MANIFEST_BYTES,
+    VERSION_NAME,
+    ReleaseError,
+)
 
 MAX_NAME_BYTES = 1024
 MAX_DEPTH = 16
-MAX_KEPT_BYTES = 32 << 20
 _MAX_TAIL_BYTES = 1 << 20
 _KEPT = frozenset({MANIFEST_NAME, VERSION_NAME})
 _BLOCK = tarfile.BLOCKSIZE
@@ -204,7 +208,7 @@ class _Unpacker:
     def _unpack_file(self, info: tarfile.TarInfo) -> None:
         digest, kept, left = hashlib.sha256(), bytearray(), info.size
         keep = info.name in _KEPT
-        if keep and info.size > MAX_KEPT_BYTES:
+        if keep and info.size > MAX_MANIFEST_BYTES:
             raise ReleaseError(f"{info.name}: {info.size:,} bytes; it is never that large")
         hashed: Future[None] | None = None
         with self._open(info) as descriptor:

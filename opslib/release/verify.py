@@ -28,13 +28,12 @@ from opslib.release.manifest import (
     version_text,
 )
 from opslib.release.scratch import scratch_folder
-from opslib.release.store import checksum_path, manifest_path
+from opslib.release.store import checksum_path, manifest_path, open_regular, read_companion
 from opslib.release.unpack import Contents, Limits, unpack
 
 Progress = Callable[[float, str], None]
 SCRATCH_PREFIX = ".verify-"
 _MIB = 1 << 20
-_CHECKSUM_BYTES = 4096
 
 
 class VerifiedModel(Part):
@@ -141,14 +140,14 @@ def examine(
         InputError: the archive cannot be read.
     """
     try:
-        file = path.open("rb", buffering=0)
+        file = open_regular(path)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
     with file:
         expected = read_checksum(path)
         copy, data = manifest_path(path), b""
         with suppress(OSError):
-            data = copy.read_bytes()
+            data = read_companion(copy)
         examined = examine_open(
             file, path.name, config, expected, folder=folder, durable=durable, copy=_parse(data)
         )
@@ -276,8 +275,7 @@ def read_checksum(archive: Path) -> str:
     """
     path = checksum_path(archive)
     try:
-        with path.open("rb") as file:
-            text = file.read(_CHECKSUM_BYTES)
+        text = read_companion(path)
     except OSError as error:
         raise ReleaseError(f"{path}: cannot be read: {error.strerror}") from error
     match = re.fullmatch(rb"([0-9a-f]{64})  (.+)\n", text)
@@ -296,7 +294,7 @@ def read_manifest(archive: Path) -> Manifest:
         InputError: it cannot be read.
     """
     try:
-        file = archive.open("rb", buffering=0)
+        file = open_regular(archive)
     except OSError as error:
         raise InputError(f"{archive}: cannot be read: {error.strerror}") from error
     with file, GzipReader(file) as reader:

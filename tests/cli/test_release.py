@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from opslib.release.build import build_release
-from opslib.release.store import list_releases
+from opslib.release.build import ReleaseRequest, build_release
+from opslib.release.store import checksum_path, list_releases
 from opslib.serving.keys import make_key
 from opslib.serving.staging import start_service
 from tests.release.conftest import QUICK, make_experiment, visible
@@ -210,3 +211,28 @@ def test_listing_starts_fast_since_it_loads_nothing_heavy(place: Place) -> None:
     )
     heavy = {"numpy", "httpx", "isal", "detect_secrets", "onnxruntime", "torch", "PIL"}
     assert not set(answer.stderr.split()) & heavy
+
+
+def test_verifying_all_of_nothing_is_no_success(place: Place) -> None:
+    answer = call(place, "verify", "--all")
+    assert answer.returncode == 2
+    assert "make one with `pillops release create`" in answer.stderr
+
+
+def test_of_several_verified_the_worst_decides_the_exit_code(place: Place) -> None:
+    first, second = build_release(place.config, QUICK), build_release(place.config, QUICK)
+    checksum_path(second.path).write_text("no digest")
+    first.path.unlink()
+    first.path.mkdir()  # exit code 2, told last
+    answer = call(place, "verify", "--all", "--no-load")
+    assert answer.returncode == 3
+    assert answer.stderr.count("error: ") == 2
+
+
+def test_the_command_that_restore_prints_can_be_pasted(place: Place) -> None:
+    odd = place.first.rename(place.first.with_name("it's a model.onnx"))
+    place.first.with_suffix(".json").unlink()
+    build_release(place.config, ReleaseRequest(onnx=odd, only=True, load_models=False))
+    answer = call(place, "restore", "--no-load")
+    command = next(line for line in answer.stdout.splitlines() if "reload_model.sh" in line)
+    assert Path(shlex.split(command)[-1]).is_file()

@@ -39,6 +39,11 @@ def find_commands() -> list[str]:
     return list(dict.fromkeys(line for line in lines if line))
 
 
+REMEDY = [one for one in find_commands() if "$BACKUP_DIR" in one and "create" not in one]
+REMEDY.append('.venv/bin/pillops release prove "$RELEASE"')
+COMMANDS = [one for one in find_commands() if one not in REMEDY]  # the remedy has its own test
+
+
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     """A folder laid out like a checkout, a running service, one release and a copy of it."""
@@ -83,8 +88,15 @@ def run(checkout: Live, command: str, **variables: str) -> subprocess.CompletedP
         **variables,
     }
     script = command if "$API_KEY" not in command else f"set -a; . ./.env; set +a; {command}"
+    if command.endswith("run 04_release"):
+        script = f"{command} -p turns 0"  # by rota too: tests/notebooks/test_release.py
     if command.endswith("pillops serve"):
-        script = f"timeout -s TERM 6 env {command} --port 0"
+        said, served = folder / "serve.err", f"serving {Path(variables['RESTORED_MODEL']).stem}"
+        script = (
+            f"timeout 60 env {command} --port 0 2>{said} & "
+            f"while ! grep -q '{served}' {said} && kill -0 $!; do sleep 0.1; done; "
+            f"kill $!; wait $! || true; grep '{served}' {said}"
+        )
     return subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script],
         cwd=folder,
@@ -105,7 +117,7 @@ def restored_model(checkout: Live) -> Path:
     return config.restore_dir / name / "export" / "model-b.onnx"
 
 
-@pytest.mark.parametrize("command", find_commands())
+@pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_of_the_guide_works(checkout: Live, command: str) -> None:
     env = checkout.place.config_path.with_name(".env")
     kept = env.read_text()
@@ -114,13 +126,16 @@ def test_a_command_of_the_guide_works(checkout: Live, command: str) -> None:
         restored_model(checkout)
     elif "release restore" in command:
         shutil.rmtree(checkout.place.config.restore_dir, ignore_errors=True)
+    elif "--turns" in command:
+        for stored in list_releases(checkout.place.config)[2:]:  # two show what many would
+            stored.path.unlink()
     model = checkout.place.config.restore_dir / newest(checkout) / "export" / "model-b.onnx"
     answer = run(checkout, command, RELEASE=newest(checkout), RESTORED_MODEL=str(model))
     env.write_text(kept)
-    if command.endswith("pillops serve"):
-        assert f"serving {model.stem}" in answer.stderr
-    else:
-        assert answer.returncode == 0, answer.stdout + answer.stderr
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    if command.endswith('release restore "$RELEASE"'):
+        assert f"MODEL_PATH={model}\n" in answer.stdout
+        assert f"scripts/reload_model.sh --path {model}\n" in answer.stdout
     if "--turns" in command:
         for stored in list_releases(checkout.place.config):
             assert f"{stored.name} restores" in answer.stdout
@@ -157,15 +172,6 @@ def test_every_option_of_a_restore_test_is_in_the_guide() -> None:
         assert option in SECTION, option
 
 
-def test_restore_prints_what_the_guide_calls_the_restored_model(checkout: Live) -> None:
-    shutil.rmtree(checkout.place.config.restore_dir, ignore_errors=True)
-    answer = run(checkout, f".venv/bin/pillops release restore {newest(checkout)}")
-    printed = re.search(r"MODEL_PATH=(\S+)", answer.stdout)
-    assert printed is not None
-    assert Path(printed[1]) == restored_model(checkout)
-    assert f"scripts/reload_model.sh --path {printed[1]}" in answer.stdout
-
-
 def test_the_remedy_for_a_release_that_fails_to_verify_helps(checkout: Live) -> None:
     name = newest(checkout)
     flip_byte(checkout.place.config.releases_dir / f"{name}.tar.gz")
@@ -174,7 +180,6 @@ def test_the_remedy_for_a_release_that_fails_to_verify_helps(checkout: Live) -> 
     assert broken.returncode == 3
     assert name in broken.stderr
     assert len(broken.stderr.strip().splitlines()[-1:]) == 1
-    steps = [one for one in find_commands() if "$BACKUP_DIR" in one and "create" not in one]
-    for step in steps:
+    for step in REMEDY:
         assert run(checkout, step, RELEASE=name).returncode == 0
     assert run(checkout, verify, RELEASE=name).returncode == 0

@@ -144,9 +144,10 @@ def test_with_a_given_time_the_tar_is_the_same_byte_for_byte(
     assert tars[0] == tars[1]
     with pytest.raises(InputError, match="is there already"):
         build_release(place.config, ReleaseRequest(out=Path("one"), load_models=False))
-    monkeypatch.setenv("SOURCE_DATE_EPOCH", "yesterday")
-    with pytest.raises(ConfigError, match="SOURCE_DATE_EPOCH: got 'yesterday'"):
-        build_release(place.config, QUICK)
+    for given in ("yesterday", "-5", "-62000000000", "253402300800", ""):
+        monkeypatch.setenv("SOURCE_DATE_EPOCH", given)
+        with pytest.raises(ConfigError, match=f"SOURCE_DATE_EPOCH: got '{given}'"):
+            build_release(place.config, QUICK)
 
 
 def test_a_given_model_is_what_the_release_is_about_and_only_leaves_the_rest_out(
@@ -304,6 +305,12 @@ def flip(place: Place) -> None:
     place.first.write_bytes(data)
 
 
+def name_after_link(place: Place) -> None:
+    elsewhere = place.export.parent / "latest.onnx"
+    place.first.rename(elsewhere)
+    link_atomic(place.export / "latest.onnx", elsewhere)
+
+
 def lose_metrics(place: Place) -> None:
     (place.config.records_dir / "metrics.json").unlink()
 
@@ -326,6 +333,7 @@ def garble(place: Place) -> None:
         (lose_metrics, r"metrics.json: no such file; .*--allow-missing-metrics"),
         (lose_golden, r"its golden image golden/0.jpg is missing"),
         (garble, r"model-a.onnx: not an ONNX model"),
+        (name_after_link, r"exp/latest.onnx: named as the link .*--only"),
     ],
     ids=lambda one: getattr(one, "__name__", None),
 )
@@ -337,6 +345,14 @@ def test_what_is_missing_or_broken_is_refused_in_one_line(
         build_release(place.config, QUICK)
     assert caught.value.exit_code == 2
     assert "\n" not in str(caught.value)
+    assert visible(place.config.releases_dir) == []
+
+
+def test_without_a_place_for_its_record_nothing_is_released(place: Place) -> None:
+    shutil.rmtree(place.config.records_dir)
+    place.config.records_dir.write_text("in the way")
+    with pytest.raises(StorageError, match=r"cannot write into .*reports"):
+        build_release(place.config, QUICK)
     assert visible(place.config.releases_dir) == []
 
 
@@ -436,7 +452,8 @@ def test_what_a_killed_run_left_is_removed_and_nothing_else(place: Place) -> Non
     folder.mkdir(parents=True)
     stem = "release-20200101-000000-abc1234"
     mine = [f".{stem}.tar.gz.x1y2z3_a", f".{stem}.manifest.json.abcdefgh", f"{stem}.tar.gz.sha256"]
-    others = [".release-notes", "release-plan.manifest.json", "README.sha256", f".{stem}.tar.gz"]
+    lone = "release-20200102-000000-abc1234.tar.gz.sha256"
+    others = [".release-notes", "release-plan.manifest.json", lone, f".{stem}.tar.gz"]
     for name in (*mine, *others):
         (folder / name).write_text("x")
     build_release(place.config, QUICK)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from opslib.core.models import find_model_files
 from opslib.core.plans import carry_out
 from opslib.core.served import ServedModel, ServedState, served_state_path
 from opslib.release.build import ReleaseRequest, build_release
+from opslib.release.proofs import Proof, add_proof, proofs_path
 from opslib.release.prune import find_kept, plan_prune
 from opslib.release.restore import restore_release
 from opslib.release.store import PINS_NAME, list_releases, pin_release
@@ -37,6 +40,15 @@ def five(place: Place, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def doomed(place: Place, keep: int = 1, live_path: Path | None = None) -> list[str]:
     plan = plan_prune(place.config, keep=keep, live_path=live_path)
     return sorted(Path(one.target).name.removesuffix(".tar.gz") for one in plan.actions)
+
+
+def keep_test(place: Place, name: str, *, ok: bool) -> None:
+    """Let the history have a restore test of a release."""
+    moment = "2026-11-02T00:00:00+00:00"
+    add_proof(
+        place.config,
+        Proof(release=name, content_id=None, proved_at_utc=moment, ok=ok, took_s=1.0),
+    )
 
 
 def serve(place: Place, *paths: Path) -> None:
@@ -100,13 +112,58 @@ def test_what_is_broken_stays_and_does_not_count(place: Place, five: list[str]) 
     assert "sha256 is missing" in find_kept(place.config)[newest.name]
 
 
-def test_without_knowing_what_is_pinned_or_served_nothing_is_planned(
+def test_what_failed_its_restore_test_stays_and_does_not_count_until_it_passes(
+    place: Place, five: list[str]
+) -> None:
+    for ok in (True, False):
+        keep_test(place, five[4], ok=ok)
+    assert doomed(place, keep=3) == five[:1]
+    assert find_kept(place.config)[five[4]] == (
+        "left alone: it failed its restore test of 2026-11-02"
+    )
+    keep_test(place, five[4], ok=True)
+    assert doomed(place, keep=3) == five[:2]
+
+
+def test_the_newest_that_holds_the_served_model_is_one_that_did_not_fail(
+    place: Place, five: list[str]
+) -> None:
+    serve(place, place.first)
+    keep_test(place, five[1], ok=False)
+    assert doomed(place) == [five[2]]
+    assert "the newest that holds the model" in find_kept(place.config, keep=1)[five[0]]
+
+
+FULL = """
+import resource, sys
+from opslib.core.config import load_config
+from opslib.release.prune import plan_prune
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+outcome = plan_prune(load_config(sys.argv[1], {}), keep=4).execute()
+print(*(one.reason for one in outcome.skipped))
+"""
+
+
+def test_a_full_disk_can_be_pruned(place: Place, five: list[str]) -> None:
+    pin_release(place.config, five[1])
+    command = [sys.executable, "-c", FULL, place.config_path]
+    answer = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == ""
+    assert len(list_releases(place.config)) == 4
+    assert find_kept(place.config, keep=1)[five[1]] == "pinned"
+
+
+def test_without_knowing_what_is_pinned_proved_or_served_nothing_is_planned(
     place: Place, five: list[str]
 ) -> None:
     (place.config.releases_dir / PINS_NAME).write_text("{")
     with pytest.raises(InputError, match=r"pins\.json"):
         plan_prune(place.config)
     (place.config.releases_dir / PINS_NAME).unlink()
+    proofs_path(place.config).write_text("{")
+    with pytest.raises(InputError, match=r"proofs\.json"):
+        plan_prune(place.config)
+    proofs_path(place.config).unlink()
     served_state_path(place.config).write_text("{")
     with pytest.raises(InputError, match=r"served\.json"):
         plan_prune(place.config)

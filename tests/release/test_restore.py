@@ -119,3 +119,11 @@ def test_a_scratch_folder_goes_with_its_owner_however_that_ends(tmp_path: Path) 
             assert folder.exists()
         assert not orphan.exists()
         assert young.exists()
+
+
+def test_a_folder_that_no_model_could_be_loaded_from_is_no_fault_of_the_release(
+    shared: tuple[Place, ReleaseRecord], tmp_path: Path
+) -> None:
+    with pytest.raises(StorageError, match="no UTF-8 name"):
+        restore_release(shared[1].path, tmp_path / "a\udcff", config=shared[0].config)
+    assert list(tmp_path.iterdir()) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from opslib.release.store import (
     read_pins,
     unpin_release,
 )
+from opslib.release.verify import read_manifest
 from tests.release.conftest import QUICK
 from tests.serving.conftest import Place
 
@@ -103,3 +105,13 @@ def test_unreadable_pins_pin_everything(place: Place) -> None:
     assert stored.problem == "pins.json cannot be read: it counts as pinned"
     with pytest.raises(InputError, match=r"pins.json: not a release-pins/1 record"):
         pin_release(place.config, name)
+
+
+@pytest.mark.parametrize("moment", ["0001-01-01T00:00:00", "", "2"])
+def test_a_copy_of_the_manifest_that_tells_another_time_is_foreign(
+    moment: str, shared: tuple[Place, ReleaseRecord], tmp_path: Path
+) -> None:
+    archive = Path(shutil.copy(shared[1].path, tmp_path))
+    manifest = read_manifest(archive).model_copy(update={"released_at_utc": moment})
+    manifest_path(archive).write_text(manifest.to_json())
+    assert find_release(shared[0].config, archive).read_copy() is None

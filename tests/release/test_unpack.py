@@ -18,7 +18,7 @@ from opslib.core.cards import FileEntry
 from opslib.release.archive import BLOCK_BYTES, MEMBER_HEADER, MEMBER_LENGTH, deflate_member
 from opslib.release.build import ReleaseRecord
 from opslib.release.inflate import DamagedGzipError, GzipReader
-from opslib.release.manifest import Manifest, ReleaseError
+from opslib.release.manifest import Manifest, ReleaseError, compute_content_id
 from opslib.release.restore import restore_release
 from opslib.release.unpack import Limits, find_name_problem, unpack
 from opslib.release.verify import verify_release
@@ -136,6 +136,19 @@ def change_weights(members: dict[str, bytes]) -> None:
     members["export/model-b.onnx.data"] = b"y" * len(members["export/model-b.onnx.data"])
 
 
+def take_the_links_name(members: dict[str, bytes]) -> None:
+    """Pack a model under the name that the link `latest.onnx` takes."""
+    old, name = "export/model-a.onnx", "export/latest.onnx"
+    manifest = Manifest.model_validate_json(members.pop("MANIFEST.json"))
+    members[name] = members.pop(old)
+    files, models = (
+        tuple(one.model_copy(update={"path": name}) if one.path == old else one for one in ones)
+        for ones in (manifest.files, manifest.models)
+    )
+    new = {"files": files, "models": models, "content_id": compute_content_id(files)}
+    members["MANIFEST.json"] = manifest.model_copy(update=new).to_json().encode()
+
+
 LIES: dict[str, tuple[Callable[[dict[str, bytes]], object], str]] = {
     "another file": (change_weights, "export/model-b.onnx.data has sha256"),
     "an entry lies": (edit(files=other_entries), ".env.example has sha256"),
@@ -146,6 +159,7 @@ LIES: dict[str, tuple[Callable[[dict[str, bytes]], object], str]] = {
     "digest of a model": (edit(models=renamed_model), "digest or size of the model"),
     "main": (edit(main="config.yaml"), "main: config.yaml"),
     "latest leads out": (edit(latest="../../evil"), "latest: ../../evil"),
+    "latest is taken": (take_the_links_name, "latest: export/model-b.onnx"),
     "no models": (edit(models=()), "contradicts its own files: main"),
     "version": (edit(git_sha="fffffff"), "VERSION.txt differs from MANIFEST.json"),
     "not last": (move_manifest, "MANIFEST.json is not the last file"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from opslib.core.errors import InputError, OpsError
 from opslib.release.build import ReleaseRecord, build_release
 from opslib.release.manifest import ReleaseError
-from opslib.release.store import checksum_path, manifest_path
+from opslib.release.store import checksum_path, find_release, manifest_path
 from opslib.release.verify import SCRATCH_PREFIX, read_manifest, verify_release
 from tests.release.conftest import QUICK, grow_sidecar, make_experiment, members_of
 from tests.serving.conftest import Place
@@ -123,3 +124,20 @@ def test_an_error_is_one_line_with_an_exit_code_of_its_own(
         verify_release(archive, config=shared[0].config)
     assert caught.value.exit_code == 3
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", [".tar.gz", ".tar.gz.sha256", ".manifest.json"])
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(
+    suffix: str, shared: tuple[Place, ReleaseRecord], tmp_path: Path
+) -> None:
+    archive = copy_of(shared[1], tmp_path)
+    stored = find_release(shared[0].config, archive)
+    path = archive.with_name(archive.name.removesuffix(".tar.gz") + suffix)
+    path.unlink()
+    os.mkfifo(path)
+    if suffix == ".manifest.json":  # a copy: what counts is in the archive
+        assert verify_release(archive, config=shared[0].config, load_models=False)
+    else:
+        with pytest.raises((InputError, ReleaseError), match="cannot be read: no regular file"):
+            verify_release(archive, config=shared[0].config, load_models=False)
+    assert stored.manifest().content_id == shared[1].content_id
