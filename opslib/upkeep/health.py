@@ -21,9 +21,10 @@ from opslib.upkeep.health_rules import (
     decide,
     decide_after_restart,
 )
-from opslib.upkeep.notices import Notice, check_address, deliver, write_alert, write_recovery
+from opslib.upkeep.notices import Notice, deliver, write_alert, write_recovery
 from opslib.upkeep.probe import CheckResult, probe
 from opslib.upkeep.restart import run_restart
+from opslib.upkeep.web import check_address
 
 SETTLE_POLL_S = 1.0
 
@@ -49,7 +50,7 @@ def check_health(config: Config) -> HealthRecord:
         ParameterError: `health.webhook` names a variable that is not set or holds no address.
     """
     if config.health.webhook is not None:
-        check_address(resolve_reference(config.health.webhook, config.root))
+        check_address(resolve_reference(config.health.webhook, config.root), "health.webhook")
     results = _probe(config)
     failed = _read(results).layer is not None
     return _record(results, exit_code=ExitCode.GATE_FAILED if failed else ExitCode.PASS)
@@ -142,12 +143,14 @@ class _Run:
 
     def _deliver(self) -> None:
         """Send what is not delivered yet, in order; what fails is tried again by the next run."""
-        waiting = self._memory.undelivered
-        if not waiting:
+        waiting, reference = self._memory.undelivered, self._section.webhook
+        if waiting and reference is None:  # it was taken out of the configuration
+            self._keep(self._memory.model_copy(update={"undelivered": ()}))
+        if not waiting or reference is None:
             return
         try:
-            address = resolve_reference(self._section.webhook or "", self._config.root)
-            check_address(address)
+            address = resolve_reference(reference, self._config.root)
+            check_address(address, "health.webhook")
         except ParameterError as error:
             self._say(f"webhook: {error}")
             return

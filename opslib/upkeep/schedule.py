@@ -26,6 +26,7 @@ from opslib.upkeep.crontab import (
     take_apart,
     write_crontab,
 )
+from opslib.upkeep.gzip_logs import free_name
 from opslib.upkeep.jobs import JOBS, Job, Place
 
 LOCK = "crontab"
@@ -203,7 +204,7 @@ def _replace(edit: Edit) -> None:
         raise BusyError("the crontab was changed by somebody else just now; run it again")
     folder = ensure_writable(edit.config.logs_dir)
     if edit.old:
-        backup = folder / f"crontab-{stamp()}.bak"
+        backup = free_name(folder, f"crontab-{stamp()}", ".bak")
         write_bytes_atomic(backup, edit.old.encode("utf-8", "surrogateescape"), mode=_PRIVATE)
     write_crontab(edit.new)
     owner = str(edit.config.source)

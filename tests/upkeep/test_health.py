@@ -220,6 +220,16 @@ def test_a_notice_that_could_not_be_delivered_is_delivered_by_a_later_run(watch:
     assert WatchMemory.read(health_state_path(watch.config)).undelivered == ()
 
 
+def test_what_waits_for_a_webhook_that_was_taken_away_is_dropped(watch: Watch) -> None:
+    watch.run(external="500", webhook="503")
+    watch.run()
+    del watch.settings["webhook"]
+    watch.told.clear()
+    watch.run()
+    assert watch.told == []
+    assert WatchMemory.read(health_state_path(watch.config)).undelivered == ()
+
+
 def test_several_notices_are_delivered_in_their_order_by_one_run(watch: Watch) -> None:
     for mode in ("500", "500", "ok", "ok"):
         watch.run(external=mode, webhook="503")

@@ -279,6 +279,16 @@ def test_a_service_that_does_not_say_what_it_serves_keeps_every_model(
     assert f"answered {status} and not what it serves" in record.skipped[0].reason
 
 
+def test_a_service_whose_key_is_not_known_keeps_every_model(place: Place) -> None:
+    fill(place)
+    with answering(401, "{}") as url:
+        point_at(place, url)
+        place.config_path.with_name(".env").unlink()
+        record = place.run().record
+    assert len(left(place)) == 8
+    assert "API_KEY is not set" in record.skipped[0].reason
+
+
 def test_what_our_service_says_it_serves_stays(tmp_path: Path) -> None:
     serving = make_serving_place(tmp_path / "serving")
     key = make_key()
