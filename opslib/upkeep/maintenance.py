@@ -25,6 +25,7 @@ from opslib.upkeep.maintenance_record import DoneItem, MaintenanceRecord, Skippe
 from opslib.upkeep.models_prune import MODELS, QUANTIZED, ModelShelf, plan_models, plan_quantized
 from opslib.upkeep.releases_prune import RELEASES, plan_releases
 from opslib.upkeep.reports_prune import DAILY, REPORTS, plan_daily_records, plan_reports
+from opslib.upkeep.restored_prune import RESTORED, plan_restored
 from opslib.upkeep.rounds import Duty, PassedOver, Round, plan_duty
 
 LOCK_NAME = ".maintenance.lock"
@@ -35,6 +36,7 @@ _LIMITS = (
     "checkpoint_days",
     "keep_onnx",
     "quantized_days",
+    "restored_days",
     "report_days",
     "leftover_hours",
     "disk_warn_pct",
@@ -138,13 +140,14 @@ def _plan_models(this: Round) -> list[Duty]:
     try:
         shelf = ModelShelf(this, find_in_use(this))
     except StorageError as error:
-        names = (MODELS, QUANTIZED, CHECKPOINTS, RELEASES)
+        names = (MODELS, QUANTIZED, CHECKPOINTS, RELEASES, RESTORED)
         return [Duty(name, passed_over=(PassedOver(name, str(error)),)) for name in names]
     duties = [
         plan_duty(MODELS, partial(plan_models, this, shelf)),
         plan_duty(QUANTIZED, partial(plan_quantized, this, shelf)),
         plan_duty(CHECKPOINTS, partial(plan_checkpoints, this, shelf)),
         plan_duty(RELEASES, partial(plan_releases, this, shelf)),
+        plan_duty(RESTORED, partial(plan_restored, this, shelf)),
     ]
     return [Duty("service", notes=(shelf.in_use.live.note,)), *duties]
 

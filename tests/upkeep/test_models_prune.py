@@ -212,6 +212,7 @@ def test_an_unreadable_state_of_the_service_keeps_every_model(place: Place) -> N
         "quantized",
         "checkpoints",
         "releases",
+        "restored releases",
     }
     assert "it is not known what is served" in record.skipped[0].reason
     assert [item.duty for item in record.done] == ["logs"]
