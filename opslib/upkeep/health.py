@@ -11,6 +11,7 @@ from opslib.core.config import Config
 from opslib.core.errors import ExitCode, OpsError, ParameterError, storage_errors
 from opslib.core.locks import hold_lock
 from opslib.core.secrets import resolve_reference
+from opslib.upkeep.experiment import check_experiment
 from opslib.upkeep.health_record import HealthRecord, WatchMemory, read_memory
 from opslib.upkeep.health_rules import (
     ActionName,
@@ -64,9 +65,12 @@ def watch_health(config: Config, alert: Show) -> HealthRecord:
 
     Raises:
         BusyError: another run is under way.
+        ConfigError: the state belongs into the experiment, which is not there.
         StorageError: what must survive to the next run cannot be written.
     """
     path = health_state_path(config)
+    if path.is_relative_to(config.exp_dir):
+        check_experiment(config)
     with hold_lock(path.with_suffix(".lock"), "health watch"):
         return _Run(config, path, alert).run()
 

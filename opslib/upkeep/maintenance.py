@@ -11,12 +11,13 @@ from pathlib import Path
 
 from opslib.core.config import Config
 from opslib.core.environment import load_service_environment
-from opslib.core.errors import ConfigError, StorageError, storage_errors
+from opslib.core.errors import StorageError, storage_errors
 from opslib.core.formatting import STAMP_FORMAT, utc_now
 from opslib.core.locks import hold_lock
 from opslib.core.plans import Action, Outcome, Plan
 from opslib.upkeep.checkpoints import CHECKPOINTS, plan_checkpoints
 from opslib.upkeep.disk import DiskReport, write_disk_report
+from opslib.upkeep.experiment import check_experiment
 from opslib.upkeep.gzip_logs import free_name
 from opslib.upkeep.in_use import find_in_use
 from opslib.upkeep.leftovers import LEFTOVERS, plan_leftovers
@@ -80,24 +81,14 @@ class Maintained:
     path: Path
 
 
-def check_experiment(config: Config) -> None:
-    """Refuse an experiment that is not there: it is not made, for its disk may not be mounted.
-
-    Raises:
-        ConfigError: its folder is missing, or `.env` is unreadable.
-    """
-    if not config.exp_dir.is_dir():
-        raise ConfigError(f"paths.exp_dir: {config.exp_dir}: no such folder; is its disk mounted?")
-    load_service_environment(config)
-
-
 def plan_maintenance(config: Config, *, now: datetime | None = None) -> Maintenance:
     """Return what a round would do; nothing is touched.
 
     Raises:
-        ConfigError: see `check_experiment`.
+        ConfigError: the experiment is not there, or `.env` is unreadable.
     """
     check_experiment(config)
+    load_service_environment(config)
     this = Round(config, now or utc_now())
     duties = [
         plan_duty(LOGS, partial(plan_logs, this)),
@@ -117,7 +108,7 @@ def run_maintenance(
 
     Raises:
         BusyError: another round is under way.
-        ConfigError: see `check_experiment`.
+        ConfigError: see `plan_maintenance`.
         StorageError: the record or the disk report cannot be written.
     """
     started = time.monotonic()
