@@ -69,18 +69,16 @@ def report_path(config: Config, now: datetime) -> Path:
     return config.records_dir / f"disk_{now:%Y%m%d}.txt"
 
 
-def write_disk_report(config: Config, now: datetime) -> DiskReport:
-    """Write the day's disk report, add to the history, and return the report.
+def keep_disk_report(config: Config, now: datetime, report: DiskReport) -> None:
+    """Write the day's disk report and add it to the history.
 
     Raises:
         StorageError: the folder cannot be written.
     """
-    report = look_at_disks(config, now)
     write_text_atomic(report_path(config, now), report.text)
     history = (*read_disk_history(config), *report.disks)[-MAX_HISTORY_LINES:]
     lines = "".join(f"{one.model_dump_json()}\n" for one in history)
     write_text_atomic(config.records_dir / HISTORY_FILE, lines)
-    return report
 
 
 def read_disk_history(config: Config) -> tuple[DiskUse, ...]:

@@ -16,7 +16,7 @@ from opslib.core.formatting import STAMP_FORMAT, utc_now
 from opslib.core.locks import hold_lock
 from opslib.core.plans import Action, Outcome, Plan
 from opslib.upkeep.checkpoints import CHECKPOINTS, plan_checkpoints
-from opslib.upkeep.disk import DiskReport, write_disk_report
+from opslib.upkeep.disk import DiskReport, keep_disk_report, look_at_disks
 from opslib.upkeep.experiment import check_experiment
 from opslib.upkeep.gzip_logs import free_name
 from opslib.upkeep.in_use import find_in_use
@@ -120,10 +120,12 @@ def run_maintenance(
             show(line)
         _make_folders(this)
         outcome = planned.plan.execute()
-        disks = write_disk_report(config, this.now)
+        disks = look_at_disks(config, this.now)
         record = _record(planned, outcome, disks, time.monotonic() - started)
         name = f"maintenance_{this.now.strftime(STAMP_FORMAT)}"
-        return Maintained(record, record.write(free_name(config.records_dir, name, ".json")))
+        done = Maintained(record, record.write(free_name(config.records_dir, name, ".json")))
+        keep_disk_report(config, this.now, disks)
+        return done
 
 
 def _plan_models(this: Round) -> list[Duty]:
