@@ -50,7 +50,7 @@ function Get-TaskPlan {
             arguments    = $HealthArguments
             every_minute = $true
             at           = ''
-            limit        = New-TimeSpan -Minutes 10
+            limit        = New-TimeSpan -Minutes 15
             about        = 'Asks app and tunnel each minute, restarts the tunnel, tells people.'
         }
         @{
@@ -164,7 +164,7 @@ if ($MyInvocation.InvocationName -ne '.') {
     try {
         $settings = @{
             SourceFolder  = $PSScriptRoot
-            InstallFolder = $InstallFolder
+            InstallFolder = $ExecutionContext.SessionState.Path.GetUnresolvedProviderPathFromPSPath($InstallFolder)
             UserId        = $UserId
             Tasks         = @(Get-TaskPlan -HealthArguments $HealthArguments -RotateArguments $RotateArguments -RotateAt $RotateAt)
         }

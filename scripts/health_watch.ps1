@@ -10,8 +10,9 @@
     incident: one alert (console, Windows event log, log file and, if given, a webhook), a non-zero
     exit code while it lasts, and one recovery notice when it is over.
 
-    Exit codes: 0 well, or not failing for long enough; 3 an incident lasts; 2 wrong parameters;
-    6 another run is under way; 1 the run itself failed. See docs/HEALTH.md.
+    Exit codes: 0 well, or not failing for long enough; 3 an incident lasts; 2 an address that is
+    none; 6 another run is under way; 1 the run itself failed, or PowerShell refused a parameter.
+    See docs/HEALTH.md.
 
 .EXAMPLE
     powershell.exe -NoProfile -File health_watch.ps1 -RestartOn External
@@ -37,10 +38,10 @@ param(
     [string]$ServiceName = 'Cloudflared',
     # A command line that is run instead of restarting the service.
     [string]$RestartCommand = '',
-    # A stop, a start or a command that takes longer is ended.
-    [ValidateRange(1, 600)][int]$RestartTimeoutSeconds = 60,
+    # A stop, a start or a command that takes longer is ended; a whole run has 15 minutes.
+    [ValidateRange(1, 120)][int]$RestartTimeoutSeconds = 60,
     # After a restart the checks get this long to answer again.
-    [ValidateRange(0, 600)][int]$SettleSeconds = 20,
+    [ValidateRange(0, 60)][int]$SettleSeconds = 20,
     [ValidateRange(0, 60)][int]$MaxRestartsPerHour = 3,
     # env:NAME of the variable that holds the address; the address itself is a secret.
     [ValidatePattern('^(env:[A-Za-z_][A-Za-z0-9_]*)?$')][string]$Webhook = '',
@@ -412,7 +413,8 @@ function Get-Judgement {
     catch {
         return @{ ok = $false; detail = 'HTTP 200, no JSON with a status' }
     }
-    if ($said -ne 'ok') { return @{ ok = $false; detail = "HTTP 200, status '$said'" } }
+    # `true` and 'OK' compare as equal to 'ok'.
+    if (($said -isnot [string]) -or ($said -cne 'ok')) { return @{ ok = $false; detail = "HTTP 200, status '$said'" } }
     return @{ ok = $true; detail = 'HTTP 200' }
 }
 

@@ -11,8 +11,9 @@
     truncation the service's process is paused for some milliseconds, so that no line falls between
     them. A run that is killed at any moment is finished by the next one.
 
-    Exit codes: 0 done, or not due; 2 wrong parameters; 6 another run is under way; 9 done, but
-    something was skipped; 1 the log could not be rotated (it is whole then). See docs/HEALTH.md.
+    Exit codes: 0 done, or not due; 2 the log's folder is not there; 6 another run is under way; 9
+    done, but something was skipped; 1 the log could not be rotated (it is whole then), or PowerShell
+    refused a parameter. See docs/HEALTH.md.
 
 .EXAMPLE
     powershell.exe -NoProfile -File rotate_logs.ps1 -WhatIf
@@ -302,8 +303,15 @@ function Invoke-LastLook {
     $paused = $false
     try {
         if ($null -ne $Writer) {
-            $paused = ([PillSnap.Pause]::NtSuspendProcess($Writer.Handle) -eq 0)
-            if (-not $paused) { [Console]::Error.WriteLine('the writer could not be paused') }
+            $why = 'Windows refuses'
+            try {
+                $paused = ([PillSnap.Pause]::NtSuspendProcess($Writer.Handle) -eq 0)
+            }
+            catch {
+                # It ended, or it belongs to an account that this one may not pause.
+                $why = Get-ErrorText -ErrorRecord $_
+            }
+            if (-not $paused) { [Console]::Error.WriteLine("the writer could not be paused: $why") }
         }
         Copy-Rest -From $Log -To $Copy
         $Log.SetLength(0)

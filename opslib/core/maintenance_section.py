@@ -34,6 +34,7 @@ class MaintenanceSection(Section):
     checkpoint_days: Days = 14
     keep_onnx: PositiveInt = 5
     quantized_days: Days = 30
+    restored_days: Days = 30
     report_days: Days = 365
     leftover_hours: Annotated[int, Field(ge=1, le=876_000)] = 24
     version_timeout_s: Annotated[float, Field(gt=0, le=60)] = 2.0

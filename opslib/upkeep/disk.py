@@ -6,6 +6,7 @@ import os
 import subprocess
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -14,11 +15,12 @@ from opslib.core.config import Config
 from opslib.core.errors import storage_errors
 from opslib.core.files import write_text_atomic
 from opslib.core.formatting import format_bytes
+from opslib.upkeep.deadline import run_within
 from opslib.upkeep.maintenance_record import DiskUse
 
 HISTORY_FILE = "disk_history.jsonl"
 MAX_HISTORY_LINES = 20_000
-_DF_TIMEOUT_S = 20.0
+_DEADLINE_S = 20.0
 
 
 @dataclass(frozen=True)
@@ -38,16 +40,16 @@ def look_at_disks(config: Config, now: datetime) -> DiskReport:
     wanted = [*section.disks, config.exp_dir]
     disks: dict[str, DiskUse] = {}
     notes, warnings = [], []
+    looks = {str(one): partial(_look, config.resolve(one), at_utc) for one in wanted}
+    looked = run_within(looks, _DEADLINE_S)
     for given in wanted:
-        path = config.resolve(given)
-        if not path.exists():
-            notes.append(f"{given}: no such folder; nothing is mounted there")
+        found = looked.get(str(given), f"no answer within {_DEADLINE_S:g} s")
+        if isinstance(found, str):
+            notes.append(f"{given}: {found}")
             continue
-        mount = find_mount(path)
-        if path != mount and given in section.disks:
-            notes.append(f"{given}: nothing is mounted there; it lies on {mount}")
-        if str(mount) not in disks:
-            disks[str(mount)] = _measure(mount, at_utc)
+        if str(config.resolve(given)) != found.mount and given in section.disks:
+            notes.append(f"{given}: nothing is mounted there; it lies on {found.mount}")
+        disks.setdefault(found.mount, found)
     limit = section.disk_warn_pct
     for one in disks.values():
         if one.used_pct > limit:
@@ -67,18 +69,16 @@ def report_path(config: Config, now: datetime) -> Path:
     return config.records_dir / f"disk_{now:%Y%m%d}.txt"
 
 
-def write_disk_report(config: Config, now: datetime) -> DiskReport:
-    """Write the day's disk report, add to the history, and return the report.
+def keep_disk_report(config: Config, now: datetime, report: DiskReport) -> None:
+    """Write the day's disk report and add it to the history.
 
     Raises:
         StorageError: the folder cannot be written.
     """
-    report = look_at_disks(config, now)
     write_text_atomic(report_path(config, now), report.text)
     history = (*read_disk_history(config), *report.disks)[-MAX_HISTORY_LINES:]
     lines = "".join(f"{one.model_dump_json()}\n" for one in history)
     write_text_atomic(config.records_dir / HISTORY_FILE, lines)
-    return report
 
 
 def read_disk_history(config: Config) -> tuple[DiskUse, ...]:
@@ -110,6 +110,16 @@ def find_mount(path: Path) -> Path:
     return real
 
 
+def _look(path: Path, at_utc: str) -> DiskUse | str:
+    """The use of the disk on which `path` lies, or why it is not known."""
+    try:
+        if not path.exists():
+            return "no such folder; nothing is mounted there"
+        return _measure(find_mount(path), at_utc)
+    except OSError as error:
+        return f"cannot be looked at: {error.strerror or error}"
+
+
 def _measure(mount: Path, at_utc: str) -> DiskUse:
     facts = os.statvfs(mount)
     size = facts.f_frsize
@@ -130,7 +140,7 @@ def _run_df(mounts: list[str]) -> str:
             capture_output=True,
             text=True,
             errors="replace",
-            timeout=_DF_TIMEOUT_S,
+            timeout=_DEADLINE_S,
             env={**os.environ, "LC_ALL": "C"},
             check=False,
         )

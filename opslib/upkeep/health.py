@@ -11,6 +11,7 @@ from opslib.core.config import Config
 from opslib.core.errors import ExitCode, OpsError, ParameterError, storage_errors
 from opslib.core.locks import hold_lock
 from opslib.core.secrets import resolve_reference
+from opslib.upkeep.experiment import check_experiment
 from opslib.upkeep.health_record import HealthRecord, WatchMemory, read_memory
 from opslib.upkeep.health_rules import (
     ActionName,
@@ -21,9 +22,10 @@ from opslib.upkeep.health_rules import (
     decide,
     decide_after_restart,
 )
-from opslib.upkeep.notices import Notice, check_address, deliver, write_alert, write_recovery
+from opslib.upkeep.notices import Notice, deliver, write_alert, write_recovery
 from opslib.upkeep.probe import CheckResult, probe
 from opslib.upkeep.restart import run_restart
+from opslib.upkeep.web import check_address
 
 SETTLE_POLL_S = 1.0
 
@@ -49,7 +51,7 @@ def check_health(config: Config) -> HealthRecord:
         ParameterError: `health.webhook` names a variable that is not set or holds no address.
     """
     if config.health.webhook is not None:
-        check_address(resolve_reference(config.health.webhook, config.root))
+        check_address(resolve_reference(config.health.webhook, config.root), "health.webhook")
     results = _probe(config)
     failed = _read(results).layer is not None
     return _record(results, exit_code=ExitCode.GATE_FAILED if failed else ExitCode.PASS)
@@ -63,9 +65,12 @@ def watch_health(config: Config, alert: Show) -> HealthRecord:
 
     Raises:
         BusyError: another run is under way.
+        ConfigError: the state belongs into the experiment, which is not there.
         StorageError: what must survive to the next run cannot be written.
     """
     path = health_state_path(config)
+    if path.is_relative_to(config.exp_dir):
+        check_experiment(config)
     with hold_lock(path.with_suffix(".lock"), "health watch"):
         return _Run(config, path, alert).run()
 
@@ -142,12 +147,14 @@ class _Run:
 
     def _deliver(self) -> None:
         """Send what is not delivered yet, in order; what fails is tried again by the next run."""
-        waiting = self._memory.undelivered
-        if not waiting:
+        waiting, reference = self._memory.undelivered, self._section.webhook
+        if waiting and reference is None:  # it was taken out of the configuration
+            self._keep(self._memory.model_copy(update={"undelivered": ()}))
+        if not waiting or reference is None:
             return
         try:
-            address = resolve_reference(self._section.webhook or "", self._config.root)
-            check_address(address)
+            address = resolve_reference(reference, self._config.root)
+            check_address(address, "health.webhook")
         except ParameterError as error:
             self._say(f"webhook: {error}")
             return

@@ -16,6 +16,7 @@ from opslib.core.errors import DeadlineError, ExitCode, UsageError, storage_erro
 from opslib.core.files import ensure_writable
 from opslib.core.formatting import format_duration, utc_now
 from opslib.core.locks import hold_lock
+from opslib.upkeep.experiment import check_experiment
 from opslib.upkeep.job_status import RAN_WELL, jobs_dir, track_job
 from opslib.upkeep.jobs import Command, Job, Place
 
@@ -31,10 +32,9 @@ def run_job(config: Config, job: Job, place: Place, *, show: Callable[[str], Non
     Raises:
         BusyError: the same job is under way.
         DeadlineError: it took longer than `schedule.timeout_s` and was ended.
-        UsageError: the experiment does not exist.
+        ConfigError: the experiment does not exist.
     """
-    if not config.exp_dir.is_dir():
-        raise UsageError(f"{config.exp_dir}: no such experiment folder (paths.exp_dir)")
+    check_experiment(config)
     moment = utc_now()
     commands = job.commands(place, config, moment)
     if job.is_direct:  # it keeps its own lock and account

@@ -8,12 +8,14 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from opslib.core.config import Config
 from opslib.core.errors import ExitCode, InputError, OpsError, ParameterError, TerminatedError
 from opslib.core.formatting import format_duration, utc_now
 from opslib.core.records import Record
 from opslib.core.secrets import resolve_reference
+from opslib.upkeep.web import check_address, tell
 
 # A run that came to its end did its work: an inconclusive verdict or a skipped file is for the
 # checklist to show, a dead man is for jobs that did not run.
@@ -124,24 +126,18 @@ def tell_dead_man(config: Config, job: str, code: int) -> str | None:
         return None
     try:
         address = resolve_reference(reference, config.root)
+        check_address(address, f"schedule.dead_man.{job}")
     except ParameterError as error:
         return f"not told: {error}"
-    import httpx
-
-    problem = ""
+    if code not in RAN_WELL:
+        parts = urlsplit(address)
+        address = parts._replace(path=f"{parts.path.rstrip('/')}/fail").geturl()
+    problem: str | None = None
     for pause_s in _PAUSES_S:
         time.sleep(pause_s)
-        try:
-            url = httpx.URL(address)
-            if code not in RAN_WELL:
-                url = url.copy_with(path=url.path.rstrip("/") + "/fail")
-            answer = httpx.get(url, timeout=_PING_TIMEOUT_S, follow_redirects=True)
-        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-            problem = type(error).__name__
-        else:
-            if answer.is_success:
-                return "told" if code in RAN_WELL else "told of the failure"
-            problem = f"it answered {answer.status_code}"
+        problem = tell(address, _PING_TIMEOUT_S)
+        if problem is None:
+            return "told" if code in RAN_WELL else "told of the failure"
     return f"not told: {reference}: {problem}"
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -12,7 +11,7 @@ from opslib.core.errors import StorageError, storage_errors
 from opslib.core.plans import Action
 from opslib.upkeep.models_prune import QUANTIZED_FOLDER
 from opslib.upkeep.open_files import is_written
-from opslib.upkeep.rounds import DAY_S, Duty, Entry, Round, list_files
+from opslib.upkeep.rounds import DAY_S, Duty, Entry, Round, list_files, measure
 
 LEFTOVERS = "leftovers"
 # Eight random characters; where all are letters it may be a word, and the file a person's own.
@@ -45,7 +44,7 @@ def plan_leftovers(this: Round) -> Duty:
             if _FOLDER.fullmatch(path.name) and _is_abandoned(this, path, limit_days):
                 why = "left by a writer that died"
                 run = partial(_delete_folder, this, path, limit_days)
-                actions.append(Action("delete", this.name_of(path), why, run, _size(path)))
+                actions.append(Action("delete", this.name_of(path), why, run, measure(path)))
     return Duty(LEFTOVERS, tuple(actions))
 
 
@@ -92,10 +91,4 @@ def _delete_folder(this: Round, folder: Path, limit_days: float) -> None:
     with storage_errors(f"delete {this.name_of(folder)}"):
         if not _is_abandoned(this, folder, limit_days):
             raise StorageError("it changed after the plan was made")
-        freed = _size(folder)
-        shutil.rmtree(folder)
-        this.note_freed(folder, freed)
-
-
-def _size(folder: Path) -> int:
-    return sum(path.lstat().st_size for path in folder.rglob("*"))
+    this.delete_folder(folder, folder)

@@ -13,20 +13,13 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from opslib.core.errors import StorageError, storage_errors
+from opslib.core.errors import storage_errors
 from opslib.core.files import fsync_folder
-from opslib.upkeep.cut_log import (
-    Way,
-    blank_front,
-    collapse_works,
-    finish_cut,
-    plan_cut,
-    recall_cut,
-    remember_cut,
-)
-from opslib.upkeep.gzip_logs import compress_file, compress_range
+from opslib.upkeep.cut_log import finish_cut, recall_cut
+from opslib.upkeep.gzip_logs import compress_file
 from opslib.upkeep.open_files import await_release, find_writers, is_written
 from opslib.upkeep.rounds import Entry, Round, look_at
+from opslib.upkeep.take_front import take_front
 
 RELEASE_WAIT_S = 2.0
 ROTATED = re.compile(r".+\.(out|err)\.\d{8}-\d{6}(-\d+)?")
@@ -53,11 +46,6 @@ def rotate_log(this: Round, entry: Entry, archive: Path) -> None:
         if reopened or not written or (writers and all(one.reopens for one in writers)):
             _rename_away(this, entry, archive)
             return
-        careless = next((one for one in writers if not one.appends), None)
-        if careless is not None:
-            raise StorageError(
-                f"process {careless.pid} writes it without appending; have it started with `>>`"
-            )
         _cut(this, entry, archive)
 
 
@@ -125,20 +113,13 @@ def _rename_away(this: Round, entry: Entry, archive: Path) -> None:
 
 def _cut(this: Round, entry: Entry, archive: Path) -> None:
     folder, log = entry.path.parent, entry.path
-    way: Way = "collapse" if collapse_works(folder) else "truncate"
     name, tail = _free_names(folder, archive, entry)
     target = archive / f"{name.name}.gz"
-    with log.open("rb") as source:
-        cut = plan_cut(source.fileno(), log, target.name, way, tail.name)
-        if cut is None:
-            return
-        remember_cut(folder, cut)
-        start = blank_front(source.fileno())
-        packed = compress_range(source, start, cut.archived_to, target, entry.mtime_ns)
-    if not finish_cut(folder, cut):
-        raise StorageError("it was replaced while it was rotated; both are kept")
-    removed = cut.removes if way == "collapse" else cut.archived_to
-    this.note_freed(log, removed - packed)
+    cut = take_front(log, target, tail.name)
+    if cut is None:
+        return
+    removed = cut.removes if cut.way == "collapse" else cut.archived_to
+    this.note_freed(log, removed - target.stat().st_size)
     if tail.exists():
         _, freed = compress_file(tail, archive)
         this.note_freed(log, freed)

@@ -11,12 +11,13 @@ from pathlib import Path
 
 from opslib.core.config import Config
 from opslib.core.environment import load_service_environment
-from opslib.core.errors import ConfigError, StorageError, storage_errors
+from opslib.core.errors import StorageError, storage_errors
 from opslib.core.formatting import STAMP_FORMAT, utc_now
 from opslib.core.locks import hold_lock
 from opslib.core.plans import Action, Outcome, Plan
 from opslib.upkeep.checkpoints import CHECKPOINTS, plan_checkpoints
-from opslib.upkeep.disk import DiskReport, write_disk_report
+from opslib.upkeep.disk import DiskReport, keep_disk_report, look_at_disks
+from opslib.upkeep.experiment import check_experiment
 from opslib.upkeep.gzip_logs import free_name
 from opslib.upkeep.in_use import find_in_use
 from opslib.upkeep.leftovers import LEFTOVERS, plan_leftovers
@@ -25,6 +26,7 @@ from opslib.upkeep.maintenance_record import DoneItem, MaintenanceRecord, Skippe
 from opslib.upkeep.models_prune import MODELS, QUANTIZED, ModelShelf, plan_models, plan_quantized
 from opslib.upkeep.releases_prune import RELEASES, plan_releases
 from opslib.upkeep.reports_prune import DAILY, REPORTS, plan_daily_records, plan_reports
+from opslib.upkeep.restored_prune import RESTORED, plan_restored
 from opslib.upkeep.rounds import Duty, PassedOver, Round, plan_duty
 
 LOCK_NAME = ".maintenance.lock"
@@ -35,6 +37,7 @@ _LIMITS = (
     "checkpoint_days",
     "keep_onnx",
     "quantized_days",
+    "restored_days",
     "report_days",
     "leftover_hours",
     "disk_warn_pct",
@@ -78,24 +81,14 @@ class Maintained:
     path: Path
 
 
-def check_experiment(config: Config) -> None:
-    """Refuse an experiment that is not there: it is not made, for its disk may not be mounted.
-
-    Raises:
-        ConfigError: its folder is missing, or `.env` is unreadable.
-    """
-    if not config.exp_dir.is_dir():
-        raise ConfigError(f"paths.exp_dir: {config.exp_dir}: no such folder; is its disk mounted?")
-    load_service_environment(config)
-
-
 def plan_maintenance(config: Config, *, now: datetime | None = None) -> Maintenance:
     """Return what a round would do; nothing is touched.
 
     Raises:
-        ConfigError: see `check_experiment`.
+        ConfigError: the experiment is not there, or `.env` is unreadable.
     """
     check_experiment(config)
+    load_service_environment(config)
     this = Round(config, now or utc_now())
     duties = [
         plan_duty(LOGS, partial(plan_logs, this)),
@@ -115,7 +108,7 @@ def run_maintenance(
 
     Raises:
         BusyError: another round is under way.
-        ConfigError: see `check_experiment`.
+        ConfigError: see `plan_maintenance`.
         StorageError: the record or the disk report cannot be written.
     """
     started = time.monotonic()
@@ -127,10 +120,12 @@ def run_maintenance(
             show(line)
         _make_folders(this)
         outcome = planned.plan.execute()
-        disks = write_disk_report(config, this.now)
+        disks = look_at_disks(config, this.now)
         record = _record(planned, outcome, disks, time.monotonic() - started)
         name = f"maintenance_{this.now.strftime(STAMP_FORMAT)}"
-        return Maintained(record, record.write(free_name(config.records_dir, name, ".json")))
+        done = Maintained(record, record.write(free_name(config.records_dir, name, ".json")))
+        keep_disk_report(config, this.now, disks)
+        return done
 
 
 def _plan_models(this: Round) -> list[Duty]:
@@ -138,13 +133,14 @@ def _plan_models(this: Round) -> list[Duty]:
     try:
         shelf = ModelShelf(this, find_in_use(this))
     except StorageError as error:
-        names = (MODELS, QUANTIZED, CHECKPOINTS, RELEASES)
+        names = (MODELS, QUANTIZED, CHECKPOINTS, RELEASES, RESTORED)
         return [Duty(name, passed_over=(PassedOver(name, str(error)),)) for name in names]
     duties = [
         plan_duty(MODELS, partial(plan_models, this, shelf)),
         plan_duty(QUANTIZED, partial(plan_quantized, this, shelf)),
         plan_duty(CHECKPOINTS, partial(plan_checkpoints, this, shelf)),
         plan_duty(RELEASES, partial(plan_releases, this, shelf)),
+        plan_duty(RESTORED, partial(plan_restored, this, shelf)),
     ]
     return [Duty("service", notes=(shelf.in_use.live.note,)), *duties]
 

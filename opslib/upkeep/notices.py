@@ -5,16 +5,13 @@ from __future__ import annotations
 import json
 import socket
 from datetime import UTC, datetime
-from functools import partial
 from typing import Literal
 
-from opslib.core.errors import ParameterError
 from opslib.core.formatting import format_duration
 from opslib.core.records import Part
-from opslib.upkeep.deadline import run_within
 from opslib.upkeep.health_rules import Incident, Reason
 from opslib.upkeep.probe import CheckResult
-from opslib.upkeep.web import FAILURES, name_failure, request
+from opslib.upkeep.web import tell
 
 LAYERS_DOWN = {
     "app": "the app is down",
@@ -72,27 +69,8 @@ def deliver(notice: Notice, address: str, timeout_s: float) -> str | None:
 
     The reason never repeats the address, which is a secret.
     """
-    job = partial(_post, notice, address, timeout_s)
-    return run_within({"webhook": job}, timeout_s).get("webhook", "no answer in time") or None
-
-
-def check_address(address: str) -> None:
-    """Refuse what cannot be a webhook's address, without repeating it.
-
-    Raises:
-        ParameterError: it does not begin with http:// or https://.
-    """
-    if not address.startswith(("http://", "https://")):
-        raise ParameterError("health.webhook: expected the variable to hold http:// or https://…")
-
-
-def _post(notice: Notice, address: str, timeout_s: float) -> str:
     headers = {"Content-Type": "application/json"}
-    try:
-        status, _ = request(address, timeout_s, body=notice.to_webhook(), headers=headers)
-    except FAILURES as error:
-        return name_failure(error).replace(address, "the webhook")
-    return "" if 200 <= status < 300 else f"HTTP {status}"
+    return tell(address, timeout_s, body=notice.to_webhook(), headers=headers)
 
 
 def _notice(

@@ -7,7 +7,6 @@ page compares itself with, so that its link leads somewhere.
 from __future__ import annotations
 
 import re
-import shutil
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,12 +17,12 @@ from typing import Any
 from opslib.core.errors import InputError, StorageError, storage_errors
 from opslib.core.plans import Action
 from opslib.core.records import read_json
-from opslib.upkeep.rounds import DAY_S, Duty, Round, list_files
+from opslib.upkeep.rounds import DAY_S, Duty, Round, list_files, measure
 
 REPORTS, DAILY = "reports", "daily records"
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 _RUN = re.compile(r"(\d{6})-(.+)-[0-9a-f]{6}")
-_DAILY = re.compile(r"maintenance_\d{8}-\d{6}(-\d+)?\.json|disk_\d{8}\.txt")
+_DAILY = re.compile(r"(maintenance|checklist_[a-z]+)_\d{8}-\d{6}(-\d+)?\.json|disk_\d{8}\.txt")
 _CITED = "cited"
 _RECORD = "run.json"
 _DELETED = ".deleted"
@@ -65,12 +64,13 @@ def plan_reports(this: Round) -> Duty:
     kept = find_kept(root, reports) if old else {}
     actions = [
         Action("delete", this.name_of(path), "a run was killed while it deleted it", run)
-        for path in root.glob(f"????-??-??/.*{_DELETED}")
+        for day in list_days(root)
+        for path in day.glob(f".*{_DELETED}")
         for run in (partial(_remove, this, path, path),)
     ]
     for one in old:
         if one.folder not in kept:
-            freed = _measure(one.folder)
+            freed = measure(one.folder)
             why = f"of {one.date}, kept {limit} days"
             run = partial(_delete, this, root, one)
             actions.append(Action("delete", this.name_of(one.folder), why, run, freed))
@@ -95,6 +95,14 @@ def plan_daily_records(this: Round) -> Duty:
     return Duty(DAILY, tuple(actions))
 
 
+def list_days(root: Path) -> list[Path]:
+    """Return the dated folders of `root`; links are none."""
+    found = root.iterdir() if root.is_dir() else ()
+    return [
+        day for day in found if _DATE.fullmatch(day.name) and day.is_dir() and not day.is_symlink()
+    ]
+
+
 def list_reports(root: Path) -> list[Report]:
     """Return the folders of runs below `root`, the newest first; links are none.
 
@@ -103,9 +111,7 @@ def list_reports(root: Path) -> list[Report]:
     """
     found = []
     with storage_errors(f"read {root}"):
-        for day in root.iterdir() if root.is_dir() else ():
-            if day.is_symlink() or not _DATE.fullmatch(day.name) or not day.is_dir():
-                continue
+        for day in list_days(root):
             for folder in day.iterdir():
                 named = _RUN.fullmatch(folder.name)
                 if named and folder.is_dir() and not folder.is_symlink():
@@ -162,14 +168,6 @@ def _delete(this: Round, root: Path, report: Report) -> None:
 
 
 def _remove(this: Round, hidden: Path, target: Path) -> None:
-    this.find_folder(hidden)
-    with storage_errors(f"delete {this.name_of(target)}"):
-        freed = _measure(hidden)
-        shutil.rmtree(hidden)
-        this.note_freed(target, freed)
-        with suppress(OSError):
-            hidden.parent.rmdir()
-
-
-def _measure(folder: Path) -> int:
-    return sum(path.lstat().st_size for path in folder.rglob("*"))
+    this.delete_folder(hidden, target)
+    with suppress(OSError):
+        hidden.parent.rmdir()

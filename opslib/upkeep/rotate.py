@@ -22,18 +22,9 @@ from opslib.core.formatting import format_bytes
 from opslib.core.locks import hold_lock
 from opslib.core.plans import Action, Outcome, Plan, carry_out
 from opslib.core.records import Record
-from opslib.upkeep.cut_log import (
-    Way,
-    blank_front,
-    collapse_works,
-    finish_cut,
-    note_path,
-    plan_cut,
-    recall_cut,
-    remember_cut,
-)
-from opslib.upkeep.gzip_logs import compress_file, compress_range
-from opslib.upkeep.open_files import await_release, find_writers, is_written
+from opslib.upkeep.cut_log import finish_cut, note_path, recall_cut
+from opslib.upkeep.gzip_logs import compress_file
+from opslib.upkeep.open_files import await_release, is_written
 from opslib.upkeep.rotation_rules import (
     MEBIBYTE,
     Due,
@@ -43,8 +34,9 @@ from opslib.upkeep.rotation_rules import (
     is_set_aside,
     name_archive,
 )
+from opslib.upkeep.rounds import DAY_S
+from opslib.upkeep.take_front import take_front
 
-DAY_S = 86_400.0
 RELEASE_WAIT_S = 2.0
 
 Show = Callable[[str], None]
@@ -87,7 +79,7 @@ def run_rotation(
     """Rotate the log if it is due, delete what is over the number kept, and say what was done.
 
     Raises:
-        InputError: the log's folder is not there, or the log is no file.
+        InputError: the log's folder is not there, the log is no file, or the maintenance's own.
         BusyError: another run is under way.
         StorageError: the state cannot be kept.
     """
@@ -96,6 +88,8 @@ def run_rotation(
         raise InputError(f"{path.parent}: no such folder; expected the folder of the log")
     if path.is_symlink() or (path.exists() and not path.is_file()):
         raise InputError(f"{path}: is no regular file; name the log itself")
+    if path.parent.resolve() == config.logs_dir.resolve() and path.suffix in (".out", ".err"):
+        raise InputError(f"{path}: `pillops maintain` rotates the logs of the experiment")
     with hold_lock(path.with_name(f".{path.name}.lock"), f"rotation of {path.name}"):
         return _Rotation(config, path, show).run(dry_run=dry_run)
 
@@ -198,7 +192,7 @@ class _Rotation:
 
     def _rotate(self) -> None:
         with storage_errors(f"rotate {self._log.name}"):
-            if is_written(self._log) is not False or not self._rename_away():
+            if is_written(self._log) or not self._rename_away():
                 self._cut()
         if self._made:
             LastRotation(since_s=self._now_s).write(self._state)
@@ -217,28 +211,14 @@ class _Rotation:
         return True
 
     def _cut(self) -> None:
-        careless = next((one for one in find_writers(self._log) if not one.appends), None)
-        if careless is not None:
-            raise StorageError(
-                f"process {careless.pid} writes it without appending; have it started with `>>`"
-            )
-        way: Way = "collapse" if collapse_works(self._folder) else "truncate"
         names = self._next()
-        with self._log.open("rb") as source:
-            facts = os.fstat(source.fileno())
-            tail = self._next(names.archive).aside
-            cut = plan_cut(source.fileno(), self._log, names.archive, way, tail)
-            if cut is None:
-                self._show(f"{self._log.name}: less than a block is in it; left for later")
-                return
-            remember_cut(self._folder, cut)
-            start, target = blank_front(source.fileno()), self._folder / names.archive
-            compress_range(source, start, cut.archived_to, target, facts.st_mtime_ns)
-        if not finish_cut(self._folder, cut):
-            raise StorageError("it was replaced while it was rotated; both are kept")
+        tail = self._folder / self._next(names.archive).aside
+        if take_front(self._log, self._folder / names.archive, tail.name) is None:
+            self._show(f"{self._log.name}: less than a block is in it; left for later")
+            return
         self._made.append(names.archive)
-        if (self._folder / tail).exists():
-            self._compress(self._folder / tail)
+        if tail.exists():
+            self._compress(tail)
 
     def _compress(self, aside: Path) -> None:
         target, _ = compress_file(aside, self._folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -107,10 +108,27 @@ class Round:
         freed = seen.st_size if seen.st_nlink == 1 else 0
         self.note_freed(target or entry.path, freed)
 
+    def delete_folder(self, folder: Path, target: Path) -> None:
+        """Delete a folder with all in it; note what that freed by the step's `target`.
+
+        Raises:
+            StorageError: the disk refuses, or a link leads out of the experiment.
+        """
+        self.find_folder(folder)
+        with storage_errors(f"delete {self.name_of(target)}"):
+            freed = measure(folder)
+            shutil.rmtree(folder)
+            self.note_freed(target, freed)
+
     def note_freed(self, path: Path, size_bytes: int) -> None:
         """Add to what the step whose target is `path` freed."""
         name = self.name_of(path)
         self.freed_bytes[name] = self.freed_bytes.get(name, 0) + size_bytes
+
+
+def measure(folder: Path) -> int:
+    """Return the bytes of everything in a folder; links count as themselves."""
+    return sum(path.lstat().st_size for path in folder.rglob("*"))
 
 
 def look_at(path: Path) -> Entry:

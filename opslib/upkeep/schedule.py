@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from opslib.core.config import DEFAULT_CONFIG_NAME, Config
-from opslib.core.errors import BusyError, InputError, OpsError, UsageError
+from opslib.core.errors import BusyError, InputError, OpsError
 from opslib.core.files import ensure_writable, write_bytes_atomic
 from opslib.core.formatting import stamp, utc_now
 from opslib.core.locks import host_lock_path
@@ -26,6 +26,8 @@ from opslib.upkeep.crontab import (
     take_apart,
     write_crontab,
 )
+from opslib.upkeep.experiment import check_experiment
+from opslib.upkeep.gzip_logs import free_name
 from opslib.upkeep.jobs import JOBS, Job, Place
 
 LOCK = "crontab"
@@ -120,10 +122,9 @@ def edit_to_install(config: Config, place: Place) -> Edit:
     Raises:
         UnavailableError: there is no `crontab` program.
         InputError: the markers in the crontab are damaged.
-        UsageError: the experiment does not exist.
+        ConfigError: the experiment does not exist.
     """
-    if not config.exp_dir.is_dir():
-        raise UsageError(f"{config.exp_dir}: no such experiment folder (paths.exp_dir)")
+    check_experiment(config)
     old = read_crontab()
     new = take_apart(old, str(config.source)).with_block(block_text(config, place))
     return Edit(config, "write", "cron starts each job at its time", old, new)
@@ -203,7 +204,7 @@ def _replace(edit: Edit) -> None:
         raise BusyError("the crontab was changed by somebody else just now; run it again")
     folder = ensure_writable(edit.config.logs_dir)
     if edit.old:
-        backup = folder / f"crontab-{stamp()}.bak"
+        backup = free_name(folder, f"crontab-{stamp()}", ".bak")
         write_bytes_atomic(backup, edit.old.encode("utf-8", "surrogateescape"), mode=_PRIVATE)
     write_crontab(edit.new)
     owner = str(edit.config.source)

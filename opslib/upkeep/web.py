@@ -7,6 +7,9 @@ import ssl
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
+from opslib.core.errors import ParameterError
+from opslib.upkeep.deadline import run_within
+
 MAX_BODY_BYTES = 65_536
 FAILURES = (OSError, http.client.HTTPException, ValueError)
 
@@ -29,12 +32,47 @@ def request(
     method = "GET" if body is None else "POST"
     try:
         connection.request(
-            method, path, body=body, headers={"User-Agent": "pillops-health", **(headers or {})}
+            method, path, body=body, headers={"User-Agent": "pillops", **(headers or {})}
         )
         answer = connection.getresponse()
         return answer.status, answer.read(MAX_BODY_BYTES)
     finally:
         connection.close()
+
+
+def check_address(address: str, key: str) -> None:
+    """Refuse what `key` refers to where it is no address, without repeating it.
+
+    Raises:
+        ParameterError: it is not http://host… or https://host….
+    """
+    try:
+        parts = urlsplit(address)
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ParameterError(f"{key}: expected the variable to hold http:// or https://…")
+
+
+def tell(
+    address: str,
+    timeout_s: float,
+    *,
+    body: bytes | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> str | None:
+    """Send a request of which only a 2xx matters; return None, or why there was none within
+    `timeout_s`. The reason never repeats the address, which is a secret."""
+
+    def attempt() -> str:
+        try:
+            status, _ = request(address, timeout_s, body=body, headers=headers)
+        except FAILURES as error:
+            return name_failure(error).replace(address, "the address")
+        return "" if 200 <= status < 300 else f"HTTP {status}"
+
+    return run_within({"it": attempt}, timeout_s).get("it", "no answer in time") or None
 
 
 def name_failure(error: Exception) -> str:

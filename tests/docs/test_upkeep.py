@@ -86,7 +86,7 @@ def test_every_key_stands_in_the_document_and_in_the_configuration(key: str) -> 
 def test_every_default_is_the_one_in_the_document() -> None:
     table = dict(re.findall(r"\| `(\w+)` \| (\d+) \|", TEXT))
     defaults = MaintenanceSection()
-    assert len(table) == 9
+    assert len(table) == 10
     assert {name: int(getattr(defaults, name)) for name in table} == {
         name: int(value) for name, value in table.items()
     }

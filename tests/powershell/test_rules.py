@@ -5,6 +5,7 @@ Checked by reading alone; `.github/workflows/windows.yml` executes them.
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections import Counter
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.powershell.mutations import MUTATIONS, Mutation
-from tests.powershell.parsing import PESTER, ROOT, SCRIPTS, read_script
+from tests.powershell.parsing import PESTER, ROOT, SCRIPTS, find, read_script, text_of
 from tests.powershell.rules import (
     RULES,
     ends_names_in_text,
@@ -90,12 +91,47 @@ def test_restarts_are_chosen_by_name() -> None:
     assert "[ValidateSet('Any', 'External')][string]$RestartOn" in text
 
 
+def test_the_longest_run_that_the_parameters_allow_ends_before_its_task_is_ended() -> None:
+    """A run that Windows ends while it restarts would never tell anybody."""
+    script = read_script(ROOT / "scripts" / "health_watch.ps1")
+    longest = {
+        name: int(top)
+        for top, name in re.findall(r"\[ValidateRange\(\d+, (\d+)\)\]\[int\]\$(\w+)", script.text)
+    }
+    both_checks, webhook = 2 * longest["TimeoutSeconds"], longest["TimeoutSeconds"]
+    restart = 4 * longest["RestartTimeoutSeconds"] + 15 + 10 + 15
+    settled = longest["SettleSeconds"] + both_checks
+    assert both_checks + restart + settled + webhook < 15 * 60
+
+
+@pytest.mark.parametrize("name", ["health_watch.ps1", "rotate_logs.ps1", "Register-Tasks.ps1"])
+def test_paths_count_from_where_the_caller_is(name: str) -> None:
+    """.NET counts from the folder that the process was started in, which PowerShell leaves."""
+    text = read_script(ROOT / "scripts" / name).text
+    for path in re.findall(r"\[string\]\$(\w+(?:Path|Folder)) = '", text):
+        assert f"GetUnresolvedProviderPathFromPSPath(${path})" in text
+
+
+def test_healthy_is_the_text_ok_and_nothing_that_compares_as_equal() -> None:
+    """The answers themselves stand in the table that the twin and Pester are held to."""
+    text = read_script(ROOT / "scripts" / "health_watch.ps1").text
+    assert "($said -isnot [string]) -or ($said -cne 'ok')" in text
+
+
+def test_a_writer_that_may_not_be_paused_does_not_stop_the_rotation() -> None:
+    node = read_script(ROOT / "scripts" / "rotate_logs.ps1").functions["Invoke-LastLook"]
+    (caught,) = find(node, "catch_clause")
+    assert caught.parent is not None and caught.parent.parent is not None
+    assert "NtSuspendProcess($Writer.Handle)" in text_of(caught.parent.parent)
+    assert "throw" not in text_of(caught)
+
+
 def test_the_tasks_do_not_overlap_and_have_limits_of_their_own() -> None:
     text = read_script(ROOT / "scripts" / "Register-Tasks.ps1").text
     for part in (
         "MultipleInstances          = 'IgnoreNew'",
         "ExecutionTimeLimit         = $Task.limit",
-        "limit        = New-TimeSpan -Minutes 10",
+        "limit        = New-TimeSpan -Minutes 15",
         "limit        = New-TimeSpan -Hours 2",
         "-RepetitionInterval (New-TimeSpan -Minutes 1)",
         "SupportsShouldProcess = $true",

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import subprocess
+import threading
 from datetime import timedelta
 from pathlib import Path
 
+import pytest
+
+from opslib.upkeep import disk
 from opslib.upkeep.disk import find_mount, look_at_disks, read_disk_history, report_path
 from tests.upkeep.places import NOW, Place, make_place
 
@@ -30,6 +34,30 @@ def test_a_disk_that_is_missing_is_noted(tmp_path: Path) -> None:
     assert any("data: nothing is mounted there; it lies on" in note for note in notes)
     assert any("gone: no such folder; nothing is mounted there" in note for note in notes)
     assert "nothing is mounted there" in report_path(place.config, NOW).read_text()
+
+
+def test_a_disk_that_cannot_be_looked_at_or_hangs_is_noted_and_the_record_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = make_place(tmp_path, disks="/, locked, hung")
+    for name in ("locked", "hung"):
+        (tmp_path / name).mkdir()
+    measure, ended = disk.find_mount, threading.Event()
+
+    def find_mount(path: Path) -> Path:
+        if path.name == "locked":
+            raise PermissionError(13, "Permission denied", str(path))
+        if path.name == "hung":
+            ended.wait()
+        return measure(path)
+
+    monkeypatch.setattr(disk, "_DEADLINE_S", 0.5)
+    monkeypatch.setattr(disk, "find_mount", find_mount)
+    done = place.run()
+    ended.set()
+    assert "locked: cannot be looked at: Permission denied" in done.record.notes
+    assert "hung: no answer within 0.5 s" in done.record.notes
+    assert done.path.is_file()
 
 
 def test_a_disk_fuller_than_allowed_is_warned_of(tmp_path: Path) -> None:

@@ -75,7 +75,8 @@ class Watch:
 
 @pytest.fixture
 def watch(tmp_path: Path) -> Iterator[Watch]:
-    (tmp_path / "modes").mkdir()
+    for name in ("modes", "exp"):
+        (tmp_path / name).mkdir()
     with open_world(tmp_path / "modes") as world:
         yield Watch(world, tmp_path)
 
@@ -217,6 +218,27 @@ def test_a_notice_that_could_not_be_delivered_is_delivered_by_a_later_run(watch:
     watch.run()
     watch.run(webhook="ok")
     assert [one["event"] for one in watch.world.posted] == ["alert", "recovery"]
+    assert WatchMemory.read(health_state_path(watch.config)).undelivered == ()
+
+
+def test_an_experiment_that_is_not_there_is_named_and_not_made(watch: Watch) -> None:
+    config = watch.config
+    config.exp_dir.rmdir()
+    with pytest.raises(ConfigError, match="is its disk mounted"):
+        watch_health(config, watch.told.append)
+    assert not config.exp_dir.exists()
+    watch.settings["state"] = str(watch.folder / "state.json")
+    watch.settings["log"] = str(watch.folder / "health.log")
+    assert watch_health(watch.config, watch.told.append).exit_code == 0
+
+
+def test_what_waits_for_a_webhook_that_was_taken_away_is_dropped(watch: Watch) -> None:
+    watch.run(external="500", webhook="503")
+    watch.run()
+    del watch.settings["webhook"]
+    watch.told.clear()
+    watch.run()
+    assert watch.told == []
     assert WatchMemory.read(health_state_path(watch.config)).undelivered == ()
 
 

@@ -17,6 +17,7 @@ from opslib.upkeep.health_rules import (
     decide,
     decide_after_restart,
 )
+from opslib.upkeep.probe import judge
 
 TABLE = json.loads((Path(__file__).parents[1] / "cases" / "health.json").read_text())
 ANSWERS = {"ok": True, "fail": False, "none": None}
@@ -39,6 +40,16 @@ def run(
     assert recheck is not None, "restarted, where the table does not say so"
     second = decide_after_restart(first.state, recheck, policy)
     return actions + list(second.actions), second
+
+
+@pytest.mark.parametrize(
+    "answer", TABLE["answers"], ids=lambda one: f"{one['status']} {one['body']}"
+)
+def test_an_answer_is_judged_as_the_table_says(answer: dict[str, Any]) -> None:
+    ok, detail = judge(answer["status"], answer["body"].encode())
+    assert ok is answer["ok"]
+    assert detail.startswith(f"HTTP {answer['status']}")
+    assert answer["says"] in detail
 
 
 @pytest.mark.parametrize("case", TABLE["cases"], ids=lambda case: case["name"])

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from opslib.core.errors import BusyError, ConfigError
+from opslib.core.errors import BusyError, ConfigError, StorageError
 from opslib.core.locks import hold_lock
 from opslib.core.records import Record
 from opslib.upkeep.maintenance import LOCK_NAME, plan_maintenance
@@ -197,6 +197,15 @@ def test_an_experiment_that_is_not_there_is_named_and_not_made(place: Place) -> 
         assert answer.returncode == 2
         assert f"paths.exp_dir: {place.exp}: no such folder; is its disk mounted?" in answer.stderr
     assert not place.exp.exists()
+
+
+def test_what_was_done_is_recorded_though_the_disk_report_cannot_be_written(place: Place) -> None:
+    place.write("logs/archive/old.out.gz", days=60)
+    (place.exp / "reports" / f"disk_{NOW:%Y%m%d}.txt").mkdir(parents=True)
+    with pytest.raises(StorageError, match="disk_"):
+        place.run()
+    (record,) = (place.exp / "reports").glob("maintenance_*.json")
+    assert "old.out.gz" in record.read_text()
 
 
 def test_a_broken_env_file_is_refused_before_anything_is_touched(place: Place) -> None:

@@ -212,6 +212,7 @@ def test_an_unreadable_state_of_the_service_keeps_every_model(place: Place) -> N
         "quantized",
         "checkpoints",
         "releases",
+        "restored releases",
     }
     assert "it is not known what is served" in record.skipped[0].reason
     assert [item.duty for item in record.done] == ["logs"]
@@ -277,6 +278,16 @@ def test_a_service_that_does_not_say_what_it_serves_keeps_every_model(
         record = place.run().record
     assert len(left(place)) == 8
     assert f"answered {status} and not what it serves" in record.skipped[0].reason
+
+
+def test_a_service_whose_key_is_not_known_keeps_every_model(place: Place) -> None:
+    fill(place)
+    with answering(401, "{}") as url:
+        point_at(place, url)
+        place.config_path.with_name(".env").unlink()
+        record = place.run().record
+    assert len(left(place)) == 8
+    assert "API_KEY is not set" in record.skipped[0].reason
 
 
 def test_what_our_service_says_it_serves_stays(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from opslib.core.cards import FileEntry
 from opslib.core.served import ServedModel, ServedState, served_state_path
 from opslib.release.manifest import Manifest, ModelSummary, compute_content_id
 from opslib.release.store import Pins
-from tests.upkeep.places import Place, make_place, set_age
+from tests.upkeep.places import Place, make_place, set_age, tiny_model
 
 Ages = st.one_of(
     st.integers(-300, 8000).map(lambda hundredths: hundredths / 100),
@@ -47,6 +47,7 @@ class Tree:
     served: tuple[int, ...]
     model_path: int | None
     pinned: tuple[int, ...]
+    restored: tuple[tuple[float, bool], ...]
     keep: int
 
 
@@ -72,6 +73,7 @@ TREES = st.builds(
     served=st.lists(INDEX, max_size=3).map(tuple),
     model_path=st.none() | INDEX,
     pinned=st.lists(INDEX, max_size=2).map(tuple),
+    restored=st.lists(st.tuples(Ages, st.booleans()), max_size=3).map(tuple),
     keep=st.integers(1, 6),
 )
 
@@ -113,9 +115,18 @@ def grow(folder: Path, tree: Tree) -> Place:
     (export / "elsewhere.onnx").symlink_to(outside / "theirs.onnx")
     (place.exp / "logs").mkdir(exist_ok=True)
     (place.exp / "logs" / "elsewhere.out").symlink_to(outside / "theirs.out")
+    for number, (age, is_linked) in enumerate(tree.restored):
+        model = place.write(restored_name(number), tiny_model(), days=age)
+        set_age(model.parents[1], age)
+        if is_linked:
+            (place.exp / f"restored{number}.onnx").symlink_to(model)
     serve(place, tree)
     pin(place, tree)
     return place
+
+
+def restored_name(number: int) -> str:
+    return f"releases/restored/release-202602{number + 10}-000000-abc1234/export/model.onnx"
 
 
 def serve(place: Place, tree: Tree) -> None:
@@ -166,6 +177,7 @@ def roots_of(tree: Tree) -> set[str]:
         newest = max(range(len(tree.models)), key=lambda i: (-tree.models[i].age, model_name(i)))
         indices.add(newest)
     kept = {"checkpoints/best.pt"}
+    kept |= {restored_name(number) for number, (_, linked) in enumerate(tree.restored) if linked}
     for index in indices:
         if index >= len(tree.models):
             continue

@@ -66,6 +66,7 @@ def test_an_unreadable_list_of_pins_keeps_every_release_and_model(stored: Place)
         "quantized",
         "checkpoints",
         "releases",
+        "restored releases",
     }
 
 

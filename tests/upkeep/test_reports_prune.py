@@ -74,6 +74,8 @@ def test_nothing_that_is_no_run_of_the_runner_is_touched(place: Place, tmp_path:
     (day / "notes").mkdir(parents=True)
     (day / "by_hand.ipynb").write_text("{}")
     (day / "000000-01_bench-abcdef").symlink_to(outside)
+    (outside / ".run.deleted").mkdir()
+    (root / "2020-02-02").symlink_to(outside)
     (root / "2020-13-45" / "000000-01_bench-abcdef").mkdir(parents=True)
     before = {str(path) for path in root.rglob("*")} | {str(path) for path in outside.rglob("*")}
     place.run()
@@ -102,7 +104,8 @@ def test_a_deletion_that_was_killed_is_finished_by_the_next_run(place: Place) ->
 
 
 def test_our_own_daily_records_go_after_a_year_and_benchmarks_do_not(place: Place) -> None:
-    for name in ("maintenance_20250101-020000.json", "disk_20250101.txt", "bench_1.json"):
+    daily = ("maintenance_20250101-020000.json", "checklist_daily_20250101-020000.json")
+    for name in (*daily, "disk_20250101.txt", "bench_1.json"):
         place.write(f"reports/{name}", days=366)
     place.write("reports/disk_20261101.txt", days=24)
     place.run()

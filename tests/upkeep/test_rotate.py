@@ -194,6 +194,17 @@ def test_only_a_regular_file_is_rotated(place: Place, kind: str) -> None:
         place.run()
 
 
+@pytest.mark.parametrize("name", ["api.out", "train.err"])
+def test_a_log_that_the_maintenance_rotates_is_left_to_it(place: Place, name: str) -> None:
+    """Both under way at once would take the same front off twice."""
+    log = place.config.logs_dir / name
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.write_bytes(b"line\n" * 4000)
+    with pytest.raises(InputError, match="pillops maintain"):
+        run_rotation(place.config, log=log, show=place.shown.append)
+    assert [path.name for path in log.parent.iterdir()] == [name]
+
+
 def test_a_second_run_at_the_same_time_ends_as_busy(place: Place) -> None:
     with hold_lock(place.folder / f".{NAME}.lock", "rotation"), pytest.raises(BusyError):
         place.run()

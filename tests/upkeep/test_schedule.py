@@ -7,17 +7,21 @@ import shlex
 import subprocess
 import sys
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
 
 from opslib.core.errors import InputError
+from opslib.upkeep import schedule
 from opslib.upkeep.job_status import JobStatus, read_status, status_path
 from opslib.upkeep.jobs import JOBS, Job, Place
 from opslib.upkeep.schedule import (
     block_text,
     crontab_notes,
+    edit_to_install,
+    edit_to_remove,
     find_place,
     in_words,
     make_entries,
@@ -103,6 +107,21 @@ def test_installing_twice_is_installing_once_and_removing_leaves_the_rest(host: 
     assert removed.returncode == 0, removed.stderr
     assert host.table.read_bytes() == FOREIGN
     assert "nothing to do" in host.call("remove").stdout
+
+
+def test_two_changes_within_a_second_keep_both_tables(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schedule, "stamp", lambda: "20260101-000000")
+    host.table.write_bytes(FOREIGN)
+    for edit in (
+        partial(edit_to_install, host.config, place_of(host)),
+        partial(edit_to_remove, host.config),
+    ):
+        assert not edit().plan().execute().skipped
+    kept = [path.read_bytes() for path in (host.config.exp_dir / "logs").glob("crontab-*.bak")]
+    assert len(kept) == 2
+    assert FOREIGN in kept
 
 
 def test_a_changed_configuration_renews_the_block_where_it_stands(host: Host) -> None:
