@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from opslib.serving.failures import RefusalError
+from opslib.serving.heap import give_back_memory
 from opslib.serving.loaded import LoadedModel
 from opslib.serving.logs import EVENT_LOGGER
 
@@ -97,6 +98,8 @@ class Generations:
             dropped += self._retire_oldest()
         for one in dropped:
             one.close()
+        if dropped:
+            give_back_memory()
         return generation
 
     def find_resident(self, path: Path) -> LoadedModel | None:
