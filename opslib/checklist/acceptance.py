@@ -4,7 +4,8 @@
     7 rollback rehearsal   8 schedules   9 maintenance and rotation
 
 The walk starts a service of the experiment on a free loopback port; a relay on a second loopback
-address stands in for the public one. What it installs it removes again.
+address stands in for the public one. The crontab and which model is served are put back, however
+the walk ends; the release, the records and the report stay.
 """
 
 from __future__ import annotations
