@@ -53,8 +53,8 @@ def walk_acceptance(config: Config, *, budget_s: float = 20.0) -> AcceptanceReco
     """
     if not config.is_demo:
         raise UsageError(
-            f"{config.exp_dir}: the acceptance walk rehearses on the demo experiment alone; "
-            "for a live one use `pillops check monthly` and `pillops drill`"
+            f"{config.exp_dir}: the acceptance walk rehearses on the demo alone; make it with "
+            "`make demo`; for a live one use `pillops check monthly` and `pillops drill`"
         )
     find_onnx(config)
     taken = []

@@ -140,7 +140,7 @@ def test_a_live_experiment_is_refused(place: Place) -> None:
     marker = place.config.exp_dir / ".demo.json"
     marker.rename(marker.with_name("kept"))
     try:
-        with pytest.raises(UsageError, match="demo experiment alone"):
+        with pytest.raises(UsageError, match="on the demo alone; make it with `make demo`"):
             walk_acceptance(place.config)
     finally:
         marker.with_name("kept").rename(marker)
