@@ -15,6 +15,7 @@ from opslib.cli.main import app
 TARGET = Path(__file__).resolve().parents[1] / "docs" / "COMMANDS.md"
 NOTE = """# Commands
 
+For whoever looks up an option.
 Written by `make reference` from the program's own help; a test fails when it has drifted. Exit
 codes are the same for every command: see [README.md](../README.md).
 """

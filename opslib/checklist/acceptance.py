@@ -4,7 +4,8 @@
     7 rollback rehearsal   8 schedules   9 maintenance and rotation
 
 The walk starts a service of the experiment on a free loopback port; a relay on a second loopback
-address stands in for the public one. What it installs it removes again.
+address stands in for the public one. The crontab and which model is served are put back, however
+the walk ends; the release, the records and the report stay.
 """
 
 from __future__ import annotations
@@ -52,8 +53,8 @@ def walk_acceptance(config: Config, *, budget_s: float = 20.0) -> AcceptanceReco
     """
     if not config.is_demo:
         raise UsageError(
-            f"{config.exp_dir}: the acceptance walk rehearses on the demo experiment alone; "
-            "for a live one use `pillops check monthly` and `pillops drill`"
+            f"{config.exp_dir}: the acceptance walk rehearses on the demo alone; make it with "
+            "`make demo`; for a live one use `pillops check monthly` and `pillops drill`"
         )
     find_onnx(config)
     taken = []

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from opslib.checklist.acceptance_steps import NotRunError, StepFailedError, newest
+from opslib.checklist.put_back import put_back
 from opslib.core.formatting import format_bytes, plural
+from opslib.upkeep.crontab import PROGRAM, read_crontab, take_apart
 
 if TYPE_CHECKING:
     from opslib.checklist.acceptance_steps import Walk
@@ -25,23 +27,18 @@ _LOG_LINES = 40_000
 
 def rehearse_schedules(walk: Walk) -> str:
     """Install the schedules, run the first one as cron would, and leave the crontab as it was."""
-    if shutil.which("crontab") is None:
-        raise NotRunError("the program crontab is missing: apt-get install cron")
-    pillops = (sys.executable, "-m", "opslib.cli.main", "schedule")
-    marker = str(walk.config.source)
-    installed_before = marker in _read_crontab()
-    walk.run(*pillops, "install", "--demo")
-    try:
-        jobs = _jobs_of(_read_crontab(), marker)
+    if shutil.which(PROGRAM) is None:
+        raise NotRunError(f"the program {PROGRAM} is missing: apt-get install cron")
+    with put_back(walk.config, "schedules"):
+        walk.run(sys.executable, "-m", "opslib.cli.main", "schedule", "install", "--demo")
+        block = take_apart(read_crontab(), str(walk.config.source)).block or ""
+        jobs = [line for line in block.splitlines() if not line.startswith("#")]
         line = next((job for job in jobs if "scripts/maintenance.sh" in job), None)
         if line is None:
-            raise StepFailedError(f"crontab -l: no maintenance job for {marker}")
+            raise StepFailedError(f"crontab -l: no maintenance job for {walk.config.source}")
         said = _run_as_cron(line, walk.config.logs_dir / "cron_maint.out")
-    finally:
-        if not installed_before:
-            walk.run(*pillops, "remove")
-    left = "left installed" if installed_before else "removed again"
-    return f"{plural(len(jobs), 'job')} installed, the first run as cron does: {said}; {left}"
+    installed = f"{plural(len(jobs), 'job')} installed, the first run as cron does: {said}"
+    return f"{installed}; the crontab is as it was before"
 
 
 def rehearse_upkeep(walk: Walk) -> str:
@@ -63,21 +60,6 @@ def rehearse_upkeep(walk: Walk) -> str:
             raise StepFailedError(f"{log.name}: {len(text) - len(kept)} bytes are missing")
         size = format_bytes(archives[0].stat().st_size)
     return f"{record.name}; {_LOG_LINES:,} lines of a log rotated into {size}, none lost"
-
-
-def _read_crontab() -> str:
-    answer = subprocess.run(["crontab", "-l"], capture_output=True, text=True, check=False)
-    return answer.stdout
-
-
-def _jobs_of(crontab: str, marker: str) -> list[str]:
-    """The job lines of the block that belongs to this configuration."""
-    lines = crontab.splitlines()
-    ends = [index for index, line in enumerate(lines) if line.startswith("#") and marker in line]
-    block = lines[ends[0] : ends[-1]] if ends else []
-    return [
-        line for line in block if line and not line.startswith("#") and line[0] in "*0123456789"
-    ]
 
 
 def _run_as_cron(line: str, log: Path) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from opslib.checklist.put_back import put_back
 from opslib.core.config import CONFIG_VARIABLE, Config
 from opslib.core.errors import ExitCode, OpsError
 from opslib.core.files import sha256_file
@@ -166,7 +167,7 @@ def rehearse_rollback(walk: Walk) -> str:
     if other is None:
         raise NotRunError(f"{walk.config.export_dir}: only one model; a rollback needs two")
     client = ServiceClient(walk.service.url, walk.service.key, walk.config.client)
-    with client:
+    with put_back(walk.config, "served"), client:
         before = client.version()
         host = ("--host", walk.service.url)
         target = other if before.sha256 != sha256_file(other) else found

@@ -40,7 +40,8 @@ def check_disks(visit: Visit, look: LookAtDisks = look_at_disks) -> Answer:
     disks = [describe_disk(use, history.get(use.mount, []), visit.now) for use in report.disks]
     found = [_judge(disk, visit) for disk in disks]
     state: State = "ok" if visit.config.is_demo else "attention"
-    found += [(state, note) for note in report.notes]
+    lost = f"{visit.config.exp_dir}: "
+    found += [("failed" if note.startswith(lost) else state, note) for note in report.notes]
     steps = (FREE_UP if any(state != "ok" for state, _ in found[: len(disks)]) else MOUNT,)
     return answer_worst(found, steps).model_copy(update={"disks": tuple(disks)})
 

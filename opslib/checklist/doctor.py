@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from opslib.core.config import Config
-from opslib.core.environment import ENV_NAME, load_service_environment
+from opslib.core.environment import ENV_NAME, ServiceEnvironment, load_service_environment
 from opslib.core.errors import ConfigError, InputError, OpsError
 from opslib.core.formatting import format_bytes
 from opslib.core.host import host_facts
@@ -23,7 +23,9 @@ from opslib.core.lineage import git_dirty, git_sha
 
 FindingState = Literal["ok", "note", "problem"]
 LOW_DISK_SHARE = 0.10
-_PROCESSES = Path("/proc")
+NO_EXPERIMENT = (
+    "make the demo: `make demo`; your own model and images: paths.exp_dir and paths.data_root"
+)
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,8 @@ def examine(config: Config) -> Iterator[Finding]:
         _look_at_cron,
         _look_at_disk,
         _look_at_model,
-        _look_at_key,
+        _look_at_images,
+        _look_at_env,
         _look_at_service,
     )
     for look in looks:
@@ -153,23 +156,17 @@ def _look_at_kernel(_config: Config) -> Iterator[Finding]:
 
 
 def _look_at_cron(_config: Config) -> Iterator[Finding]:
+    from opslib.upkeep.schedule import is_cron_running
+
     if not shutil.which("crontab"):
         step = "where schedules shall run on this host: `apt-get install cron`"
         yield Finding("cron", "note", "the program crontab is missing", step)
         return
-    running = any(_command(folder) in ("cron", "crond") for folder in _PROCESSES.glob("[0-9]*"))
-    if running:
+    if is_cron_running():
         yield Finding("cron", "ok", "installed and running")
     else:
         step = "start cron: `service cron start`; under WSL2 see docs/SCHEDULES.md"
         yield Finding("cron", "note", "installed, but no cron runs: no schedule fires", step)
-
-
-def _command(process: Path) -> str:
-    try:
-        return (process / "comm").read_text().strip()
-    except OSError:
-        return ""
 
 
 def _look_at_disk(config: Config) -> Iterator[Finding]:
@@ -193,7 +190,7 @@ def _look_at_model(config: Config) -> Iterator[Finding]:
         files = find_model_files(find_onnx(config))
         card = read_card(files.path)
     except (InputError, OpsError) as error:
-        yield Finding("model", "problem", f"{kind}: {error}", "make the demo: `make demo`")
+        yield Finding("model", "problem", f"{kind}: {error}", NO_EXPERIMENT)
         return
     size = format_bytes(files.size_bytes)
     classes = f", {card.num_classes} classes" if card else ""
@@ -203,32 +200,68 @@ def _look_at_model(config: Config) -> Iterator[Finding]:
         yield Finding("model", "note", seen)
 
 
-def _look_at_key(config: Config) -> Iterator[Finding]:
+def _look_at_images(config: Config) -> Iterator[Finding]:
+    from opslib.inference.preprocess import DEFAULT_FUNCTION, load_preprocessor
+
+    if config.data_root.is_dir():
+        yield Finding("images", "ok", f"at {config.data_root}")
+    else:
+        seen = f"{config.data_root}: no such folder"
+        yield Finding("images", "problem", seen, NO_EXPERIMENT)
+    function = config.preprocess.function
+    if function == DEFAULT_FUNCTION:
+        return
+    try:
+        load_preprocessor(function, config.code_root)
+    except OpsError as error:
+        yield Finding(
+            "code_root", "problem", str(error), "correct paths.code_root or preprocess.function"
+        )
+    else:
+        yield Finding("code_root", "ok", f"{function} is found in {config.code_root}")
+
+
+def _look_at_env(config: Config) -> Iterator[Finding]:
+    env_file = config.root / ENV_NAME
+    try:
+        found = load_service_environment(config)
+    except ConfigError as error:
+        yield Finding(ENV_NAME, "problem", str(error), f"correct it in {env_file}")
+        return
+    if found.model_path is not None:
+        pinned = config.resolve(found.model_path)
+        if pinned.is_file():
+            yield Finding("pin", "note", f"MODEL_PATH pins {pinned}: a start serves that")
+        else:
+            seen = f"MODEL_PATH names {pinned}, which is not there: the service will not start"
+            yield Finding("pin", "problem", seen, f"correct or clear MODEL_PATH in {env_file}")
+    yield _look_at_key(env_file, found)
+
+
+def _look_at_key(env_file: Path, found: ServiceEnvironment) -> Finding:
     from opslib.serving.keys import check_key
     from opslib.serving.rotation import MAX_AGE_DAYS, key_age_days
 
     step = "put a key into .env: `pillops key rotate`"
-    env_file = config.root / ENV_NAME
     try:
-        secret = load_service_environment(config).api_key
-        check_key(secret.get_secret_value() if secret else None)
+        check_key(found.api_key.get_secret_value() if found.api_key else None)
     except ConfigError as error:
         state: FindingState = "problem" if env_file.exists() else "note"
-        yield Finding("key", state, str(error).partition(";")[0], step)
-        return
+        return Finding("key", state, str(error).partition(";")[0], step)
     age = key_age_days(env_file)
     shown = "set outside of .env" if age is None else f"{age:.0f} days old"
     if age is not None and age > MAX_AGE_DAYS:
         seen = f"API_KEY is strong and {shown}; monthly is the rule"
-        yield Finding("key", "note", seen, step)
-    else:
-        yield Finding("key", "ok", f"API_KEY is strong, {shown}")
+        return Finding("key", "note", seen, step)
+    return Finding("key", "ok", f"API_KEY is strong, {shown}")
 
 
 def _look_at_service(config: Config) -> Iterator[Finding]:
     import httpx
 
-    url = f"{config.client.url.rstrip('/')}/health"
+    from opslib.serving.client import normalise_url
+
+    url = f"{normalise_url(config.client.url)}/health"
     try:
         answer = httpx.get(url, timeout=2.0, trust_env=False)
     except (httpx.HTTPError, httpx.InvalidURL):

@@ -55,6 +55,13 @@ class Item(Answer):
         """Whether nobody has to look at it."""
         return self.state in ("ok", "not applicable")
 
+    @property
+    def told(self) -> tuple[str, ...]:
+        """The evidence, and since when it is so where somebody has to look."""
+        if self.since_utc is None or self.is_quiet:
+            return self.evidence
+        return (*self.evidence, f"like this since {self.since_utc[:16].replace('T', ' ')} UTC")
+
 
 @dataclass(frozen=True)
 class Visit:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from opslib.checklist.items import STATES, Item, Period, State
 from opslib.core.config import Config
+from opslib.core.errors import StorageError
 from opslib.core.formatting import plural, stamp
 from opslib.core.lineage import Lineage
 from opslib.core.records import Record
@@ -69,7 +70,17 @@ def decide(items: Sequence[Item]) -> tuple[Verdict, str]:
 
 def keep_checklist(record: ChecklistRecord, config: Config, path: Path | None = None) -> Path:
     """Write the record to `path`, by default `{exp_dir}/reports/checklist_<period>_<UTC>.json`;
-    return where it lies."""
+    return where it lies.
+
+    Raises:
+        StorageError: there is no such experiment folder: its disk may not be mounted, and a folder
+            made in its place would hide that.
+    """
+    if path is None and not config.exp_dir.is_dir():
+        raise StorageError(
+            f"{config.exp_dir}: no such folder, so the record is not kept; "
+            "is its disk mounted? The demo is made with `make demo`"
+        )
     name = f"checklist_{record.period}_{stamp()}.json"
     return record.write(path or config.records_dir / name)
 

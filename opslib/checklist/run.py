@@ -111,7 +111,7 @@ def _ask(check: Check, visit: Visit, secrets: frozenset[str]) -> Item:
     started = time.monotonic()
     try:
         answer = check.answer(visit)
-    except (OpsError, OSError) as error:
+    except (OpsError, OSError, ValueError) as error:
         answer = Answer(state="unknown", evidence=(str(error),), next_step="repair what it names")
     step = answer.next_step
     told = answer.model_copy(

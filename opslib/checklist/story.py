@@ -59,7 +59,7 @@ def items_text(record: ChecklistRecord) -> str:
     """Return the items as lines of text."""
     lines = []
     for item in record.by_state():
-        lines.append(f"{item.state}: {item.title}: {'; '.join(item.evidence)}")
+        lines.append(f"{item.state}: {item.title}: {'; '.join(item.told)}")
         if item.next_step:
             lines.append(f"    next: {item.next_step}")
     return "\n".join(lines)
@@ -195,9 +195,7 @@ def _row(item: Item) -> str:
     badge = BADGES[item.state]
     classes = f"badge {badge}".strip()
     style = f"padding:.1em .7em;border-radius:99px;font-weight:600;{_LAB[badge]}"
-    lines = [escape(line) for line in item.evidence]
-    if item.since_utc and not item.is_quiet:
-        lines.append(f"like this since {escape(item.since_utc[:16].replace('T', ' '))} UTC")
+    lines = [escape(line) for line in item.told]
     if item.next_step:
         step = _CODE.sub(r"<code>\1</code>", escape(item.next_step))
         lines.append(f"<strong>Next:</strong> {step}")

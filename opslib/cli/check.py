@@ -73,7 +73,7 @@ def show_checklist(console: Console, record: ChecklistRecord) -> None:
     table.add_column("item", no_wrap=True)
     table.add_column("found", overflow="fold")
     for item in record.by_state():
-        lines = [*item.evidence, *([f"next: {item.next_step}"] if item.next_step else [])]
+        lines = [*item.told, *([f"next: {item.next_step}"] if item.next_step else [])]
         state, title, found = plain_cells((item.state, item.title, "\n".join(lines)))
         state.stylize(STATE_STYLES[item.state])
         if item.next_step:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from pydantic import BaseModel
 from rich.table import Table
 from rich.text import Text
 
@@ -65,5 +66,7 @@ def _show(config: Config, value: Any) -> str:
     if isinstance(value, Path):
         return str(config.resolve(value))
     if isinstance(value, tuple):
-        return ",".join(str(one) for one in value) or "none"
+        return ",".join(_show(config, one) for one in value) or "none"
+    if isinstance(value, dict | BaseModel):
+        return " ".join(f"{key}={_show(config, one)}" for key, one in dict(value).items()) or "none"
     return "none" if value is None else str(value)

@@ -129,6 +129,11 @@ def is_leftover(name: str) -> bool:
     return _LEFTOVER.fullmatch(name) is not None
 
 
+def is_release_name(name: str) -> bool:
+    """Return whether a name, without its ending, is one that a release has."""
+    return _NAME.fullmatch(name) is not None
+
+
 def release_stamp(released_at_utc: str) -> str:
     """Return the time as it stands in a release's name, or the text itself where it is no time."""
     try:

@@ -10,7 +10,7 @@ from opslib.core.formatting import plural
 from opslib.core.verdicts import Verdict
 from opslib.reporting.catalogue import scan_runs
 from opslib.reporting.html import find_title
-from opslib.reporting.notebooks import read_notebook
+from opslib.reporting.notebooks import notebook_folder, read_notebook
 from opslib.reporting.parameters import read_parameters
 
 if TYPE_CHECKING:
@@ -66,5 +66,5 @@ def describe_state(config: Config) -> tuple[Verdict, str]:
 
 
 def _paths(config: Config) -> list[Path]:
-    found = sorted((config.root / "notebooks").glob("*.ipynb"))
+    found = sorted(notebook_folder(config).glob("*.ipynb"))
     return [path for path in found if path.stem != LANDING_NAME]

@@ -13,13 +13,19 @@ from opslib.core.errors import InputError
 _MALFORMED = (ValueError, TypeError, AttributeError, KeyError, RecursionError)
 
 
+def notebook_folder(config: Config) -> Path:
+    """Return the `notebooks` folder beside the configuration, else this checkout's own."""
+    beside = config.root / "notebooks"
+    return beside if beside.is_dir() else Path(__file__).resolve().parents[2] / "notebooks"
+
+
 def find_notebook(name: Path | str, config: Config) -> Path:
     """Return the notebook at a path, or the one of that name in the `notebooks` folder.
 
     Raises:
         InputError: there is none, or several have that name.
     """
-    folder = config.root / "notebooks"
+    folder = notebook_folder(config)
     for path in (Path(name), folder / name, folder / f"{name}.ipynb"):
         if path.is_file() and path.suffix == ".ipynb":
             return path.absolute()

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,10 +28,22 @@ from opslib.checklist.acceptance_steps import (
 )
 from opslib.checklist.stand_in_tunnel import open_stand_in
 from opslib.core.errors import UsageError
+from opslib.core.served import served_state_path
 from opslib.serving.staging import start_service
 from tests.release.restoring import make_releasable
 from tests.serving.conftest import Place
 from tests.upkeep.crontabs import CRONTAB
+
+WALKER = """
+import sys
+from pathlib import Path
+from opslib.checklist.acceptance_jobs import rehearse_schedules
+from opslib.checklist.acceptance_steps import Walk
+from opslib.core.config import load_config
+from opslib.serving.staging import RunningService
+service = RunningService("", 0, "no key", Path())
+rehearse_schedules(Walk(load_config(Path(sys.argv[1])), service, "", 5.0))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +77,13 @@ def test_a_rollback_is_confirmed_by_version_and_ends_where_it_began(walk: Walk) 
     assert re.match(r"(model-[ab]) to model-[ab] and back; /version confirms generation", seen)
 
 
+def test_a_rollback_rehearsed_does_not_decide_what_is_served_later(walk: Walk) -> None:
+    state = served_state_path(walk.config)
+    before = state.read_bytes() if state.exists() else None
+    rehearse_rollback(walk)
+    assert (state.read_bytes() if state.exists() else None) == before
+
+
 def test_maintenance_runs_and_a_rotated_log_keeps_every_line(walk: Walk) -> None:
     assert "40,000 lines of a log rotated" in rehearse_upkeep(walk)
 
@@ -79,8 +103,29 @@ def test_schedules_are_installed_fired_as_cron_does_and_removed(
     table.write_text("0 0 * * * true\n")
     seen = rehearse_schedules(walk)
     assert "cron_maint.out grew by" in seen
-    assert seen.endswith("removed again")
+    assert seen.endswith("the crontab is as it was before")
     assert table.read_text() == "0 0 * * * true\n"
+
+
+def test_a_walk_killed_while_its_schedules_are_installed_leaves_the_crontab_as_it_was(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = use_own_crontab(tmp_path, monkeypatch)
+    table.write_text("0 0 * * * true\n")
+    walker = subprocess.Popen(
+        [sys.executable, "-c", WALKER, place.config_path], start_new_session=True
+    )
+    wait_until(lambda: "maintenance.sh" in table.read_text())
+    os.killpg(walker.pid, signal.SIGKILL)  # as the runner does on Ctrl-C, SIGTERM and a deadline
+    assert walker.wait() == -signal.SIGKILL
+    wait_until(lambda: table.read_text() == "0 0 * * * true\n")
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    give_up = time.monotonic() + 60
+    while not is_so():
+        assert time.monotonic() < give_up
+        time.sleep(0.01)
 
 
 def test_without_a_crontab_the_step_is_not_run_rather_than_passed(
@@ -95,7 +140,7 @@ def test_a_live_experiment_is_refused(place: Place) -> None:
     marker = place.config.exp_dir / ".demo.json"
     marker.rename(marker.with_name("kept"))
     try:
-        with pytest.raises(UsageError, match="demo experiment alone"):
+        with pytest.raises(UsageError, match="on the demo alone; make it with `make demo`"):
             walk_acceptance(place.config)
     finally:
         marker.with_name("kept").rename(marker)

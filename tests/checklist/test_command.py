@@ -57,6 +57,31 @@ def test_a_failure_stands_first_with_its_next_step_and_ends_with_3(plant: Plant)
     assert lines[-1].startswith("failed: Daily: Health, outside failed; 5 items are ok.")
 
 
+def test_what_stays_says_since_when(plant: Plant) -> None:
+    for _ in range(2):
+        answer = check(plant, "daily", PILLSNAP_HEALTH__EXTERNAL_URL="")
+    assert re.search(r"like this since 20\d\d-\d\d-\d\d \d\d:\d\d UTC", answer.stdout)
+    assert answer.stdout.count("like this since") == 1
+
+
+def test_a_lost_experiment_fails_and_nothing_is_made_in_its_place(
+    plant: Plant, tmp_path: Path
+) -> None:
+    gone = tmp_path / "not-mounted" / "exp"
+    answer = check(plant, "daily", PILLSNAP_EXP_DIR=str(gone))
+    assert answer.returncode == 3
+    assert re.search(r"^failed +Disks", answer.stdout, re.MULTILINE)
+    assert f"error: {gone}: no such folder, so the record is not kept" in answer.stderr
+    assert not gone.parent.exists()
+
+
+def test_an_address_that_is_none_is_unknown_and_does_not_end_the_list(plant: Plant) -> None:
+    record = run_checklist(plant.config(client__url="http://[bad"), "monthly")
+    uploads = record.item("uploads")
+    assert uploads is not None
+    assert uploads.state == "unknown"
+
+
 def test_attention_ends_with_4(plant: Plant) -> None:
     answer = check(plant, "daily", PILLSNAP_HEALTH__EXTERNAL_URL="")
     assert answer.returncode == 4

@@ -25,6 +25,7 @@ def find(config_path: Path, area: str, needle: str = "") -> Finding:
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
     write_onnx(tmp_path / "exp/export/m.onnx")
+    (tmp_path / "images").mkdir()
     return write_config(tmp_path, "client: {url: 'http://127.0.0.1:9'}\n")
 
 
@@ -49,7 +50,31 @@ def test_without_a_model_it_ends_with_3_and_says_how_to_make_one(place: Path) ->
     (place.parent / "exp/export/m.onnx").unlink()
     answer = run_doctor(place)
     assert answer.returncode == 3
-    assert "1. make the demo: `make demo`" in answer.stdout
+    assert (
+        "1. make the demo: `make demo`; your own model and images: paths.exp_dir" in answer.stdout
+    )
+
+
+def test_a_model_path_that_leads_nowhere_is_a_problem_and_another_one_is_noted(place: Path) -> None:
+    env = place.with_name(".env")
+    env.write_text("MODEL_PATH=gone.onnx\n")
+    found = find(place, "pin")
+    assert (found.state, found.next_step) == ("problem", f"correct or clear MODEL_PATH in {env}")
+    env.write_text("MODEL_PATH=exp/export/m.onnx\n")
+    assert find(place, "pin").state == "note"
+
+
+def test_an_impossible_value_in_the_env_file_is_named_with_the_file_to_correct(place: Path) -> None:
+    place.with_name(".env").write_text("MAX_UPLOAD_MB=plenty\n")
+    found = find(place, ".env", "MAX_UPLOAD_MB: got 'plenty'")
+    assert found.next_step == f"correct it in {place.with_name('.env')}"
+
+
+def test_images_and_serving_code_that_are_not_there_are_problems(place: Path) -> None:
+    (place.parent / "images").rmdir()
+    place.write_text(place.read_text() + "preprocess: {function: 'no.such:preprocess'}\n")
+    assert find(place, "images", "no such folder").state == "problem"
+    assert find(place, "code_root", "no.such").state == "problem"
 
 
 def test_a_secret_is_never_shown_and_a_resolved_path_is(place: Path) -> None:

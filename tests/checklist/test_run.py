@@ -228,6 +228,7 @@ def test_a_record_is_kept_and_read_again(plant: Plant, tmp_path: Path) -> None:
     assert (
         ChecklistRecord.read(keep_checklist(record, plant.config(), tmp_path / "r.json")) == record
     )
+    (tmp_path / "exp").mkdir()
     exp_dir = {"paths__exp_dir": str(tmp_path / "exp")}
     path = keep_checklist(record, plant.config(**exp_dir))
     assert path.name.startswith("checklist_daily_20")

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
+import subprocess
 import sys
+import threading
+from collections.abc import Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,3 +33,28 @@ def make_doors(folder: Path) -> None:
     (bin_folder / "python").symlink_to(sys.executable)
     for name in ("notebooks", "scripts"):
         (folder / name).symlink_to(ROOT / name)
+
+
+def serve_until_ready(
+    command: str, folder: Path, environment: Mapping[str, str]
+) -> subprocess.CompletedProcess[str]:
+    """Run a command that serves, end it once it says that it does, and return what it said."""
+    process = subprocess.Popen(
+        ["bash", "-euo", "pipefail", "-c", f"exec env {command}"],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stderr is not None
+    deadline = threading.Timer(60, os.killpg, (process.pid, signal.SIGKILL))
+    deadline.start()
+    said = ""
+    for line in process.stderr:
+        said += line
+        if ": serving " in line:
+            process.terminate()
+    deadline.cancel()
+    return subprocess.CompletedProcess(command, process.wait(), "", said)

@@ -11,6 +11,7 @@ from opslib.core.errors import ExitCode
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+DESIGN = ROOT / "docs" / "DESIGN.md"
 README = (ROOT / "README.md").read_text()
 
 
@@ -23,6 +24,35 @@ def test_every_link_leads_to_a_file(path: Path) -> None:
     for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", path.read_text()):
         if "://" not in target:
             assert (path.parent / target).exists(), f"{path.name} links to {target}"
+
+
+@pytest.mark.parametrize("path", DOCUMENTS[2:], ids=title)
+def test_a_document_says_first_for_whom_it_is(path: Path) -> None:
+    assert path.read_text().split("\n\n")[1].startswith("For whoever ")
+
+
+def test_the_readme_has_a_row_for_every_document_and_every_notebook() -> None:
+    for path in DOCUMENTS[2:]:
+        assert f"](docs/{path.name})" in README, path.name
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        assert f"| `{path.stem}` |" in README, path.stem
+
+
+def test_every_place_named_in_the_design_exists() -> None:
+    for name in re.findall(r"`([\w.*/-]+\.(?:py|json|yml))`", DESIGN.read_text()):
+        places = (ROOT, ROOT / "opslib", ROOT / "tests", ROOT / "opslib" / "cli")
+        assert any(any(one.glob(name)) for one in places) or name.startswith("*"), name
+
+
+def test_the_design_has_a_row_for_every_folder_and_every_room() -> None:
+    text = DESIGN.read_text()
+    tracked = subprocess.run(
+        ["git", "ls-files", "*/*"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()
+    folders = {name.partition("/")[0] for name in tracked} - {".ci"}
+    rooms = {path.parent.name for path in (ROOT / "opslib").glob("*/__init__.py")}
+    for row in [*(f"{name}/" for name in folders), *rooms]:
+        assert f"\n| `{row}` |" in text, row
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=title)

@@ -16,13 +16,13 @@ from tests.models import write_config, write_images, write_onnx
 # Executed here, in this order, in a folder laid out like a checkout.
 HERE = (
     ".venv/bin/pillops run 01_bench",
-    ".venv/bin/papermill notebooks/01_bench.ipynb out.ipynb",
     ".venv/bin/pillops run notebooks/01_bench.ipynb -f my.yaml",
     ".venv/bin/pillops report diff RUN_A RUN_B",
     ".venv/bin/pillops report check",
 )
 # Not executed here: where instead, as a test or a target of the Makefile.
 ELSEWHERE = {
+    ".venv/bin/papermill notebooks/01_bench.ipynb out.ipynb": "tests/notebooks/test_notebooks.py",
     "make demo": "tests/demo/test_build.py",
     "make test": "Makefile",
     "make acceptance": "Makefile",

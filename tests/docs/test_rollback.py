@@ -20,6 +20,7 @@ from tests.serving.conftest import CLASSES, Live, open_live, write_colours
 ROOT = Path(__file__).resolve().parents[2]
 WHOLE = (ROOT / "docs" / "ROLLBACK.md").read_text()
 TEXT = WHOLE.partition("## Restoring a release")[0]
+ELSEWHERE = {".venv/bin/pillops run 05_rollback_drill": "tests/notebooks/test_rollback_drill.py"}
 STARTERS = ("curl", "grep", ".venv/bin/pillops", "scripts/", "ls", "tail", "df")
 PROGRAM = r'"C:\ProgramData\chocolatey\lib\cloudflared\tools\cloudflared.exe"'
 REFERENCE = {
@@ -67,9 +68,8 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     door = folder / ".venv" / "bin" / "pillops"
     door.write_text(f'#!/bin/sh\nexec {sys.executable} -m opslib.cli.main "$@"\n')
     door.chmod(0o755)
-    for name in ("scripts/reload_model.sh", "notebooks/05_rollback_drill.ipynb"):
-        (folder / name).parent.mkdir()
-        shutil.copy(ROOT / name, folder / name)
+    (folder / "scripts").mkdir()
+    shutil.copy(ROOT / "scripts" / "reload_model.sh", folder / "scripts")
     variables = {"RATE_LIMIT_PER_MIN": "100000", "API_KEY": key}
     with start_service(place.config_path, variables=variables) as service:
         place.config_path.write_text(
@@ -114,14 +114,14 @@ def name(script: str) -> str:
 
 @pytest.mark.parametrize("script", find_scripts(), ids=name)
 def test_a_command_of_the_document_works(checkout: Live, script: str) -> None:
+    if script in ELSEWHERE:
+        pytest.skip(f"executed elsewhere: {ELSEWHERE[script]}")
     env = checkout.place.config_path.with_name(".env")
     kept = env.read_text()
     checkout.reload(checkout.place.second)
     answer = execute(checkout, script)
     env.write_text(kept)
-    # 4: this small experiment has too few requests to know a p99.
-    allowed = (0, 4) if "05_rollback_drill" in script else (0,)
-    assert answer.returncode in allowed, answer.stderr
+    assert answer.returncode == 0, answer.stderr
     assert checkout.service.key not in answer.stdout + answer.stderr
     if "reload_model.sh" in script or script.endswith("pillops rollback"):
         assert checkout.version["model_path"] == str(checkout.place.first)
@@ -140,6 +140,7 @@ def test_the_commands_are_all_found() -> None:
         "metrics.json",
     ):
         assert word in found
+    assert set(ELSEWHERE) <= set(find_scripts())
 
 
 def test_the_count_of_right_answers_counts(checkout: Live) -> None:

@@ -18,6 +18,7 @@ from opslib.core.cards import card_path, read_card
 from opslib.serving.capacity import instances_needed
 from opslib.serving.keys import make_key
 from opslib.serving.staging import start_service
+from tests.docs.commands import serve_until_ready
 from tests.serving.conftest import Live, make_place, open_live, write_colours
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -108,9 +109,11 @@ def test_a_command_of_the_document_works(pair: Pair, command: str) -> None:
     environment = pair.environment
     if "pillops serve" in command or "capacity.py" in command:
         environment.pop("PILLSNAP_PYTHON")
-    script = command.replace("--port 8001", "--port 0").replace("--peak", "--requests 20 --peak")
     if "serve" in command:
-        script = f"timeout -s TERM 8 env {script}"
+        served = serve_until_ready(command.replace("8001", "0"), pair.folder, environment)
+        assert "exp-gpu1: serving model-" in served.stderr
+        return
+    script = command.replace("--peak", "--requests 20 --peak")
     answer = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script],
         cwd=pair.folder,
@@ -121,16 +124,13 @@ def test_a_command_of_the_document_works(pair: Pair, command: str) -> None:
         check=False,
     )
     said = answer.stdout + answer.stderr
-    if "serve" in command:
-        assert "exp-gpu1: serving model-" in said
-        return
     assert answer.returncode == 0, said
     assert pair.hosts[0].service.key not in said
-    served = [live.version["version_tag"] for live in pair.hosts]
+    tags = [live.version["version_tag"] for live in pair.hosts]
     if "reload_model" in command:
-        assert served == ["model-b", "model-b"]
+        assert tags == ["model-b", "model-b"]
     elif "ansible-playbook" in command:
-        assert served[0] == ("model-a" if "--check" in command else "model-b")
+        assert tags[0] == ("model-a" if "--check" in command else "model-b")
     else:
         assert "500 requests a second: " in said
 

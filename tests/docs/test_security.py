@@ -14,6 +14,7 @@ import pytest
 
 from opslib.serving.keys import make_key
 from opslib.serving.staging import start_service
+from tests.docs.commands import serve_until_ready
 from tests.serving.conftest import Live, make_place, open_live
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -64,12 +65,13 @@ def execute(checkout: Live, command: str) -> subprocess.CompletedProcess[str]:
         "URL": checkout.service.url,
         "EXP_DIR": str(checkout.place.config.exp_dir),
     }
-    script = command if "$API_KEY" not in command else f"set -a; . ./.env; set +a; {command}"
+    folder = checkout.place.config_path.parent
     if "serve" in command:
-        script = f"timeout -s TERM 6 {command} --port 0"
+        return serve_until_ready(f"{command} --port 0", folder, environment)
+    script = command if "$API_KEY" not in command else f"set -a; . ./.env; set +a; {command}"
     return subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script],
-        cwd=checkout.place.config_path.parent,
+        cwd=folder,
         env=environment,
         capture_output=True,
         text=True,

@@ -54,7 +54,6 @@ def drilled(place: Place, said: list[str]) -> tuple[DrillRecord, str]:
         check=False,
         env=os.environ | {"COLUMNS": "200"},
         timeout=120,
-        env={**os.environ, "COLUMNS": "200"},
     )
     said.append(answer.stdout)
     record = DrillRecord.read(path)

@@ -13,6 +13,7 @@ from opslib.cli.main import app
 from opslib.core.config import CONFIG_VARIABLE, load_config
 from opslib.core.errors import InputError, UsageError
 from opslib.reporting import lab
+from opslib.reporting.notebooks import find_notebook
 from tests.models import write_config
 from tests.reporting.makers import (
     bench_row,
@@ -162,3 +163,9 @@ def test_lab_opens_the_landing_notebook_on_this_interpreter(
     monkeypatch.chdir(tmp_path)
     lab.open_lab(config, port=9000, browser=False)
     assert started[0][CONFIG_VARIABLE] == str(config.source)
+
+
+def test_a_configuration_elsewhere_finds_the_notebooks_of_this_checkout(tmp_path: Path) -> None:
+    config = load_config(write_config(tmp_path))
+    root = Path(__file__).resolve().parents[2]
+    assert find_notebook("bench", config) == root / "notebooks" / "01_bench.ipynb"
