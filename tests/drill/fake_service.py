@@ -44,7 +44,7 @@ class FakeService:
         self.fault = fault
         self.generation = 1
         self.model: Path | None = model
-        self.first = model
+        self.first = self.away = model
         self.digest = find_model_files(model).digest()
         self.before = self.digest
         self.key = os.environ["API_KEY"]
@@ -126,8 +126,10 @@ class FakeService:
         if problem:
             detail = {"detail": problem, "code": "model_refused", "stage": "read"}
             return JSONResponse(detail, 422)
-        if self.fault == "never goes home" and self.generation >= 5 and path == self.first:
-            return JSONResponse({"detail": "no", "code": "model_refused", "stage": "open"}, 422)
+        if path != self.first:
+            self.away = path
+        elif self.fault == "never goes home" and self.generation >= 5:
+            path = self.away
         self._switch(path)
         return JSONResponse({"ok": True, "generation": self.generation})
 

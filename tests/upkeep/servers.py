@@ -30,7 +30,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         elif mode == "drip":
             self._answer(200, HEALTHY, drip=True)
         elif mode == "slow":
-            self.server.ended.wait(1.5)
+            self.server.ended.wait(4)
             self._answer(200, HEALTHY)
         else:
             status, body = {

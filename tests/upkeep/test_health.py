@@ -40,7 +40,7 @@ class Watch:
         self.settings = {
             "internal_url": f"{world.url}/internal",
             "external_url": f"{world.url}/external",
-            "timeout_s": "0.5",
+            "timeout_s": "1.5",
             "settle_s": "0",
             "webhook": "env:HEALTH_WEBHOOK",
         }
@@ -85,10 +85,10 @@ def watch(tmp_path: Path) -> Iterator[Watch]:
     ("mode", "detail"),
     [
         ("refuse", "no HTTP answer"),
-        ("hang", "no answer within 0.5 s"),
+        ("hang", "no answer within 1.5 s"),
         ("500", "HTTP 500"),
-        ("slow", "no answer within 0.5 s"),
-        ("drip", "no answer within 0.5 s"),
+        ("slow", "no answer within 1.5 s"),
+        ("drip", "no answer within 1.5 s"),
         ("login", "HTTP 200, no JSON"),
         ("redirect", "HTTP 302"),
         ("starting", "status 'starting'"),
