@@ -17,10 +17,11 @@ from tests.reporting.browser import open_browser, open_page  # noqa: E402
 from tests.reporting.test_lab import lab_server  # noqa: E402
 
 LIMIT_MS = 600_000
+# What is out of sight has no innerText.
 LAST_CELL = """() => {
   const cells = document.querySelectorAll('.jp-Notebook .jp-CodeCell');
   return [...cells].every(cell => /\\[\\d+\\]/.test(
-    cell.querySelector('.jp-InputPrompt')?.innerText ?? ''));
+    cell.querySelector('.jp-InputPrompt')?.textContent ?? ''));
 }"""
 
 
@@ -36,7 +37,7 @@ def run_all(page: object, address: str, name: str) -> tuple[str, str]:
     page.wait_for_function(LAST_CELL, timeout=LIMIT_MS)
     errors = page.locator(".jp-OutputArea [data-mime-type*=error]").count()
     badges = page.locator(".jp-OutputArea .badge")
-    return (badges.last.inner_text() if badges.count() else "none"), f"{errors}"
+    return ((badges.last.text_content() or "none") if badges.count() else "none"), f"{errors}"
 
 
 def main() -> int:
@@ -54,7 +55,7 @@ def main() -> int:
                 badge, errors = run_all(watched.page, address, f"{name}.ipynb")
                 watched.page.screenshot(path=str(Path(tempfile.gettempdir()) / f"{name}.png"))
             took = time.perf_counter() - started
-            print(f"{name:22} {badge:14} cells that raised: {errors}   {took:.0f} s")  # noqa: T201
+            print(f"{name:22} {badge:14} cells that raised: {errors}   {took:.0f} s", flush=True)  # noqa: T201
             failed = failed or errors != "0" or badge == "none"
     return 1 if failed else 0
 
