@@ -50,7 +50,7 @@ soak: $(VENV)/.dev  ## the long loops: 20,000 requests and 240 swaps, logs rotat
 	@code=0; $(BIN)/pillops drill --long || code=$$?; $(BIN)/python benchmarks/soak_upkeep.py || code=$$?; exit $$code
 
 notebooks: $(VENV)/.runtime  ## execute every notebook on the configured experiment
-	@for notebook in notebooks/0[1-6]_*.ipynb; do $(BIN)/pillops run $$notebook; done
+	@code=0; for notebook in notebooks/0[1-6]_*.ipynb; do $(BIN)/pillops run $$notebook || code=$$?; done; exit $$code
 
 snapshot: $(VENV)/.runtime  ## rewrite the tables of docs/PERFORMANCE.md from the newest good runs
 	@$(BIN)/pillops snapshot

@@ -48,7 +48,7 @@ def draw_disks(disks: Sequence[DiskFacts], theme: Theme) -> Figure:
     for index, disk in enumerate(disks):
         _draw_history(right, disk, theme.series[index % 6])
     right.set_title("Used over the last days, %")
-    right.set_xlabel("days ago")
+    right.set_xlabel("days from now")
     right.legend(loc="best")
     return figure
 
