@@ -1,7 +1,6 @@
 """Every error this project raises on purpose, and the exit code each one ends a program with.
 
     OpsError                      1   something the code could not finish
-    ├── CellError                 1   a notebook cell raised
     ├── UsageError                2   parameters, configuration or input are wrong
     │   ├── ConfigError               a key of config.yaml, .env or the environment
     │   ├── ParameterError            a command-line option or notebook parameter
@@ -14,12 +13,13 @@
     ├── DeadlineError             5   a cell or a step took longer than allowed
     ├── BusyError                 6   another run holds the lock
     ├── SecretLeakError           7   a secret stood in an output
-    ├── KernelNotFoundError       8   no such Jupyter kernel
-    ├── SkippedError              9   finished, with items skipped
-    └── KernelDiedError         138   the kernel died
+    └── SkippedError              9   finished, with items skipped
 
     TerminatedError             143   SIGTERM ended the run; no OpsError, so that no handler of
                                       errors takes it for a result
+
+The end of a notebook's run is told by its record, which also knows 1 (a cell raised), 8 (no such
+kernel) and 138 (the kernel died).
 
 A message is one line that names the culprit and what was expected.
 """
@@ -56,10 +56,6 @@ class OpsError(Exception):
     def _render_traceback_(self) -> list[str]:
         """Show one line in a notebook; the message says all there is to say (IPython's hook)."""
         return [f"{type(self).__name__}: {self}"]
-
-
-class CellError(OpsError):
-    """A notebook cell raised."""
 
 
 class UsageError(OpsError):
@@ -122,22 +118,10 @@ class SecretLeakError(OpsError):
     exit_code = ExitCode.SECRET_LEAK
 
 
-class KernelNotFoundError(OpsError):
-    """The named Jupyter kernel is not installed."""
-
-    exit_code = ExitCode.NO_KERNEL
-
-
 class SkippedError(OpsError):
     """The work finished, but some items were skipped."""
 
     exit_code = ExitCode.SKIPPED
-
-
-class KernelDiedError(OpsError):
-    """The notebook's kernel died."""
-
-    exit_code = ExitCode.KERNEL_DIED
 
 
 class TerminatedError(KeyboardInterrupt):

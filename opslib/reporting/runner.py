@@ -12,6 +12,7 @@ from typing import Any
 
 from opslib.core.config import Config, load_config
 from opslib.core.errors import InputError, ParameterError
+from opslib.core.experiment import check_experiment
 from opslib.core.files import ensure_writable
 from opslib.measure.timing_lock import hold_timing_lock
 from opslib.reporting.job import Job, Progress, Request, open_job
@@ -54,8 +55,8 @@ def run_notebook(
         progress: is told each step as one line.
 
     Raises:
-        ParameterError, InputError, BusyError, StorageError: nothing was run. Whatever happens
-            later is told by the record and by its exit code.
+        ParameterError, InputError, ConfigError, BusyError, StorageError: nothing was run. Whatever
+            happens later is told by the record and by its exit code.
     """
     config = config or load_config()
     path = find_notebook(notebook, config)
@@ -75,7 +76,10 @@ def run_notebook(
         timeout_s=timeout_s,
         progress=progress or (lambda _text: None),
     )
-    root = ensure_writable((report_root or config.report_dir).absolute())
+    root = (report_root or config.report_dir).absolute()
+    if root.is_relative_to(config.exp_dir):
+        check_experiment(config)
+    ensure_writable(root)
     with _timing_lock(timed, path.stem, wait_s):
         job = open_job(request, root, out)
         try:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from opslib.core.config import Config
 from opslib.core.errors import ExitCode, OpsError, ParameterError, storage_errors
+from opslib.core.experiment import check_experiment
 from opslib.core.locks import hold_lock
 from opslib.core.secrets import resolve_reference
-from opslib.upkeep.experiment import check_experiment
 from opslib.upkeep.health_record import HealthRecord, WatchMemory, read_memory
 from opslib.upkeep.health_rules import (
     ActionName,

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from opslib.core.config import CONFIG_VARIABLE, Config
 from opslib.core.errors import DeadlineError, ExitCode, UsageError, storage_errors
+from opslib.core.experiment import check_experiment
 from opslib.core.files import ensure_writable
 from opslib.core.formatting import format_duration, utc_now
 from opslib.core.locks import hold_lock
-from opslib.upkeep.experiment import check_experiment
 from opslib.upkeep.job_status import RAN_WELL, jobs_dir, track_job
 from opslib.upkeep.jobs import Command, Job, Place
 

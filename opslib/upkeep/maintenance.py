@@ -12,12 +12,12 @@ from pathlib import Path
 from opslib.core.config import Config
 from opslib.core.environment import load_service_environment
 from opslib.core.errors import StorageError, storage_errors
+from opslib.core.experiment import check_experiment
 from opslib.core.formatting import STAMP_FORMAT, utc_now
 from opslib.core.locks import hold_lock
 from opslib.core.plans import Action, Outcome, Plan
 from opslib.upkeep.checkpoints import CHECKPOINTS, plan_checkpoints
 from opslib.upkeep.disk import DiskReport, keep_disk_report, look_at_disks
-from opslib.upkeep.experiment import check_experiment
 from opslib.upkeep.gzip_logs import free_name
 from opslib.upkeep.in_use import find_in_use
 from opslib.upkeep.leftovers import LEFTOVERS, plan_leftovers

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from opslib.core.config import DEFAULT_CONFIG_NAME, Config
 from opslib.core.errors import BusyError, InputError, OpsError
+from opslib.core.experiment import check_experiment
 from opslib.core.files import ensure_writable, write_bytes_atomic
 from opslib.core.formatting import stamp, utc_now
 from opslib.core.locks import host_lock_path
@@ -26,7 +27,6 @@ from opslib.upkeep.crontab import (
     take_apart,
     write_crontab,
 )
-from opslib.upkeep.experiment import check_experiment
 from opslib.upkeep.gzip_logs import free_name
 from opslib.upkeep.jobs import JOBS, Job, Place
 

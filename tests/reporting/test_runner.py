@@ -13,7 +13,7 @@ import nbformat
 import pytest
 
 from opslib.core.config import Config
-from opslib.core.errors import BusyError, InputError, ParameterError, StorageError
+from opslib.core.errors import BusyError, ConfigError, InputError, ParameterError, StorageError
 from opslib.core.files import sha256_file
 from opslib.core.locks import hold_lock, host_lock_path
 from opslib.core.secrets import MASK
@@ -345,6 +345,13 @@ def test_wrong_parameters_are_refused_before_anything_is_written(
     with pytest.raises(error, match=words):
         run_notebook("toy", config=config, parameters=parameters)
     assert not config.report_dir.exists()
+
+
+def test_a_report_below_an_experiment_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    config = make_project(tmp_path, "1")
+    with pytest.raises(ConfigError, match="is its disk mounted"):
+        run_notebook("toy", config=config, report_root=config.exp_dir / "reports" / "notebooks")
+    assert not config.exp_dir.exists()
 
 
 def test_an_unknown_notebook_and_a_broken_one_are_refused(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Whether the experiment is there: upkeep never makes one."""
+"""Whether the experiment is there: nothing but the demo makes one."""
 
 from __future__ import annotations
 
