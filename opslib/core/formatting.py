@@ -47,6 +47,6 @@ def format_duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-def plural(count: int, noun: str) -> str:
-    """Return `1 image`, `2 images`."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+def plural(count: int, noun: str, many: str | None = None) -> str:
+    """Return `1 image`, `2 images`; `many` is the plural that takes more than an s."""
+    return f"{count:,} {noun if count == 1 else many or noun + 's'}"

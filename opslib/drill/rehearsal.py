@@ -6,6 +6,7 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -138,7 +139,8 @@ def ask_at_once(target: Target, deeds: list[Deed], paths: list[str]) -> None:
 
     def ask(deed: Deed, path: str) -> None:
         with target.connect() as client:
-            client.health()  # connected before the gate opens
+            with suppress(ServiceError):  # both must come to the gate
+                client.health()  # connected before it opens
             gate.wait()
             deed.start = time.perf_counter()
             ask_reload(client, path, deed)

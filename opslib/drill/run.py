@@ -242,18 +242,25 @@ def restore(target: Target, found: LiveVersion) -> None:
     """Bring a service that runs on after a drill that was cut short back to what it served.
 
     A switch that was asked for may still be under way: until it is over, asking is refused (409).
+
+    Raises:
+        OpsError: it does not go back; the message says what to do.
     """
     if target.staged is not None:
         return
+    path = found.model_path or str(target.stable)
     give_up = time.monotonic() + RESTORE_S
-    while time.monotonic() < give_up:
+    while True:
         try:
             with target.connect() as client:
-                client.reload(found.model_path or str(target.stable))
+                client.reload(path)
             return
         except ServiceError as error:
-            if error.status not in BUSY:
-                return
+            if error.status not in BUSY or time.monotonic() > give_up:
+                raise OpsError(
+                    f"the drill was cut short and {target.url} may serve the wrong model: {error}; "
+                    f"bring it back with `pillops reload --host {target.url} --path {path}`"
+                ) from error
             time.sleep(RESTORE_POLL_S)
 
 
@@ -264,7 +271,7 @@ def list_notes(found: Findings, memory: Sequence[Memory], load: LoadResult) -> l
     if len(swaps) > 1:
         notes.append(
             f"Memory of the service after the first switch {format_bytes(swaps[0].rss_bytes)}, "
-            f"after {plural(len(swaps), 'switch').replace('switchs', 'switches')} "
+            f"after {plural(len(swaps), 'switch', 'switches')} "
             f"{format_bytes(swaps[-1].rss_bytes)}."
         )
     base = next((one for one in found.windows if one.kind == "baseline"), None)

@@ -114,7 +114,7 @@ def sum_up(checks: Sequence[Check], found: Findings, requests: int) -> str:
             return f"{word}: {'; '.join(named)}."
     switches = Counter(event.kind for event in found.events if event.status == 200)
     there, back = switches["swap"], switches["rollback"]
-    also = f" and {plural(switches['leak'], 'more switch').replace('switchs', 'switches')}"
+    also = f" and {plural(switches['leak'], 'more switch', 'more switches')}"
     p99 = next(check for check in checks if check.name.startswith("p99"))
     why = f", {p99.reason}" if p99.reason else ""
     return (

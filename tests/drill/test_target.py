@@ -8,15 +8,18 @@ from pathlib import Path
 import pytest
 
 from opslib.core.config import load_config
-from opslib.core.errors import BusyError, InputError
+from opslib.core.errors import BusyError, InputError, OpsError
 from opslib.core.models import find_model_files
 from opslib.core.served import ServedModel, ServedState
 from opslib.drill.copies import copy_experiment
 from opslib.drill.faults import NotPossibleError, list_faults, make_fault
+from opslib.drill.rehearsal import Deed, ask_at_once
 from opslib.drill.request import make_drill_request
-from opslib.drill.target import find_live, open_target
+from opslib.drill.run import restore
+from opslib.drill.target import Target, find_live, open_target
 from opslib.inference.golden import load_golden
 from opslib.inference.preprocess import preprocess
+from opslib.serving.client import LiveVersion
 from tests.drill.conftest import make_drill_place
 from tests.models import write_config, write_onnx
 from tests.serving.conftest import SIZE, Place
@@ -169,3 +172,22 @@ def test_without_a_place_for_files_only_paths_can_be_bad(tmp_path: Path) -> None
             continue
     assert len(made) == 3
     assert json.dumps(made)
+
+
+def test_a_service_that_cannot_be_brought_back_is_named_with_the_command_that_does_it(
+    drill_place: Place,
+) -> None:
+    gone = Target("http://127.0.0.1:9", "key", drill_place.config, drill_place.second, ())
+    found = LiveVersion("/models/a.onnx", None, None, None)
+    with pytest.raises(
+        OpsError, match=r"may serve the wrong model.*reload --host http://127.0.0.1:9 --path /m"
+    ):
+        restore(gone, found)
+
+
+def test_two_reloads_at_once_of_a_service_that_is_gone_end(drill_place: Place) -> None:
+    gone = Target("http://127.0.0.1:9", "key", drill_place.config, drill_place.second, ())
+    deeds = [Deed("two at once", name, 0.0) for name in ("a", "b")]
+    ask_at_once(gone, deeds, ["/a.onnx", "/b.onnx"])
+    assert not any(deed.accepted for deed in deeds)
+    assert all(deed.said for deed in deeds)
