@@ -17,11 +17,9 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
+from figures import Row, show_rows
 
 from opslib.checklist.run import run_checklist
 from opslib.core.config import Config, load_config
@@ -51,16 +49,6 @@ status = Path("/proc/self/status").read_text()
 peak_kib = next(int(l.split()[1]) for l in status.splitlines() if l.startswith("VmHWM"))
 print(count, took, peak_kib)
 """
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the table: a figure, its bound and whether it held."""
-
-    what: str
-    value: str
-    bound: str
-    held: bool
 
 
 def write_log(path: Path, size_mb: int, *, loud: bool) -> int:
@@ -195,13 +183,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="pillops-log-") as name:
         rows = measure_digest(Path(name), arguments.size_mb)
     rows += measure_quiet(demo)
-    table = Table(title="the checklist")
-    for name in ("figure", "measured", "bound", "held"):
-        table.add_column(name)
-    for row in rows:
-        table.add_row(row.what, row.value, row.bound, "yes" if row.held else "no")
-    Console(width=None if sys.stdout.isatty() else 130).print(table)
-    return 0 if all(row.held for row in rows) else 3
+    return show_rows("the checklist", rows)
 
 
 if __name__ == "__main__":

@@ -28,8 +28,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
+from figures import Row, show_rows
 
 from opslib.core.config import load_config
 from opslib.drill.copies import copy_experiment
@@ -54,16 +53,6 @@ class Round:
     due: np.ndarray
     sent: np.ndarray
     theirs: np.ndarray
-
-
-@dataclass(frozen=True)
-class Row:
-    """One figure with its bound."""
-
-    what: str
-    value: str
-    bound: str
-    held: bool
 
 
 def send_ours(service: RunningService, image: Path, requests: int, rate: float) -> tuple:
@@ -171,16 +160,11 @@ def main() -> int:
         with StagedService(copied.config_path, variables=variables, overrides=False) as staged:
             rounds = measure(staged.running, image, arguments)
     rows = compare(rounds)
-    table = Table(
-        title=f"latency at {arguments.rate} requests a second, {arguments.rounds} rounds of "
+    title = (
+        f"latency at {arguments.rate} requests a second, {arguments.rounds} rounds of "
         f"{arguments.requests}"
     )
-    for name in ("figure", "measured", "bound", "held"):
-        table.add_column(name)
-    for row in rows:
-        table.add_row(row.what, row.value, row.bound, "yes" if row.held else "no")
-    Console(width=None if sys.stdout.isatty() else 130).print(table)
-    return 0 if all(row.held for row in rows) else 3
+    return show_rows(title, rows)
 
 
 if __name__ == "__main__":

@@ -17,11 +17,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
+from figures import Row, show_rows
 
 from opslib.core.config import load_config
 from opslib.core.formatting import format_bytes
@@ -45,16 +43,6 @@ status = Path("/proc/self/status").read_text().splitlines()
 print(int(next(line.split()[1] for line in status if line.startswith("VmHWM"))) * 1024)
 print(record.path)
 """
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the table."""
-
-    what: str
-    value: str
-    bound: str
-    held: bool
 
 
 def write_model(path: Path) -> Path:
@@ -206,13 +194,7 @@ def main() -> int:
     parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=parent, prefix="bench-release-") as name:
         rows = measure(Path(name), arguments.rounds)
-    table = Table(title=f"releases, 500 MB of weights, median of {arguments.rounds}")
-    for name in ("figure", "measured", "bound", "held"):
-        table.add_column(name)
-    for row in rows:
-        table.add_row(row.what, row.value, row.bound, "yes" if row.held else "no")
-    Console(width=None if sys.stdout.isatty() else 130).print(table)
-    return 0 if all(row.held for row in rows) else 3
+    return show_rows(f"releases, 500 MB of weights, median of {arguments.rounds}", rows)
 
 
 if __name__ == "__main__":

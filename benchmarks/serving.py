@@ -23,12 +23,11 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
+from figures import Row, show_rows
 
 from opslib.core.cards import card_path, list_files, read_card
 from opslib.core.config import Config, load_config
@@ -48,16 +47,6 @@ from opslib.serving.staging import RunningService, start_service
 IMAGES = 192
 BIG_WIDTH = 8000  # a square layer of this width holds 256 MB of weights
 TICK_S = 0.001
-
-
-@dataclass(frozen=True)
-class Row:
-    """One figure with its bound."""
-
-    what: str
-    value: str
-    bound: str
-    held: bool
 
 
 @contextmanager
@@ -334,13 +323,7 @@ def main() -> int:
             rows += measure_swap(service, config, images, arguments.requests)
         os.environ["API_KEY"] = key
         rows += measure_stalls(load_settings(config))
-    table = Table(title=f"serving {find_onnx(loaded).resolve().name}")
-    for name in ("figure", "measured", "bound", "held"):
-        table.add_column(name)
-    for row in rows:
-        table.add_row(row.what, row.value, row.bound, "yes" if row.held else "no")
-    Console(width=None if sys.stdout.isatty() else 130).print(table)
-    return 0 if all(row.held for row in rows) else 3
+    return show_rows(f"serving {find_onnx(loaded).resolve().name}", rows)
 
 
 if __name__ == "__main__":

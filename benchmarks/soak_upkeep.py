@@ -16,8 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
+from figures import Row, show_rows
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -37,12 +36,10 @@ def find_place(*, collapsing: bool) -> Path | None:
     return None
 
 
-def soak_writer(
-    what: str, kind: str, extra: str, where: Path | None, kills: int, seed: int
-) -> list[str]:
-    """Kill under one kind of writer; the row of the table, the last cell says whether it held."""
+def soak_writer(what: str, kind: str, extra: str, where: Path | None, kills: int, seed: int) -> Row:
+    """Kill under one kind of writer; return the row of the table."""
     if where is None:
-        return [what, "no such filesystem here", "", "skipped"]
+        return Row(what, "no such filesystem here", "", None)
     with tempfile.TemporaryDirectory(prefix="pillops-soak-", dir=where) as name:
         place = make_place(Path(name) / "place", f"{SMALL}\n{extra}")
         counted = kill_under_writer(place, kind, kills, seed)
@@ -53,10 +50,10 @@ def soak_writer(
         f"{counted.rotations} archives, {kills} kills"
     )
     held = counted.lost <= allowed and counted.repeated == 0
-    return [what, value, bound, "yes" if held else "no"]
+    return Row(what, value, bound, held)
 
 
-def soak_cleaning(kills: int, seed: int) -> list[str]:
+def soak_cleaning(kills: int, seed: int) -> Row:
     """Kill the cleaning of full experiments, twenty kills each."""
     met = same = rounds = 0
     for turn in range(max(1, kills // 20)):
@@ -65,7 +62,7 @@ def soak_cleaning(kills: int, seed: int) -> list[str]:
         met, same, rounds = met + found, same + (calm == stormy), rounds + 1
     value = f"{same} of {rounds} experiments, {met} kills met unfinished work"
     held = same == rounds and met > 0
-    return ["ends as an undisturbed round ends", value, "all", "yes" if held else "no"]
+    return Row("ends as an undisturbed round ends", value, "all", held)
 
 
 def main() -> int:
@@ -84,13 +81,7 @@ def main() -> int:
         soak_writer("a foreign writer, truncated", "append", "", unable, kills, seed),
         soak_cleaning(kills, seed),
     ]
-    table = Table(title=f"maintenance killed at random moments, seed {seed}")
-    for name in ("figure", "measured", "bound", "held"):
-        table.add_column(name)
-    for row in rows:
-        table.add_row(*row)
-    Console(width=None if sys.stdout.isatty() else 140).print(table)
-    return 3 if any(row[-1] == "no" for row in rows) else 0
+    return show_rows(f"maintenance killed at random moments, seed {seed}", rows)
 
 
 if __name__ == "__main__":

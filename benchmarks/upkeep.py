@@ -22,11 +22,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
+from figures import Row, show_rows
 
 from opslib.core.config import load_config
 from opslib.upkeep.maintenance import plan_maintenance
@@ -37,16 +35,6 @@ FILES = 20_000
 LOGS = 8
 DAY_S = 86_400
 STARTS = 9
-
-
-@dataclass(frozen=True)
-class Row:
-    """One figure with its bound."""
-
-    what: str
-    value: str
-    bound: str
-    held: bool
 
 
 def make_experiment(folder: Path) -> Path:
@@ -197,13 +185,7 @@ def main() -> int:
         sys.exit("gzip: not installed")
     os.environ.setdefault("PILLSNAP_PYTHON", sys.executable)
     rows = measure_start() + measure_plan() + measure_gzip(arguments.megabytes, arguments.rounds)
-    table = Table(title="upkeep")
-    for name in ("figure", "measured", "bound", "held"):
-        table.add_column(name)
-    for row in rows:
-        table.add_row(row.what, row.value, row.bound, "yes" if row.held else "no")
-    Console(width=None if sys.stdout.isatty() else 130).print(table)
-    return 0 if all(row.held for row in rows) else 3
+    return show_rows("upkeep", rows)
 
 
 if __name__ == "__main__":

@@ -26,13 +26,37 @@ def make_doors(folder: Path) -> None:
     """Lay `folder` out like a checkout: `.venv/bin/`, notebooks and scripts of this one."""
     bin_folder = folder / ".venv" / "bin"
     bin_folder.mkdir(parents=True)
-    for name, module in (("pillops", "opslib.cli.main"), ("papermill", "papermill")):
+    modules = (("pillops", "-m opslib.cli.main"), ("papermill", "-m papermill"), ("python", ""))
+    for name, module in modules:  # a link to the interpreter would lose its packages
         door = bin_folder / name
-        door.write_text(f'#!/bin/sh\nexec {sys.executable} -m {module} "$@"\n')
+        door.write_text(f'#!/bin/sh\nexec {sys.executable} {module} "$@"\n')
         door.chmod(0o755)
-    (bin_folder / "python").symlink_to(sys.executable)
     for name in ("notebooks", "scripts"):
         (folder / name).symlink_to(ROOT / name)
+
+
+def clean_environment(**variables: str) -> dict[str, str]:
+    """Return this process's environment without a service's settings, and with `variables`."""
+    own = {k: v for k, v in os.environ.items() if k not in ("API_KEY", "MODEL_PATH")}
+    return own | variables
+
+
+def run_script(
+    script: str, folder: Path, environment: Mapping[str, str]
+) -> subprocess.CompletedProcess[str]:
+    """Run what a document says as its reader's shell in `folder` would, the key loaded from `.env`
+    where it is used."""
+    if "$API_KEY" in script:
+        script = f"set -a; . ./.env; set +a\n{script}"
+    return subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+    )
 
 
 def serve_until_ready(

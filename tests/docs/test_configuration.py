@@ -18,6 +18,7 @@ from pydantic import BaseModel
 
 from opslib.core.config import Config
 from opslib.core.environment import ServiceEnvironment
+from tests.docs.commands import make_doors, run_script
 from tests.models import write_images, write_onnx
 from tests.upkeep.crontabs import Host, make_host
 
@@ -113,10 +114,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Host:
     host = make_host(tmp_path_factory.mktemp("checkout"))
     write_images(host.folder / "images" / "val" / "round")
     write_onnx(host.config.export_dir / "model.onnx")
-    door = host.folder / ".venv" / "bin" / "pillops"
-    door.parent.mkdir(parents=True)
-    door.write_text(f'#!/bin/sh\nexec {sys.executable} -m opslib.cli.main "$@"\n')
-    door.chmod(0o755)
+    make_doors(host.folder)
     for name in (".env.example", "config.production.yaml"):
         shutil.copy(ROOT / name, host.folder)
     return host
@@ -127,14 +125,8 @@ def test_a_command_of_the_document_works(checkout: Host, command: str) -> None:
     script = command
     if "pillops bench" in command:
         script += " --engine onnx --budget 1"
-    answer = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", script],
-        cwd=checkout.folder,
-        env=checkout.environment | {"HOME": os.environ.get("HOME", "/")},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
+    answer = run_script(
+        script, checkout.folder, checkout.environment | {"HOME": os.environ.get("HOME", "/")}
     )
     if "--config config.production.yaml" in command:  # its machine is another one
         assert answer.returncode == (3 if "doctor" in command else 2)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.docs.commands import DOCUMENTS, ROOT, make_doors, read_commands
+from tests.docs.commands import DOCUMENTS, ROOT, make_doors, read_commands, run_script
 from tests.models import write_config, write_images, write_onnx
 
 # Executed here, in this order, in a folder laid out like a checkout.
@@ -82,14 +81,8 @@ def fill_in(command: str, checkout: Path) -> str:
 
 @pytest.mark.parametrize("command", HERE)
 def test_a_command_of_the_readme_or_the_report_guide_works(checkout: Path, command: str) -> None:
-    answer = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", fill_in(command, checkout)],
-        cwd=checkout,
-        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
+    answer = run_script(
+        fill_in(command, checkout), checkout, {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
     )
     # A verdict other than pass is an answer too: it depends on who else works on this host.
     assert answer.returncode in (0, 3, 4), answer.stderr

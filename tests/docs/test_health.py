@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from opslib.core.health_section import HealthSection, RotateSection
+from tests.docs.commands import make_doors, run_script
 from tests.models import write_config
 from tests.powershell.parsing import SCRIPTS, parse, read_script
 from tests.powershell.rules import parses
@@ -41,10 +40,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     folder = tmp_path_factory.mktemp("checkout")
     (folder / "exp" / "logs").mkdir(parents=True)
     (folder / "exp" / "logs" / "cloudflared.log").write_text("a line\n")
-    (folder / ".venv" / "bin").mkdir(parents=True)
-    door = folder / ".venv" / "bin" / "pillops"
-    door.write_text(f'#!/bin/sh\nexec {sys.executable} -m opslib.cli.main "$@"\n')
-    door.chmod(0o755)
+    make_doors(folder)
     with open_world(folder) as opened:
         urls = f"  internal_url: {opened.url}/internal\n  external_url: {opened.url}/external\n"
         write_config(folder, f"health:\n{urls}")
@@ -53,15 +49,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_of_the_document_works(world: World, command: str) -> None:
-    answer = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", command],
-        cwd=world.folder,
-        env=os.environ | {"EXP_DIR": str(world.folder / "exp")},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    answer = run_script(command, world.folder, os.environ | {"EXP_DIR": str(world.folder / "exp")})
     assert answer.returncode == 0, answer.stderr
     if "check" in command or "tail" in command:
         assert "external" in answer.stdout

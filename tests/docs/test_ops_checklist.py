@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from opslib.core.checklist_section import ChecklistSection
 from opslib.core.errors import ExitCode
 from opslib.serving.staging import start_service
 from tests.checklist.conftest import ORIGIN, Plant, care_for, write_env
+from tests.docs.commands import clean_environment, make_doors, run_script
 from tests.release.restoring import make_releasable
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,31 +50,19 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plant]:
             place.config_path.read_text()
             + f"client: {{url: '{service.url}'}}\nhealth: {{{addresses}}}\n"
         )
-        door = folder / ".venv" / "bin" / "pillops"
-        door.parent.mkdir(parents=True)
-        door.write_text(f'#!/bin/sh\nexec {sys.executable} -m opslib.cli.main "$@"\n')
-        door.chmod(0o755)
+        make_doors(folder)
         yield found
 
 
 def execute(checkout: Plant, command: str) -> subprocess.CompletedProcess[str]:
     exp_dir = checkout.config().exp_dir
-    environment = {k: v for k, v in os.environ.items() if k != "API_KEY"} | {
-        "URL": checkout.service.url,
-        "EXTERNAL_URL": checkout.service.url,
-        "EXP_DIR": str(exp_dir),
-        "TUNNEL_LOG": str(exp_dir / "logs" / "cloudflared.log"),
-    }
-    script = command if "$API_KEY" not in command else f"set -a; . ./.env; set +a; {command}"
-    return subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", script],
-        cwd=checkout.folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
+    environment = clean_environment(
+        URL=checkout.service.url,
+        EXTERNAL_URL=checkout.service.url,
+        EXP_DIR=str(exp_dir),
+        TUNNEL_LOG=str(exp_dir / "logs" / "cloudflared.log"),
     )
+    return run_script(command, checkout.folder, environment)
 
 
 @pytest.mark.parametrize("command", find_commands())

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from opslib.core.release_section import ReleaseSection
 from opslib.release.build import build_release
+from tests.docs.commands import clean_environment, make_doors, run_script
 from tests.release.conftest import QUICK, make_experiment
 from tests.serving.conftest import Place
 
@@ -27,27 +25,13 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Place:
     """A folder laid out like a checkout, with a release."""
     place = make_experiment(tmp_path_factory.mktemp("checkout"))
     folder = place.config_path.parent
-    (folder / ".venv" / "bin").mkdir(parents=True)
-    (folder / "scripts").mkdir()
-    shutil.copy(ROOT / "scripts" / "backup_release.sh", folder / "scripts")
-    for name, run in (("pillops", " -m opslib.cli.main"), ("python", "")):
-        door = folder / ".venv" / "bin" / name
-        door.write_text(f'#!/bin/sh\nexec {sys.executable}{run} "$@"\n')
-        door.chmod(0o755)
+    make_doors(folder)
     build_release(place.config, QUICK)
     return place
 
 
 def execute(checkout: Place, command: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", command],
-        cwd=checkout.config_path.parent,
-        env={k: v for k, v in os.environ.items() if k != "API_KEY"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return run_script(command, checkout.config_path.parent, clean_environment())
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
@@ -15,7 +14,7 @@ import pytest
 from opslib.release.store import list_releases
 from opslib.serving.keys import make_key
 from opslib.serving.staging import start_service
-from tests.docs.commands import serve_until_ready
+from tests.docs.commands import clean_environment, make_doors, run_script, serve_until_ready
 from tests.release.restoring import flip_byte, make_releasable
 from tests.serving.conftest import Live, open_live
 
@@ -48,14 +47,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     place = make_releasable(folder)
     key = make_key()
     (folder / ".env").write_text(f"API_KEY={key}\n")
-    (folder / ".venv" / "bin").mkdir(parents=True)
-    for name, what in (("python", ""), ("pillops", " -m opslib.cli.main")):
-        door = folder / ".venv" / "bin" / name
-        door.write_text(f'#!/bin/sh\nexec {sys.executable}{what} "$@"\n')
-        door.chmod(0o755)
-    (folder / "scripts").mkdir()
-    for name in ("backup_release.sh", "reload_model.sh"):
-        shutil.copy(ROOT / "scripts" / name, folder / "scripts")
+    make_doors(folder)
     (folder / "backup").mkdir()
     variables = {"RATE_LIMIT_PER_MIN": "100000", "API_KEY": key}
     with start_service(place.config_path, variables=variables) as service:
@@ -76,25 +68,15 @@ def newest(checkout: Live) -> str:
 def run(checkout: Live, command: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run a line as a shell in the checkout would, the key loaded from `.env`."""
     folder = checkout.place.config_path.parent
-    own = {k: v for k, v in os.environ.items() if k not in ("API_KEY", "MODEL_PATH")}
-    environment = own | {
-        "URL": checkout.service.url,
-        "EXP_DIR": str(checkout.place.config.exp_dir),
-        "BACKUP_DIR": str(folder / "backup"),
+    environment = clean_environment(
+        URL=checkout.service.url,
+        EXP_DIR=str(checkout.place.config.exp_dir),
+        BACKUP_DIR=str(folder / "backup"),
         **variables,
-    }
+    )
     if command.endswith("pillops serve"):
         return serve_until_ready(f"{command} --port 0", folder, environment)
-    script = command if "$API_KEY" not in command else f"set -a; . ./.env; set +a; {command}"
-    return subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", script],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    return run_script(command, folder, environment)
 
 
 def restored_model(checkout: Live) -> Path:

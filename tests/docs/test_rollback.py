@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +11,7 @@ import pytest
 
 from opslib.serving.keys import make_key
 from opslib.serving.staging import start_service
+from tests.docs.commands import clean_environment, make_doors, run_script
 from tests.drill.conftest import make_drill_place
 from tests.serving.conftest import CLASSES, Live, open_live, write_colours
 
@@ -64,12 +62,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     records.mkdir()
     (records / "metrics.json").write_text('{\n  "val_top1": 0.98\n}\n')
     (place.config.exp_dir / "releases").mkdir()
-    (folder / ".venv" / "bin").mkdir(parents=True)
-    door = folder / ".venv" / "bin" / "pillops"
-    door.write_text(f'#!/bin/sh\nexec {sys.executable} -m opslib.cli.main "$@"\n')
-    door.chmod(0o755)
-    (folder / "scripts").mkdir()
-    shutil.copy(ROOT / "scripts" / "reload_model.sh", folder / "scripts")
+    make_doors(folder)
     variables = {"RATE_LIMIT_PER_MIN": "100000", "API_KEY": key}
     with start_service(place.config_path, variables=variables) as service:
         place.config_path.write_text(
@@ -86,26 +79,13 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
 def execute(checkout: Live, script: str) -> subprocess.CompletedProcess[str]:
     """Run a script in the checkout as the document's reader does."""
     place = checkout.place
-    environment = {k: v for k, v in os.environ.items() if k != "API_KEY"} | {
-        "URL": checkout.service.url,
-        "EXP_DIR": str(place.config.exp_dir),
-        "DATA_ROOT": str(place.config.data_root),
-        "STABLE": str(place.first),
-        "PILLSNAP_PYTHON": sys.executable,
-    }
-    if "$API_KEY" in script:
-        script = f"set -a; . ./.env; set +a\n{script}"
-    if ".venv/bin/pillops" in script:
-        environment.pop("PILLSNAP_PYTHON")
-    return subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", script],
-        cwd=place.config_path.parent,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=180,
-        check=False,
+    environment = clean_environment(
+        URL=checkout.service.url,
+        EXP_DIR=str(place.config.exp_dir),
+        DATA_ROOT=str(place.config.data_root),
+        STABLE=str(place.first),
     )
+    return run_script(script, place.config_path.parent, environment)
 
 
 def name(script: str) -> str:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +16,7 @@ from opslib.core.cards import card_path, read_card
 from opslib.serving.capacity import instances_needed
 from opslib.serving.keys import make_key
 from opslib.serving.staging import start_service
-from tests.docs.commands import serve_until_ready
+from tests.docs.commands import clean_environment, make_doors, run_script, serve_until_ready
 from tests.serving.conftest import Live, make_place, open_live, write_colours
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,18 +39,16 @@ class Pair:
     @property
     def environment(self) -> dict[str, str]:
         """The variables that the document's commands take."""
-        kept = {name: value for name, value in os.environ.items() if name != "API_KEY"}
         place = self.hosts[0].place
-        return kept | {
-            "EXP_DIR": str(place.config.exp_dir),
-            "MODEL": str(place.second),
-            "HOST_A": self.hosts[0].service.url,
-            "HOST_B": self.hosts[1].service.url,
-            "PILLSNAP_PYTHON": sys.executable,
-            "ANSIBLE_HOME": str(self.folder / "ansible"),
-            "ANSIBLE_REMOTE_TEMP": str(self.folder / "ansible" / "tmp"),
-            "ANSIBLE_PIPELINING": "1",
-        }
+        return clean_environment(
+            EXP_DIR=str(place.config.exp_dir),
+            MODEL=str(place.second),
+            HOST_A=self.hosts[0].service.url,
+            HOST_B=self.hosts[1].service.url,
+            ANSIBLE_HOME=str(self.folder / "ansible"),
+            ANSIBLE_REMOTE_TEMP=str(self.folder / "ansible" / "tmp"),
+            ANSIBLE_PIPELINING="1",
+        )
 
 
 @pytest.fixture(scope="module")
@@ -65,16 +61,11 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     card.model_copy(update={"golden": card.golden[:1]}).write(card_path(place.second))
     key = make_key()
     (folder / ".env").write_text(f"API_KEY={key}\n")
-    (folder / ".venv" / "bin").mkdir(parents=True)
-    for name, module in (("pillops", "-m opslib.cli.main"), ("python", "")):
-        door = folder / ".venv" / "bin" / name
-        door.write_text(f'#!/bin/sh\nexec {sys.executable} {module} "$@"\n')
-        door.chmod(0o755)
+    make_doors(folder)
     (folder / ".venv" / "bin" / "ansible-playbook").symlink_to(
         Path(sys.executable).with_name("ansible-playbook")
     )
-    for name in ("scripts", "benchmarks"):
-        (folder / name).symlink_to(ROOT / name)
+    (folder / "benchmarks").symlink_to(ROOT / "benchmarks")
     shutil.copytree(ROOT / "fleet", folder / "fleet")
     variables = {"API_KEY": key, "RATE_LIMIT_PER_MIN": "1000000"}
     apart = {"PILLSNAP_EXP_DIR": f"{folder}/exp-b", "PILLSNAP_EXPORT__OUT_DIR": str(place.export)}
@@ -106,23 +97,12 @@ def write_inventory(folder: Path, live: Live) -> None:
 def test_a_command_of_the_document_works(pair: Pair, command: str) -> None:
     for live in pair.hosts:
         live.reload(live.place.first)
-    environment = pair.environment
-    if "pillops serve" in command or "capacity.py" in command:
-        environment.pop("PILLSNAP_PYTHON")
     if "serve" in command:
-        served = serve_until_ready(command.replace("8001", "0"), pair.folder, environment)
+        served = serve_until_ready(command.replace("8001", "0"), pair.folder, pair.environment)
         assert "exp-gpu1: serving model-" in served.stderr
         return
     script = command.replace("--peak", "--requests 20 --peak")
-    answer = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", script],
-        cwd=pair.folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    answer = run_script(script, pair.folder, pair.environment)
     said = answer.stdout + answer.stderr
     assert answer.returncode == 0, said
     assert pair.hosts[0].service.key not in said

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ from opslib.core.config import load_config
 from opslib.core.schedule_section import ScheduleSection
 from opslib.upkeep.jobs import JOBS
 from opslib.upkeep.schedule import find_place, in_words, make_entries
+from tests.docs.commands import make_doors, run_script
 from tests.models import write_config
 from tests.upkeep.crontabs import Host, make_host
 
@@ -33,24 +33,13 @@ def find_commands() -> list[str]:
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     """A folder laid out like a checkout, and a crontab of its own."""
     host = make_host(tmp_path_factory.mktemp("checkout"))
-    door = host.folder / ".venv" / "bin" / "pillops"
-    door.parent.mkdir(parents=True)
-    door.write_text(f'#!/bin/sh\nexec {sys.executable} -m opslib.cli.main "$@"\n')
-    door.chmod(0o755)
+    make_doors(host.folder)
     return host
 
 
 @pytest.mark.parametrize("command", find_commands())
 def test_a_command_of_the_document_works(checkout: Host, command: str) -> None:
-    answer = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", command],
-        cwd=checkout.folder,
-        env=checkout.environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    answer = run_script(command, checkout.folder, checkout.environment)
     assert answer.returncode == 0, answer.stderr
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +12,7 @@ import pytest
 
 from opslib.serving.keys import make_key
 from opslib.serving.staging import start_service
-from tests.docs.commands import serve_until_ready
+from tests.docs.commands import clean_environment, make_doors, run_script, serve_until_ready
 from tests.serving.conftest import Live, make_place, open_live
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -48,10 +46,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
             draft.config_path.read_text() + f"client: {{url: '{service.url}'}}\n"
         )
         (folder / ".env").write_text(f"API_KEY={key}\n")
-        (folder / ".venv" / "bin").mkdir(parents=True)
-        door = folder / ".venv" / "bin" / "pillops"
-        door.write_text(f'#!/bin/sh\nexec {sys.executable} -m opslib.cli.main "$@"\n')
-        door.chmod(0o755)
+        make_doors(folder)
         shutil.copy(ROOT / ".gitignore", folder)
         subprocess.run(["git", "init", "-q", folder], check=True)
         running = open_live(service, draft)
@@ -61,23 +56,13 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
 
 
 def execute(checkout: Live, command: str) -> subprocess.CompletedProcess[str]:
-    environment = {k: v for k, v in os.environ.items() if k != "API_KEY"} | {
-        "URL": checkout.service.url,
-        "EXP_DIR": str(checkout.place.config.exp_dir),
-    }
+    environment = clean_environment(
+        URL=checkout.service.url, EXP_DIR=str(checkout.place.config.exp_dir)
+    )
     folder = checkout.place.config_path.parent
     if "serve" in command:
         return serve_until_ready(f"{command} --port 0", folder, environment)
-    script = command if "$API_KEY" not in command else f"set -a; . ./.env; set +a; {command}"
-    return subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", script],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return run_script(command, folder, environment)
 
 
 @pytest.mark.parametrize("command", find_commands())

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,6 +10,7 @@ import pytest
 
 from opslib.core.maintenance_section import MaintenanceSection
 from opslib.release.build import build_release
+from tests.docs.commands import clean_environment, make_doors, run_script
 from tests.release.conftest import QUICK, make_experiment
 from tests.serving.conftest import Place
 from tests.upkeep.places import Place as UpkeepPlace
@@ -36,15 +34,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Place:
     """A folder laid out like a checkout, with a release and logs, cleaned once."""
     place = make_experiment(tmp_path_factory.mktemp("checkout"))
     folder = place.config_path.parent
-    for name in ("scripts", "benchmarks"):
-        (folder / name).mkdir()
-    shutil.copy(ROOT / "scripts" / "maintenance.sh", folder / "scripts")
-    shutil.copy(ROOT / "benchmarks" / "soak_upkeep.py", folder / "benchmarks")
-    (folder / ".venv" / "bin").mkdir(parents=True)
-    for name, run in (("pillops", " -m opslib.cli.main"), ("python", "")):
-        door = folder / ".venv" / "bin" / name
-        door.write_text(f'#!/bin/sh\nexec {sys.executable}{run} "$@"\n')
-        door.chmod(0o755)
+    make_doors(folder)
     build_release(place.config, QUICK)
     upkeep = UpkeepPlace(place.config_path)
     set_age(upkeep.write("logs/train.out", b"a line\n" * 9), 8)
@@ -56,16 +46,8 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Place:
 def test_a_command_of_the_document_works(checkout: Place, command: str) -> None:
     if command.startswith("python benchmarks/"):
         command = f"{sys.executable} {ROOT / command.split()[1]} --help"
-    environment = {k: v for k, v in os.environ.items() if k != "API_KEY"}
-    answer = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", command],
-        cwd=checkout.config_path.parent,
-        env=environment | {"EXP_DIR": str(checkout.config.exp_dir)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    environment = clean_environment(EXP_DIR=str(checkout.config.exp_dir))
+    answer = run_script(command, checkout.config_path.parent, environment)
     assert answer.returncode == 0, answer.stderr
 
 
