@@ -15,7 +15,8 @@ LANDING = "notebooks/00_start.ipynb"
 def lab_command(config: Config, *, port: int, browser: bool) -> list[str]:
     """Return the command that opens JupyterLab in the configuration's folder.
 
-    It runs on this interpreter, whose own kernel JupyterLab then offers without installation.
+    It runs on this interpreter, whose own kernel JupyterLab then offers without installation, and
+    as root too (containers, WSL): it listens on the loopback address alone and asks for a token.
 
     Raises:
         InputError: there is no landing notebook.
@@ -31,6 +32,7 @@ def lab_command(config: Config, *, port: int, browser: bool) -> list[str]:
         f"--ServerApp.port={port}",
         "--FileContentsManager.pre_save_hook=opslib.reporting.lab_save.strip_outputs",
         *([] if browser else ["--no-browser"]),
+        *(["--allow-root"] if os.geteuid() == 0 else []),
     ]
 
 

@@ -31,10 +31,6 @@ def lab_server(project: Path, folder: Path) -> Iterator[str]:
     own |= {f"JUPYTERLAB_{name}_DIR": str(folder / name) for name in ("SETTINGS", "WORKSPACES")}
     arguments = ["--no-browser", "--port", str(port), "--config", str(project / "config.yaml")]
     command = [sys.executable, "-m", "opslib.cli.main", "lab", *arguments]
-    if os.geteuid() == 0:
-        (folder / "JUPYTER_CONFIG_DIR").mkdir()
-        settings = folder / "JUPYTER_CONFIG_DIR" / "jupyter_server_config.json"
-        settings.write_text('{"ServerApp": {"allow_root": true}}')
     server = subprocess.Popen(
         command, cwd=ROOT, env={**os.environ, **own}, stderr=subprocess.PIPE, text=True
     )
