@@ -35,7 +35,7 @@ fmt: $(VENV)/.dev  ## format code and strip notebooks
 typecheck: $(VENV)/.dev  ## strict type check of opslib
 	@$(BIN)/mypy
 
-perf: $(VENV)/.dev  ## measure our own speed and our verdicts' error rates, side by side (about 30 minutes)
+perf: $(VENV)/.dev  ## measure our own speed and our verdicts' error rates, side by side (about 20 minutes)
 	@$(BIN)/pillops demo
 	@code=0; for name in $(BENCHMARKS); do \
 	  echo "== benchmarks/$$name.py"; $(BIN)/python benchmarks/$$name.py || code=$$?; \
