@@ -110,7 +110,7 @@ def _look_at_host(_config: Config) -> Iterator[Finding]:
         seen = f"{card.name}, driver {card.driver}, {format_bytes(card.memory_bytes)}"
         yield Finding("card", "ok", seen)
     if not facts.gpus:
-        yield Finding("card", "note", "no NVIDIA card seen by nvidia-smi: figures are of the CPU")
+        yield Finding("card", "note", "nvidia-smi shows no NVIDIA card: figures are of the CPU")
 
 
 def _look_at_providers(config: Config) -> Iterator[Finding]:
@@ -125,8 +125,8 @@ def _look_at_providers(config: Config) -> Iterator[Finding]:
         alone = wanted and len(config.onnx.providers) == 1
         state: FindingState = "problem" if name == "CPU" or alone else "note"
         step = None
-        if wanted and name == "CUDA":
-            step = "where there is a card: docs/PERFORMANCE.md has the driver and packages it needs"
+        if name == "CUDA" and (alone or (wanted and host_facts().gpus)):
+            step = "see docs/PERFORMANCE.md for the driver and the packages that CUDA needs"
         yield Finding("provider", state, f"{name}: {problem}", step)
 
 

@@ -49,6 +49,6 @@ def acceptance(
             table.add_row(title, state, took, seen)
         console.print(table)
         say(console, f"external address: {record.external}")
-    say_verdict(console, run.word, f" {run.sentence}", VERDICT_STYLES.get(run.tone, "bold"))
+    say_verdict(console, run.word, f": {run.sentence}", VERDICT_STYLES.get(run.tone, "bold"))
     say(console, f"report: {folder / run.report_name}")
     return run.exit_code

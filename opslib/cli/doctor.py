@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -42,11 +44,17 @@ def doctor(
     if named:
         say(console, f"overridden by the environment: {', '.join(named)}")
     steps = list_next_steps(findings)
-    say(console, "\nwhat to do next" if steps else "\nnothing to do")
+    say(console, f"\nwhat to do next{_where_pillops_is()}" if steps else "\nnothing to do")
     for number, step in enumerate(steps, start=1):
         say(console, f"{number}. {step}")
     failed = any(one.state == "problem" for one in findings)
     return int(ExitCode.GATE_FAILED if failed else ExitCode.PASS)
+
+
+def _where_pillops_is() -> str:
+    """Where the command lies, for a shell that would not find it by its name."""
+    beside = Path(sys.executable).with_name("pillops")
+    return "" if shutil.which("pillops") else f" (`pillops` is {beside})"
 
 
 def describe_config(config: Config) -> list[tuple[str, str]]:

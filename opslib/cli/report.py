@@ -86,7 +86,7 @@ def run(
             table.add_row(*plain_cells(cells))
         console.print(table)
     style = VERDICT_STYLES.get(record.tone, "bold")
-    say_verdict(console, record.word, f" {record.sentence}", style)
+    say_verdict(console, record.word, f": {record.sentence}", style)
     if record.change is not None:
         say(console, f"since the last run: {record.change.summary}")
     folder = out.absolute() if out else loaded.report_dir / report_folder(record.id)

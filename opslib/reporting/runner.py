@@ -184,7 +184,7 @@ def _tell_steps(job: Job) -> Callable[..., None]:
             return
         done += 1
         where = headings.get(cell.get("id", ""), "given parameters")
-        job.progress(f"step {done} of {total}{': ' + where if where else ''}")
+        job.progress(f"cell {done} of {total}{': ' + where if where else ''}")
 
     return tell
 

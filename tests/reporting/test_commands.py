@@ -56,10 +56,10 @@ def test_a_run_prints_its_answer_and_its_page_and_returns_its_code(
     given = ("-p", "count", "4", "-f", str(file), "--config", str(config.source))
     assert pillops("run", "toy", *given) == 3
     answer = capsys.readouterr()
-    assert "Latency  1.5 ms\nFail It answers in time.\n" in answer.out
+    assert "Latency  1.5 ms\nFail: It answers in time.\n" in answer.out
     page = Path(answer.out.splitlines()[-1].removeprefix("report: "))
     assert page.is_file()
-    assert "step 1 of 3" in answer.err
+    assert "cell 1 of 3" in answer.err
     assert "count = 4, name = 0012345" in page.read_text()
 
 

@@ -142,10 +142,10 @@ def test_no_path_of_the_report_names_the_hidden_folder(finished: Any) -> None:
 def test_each_step_is_told_as_one_line(finished: Any) -> None:
     _, _, steps = finished
     assert steps == [
-        "step 1 of 4: Does the toy work?",
-        "step 2 of 4: given parameters",
-        "step 3 of 4: Work",
-        "step 4 of 4: Work",
+        "cell 1 of 4: Does the toy work?",
+        "cell 2 of 4: given parameters",
+        "cell 3 of 4: Work",
+        "cell 4 of 4: Work",
         "writing the report",
     ]
 
