@@ -21,7 +21,7 @@ from opslib.drill.windows import (
 )
 from opslib.serving.load import LoadResult, Sample
 
-SWITCHES = ("swap", "rollback", "two at once", "leak", "back")
+SWITCHES = ("swap", "rollback", "two at once", "switch", "leak", "back")
 _WINDOWS_OF: dict[WindowKind, tuple[str, ...]] = {
     "swaps and rollbacks": ("swap", "rollback"),
     "swaps": ("swap",),

@@ -10,7 +10,9 @@ from opslib.core.verdicts import Verdict
 from opslib.measure.bench.record import InputFacts
 from opslib.measure.disturbance import Disturbance
 
-EventKind = Literal["swap", "rollback", "bad model", "two at once", "kill -9", "leak", "back"]
+EventKind = Literal[
+    "swap", "rollback", "bad model", "two at once", "switch", "kill -9", "leak", "back"
+]
 WindowKind = Literal[
     "baseline",
     "A/A",

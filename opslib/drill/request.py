@@ -56,14 +56,16 @@ def make_drill_request(
     Raises:
         ParameterError: a share or count is impossible, or the address cannot be used.
     """
-    if load_share is not None and not 0 < load_share <= 0.9:
+    if load_share is not None and not 0.01 <= load_share <= 0.9:
         raise ParameterError(
-            f"load_share: got {load_share}; expected a share of the capacity above 0, at most 0.9"
+            f"load_share: got {load_share}; expected a share of the capacity in 0.01..0.9"
         )
     if swaps is not None and not 1 <= swaps <= 10_000:
         raise ParameterError(f"swaps: got {swaps}; expected a whole number in 1..10000")
     if url is not None:
         url = check_url(url, confirm=confirm)
+        if long:
+            raise ParameterError("long: loads a service for minutes; only a staging one (no url)")
     return DrillRequest(
         url=url,
         confirm=confirm,

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from opslib.core.config import Config
 from opslib.core.drill_section import DrillSection
-from opslib.core.errors import InputError, OpsError
+from opslib.core.errors import InputError
 from opslib.core.formatting import format_bytes, format_duration, plural, stamp, utc_now
 from opslib.core.lineage import record_lineage
+from opslib.core.models import find_model_files
 from opslib.drill.analysis import Findings, analyse, pack_requests
 from opslib.drill.record import DrillModel, DrillRecord, Memory
 from opslib.drill.rehearsal import Rehearsal
@@ -30,16 +30,12 @@ from opslib.inference.images import ImageSet, find_images
 from opslib.measure.bench.setup import describe_inputs
 from opslib.measure.disturbance import Disturbance, watch_disturbance
 from opslib.measure.timing_lock import hold_timing_lock
-from opslib.serving.client import LiveVersion, ServiceError
 from opslib.serving.load import LoadPlan, LoadResult, start_load
 
 Progress = Callable[[float, str], None]
 CAPACITY_CONNECTIONS = 8
 MAX_LOAD_S = 3600.0
 STOP_S = 60.0
-RESTORE_S = 60.0
-RESTORE_POLL_S = 0.3
-BUSY = (409, 429, 503)
 LATE_SHARE = 0.25
 
 
@@ -109,25 +105,19 @@ class _Drill:
         """Load the service and tell the story."""
         with self.target.connect() as client:
             self.found = client.version()
+            self.model = describe_model(self.target.stable, self.found.sha256)
+            self.other_model = describe_model(self.target.others[0])
             self.device = str(client.health().get("device", "unknown"))
             self.report("measuring the capacity")
             self.capacity = measure_capacity(self._plan(None), self.target.key, self.limits)
             self.rate = min(self.limits.rate_max_per_s, self.share * self.capacity)
-            if self.request.long and self.limits.soak_requests / self.rate > MAX_LOAD_S:
-                raise InputError(
-                    f"at {self.rate:.1f} requests a second, {self.limits.soak_requests:,} take "
-                    f"over {format_duration(MAX_LOAD_S)}; lower drill.soak_requests"
-                )
+            self._check_length()
             with start_load(self._plan(self.rate), self.target.key) as load:
                 load.wait_started()
                 self.rehearsal = Rehearsal(
                     self.target, client, load, self.limits.settle_s, self.report
                 )
-                try:
-                    self._tell(self.rehearsal)
-                except BaseException:
-                    restore(self.target, self.found)
-                    raise
+                self._tell(self.rehearsal)
                 self.result = load.stop(STOP_S)
 
     def describe(self, disturbance: Disturbance) -> DrillRecord:
@@ -146,8 +136,8 @@ class _Drill:
             target="url" if self.target.staged is None else "staging",
             form="long" if self.request.long else "short",
             device=self.device,
-            model=_describe_model(self.target.stable, self.found.sha256),
-            other_model=_describe_model(self.target.others[0], None),
+            model=self.model,
+            other_model=self.other_model,
             inputs=describe_inputs(self.images, self.config.root),
             capacity_per_s=round(self.capacity, 1),
             load_share=self.share,
@@ -181,20 +171,35 @@ class _Drill:
         rehearsal.watch("A/A", limits.aa_s)
         if self.request.long:
             began = time.monotonic()
-            swap_and_roll_back(rehearsal, max(self.swaps, limits.soak_swaps))
-            each_s = (time.monotonic() - began) / max(self.swaps, limits.soak_swaps)
+            swap_and_roll_back(rehearsal, self._count_swaps())
+            each_s = (time.monotonic() - began) / self._count_swaps()
             missing = limits.soak_requests - self.rate * (time.monotonic() - began)
             if missing > 0:
                 swap_and_roll_back(rehearsal, int(missing / (self.rate * each_s)) + 1)
             look_for_leaks(rehearsal, limits.leak_swaps)
         else:
-            swap_and_roll_back(rehearsal, self.swaps)
+            swap_and_roll_back(rehearsal, self._count_swaps())
         offer_bad_models(rehearsal)
         reload_twice_at_once(rehearsal)
         kill_and_recover(rehearsal)
         go_home(rehearsal, self.found)
         self.report("after: nothing happens any more")
         rehearsal.watch("after", limits.baseline_s / 3)
+
+    def _check_length(self) -> None:
+        limit = format_duration(MAX_LOAD_S)
+        if self.request.long and self.limits.soak_requests / self.rate > MAX_LOAD_S:
+            raise InputError(
+                f"at {self.rate:.1f} requests a second, {self.limits.soak_requests:,} take "
+                f"over {limit}; lower drill.soak_requests"
+            )
+        if self._expected_s() > MAX_LOAD_S:
+            raise InputError(
+                f"{self._count_swaps():,} swaps there and back take over {limit}; ask for fewer"
+            )
+
+    def _count_swaps(self) -> int:
+        return max(self.swaps, self.limits.soak_swaps) if self.request.long else self.swaps
 
     def _plan(self, rate_per_s: float | None) -> LoadPlan:
         return LoadPlan(
@@ -209,9 +214,8 @@ class _Drill:
         limits = self.limits
         each_s = 2 * (limits.settle_s + 1.0)
         steady_s = limits.capacity_s + limits.baseline_s + limits.aa_s + 30.0
-        if not self.request.long:
-            return steady_s + self.swaps * each_s
-        return steady_s + limits.soak_swaps * each_s + limits.leak_swaps * 1.2
+        leaks_s = limits.leak_swaps * 1.2 if self.request.long else 0.0
+        return steady_s + self._count_swaps() * each_s + leaks_s
 
 
 def measure_capacity(plan: LoadPlan, key: str, limits: DrillSection) -> float:
@@ -238,35 +242,16 @@ def measure_capacity(plan: LoadPlan, key: str, limits: DrillSection) -> float:
     return good / result.wall_s
 
 
-def restore(target: Target, found: LiveVersion) -> None:
-    """Bring a service that runs on after a drill that was cut short back to what it served.
-
-    A switch that was asked for may still be under way: until it is over, asking is refused (409).
-
-    Raises:
-        OpsError: it does not go back; the message says what to do.
-    """
-    if target.staged is not None:
-        return
-    path = found.model_path or str(target.stable)
-    give_up = time.monotonic() + RESTORE_S
-    while True:
-        try:
-            with target.connect() as client:
-                client.reload(path)
-            return
-        except ServiceError as error:
-            if error.status not in BUSY or time.monotonic() > give_up:
-                raise OpsError(
-                    f"the drill was cut short and {target.url} may serve the wrong model: {error}; "
-                    f"bring it back with `pillops reload --host {target.url} --path {path}`"
-                ) from error
-            time.sleep(RESTORE_POLL_S)
-
-
 def list_notes(found: Findings, memory: Sequence[Memory], load: LoadResult) -> list[str]:
     """Return what a reader must know beside the figures."""
     notes = [f"Failed outside the kill: {one}" for one in found.first_failures]
+    asked = [one for one in found.events if one.kind == "swap"]
+    resident = sum(bool(one.resident) for one in asked)
+    if resident:
+        notes.append(
+            f"{resident} of {plural(len(asked), 'swap')} found the model in memory: they show a "
+            "switch, and no load."
+        )
     swaps = [one for one in memory if one.during == "swap"]
     if len(swaps) > 1:
         notes.append(
@@ -286,10 +271,8 @@ def list_notes(found: Findings, memory: Sequence[Memory], load: LoadResult) -> l
     return notes
 
 
-def _describe_model(path: Path, sha256: str | None) -> DrillModel:
-    from opslib.core.models import find_model_files
-
-    if sha256 is None:
-        with suppress(OpsError):
-            sha256 = find_model_files(path).digest()
+def describe_model(path: Path, sha256: str | None = None) -> DrillModel:
+    """Return the name and digest of a model; one that is not on this host stays unverified."""
+    if sha256 is None and path.exists():
+        sha256 = find_model_files(path).digest()
     return DrillModel(name=path.name, sha256=sha256 or "unverified")

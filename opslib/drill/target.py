@@ -13,18 +13,28 @@ from urllib.parse import urlsplit
 
 from opslib.core.config import Config
 from opslib.core.environment import load_service_environment
-from opslib.core.errors import BusyError, ConfigError, InputError, ModelError, OpsError
+from opslib.core.errors import (
+    BusyError,
+    ConfigError,
+    InputError,
+    ModelError,
+    OpsError,
+    ParameterError,
+)
 from opslib.core.formatting import format_bytes
 from opslib.core.models import find_model_files
 from opslib.core.served import read_served_state
 from opslib.drill.copies import COPIES, copy_experiment
+from opslib.drill.keeper import Keeper, keep_home
 from opslib.drill.request import DrillRequest
 from opslib.inference.find_model import find_onnx
 from opslib.measure.disturbance import list_foreign_gpu_processes
 from opslib.release.rollback import find_stable
+from opslib.release.scratch import scratch_folder
 from opslib.serving.client import LiveVersion, ServiceClient, ServiceError
 from opslib.serving.keys import KEY_VARIABLE
 from opslib.serving.staging import StagedService
+from opslib.serving.swap import local_digests
 
 # A drill sends more than a client may; the limit has tests of its own.
 RATE_LIMIT_PER_MIN = 1_000_000_000
@@ -42,6 +52,7 @@ class Target:
         ground: folder for bad models, one outside for those that must not be read; None where
             they cannot be put there.
         staged: the service's process where it is ours to kill.
+        keeper: who brings a running service home; None where it ends with the drill.
     """
 
     url: str
@@ -52,6 +63,7 @@ class Target:
     stables: tuple[Path, ...] = ()
     ground: tuple[Path, Path] | None = None
     staged: StagedService | None = field(default=None, repr=False)
+    keeper: Keeper | None = field(default=None, repr=False)
 
     @property
     def pid(self) -> int | None:
@@ -92,8 +104,7 @@ def _open_staging(config: Config, request: DrillRequest) -> Iterator[Target]:
     other = choose_other(config, request, LiveVersion(str(stable), _digest(stable), None, None))
     if not request.share_gpu and set(config.onnx.providers) - {"CPU"}:
         refuse_busy_card(config)
-    with tempfile.TemporaryDirectory(prefix="pillops-drill-") as name:
-        folder = Path(name).resolve()
+    with scratch_folder(Path(tempfile.gettempdir()).resolve(), "pillops-drill-") as folder:
         _check_room(folder, stable, other)
         copied = copy_experiment(config, stable, other, folder)
         variables = {"RATE_LIMIT_PER_MIN": str(RATE_LIMIT_PER_MIN)}
@@ -125,17 +136,37 @@ def _open_running(
             raise InputError(f"url: {error} ({error.hint})") from error
     if health.get("device") == "cuda" and not request.share_gpu:
         raise BusyError(f"{url}: its card is serving; say share_gpu: true (--share-gpu) to load it")
-    stable = request.model or (Path(live.model_path) if live.model_path else None)
-    if stable is None:
-        raise InputError(f"url: {url} does not say which model it serves; name it (--model)")
+    stable = _find_running_model(request, live, url)
     other = choose_other(config, request, live)
-    ground = None
+    ground: tuple[Path, Path] | None = None
     if _is_own(url) and stable.is_file():
         unique = f".drill-{secrets.token_hex(4)}"
         ground = (stable.parent / unique, Path(tempfile.gettempdir()) / unique)
     else:
         note("Bad models that need a file were not tried: the model folder is not on this host.")
-    yield Target(url, key, config, stable, (other,), ground=ground)
+    with keep_home(config, url, key, str(stable), ground or ()) as keeper:
+        yield Target(url, key, config, stable, (other,), ground=ground, keeper=keeper)
+
+
+def _find_running_model(request: DrillRequest, live: LiveVersion, url: str) -> Path:
+    """The model that a running service serves, as it names it: a drill begins and ends on it.
+
+    Raises:
+        InputError: it does not say so, and nobody else did.
+        ParameterError: it serves another one than was named.
+    """
+    named = request.model.absolute() if request.model else None
+    if live.model_path is None:
+        if named is None:
+            raise InputError(f"url: {url} does not say which model it serves; name it (--model)")
+        return named
+    served = Path(live.model_path)
+    if named is not None and named.resolve() != served.resolve():
+        raise ParameterError(
+            f"model: {url} serves {served.name}, and a drill ends on the model that it found; "
+            f"switch first: `pillops reload --host {url} --path {named}`"
+        )
+    return served
 
 
 def find_live(config: Config) -> Path:
@@ -166,16 +197,22 @@ def choose_other(config: Config, request: DrillRequest, live: LiveVersion) -> Pa
     """
     if request.other is not None:
         other = request.other.absolute()
-        if live.sha256 is not None and _digest(other) == live.sha256:
+        if live.sha256 is not None and live.sha256 in local_digests(other):
             raise ModelError(f"{other}: is the model in service; a drill needs two that differ")
         return other
     try:
-        return find_stable(config, live).path
+        stable = find_stable(config, live)
     except ModelError as error:
         raise ModelError(
             f"{config.export_dir}: no second model; a drill needs one to swap to and back from: "
             "export another, restore one from a release, or name one with --other"
         ) from error
+    if stable.release is not None and not stable.path.exists():
+        raise ModelError(
+            f"{config.export_dir}: no second model; {stable.release} holds one: "
+            f"`pillops release restore {stable.release}`, or name one with --other"
+        )
+    return stable.path
 
 
 def refuse_busy_card(config: Config) -> None:
@@ -184,10 +221,7 @@ def refuse_busy_card(config: Config) -> None:
     Raises:
         BusyError: the driver names other processes on it, or the configured service says so.
     """
-    others = list_foreign_gpu_processes()
-    if others is None:
-        return
-    users = list(others)
+    users = list(list_foreign_gpu_processes() or ())
     url = config.client.url
     if _is_own(url):
         try:

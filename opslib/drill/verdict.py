@@ -29,7 +29,9 @@ def list_checks(
             windows.get("baseline"), windows.get("A/A"), windows.get("swaps and rollbacks"), limits
         ),
         _check_time("swap, until the new model's first answer", found, "swap", limits.swap_max_s),
-        _check_time("rollback, the same", found, "rollback", limits.rollback_max_s),
+        _check_time(
+            "rollback, until the old model's first answer", found, "rollback", limits.rollback_max_s
+        ),
         _check_stall(found, limits),
     ]
     if any(event.kind == "kill -9" for event in found.events):
@@ -56,7 +58,8 @@ def check_p99(
 ) -> Check:
     """Compare the 99th percentile in swap windows with that of nothing happening.
 
-    Within `p99_ratio_max` times the baseline's, or not above the A/A window's interval, it passes.
+    Within `p99_ratio_max` times the baseline's, or not above the A/A window's interval where that
+    reaches no further than `p99_ratio_max` times its own percentile, it passes.
     Above both it fails, unless its own interval reaches down to what is allowed, or the two
     windows of nothing happening differ by as much: then it is inconclusive.
 
@@ -84,7 +87,9 @@ def check_p99(
     highest = twin.p99_ci95_ms[1] if twin.p99_ci95_ms else twin.p99_ms
     if p99 <= highest:
         reason = f"not above the A/A window's interval, which ends at {format_ms(highest)} ms"
-        return answer("pass", value, reason)
+        # An interval that wide is no evidence: a restless host must not excuse anything.
+        wide = highest / twin.p99_ms > limits.p99_ratio_max
+        return answer("inconclusive" if wide else "pass", value, reason)
     if noise > limits.p99_ratio_max:
         return answer("inconclusive", value, restless)
     allowed = max(limits.p99_ratio_max * base, highest)
@@ -127,7 +132,7 @@ def sum_up(checks: Sequence[Check], found: Findings, requests: int) -> str:
 
 def _name(check: Check) -> str:
     why = f" ({check.reason})" if check.reason else ""
-    return f"{check.name}: {check.value}, {check.limit}{why}"
+    return f"{check.name}: {check.value} (allowed: {check.limit}){why}"
 
 
 def _check_failures(found: Findings) -> Check:
@@ -196,7 +201,7 @@ def _check_promises(injections: Sequence[Injection]) -> Check:
     broken = [one for one in injections if one.held is False]
     tried = sum(one.held is not None for one in injections)
     return Check(
-        name="promises kept when provoked",
+        name="bad models and faults survived",
         value=f"{tried - len(broken)} of {tried}",
         limit="all",
         result="fail" if broken else "pass",

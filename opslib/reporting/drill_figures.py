@@ -19,6 +19,7 @@ LANES: tuple[tuple[EventKind, str], ...] = (
     ("leak", "look for leaks"),
     ("bad model", "bad model"),
     ("two at once", "two at once"),
+    ("switch", "switch"),
     ("kill -9", "kill -9"),
     ("back", "back home"),
 )

@@ -159,7 +159,7 @@ def publish_drill(record: DrillRecord, path: Path) -> None:
         )
     for name, kind, label in (
         ("swap_ms", "swap", "Slowest swap, until the new model answers"),
-        ("rollback_ms", "rollback", "Slowest rollback, the same"),
+        ("rollback_ms", "rollback", "Slowest rollback, until the old model answers"),
     ):
         times = [event.ready_s for event in record.events if event.kind == kind and event.ready_s]
         if times:

@@ -80,6 +80,7 @@ class Generations:
                 free = slot.retired and slot.leases == 0
             if free:
                 slot.model.close()
+                give_back_memory()
 
     def switch(self, model: LoadedModel) -> Generation:
         """Make `model` current in one step and return its generation.

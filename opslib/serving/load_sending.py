@@ -47,6 +47,7 @@ class _Load:
         self._mark = started
         self._started = 0.0
         self._stopped = False
+        self._parent = os.getppid()
         self._answers: list[tuple[float, int, float, RawAnswer | Exception]] = []
 
     async def send_all(self) -> LoadResult:
@@ -71,6 +72,10 @@ class _Load:
     def _stop(self) -> None:
         self._stopped = True
 
+    def _is_over(self) -> bool:
+        """Whether it was stopped, or whoever started it is gone and nobody would stop it."""
+        return self._stopped or os.getppid() != self._parent
+
     async def _send_open(self) -> None:
         rate = self._plan.rate_per_s or 1.0
         tasks: set[asyncio.Task[None]] = set()
@@ -79,7 +84,7 @@ class _Load:
             wait_s = self._started + due - time.perf_counter()
             if wait_s > 0:
                 await asyncio.sleep(wait_s)
-            if self._stopped:
+            if self._is_over():
                 break
             task = asyncio.create_task(self._send_one(index, due))
             tasks.add(task)
@@ -91,7 +96,7 @@ class _Load:
 
         async def send_in_turn() -> None:
             for index in left:
-                if self._stopped:
+                if self._is_over():
                     return
                 await self._send_one(index, time.perf_counter() - self._started)
 
@@ -167,6 +172,7 @@ def _part(field: str, path: Path) -> bytes:
 
 def main(arguments: list[str]) -> int:
     """Run the plan of the first file and leave the result in the second."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which ends this
     plan = LoadPlan.model_validate(json.loads(Path(arguments[0]).read_text()))
     result = Path(arguments[1])
     gc.disable()  # what is kept grows with every request; looking through it would hold up others

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import gc
+import os
+import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +17,7 @@ from opslib.serving.logs import open_logs
 from opslib.serving.settings import load_settings
 
 BACKLOG = 2048
+END_WITH_STDIN_VARIABLE = "PILLOPS_END_WITH_STDIN"
 
 
 def serve(
@@ -24,7 +28,7 @@ def serve(
     env_file: Path | None = None,
     on_ready: Callable[[str, str], None] | None = None,
 ) -> None:
-    """Serve until SIGTERM or Ctrl-C.
+    """Serve until SIGTERM or Ctrl-C; a staged service also until whoever started it is gone.
 
     Args:
         host: address to listen on; the configured one by default.
@@ -37,6 +41,8 @@ def serve(
         ModelError: `MODEL_PATH` names a model that is refused.
         StorageError: the port is taken or the log folder cannot be written.
     """
+    if os.environ.get(END_WITH_STDIN_VARIABLE):
+        threading.Thread(target=_end_with_stdin, daemon=True).start()
     settings = load_settings(config, env_file)
     secrets = (settings.api_key.decode(),)
     level = settings.environment.log_level
@@ -97,3 +103,9 @@ def bind(host: str, port: int) -> socket.socket:
         raise StorageError(f"cannot listen on {host}:{port}: {error.strerror}") from error
     bound.listen(BACKLOG)
     return bound
+
+
+def _end_with_stdin() -> None:
+    """Stop once nobody holds the other end of standard input any more."""
+    sys.stdin.buffer.read()
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -22,6 +22,7 @@ from opslib.core.config import PREFIX
 from opslib.core.errors import DeadlineError, OpsError
 from opslib.core.secrets import mask
 from opslib.serving.keys import HEADER, KEY_VARIABLE, make_key
+from opslib.serving.server import END_WITH_STDIN_VARIABLE
 
 START_DEADLINE_S = 60.0
 STOP_DEADLINE_S = 15.0
@@ -74,7 +75,7 @@ class StagedService:
         deadline_s: float = START_DEADLINE_S,
         overrides: bool = True,
     ) -> None:
-        given = {KEY_VARIABLE: make_key(), **(variables or {})}
+        given = {KEY_VARIABLE: make_key(), END_WITH_STDIN_VARIABLE: "1", **(variables or {})}
         inherited = {
             name: value
             for name, value in os.environ.items()
@@ -109,7 +110,7 @@ class StagedService:
             self._process = process = subprocess.Popen(
                 [*command, "--host", "127.0.0.1", "--port", port],
                 env=self._environment,
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,  # the service ends when this process, which holds it, does
                 stdout=sink,
                 stderr=subprocess.STDOUT,
             )
@@ -121,7 +122,7 @@ class StagedService:
         """End it with SIGKILL, which no process can prepare for, and wait until it is gone."""
         if self._process is not None:
             self._process.kill()
-            self._process.wait()
+            _close(self._process)
 
     def __enter__(self) -> Self:
         try:
@@ -139,6 +140,7 @@ class StagedService:
     ) -> None:
         if self._process is not None:
             stop_process(self._process)
+            _close(self._process)
         self._folder.cleanup()
 
 
@@ -170,6 +172,12 @@ def stop_process(process: subprocess.Popen[bytes], deadline_s: float = STOP_DEAD
     return process.wait()
 
 
+def _close(process: subprocess.Popen[bytes]) -> None:
+    process.wait()
+    if process.stdin is not None:
+        process.stdin.close()
+
+
 def _await_health(
     process: subprocess.Popen[bytes], output: Path, key: str, deadline_s: float
 ) -> str:
@@ -183,11 +191,12 @@ def _await_health(
         if found and _is_healthy(found.group(0)):
             return found.group(0)
         time.sleep(_POLL_S)
-    raise DeadlineError(f"the service did not answer /health within {deadline_s:g} s")
+    shown = " ".join(mask(output.read_text(errors="replace"), [key]).split())[-300:]
+    raise DeadlineError(f"the service did not answer /health within {deadline_s:g} s: {shown}")
 
 
 def _is_healthy(url: str) -> bool:
     try:
-        return httpx.get(f"{url}/health", timeout=2.0).status_code == 200
+        return httpx.get(f"{url}/health", timeout=2.0, trust_env=False).status_code == 200
     except httpx.TransportError:
         return False

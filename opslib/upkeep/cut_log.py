@@ -3,7 +3,7 @@
 `FALLOC_FL_COLLAPSE_RANGE` (ext4, xfs) removes whole blocks from the front of a file in one step;
 a line appended meanwhile lands behind them. Where a filesystem cannot do that, the rest of the log
 is copied until nothing is left to copy, and the log is truncated at once: a line appended between
-that last look and the truncation, some microseconds, is lost.
+that last look and the truncation, some microseconds, is lost, or its end is.
 
 A run can be killed at any moment, so the intention is written down first, and a mark over the
 first bytes of the log, which are safe in the archive by then, tells a later run whether the front
@@ -29,6 +29,7 @@ _COLLAPSE_RANGE = 0x08
 _MARK_BYTES = 32
 _HEAD_BYTES = 4096
 _CHUNK_BYTES = 1 << 20
+_LINE_TRIES = 100
 Way = Literal["collapse", "truncate"]
 
 
@@ -180,7 +181,11 @@ def _copy_tail_and_truncate(folder: Path, descriptor: int, cut: Cut) -> None:
         at = cut.archived_to + os.fstat(tail).st_size
         at = _catch_up(descriptor, tail, at)
         os.fsync(tail)
-        _catch_up(descriptor, tail, at)
+        at = _catch_up(descriptor, tail, at)
+        for _ in range(_LINE_TRIES):
+            if at == 0 or os.pread(descriptor, 1, at - 1) == b"\n":
+                break
+            at = _catch_up(descriptor, tail, at)  # a line is being written this very moment
         os.ftruncate(descriptor, 0)
         empty = os.fstat(tail).st_size == 0
     finally:

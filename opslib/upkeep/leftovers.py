@@ -18,7 +18,7 @@ LEFTOVERS = "leftovers"
 _RANDOM = r"\.(?=[a-z]*[0-9_])[a-z0-9_]{8}"
 _FILE = re.compile(rf"\..+\.(gz|json|jsonl|onnx|data|pt|txt|sha256|html|ipynb){_RANDOM}")
 _ARCHIVE = re.compile(r"\..+\.gz\.[a-z0-9_]{8}")
-_FOLDER = re.compile(rf"\.(copying|release-\d{{8}}-\d{{6}}-\w+){_RANDOM}")
+_FOLDER = re.compile(rf"\.(copying|release-\d{{8}}-\d{{6}}-\w+){_RANDOM}|\.drill-[0-9a-f]{{8}}")
 
 
 def plan_leftovers(this: Round) -> Duty:

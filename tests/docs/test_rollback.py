@@ -9,10 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from opslib.drill.record import Memory
+from opslib.drill.verdict import list_checks
 from opslib.serving.keys import make_key
 from opslib.serving.staging import start_service
 from tests.docs.commands import clean_environment, make_doors, run_script
 from tests.drill.conftest import make_drill_place
+from tests.drill.test_verdict import GOOD, KEPT, LIMITS
 from tests.serving.conftest import CLASSES, Live, open_live, write_colours
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -159,17 +162,8 @@ def test_the_document_covers_what_an_operator_looks_for(topic: str) -> None:
 
 
 def test_every_line_of_the_verdict_has_its_advice() -> None:
-    for line in (
-        "failed requests outside the kill",
-        "answers that mix models",
-        "p99 in swap windows",
-        "swap too slow",
-        "rollback too slow",
-        "longest stall",
-        "recovery from kill -9",
-        "memory grows",
-        "a bad model was accepted",
-        "exit 6",
-        "exit 9",
-    ):
-        assert f"| {line}" in TEXT
+    memory = tuple(Memory(during="leak", swap=one, rss_bytes=1) for one in range(1, 21))
+    checks = list_checks(GOOD, (KEPT,), memory, LIMITS)
+    assert len(checks) == 9
+    for line in [*(check.name for check in checks), "*Not decided*", "exit 6", "exit 9"]:
+        assert f"| {line}" in TEXT, line

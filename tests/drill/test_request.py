@@ -37,6 +37,8 @@ def pillops(place: Place, *arguments: str, **variables: str) -> subprocess.Compl
         (["--load-share", "1.5"], "load_share: got 1.5"),
         (["--load-share", "0"], "load_share: got 0.0"),
         (["--load-share", "nan"], "load_share: got nan"),
+        (["--load-share", "0.001"], "load_share: got 0.001"),
+        (["--url", "http://127.0.0.1:9", "--long"], "long: loads a service for minutes"),
         (["--swaps", "0"], "swaps: got 0"),
         (["--inputs", "/nowhere/*.jpg"], "no image matches"),
         (["--other", "/nowhere/model.onnx"], "no such file"),

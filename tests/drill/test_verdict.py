@@ -67,6 +67,13 @@ def test_one_broken_promise_fails_the_drill_and_is_named(
     assert named in finding
 
 
+def test_a_restless_host_excuses_no_slow_swap() -> None:
+    baseline, twin = make_window("baseline", 2.5), make_window("A/A", 2.6)
+    twin = twin.model_copy(update={"p99_ci95_ms": (2.4, 40.0)})
+    check = check_p99(baseline, twin, make_window("swaps and rollbacks", 30.0), LIMITS)
+    assert check.result == "inconclusive"
+
+
 def test_an_accepted_bad_model_fails_the_drill() -> None:
     bad = KEPT.model_copy(update={"seen": "200: accepted", "held": False})
     verdict, code, finding = judge(GOOD, KEPT, bad)
