@@ -68,3 +68,10 @@ def test_a_half_filled_folder_goes_when_all_in_it_is_old(place: Place) -> None:
     place.run()
     left = [path.name for path in (place.exp / "releases" / "restored").iterdir()]
     assert left == [".release-20261101-000000-abc1234.k3v9_abb"]
+
+
+def test_bad_models_of_a_drill_whose_keeper_died_too_are_removed(place: Place) -> None:
+    place.write("export/.drill-0a1b2c3d/bad.onnx", days=3)
+    set_age(place.exp / "export" / ".drill-0a1b2c3d", 3)
+    place.run()
+    assert not (place.exp / "export" / ".drill-0a1b2c3d").exists()
