@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from opslib.cli.doors import describe_experiment, make_console, plain_cells, say, say_verdict
-from opslib.cli.report import VERDICT_STYLES, report_folder, show_steps
+from opslib.cli.report import report_folder, show_steps
 from opslib.core.config import load_config
 from opslib.core.formatting import format_duration
 
@@ -49,6 +49,6 @@ def acceptance(
             table.add_row(title, state, took, seen)
         console.print(table)
         say(console, f"external address: {record.external}")
-    say_verdict(console, run.word, f": {run.sentence}", VERDICT_STYLES.get(run.tone, "bold"))
+    say_verdict(console, run.tone, run.sentence, word=run.word)
     say(console, f"report: {folder / run.report_name}")
     return run.exit_code

@@ -115,8 +115,7 @@ def show_record(console: Console, record: BenchRecord) -> None:
         say(console, f"parity {word}: {record.parity.reason}")
     for skipped in record.inputs.skipped:
         say(console, f"skipped {skipped}")
-    colour = {"pass": "green", "fail": "red", "inconclusive": "yellow"}[record.verdict]
-    say_verdict(console, record.verdict, f": {record.finding}", f"bold {colour}")
+    say_verdict(console, record.verdict, record.finding)
 
 
 def _note(row: BenchRow) -> str | None:

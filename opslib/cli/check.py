@@ -31,7 +31,6 @@ STATE_STYLES = {
     "ok": "green",
     "not applicable": "dim",
 }
-VERDICT_STYLES = {"pass": "green bold", "fail": "red bold", "inconclusive": "yellow bold"}
 VERDICT_WORDS = {"pass": "ok", "fail": "failed", "inconclusive": "attention"}
 
 
@@ -83,4 +82,4 @@ def show_checklist(console: Console, record: ChecklistRecord) -> None:
         table.add_row(state, title, found)
     console.print(table)
     word = VERDICT_WORDS[record.verdict]
-    say_verdict(console, word, f": {record.finding}", VERDICT_STYLES[record.verdict])
+    say_verdict(console, record.verdict, record.finding, word=word)

@@ -23,6 +23,7 @@ from opslib.core.secrets import live_secrets, mask
 MAX_ERROR_CHARACTERS = 600
 INTERRUPTED = 130
 TERMINATED = "terminated by SIGTERM"
+VERDICT_STYLES = {"pass": "green bold", "fail": "red bold", "inconclusive": "yellow bold"}
 
 
 def make_console(*, stderr: bool = False) -> Console:
@@ -36,9 +37,10 @@ def say(console: Console, text: str) -> None:
     console.print(Text(_printable(text)), soft_wrap=True)
 
 
-def say_verdict(console: Console, verdict: str, finding: str, style: str = "bold") -> None:
-    """Print a verdict in its style and the finding as it is."""
-    line = Text.assemble((verdict, style), _printable(finding))
+def say_verdict(console: Console, verdict: str, finding: str, *, word: str | None = None) -> None:
+    """Print a verdict in its colour, or the word that stands for it, and the finding as it is."""
+    style = VERDICT_STYLES.get(verdict, "bold")
+    line = Text.assemble((word or verdict, style), f": {_printable(finding)}")
     console.print(line, soft_wrap=True)
 
 

@@ -25,7 +25,6 @@ from opslib.core.formatting import format_duration
 if TYPE_CHECKING:
     from opslib.drill.record import DrillRecord
 
-COLOURS = {"pass": "green", "fail": "red", "inconclusive": "yellow"}
 KEPT = {"pass": "yes", "fail": "no", "inconclusive": "not decided"}
 
 
@@ -95,8 +94,7 @@ def show_drill(console: Console, record: DrillRecord) -> None:
             say(console, f"{word}: {injection.injected}: {injection.seen}")
     for note in record.notes:
         say(console, note)
-    style = f"bold {COLOURS[record.verdict]}"
-    say_verdict(console, record.verdict, f": {record.finding}", style)
+    say_verdict(console, record.verdict, record.finding)
 
 
 def _caption(record: DrillRecord) -> str:

@@ -136,8 +136,7 @@ def show_quantize(console: Console, record: QuantizeRecord) -> None:
         say(console, f"no labels: {record.label_note}")
     for skipped in record.inputs.skipped:
         say(console, f"skipped {skipped}")
-    colour = {"pass": "green", "fail": "red", "inconclusive": "yellow"}[record.verdict]
-    say_verdict(console, record.verdict, f": {record.finding}", f"bold {colour}")
+    say_verdict(console, record.verdict, record.finding)
 
 
 def _cells(row: VariantRow, record: QuantizeRecord) -> list[str]:

@@ -76,5 +76,4 @@ def show_test(console: Console, test: ProofRecord) -> None:
         name, seconds, found = plain_cells([step.name, f"{step.took_s:.2f}", step.found])
         table.add_row(name, seconds, found if step.ok else Text(found.plain, "red"))
     console.print(table)
-    colour = {"pass": "green", "fail": "red", "inconclusive": "yellow"}[test.verdict]
-    say_verdict(console, test.verdict, f": {test.finding}", f"bold {colour}")
+    say_verdict(console, test.verdict, test.finding)

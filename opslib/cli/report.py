@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 ConfigOption = Annotated[Path | None, typer.Option(help="Configuration file.")]
 RootOption = Annotated[Path | None, typer.Option(help="Report folder; default: the config's.")]
 OUTCOME_STYLES = {"better": "green", "worse": "red bold", "not comparable": "dim"}
-VERDICT_STYLES = {"pass": "green bold", "fail": "red bold", "inconclusive": "yellow bold"}
 
 
 class RunCommand(TyperCommand):
@@ -85,8 +84,7 @@ def run(
             cells = (figure.label or figure.name, f"{value} {figure.unit or ''}")
             table.add_row(*plain_cells(cells))
         console.print(table)
-    style = VERDICT_STYLES.get(record.tone, "bold")
-    say_verdict(console, record.word, f": {record.sentence}", style)
+    say_verdict(console, record.tone, record.sentence, word=record.word)
     if record.change is not None:
         say(console, f"since the last run: {record.change.summary}")
     folder = out.absolute() if out else loaded.report_dir / report_folder(record.id)

@@ -25,8 +25,6 @@ from opslib.core.formatting import format_duration, format_ms, plural
 if TYPE_CHECKING:
     from opslib.measure.sweep.record import SweepRecord, SweepRow
 
-VERDICT_COLOURS = {"pass": "green", "fail": "red", "inconclusive": "yellow"}
-
 
 def sweep(
     model: Annotated[Path | None, typer.Option(help="ONNX file; default: the latest.")] = None,
@@ -84,8 +82,7 @@ def show_sweep(console: Console, record: SweepRecord) -> None:
         say(console, text)
     for note in dict.fromkeys(row.note for row in record.rows if row.note):
         say(console, note)
-    colour = VERDICT_COLOURS[record.verdict]
-    say_verdict(console, record.verdict, f": {record.finding}", f"bold {colour}")
+    say_verdict(console, record.verdict, record.finding)
 
 
 def _axis_lines(record: SweepRecord) -> list[str]:

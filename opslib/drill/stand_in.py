@@ -10,7 +10,6 @@ from opslib.core.errors import ModelError
 
 OPSET = 18
 IR_VERSION = 10
-FREE_PX = 224
 
 
 @dataclass(frozen=True)

@@ -107,5 +107,6 @@ def bind(host: str, port: int) -> socket.socket:
 
 def _end_with_stdin() -> None:
     """Stop once nobody holds the other end of standard input any more."""
-    sys.stdin.buffer.read()
+    while os.read(0, 1024):  # not sys.stdin, whose lock would hold up the end of the interpreter
+        pass
     os.kill(os.getpid(), signal.SIGTERM)

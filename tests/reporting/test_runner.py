@@ -214,7 +214,7 @@ def test_a_kernel_that_does_not_start_is_tried_three_times(
 
 def test_sigterm_saves_a_report_and_ends_the_kernel(tmp_path: Path) -> None:
     config = make_project(tmp_path, "import time\ntime.sleep(60)")
-    process = start_run(config, "step 2")
+    process = start_run(config, "cell 2")
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=30)
     assert process.returncode == 143
@@ -225,7 +225,7 @@ def test_sigterm_saves_a_report_and_ends_the_kernel(tmp_path: Path) -> None:
 
 def test_a_run_whose_runner_is_killed_is_found_and_shown(tmp_path: Path) -> None:
     config = make_project(tmp_path, "print('done')", "import time\ntime.sleep(60)")
-    process = start_run(config, "step 3")
+    process = start_run(config, "cell 3")
     process.kill()
     process.communicate(timeout=30)
     assert scan_runs(config.report_dir) == []
@@ -241,7 +241,7 @@ def test_a_run_whose_runner_is_killed_is_found_and_shown(tmp_path: Path) -> None
 
 def test_a_run_that_is_still_going_is_left_alone(tmp_path: Path) -> None:
     config = make_project(tmp_path, "import time\ntime.sleep(60)")
-    process = start_run(config, "step 2")
+    process = start_run(config, "cell 2")
     build_index(config.report_dir)
     assert len(list(config.report_dir.glob("*/.*.partial"))) == 1
     process.send_signal(signal.SIGTERM)
@@ -393,7 +393,7 @@ def test_a_run_inside_a_running_event_loop_works_too(tmp_path: Path) -> None:
 
 
 def start_run(config: Config, step: str) -> subprocess.Popen[str]:
-    """Start `pillops run toy` in a process of its own and wait until a step begins."""
+    """Start `pillops run toy` in a process of its own and wait until a cell begins."""
     process = subprocess.Popen(
         [sys.executable, "-m", "opslib.cli.main", "run", "toy", "--config", str(config.source)],
         cwd=ROOT,
