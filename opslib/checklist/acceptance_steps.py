@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,35 +60,31 @@ class Walk:
         own = {"PILLSNAP_PYTHON": sys.executable} if words[0].endswith(".sh") else {}
         if words[0].endswith(".py"):
             words = (sys.executable, *words)
+        environment = {
+            **os.environ,
+            CONFIG_VARIABLE: str(self.config.source),
+            KEY_VARIABLE: self.service.key,
+            **own,
+            **(variables or {}),
+        }
         limit_s = _STEP_LIMIT_S + self.budget_s
-        answer = _run_within(
-            limit_s,
-            words,
-            cwd=CODE_ROOT,
-            env={
-                **os.environ,
-                CONFIG_VARIABLE: str(self.config.source),
-                KEY_VARIABLE: self.service.key,
-                **own,
-                **(variables or {}),
-            },
-        )
+        try:
+            answer = subprocess.run(
+                words,
+                cwd=CODE_ROOT,
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=limit_s,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise StepFailedError(f"took longer than {limit_s:g} s") from error
         if answer.returncode not in codes:
             said = mask(answer.stderr or answer.stdout, [self.service.key]).strip().splitlines()
             last = said[-1] if said else "nothing"
             raise StepFailedError(f"ended with {answer.returncode}: {last}")
         return answer
-
-
-def _run_within(
-    limit_s: float, words: Sequence[str], *, cwd: Path, env: Mapping[str, str]
-) -> subprocess.CompletedProcess[str]:
-    try:
-        return subprocess.run(
-            words, cwd=cwd, env=env, capture_output=True, text=True, timeout=limit_s, check=False
-        )
-    except subprocess.TimeoutExpired as error:
-        raise StepFailedError(f"{words[0]}: took longer than {limit_s:g} s") from error
 
 
 def check_health(url: str) -> str:
@@ -142,7 +138,7 @@ def _measured(
     walk: Walk, pattern: str, *words: str, codes: tuple[ExitCode, ...] = _MEASURED
 ) -> str:
     since = time.time() - 1
-    answer = walk.run(*words, "--budget", f"{walk.budget_s:g}", codes=tuple(map(int, codes)))
+    answer = walk.run(*words, "--budget", f"{walk.budget_s:g}", codes=codes)
     record = newest(walk.config.records_dir, pattern, since)
     content = json.loads(record.read_bytes())
     verdict, schema = content.get("verdict", "none"), content["schema"]

@@ -1,71 +1,47 @@
-"""A running service goes back to the model it was found with, however its drill ends, even by
-SIGKILL: a process of its own sees to it."""
+"""A running service goes back to the model it was found with, however its drill ends."""
 
 from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
+from opslib.core.aftercare import start_aftercare, take_care
 from opslib.core.config import Config, load_config
 from opslib.core.errors import OpsError
+from opslib.drill.target import Target
 from opslib.serving.client import ServiceClient, ServiceError
 from opslib.serving.keys import KEY_VARIABLE
 
 BUSY = (409, 429, 503)
-_HOME = "home\n"
 _LIMIT_S = 60.0
 _POLL_S = 0.3
-_MARGIN_S = 30.0
 
 
-class Keeper:
-    """The process that waits for the end of a drill; `home` says that nothing is left to do."""
+def keep_home(target: Target) -> AbstractContextManager[Callable[[], None]]:
+    """Bring a running service back to its stable model after the block, and remove the bad ones
+    made for it; what the block gets says that the service is home already.
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self._process = process
-
-    def home(self) -> None:
-        """Say that the service is back on its model."""
-        if self._process.stdin is not None:
-            self._process.stdin.write(_HOME)
-            self._process.stdin.flush()
-
-
-@contextmanager
-def keep_home(
-    config: Config, url: str, key: str, path: str, folders: Sequence[Path]
-) -> Iterator[Keeper]:
-    """Bring the service at `url` back to the model at `path` after the block, unless it is home by
-    then, and remove `folders`.
+    A staging service ends with its drill and is left alone.
 
     Raises:
         OpsError: it does not go back; the message says what to do.
     """
-    process = subprocess.Popen(
-        [sys.executable, "-m", "opslib.drill.keeper", str(config.source), url, path]
-        + [str(folder) for folder in folders],
-        env=os.environ | {KEY_VARIABLE: key},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,  # what ends the drill's whole group spares it
+    if target.staged is not None:
+        return nullcontext(lambda: None)
+    folders = [str(folder) for folder in target.ground or ()]
+    return start_aftercare(
+        "opslib.drill.keeper",
+        *(str(target.config.source), target.url, str(target.stable), *folders),
+        variables={KEY_VARIABLE: target.key},
     )
-    try:
-        yield Keeper(process)
-    finally:
-        _, said = process.communicate(timeout=_LIMIT_S + _MARGIN_S)
-        if process.returncode:
-            raise OpsError(said.strip().rpartition("\n")[2] or f"{url}: its keeper ended badly")
 
 
-def bring_home(config: Config, url: str, key: str, path: str, limit_s: float = _LIMIT_S) -> None:
+def bring_home(config: Config, url: str, key: str, path: str) -> None:
     """Switch the service to the model at `path`.
 
     A switch that was asked for may still be under way: until it is over, asking is refused (409).
@@ -73,7 +49,7 @@ def bring_home(config: Config, url: str, key: str, path: str, limit_s: float = _
     Raises:
         OpsError: it does not go back; the message says what to do.
     """
-    give_up = time.monotonic() + limit_s
+    give_up = time.monotonic() + _LIMIT_S
     while True:
         try:
             with ServiceClient(url, key, config.client) as client:
@@ -88,19 +64,16 @@ def bring_home(config: Config, url: str, key: str, path: str, limit_s: float = _
             time.sleep(_POLL_S)
 
 
-def _main(source: str, url: str, path: str, *folders: str) -> int:
-    is_home = sys.stdin.read().endswith(_HOME)
-    for folder in folders:
-        shutil.rmtree(folder, ignore_errors=True)
-    if is_home:
-        return 0
-    try:
-        bring_home(load_config(Path(source)), url, os.environ[KEY_VARIABLE], path)
-    except OpsError as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    return 0
+def _prepare(source: str, url: str, path: str, *folders: str) -> Callable[[], None]:
+    config, key = load_config(Path(source)), os.environ[KEY_VARIABLE]
+
+    def work() -> None:
+        for folder in folders:
+            shutil.rmtree(folder, ignore_errors=True)
+        bring_home(config, url, key, path)
+
+    return work
 
 
 if __name__ == "__main__":
-    sys.exit(_main(*sys.argv[1:]))
+    sys.exit(take_care(lambda: _prepare(*sys.argv[1:])))

@@ -13,6 +13,7 @@ from opslib.core.formatting import format_bytes, format_duration, plural, stamp,
 from opslib.core.lineage import record_lineage
 from opslib.core.models import find_model_files
 from opslib.drill.analysis import Findings, analyse, pack_requests
+from opslib.drill.keeper import keep_home
 from opslib.drill.record import DrillModel, DrillRecord, Memory
 from opslib.drill.rehearsal import Rehearsal
 from opslib.drill.request import DrillRequest
@@ -117,7 +118,8 @@ class _Drill:
                 self.rehearsal = Rehearsal(
                     self.target, client, load, self.limits.settle_s, self.report
                 )
-                self._tell(self.rehearsal)
+                with keep_home(self.target) as say_home:
+                    self._tell(self.rehearsal, say_home)
                 self.result = load.stop(STOP_S)
 
     def describe(self, disturbance: Disturbance) -> DrillRecord:
@@ -163,7 +165,7 @@ class _Drill:
             raw=pack_requests(self.result.samples),
         )
 
-    def _tell(self, rehearsal: Rehearsal) -> None:
+    def _tell(self, rehearsal: Rehearsal, say_home: Callable[[], None]) -> None:
         limits = self.limits
         self.report("baseline: nothing happens")
         rehearsal.watch("baseline", limits.baseline_s)
@@ -182,7 +184,8 @@ class _Drill:
         offer_bad_models(rehearsal)
         reload_twice_at_once(rehearsal)
         kill_and_recover(rehearsal)
-        go_home(rehearsal, self.found)
+        if go_home(rehearsal, self.found):
+            say_home()
         self.report("after: nothing happens any more")
         rehearsal.watch("after", limits.baseline_s / 3)
 

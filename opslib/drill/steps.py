@@ -129,22 +129,21 @@ def kill_and_recover(rehearsal: Rehearsal) -> None:
     )
 
 
-def go_home(rehearsal: Rehearsal, found: LiveVersion) -> None:
-    """Go back to the model that the drill found."""
+def go_home(rehearsal: Rehearsal, found: LiveVersion) -> bool:
+    """Go back to the model that the drill found; return whether it is served again."""
     rehearsal.report("back to the model it found")
     path = rehearsal.target.stable
     rehearsal.ask("back", path.stem, str(path))
     rehearsal.settle()
     live = rehearsal.version()
     held = live is not None and _same_model(live, found)
-    if held and rehearsal.target.keeper is not None:
-        rehearsal.target.keeper.home()
     rehearsal.note(
         "the end of the drill",
         f"the model that it found is served: {found.version_tag or path.stem}",
         f"serves {_describe(live)}",
         held,
     )
+    return held
 
 
 def _offer(rehearsal: Rehearsal, fault: Fault, path: str) -> None:

@@ -25,7 +25,6 @@ from opslib.core.formatting import format_bytes
 from opslib.core.models import find_model_files
 from opslib.core.served import read_served_state
 from opslib.drill.copies import COPIES, copy_experiment
-from opslib.drill.keeper import Keeper, keep_home
 from opslib.drill.request import DrillRequest
 from opslib.inference.find_model import find_onnx
 from opslib.measure.disturbance import list_foreign_gpu_processes
@@ -52,7 +51,6 @@ class Target:
         ground: folder for bad models, one outside for those that must not be read; None where
             they cannot be put there.
         staged: the service's process where it is ours to kill.
-        keeper: who brings a running service home; None where it ends with the drill.
     """
 
     url: str
@@ -63,7 +61,6 @@ class Target:
     stables: tuple[Path, ...] = ()
     ground: tuple[Path, Path] | None = None
     staged: StagedService | None = field(default=None, repr=False)
-    keeper: Keeper | None = field(default=None, repr=False)
 
     @property
     def pid(self) -> int | None:
@@ -138,14 +135,13 @@ def _open_running(
         raise BusyError(f"{url}: its card is serving; say share_gpu: true (--share-gpu) to load it")
     stable = _find_running_model(request, live, url)
     other = choose_other(config, request, live)
-    ground: tuple[Path, Path] | None = None
+    ground = None
     if _is_own(url) and stable.is_file():
         unique = f".drill-{secrets.token_hex(4)}"
         ground = (stable.parent / unique, Path(tempfile.gettempdir()) / unique)
     else:
         note("Bad models that need a file were not tried: the model folder is not on this host.")
-    with keep_home(config, url, key, str(stable), ground or ()) as keeper:
-        yield Target(url, key, config, stable, (other,), ground=ground, keeper=keeper)
+    yield Target(url, key, config, stable, (other,), ground=ground)
 
 
 def _find_running_model(request: DrillRequest, live: LiveVersion, url: str) -> Path:

@@ -29,7 +29,6 @@ from opslib.release.staged import (
     check_version,
     make_stand_in,
     start_staged,
-    stop_strays,
 )
 from opslib.release.store import StoredRelease
 from opslib.release.verify import verify_release
@@ -64,7 +63,7 @@ def carry_out_proof(
 @contextmanager
 def open_workplace(restore_dir: Path) -> Iterator[Path]:
     """Yield a temporary folder below `restore_dir` and remove it, whatever happens; what a killed
-    test left there, running services included, goes first.
+    test left there goes first; its service ended with it.
 
     Raises:
         StorageError: the folder cannot be made.
@@ -72,7 +71,6 @@ def open_workplace(restore_dir: Path) -> Iterator[Path]:
     with storage_errors(f"restore into {restore_dir}"):
         restore_dir.mkdir(parents=True, exist_ok=True)
         for stale in restore_dir.glob(f"{WORK_PREFIX}*"):
-            stop_strays(stale)
             shutil.rmtree(stale, ignore_errors=True)
         folder = Path(tempfile.mkdtemp(dir=restore_dir, prefix=WORK_PREFIX))
     try:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -224,19 +223,3 @@ def compare_answer(answer: GoldenAnswer, class_id: int, confidence: float) -> fl
             f"(at most {MAX_PROBABILITY_DIFF:g})"
         )
     return difference
-
-
-def stop_strays(folder: Path) -> int:
-    """Stop services that were left running on a configuration below `folder`, such as after
-    `kill -9` of the restore test that had started them; return how many there were."""
-    stopped = 0
-    mine = os.fsencode(f"{folder}{os.sep}")
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            command = (entry / "cmdline").read_bytes().split(b"\0")
-            if b"serve" in command and any(part.startswith(mine) for part in command):
-                os.kill(int(entry.name), signal.SIGTERM)
-                stopped += 1
-        except (OSError, ValueError):
-            continue
-    return stopped

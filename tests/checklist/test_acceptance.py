@@ -7,8 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -33,6 +31,7 @@ from opslib.serving.staging import start_service
 from tests.release.restoring import make_releasable
 from tests.serving.conftest import Place
 from tests.upkeep.crontabs import CRONTAB
+from tests.waiting import await_that
 
 WALKER = """
 import sys
@@ -115,17 +114,10 @@ def test_a_walk_killed_while_its_schedules_are_installed_leaves_the_crontab_as_i
     walker = subprocess.Popen(
         [sys.executable, "-c", WALKER, place.config_path], start_new_session=True
     )
-    wait_until(lambda: "maintenance.sh" in table.read_text())
+    await_that(lambda: "maintenance.sh" in table.read_text())
     os.killpg(walker.pid, signal.SIGKILL)  # as the runner does on Ctrl-C, SIGTERM and a deadline
     assert walker.wait() == -signal.SIGKILL
-    wait_until(lambda: table.read_text() == "0 0 * * * true\n")
-
-
-def wait_until(is_so: Callable[[], bool]) -> None:
-    give_up = time.monotonic() + 60
-    while not is_so():
-        assert time.monotonic() < give_up
-        time.sleep(0.01)
+    await_that(lambda: table.read_text() == "0 0 * * * true\n")
 
 
 def test_without_a_crontab_the_step_is_not_run_rather_than_passed(

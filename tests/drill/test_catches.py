@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from opslib.serving.staging import stop_process
 from tests.drill.conftest import make_drill_place
 from tests.drill.fake_service import FAULTS
 from tests.serving.conftest import Place
+from tests.waiting import await_that
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -39,11 +39,7 @@ def start_fake(place: Place, fault: str, key: str) -> Iterator[str]:
         env=os.environ | {"API_KEY": key},
     )
     try:
-        give_up = time.monotonic() + 20
-        while not (port.exists() and port.read_text()):
-            assert process.poll() is None
-            assert time.monotonic() < give_up
-            time.sleep(0.02)
+        await_that(lambda: port.exists() and port.read_text(), "the fake's start")
         yield f"http://127.0.0.1:{port.read_text()}"
     finally:
         stop_process(process)

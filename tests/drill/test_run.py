@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -23,6 +22,7 @@ from opslib.serving.keys import make_key
 from opslib.serving.staging import start_service
 from tests.drill.conftest import make_drill_place
 from tests.serving.conftest import Place
+from tests.waiting import await_that
 
 DRILL = (sys.executable, "-m", "opslib.cli.main", "drill")
 
@@ -177,20 +177,15 @@ def test_a_running_service_is_brought_home_even_when_the_drill_is_cut_short(
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-        give_up = time.monotonic() + 40
-        while client.version().sha256 == found.sha256:
-            assert time.monotonic() < give_up
-            assert process.poll() is None
-            time.sleep(0.05)
+        await_that(lambda: client.version().sha256 != found.sha256, "the first swap")
+        assert process.poll() is None
         if end is signal.SIGKILL:
             os.killpg(process.pid, end)
         else:
             process.send_signal(end)
         output, _ = process.communicate(timeout=40)
         assert process.returncode == (143 if end is signal.SIGTERM else -end), output
-        while client.version().sha256 != found.sha256:
-            assert time.monotonic() < give_up + 40
-            time.sleep(0.05)
+        await_that(lambda: client.version().sha256 == found.sha256, "the way home")
     assert key not in output.decode()
     assert not list(own.export.glob(".drill-*"))
 

@@ -179,15 +179,15 @@ def test_without_a_place_for_files_only_paths_can_be_bad(tmp_path: Path) -> None
 def test_a_service_that_cannot_be_brought_back_is_named_with_the_command_that_does_it(
     drill_place: Place,
 ) -> None:
-    gone = Target("http://127.0.0.1:9", "key", drill_place.config, drill_place.second, ())
-    told = r"may serve the wrong model.*reload --host http://127.0.0.1:9 --path /m"
+    gone = Target("http://127.0.0.1:9", "key", drill_place.config, Path("/models/a.onnx"), ())
+    told = r"may serve the wrong model.*reload --host http://127.0.0.1:9 --path /models/a.onnx"
     with (
         pytest.raises(OpsError, match=told),
-        keep_home(gone.config, gone.url, gone.key, "/models/a.onnx", ()),
+        keep_home(gone),
     ):
         pass
-    with keep_home(gone.config, gone.url, gone.key, "/models/a.onnx", ()) as keeper:
-        keeper.home()
+    with keep_home(gone) as say_home:
+        say_home()
 
 
 def test_two_reloads_at_once_of_a_service_that_is_gone_end(drill_place: Place) -> None:

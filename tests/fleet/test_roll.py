@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from opslib.core.models import find_model_files
 from opslib.serving.keys import make_key
 from opslib.serving.staging import start_service
 from tests.serving.conftest import Live, make_place, open_live
+from tests.waiting import await_that
 
 ROOT = Path(__file__).resolve().parents[2]
 ANSIBLE = Path(sys.executable).with_name("ansible-playbook")
@@ -200,10 +200,9 @@ def test_a_roll_that_was_cut_off_goes_on_and_can_still_be_taken_back(fleet: Flee
         stdout=subprocess.DEVNULL,
         start_new_session=True,
     )
-    give_up = time.monotonic() + 120
-    while fleet.hosts["one"].version["model_sha256"] != fleet.wanted:
-        assert time.monotonic() < give_up
-        time.sleep(0.02)
+    await_that(
+        lambda: fleet.hosts["one"].version["model_sha256"] == fleet.wanted, "the first switch", 120
+    )
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert fleet.served["two"] == before["two"]

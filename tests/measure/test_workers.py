@@ -16,6 +16,7 @@ import pytest
 
 from opslib.core.errors import DeadlineError
 from opslib.measure.workers import MeasureError, Worker, peak_rss_bytes, reset_peak_rss
+from tests.waiting import await_end, is_alive
 
 _kept: list[int] = []
 
@@ -57,11 +58,6 @@ def grow_by(size_bytes: int) -> int:
 def no_child_is_left() -> Iterator[None]:
     yield
     assert multiprocessing.active_children() == []
-
-
-def is_alive(pid: int) -> bool:
-    status = Path(f"/proc/{pid}/stat")
-    return status.exists() and status.read_text().rsplit(")", 1)[1].split()[0] != "Z"
 
 
 def test_a_worker_is_another_process_that_keeps_its_state_and_gets_its_environment() -> None:
@@ -165,10 +161,7 @@ def test_a_worker_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
         check=False,
     )
     pid = int(done.stdout)
-    give_up = time.monotonic() + 10
-    while is_alive(pid) and time.monotonic() < give_up:
-        time.sleep(0.01)
-    assert not is_alive(pid)
+    await_end(pid)
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux keeps the peak")

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -32,6 +31,7 @@ from opslib.release.staged import (
 from opslib.release.store import StoredRelease
 from tests.release.restoring import flip_byte, make_releasable, release
 from tests.serving.conftest import Place
+from tests.waiting import await_end, await_that, is_alive
 
 STEPS = (
     "verify",
@@ -268,29 +268,23 @@ def start_command(config: Config, *, limit_bytes: int | None = None) -> subproce
     )
 
 
-def await_service(config: Config) -> int:
-    """Return the process id of the staging service as soon as it has a model in service."""
-    give_up = time.monotonic() + 30
-    while time.monotonic() < give_up:
-        time.sleep(0.01)
-        if not list(config.restore_dir.glob(f"{WORK_PREFIX}*/staging/exp/served.json")):
+def find_service(config: Config) -> int | None:
+    """Return the process id of the staging service once it has a model in service."""
+    if not list(config.restore_dir.glob(f"{WORK_PREFIX}*/staging/exp/served.json")):
+        return None
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (entry / "cmdline").read_text()
+        except OSError:
             continue
-        for entry in Path("/proc").glob("[0-9]*"):
-            try:
-                command = (entry / "cmdline").read_text()
-            except OSError:
-                continue
-            if "serve" in command and f"{config.restore_dir}/{WORK_PREFIX}" in command:
-                return int(entry.name)
-    raise AssertionError("no staging service was started")
+        if "serve" in command and f"{config.restore_dir}/{WORK_PREFIX}" in command:
+            return int(entry.name)
+    return None
 
 
-def is_running(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return False
-    return state != "Z"
+def await_service(config: Config) -> int:
+    await_that(lambda: find_service(config), "a staging service")
+    return find_service(config) or 0
 
 
 def test_what_a_killed_test_left_is_cleared_by_the_next(
@@ -304,10 +298,7 @@ def test_what_a_killed_test_left_is_cleared_by_the_next(
     with open_workplace(config.restore_dir):
         pass
     assert left_behind(config) == []
-    give_up = time.monotonic() + 20
-    while is_running(service) and time.monotonic() < give_up:
-        time.sleep(0.02)
-    assert not is_running(service)
+    await_end(service)
     assert prove_release(config, stored).verdict == "pass"
 
 
@@ -320,7 +311,7 @@ def test_a_terminated_test_cleans_up_and_counts_for_nothing(
     process.communicate(timeout=30)
     assert process.returncode == 143
     assert left_behind(config) == []
-    assert not is_running(service)
+    assert not is_alive(service)
     assert read_proofs(config) == ()
 
 

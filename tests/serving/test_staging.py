@@ -6,13 +6,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import pytest
 
 from opslib.serving.staging import start_service
 from tests.serving.conftest import Place, write_colours
+from tests.waiting import await_end, is_alive
 
 STARTER = """
 import sys
@@ -30,14 +29,6 @@ with start_service(Path(sys.argv[1]), variables=variables) as service:
 """
 
 
-def is_alive(pid: int) -> bool:
-    """Whether the process runs; one that waits to be reaped does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
 def test_a_service_and_a_load_end_when_their_starter_is_killed(place: Place) -> None:
     image = write_colours(place.config.data_root)[0]
     starter = subprocess.Popen(
@@ -51,10 +42,8 @@ def test_a_service_and_a_load_end_when_their_starter_is_killed(place: Place) -> 
     assert all(is_alive(pid) for pid in pids)
     starter.kill()
     starter.communicate()
-    give_up = time.monotonic() + 30
-    while any(is_alive(pid) for pid in pids):
-        assert time.monotonic() < give_up
-        time.sleep(0.05)
+    for pid in pids:
+        await_end(pid)
 
 
 def test_a_proxy_of_the_host_does_not_stand_between_us_and_our_service(

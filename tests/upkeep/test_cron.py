@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from opslib.core.config import load_config
 from opslib.serving.staging import stop_process
 from opslib.upkeep.job_status import read_status
 from tests.models import write_config
+from tests.waiting import await_that
 
 # cron and crontab in a mount namespace of their own: nobody's table or pid file is touched, and
 # no other job of this host is started a second time.
@@ -57,13 +58,6 @@ def run_cron() -> Iterator[int]:
         stop_process(process)
 
 
-def await_that(what: str, happened: Callable[[], bool]) -> None:
-    give_up = time.monotonic() + DEADLINE_S
-    while not happened():
-        assert time.monotonic() < give_up, f"{what} did not happen within {DEADLINE_S:g} s"
-        time.sleep(0.2)
-
-
 @pytest.mark.cron
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to start a cron of its own")
 def test_h10_a_real_cron_starts_what_was_installed_and_the_run_is_logged(tmp_path: Path) -> None:
@@ -88,8 +82,10 @@ def test_h10_a_real_cron_starts_what_was_installed_and_the_run_is_logged(tmp_pat
         assert "no cron runs" not in call(*pillops, "show", "--config", str(path))
         table = call("crontab", "-l")
         assert table.startswith(foreign)
-        await_that("the first run", lambda: log.exists() and "ended with 0" in log.read_text())
-        await_that("its account", lambda: bool(read_status(config, "index").ran_well))  # type: ignore[union-attr]
+        await_that(
+            lambda: log.exists() and "ended with 0" in log.read_text(), "the first run", DEADLINE_S
+        )
+        await_that(lambda: read_status(config, "index").ran_well, "its account", DEADLINE_S)  # type: ignore[union-attr]
         assert "pass after" in call(*pillops, "show", "--config", str(path))
         assert (config.report_dir / "index.html").exists()
         call(*pillops, "remove", "--config", str(path))

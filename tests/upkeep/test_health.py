@@ -26,6 +26,7 @@ from opslib.upkeep.health_record import HealthRecord, WatchMemory
 from tests.models import write_config
 from tests.serving.conftest import make_place
 from tests.upkeep.servers import World, closed_port, open_world
+from tests.waiting import await_end
 
 SECRET_PATH = "/webhook-T0PSECRET"
 
@@ -164,10 +165,7 @@ def test_a_restart_that_hangs_is_ended_with_all_it_started(watch: Watch) -> None
     assert time.monotonic() - started < 60
     assert run.actions == ("restart", "alert")
     child = int((watch.folder / "child").read_text())
-    give_up = time.monotonic() + 10
-    while _lives(child) and time.monotonic() < give_up:
-        time.sleep(0.02)
-    assert not _lives(child)
+    await_end(child)
 
 
 def test_a_daemon_left_behind_by_the_restart_holds_nobody_up(watch: Watch) -> None:
@@ -398,11 +396,3 @@ def test_a_watch_loads_nothing_heavy() -> None:
     )
     heavy = {"numpy", "pandas", "torch", "onnxruntime", "httpx", "papermill", "matplotlib"}
     assert not set(answer.stdout.split()) & heavy
-
-
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -26,6 +24,7 @@ from opslib.upkeep.job_status import JobStatus, jobs_dir, read_status, track_job
 from opslib.upkeep.jobs import Command, Job, Place, find_job
 from tests.models import write_config
 from tests.upkeep.crontabs import Host
+from tests.waiting import await_end, await_that
 
 PLACE = Place(root=Path(__file__).resolve().parents[2], bin=Path(sys.executable).parent)
 
@@ -247,22 +246,5 @@ def test_h8_the_monthly_benchmark_is_plain_papermill_and_becomes_a_report(
 
 
 def await_pid(path: Path) -> int:
-    give_up = time.monotonic() + 30
-    while time.monotonic() < give_up:
-        if path.exists() and path.read_text().strip():
-            return int(path.read_text())
-        time.sleep(0.02)
-    raise AssertionError("the command did not start")
-
-
-def await_end(pid: int) -> None:
-    give_up = time.monotonic() + 10
-    while time.monotonic() < give_up:
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return
-        if "State:\tZ" in Path(f"/proc/{pid}/status").read_text():
-            return
-        time.sleep(0.02)
-    raise AssertionError(f"process {pid} is still there")
+    await_that(lambda: path.exists() and path.read_text().strip(), "the command's start")
+    return int(path.read_text())

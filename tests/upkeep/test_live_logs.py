@@ -21,7 +21,8 @@ from opslib.upkeep.open_files import find_writers, is_written
 from tests.serving.conftest import make_place as make_serving_place
 from tests.upkeep.killing import kill_under_writer
 from tests.upkeep.places import Place, make_place
-from tests.upkeep.writers import await_that, count_lines, start_writer
+from tests.upkeep.writers import count_lines, start_writer
+from tests.waiting import await_that
 
 SMALL = "rotate_mb: 0.02"
 KILLS = 6

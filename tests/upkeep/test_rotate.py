@@ -22,7 +22,8 @@ from opslib.upkeep import rotate
 from opslib.upkeep.cut_log import collapse_works
 from opslib.upkeep.rotate import LastRotation, RotateRecord, run_rotation
 from tests.models import write_config
-from tests.upkeep.writers import ROOT, await_that, count_lines, start_writer
+from tests.upkeep.writers import ROOT, count_lines, start_writer
+from tests.waiting import await_that
 
 NAME = "cloudflared.log"
 KILLS = 8

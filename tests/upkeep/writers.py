@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from opslib.serving.access_log import AccessLog
+from tests.waiting import await_that
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -47,15 +48,6 @@ def start_writer(kind: str, log: Path, rate_per_s: int = 2000) -> Iterator[Write
         process.send_signal(signal.SIGTERM)
         said, _ = process.communicate(timeout=20)
         writer.lines = int(said)
-
-
-def await_that(holds: object, deadline_s: float = 20.0) -> None:
-    """Wait until `holds()` is true, or fail."""
-    assert callable(holds)
-    give_up = time.monotonic() + deadline_s
-    while not holds():
-        assert time.monotonic() < give_up, "it did not come true in time"
-        time.sleep(0.005)
 
 
 def count_lines(logs: Path, name: str, *, torn_ends: bool = False) -> list[int]:
