@@ -16,8 +16,11 @@ from opslib.upkeep.rounds import DAY_S, Duty, Entry, Round, list_files, measure
 LEFTOVERS = "leftovers"
 # Eight random characters; where all are letters it may be a word, and the file a person's own.
 _RANDOM = r"\.(?=[a-z]*[0-9_])[a-z0-9_]{8}"
-_FILE = re.compile(rf"\..+\.(gz|json|jsonl|onnx|data|pt|txt|sha256|html|ipynb){_RANDOM}")
-_ARCHIVE = re.compile(r"\..+\.gz\.[a-z0-9_]{8}")
+_ANY = r"\.[a-z0-9_]{8}"  # where the name before it is nobody's but ours
+_FILE = re.compile(
+    rf"\..+\.(gz|json|jsonl|onnx|data|pt|txt|sha256|html|ipynb){_RANDOM}|\..+\.rotating\.json{_ANY}"
+)
+_ARCHIVE = re.compile(rf"\..+\.gz{_ANY}")
 _FOLDER = re.compile(rf"\.(copying|release-\d{{8}}-\d{{6}}-\w+){_RANDOM}|\.drill-[0-9a-f]{{8}}")
 
 

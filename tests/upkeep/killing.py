@@ -58,7 +58,8 @@ def kill_under_writer(place: Place, kind: str, kills: int, seed: int) -> Counted
     assert not place.targets(), "a rerun finishes the job"
     # What a killed writer of the notes left is only known to be abandoned after a day.
     place.run(datetime.now(UTC) + timedelta(days=2))
-    assert not [path for path in logs.rglob(".*") if path.is_file()], "it leaves nothing hidden"
+    hidden = [path.name for path in logs.rglob(".*") if path.is_file()]
+    assert not hidden, "it leaves nothing hidden"
     rotations = len(list((logs / "archive").iterdir()))
     found = count_lines(logs, "api.out", torn_ends=not collapse_works(logs))
     return Counted(writer.lines, found, rotations)

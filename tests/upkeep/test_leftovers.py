@@ -75,3 +75,11 @@ def test_bad_models_of_a_drill_whose_keeper_died_too_are_removed(place: Place) -
     set_age(place.exp / "export" / ".drill-0a1b2c3d", 3)
     place.run()
     assert not (place.exp / "export" / ".drill-0a1b2c3d").exists()
+
+
+def test_a_note_of_a_rotation_goes_even_where_its_random_letters_may_be_a_word(
+    place: Place,
+) -> None:
+    note = place.write("logs/.api.out.rotating.json.metadata", days=3)
+    place.run()
+    assert not note.exists()
