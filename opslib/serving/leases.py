@@ -134,11 +134,11 @@ def find_leases(config: Config) -> tuple[FoundLease, ...]:
     """
     found = []
     for folder in lease_folders(config):
-        for path in sorted(folder.glob("[!.]*.json")):
+        for path in _list(folder):
             try:
                 found.append(FoundLease(path, Lease.read(path)))
             except InputError as error:
-                if path.exists():
+                if os.path.lexists(path):
                     raise InputError(f"{error}; remove it if no service uses it") from error
     return tuple(found)
 
@@ -152,3 +152,13 @@ def lease_folders(config: Config) -> tuple[Path, ...]:
         *config.restore_dir.glob("*/export"),
     )
     return tuple(home / LEASE_FOLDER for home in homes)
+
+
+def _list(folder: Path) -> list[Path]:
+    try:
+        names = [path.name for path in folder.iterdir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be read: {error.strerror}") from error
+    return [folder / name for name in sorted(names) if name[0] != "." and name.endswith(".json")]

@@ -48,9 +48,9 @@ def serve(
     secrets = (settings.api_key.decode(),)
     level = settings.environment.log_level
     open_logs(config.logs_dir, level, secrets, console=sys.stderr.isatty())
+    wanted_port = config.service.port if port is None else port
     with ExitStack() as stack:
-        listening = bind(host or config.service.host, config.service.port if port is None else port)
-        bound = stack.enter_context(listening)
+        bound = stack.enter_context(bind(host or config.service.host, wanted_port))
         import uvicorn
 
         from opslib.serving.app import create_app
@@ -60,7 +60,13 @@ def serve(
         from opslib.serving.tenant import Tenant
 
         service = Service(settings)
-        tenant = Tenant(settings, service.generations, env_file, *bound.getsockname()[:2])
+        tenant = Tenant(
+            settings,
+            service.generations,
+            env_file,
+            *bound.getsockname()[:2],
+            lasting=wanted_port != 0,
+        )
         service.reloader.announce = tenant.announce
         stack.enter_context(tenant)
         load_first_model(service)

@@ -34,6 +34,8 @@ class Tenant:
         env_file: its `.env`; that beside the configuration by default.
         address: what it listens on.
         port: the port it got.
+        lasting: whether it will be started again with the same address; a trial on a free port
+            will not, and its leases go with it.
     """
 
     def __init__(
@@ -43,9 +45,12 @@ class Tenant:
         env_file: Path | None,
         address: str,
         port: int,
+        *,
+        lasting: bool = True,
     ) -> None:
         config = settings.config
         self._settings, self._generations = settings, generations
+        self._lasting = lasting
         self._coming: Path | None = None
         self._lease = Lease(
             host=platform.node(),
@@ -90,6 +95,10 @@ class Tenant:
             self._coming = None
             self._lease = self._lease.model_copy(update={"stopped": True})
             self._renew()
+            if not self._lasting:
+                for path in self._written:
+                    with suppress(OSError):
+                        path.unlink()
 
     def _keep_renewing(self) -> None:
         while not self._ended.wait(REFRESH_S):

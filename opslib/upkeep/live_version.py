@@ -80,16 +80,18 @@ def _ask_tenant(config: Config, one: FoundLease) -> LiveModel:
     url, advice = one.lease.url(), "if that service is gone for good, remove the lease"
     if url is None:
         here = f"it listens on {one.lease.host} alone and cannot be asked from here"
-        raise StorageError(f"{one.path}: not renewed; {here}; {advice}")
+        raise StorageError(f"{one.path}: not seen to be renewed; {here}; {advice}")
     try:
         request(f"{url}/health", config.maintenance.version_timeout_s)
     except ConnectionRefusedError:
         return LiveModel(f"no service answers at {url}; what {one.path} names is kept")
     except FAILURES as error:
         problem = f"{url} did not answer: {name_failure(error)}"
-        raise StorageError(f"{one.path}: not renewed, and {problem}; {advice}") from error
+        raise StorageError(
+            f"{one.path}: not seen to be renewed, and {problem}; {advice}"
+        ) from error
     listed = "list it under maintenance.also_serving and remove the lease"
-    raise StorageError(f"{one.path}: not renewed, although {url} answers; {listed}")
+    raise StorageError(f"{one.path}: not seen to be renewed, although {url} answers; {listed}")
 
 
 def _meet(url: str | None, addresses: Iterable[str]) -> bool:
