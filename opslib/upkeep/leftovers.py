@@ -7,6 +7,7 @@ have too (`.best.pt.20260930`): what has such a name is left alone.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -29,10 +30,11 @@ def plan_leftovers(this: Round) -> Duty:
         StorageError: a folder cannot be read.
     """
     archive = this.config.logs_dir / "archive"
+    old_days = this.config.maintenance.leftover_hours / 24
     actions = []
     for folder in _folders(this):
         # Nobody but a maintenance round, of which there is one at a time, writes archives.
-        limit_days = 0.0 if folder == archive else this.config.maintenance.leftover_hours / 24
+        limit_days = -math.inf if folder == archive else old_days
         with storage_errors(f"read {this.name_of(folder)}"):
             found = sorted(path for path in folder.iterdir() if is_temporary(path.name))
             for path in found:
