@@ -95,6 +95,8 @@ def test_what_a_killed_writer_left_is_known_by_its_name(tmp_path: Path) -> None:
         ".served.json.20261001",
         ".model.onnx.k3v9_abq",
         ".model.onnx.tmp",
+        ".model.onnx.before_20261001.tmp",
+        ".model.onnx.pillops-2026100120261001x.tmp",
         ".model.onnx.pillops.tmp",
         ".model.onnx.deleted",
         "model.onnx.pillops-0123456789abcdef.tmp",
