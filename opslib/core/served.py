@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from opslib.core.config import Config
@@ -34,6 +35,12 @@ class ServedState(Record):
         before = (self.current, *self.previous)
         others = tuple(one for one in before if one.sha256 != model.sha256)
         return ServedState(current=model, previous=others[:HISTORY_LENGTH])
+
+    def needed(self) -> Iterator[tuple[Path, str]]:
+        """Yield the models that must not be deleted, each with the reason."""
+        yield self.current.path, "the last one switched in"
+        for one in self.previous[:1]:
+            yield one.path, "served before"
 
 
 def served_state_path(config: Config) -> Path:

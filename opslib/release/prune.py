@@ -20,7 +20,7 @@ from opslib.release.store import LOCK_NAME, StoredRelease, list_releases, read_p
 from opslib.serving.reachable import LiveModel, Root, find_roots
 
 _LOCK_WAIT_S = 10.0
-_OF_A_SERVICE = ("served", "switched in", "about to be served", "MODEL_PATH", "pinned")
+_OF_A_SERVICE = ("served", "the last one", "about to be served", "MODEL_PATH", "pinned")
 
 
 def plan_prune(config: Config, *, keep: int | None = None, live: Sequence[LiveModel] = ()) -> Plan:
@@ -106,7 +106,7 @@ def _served_digests(
         found.append((state.current.sha256, "last switched in"))
         found += [(one.sha256, "served before") for one in state.previous[:1]]
     found += [(one.sha256, "that is served now, as /version says") for one in live if one.sha256]
-    told = {one.path for one in (state.current, *state.previous[:1])} if state else set()
+    told = {path for path, _ in state.needed()} if state else set()
     for root in roots:
         if root.why.startswith(_OF_A_SERVICE) and root.path not in told:
             try:

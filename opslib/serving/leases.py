@@ -115,10 +115,7 @@ class FoundLease:
         lease = self.lease
         path = lease.exp_dir / STATE_NAME
         if os.path.lexists(path):
-            state = ServedState.read(path)
-            yield state.current.path, "switched in last"
-            for one in state.previous[:1]:
-                yield one.path, "served before"
+            yield from ServedState.read(path).needed()
         # Perhaps not ours to read; what it named when that service started is in the lease.
         with suppress(OSError, ValueError):
             pinned = dotenv_values(lease.env_file).get("MODEL_PATH")

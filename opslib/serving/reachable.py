@@ -62,8 +62,7 @@ def find_roots(config: Config, live: Iterable[LiveModel] = ()) -> tuple[Root, ..
         found.append(Root(config.resolve(pinned).resolve(), "MODEL_PATH names it"))
     state = read_served_state(config)
     if state is not None:
-        found.append(Root(state.current.path.resolve(), "the last one switched in"))
-        found += [Root(one.path.resolve(), "served before") for one in state.previous[:1]]
+        found += [Root(path.resolve(), why) for path, why in state.needed()]
     for lease in find_leases(config):
         found += [Root(path.resolve(), why) for path, why in lease.models()]
     return tuple(found)

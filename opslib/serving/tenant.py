@@ -128,8 +128,7 @@ class Tenant:
         with suppress(InputError):
             state = read_served_state(config)
             if state is not None:
-                found.append((state.current.path, "switched in last"))
-                found += [(one.path, "served before") for one in state.previous[:1]]
+                found += state.needed()
         pinned = self._settings.environment.model_path
         found.append((config.resolve(pinned) if pinned else None, "pinned by MODEL_PATH"))
         found.append((self._coming, "about to be served"))

@@ -138,7 +138,7 @@ def test_what_a_start_would_look_for_is_named_from_the_beginning(
     ServedState(current=models[0], previous=(models[1],)).write(served_state_path(place.config))
     with open_tenant(service):
         assert lease_of(place).models == {
-            place.second.name: "switched in last",
+            place.second.name: "the last one switched in",
             place.first.name: "served before",
         }
     assert lease_of(place).stopped
