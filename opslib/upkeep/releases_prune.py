@@ -8,8 +8,8 @@ from pathlib import Path
 
 from opslib.core.errors import BusyError, InputError, StorageError
 from opslib.core.plans import Action
+from opslib.release.companions import ARCHIVE_SUFFIX
 from opslib.release.prune import find_kept, plan_prune
-from opslib.release.store import ARCHIVE_SUFFIX
 from opslib.upkeep.live_version import ask_version
 from opslib.upkeep.models_prune import ModelShelf
 from opslib.upkeep.rounds import Duty, Round, list_files

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from opslib.release.build import ReleaseRequest, build_release
-from opslib.release.store import checksum_path, list_releases
+from opslib.release.companions import checksum_path
+from opslib.release.store import list_releases
 from opslib.serving.keys import make_key
 from opslib.serving.staging import start_service
 from tests.release.conftest import QUICK, make_experiment, visible
