@@ -11,7 +11,7 @@ from opslib.core.errors import StorageError, storage_errors
 from opslib.core.plans import Action
 from opslib.upkeep.models_prune import QUANTIZED_FOLDER
 from opslib.upkeep.open_files import is_written
-from opslib.upkeep.rounds import DAY_S, Duty, Entry, Round, list_files, measure
+from opslib.upkeep.rounds import Duty, Entry, Round, list_files, measure
 
 LEFTOVERS = "leftovers"
 # Eight random characters; where all are letters it may be a word, and the file a person's own.
@@ -77,7 +77,7 @@ def _is_abandoned(this: Round, folder: Path, limit_days: float) -> bool:
         return False
     paths = [folder, *folder.rglob("*")]
     newest = max(path.lstat().st_mtime for path in paths)
-    if (this.now.timestamp() - newest) / DAY_S <= limit_days:
+    if this.days_since(newest) <= limit_days:
         return False
     return not any(is_written(path) for path in paths if path.is_file() and not path.is_symlink())
 

@@ -10,6 +10,7 @@ from opslib.core.errors import BusyError, InputError, StorageError
 from opslib.core.plans import Action
 from opslib.release.companions import ARCHIVE_SUFFIX
 from opslib.release.prune import find_kept, plan_prune
+from opslib.release.store import list_releases
 from opslib.upkeep.live_version import ask_version
 from opslib.upkeep.models_prune import ModelShelf
 from opslib.upkeep.rounds import Duty, Round, list_files
@@ -27,7 +28,7 @@ def plan_releases(this: Round, shelf: ModelShelf) -> Duty:
     """
     folder = this.find_folder(this.config.releases_dir)
     try:
-        plan = plan_prune(this.config, live_path=shelf.in_use.live.path)
+        plan = plan_prune(this.config, live_path=shelf.in_use.live.path, now=this.now)
     except InputError as error:
         raise StorageError(str(error)) from error
     actions = []
@@ -43,7 +44,9 @@ def plan_releases(this: Round, shelf: ModelShelf) -> Duty:
             why = "its archive is gone"
             run = partial(this.delete, entry)
             actions.append(Action("delete", this.name_of(entry.path), why, run, entry.size_bytes))
-    return Duty(RELEASES, tuple(actions))
+    stored = list_releases(this.config, now=this.now)
+    notes = this.note_ahead(one.path for one in stored if one.is_ahead)
+    return Duty(RELEASES, tuple(actions), notes=notes)
 
 
 def _delete(this: Round, archive: Path, step: Action) -> None:
@@ -51,7 +54,8 @@ def _delete(this: Round, archive: Path, step: Action) -> None:
     this.find_folder(archive.parent)
     name = archive.name.removesuffix(ARCHIVE_SUFFIX)
     try:
-        why = find_kept(this.config, live_path=ask_version(this.config).path).get(name)
+        live_path = ask_version(this.config).path
+        why = find_kept(this.config, live_path=live_path, now=this.now).get(name)
         if why is not None:
             raise StorageError(f"it is kept by now: {why}")
         step.run()
