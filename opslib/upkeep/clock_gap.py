@@ -48,9 +48,10 @@ def find_doubt(config: Config, now: datetime) -> str | None:
     before, after = max(pairwise(marks), key=lambda pair: pair[1] - pair[0])
     if after - before <= limit:
         return None
+    days = plural(round((after - before) / timedelta(days=1)), "day")
     return (
-        f"nothing is dated between {before:%Y-%m-%d} and {after:%Y-%m-%d}, "
-        f"{plural((after - before).days, 'day')}, over {limit.days}: nothing is deleted; {GO_ON}"
+        f"nothing is dated between {before:%Y-%m-%d} and {after:%Y-%m-%d}, {days}, "
+        f"over {limit.days}: nothing is deleted; {GO_ON}"
     )
 
 
