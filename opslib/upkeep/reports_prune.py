@@ -14,17 +14,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from opslib.core.clock import parse_moment, part_ahead
 from opslib.core.errors import InputError, StorageError, storage_errors
 from opslib.core.files import hide_name, reveal_name
 from opslib.core.plans import Action
 from opslib.core.records import read_json
-from opslib.upkeep.rounds import DAY_S, Duty, Round, list_files, measure
+from opslib.upkeep.rounds import Duty, Round, list_files, measure
 
 REPORTS, DAILY = "reports", "daily records"
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 _RUN = re.compile(r"(\d{6})-(.+)-[0-9a-f]{6}")
 _DAILY = re.compile(r"(maintenance|checklist_[a-z]+)_\d{8}-\d{6}(-\d+)?\.json|disk_\d{8}\.txt")
 _CITED = "cited"
+_STAMP_SIGNS = len("YYYYmmdd-HHMMSS")
 _RECORD = "run.json"
 
 
@@ -59,7 +61,7 @@ def plan_reports(this: Round) -> Duty:
     """
     root = this.find_folder(this.config.report_dir)
     limit = this.config.maintenance.report_days
-    reports = list_reports(root)
+    reports = list_reports(root, this.now)
     old = [one for one in reports if _age_days(this, one.date) > limit]
     kept = find_kept(root, reports) if old else {}
     actions = [
@@ -104,8 +106,9 @@ def list_days(root: Path) -> list[Path]:
     ]
 
 
-def list_reports(root: Path) -> list[Report]:
-    """Return the folders of runs below `root`, the newest first; links are none.
+def list_reports(root: Path, now: datetime) -> list[Report]:
+    """Return the folders of runs below `root`, the newest first; links are none, and what is dated
+    after now is neither old nor anybody's newest.
 
     Raises:
         StorageError: it cannot be read.
@@ -117,7 +120,8 @@ def list_reports(root: Path) -> list[Report]:
                 named = _RUN.fullmatch(folder.name)
                 if named and folder.is_dir() and not folder.is_symlink():
                     found.append(Report(folder, day.name, named[1], named[2]))
-    return sorted(found, key=lambda one: (one.date, one.clock, one.folder), reverse=True)
+    past, _ = part_ahead(found, lambda one: parse_moment(one.id[:_STAMP_SIGNS]), now)
+    return sorted(past, key=lambda one: (one.date, one.clock, one.folder), reverse=True)
 
 
 def find_kept(root: Path, reports: list[Report]) -> dict[Path, str]:
@@ -153,13 +157,13 @@ def _age_days(this: Round, date: str) -> float:
         day = datetime.strptime(date, "%Y-%m-%d").replace(tzinfo=UTC)
     except ValueError:
         return 0.0
-    return (this.now - day).total_seconds() / DAY_S
+    return this.days_since(day.timestamp())
 
 
 def _delete(this: Round, root: Path, report: Report) -> None:
     """Delete a report unless it is kept by now; it is hidden first and then removed."""
     this.find_folder(report.folder)
-    why = find_kept(root, list_reports(root)).get(report.folder)
+    why = find_kept(root, list_reports(root, this.now)).get(report.folder)
     if why is not None:
         raise StorageError(f"it is kept by now: {why}")
     hidden = hide_name(report.folder, "deleted")
