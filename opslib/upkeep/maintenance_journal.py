@@ -113,8 +113,8 @@ def read_journal(path: Path) -> tuple[MaintenanceRecord, int]:
     with storage_errors(f"read {path}"):
         lines = path.read_bytes().splitlines()
     for line in lines:
-        with suppress(ValueError, TypeError, KeyError, AttributeError, ValidationError):
-            kind, content = next(iter(json.loads(line).items()))
+        with suppress(ValueError, TypeError, AttributeError, ValidationError):
+            ((kind, content),) = json.loads(line).items()
             if kind == "round":
                 head = content
             elif kind == "begin":
@@ -125,7 +125,7 @@ def read_journal(path: Path) -> tuple[MaintenanceRecord, int]:
             elif kind == "skipped":
                 skipped.append(SkippedItem.model_validate(content))
                 begun = {}
-    with suppress(KeyError, ValidationError):
+    with suppress(TypeError, ValidationError):
         skipped.append(SkippedItem(**begun, reason=_UNDER_WAY))
     record = MaintenanceRecord(
         started_at_utc=str(head.get("started_at_utc") or _written_at(path)),
