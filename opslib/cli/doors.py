@@ -141,7 +141,9 @@ def describe_experiment(config: Config) -> str:
 
 
 def _printable(text: str) -> str:
-    """The text with lone surrogates (bytes of a path that are no UTF-8) spelt out."""
+    """The text with lone surrogates (bytes of a path that are no UTF-8) spelt out, and without
+    the passwords of addresses in it."""
+    text = mask(text)
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
