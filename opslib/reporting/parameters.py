@@ -75,7 +75,7 @@ def read_parameters(notebook: Any) -> dict[str, ParameterSpec]:
     """
     cells = [c for c in notebook.cells if PARAMETERS_TAG in c.metadata.get("tags", [])]
     if len(cells) > 1:
-        raise ParameterError(f"{len(cells)} cells are tagged {PARAMETERS_TAG}; expected one at most")
+        raise ParameterError(f"{len(cells)} cells are tagged {PARAMETERS_TAG}; expected one")
     return {spec.name: spec for cell in cells for spec in _read_cell(cell.source)}
 
 
