@@ -15,6 +15,7 @@ import pytest
 from opslib.core.errors import BusyError, ExitCode
 from opslib.core.files import overwrite
 from opslib.core.locks import hold_lock
+from opslib.serving.leases import LEASE_FOLDER, FoundLease, Lease
 from opslib.upkeep.health import health_state_path, watch_health
 from opslib.upkeep.health_record import read_memory
 from opslib.upkeep.job_run import run_job
@@ -221,6 +222,28 @@ def test_a_lock_is_held_where_there_is_no_room_for_its_file(tmp_path: Path) -> N
                 pass
         with hold_lock(path, "the fourth"):
             assert path.exists()
+
+
+def test_a_lease_that_is_renewed_counts_as_that_on_a_full_disk(full: Place) -> None:
+    folder = full.exp / "export" / LEASE_FOLDER
+    lease = Lease(
+        host="h",
+        address="127.0.0.1",
+        port=1,
+        pid=1,
+        exp_dir=Path("e"),
+        env_file=Path("f"),
+        root=Path("r"),
+        models={},
+    )
+    path = lease.write(_made(folder) / lease.file_name)
+    fill_disk(full.exp)
+    assert not FoundLease(path, lease).may_be_outdated()
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    return folder
 
 
 def test_overwriting_leaves_nothing_of_what_was_there(tmp_path: Path) -> None:
