@@ -21,6 +21,7 @@ from opslib.core.errors import ConfigError, InputError, OpsError
 from opslib.core.formatting import format_bytes
 from opslib.core.host import host_facts
 from opslib.core.lineage import git_dirty, git_sha
+from opslib.core.secrets import show_address
 
 FindingState = Literal["ok", "note", "problem"]
 LOW_DISK_SHARE = 0.10
@@ -265,9 +266,10 @@ def _look_at_service(config: Config) -> Iterator[Finding]:
 
     from opslib.serving.client import normalise_url
 
-    url = f"{normalise_url(config.client.url)}/health"
+    address = normalise_url(config.client.url)
+    url = f"{show_address(address)}/health"
     try:
-        answer = httpx.get(url, timeout=2.0, trust_env=False)
+        answer = httpx.get(f"{address}/health", timeout=2.0, trust_env=False)
     except (httpx.HTTPError, httpx.InvalidURL):
         yield Finding(
             "service", "note", f"{url} does not answer", "start the service: `make serve`"

@@ -10,8 +10,10 @@ from opslib.checklist.items import Answer, State, Visit, answer_worst
 from opslib.checklist.log_lines import read_time
 from opslib.checklist.logs import tunnel_log_path
 from opslib.core.clock import is_ahead, parse_moment, part_ahead
-from opslib.core.errors import InputError
+from opslib.core.errors import InputError, StorageError
 from opslib.core.formatting import format_bytes, plural
+from opslib.upkeep.job_status import RAN_WELL, is_running, read_status
+from opslib.upkeep.maintenance_journal import find_journals, read_journal
 from opslib.upkeep.maintenance_record import MaintenanceRecord
 
 PATTERN = "maintenance_*.json"
@@ -26,13 +28,15 @@ _HEAD_BYTES = 4096
 
 def check_maintenance(visit: Visit) -> Answer:
     """Return when the last maintenance was, what it did, and what it had to leave."""
+    untold = _look_for_untold(visit)
     newest, record, ahead = _find_last(visit)
     if newest is None and ahead is not None:
-        return Answer(state="attention", evidence=(ahead,), next_step=RUN)
+        return Answer(state="attention", evidence=(ahead, *untold), next_step=RUN)
     if newest is None:
+        never = f"not set up: no maintenance ever ran on {visit.config.exp_dir}"
         return Answer(
             state="attention",
-            evidence=(f"not set up: no maintenance ever ran on {visit.config.exp_dir}",),
+            evidence=tuple(untold) or (never,),
             next_step="run it: `pillops maintain`; schedule it: `pillops schedule install`",
         )
     if not isinstance(record, MaintenanceRecord):
@@ -46,7 +50,7 @@ def check_maintenance(visit: Visit) -> Answer:
     late = age is None or age * 24 > limit_h
     due = f"; it is due at least every {limit_h:g} h" if late else ""
     found: list[tuple[State, str]] = [("attention" if late else "ok", told + due)]
-    found += [("attention", ahead)] if ahead else []
+    found += [("attention", line) for line in (*([ahead] if ahead else []), *untold)]
     steps = [RUN] if late else []
     left = [f"{one.target}: {one.reason}" for one in record.skipped]
     for what, lines in (("left alone", left), ("warning", list(record.warnings))):
@@ -82,6 +86,27 @@ def check_rotation(visit: Visit) -> Answer:
     found = [*_look_at_logs(visit), *_look_at_archive(visit), *_look_at_tunnel(visit)]
     steps = ("cut them now: `pillops maintain`; the tunnel's on Windows: its task, 03:00",)
     return answer_worst(found, steps)
+
+
+def _look_for_untold(visit: Visit) -> list[str]:
+    """What is known of rounds without a record: cut off, ended badly, or no room for one."""
+    found = []
+    for path in find_journals(visit.config.records_dir):
+        try:
+            record, pid = read_journal(path)
+        except StorageError as error:
+            found.append(str(error))
+            continue
+        if not is_running(pid):
+            found.append(f"{path.name}: {record.warnings[0]}")
+    try:
+        status = read_status(visit.config, "maintenance")
+    except InputError as error:
+        return [*found, str(error)]
+    if status is not None and (status.exit_code or 0) not in RAN_WELL:
+        ended = describe_age(age_days(status.started_at_utc, visit.now))
+        found.append(f"its last run, {ended}, ended badly: {status.describe()}")
+    return found
 
 
 def _look_at_logs(visit: Visit) -> list[tuple[State, str]]:

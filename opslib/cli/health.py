@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from opslib.cli.doors import make_console, say
+from opslib.cli.doors import make_console, say, say_if_possible
 from opslib.core.config import load_config
 
 ConfigOption = Annotated[Path | None, typer.Option(help="Configuration file.")]
@@ -51,8 +51,8 @@ def watch(config: ConfigOption = None) -> int:
 
     loaded = load_config(config)
     alerts = make_console(stderr=True)
-    record = watch_health(loaded, lambda text: say(alerts, text))
-    say(make_console(), record.describe())
+    record = watch_health(loaded, lambda text: say_if_possible(alerts, text))
+    say_if_possible(make_console(), record.describe())
     return record.exit_code
 
 
@@ -66,5 +66,9 @@ def rotate(
 
     loaded = load_config(config)
     console = make_console()
-    record = run_rotation(loaded, log=log, dry_run=dry_run, show=lambda line: say(console, line))
+
+    def show(line: str) -> None:
+        say_if_possible(console, line)
+
+    record = run_rotation(loaded, log=log, dry_run=dry_run, show=show)
     return record.exit_code

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from opslib.cli.doors import describe_experiment, make_console, plain_cells, say
+from opslib.cli.doors import describe_experiment, make_console, plain_cells, say_if_possible
 from opslib.core.clock import ASK, is_ahead
 from opslib.core.config import PREFIX, Config, load_config
 from opslib.core.errors import ConfigError, InputError, OpsError, UsageError
@@ -172,4 +172,4 @@ def _tell_notes(config: Config, text: str, tell: Callable[[str], None]) -> None:
 
 def _make_show() -> Callable[[str], None]:
     console = make_console()
-    return lambda line: say(console, line)
+    return lambda line: say_if_possible(console, line)

@@ -16,6 +16,7 @@ from opslib.core.config_end import END, check_end, has_promise, without_end
 from opslib.core.errors import ConfigError, storage_errors
 from opslib.core.files import write_text_atomic
 from opslib.core.plans import Action, Plan
+from opslib.core.secrets import show_address
 
 Value = str | int | float | bool | list[str]
 Check = Callable[[str], object]
@@ -77,11 +78,25 @@ def refuse_half_characters(text: str, name: str) -> None:
 
 
 def show_value(value: object) -> str:
-    """Return a value as Python writes it, on one line and cut short."""
+    """Return a value as Python writes it, on one line and cut short; no password that stands in
+    an address is repeated."""
     try:
-        return on_one_line(_SHORT.repr(value))
+        return on_one_line(_SHORT.repr(_without_passwords(value)))
     except ValueError:
         return "a number of thousands of digits"
+
+
+def _without_passwords(value: object, depth: int = 8) -> object:
+    if isinstance(value, str):
+        return show_address(value)
+    if isinstance(value, dict) and depth:
+        return {
+            _without_passwords(key, depth - 1): _without_passwords(one, depth - 1)
+            for key, one in value.items()
+        }
+    if isinstance(value, list | tuple) and depth:
+        return type(value)(_without_passwords(one, depth - 1) for one in value)
+    return value
 
 
 def on_one_line(text: str) -> str:

@@ -105,6 +105,32 @@ def write_text_atomic(path: Path, text: str, *, mode: int = 0o644) -> None:
     write_bytes_atomic(path, text.encode(), mode=mode)
 
 
+def overwrite(path: Path, data: bytes) -> None:
+    """Write `data` over the file at `path` where it lies, which needs no room on a full disk as
+    long as the file filled as many blocks before.
+
+    For what must never be taken for what it was: where this fails, or is killed, the file is
+    empty or cannot be read.
+
+    Raises:
+        StorageError: it is no regular file, there is none, or there is no room.
+    """
+    with storage_errors(f"write {path}"):
+        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            try:
+                left = memoryview(data)
+                while left:
+                    left = left[os.pwrite(descriptor, left, len(data) - len(left)) :]
+                os.ftruncate(descriptor, len(data))
+            except OSError:
+                os.ftruncate(descriptor, 0)
+                raise
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
 def link_atomic(link: Path, target: str | Path) -> None:
     """Point the symlink `link` at `target` (kept as given) without a moment without a link."""
     with storage_errors(f"link {link}"):

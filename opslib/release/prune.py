@@ -16,7 +16,7 @@ from opslib.core.models import find_model_files
 from opslib.core.plans import Action, Plan
 from opslib.core.served import read_served_state
 from opslib.release.manifest import Manifest
-from opslib.release.proofs import proofs_of, read_proofs
+from opslib.release.proofs import read_proofs
 from opslib.release.store import LOCK_NAME, StoredRelease, list_releases, read_pins
 from opslib.serving.reachable import LiveModel, Root, find_roots
 
@@ -74,9 +74,9 @@ def find_kept(
     """
     kept: dict[str, str] = {}
     sound = []
-    proofs = read_proofs(config)
+    last_tests = {one.release: one for one in read_proofs(config)}
     for release in list_releases(config, now=now):
-        last = next(reversed(proofs_of(proofs, release.name)), None)
+        last = last_tests.get(release.name)
         if release.problem is not None:
             kept[release.name] = f"left alone: {release.problem}"
         elif last is not None and not last.ok:

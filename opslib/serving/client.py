@@ -8,7 +8,8 @@ from typing import Any, Self
 
 import httpx
 
-from opslib.core.errors import OpsError
+from opslib.core.errors import OpsError, ParameterError
+from opslib.core.secrets import show_address
 from opslib.core.sections import ClientSection
 from opslib.serving.hints import find_hint
 from opslib.serving.keys import HEADER
@@ -43,25 +44,33 @@ class LiveVersion:
 class ServiceClient:
     """A connection to one service; a context manager that closes it.
 
+    `url` is its address as it may be shown.
+
     Args:
         url: such as `http://127.0.0.1:8000`.
         key: sent as `X-API-Key`, never shown.
         section: the names of its fields, and the timeout.
         timeout_s: overrides the section's.
+
+    Raises:
+        ParameterError: `url` is no address.
     """
 
     def __init__(
         self, url: str, key: str, section: ClientSection, *, timeout_s: float | None = None
     ) -> None:
-        self.url = normalise_url(url)
+        self.url = show_address(normalise_url(url))
         self._section = section
         self._timeout_s = timeout_s or section.timeout_s
-        self._client = httpx.Client(
-            base_url=self.url,
-            headers={HEADER: key},
-            timeout=httpx.Timeout(self._timeout_s, connect=min(5.0, self._timeout_s)),
-            trust_env=False,
-        )
+        try:
+            self._client = httpx.Client(
+                base_url=normalise_url(url),
+                headers={HEADER: key},
+                timeout=httpx.Timeout(self._timeout_s, connect=min(5.0, self._timeout_s)),
+                trust_env=False,
+            )
+        except httpx.InvalidURL as error:
+            raise ParameterError(f"{self.url}: expected http://HOST:PORT") from error
 
     def health(self) -> dict[str, Any]:
         """Return the answer of `/health`."""
@@ -112,7 +121,7 @@ class ServiceClient:
                 stage="timeout",
                 hint="look at the service's api.err; /version shows what is served now",
             ) from error
-        except httpx.TransportError as error:
+        except (httpx.TransportError, UnicodeError) as error:
             raise ServiceError(
                 f"{self.url}{route}: cannot be reached: {error}",
                 status=None,

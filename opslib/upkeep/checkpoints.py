@@ -11,7 +11,8 @@ from opslib.core.cards import card_path
 from opslib.core.clock import part_ahead
 from opslib.core.errors import StorageError
 from opslib.core.plans import Action
-from opslib.upkeep.in_use import EXPORT_REPORT, find_in_use, list_models, read_field
+from opslib.upkeep.in_use import EXPORT_REPORT, InUse, find_in_use, list_models, read_field
+from opslib.upkeep.lately import Lately
 from opslib.upkeep.models_prune import QUANTIZED_FOLDER, ModelShelf
 from opslib.upkeep.rounds import Duty, Entry, Round, list_files
 
@@ -31,6 +32,7 @@ def plan_checkpoints(this: Round, shelf: ModelShelf) -> Duty:
     entries = list_files(folder, lambda name: fnmatchcase(name, _PATTERN))
     entries.sort(key=lambda entry: (entry.mtime_ns, entry.path))
     named = named_checkpoints(this, shelf.going)
+    used = Lately(partial(_find_used, this))
     actions = []
     past, ahead = part_ahead(entries, lambda entry: entry.mtime_ns / 1e9, this.now)
     for entry in past[:-1]:
@@ -38,7 +40,7 @@ def plan_checkpoints(this: Round, shelf: ModelShelf) -> Duty:
         if age <= limit or entry.path.name in named or shelf.in_use.why(entry.path) is not None:
             continue
         why = f"written {age:.0f} days ago, kept {limit}; not the newest and not in use"
-        run = partial(_delete, this, entry)
+        run = partial(_delete, this, used, entry)
         actions.append(Action("delete", this.name_of(entry.path), why, run, entry.size_bytes))
     notes = this.note_ahead(entry.path for entry in ahead)
     return Duty(CHECKPOINTS, tuple(actions), notes=notes)
@@ -59,8 +61,13 @@ def named_checkpoints(this: Round, going: Container[Path] = ()) -> dict[str, str
     return found
 
 
-def _delete(this: Round, entry: Entry) -> None:
-    why = find_in_use(this).why(entry.path) or named_checkpoints(this).get(entry.path.name)
+def _find_used(this: Round) -> tuple[InUse, dict[str, str]]:
+    return find_in_use(this), named_checkpoints(this)
+
+
+def _delete(this: Round, used: Lately[tuple[InUse, dict[str, str]]], entry: Entry) -> None:
+    in_use, named = used.get()
+    why = in_use.why(entry.path) or named.get(entry.path.name)
     if why is not None:
         raise StorageError(f"it is in use by now: {why}")
     this.delete(entry)

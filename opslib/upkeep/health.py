@@ -12,7 +12,7 @@ from opslib.core.errors import ExitCode, OpsError, ParameterError, storage_error
 from opslib.core.experiment import check_experiment
 from opslib.core.locks import hold_lock
 from opslib.core.secrets import resolve_reference
-from opslib.upkeep.health_record import HealthRecord, WatchMemory, read_memory
+from opslib.upkeep.health_record import HealthRecord, WatchMemory, keep_memory, read_memory
 from opslib.upkeep.health_rules import (
     ActionName,
     Checks,
@@ -63,10 +63,13 @@ def watch_health(config: Config, alert: Show) -> HealthRecord:
     Args:
         alert: gets what a person must read: alerts, recovery notices, what went wrong here.
 
+    What must survive to the next run is written where the last one wrote it when the disk is full.
+    Where even that fails, the run says so, alerts at the first failure and restarts nothing: it
+    cannot know how often something failed or was restarted.
+
     Raises:
         BusyError: another run is under way.
         ConfigError: the state belongs into the experiment, which is not there.
-        StorageError: what must survive to the next run cannot be written.
     """
     path = health_state_path(config)
     if path.is_relative_to(config.exp_dir):
@@ -83,20 +86,23 @@ class _Run:
         self._section = config.health
         self._path = path
         self._alert = alert
-        self._log_works = True
+        self._log_works = self._remembers = True
         self._memory, damage = read_memory(path)
         if damage:
             self._say(damage)
 
     def run(self) -> HealthRecord:
+        results = _probe(self._config)
+        if not _read(results).good:
+            self._keep(self._memory, always=True)
+        remembers = self._remembers
         policy = Policy(
-            failures=self._section.failures,
+            failures=self._section.failures if remembers else 1,
             successes=self._section.successes,
             restart_on=self._section.restart_on,
-            can_restart=self._section.restart_command is not None,
+            can_restart=remembers and self._section.restart_command is not None,
             max_restarts_per_hour=self._section.max_restarts_per_hour,
         )
-        results = _probe(self._config)
         before = self._memory.decisions
         decision = decide(before, _read(results), policy, _now_s())
         actions, restart = decision.actions, None
@@ -166,11 +172,16 @@ class _Run:
             waiting = waiting[1:]
         self._keep(self._memory.model_copy(update={"undelivered": waiting}))
 
-    def _keep(self, memory: WatchMemory, notices: tuple[Notice, ...] = ()) -> None:
+    def _keep(
+        self, memory: WatchMemory, notices: tuple[Notice, ...] = (), *, always: bool = False
+    ) -> None:
         if notices and self._section.webhook is not None:
             memory = memory.with_notices(notices)
-        if memory != self._memory or not self._path.exists():
-            memory.write(self._path)
+        if always or memory != self._memory or not self._path.exists():
+            failure = keep_memory(self._path, memory)
+            if failure and self._remembers:
+                self._say(f"{failure}; alerting at once, restarting nothing")
+            self._remembers = failure is None
         self._memory = memory
 
     def _say(self, text: str) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from functools import partial
 
 from opslib.core.records import Part
+from opslib.core.secrets import show_address
 from opslib.upkeep.deadline import run_within
 from opslib.upkeep.web import FAILURES, name_failure, request
 
@@ -36,7 +37,7 @@ def probe(urls: Mapping[str, str], timeout_s: float) -> dict[str, CheckResult]:
     late = f"no answer within {timeout_s:g} s"
     return {
         name: found.get(name)
-        or CheckResult(url=url, ok=False, detail=late, took_ms=timeout_s * 1000)
+        or CheckResult(url=show_address(url), ok=False, detail=late, took_ms=timeout_s * 1000)
         for name, url in urls.items()
     }
 
@@ -64,4 +65,4 @@ def _ask(url: str, timeout_s: float) -> CheckResult:
     except FAILURES as error:
         ok, detail = False, name_failure(error)
     took_ms = round((time.monotonic() - started) * 1000, 3)
-    return CheckResult(url=url, ok=ok, detail=detail, took_ms=took_ms)
+    return CheckResult(url=show_address(url), ok=ok, detail=detail, took_ms=took_ms)

@@ -16,6 +16,7 @@ from opslib.release.companions import ARCHIVE_SUFFIX
 from opslib.release.prune import find_kept, plan_prune
 from opslib.release.store import list_releases
 from opslib.serving.reachable import LiveModel
+from opslib.upkeep.lately import Lately
 from opslib.upkeep.live_version import ask_services
 from opslib.upkeep.models_prune import ModelShelf
 from opslib.upkeep.rounds import Duty, Round, list_files
@@ -67,19 +68,19 @@ def plan_store(
         InputError: what is pinned, served or proved cannot be read.
     """
     plan = plan_prune(config, keep=keep, live=live, now=now)
-    steps = [
-        replace(step, run=partial(_delete_unless_kept, config, keep, now, step))
-        for step in plan.actions
-    ]
+    kept = Lately(partial(_find_kept, config, keep, now))
+    steps = [replace(step, run=partial(_delete_unless_kept, kept, step)) for step in plan.actions]
     return Plan(plan.title, tuple(steps))
 
 
-def _delete_unless_kept(
-    config: Config, keep: int | None, now: datetime | None, step: Action
-) -> None:
+def _find_kept(config: Config, keep: int | None, now: datetime | None) -> dict[str, str]:
+    return find_kept(config, keep=keep, live=ask_services(config), now=now)
+
+
+def _delete_unless_kept(kept: Lately[dict[str, str]], step: Action) -> None:
     name = Path(step.target).name.removesuffix(ARCHIVE_SUFFIX)
     try:
-        why = find_kept(config, keep=keep, live=ask_services(config), now=now).get(name)
+        why = kept.get().get(name)
         if why is not None:
             raise StorageError(f"it is kept by now: {why}")
         step.run()

@@ -6,10 +6,12 @@ page compares itself with, so that its link leads somewhere.
 
 from __future__ import annotations
 
+import os
 import re
+import time
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from typing import Any
 from opslib.core.clock import parse_moment, part_ahead
 from opslib.core.errors import InputError, StorageError, storage_errors
 from opslib.core.files import hide_name, reveal_name
+from opslib.core.formatting import utc_now
 from opslib.core.plans import Action
 from opslib.core.records import read_json
 from opslib.upkeep.rounds import Duty, Round, list_files, measure
@@ -63,7 +66,7 @@ def plan_reports(this: Round) -> Duty:
     limit = this.config.maintenance.report_days
     reports = list_reports(root, this.now)
     old = [one for one in reports if _age_days(this, one.date) > limit]
-    kept = find_kept(root, reports) if old else {}
+    kept = Kept(root, this.now) if old else None
     actions = [
         Action("delete", this.name_of(path), "a run was killed while it deleted it", run)
         for day in list_days(root)
@@ -72,10 +75,10 @@ def plan_reports(this: Round) -> Duty:
         for run in (partial(_remove, this, path, path),)
     ]
     for one in old:
-        if one.folder not in kept:
+        if kept is not None and kept.why(one) is None:
             freed = measure(one.folder)
             why = f"of {one.date}, kept {limit} days"
-            run = partial(_delete, this, root, one)
+            run = partial(_delete, this, kept, one)
             actions.append(Action("delete", this.name_of(one.folder), why, run, freed))
     return Duty(REPORTS, tuple(actions))
 
@@ -160,10 +163,67 @@ def _age_days(this: Round, date: str) -> float:
     return this.days_since(day.timestamp())
 
 
-def _delete(this: Round, root: Path, report: Report) -> None:
+class Kept:
+    """Which reports stay, looked up once, and again only after something happened that can change
+    it: a document cites one, a run of today began or finished, or one that is kept went.
+
+    Only what a run of these days leaves can make an older one the newest, or be compared with it,
+    so that a question costs the same however many reports there are.
+    """
+
+    def __init__(self, root: Path, now: datetime) -> None:
+        self._root = root
+        self._now, self._began = now, time.monotonic()
+        self._look()
+
+    def why(self, report: Report) -> str | None:
+        """Return why the report stays, or None."""
+        if os.path.lexists(self._root / _CITED / report.id):
+            return "a document cites it"
+        if self._stamp() != self._stamped:
+            self._look()
+        return self._kept.get(report.folder)
+
+    def _look(self) -> None:
+        now = self._now + timedelta(seconds=time.monotonic() - self._began)
+        reports = list_reports(self._root, now)
+        recent = set(self._recent_days())
+        open_runs = [
+            one.folder
+            for one in reports
+            if one.folder.parent in recent and one.read().get("status") != "finished"
+        ]
+        self._kept = find_kept(self._root, reports)
+        self._watched = [one for one in self._kept if one.parent.name != _CITED] + open_runs
+        self._stamped = self._stamp()
+        # What changed between the two looks is found by the next question at the latest.
+        if find_kept(self._root, list_reports(self._root, now)) != self._kept:
+            self._stamped = ()
+
+    def _recent_days(self) -> list[Path]:
+        """The folders in which a run of now can lie."""
+        now = utc_now()
+        return [self._root / f"{now + timedelta(days=day):%Y-%m-%d}" for day in (-1, 0, 1)]
+
+    def _stamp(self) -> tuple[object, ...]:
+        places = [*self._recent_days(), *self._watched]
+        places += [folder / _RECORD for folder in self._watched]
+        return tuple(map(_stamp_of, places))
+
+
+def _stamp_of(path: Path) -> object:
+    """What changes whenever something in a folder, or a file, does; None where there is none."""
+    try:
+        facts = path.lstat()
+    except OSError:
+        return None
+    return path, facts.st_ino, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_nlink
+
+
+def _delete(this: Round, kept: Kept, report: Report) -> None:
     """Delete a report unless it is kept by now; it is hidden first and then removed."""
     this.find_folder(report.folder)
-    why = find_kept(root, list_reports(root, this.now)).get(report.folder)
+    why = kept.why(report)
     if why is not None:
         raise StorageError(f"it is kept by now: {why}")
     hidden = hide_name(report.folder, "deleted")
