@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from stat import S_ISDIR
 
 from opslib.core.errors import storage_errors
 
@@ -39,10 +40,13 @@ def scratch_folder(parent: Path, prefix: str) -> Iterator[Path]:
 
 
 def sweep_folders(parent: Path, prefix: str) -> None:
-    """Remove what dead owners left behind; a folder younger than a minute is left alone."""
+    """Remove what dead owners left behind; a folder of another account, or younger
+    than a minute, is left alone."""
     for folder in parent.glob(f"{prefix}*"):
         with suppress(OSError):
-            if folder.is_symlink() or time.time() - folder.stat().st_mtime < _YOUNG_S:
+            found = folder.lstat()
+            ours = S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
+            if not ours or time.time() - found.st_mtime < _YOUNG_S:
                 continue
             descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
             try:

@@ -15,6 +15,7 @@ from opslib.core.errors import StorageError, storage_errors
 from opslib.core.experiment import check_experiment
 from opslib.core.formatting import STAMP_FORMAT, utc_now
 from opslib.core.locks import hold_lock
+from opslib.core.ownership import make_folder
 from opslib.core.plans import Action, Outcome, Plan
 from opslib.upkeep.checkpoints import CHECKPOINTS, plan_checkpoints
 from opslib.upkeep.disk import DiskReport, keep_disk_report, look_at_disks
@@ -149,7 +150,7 @@ def _make_folders(this: Round) -> None:
     config = this.config
     for folder in (config.logs_dir, archive_folder(this), config.records_dir):
         with storage_errors(f"create {folder}"):
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
 
 
 def _record(

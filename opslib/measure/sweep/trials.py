@@ -15,6 +15,7 @@ from typing import Literal
 from pydantic import ValidationError
 
 from opslib.core.errors import storage_errors
+from opslib.core.ownership import open_to_append
 from opslib.core.records import Part
 
 TRIALS_NAME = "ort_bench_trials.jsonl"
@@ -71,8 +72,7 @@ class TrialBook:
         """Keep a trial, on disk before this returns."""
         self._keep(trial)
         with storage_errors(f"write {self.path}"):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a", encoding="utf-8") as file:
+            with os.fdopen(open_to_append(self.path), "a", encoding="utf-8") as file:
                 file.write(trial.model_dump_json() + "\n")
                 file.flush()
                 os.fsync(file.fileno())
