@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from opslib.core.config import Config
 from opslib.core.errors import ConfigError, InputError, storage_errors
+from opslib.core.files import make_hidden_folder, reveal_name
 from opslib.core.records import Record
 
 MARKER = ".demo.json"
@@ -83,11 +83,11 @@ def build_aside(folders: Sequence[Path]) -> Iterator[dict[Path, Path]]:
         with storage_errors("prepare the demo's folders"):
             for folder in folders:
                 folder.parent.mkdir(parents=True, exist_ok=True)
-                for stale in folder.parent.glob(f".{folder.name}.demo-*"):
-                    if (stale / _ASIDE_MARK).is_file():
+                for stale in folder.parent.iterdir():
+                    ours = reveal_name(stale.name, "tmp") == folder.name
+                    if ours and (stale / _ASIDE_MARK).is_file():
                         shutil.rmtree(stale)
-                name = tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.demo-")
-                asides[folder] = Path(name)
+                asides[folder] = make_hidden_folder(folder)
                 (asides[folder] / _ASIDE_MARK).touch()
                 (asides[folder] / "new").mkdir()
         yield {folder: aside / "new" for folder, aside in asides.items()}

@@ -185,9 +185,11 @@ class _Run:
         moment = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         line = " ".join(text.splitlines())
         try:
-            with storage_errors(f"append to {path}"):
-                with os.fdopen(open_to_append(path), "a", encoding="utf-8") as file:
-                    file.write(f"{moment} {line}\n")
+            with (
+                storage_errors(f"append to {path}"),
+                os.fdopen(open_to_append(path), "a", encoding="utf-8") as file,
+            ):
+                file.write(f"{moment} {line}\n")
         except OpsError as error:
             if self._log_works:
                 self._alert(str(error))

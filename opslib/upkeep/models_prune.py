@@ -9,7 +9,7 @@ from pathlib import Path
 
 from opslib.core.config_edit import on_one_line
 from opslib.core.errors import StorageError, storage_errors
-from opslib.core.files import fsync_folder
+from opslib.core.files import fsync_folder, hide_name, reveal_name
 from opslib.core.formatting import plural
 from opslib.core.plans import Action
 from opslib.upkeep.in_use import Digests, InUse, Units, find_in_use, list_models
@@ -17,7 +17,6 @@ from opslib.upkeep.rounds import Duty, Entry, Round, list_files, look_at
 
 MODELS, QUANTIZED = "models", "quantized"
 QUANTIZED_FOLDER = "quantized"
-DELETED = ".deleted"
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ class ModelShelf:
         why = find_in_use(this).why(model, self.digests)
         if why is not None:
             raise StorageError(f"it is in use by now: {why}")
-        hidden = model.with_name(f".{model.name}{DELETED}")
+        hidden = hide_name(model, "deleted")
         with storage_errors(f"delete {this.name_of(model)}"):
             if look_at(model) != entry:
                 raise StorageError("it changed after the plan was made")
@@ -59,7 +58,7 @@ class ModelShelf:
         Raises:
             StorageError: the disk refuses.
         """
-        folder, name = hidden.parent, hidden.name.removeprefix(".").removesuffix(DELETED)
+        folder, name = hidden.parent, reveal_name(hidden.name, "deleted") or hidden.name
         with storage_errors(f"delete {self.this.name_of(folder / name)}"):
             needed = self.units.needed_by(list_models(folder))
             for path in (*self.units.deletable(hidden, needed, name), hidden):
@@ -153,7 +152,5 @@ def _finish(this: Round, shelf: ModelShelf, folder: Path) -> list[Action]:
             partial(shelf.finish_deletion, entry.path),
             entry.size_bytes,
         )
-        for entry in list_files(
-            folder, lambda name: name[0] == "." and name.endswith(f".onnx{DELETED}")
-        )
+        for entry in list_files(folder, lambda name: reveal_name(name, "deleted"))
     ]

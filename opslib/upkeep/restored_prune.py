@@ -6,10 +6,11 @@ from functools import partial
 from pathlib import Path
 
 from opslib.core.errors import StorageError, storage_errors
+from opslib.core.files import hide_name, reveal_name
 from opslib.core.plans import Action
 from opslib.release.store import is_release_name
 from opslib.upkeep.in_use import Digests, InUse, find_in_use
-from opslib.upkeep.models_prune import DELETED, ModelShelf
+from opslib.upkeep.models_prune import ModelShelf
 from opslib.upkeep.rounds import DAY_S, Duty, Round, measure
 
 RESTORED = "restored releases"
@@ -29,7 +30,7 @@ def plan_restored(this: Round, shelf: ModelShelf) -> Duty:
         for folder in folders:
             if folder.is_symlink() or not folder.is_dir():
                 continue
-            if folder.name.endswith(DELETED) and is_release_name(_plain(folder.name)):
+            if is_release_name(reveal_name(folder.name, "deleted") or ""):
                 why = "a run was killed while it deleted it"
                 run = partial(this.delete_folder, folder, folder)
             elif is_release_name(folder.name):
@@ -67,11 +68,7 @@ def _delete(this: Round, shelf: ModelShelf, folder: Path) -> None:
     why = _find_use(folder, find_in_use(this), shelf.digests)
     if why is not None:
         raise StorageError(f"it is in use by now: {why}")
-    hidden = folder.with_name(f".{folder.name}{DELETED}")
+    hidden = hide_name(folder, "deleted")
     with storage_errors(f"delete {this.name_of(folder)}"):
         folder.rename(hidden)
     this.delete_folder(hidden, folder)
-
-
-def _plain(hidden: str) -> str:
-    return hidden.removeprefix(".").removesuffix(DELETED)

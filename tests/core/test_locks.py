@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+import signal
 from pathlib import Path
 
 import pytest
@@ -19,15 +21,22 @@ def test_who_holds_a_lock_is_told_while_it_is_held(tmp_path: Path) -> None:
     ):
         pass
     with hold_lock(path, "the third"):
-        assert (tmp_path / ".a.holder").exists()
-    assert not (tmp_path / ".a.holder").exists()
+        assert path.read_text().startswith("the third (pid")
+    assert path.read_text() == ""
 
 
-def test_a_note_that_cannot_be_written_or_read_keeps_nobody_from_the_lock(tmp_path: Path) -> None:
-    (tmp_path / ".a.holder").mkdir()
-    with (
-        hold_lock(tmp_path / ".a.lock", "the first"),
-        pytest.raises(BusyError, match="is held by another process"),
-        hold_lock(tmp_path / ".a.lock", "the second"),
-    ):
-        pass
+def test_a_note_that_cannot_be_written_keeps_nobody_from_the_lock(tmp_path: Path) -> None:
+    path = tmp_path / ".a.lock"
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    previous = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+    try:
+        with (
+            hold_lock(path, "the first"),
+            pytest.raises(BusyError, match="is held by another process"),
+            hold_lock(path, "the second"),
+        ):
+            pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, previous)

@@ -15,6 +15,7 @@ from rich.console import Console
 from opslib.core.cards import ModelCard, check_files, read_card
 from opslib.core.config import load_config
 from opslib.core.errors import ConfigError, GateFailedError
+from opslib.core.files import hide_name
 from opslib.core.models import find_model_files
 from opslib.core.records import read_json
 from opslib.demo import export
@@ -206,11 +207,12 @@ def test_an_interrupted_rebuild_keeps_the_demo_that_was_there(tmp_path, monkeypa
 
 def test_what_a_killed_build_left_is_removed_by_the_next(tmp_path, quick):
     config = make_config(tmp_path)
-    stale = config.exp_dir.with_name(".exp01.demo-killed")
+    stale = hide_name(config.exp_dir)
     stale.mkdir(parents=True)
     (stale / ".demo-aside").touch()
     theirs = config.exp_dir.with_name(".exp01.demo-theirs")
     theirs.mkdir()
+    (theirs / ".demo-aside").touch()
     build_demo(config)
     assert not stale.exists()
     assert theirs.exists()

@@ -13,8 +13,8 @@ from opslib.upkeep.crontab import (
     escape_command,
     make_block,
     read_crontab,
+    replace_crontab,
     take_apart,
-    write_crontab,
 )
 from tests.upkeep.crontabs import Host
 
@@ -72,8 +72,9 @@ def test_a_percent_sign_reaches_the_shell() -> None:
 def test_bytes_that_are_no_text_survive(host: Host) -> None:
     raw = b"# caf\xe9 \xff\n0 1 * * * true\n"
     host.table.write_bytes(raw)
-    write_crontab(read_crontab())
-    assert host.table.read_bytes() == raw
+    text = read_crontab()
+    replace_crontab(text, text + "0 2 * * * true\n", host.folder)
+    assert host.table.read_bytes() == raw + b"0 2 * * * true\n"
 
 
 def test_no_table_is_an_empty_one(host: Host) -> None:
@@ -83,7 +84,7 @@ def test_no_table_is_an_empty_one(host: Host) -> None:
 def test_what_cron_refuses_changes_nothing(host: Host) -> None:
     host.table.write_text(FOREIGN)
     with pytest.raises(InputError, match=r"crontab refuses the new table: .*bad minute"):
-        write_crontab("99 * * * * true\n")
+        replace_crontab(FOREIGN, "99 * * * * true\n", host.folder)
     assert host.table.read_text() == FOREIGN
 
 

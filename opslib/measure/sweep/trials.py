@@ -71,11 +71,13 @@ class TrialBook:
     def save(self, trial: Trial) -> None:
         """Keep a trial, on disk before this returns."""
         self._keep(trial)
-        with storage_errors(f"write {self.path}"):
-            with os.fdopen(open_to_append(self.path), "a", encoding="utf-8") as file:
-                file.write(trial.model_dump_json() + "\n")
-                file.flush()
-                os.fsync(file.fileno())
+        with (
+            storage_errors(f"write {self.path}"),
+            os.fdopen(open_to_append(self.path), "a", encoding="utf-8") as file,
+        ):
+            file.write(trial.model_dump_json() + "\n")
+            file.flush()
+            os.fsync(file.fileno())
 
     def forget_finals(self, keys: Iterable[str]) -> None:
         """Drop the finals trials of these keys: they are about to be measured together anew."""
