@@ -56,7 +56,7 @@ def _change(
     fresh = edit_dotenv(text, name, value, note=note)
     others = {key: one for key, one in _read(text).items() if not _is(name, key)}
     kept = {key: one for key, one in _read(fresh).items() if key != name}
-    if kept != others or _read(fresh, interpolate=True)[name] != value:
+    if kept != others or _read(fresh, interpolate=True).get(name) != value:
         raise ConfigError(
             f"{env_file}: {name} cannot be written so that it is read as it is meant: it, or a "
             "line above it, has a quote that does not end, or text like ${...}"
