@@ -13,6 +13,7 @@ from stat import S_ISDIR
 
 from opslib.core.errors import storage_errors
 from opslib.core.files import make_hidden_folder, reveal_name
+from opslib.core.ownership import make_folder
 
 _YOUNG_S = 60.0
 
@@ -27,7 +28,7 @@ def scratch_folder(parent: Path, name: str) -> Iterator[Path]:
         StorageError: `parent` cannot be written.
     """
     with storage_errors(f"write into {parent}"):
-        parent.mkdir(parents=True, exist_ok=True)
+        make_folder(parent)
         sweep_folders(parent, name)
         folder = make_hidden_folder(parent / name)
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

@@ -56,7 +56,7 @@ def key_since(env_file: Path) -> datetime | None:
     """Return when the key in `env_file` was made: the note above it, else the file's own date."""
     if not env_file.is_file():
         return None
-    note = _SINCE.search(env_file.read_text(encoding="utf-8"))
+    note = _SINCE.search(env_file.read_text(encoding="utf-8", errors="replace"))
     if note:
         try:
             return datetime.fromisoformat(note.group(1))

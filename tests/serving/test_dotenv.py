@@ -101,3 +101,10 @@ def test_no_other_variable_changes_whatever_stands_around_it(lines: list[str]) -
     before.pop("API_KEY", None)
     assert after == before
     assert edit_dotenv(fresh, "API_KEY", "abc", note="# API_KEY since now") == fresh
+
+
+def test_the_age_of_a_key_in_a_file_that_is_no_text_is_no_traceback(tmp_path: Path) -> None:
+    env = tmp_path / ".env"
+    env.write_bytes(b"A=\xff\n")
+    with pytest.raises(ConfigError, match="not UTF-8 text"):
+        rotate_key(env)
