@@ -7,14 +7,13 @@ import reprlib
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from stat import S_IMODE
 from typing import Any
 
 import yaml
 
+from opslib.core.changes import change_file
 from opslib.core.config_end import END, check_end, has_promise, without_end
-from opslib.core.errors import ConfigError, storage_errors
-from opslib.core.files import write_text_atomic
+from opslib.core.errors import ConfigError, StorageError, storage_errors
 from opslib.core.plans import Action, Plan
 from opslib.core.secrets import show_address
 
@@ -135,15 +134,20 @@ def plan_config_edit(
 
 
 def set_keys(source: Path, changes: Mapping[str, Value], *, check: Check | None = None) -> None:
-    """Set dotted keys of a configuration file, all at once; a link and the file's mode stay.
+    """Set dotted keys of a configuration file, all at once; a link, owner and mode stay.
 
     Raises:
+        BusyError: another process is changing it.
+        StorageError: it cannot be written, or not without taking it from its owner.
         ConfigError: the file is not a configuration with sections, or `check` refuses.
     """
-    with storage_errors(f"read {source}"):
-        target = source.resolve(strict=True)
-        mode = S_IMODE(target.stat().st_mode)
-    write_text_atomic(target, _edit_checked(_read(target), changes, source, check), mode=mode)
+
+    def change(before: bytes | None) -> bytes:
+        if before is None:
+            raise StorageError(f"cannot read {source}: no such file")
+        return _edit_checked(_decode(before, source), changes, source, check).encode()
+
+    change_file(source, change)
 
 
 def edit_yaml(text: str, changes: Mapping[str, Value], source: Path = Path("config.yaml")) -> str:
@@ -238,7 +242,10 @@ def _show(value: Any) -> str:
 
 def _read(source: Path) -> str:
     with storage_errors(f"read {source}"):
-        data = source.read_bytes()
+        return _decode(source.read_bytes(), source)
+
+
+def _decode(data: bytes, source: Path) -> str:
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 from opslib.core.errors import storage_errors
+from opslib.core.ownership import Owner, make_folder, settle
 
 _CHUNK_BYTES = 1 << 20
 _NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -68,24 +69,30 @@ def fsync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def open_atomic(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
+def open_atomic(
+    path: Path, *, mode: int | None = None, owner: Owner = "kept"
+) -> Iterator[BinaryIO]:
     """Yield a binary file that takes the name `path` when the block ends without an error.
 
     The bytes are on disk before the name is; after an error nothing is left behind. A `path`
     that is a symlink is replaced, not followed.
 
+    Args:
+        mode: by default that of the file before, 0644 for a new one.
+        owner: see `ownership.settle`.
+
     Raises:
         StorageError: the folder cannot be written or the disk is full.
     """
     with storage_errors(f"write {path}"):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         temporary = hide_name(path)
         descriptor = os.open(temporary, _NEW_FILE, 0o600)
         try:
             with os.fdopen(descriptor, "wb") as file:
                 yield file
                 file.flush()
-                os.fchmod(file.fileno(), mode)
+                settle(file.fileno(), path, mode, owner)
                 os.fsync(file.fileno())
             temporary.replace(path)
         except BaseException:
@@ -94,13 +101,15 @@ def open_atomic(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
         fsync_folder(path.parent)
 
 
-def write_bytes_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+def write_bytes_atomic(
+    path: Path, data: bytes, *, mode: int | None = None, owner: Owner = "kept"
+) -> None:
     """Write `data` to `path` in one step; see `open_atomic`."""
-    with open_atomic(path, mode=mode) as file:
+    with open_atomic(path, mode=mode, owner=owner) as file:
         file.write(data)
 
 
-def write_text_atomic(path: Path, text: str, *, mode: int = 0o644) -> None:
+def write_text_atomic(path: Path, text: str, *, mode: int | None = None) -> None:
     """Write `text` as UTF-8 to `path` in one step; see `open_atomic`."""
     write_bytes_atomic(path, text.encode(), mode=mode)
 
@@ -134,7 +143,7 @@ def overwrite(path: Path, data: bytes) -> None:
 def link_atomic(link: Path, target: str | Path) -> None:
     """Point the symlink `link` at `target` (kept as given) without a moment without a link."""
     with storage_errors(f"link {link}"):
-        link.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(link.parent)
         temporary = hide_name(link)
         temporary.symlink_to(target)
         temporary.replace(link)
@@ -151,7 +160,7 @@ def folder_atomic(path: Path) -> Iterator[Path]:
         StorageError: the parent cannot be written, the disk is full or `path` exists.
     """
     with storage_errors(f"create {path}"):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         aside = make_hidden_folder(path)
         aside.chmod(0o755)
     try:
@@ -173,7 +182,7 @@ def make_hidden_folder(path: Path) -> Path:
         OSError: it cannot be made.
     """
     folder = hide_name(path)
-    folder.mkdir(mode=0o700)
+    make_folder(folder, mode=0o700)
     return folder
 
 
@@ -199,7 +208,7 @@ def ensure_writable(folder: Path) -> Path:
         StorageError: it cannot be created or written.
     """
     with storage_errors(f"write into {folder}"):
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         probe = hide_name(folder / "probe")
         try:
             probe.write_bytes(b"\0" * 4096)

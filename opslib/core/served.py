@@ -6,7 +6,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from opslib.core.changes import change_file
 from opslib.core.config import Config
+from opslib.core.errors import InputError
 from opslib.core.records import Part, Record
 
 STATE_NAME = "served.json"
@@ -57,3 +59,23 @@ def read_served_state(config: Config) -> ServedState | None:
     """
     path = served_state_path(config)
     return ServedState.read(path) if os.path.lexists(path) else None
+
+
+def keep_served(config: Config, model: ServedModel) -> None:
+    """Keep that `model` was switched in, ahead of those before it; a state that cannot be read is
+    begun anew.
+
+    Raises:
+        BusyError: another process is changing a file of the experiment's folder.
+        StorageError: the state cannot be written.
+    """
+
+    def change(_: bytes | None) -> bytes:
+        try:
+            before = read_served_state(config)
+        except InputError:
+            before = None
+        state = before.followed_by(model) if before else ServedState(current=model)
+        return state.to_json().encode()
+
+    change_file(served_state_path(config), change)

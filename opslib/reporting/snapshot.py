@@ -13,8 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from opslib.core.errors import InputError, storage_errors
-from opslib.core.files import write_text_atomic
+from opslib.core.changes import change_file
+from opslib.core.errors import InputError, StorageError, storage_errors
 from opslib.core.plans import Action, Plan
 from opslib.reporting.catalogue import CITED_FOLDER, RunRow, drop_ahead, scan_runs
 from opslib.reporting.cite import cite_run, is_cited, remove_citation
@@ -155,8 +155,17 @@ def _rewriting(
     fresh = "\n".join(lines)
     if fresh == text:
         return []
-    write = partial(write_text_atomic, document, fresh)
+    write = partial(_replace, document, text, fresh)
     return [Action("rewrite", document.name, "its tables differ from the newest runs", write)]
+
+
+def _replace(document: Path, old: str, fresh: str) -> None:
+    def change(before: bytes | None) -> bytes:
+        if (before or b"").decode().replace("\r\n", "\n") != old:
+            raise StorageError("it changed after the plan was made")
+        return fresh.encode()
+
+    change_file(document, change)
 
 
 def _newest_runs(root: Path, table: Table) -> list[CitedRun]:

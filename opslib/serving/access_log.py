@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from opslib.core.errors import storage_errors
+from opslib.core.ownership import open_to_append
 from opslib.core.secrets import mask
 
 
@@ -44,9 +45,7 @@ class AccessLog:
         os.close(self._descriptor)
 
     def _open(self) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-        self._descriptor = os.open(self._path, flags, 0o644)
+        self._descriptor = open_to_append(self._path)
         seen = os.fstat(self._descriptor)
         self._identity = (seen.st_dev, seen.st_ino)
 

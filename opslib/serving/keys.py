@@ -57,7 +57,7 @@ def key_since(env_file: Path) -> datetime | None:
     """Return when the key in `env_file` was made: the note above it, else the file's own date."""
     if not env_file.is_file():
         return None
-    note = _SINCE.search(env_file.read_text(encoding="utf-8"))
+    note = _SINCE.search(env_file.read_text(encoding="utf-8", errors="replace"))
     noted = parse_moment(note.group(1)) if note else None
     return noted or datetime.fromtimestamp(env_file.stat().st_mtime, tz=utc_now().tzinfo)
 

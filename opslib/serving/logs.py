@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from opslib.core.errors import storage_errors
+from opslib.core.ownership import open_to_append
 from opslib.core.secrets import mask
 
 ACCESS_LOG = "api.out"
@@ -61,7 +63,7 @@ def open_logs(folder: Path, level: str, secrets: Iterable[str], *, console: bool
     """
     secrets = tuple(secrets)
     with storage_errors(f"write logs into {folder}"):
-        folder.mkdir(parents=True, exist_ok=True)
+        os.close(open_to_append(folder / ERROR_LOG))
         events = WatchedFileHandler(folder / ERROR_LOG, encoding="utf-8")
     events.setFormatter(JsonLines(secrets))
     handlers: list[logging.Handler] = [events]

@@ -23,9 +23,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from opslib.core.errors import InputError, ModelError, OpsError, StorageError
+from opslib.core.errors import BusyError, ModelError, OpsError, StorageError
 from opslib.core.formatting import utc_now
-from opslib.core.served import ServedModel, ServedState, read_served_state, served_state_path
+from opslib.core.served import ServedModel, keep_served
 from opslib.inference.checks import check_model
 from opslib.inference.contract import check_classes_kept, check_outputs, probe_images
 from opslib.inference.golden import check_golden, load_golden
@@ -206,13 +206,8 @@ class Reloader:
         )
         with self._stage("commit"):
             try:
-                try:
-                    before = read_served_state(config)
-                except InputError:
-                    before = None
-                state = before.followed_by(served) if before else ServedState(current=served)
-                state.write(served_state_path(config))
-            except StorageError as error:
+                keep_served(config, served)
+            except (StorageError, BusyError) as error:
                 warning = f"in service, but a restart will not remember it: {error}"
                 _log.error(warning)
                 return warning

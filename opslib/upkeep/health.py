@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -11,6 +12,7 @@ from opslib.core.config import Config
 from opslib.core.errors import ExitCode, OpsError, ParameterError, storage_errors
 from opslib.core.experiment import check_experiment
 from opslib.core.locks import hold_lock
+from opslib.core.ownership import open_to_append
 from opslib.core.secrets import resolve_reference
 from opslib.upkeep.health_record import HealthRecord, WatchMemory, keep_memory, read_memory
 from opslib.upkeep.health_rules import (
@@ -194,10 +196,11 @@ class _Run:
         moment = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         line = " ".join(text.splitlines())
         try:
-            with storage_errors(f"append to {path}"):
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with path.open("a", encoding="utf-8") as file:
-                    file.write(f"{moment} {line}\n")
+            with (
+                storage_errors(f"append to {path}"),
+                os.fdopen(open_to_append(path), "a", encoding="utf-8") as file,
+            ):
+                file.write(f"{moment} {line}\n")
         except OpsError as error:
             if self._log_works:
                 self._alert(str(error))

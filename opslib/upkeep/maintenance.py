@@ -15,6 +15,7 @@ from opslib.core.errors import StorageError
 from opslib.core.experiment import check_experiment
 from opslib.core.formatting import STAMP_FORMAT, plural, utc_now
 from opslib.core.locks import hold_lock
+from opslib.core.ownership import make_folder
 from opslib.core.plans import Plan
 from opslib.upkeep.checkpoints import CHECKPOINTS, plan_checkpoints
 from opslib.upkeep.clock_gap import CLOCK, find_doubt
@@ -197,7 +198,7 @@ def _write_rest(this: Round, journal: Journal, disks: DiskReport) -> None:
     config = this.config
     for folder in (config.logs_dir, archive_folder(this), config.records_dir):
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
         except OSError as error:
             reason = f"cannot be created: {error.strerror}"
             journal.skip(SkippedItem(duty=DISKS, target=this.name_of(folder), reason=reason))
