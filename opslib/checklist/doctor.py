@@ -260,6 +260,7 @@ def _look_at_service(config: Config) -> Iterator[Finding]:
     import httpx
 
     from opslib.serving.client import normalise_url
+    from opslib.upkeep.probe import judge
 
     url = f"{normalise_url(config.client.url)}/health"
     try:
@@ -269,7 +270,11 @@ def _look_at_service(config: Config) -> Iterator[Finding]:
             "service", "note", f"{url} does not answer", "start the service: `make serve`"
         )
         return
-    if answer.status_code == 200:
+    judged = judge(answer.status_code, answer.content)
+    if judged.degraded:
+        step = f"which model it wants and why it has not got it: {config.logs_dir}/api.err"
+        yield Finding("service", "problem", f"{url}: {judged.detail}", step)
+    elif answer.status_code == 200:
         yield Finding("service", "ok", f"{url} answers 200")
     else:
         step = f"look at {config.logs_dir}/api.err"

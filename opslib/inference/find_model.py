@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from opslib.core.cards import ModelCard, read_card, read_export_report
 from opslib.core.config import Config
 from opslib.core.errors import InputError, ModelError
+from opslib.core.models import resolve_model
 
 LATEST_NAME = "latest.onnx"
 BEST_CHECKPOINT = Path("checkpoints/best.pt")
@@ -16,20 +18,40 @@ def find_onnx(config: Config, given: Path | None = None) -> Path:
     """Return the ONNX file meant: `given`, else `export/latest.onnx`, else the newest export.
 
     Raises:
-        ModelError: there is none; the message says how to make one.
+        ModelError: there is none, and the message says how to make one; or `latest.onnx` is there
+            and leads to no file: another model is not taken in its place.
     """
     if given is not None:
-        return config.resolve(given) if not given.exists() else given.absolute()
+        return given.absolute() if os.path.lexists(given) else config.resolve(given)
     latest = config.export_dir / LATEST_NAME
-    if latest.exists():
+    if os.path.lexists(latest):
+        try:
+            resolve_model(latest)
+        except ModelError as error:
+            raise ModelError(
+                f"{error}; link the model that is meant (`ln -sfn MODEL.onnx {latest}`), "
+                "or name one: no other is taken in its place"
+            ) from error
         return latest
-    exported = [path for path in config.export_dir.glob("*.onnx") if path.is_file()]
-    if exported:
-        return max(exported, key=lambda path: (path.stat().st_mtime_ns, path.name))
+    exports = list_exports(config.export_dir)
+    if exports:
+        return exports[0]
     raise ModelError(
         f"{config.export_dir}: no ONNX model; make the demo with `make demo`, "
         "name one with --model, or set paths.exp_dir in the configuration"
     )
+
+
+def list_exports(folder: Path) -> list[Path]:
+    """Return the ONNX files of `folder` that are no links, the newest first."""
+    found = []
+    for path in folder.glob("*.onnx"):
+        try:
+            if path.is_file() and not path.is_symlink():
+                found.append((path.stat().st_mtime_ns, path.name, path))
+        except OSError:  # it was removed meanwhile
+            continue
+    return [path for _, _, path in sorted(found, reverse=True)]
 
 
 def find_card(config: Config, model: Path) -> ModelCard | None:

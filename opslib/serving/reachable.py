@@ -6,6 +6,7 @@ and so is the newest export. Age only chooses among the rest.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +14,9 @@ from pathlib import Path
 from opslib.core.cards import card_path
 from opslib.core.config import Config
 from opslib.core.environment import load_service_environment
-from opslib.core.errors import ModelError
+from opslib.core.errors import InputError, ModelError
 from opslib.core.models import find_model_files
-from opslib.core.served import read_served_state
+from opslib.core.served import read_served_state, served_state_path
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,8 @@ def find_roots(config: Config, *, live_path: Path | None = None) -> tuple[Root, 
         live_path: what `/version` of a running service says it serves.
 
     Raises:
-        InputError: the service's state file cannot be read: what is served is not known.
+        InputError: the service's state file cannot be read, or could not be when the service
+            started: what should be served is not known.
         ConfigError: `.env` is unreadable.
     """
     found = []
@@ -46,18 +48,28 @@ def find_roots(config: Config, *, live_path: Path | None = None) -> tuple[Root, 
         found.append(Root(live_path.resolve(), "served now, as /version says"))
     pinned = load_service_environment(config).model_path
     if pinned is not None:
-        found.append(Root(config.resolve(pinned).resolve(), "MODEL_PATH names it"))
+        real = Path(os.path.realpath(config.resolve(pinned)))  # also where it leads in a circle
+        found.append(Root(real, "MODEL_PATH names it"))
     state = read_served_state(config)
     if state is not None:
-        found.append(Root(state.current.path.resolve(), "the last one switched in"))
-        found += [Root(one.path.resolve(), "served before") for one in state.previous[:1]]
+        found.append(Root(Path(os.path.realpath(state.current.path)), "the last one switched in"))
+        found += [
+            Root(Path(os.path.realpath(one.path)), "served before") for one in state.previous[:1]
+        ]
+        if state.wanted is not None:
+            if state.wanted.path is None:
+                raise InputError(
+                    f"{served_state_path(config)}: which model should be served is not known "
+                    f"({state.wanted.why}); switch to it: `pillops reload --path MODEL`"
+                )
+            found.append(Root(Path(os.path.realpath(state.wanted.path)), "it should be served"))
     return tuple(found)
 
 
 def unit_files(path: Path) -> tuple[Path, ...]:
     """Return the files that are kept or deleted with the model at `path`: itself, its sidecars
     and its card; a damaged model has no known sidecars, so that files named after it count."""
-    real = path.resolve()
+    real = Path(os.path.realpath(path))
     try:
         files = find_model_files(real).all
     except (ModelError, OSError):

@@ -5,7 +5,7 @@
 BeforeDiscovery {
     $root = Split-Path -Path (Split-Path -Path $PSScriptRoot -Parent) -Parent
     $table = Get-Content -Raw -Path (Join-Path -Path $root -ChildPath 'tests/cases/health.json') | ConvertFrom-Json
-    $answers = @($table.answers | ForEach-Object { @{ status = $_.status; body = $_.body; ok = $_.ok; says = $_.says } })
+    $answers = @($table.answers | ForEach-Object { @{ status = $_.status; body = $_.body; ok = $_.ok; degraded = $_.degraded; says = $_.says } })
     $cases = @($table.cases | ForEach-Object { @{ name = $_.name; case = $_; defaults = $table.policy } })
 }
 
@@ -15,8 +15,12 @@ BeforeAll {
 
     function ConvertFrom-Step {
         param([object]$Step)
-        $answers = @{ ok = $true; fail = $false; none = $null }
-        return @{ internal = $answers[$Step.internal]; external = $answers[$Step.external] }
+        $answers = @{ ok = $true; degraded = $true; fail = $false; none = $null }
+        $checks = @{ internal = $answers[$Step.internal]; external = $answers[$Step.external]; degraded = $null }
+        foreach ($word in @($Step.internal, $Step.external)) {
+            if ($answers[$word]) { $checks.degraded = ($word -eq 'degraded') -or ($checks.degraded -eq $true) }
+        }
+        return $checks
     }
 
     function Get-Optional {
@@ -114,6 +118,8 @@ Describe 'the decisions' {
             $layer = Get-Optional -From $step -Name 'layer' -Default ''
             if ($layer -ne '') { $decision.state.incident.layer | Should -Be $layer -Because $because }
             $since = Get-Optional -From $step -Name 'since' -Default -1
+            $degradedSince = Get-Optional -From $step -Name 'degraded_since' -Default -1
+            if ($degradedSince -ge 0) { $decision.state.degradation.since_s | Should -Be (1800000000 + 60 * $degradedSince) -Because $because }
             if ($since -ge 0) { $decision.state.incident.since_s | Should -Be (1800000000 + 60 * $since) -Because $because }
             $state = $decision.state
         }
@@ -178,6 +184,7 @@ Describe 'a check' {
         try {
             $result = Get-CheckResult -Name 'internal' -Url $server.url -TimeoutSeconds 10
             $result.ok | Should -Be $ok
+            $result.degraded | Should -Be $degraded
             $result.detail | Should -BeLike "HTTP $status*$says*"
         }
         finally {
