@@ -31,7 +31,7 @@ def check_inside(visit: Visit) -> Answer:
     result = _probe(visit, visit.config.health.internal_url)
     if not result.ok:
         return Answer(state="failed", evidence=(_describe(result),), next_step=START)
-    found: list[tuple[State, str]] = [("ok", _describe(result))]
+    found: list[tuple[State, str]] = [("failed" if result.degraded else "ok", _describe(result))]
     steps = []
     try:
         with open_client(visit) as client:
@@ -45,8 +45,9 @@ def check_inside(visit: Visit) -> Answer:
     if said.model_loaded is False:
         found.append(("failed", "it has no model: /predict answers 503"))
         steps.append("switch one in: `pillops reload --path MODEL`; logs/api.err says why")
-    if said.degraded is not None:
-        found.append(("failed", said.degraded))
+    if said.degraded is not None or result.degraded:
+        if not result.degraded:
+            found.append(("failed", f"{visit.config.client.url}: {said.degraded}"))
         steps.append(REPAIR)
     device = said.device or "an unnamed device"
     wants_card = visit.config.onnx.providers[0] != "CPU" and shutil.which("nvidia-smi")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
 import tempfile
@@ -188,10 +189,10 @@ def find_live(config: Config) -> Path:
             raise InputError(f"which model should be served is not known: {state.wanted.why}")
     elif state is not None:
         found = state.current.path
-    path = resolve_model(found or find_onnx(config), "a model to drill; name one with --model")
-    if path.suffix != ".onnx":
+    path = found or find_onnx(config)
+    if os.path.realpath(path).rpartition(".")[2] != "onnx":
         raise InputError(f"{path}: served, but no ONNX model; name one with --model")
-    return path
+    return resolve_model(path, "a model to drill; name one with --model")
 
 
 def choose_other(config: Config, request: DrillRequest, live: LiveVersion) -> Path:

@@ -43,9 +43,19 @@ def find_onnx(config: Config, given: Path | None = None) -> Path:
 
 
 def list_exports(folder: Path) -> list[Path]:
-    """Return the ONNX files of `folder` that are no links, the newest first."""
+    """Return the ONNX files of `folder` that are no links, the newest first; none without it.
+
+    Raises:
+        ModelError: the folder may not be looked into.
+    """
+    try:
+        paths = [path for path in folder.iterdir() if path.suffix == ".onnx"]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise ModelError(f"{folder}: cannot be read: {error.strerror}") from error
     found = []
-    for path in folder.glob("*.onnx"):
+    for path in paths:
         try:
             if path.is_file() and not path.is_symlink():
                 found.append((path.stat().st_mtime_ns, path.name, path))

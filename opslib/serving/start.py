@@ -77,7 +77,7 @@ def start_order(config: Config, state: ServedState | None) -> list[WantedModel]:
     if os.path.lexists(latest):
         tag = _follow(latest).stem
         order.append(WantedModel(path=latest, version_tag=tag, why=f"{LATEST_NAME} means it"))
-    for path in list_exports(config.export_dir):
+    for path in _list_exports(config.export_dir):
         order.append(WantedModel(path=path, version_tag=path.stem, why="it is the newest export"))
     if os.path.lexists(best):
         order.append(WantedModel(path=best, version_tag=best.stem, why="there is no export"))
@@ -85,6 +85,14 @@ def start_order(config: Config, state: ServedState | None) -> list[WantedModel]:
     for one in order:
         found.setdefault(os.path.realpath(one.path) if one.path else "", one)
     return list(found.values())
+
+
+def _list_exports(folder: Path) -> list[Path]:
+    try:
+        return list_exports(folder)
+    except ModelError as error:
+        _log.error("%s", error)
+        return []
 
 
 def _follow(link: Path) -> Path:
