@@ -56,6 +56,19 @@ class ServedState(Record):
         others = tuple(one for one in before if one.sha256 != model.sha256)
         return ServedState(current=model, previous=others[:HISTORY_LENGTH], wanted=wanted)
 
+    def wanted_path(self) -> Path | None:
+        """Return where the model lies that should be in service instead, or None.
+
+        Raises:
+            InputError: there is one, and nobody knows which.
+        """
+        if self.wanted is not None and self.wanted.path is None:
+            raise InputError(
+                f"{STATE_NAME}: which model should be served is not known ({self.wanted.why}); "
+                "switch to it: `pillops reload --path MODEL`"
+            )
+        return self.wanted.path if self.wanted else None
+
 
 def served_state_path(config: Config) -> Path:
     """Return where the service keeps its state, `{exp_dir}/served.json`."""

@@ -14,9 +14,19 @@ from pathlib import Path
 from opslib.core.cards import card_path
 from opslib.core.config import Config
 from opslib.core.environment import load_service_environment
-from opslib.core.errors import InputError, ModelError
+from opslib.core.errors import ModelError
 from opslib.core.models import find_model_files
-from opslib.core.served import read_served_state, served_state_path
+from opslib.core.served import read_served_state
+from opslib.serving.leases import find_leases
+
+
+@dataclass(frozen=True)
+class LiveModel:
+    """The model that a running service says it serves; `note` tells what was asked and learnt."""
+
+    note: str
+    path: Path | None = None
+    sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -27,15 +37,16 @@ class Root:
     why: str
 
 
-def find_roots(config: Config, *, live_path: Path | None = None) -> tuple[Root, ...]:
-    """Return the models in use: newest, linked, served, served before, pinned by `MODEL_PATH`.
+def find_roots(config: Config, live: Iterable[LiveModel] = ()) -> tuple[Root, ...]:
+    """Return the models in use: newest, linked, served, served before, pinned by `MODEL_PATH`, and
+    what services of other experiments say in their leases.
 
     Args:
-        live_path: what `/version` of a running service says it serves.
+        live: what running services say.
 
     Raises:
-        InputError: the service's state file cannot be read, or could not be when the service
-            started: what should be served is not known.
+        InputError: a service's state or lease cannot be read, or could not be when the service
+            started: what is or should be served is not known.
         ConfigError: `.env` is unreadable.
     """
     found = []
@@ -44,32 +55,28 @@ def find_roots(config: Config, *, live_path: Path | None = None) -> tuple[Root, 
         newest = max(exports, key=lambda path: (path.stat().st_mtime_ns, path.name))
         found.append(Root(newest.resolve(), "the newest export"))
     found += _linked(config)
-    if live_path is not None:
-        found.append(Root(live_path.resolve(), "served now, as /version says"))
+    for one in live:
+        if one.path is not None:
+            found.append(Root(one.path.resolve(), "served now, as /version says"))
     pinned = load_service_environment(config).model_path
     if pinned is not None:
-        real = Path(os.path.realpath(config.resolve(pinned)))  # also where it leads in a circle
-        found.append(Root(real, "MODEL_PATH names it"))
+        found.append(Root(_real(config.resolve(pinned)), "MODEL_PATH names it"))
     state = read_served_state(config)
     if state is not None:
-        found.append(Root(Path(os.path.realpath(state.current.path)), "the last one switched in"))
-        found += [
-            Root(Path(os.path.realpath(one.path)), "served before") for one in state.previous[:1]
-        ]
-        if state.wanted is not None:
-            if state.wanted.path is None:
-                raise InputError(
-                    f"{served_state_path(config)}: which model should be served is not known "
-                    f"({state.wanted.why}); switch to it: `pillops reload --path MODEL`"
-                )
-            found.append(Root(Path(os.path.realpath(state.wanted.path)), "it should be served"))
+        found.append(Root(_real(state.current.path), "the last one switched in"))
+        found += [Root(_real(one.path), "served before") for one in state.previous[:1]]
+        wanted = state.wanted_path()
+        if wanted is not None:
+            found.append(Root(_real(wanted), "it should be served"))
+    for lease in find_leases(config):
+        found += [Root(_real(path), why) for path, why in lease.models()]
     return tuple(found)
 
 
 def unit_files(path: Path) -> tuple[Path, ...]:
     """Return the files that are kept or deleted with the model at `path`: itself, its sidecars
     and its card; a damaged model has no known sidecars, so that files named after it count."""
-    real = Path(os.path.realpath(path))
+    real = _real(path)
     try:
         files = find_model_files(real).all
     except (ModelError, OSError):
@@ -87,7 +94,13 @@ def protected_files(roots: Iterable[Root]) -> dict[Path, str]:
     return kept
 
 
+def _real(path: Path) -> Path:
+    """The path with its links followed as far as they lead: one may dangle, or lead in a circle."""
+    return Path(os.path.realpath(path))
+
+
 def _linked(config: Config) -> list[Root]:
     folders = dict.fromkeys((config.export_dir, config.exp_dir, config.exp_dir / "checkpoints"))
     links = [path for folder in folders for path in folder.glob("*") if path.is_symlink()]
-    return [Root(link.resolve(), f"{link.name} points at it") for link in links if link.exists()]
+    # One that leads nowhere counts too: what it names may be hidden for its deletion just now.
+    return [Root(Path(os.path.realpath(link)), f"{link.name} points at it") for link in links]
