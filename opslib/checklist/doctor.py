@@ -265,6 +265,7 @@ def _look_at_service(config: Config) -> Iterator[Finding]:
     import httpx
 
     from opslib.serving.client import normalise_url
+    from opslib.upkeep.probe import judge
 
     address = normalise_url(config.client.url)
     url = f"{show_address(address)}/health"
@@ -275,7 +276,11 @@ def _look_at_service(config: Config) -> Iterator[Finding]:
             "service", "note", f"{url} does not answer", "start the service: `make serve`"
         )
         return
-    if answer.status_code == 200:
+    judged = judge(answer.status_code, answer.content)
+    if judged.degraded:
+        step = f"which model it wants and why it has not got it: {config.logs_dir}/api.err"
+        yield Finding("service", "problem", f"{url}: {judged.detail}", step)
+    elif answer.status_code == 200:
         yield Finding("service", "ok", f"{url} answers 200")
     else:
         step = f"look at {config.logs_dir}/api.err"

@@ -22,7 +22,7 @@ def check(
     ] = None,
     config: ConfigOption = None,
 ) -> int:
-    """Ask all watched addresses once and change nothing; 3 where one of them failed."""
+    """Ask all watched addresses once and change nothing; 3 where one failed or is degraded."""
     from opslib.cli.doors import check_record_path
     from opslib.upkeep.health import check_health
 
@@ -45,7 +45,8 @@ def check(
 def watch(config: ConfigOption = None) -> int:
     """Make one run of the watch, as each minute from cron: ask, count, restart, tell.
 
-    Prints its line on stdout, and what a person must read on stderr; 3 while an incident lasts.
+    Prints its line on stdout, and what a person must read on stderr; 3 while an incident lasts or
+    the app is degraded.
     """
     from opslib.upkeep.health import watch_health
 

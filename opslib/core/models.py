@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import mmap
+import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -49,6 +52,37 @@ class ModelFiles:
         return sha256_bytes("".join(sorted(lines)).encode())
 
 
+def resolve_model(path: Path, expected: str = "an ONNX model") -> Path:
+    """Return the file that `path` means, links followed.
+
+    Raises:
+        ModelError: there is none: missing, a link that dangles or leads in a circle, a folder, or
+            not to be looked at.
+    """
+    try:
+        real = Path(os.path.realpath(path, strict=True))
+        mode = real.stat().st_mode
+    except OSError as error:
+        raise ModelError(
+            f"{path}: {_describe_missing(path, error)}; expected {expected}"
+        ) from error
+    if not stat.S_ISREG(mode):
+        what = "is a folder" if stat.S_ISDIR(mode) else "is no regular file"
+        raise ModelError(f"{path}: {what}; expected {expected}")
+    return real
+
+
+def _describe_missing(path: Path, error: OSError) -> str:
+    if error.errno == errno.ELOOP:
+        return "its links lead in a circle"
+    if error.errno not in (errno.ENOENT, errno.ENOTDIR):
+        return f"cannot be read: {error.strerror}"
+    try:
+        return f"points at {path.readlink()}, which is not there"
+    except OSError:
+        return "no such file"
+
+
 def find_model_files(path: Path) -> ModelFiles:
     """Return the ONNX file at `path`, links resolved, with the sidecars it refers to.
 
@@ -59,10 +93,7 @@ def find_model_files(path: Path) -> ModelFiles:
         ModelError: missing, not an ONNX model, or a sidecar is missing or lies outside the
             model's folder.
     """
-    real = path.resolve()
-    if not real.is_file():
-        what = "is a folder" if real.is_dir() else "no such file"
-        raise ModelError(f"{path}: {what}; expected an ONNX model")
+    real = resolve_model(path)
     sidecars = []
     for location in sorted(set(_external_locations(real))):
         relative = PurePosixPath(location)

@@ -13,7 +13,7 @@ from opslib.core.cards import ModelCard, card_path
 from opslib.core.config import Config
 from opslib.core.errors import InputError, ModelError
 from opslib.core.lineage import CODE_FOLDER
-from opslib.core.models import ModelFiles, find_model_files
+from opslib.core.models import ModelFiles, find_model_files, resolve_model
 from opslib.inference.find_model import LATEST_NAME, find_card, find_onnx
 from opslib.release.manifest import EXPORT_FOLDER
 from opslib.release.unpack import find_name_problem, show_name
@@ -221,14 +221,10 @@ def resolve_latest(export_dir: Path) -> Path | None:
     """Return the file that `latest.onnx` means, or None where there is no such link.
 
     Raises:
-        ModelError: it dangles.
+        ModelError: it leads to no file.
     """
     link = export_dir / LATEST_NAME
-    if not link.is_symlink():
-        return None
-    if not link.is_file():
-        raise ModelError(f"{link}: points at {link.readlink()}, which is not there")
-    return link.resolve()
+    return resolve_model(link) if link.is_symlink() else None
 
 
 def find_main(config: Config, onnx: Path | None) -> Path:
@@ -237,10 +233,7 @@ def find_main(config: Config, onnx: Path | None) -> Path:
     Raises:
         ModelError: there is none.
     """
-    path = find_onnx(config, onnx)
-    if not path.is_file():
-        raise ModelError(f"{path}: no such file; expected an ONNX model (--onnx)")
-    return path.resolve()
+    return resolve_model(find_onnx(config, onnx), "an ONNX model (--onnx)")
 
 
 def list_models(config: Config, main: Path, latest: Path | None) -> list[Path]:

@@ -170,6 +170,7 @@ class _Test:
                 service = stack.enter_context(
                     start_staged(self._config, restored.folder, work, model)
                 )
+                service.check_health()
                 check_version(service, sha256)
                 found.append(f"/version says sha256 {sha256[:12]}…")
             self._ask(service, model, "answers")

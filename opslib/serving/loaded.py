@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from opslib.core.cards import ModelCard
 from opslib.core.config import Config
 from opslib.core.errors import ModelError
-from opslib.core.models import ModelFiles, find_model_files
+from opslib.core.models import ModelFiles, find_model_files, resolve_model
 from opslib.inference.contract import Contract
 from opslib.inference.engine import Engine, EngineRequest, session_settings
 from opslib.inference.find_model import find_card
@@ -111,14 +111,15 @@ def read_candidate(config: Config, path: Path) -> Candidate:
         ModelError: it is missing, unreadable, no model, or changed while it was read.
     """
     try:
-        files = find_model_files(path) if path.suffix == ".onnx" else ModelFiles(path.resolve())
+        onnx = path.suffix == ".onnx"
+        files = find_model_files(path) if onnx else ModelFiles(resolve_model(path, "a checkpoint"))
         stamps = stamp_files(files)
         digest = files.digest()
         if stamp_files(files) != stamps:
             raise ModelError(f"{path}: it is being written; try again when it is complete")
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
-    card = find_card(config, files.path) if path.suffix == ".onnx" else None
+    card = find_card(config, files.path) if onnx else None
     return Candidate(files.path, files, digest, stamps, card)
 
 

@@ -46,7 +46,8 @@ def find_roots(config: Config, live: Iterable[LiveModel] = ()) -> tuple[Root, ..
         live: what running services say.
 
     Raises:
-        InputError: a service's state or lease cannot be read: what is served is not known.
+        InputError: a service's state or lease cannot be read, or could not be when the service
+            started: what is or should be served is not known.
         ConfigError: `.env` is unreadable.
     """
     found = []
@@ -59,19 +60,19 @@ def find_roots(config: Config, live: Iterable[LiveModel] = ()) -> tuple[Root, ..
             found.append(Root(one.path.resolve(), "served now, as /version says"))
     pinned = load_service_environment(config).model_path
     if pinned is not None:
-        found.append(Root(config.resolve(pinned).resolve(), "MODEL_PATH names it"))
+        found.append(Root(_real(config.resolve(pinned)), "MODEL_PATH names it"))
     state = read_served_state(config)
     if state is not None:
-        found += [Root(path.resolve(), why) for path, why in state.needed()]
+        found += [Root(_real(path), why) for path, why in state.needed()]
     for lease in find_leases(config):
-        found += [Root(path.resolve(), why) for path, why in lease.models()]
+        found += [Root(_real(path), why) for path, why in lease.models()]
     return tuple(found)
 
 
 def unit_files(path: Path) -> tuple[Path, ...]:
     """Return the files that are kept or deleted with the model at `path`: itself, its sidecars
     and its card; a damaged model has no known sidecars, so that files named after it count."""
-    real = path.resolve()
+    real = _real(path)
     try:
         files = find_model_files(real).all
     except (ModelError, OSError):
@@ -87,6 +88,11 @@ def protected_files(roots: Iterable[Root]) -> dict[Path, str]:
         for path in unit_files(root.path):
             kept.setdefault(path.resolve(), root.why)
     return kept
+
+
+def _real(path: Path) -> Path:
+    """The path with its links followed as far as they lead: one may dangle, or lead in a circle."""
+    return Path(os.path.realpath(path))
 
 
 def _linked(config: Config) -> list[Root]:

@@ -25,7 +25,7 @@ from pathlib import Path
 
 from opslib.core.errors import BusyError, ModelError, OpsError, StorageError
 from opslib.core.formatting import utc_now
-from opslib.core.served import ServedModel, keep_served
+from opslib.core.served import ServedModel, WantedModel, keep_served
 from opslib.inference.checks import check_model
 from opslib.inference.contract import check_classes_kept, check_outputs, probe_images
 from opslib.inference.golden import check_golden, load_golden
@@ -38,6 +38,7 @@ from opslib.serving.hints import find_hint
 from opslib.serving.loaded import Candidate, LoadedModel, load_candidate, read_candidate
 from opslib.serving.logs import EVENT_LOGGER
 from opslib.serving.settings import MIB, ServiceSettings
+from opslib.serving.standing import Standing, find_shortfall
 
 _log = logging.getLogger(f"{EVENT_LOGGER}.reload")
 BUSY_CODE = "reload_running"
@@ -73,6 +74,7 @@ class Reloader:
     settings: ServiceSettings
     generations: Generations
     preprocessor: Preprocessor
+    standing: Standing
     announce: Callable[[Path | None], None] = _tell_nobody
     _busy: bool = False
     _stages_ms: dict[str, float] = field(default_factory=dict)
@@ -109,15 +111,19 @@ class Reloader:
             model = resident or self._prepare(path, confined=True)
             return self._switch(model, resident=resident is not None)
 
-    def start_with(self, path: Path) -> Switch:
+    def start_with(self, path: Path, wanted: WantedModel | None = None) -> Switch:
         """Switch to the model at `path`, wherever it lies: the operator's own choice.
+
+        Args:
+            wanted: the model that should be served; where this is another, the service says so.
 
         Raises:
             StageError: the model was refused.
         """
         self._stages_ms = {}
         with self._announced(path):
-            return self._switch(self._prepare(path, confined=False), resident=False)
+            model = self._prepare(path, confined=False)
+            return self._switch(model, resident=False, wanted=wanted)
 
     @contextmanager
     def _announced(self, path: Path) -> Iterator[None]:
@@ -178,11 +184,15 @@ class Reloader:
             golden = load_golden(card, model.path.parent, run, model.img_size)
             check_golden(model.path, model.answer(golden.images), golden)
 
-    def _switch(self, model: LoadedModel, *, resident: bool) -> Switch:
+    def _switch(
+        self, model: LoadedModel, *, resident: bool, wanted: WantedModel | None = None
+    ) -> Switch:
+        shortfall = find_shortfall(wanted, model.path, model.sha256)
         started = time.perf_counter()
         generation = self.generations.switch(model)
         self._stages_ms["switch"] = _since_ms(started)
-        warning = self._commit(generation)
+        self.standing.settle(shortfall)
+        warning = self._commit(generation, shortfall.wanted if shortfall else None)
         fields = {
             "generation": generation.number,
             "model_path": str(model.path),
@@ -194,7 +204,7 @@ class Reloader:
         _log.info("switched to %s", model.candidate.version_tag, extra={"fields": fields})
         return Switch(generation, resident, self._stages_ms, warning)
 
-    def _commit(self, generation: Generation) -> str | None:
+    def _commit(self, generation: Generation, wanted: WantedModel | None) -> str | None:
         """Keep the switch for the next start; a full disk must not stop a rollback."""
         model, config = generation.model, self.settings.config
         served = ServedModel(
@@ -206,7 +216,7 @@ class Reloader:
         )
         with self._stage("commit"):
             try:
-                keep_served(config, served)
+                keep_served(config, served, wanted)
             except (StorageError, BusyError) as error:
                 warning = f"in service, but a restart will not remember it: {error}"
                 _log.error(warning)

@@ -93,6 +93,10 @@ def serve(
             url = "http://{}:{}".format(*bound.getsockname()[:2])
             current = service.generations.current
             model = current.model.candidate.version_tag if current else "no model"
+            shortfall = service.standing.shortfall
+            if shortfall is not None:
+                wanted = shortfall.wanted.version_tag if shortfall.wanted else None
+                model += f" (degraded: {wanted or 'another'} should be: {shortfall.reason})"
             on_ready(url, model)
         gc.collect()
         gc.freeze()  # what was loaded so far lives on; collecting must not stall on it

@@ -19,12 +19,19 @@ from opslib.upkeep.health_rules import (
     ActionName,
     Checks,
     Decision,
-    Incident,
+    HealthState,
     Policy,
     decide,
     decide_after_restart,
 )
-from opslib.upkeep.notices import Notice, deliver, write_alert, write_recovery
+from opslib.upkeep.notices import (
+    Notice,
+    deliver,
+    write_alert,
+    write_degraded,
+    write_recovery,
+    write_sound,
+)
 from opslib.upkeep.probe import CheckResult, probe
 from opslib.upkeep.restart import run_restart
 from opslib.upkeep.web import check_address
@@ -47,7 +54,8 @@ def health_state_path(config: Config) -> Path:
 
 
 def check_health(config: Config) -> HealthRecord:
-    """Ask all watched addresses once, changing nothing; the exit code is 3 where one failed.
+    """Ask all watched addresses once, changing nothing; the exit code is 3 where one failed or is
+    degraded.
 
     Raises:
         ParameterError: `health.webhook` names a variable that is not set or holds no address.
@@ -55,7 +63,8 @@ def check_health(config: Config) -> HealthRecord:
     if config.health.webhook is not None:
         check_address(resolve_reference(config.health.webhook, config.root), "health.webhook")
     results = _probe(config)
-    failed = _read(results).layer is not None
+    checks = _read(results)
+    failed = checks.layer is not None or checks.degraded is True
     return _record(results, exit_code=ExitCode.GATE_FAILED if failed else ExitCode.PASS)
 
 
@@ -112,7 +121,7 @@ class _Run:
         if "restart" in actions:
             restart, results, decision = self._restart(decision, results, policy)
             actions += decision.actions
-        notices = self._write_notices(decision, results, before.incident)
+        notices = _write_notices(actions, decision, results, before)
         record = _record(results, decision, actions, restart, notices)
         self._keep(self._memory.model_copy(update={"decisions": decision.state}), notices)
         self._log(record.describe())
@@ -142,16 +151,6 @@ class _Run:
             if _read(results).good or time.monotonic() >= give_up:
                 return results
             time.sleep(min(SETTLE_POLL_S, max(give_up - time.monotonic(), 0)))
-
-    def _write_notices(
-        self, decision: Decision, results: dict[str, CheckResult], before: Incident | None
-    ) -> tuple[Notice, ...]:
-        incident = decision.state.incident
-        if "alert" in decision.actions and incident is not None:
-            return (write_alert(incident, decision.reason, list(results.items()), _now_s()),)
-        if "recovery" in decision.actions and before is not None:
-            return (write_recovery(before, _now_s()),)
-        return ()
 
     def _deliver(self) -> None:
         """Send what is not delivered yet, in order; what fails is tried again by the next run."""
@@ -217,7 +216,28 @@ def _probe(config: Config) -> dict[str, CheckResult]:
 
 def _read(results: dict[str, CheckResult]) -> Checks:
     external = results.get("external")
-    return Checks(results["internal"].ok, external.ok if external else None)
+    answered = [result.degraded for result in results.values() if result.ok]
+    degraded = any(answered) if answered else None
+    return Checks(results["internal"].ok, external.ok if external else None, degraded)
+
+
+def _write_notices(
+    actions: tuple[ActionName, ...],
+    decision: Decision,
+    results: dict[str, CheckResult],
+    before: HealthState,
+) -> tuple[Notice, ...]:
+    incident, degradation, seen = decision.state.incident, decision.state.degradation, results
+    found = []
+    if "alert" in actions and incident is not None:
+        found.append(write_alert(incident, decision.reason, list(seen.items()), _now_s()))
+    if "recovery" in actions and before.incident is not None:
+        found.append(write_recovery(before.incident, _now_s()))
+    if "alert-degraded" in actions and degradation.since_s is not None:
+        found.append(write_degraded(degradation.since_s, list(seen.items()), _now_s()))
+    if "recovery-degraded" in actions and before.degradation.since_s is not None:
+        found.append(write_sound(before.degradation.since_s, _now_s()))
+    return tuple(found)
 
 
 def _record(

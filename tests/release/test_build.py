@@ -282,6 +282,15 @@ def test_two_releases_in_one_second_have_two_names(place: Place) -> None:
     assert "the other release" in str(done[0])
 
 
+def turn_in_a_circle(place: Place) -> None:
+    link_atomic(place.export / "latest.onnx", "latest.onnx")
+
+
+def be_a_folder(place: Place) -> None:
+    (place.export / "latest.onnx").unlink()
+    (place.export / "latest.onnx").mkdir()
+
+
 def dangle(place: Place) -> None:
     place.second.unlink()
 
@@ -328,6 +337,8 @@ def garble(place: Place) -> None:
     ("spoil", "message"),
     [
         (dangle, r"latest.onnx: points at model-b.onnx, which is not there"),
+        (turn_in_a_circle, r"latest.onnx: its links lead in a circle"),
+        (be_a_folder, r"latest.onnx: is a folder; .*no other is taken in its place"),
         (empty, r"export: no ONNX model"),
         (tear, r"model-b.onnx.data is missing beside it"),
         (flip, r"model-a.onnx: differs from its card"),
