@@ -10,6 +10,12 @@ _BY_WORD = (
     ("is missing beside it", "copy the model together with its weights file (.onnx.data)"),
     ("took longer", "the model is slow to load: raise reload.trial_timeout_s or use a smaller one"),
     ("needs more than", "raise reload.trial_memory_mb, or use a smaller model"),
+    (
+        "own copy of the model",
+        "free room there (scripts/maintenance.sh) and reload again; going back to the model "
+        "served before needs none",
+    ),
+    ("became shorter", "somebody writes its weights file: reload when it is complete"),
     ("golden image", "the card's golden images were moved or changed: restore them from a release"),
 )
 _BY_STAGE = {

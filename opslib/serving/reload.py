@@ -1,7 +1,8 @@
 """Switching models in stages; whatever fails names its stage and the old model serves on.
 
     path      inside the allowed folders, no URL, no traversal, no link out
-    read      the opened file and its sidecars: complete, readable, digested
+    read      the file and its sidecars: complete, readable, copied where ONNX Runtime would map
+              them (`own_copy`), digested; the card, where there is one
     files     the digests are those of the model's card (without a card: unverified)
     load      a child process, niced and limited, can load it
     contract  it takes and answers what the model in service does, same classes
@@ -19,12 +20,13 @@ import asyncio
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from opslib.core.errors import InputError, ModelError, OpsError, StorageError
 from opslib.core.formatting import utc_now
+from opslib.core.models import ModelFiles
 from opslib.core.served import ServedModel, ServedState, read_served_state, served_state_path
 from opslib.inference.checks import check_model
 from opslib.inference.contract import check_classes_kept, check_outputs, probe_images
@@ -37,6 +39,7 @@ from opslib.serving.generations import Generation, Generations
 from opslib.serving.hints import find_hint
 from opslib.serving.loaded import Candidate, LoadedModel, load_candidate, read_candidate
 from opslib.serving.logs import EVENT_LOGGER
+from opslib.serving.own_copy import copy_model
 from opslib.serving.settings import MIB, ServiceSettings
 
 _log = logging.getLogger(f"{EVENT_LOGGER}.reload")
@@ -113,15 +116,36 @@ class Reloader:
         return self._switch(self._prepare(path, confined=False), resident=False)
 
     def _prepare(self, path: Path, *, confined: bool) -> LoadedModel:
-        config = self.settings.config
-        with self._stage("read"):
-            candidate = read_candidate(config, path)
-            if confined:
-                confine_sidecars(candidate.files, self.settings.model_dirs)
-        if path.suffix == ".onnx":
+        with ExitStack() as stack:
+
+            def take(files: ModelFiles) -> ModelFiles:
+                if confined:
+                    confine_sidecars(files, self.settings.model_dirs)
+                return self._take_copy(files, stack)
+
+            with self._stage("read"):
+                candidate = read_candidate(self.settings.config, path, take)
+            with _as_found(candidate):
+                return self._open(candidate)
+
+    def _take_copy(self, files: ModelFiles, stack: ExitStack) -> ModelFiles:
+        """Return the service's own copy of a model that would be mapped; see `own_copy`."""
+        if not files.sidecars:
+            return files
+        try:
+            return stack.enter_context(copy_model(files, self.settings.config.exp_dir))
+        except StorageError as error:
+            if self.generations.current is not None:
+                raise
+            # Nobody is served yet whom it could hold up, and a service without a model is worse.
+            _log.warning("%s: its weights are read into memory instead", error)
+            return files
+
+    def _open(self, candidate: Candidate) -> LoadedModel:
+        if candidate.path.suffix == ".onnx":
             self._try(candidate)
         with self._stage("open"):
-            model = load_candidate(config, candidate)
+            model = load_candidate(self.settings.config, candidate)
         try:
             with self._stage("warmup"):
                 self._warm_up(model)
@@ -137,11 +161,12 @@ class Reloader:
         previous = current.model.contract if current else None
         with self._stage("trial"):
             check_model(
-                candidate.path,
+                candidate.own.path,
                 candidate.card,
                 preprocess=self.preprocessor.run,
                 img_size=self.settings.config.preprocess.img_size,
                 previous=previous,
+                card_folder=candidate.path.parent,
                 limits=TrialLimits(section.trial_timeout_s, memory * MIB if memory else None),
             )
             if previous is not None:
@@ -215,6 +240,16 @@ class Reloader:
             raise StageError(name, f"{error.filename or 'model'}: {error.strerror}") from error
         finally:
             self._stages_ms[name] = _since_ms(started)
+
+
+@contextmanager
+def _as_found(candidate: Candidate) -> Iterator[None]:
+    """Name the model where an error of the block names the service's own copy of it."""
+    own, found = candidate.own.path.parent, candidate.path.parent
+    try:
+        yield
+    except StageError as error:
+        raise StageError(error.stage, str(error).replace(str(own), str(found))) from error
 
 
 def _name_stage(error: ModelCheckError) -> str:
