@@ -8,9 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from opslib.core.config import Config
-from opslib.core.errors import ConfigError, InputError, storage_errors
+from opslib.core.errors import BusyError, ConfigError, InputError, StorageError, storage_errors
 from opslib.core.files import make_hidden_folder, reveal_name
 from opslib.core.records import Record
+from opslib.serving.leases import find_leases
+from opslib.upkeep.live_version import ask_services
 
 MARKER = ".demo.json"
 _ASIDE_MARK = ".demo-aside"
@@ -70,6 +72,27 @@ def refuse_foreign(folders: Sequence[Path]) -> None:
                 f"{folder}: holds {found.relative_to(folder)}, which the demo did not make; "
                 "name an empty folder in config.yaml for the demo"
             )
+
+
+def refuse_served(config: Config) -> None:
+    """Make sure that no service uses a model of the demo, which building it anew deletes.
+
+    Raises:
+        BusyError: one does.
+        StorageError: one is there that does not say.
+    """
+    remedy = "stop that service, or leave the demo as it is"
+    try:
+        for live in ask_services(config):
+            if live.path is not None and live.path.resolve().is_relative_to(
+                config.export_dir.resolve()
+            ):
+                raise BusyError(f"the demo is in use: {live.note}; {remedy}")
+        for found in find_leases(config):
+            if not found.lease.stopped and not found.may_be_outdated():
+                raise BusyError(f"the demo is in use, as {found.path} says; {remedy}")
+    except InputError as error:
+        raise StorageError(f"it is not known whether the demo is in use: {error}") from error
 
 
 @contextmanager

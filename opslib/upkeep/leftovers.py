@@ -14,6 +14,7 @@ from pathlib import Path
 from opslib.core.errors import StorageError, storage_errors
 from opslib.core.files import is_temporary
 from opslib.core.plans import Action
+from opslib.serving.leases import lease_folders
 from opslib.upkeep.models_prune import QUANTIZED_FOLDER
 from opslib.upkeep.open_files import is_written
 from opslib.upkeep.rounds import DAY_S, Duty, Round, measure
@@ -60,6 +61,7 @@ def _folders(this: Round) -> Iterator[Path]:
         config.root,
         quantized,
         *sorted(quantized.glob("*/")),
+        *lease_folders(config),
     ]
     for folder in dict.fromkeys(folders):
         try:
