@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 _BY_WORD = (
+    (
+        "evidence that is there",
+        "restore the card from a release (or its owner and mode); to serve the model without any, "
+        "move it away",
+    ),
     ("Permission denied", "the service may not read it: check owner and mode (ls -l)"),
     ("outside", "copy the model into export/, or add its folder to reload.model_dirs"),
     ("No such file", "check the path for a typo: ls -l the export folder"),

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from opslib.core.cards import ModelCard
+from opslib.core.cards import ModelCard, find_gaps
 from opslib.core.config import Config
 from opslib.core.errors import ModelError
 from opslib.core.models import ModelFiles, find_model_files
@@ -48,6 +48,11 @@ class Candidate:
     def verified(self) -> bool:
         """Whether a card lists the digests of the files."""
         return self.card is not None and bool(self.card.files)
+
+    @property
+    def gaps(self) -> str | None:
+        """What is not proved of it; None where card, digests and golden images are there."""
+        return find_gaps(self.card)
 
     @property
     def version_tag(self) -> str:

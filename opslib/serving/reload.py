@@ -207,7 +207,7 @@ class Reloader:
         started = time.perf_counter()
         generation = self.generations.switch(model)
         self._stages_ms["switch"] = _since_ms(started)
-        warning = self._commit(generation)
+        forgotten, gaps = self._commit(generation), model.candidate.gaps
         fields = {
             "generation": generation.number,
             "model_path": str(model.path),
@@ -216,8 +216,11 @@ class Reloader:
             "resident": resident,
             "stages_ms": self._stages_ms,
         }
-        _log.info("switched to %s", model.candidate.version_tag, extra={"fields": fields})
-        return Switch(generation, resident, self._stages_ms, warning)
+        level, unproved = (logging.WARNING, f"; {gaps}") if gaps else (logging.INFO, "")
+        tag = model.candidate.version_tag
+        _log.log(level, "switched to %s%s", tag, unproved, extra={"fields": fields})
+        warnings = [one for one in (forgotten, gaps) if one is not None]
+        return Switch(generation, resident, self._stages_ms, "; ".join(warnings) or None)
 
     def _commit(self, generation: Generation) -> str | None:
         """Keep the switch for the next start; a full disk must not stop a rollback."""

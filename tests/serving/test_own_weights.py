@@ -14,17 +14,14 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from opslib.core.config import load_config
 from opslib.core.errors import StorageError
 from opslib.core.files import hide_name, is_temporary
 from opslib.core.models import find_model_files
 from opslib.serving import own_copy
-from opslib.serving.keys import KEY_VARIABLE, make_key
 from opslib.serving.own_copy import copy_model
 from opslib.serving.rarely import Rarely
 from opslib.serving.reload import StageError
 from opslib.serving.service import Service
-from opslib.serving.settings import load_settings
 from tests.models import write_onnx
 from tests.serving.conftest import SIZE, Live, Place, write_carded
 
@@ -146,16 +143,6 @@ def test_a_record_that_was_held_back_is_counted_in_the_next(
     now_s = 200.0
     assert log() == "bad a (2 more since the last line)"
     assert log() is None
-
-
-@pytest.fixture
-def service(place: Place, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
-    """The parts of a service, in this process, without a model."""
-    monkeypatch.setenv(KEY_VARIABLE, make_key())
-    (place.config.exp_dir / "logs").mkdir(exist_ok=True)
-    one = Service(load_settings(load_config(place.config_path)))
-    yield one
-    one.close()
 
 
 def fill_disk(monkeypatch: pytest.MonkeyPatch) -> None:
