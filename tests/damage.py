@@ -16,7 +16,7 @@ def _cut(path: Path) -> None:
 
 
 def _spoil_text(path: Path) -> None:
-    path.write_bytes(path.read_bytes().replace(b'": "', b'": "\xff', 1))
+    path.write_bytes(path.read_bytes().replace(b'"', b'"\xff', 1))
 
 
 def _become_folder(path: Path) -> None:

@@ -132,3 +132,13 @@ def test_problems_come_before_notes_and_no_step_twice() -> None:
         Finding("c", "problem", "z", "now"),
     ]
     assert list_next_steps(found) == ["now", "later"]
+
+
+def test_a_damaged_card_is_a_problem_and_a_missing_one_a_note(place: Path) -> None:
+    assert "m.onnx: no card" in find(place, "model", "no card").seen
+    card = place.parent / "exp/export/m.json"
+    card.write_bytes(b"")
+    found = find(place, "model")
+    assert found.state == "problem"
+    assert "m.json: evidence that is there but cannot be read" in found.seen
+    assert "restore the card" in (found.next_step or "")
