@@ -183,23 +183,28 @@ def _look_at_disk(config: Config) -> Iterator[Finding]:
 
 
 def _look_at_model(config: Config) -> Iterator[Finding]:
-    from opslib.core.cards import read_card
+    from opslib.core.cards import find_gaps
     from opslib.core.models import find_model_files
-    from opslib.inference.find_model import find_onnx
+    from opslib.inference.find_model import find_card, find_onnx
 
     kind = "the embedded demo" if config.is_demo else "experiment"
     try:
         files = find_model_files(find_onnx(config))
-        card = read_card(files.path)
-    except (InputError, OpsError) as error:
+    except OpsError as error:
         yield Finding("model", "problem", f"{kind}: {error}", NO_EXPERIMENT)
+        return
+    try:
+        card = find_card(config, files.path)
+    except InputError as error:
+        step = "restore the card from a release, or move it away to serve without"
+        yield Finding("model", "problem", f"{kind}: {error}", step)
         return
     size = format_bytes(files.size_bytes)
     classes = f", {card.num_classes} classes" if card else ""
     yield Finding("model", "ok", f"{kind} at {config.exp_dir}: {files.path.name}, {size}{classes}")
-    if card is None:
-        seen = f"{files.path.name} has no card: it is served unverified, without golden images"
-        yield Finding("model", "note", seen)
+    gaps = find_gaps(card)
+    if gaps is not None:
+        yield Finding("model", "note", f"{files.path.name}: {gaps}")
 
 
 def _look_at_images(config: Config) -> Iterator[Finding]:

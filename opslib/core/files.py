@@ -7,6 +7,7 @@ here alone, so that nothing a person named is ever taken for something of ours.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -21,6 +22,8 @@ from opslib.core.errors import storage_errors
 from opslib.core.ownership import Owner, make_folder, settle
 
 _CHUNK_BYTES = 1 << 20
+_COPY_BYTES = 1 << 23
+_NOT_BY_KERNEL = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM)
 _NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _KEPT_NAME_BYTES = 200  # of the name within a hidden one, which may have 255 bytes
 _HIDDEN = re.compile(r"\.(?P<name>.+)\.pillops-[0-9a-f]{16}\.(?P<kind>tmp|deleted)", re.DOTALL)
@@ -199,6 +202,25 @@ def hidden_folder(path: Path) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy `source` into the new file `target`, which only its owner may read.
+
+    Within the kernel, and without copying where the file system lets two files share their blocks.
+
+    Raises:
+        OSError: `source` cannot be read, `target` is there, or the disk is full.
+    """
+    descriptor = os.open(target, _NEW_FILE, 0o600)
+    with source.open("rb", buffering=0) as given, os.fdopen(descriptor, "wb") as taken:
+        try:
+            while os.copy_file_range(given.fileno(), taken.fileno(), _COPY_BYTES):
+                pass
+        except OSError as error:
+            if error.errno not in _NOT_BY_KERNEL:
+                raise
+        shutil.copyfileobj(given, taken, _COPY_BYTES)  # what the kernel left
 
 
 def ensure_writable(folder: Path) -> Path:

@@ -11,7 +11,7 @@ from pathlib import Path
 from opslib.core.cards import ModelCard, read_card, read_export_report
 from opslib.core.clock import parse_moment, part_ahead
 from opslib.core.config import Config
-from opslib.core.errors import InputError, ModelError
+from opslib.core.errors import ModelError
 from opslib.core.models import resolve_model
 
 LATEST_NAME = "latest.onnx"
@@ -79,11 +79,13 @@ def model_moment(path: Path) -> float:
 
 
 def find_card(config: Config, model: Path) -> ModelCard | None:
-    """Return what is known of `model`: its own card, else the export report that names it."""
-    try:
-        card = read_card(model)
-    except InputError:
-        card = None
+    """Return what is known of `model`: its own card, else the export report that names it; None
+    where neither was ever there.
+
+    Raises:
+        InputError: evidence is there but cannot be read.
+    """
+    card = read_card(model)
     if card is not None:
         return card
     report = read_export_report(config.export_dir)

@@ -259,6 +259,9 @@ def check_models(
         except ModelCheckError as error:
             said = str(error).replace(f"{folder}/", "")
             raise ReleaseError(f"{where}: {model.path}: stage {error.stage}: {said}") from error
+        except InputError as error:
+            said = str(error).replace(f"{folder}/", "")
+            raise ReleaseError(f"{where}: {model.path}: {said}") from error
         golden = check.golden
         found.append(
             VerifiedModel(

@@ -1,7 +1,8 @@
 """Switching models in stages; whatever fails names its stage and the old model serves on.
 
     path      inside the allowed folders, no URL, no traversal, no link out
-    read      the opened file and its sidecars: complete, readable, digested
+    read      the file and its sidecars: complete, readable, copied where ONNX Runtime would map
+              them (`own_copy`), digested; the card, where there is one
     files     the digests are those of the model's card (without a card: unverified)
     load      a child process, niced and limited, can load it
     contract  it takes and answers what the model in service does, same classes
@@ -19,12 +20,13 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from opslib.core.errors import BusyError, ModelError, OpsError, StorageError
 from opslib.core.formatting import utc_now
+from opslib.core.models import ModelFiles
 from opslib.core.served import ServedModel, WantedModel, keep_served
 from opslib.inference.checks import check_model
 from opslib.inference.contract import check_classes_kept, check_outputs, probe_images
@@ -37,6 +39,7 @@ from opslib.serving.generations import Generation, Generations
 from opslib.serving.hints import find_hint
 from opslib.serving.loaded import Candidate, LoadedModel, load_candidate, read_candidate
 from opslib.serving.logs import EVENT_LOGGER
+from opslib.serving.own_copy import copy_model
 from opslib.serving.settings import MIB, ServiceSettings
 from opslib.serving.standing import Standing, find_shortfall
 
@@ -136,15 +139,36 @@ class Reloader:
             self.announce(None)
 
     def _prepare(self, path: Path, *, confined: bool) -> LoadedModel:
-        config = self.settings.config
-        with self._stage("read"):
-            candidate = read_candidate(config, path)
-            if confined:
-                confine_sidecars(candidate.files, self.settings.model_dirs)
-        if path.suffix == ".onnx":
+        with ExitStack() as stack:
+
+            def take(files: ModelFiles) -> ModelFiles:
+                if confined:
+                    confine_sidecars(files, self.settings.model_dirs)
+                return self._take_copy(files, stack)
+
+            with self._stage("read"):
+                candidate = read_candidate(self.settings.config, path, take)
+            with _as_found(candidate):
+                return self._open(candidate)
+
+    def _take_copy(self, files: ModelFiles, stack: ExitStack) -> ModelFiles:
+        """Return the service's own copy of a model that would be mapped; see `own_copy`."""
+        if not files.sidecars:
+            return files
+        try:
+            return stack.enter_context(copy_model(files, self.settings.config.exp_dir))
+        except StorageError as error:
+            if self.generations.current is not None:
+                raise
+            # Nobody is served yet whom it could hold up, and a service without a model is worse.
+            _log.warning("%s: its weights are read into memory instead", error)
+            return files
+
+    def _open(self, candidate: Candidate) -> LoadedModel:
+        if candidate.path.suffix == ".onnx":
             self._try(candidate)
         with self._stage("open"):
-            model = load_candidate(config, candidate)
+            model = load_candidate(self.settings.config, candidate)
         try:
             with self._stage("warmup"):
                 self._warm_up(model)
@@ -160,11 +184,12 @@ class Reloader:
         previous = current.model.contract if current else None
         with self._stage("trial"):
             check_model(
-                candidate.path,
+                candidate.own.path,
                 candidate.card,
                 preprocess=self.preprocessor.run,
                 img_size=self.settings.config.preprocess.img_size,
                 previous=previous,
+                card_folder=candidate.path.parent,
                 limits=TrialLimits(section.trial_timeout_s, memory * MIB if memory else None),
             )
             if previous is not None:
@@ -192,7 +217,8 @@ class Reloader:
         generation = self.generations.switch(model)
         self._stages_ms["switch"] = _since_ms(started)
         self.standing.settle(shortfall)
-        warning = self._commit(generation, shortfall.wanted if shortfall else None)
+        forgotten = self._commit(generation, shortfall.wanted if shortfall else None)
+        gaps = model.candidate.gaps
         fields = {
             "generation": generation.number,
             "model_path": str(model.path),
@@ -201,8 +227,11 @@ class Reloader:
             "resident": resident,
             "stages_ms": self._stages_ms,
         }
-        _log.info("switched to %s", model.candidate.version_tag, extra={"fields": fields})
-        return Switch(generation, resident, self._stages_ms, warning)
+        level, unproved = (logging.WARNING, f"; {gaps}") if gaps else (logging.INFO, "")
+        tag = model.candidate.version_tag
+        _log.log(level, "switched to %s%s", tag, unproved, extra={"fields": fields})
+        warnings = [one for one in (forgotten, gaps) if one is not None]
+        return Switch(generation, resident, self._stages_ms, "; ".join(warnings) or None)
 
     def _commit(self, generation: Generation, wanted: WantedModel | None) -> str | None:
         """Keep the switch for the next start; a full disk must not stop a rollback."""
@@ -237,6 +266,16 @@ class Reloader:
             raise StageError(name, f"{error.filename or 'model'}: {error.strerror}") from error
         finally:
             self._stages_ms[name] = _since_ms(started)
+
+
+@contextmanager
+def _as_found(candidate: Candidate) -> Iterator[None]:
+    """Name the model where an error of the block names the service's own copy of it."""
+    own, found = candidate.own.path.parent, candidate.path.parent
+    try:
+        yield
+    except StageError as error:
+        raise StageError(error.stage, str(error).replace(str(own), str(found))) from error
 
 
 def _name_stage(error: ModelCheckError) -> str:

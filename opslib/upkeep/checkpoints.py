@@ -7,11 +7,11 @@ from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 
-from opslib.core.cards import card_path
+from opslib.core.cards import REPORT_NAME, card_path
 from opslib.core.clock import part_ahead
 from opslib.core.errors import StorageError
 from opslib.core.plans import Action
-from opslib.upkeep.in_use import EXPORT_REPORT, InUse, find_in_use, list_models, read_field
+from opslib.upkeep.in_use import InUse, find_in_use, list_models, read_field
 from opslib.upkeep.lately import Lately
 from opslib.upkeep.models_prune import QUANTIZED_FOLDER, ModelShelf
 from opslib.upkeep.rounds import Duty, Entry, Round, list_files
@@ -48,11 +48,15 @@ def plan_checkpoints(this: Round, shelf: ModelShelf) -> Duty:
 
 def named_checkpoints(this: Round, going: Container[Path] = ()) -> dict[str, str]:
     """Return the file names of checkpoints that the export report and the cards of models name,
-    but for models that are `going`, with the reason."""
+    but for models that are `going`, with the reason.
+
+    Raises:
+        StorageError: one of them is there but cannot be read.
+    """
     found = {}
-    report = read_field(this.config.export_dir / EXPORT_REPORT, "ckpt_path")
+    report = read_field(this.config.export_dir / REPORT_NAME, "ckpt_path")
     if report is not None:
-        found[Path(report).name] = f"{EXPORT_REPORT} names it"
+        found[Path(report).name] = f"{REPORT_NAME} names it"
     folders = [this.config.export_dir, *(this.config.exp_dir / QUANTIZED_FOLDER).glob("*/")]
     for model in (path for folder in folders for path in list_models(folder)):
         named = read_field(card_path(model), "ckpt_path") if model not in going else None

@@ -143,3 +143,13 @@ def test_a_service_that_is_degraded_is_a_problem(
         finding = find(place, "service")
     assert finding.state == "problem"
     assert "degraded: wanted model-b, serves model-a" in finding.seen
+
+
+def test_a_damaged_card_is_a_problem_and_a_missing_one_a_note(place: Path) -> None:
+    assert "m.onnx: no card" in find(place, "model", "no card").seen
+    card = place.parent / "exp/export/m.json"
+    card.write_bytes(b"")
+    found = find(place, "model")
+    assert found.state == "problem"
+    assert "m.json: evidence that is there but cannot be read" in found.seen
+    assert "restore the card" in (found.next_step or "")

@@ -250,3 +250,13 @@ def test_a_second_model_that_lies_in_a_release_alone_is_to_be_restored_first(
     monkeypatch.setattr("opslib.drill.target.find_stable", lambda *_: stored)
     with pytest.raises(ModelError, match="`pillops release restore release-1`"):
         choose_other(drill_place.config, make_drill_request(), LiveVersion(None, None, None, None))
+
+
+def test_a_model_with_a_damaged_card_is_not_drilled_as_if_it_had_none(
+    drill_place: Place, tmp_path: Path
+) -> None:
+    drill_place.second.with_suffix(".json").write_bytes(b"")
+    with pytest.raises(InputError, match=r"model-b.json: evidence that is there"):
+        copy_experiment(
+            drill_place.config, drill_place.second, drill_place.first, tmp_path / "copy"
+        )
