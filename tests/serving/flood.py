@@ -25,6 +25,7 @@ CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
 GET = b"GET /health HTTP/1.1\r\nHost: x\r\n"
 BLOCK = 64 * 1024
 DRIP_S = 1.0
+RAMP_PER_S = 1000.0
 POUR_BYTES_S = 32 << 20  # of all connections together: a loopback that is full serves nobody
 NEVER = struct.pack("ii", 1, 0)  # SO_LINGER: closing sends a reset
 
@@ -135,8 +136,8 @@ class Flood:
             self._close(number)
 
     def _due(self, elapsed_s: float) -> float:
-        """How many connections to have opened by now: all that are held in the first second."""
-        return self._held * min(1.0, elapsed_s) + self._per_s * max(0.0, elapsed_s - 1.0)
+        """How many connections to have opened by now: at first faster, until all are held."""
+        return min(self._held, elapsed_s * RAMP_PER_S) + self._per_s * elapsed_s
 
     def _connect(self) -> None:
         self.opened += 1
