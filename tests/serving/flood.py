@@ -25,7 +25,7 @@ CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
 GET = b"GET /health HTTP/1.1\r\nHost: x\r\n"
 BLOCK = 64 * 1024
 DRIP_S = 1.0
-RAMP_PER_S = 1000.0
+RAMP_PER_S = 300.0
 POUR_BYTES_S = 32 << 20  # of all connections together: a loopback that is full serves nobody
 NEVER = struct.pack("ii", 1, 0)  # SO_LINGER: closing sends a reset
 

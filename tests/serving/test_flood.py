@@ -14,7 +14,7 @@ from tests.serving.flood import KINDS
 from tests.serving.flooding import Target, start_target
 
 PLACES = 64
-FLOOD = {"tries": 4, "held": 2 * PLACES, "per_s": 50, "pause_s": 0.05}
+FLOOD = {"tries": 4, "held": 2 * PLACES, "per_s": 100, "pause_s": 0.05}
 
 
 @pytest.fixture(scope="module")
