@@ -19,7 +19,7 @@ from opslib.serving.logs import open_logs
 from opslib.serving.settings import load_settings
 
 BACKLOG = 2048
-ACCEPTED_IN_ONE_TURN = 64  # of the event loop, so that those who must make room can
+ACCEPTED_SHARE = 16  # one of so many places in one turn, or a new one makes room before it is read
 END_WITH_STDIN_VARIABLE = "PILLOPS_END_WITH_STDIN"
 
 
@@ -84,7 +84,7 @@ def serve(
                 server_header=False,
                 timeout_keep_alive=section.keep_alive_s,
                 timeout_graceful_shutdown=section.shutdown_grace_s,
-                backlog=ACCEPTED_IN_ONE_TURN,
+                backlog=max(1, places // ACCEPTED_SHARE),
             )
         )
         if on_ready is not None:
