@@ -12,6 +12,7 @@ from typing import Any
 from opslib.core.errors import storage_errors
 from opslib.core.ownership import open_to_append
 from opslib.core.secrets import mask
+from opslib.serving.sparing import Sparing
 
 
 class AccessLog:
@@ -24,6 +25,7 @@ class AccessLog:
     def __init__(self, path: Path, secrets: Iterable[str]) -> None:
         self._path = path
         self._secrets = tuple(secrets)
+        self._sparing = Sparing()
         with storage_errors(f"write {path}"):
             self._open()
 
@@ -40,8 +42,20 @@ class AccessLog:
         except OSError:
             return
 
+    def write_sparingly(self, status: int, fields: dict[str, Any]) -> None:
+        """Append `fields` if they are among the first few of this status; else count them."""
+        if self._sparing.take(status):
+            self.write(fields)
+
+    def sum_up(self) -> None:
+        """Append how many requests had no line, for each status."""
+        for status, count in self._sparing.drain().items():
+            said = f"{count} more requests without a key"
+            self.write({"message": said, "status": status, "more": count})
+
     def close(self) -> None:
-        """Close the file."""
+        """Sum up and close the file."""
+        self.sum_up()
         os.close(self._descriptor)
 
     def _open(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -27,6 +28,7 @@ from opslib.serving.failures import (
 from opslib.serving.gate import Gate
 from opslib.serving.generations import Generation
 from opslib.serving.hot_routes import Endpoint, HotRoutes
+from opslib.serving.logs import sum_up_events
 from opslib.serving.reload import BUSY_CODE, StageError
 from opslib.serving.schemas import (
     Answer,
@@ -40,6 +42,7 @@ from opslib.serving.schemas import (
 )
 from opslib.serving.service import Service
 from opslib.serving.settings import ServiceSettings
+from opslib.serving.sparing import PERIOD_S
 from opslib.serving.standing import Shortfall
 from opslib.serving.trace import GENERATION, Trace
 from opslib.serving.uploads import UploadLimits, read_body
@@ -56,7 +59,10 @@ def create_app(service: Service) -> ASGIApp:
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         service.standing.watch()
+        counting = asyncio.create_task(_sum_up_logs(service))
         yield
+        counting.cancel()
+        sum_up_events()
         service.close()
 
     app = FastAPI(title=APP_NAME, version=__version__, lifespan=lifespan, redoc_url=None)
@@ -68,6 +74,14 @@ def create_app(service: Service) -> ASGIApp:
     gate = Gate(HotRoutes(app, hot), settings.api_key, settings.environment.rate_limit_per_min)
     cors = LoggedCors(gate, settings.environment.cors_allow_origins)
     return Trace(cors, lambda: service.generations.current, service.access_log)
+
+
+async def _sum_up_logs(service: Service) -> None:
+    """Say each minute what was not logged one by one."""
+    while True:
+        await asyncio.sleep(PERIOD_S)
+        service.access_log.sum_up()
+        sum_up_events()
 
 
 async def _answer_crash(request: Request, _error: Exception) -> Response:
