@@ -14,6 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
+from opslib.core.clock import ASK
 from opslib.core.config import Config
 from opslib.core.environment import ENV_NAME, ServiceEnvironment, load_service_environment
 from opslib.core.errors import ConfigError, InputError, OpsError
@@ -251,6 +252,9 @@ def _look_at_key(env_file: Path, found: ServiceEnvironment) -> Finding:
         return Finding("key", state, str(error).partition(";")[0], step)
     age = key_age_days(env_file)
     shown = "set outside of .env" if age is None else f"{age:.0f} days old"
+    if age is not None and age < 0:
+        seen = f"API_KEY is strong and dated after now: {ASK}"
+        return Finding("key", "note", seen, step)
     if age is not None and age > MAX_AGE_DAYS:
         seen = f"API_KEY is strong and {shown}; monthly is the rule"
         return Finding("key", "note", seen, step)

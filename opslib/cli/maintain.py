@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 def maintain(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan, do nothing.")] = False,
+    clock_is_right: Annotated[
+        bool, typer.Option("--clock-is-right", help="Go on after a long time without a round.")
+    ] = False,
     config: Annotated[Path | None, typer.Option(help="Configuration file.")] = None,
 ) -> int:
     """Clean the experiment: logs, checkpoints, models, releases, reports; and report the disks."""
@@ -33,14 +36,18 @@ def maintain(
 
     show(f"{describe_experiment(loaded)}, {utc_now():%Y-%m-%d %H:%M} UTC")
     if dry_run:
-        for line in plan_maintenance(loaded).lines():
+        for line in plan_maintenance(loaded, clock_is_right=clock_is_right).lines():
             show(line)
         show("dry run: nothing was changed")
         return 0
-    return track_job(loaded, "maintenance", lambda: _clean(loaded, show), show=show)
+
+    def work() -> int:
+        return _clean(loaded, show, clock_is_right=clock_is_right)
+
+    return track_job(loaded, "maintenance", work, show=show)
 
 
-def _clean(config: Config, show: Callable[[str], None]) -> int:
+def _clean(config: Config, show: Callable[[str], None], *, clock_is_right: bool) -> int:
     """Carry out the plan, tell what came of it, and return 0.
 
     Raises:
@@ -48,7 +55,7 @@ def _clean(config: Config, show: Callable[[str], None]) -> int:
     """
     from opslib.upkeep.maintenance import run_maintenance
 
-    done = run_maintenance(config, show=show)
+    done = run_maintenance(config, show=show, clock_is_right=clock_is_right)
     record = done.record
     for one in record.skipped:
         show(f"skipped {one.target}: {one.reason}")

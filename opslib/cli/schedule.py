@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from opslib.cli.doors import describe_experiment, make_console, plain_cells, say_if_possible
+from opslib.core.clock import ASK, is_ahead
 from opslib.core.config import PREFIX, Config, load_config
 from opslib.core.errors import ConfigError, InputError, OpsError, UsageError
 
@@ -156,7 +157,8 @@ def _cells(config: Config, entry: Entry, now: datetime, *, is_installed: bool) -
 
 def _clock(status: JobStatus, now: datetime) -> str:
     started = datetime.fromisoformat(status.started_at_utc)
-    return f"{started.astimezone(now.tzinfo):%Y-%m-%d %H:%M}"
+    ahead = f" (after now: {ASK})" if is_ahead(started, now) else ""
+    return f"{started.astimezone(now.tzinfo):%Y-%m-%d %H:%M}{ahead}"
 
 
 def _tell_notes(config: Config, text: str, tell: Callable[[str], None]) -> None:

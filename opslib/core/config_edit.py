@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from opslib.core.config_end import END, check_end, has_promise, without_end
 from opslib.core.errors import ConfigError, storage_errors
 from opslib.core.files import write_text_atomic
 from opslib.core.plans import Action, Plan
@@ -150,8 +151,8 @@ def edit_yaml(text: str, changes: Mapping[str, Value], source: Path = Path("conf
     order mark are kept.
 
     Raises:
-        ConfigError: the text is not a configuration with sections, or a value would not be read
-            back as it was given.
+        ConfigError: the text is cut off or not a configuration with sections, or a value would
+            not be read back as it was given.
     """
     data = _load(text, source)
     for key, value in changes.items():
@@ -164,7 +165,7 @@ def edit_yaml(text: str, changes: Mapping[str, Value], source: Path = Path("conf
         section[leaf] = _flow(value) if isinstance(value, list) else value
     stream = io.StringIO()
     _yaml().dump(data, stream)
-    edited = stream.getvalue()
+    edited = stream.getvalue() + (f"{END}\n" if has_promise(text) else "")
     read_back = parse_yaml(edited, str(source))
     for key, value in changes.items():
         if _find(read_back, key) != value:
@@ -198,9 +199,10 @@ def _yaml() -> Any:
 def _load(text: str, source: Path) -> Any:
     from ruamel.yaml.error import YAMLError
 
+    check_end(text, str(source))
     parse_yaml(text, str(source))
     try:
-        data = _yaml().load(text.removeprefix(_BOM).replace("\r\n", "\n"))
+        data = _yaml().load(without_end(text).removeprefix(_BOM).replace("\r\n", "\n"))
     except (YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}" if mark else ""

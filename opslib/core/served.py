@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from opslib.core.config import Config
@@ -48,4 +49,4 @@ def read_served_state(config: Config) -> ServedState | None:
         InputError: the file is there but cannot be read.
     """
     path = served_state_path(config)
-    return ServedState.read(path) if path.exists() else None
+    return ServedState.read(path) if os.path.lexists(path) else None

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
+from datetime import datetime
 from pathlib import Path
 
 from opslib.core.cards import ModelCard, read_card, read_export_report
+from opslib.core.clock import parse_moment, part_ahead
 from opslib.core.config import Config
 from opslib.core.errors import InputError, ModelError
 
 LATEST_NAME = "latest.onnx"
 BEST_CHECKPOINT = Path("checkpoints/best.pt")
+_STAMP = re.compile(r"(?<!\d)\d{8}-\d{6}(?!\d)")
 
 
 def find_onnx(config: Config, given: Path | None = None) -> Path:
@@ -23,13 +28,29 @@ def find_onnx(config: Config, given: Path | None = None) -> Path:
     latest = config.export_dir / LATEST_NAME
     if latest.exists():
         return latest
-    exported = [path for path in config.export_dir.glob("*.onnx") if path.is_file()]
+    exported = newest_first(path for path in config.export_dir.glob("*.onnx") if path.is_file())
     if exported:
-        return max(exported, key=lambda path: (path.stat().st_mtime_ns, path.name))
+        return exported[0]
     raise ModelError(
         f"{config.export_dir}: no ONNX model; make the demo with `make demo`, "
         "name one with --model, or set paths.exp_dir in the configuration"
     )
+
+
+def newest_first(models: Iterable[Path], now: datetime | None = None) -> list[Path]:
+    """Return exported models, the newest first; those dated after now come last."""
+    dated = sorted(models, key=lambda path: (path.stat().st_mtime_ns, path.name), reverse=True)
+    past, ahead = part_ahead(dated, model_moment, now)
+    return past + ahead
+
+
+def model_moment(path: Path) -> float:
+    """Return when a model was exported, in Unix seconds: the later of its file's date and of the
+    stamp in its name, which a copy of the file does not change."""
+    written = path.stat().st_mtime
+    named = _STAMP.search(path.name)
+    moment = parse_moment(named[0]) if named else None
+    return max(written, moment.timestamp()) if moment else written
 
 
 def find_card(config: Config, model: Path) -> ModelCard | None:

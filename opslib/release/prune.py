@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 
@@ -23,12 +24,19 @@ _LOCK_WAIT_S = 10.0
 _OF_A_SERVICE = ("served", "switched in", "about to be served", "MODEL_PATH", "pinned")
 
 
-def plan_prune(config: Config, *, keep: int | None = None, live: Sequence[LiveModel] = ()) -> Plan:
+def plan_prune(
+    config: Config,
+    *,
+    keep: int | None = None,
+    live: Sequence[LiveModel] = (),
+    now: datetime | None = None,
+) -> Plan:
     """Return the plan that leaves the newest `keep` releases and those that must stay.
 
     Args:
         keep: how many; `release.keep` by default.
         live: what running services say they serve.
+        now: the current time by default; what is dated after it is left alone.
 
     Raises:
         InputError: what is pinned, served or proved cannot be read, so that nothing may be
@@ -36,9 +44,9 @@ def plan_prune(config: Config, *, keep: int | None = None, live: Sequence[LiveMo
     """
     read_pins(config)
     count = keep or config.release.keep
-    kept = find_kept(config, keep=count, live=live)
+    kept = find_kept(config, keep=count, live=live, now=now)
     actions = []
-    for release in list_releases(config):
+    for release in list_releases(config, now=now):
         if release.name in kept:
             continue
         size = sum(path.stat().st_size for path in release.files)
@@ -49,12 +57,17 @@ def plan_prune(config: Config, *, keep: int | None = None, live: Sequence[LiveMo
 
 
 def find_kept(
-    config: Config, *, keep: int | None = None, live: Sequence[LiveModel] = ()
+    config: Config,
+    *,
+    keep: int | None = None,
+    live: Sequence[LiveModel] = (),
+    now: datetime | None = None,
 ) -> dict[str, str]:
     """Return the names of the releases that stay, each with the first reason for it.
 
-    Whatever is broken, failed its last restore test or is no release stays too, and does not
-    count: a person must look at it.
+    The newest are those by their sequence and those by their date: where the two differ, a clock
+    was wrong, and none of them goes. Whatever is broken, dated after now, failed its last restore
+    test or is no release stays too, and does not count: a person must look at it.
 
     Raises:
         InputError: see `plan_prune`.
@@ -62,7 +75,7 @@ def find_kept(
     kept: dict[str, str] = {}
     sound = []
     last_tests = {one.release: one for one in read_proofs(config)}
-    for release in list_releases(config):
+    for release in list_releases(config, now=now):
         last = last_tests.get(release.name)
         if release.problem is not None:
             kept[release.name] = f"left alone: {release.problem}"
@@ -72,8 +85,11 @@ def find_kept(
         else:
             sound.append(release)
     reasons = ["the newest release", "the release before the newest"]
-    for place, release in enumerate(sound[: max(2, keep or config.release.keep)]):
+    count = max(2, keep or config.release.keep)
+    for place, release in enumerate(sound[:count]):
         kept[release.name] = reasons[place] if place < 2 else "one of the newest"
+    for release in sorted(sound, key=lambda one: one.released_at_utc or "", reverse=True)[:count]:
+        kept.setdefault(release.name, "one of the newest by its date")
     for release in sound:
         if release.pinned:
             kept.setdefault(release.name, "pinned")

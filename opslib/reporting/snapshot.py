@@ -16,7 +16,7 @@ from typing import Any
 from opslib.core.errors import InputError, storage_errors
 from opslib.core.files import write_text_atomic
 from opslib.core.plans import Action, Plan
-from opslib.reporting.catalogue import CITED_FOLDER, RunRow, scan_runs
+from opslib.reporting.catalogue import CITED_FOLDER, RunRow, drop_ahead, scan_runs
 from opslib.reporting.cite import cite_run, is_cited, remove_citation
 from opslib.reporting.run_record import RUN_FILE, RunRecord
 from opslib.reporting.tables import TABLES, Table
@@ -162,7 +162,7 @@ def _rewriting(
 def _newest_runs(root: Path, table: Table) -> list[CitedRun]:
     """The newest successful run for each host: one with the notebook's own parameters if any."""
     best: dict[str, tuple[bool, CitedRun]] = {}
-    for row in scan_runs(root):
+    for row in drop_ahead(scan_runs(root)):
         if (
             not row.succeeded
             or row.record is None

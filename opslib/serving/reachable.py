@@ -17,6 +17,7 @@ from opslib.core.environment import load_service_environment
 from opslib.core.errors import ModelError
 from opslib.core.models import find_model_files
 from opslib.core.served import read_served_state
+from opslib.inference.find_model import newest_first
 from opslib.serving.leases import find_leases
 
 
@@ -51,8 +52,7 @@ def find_roots(config: Config, live: Iterable[LiveModel] = ()) -> tuple[Root, ..
     found = []
     exports = [p for p in config.export_dir.glob("*.onnx") if p.is_file() and not p.is_symlink()]
     if exports:
-        newest = max(exports, key=lambda path: (path.stat().st_mtime_ns, path.name))
-        found.append(Root(newest.resolve(), "the newest export"))
+        found.append(Root(newest_first(exports)[0].resolve(), "the newest export"))
     found += _linked(config)
     for one in live:
         if one.path is not None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from opslib.core.config import Config
 from opslib.core.errors import InputError, ModelError
 from opslib.core.served import ServedState, read_served_state
-from opslib.inference.find_model import BEST_CHECKPOINT, LATEST_NAME
+from opslib.inference.find_model import BEST_CHECKPOINT, LATEST_NAME, newest_first
 from opslib.serving.logs import EVENT_LOGGER
 from opslib.serving.reload import StageError
 from opslib.serving.service import Service
@@ -51,11 +51,10 @@ def start_order(config: Config, state: ServedState | None) -> Iterator[Path]:
     """Yield the models to try, best first, each once."""
     seen: set[Path] = set()
     exports = [path for path in config.export_dir.glob("*.onnx") if not path.is_symlink()]
-    newest = sorted(exports, key=lambda path: path.stat().st_mtime_ns, reverse=True)
     candidates = [
         *([state.current.path] if state else []),
         config.export_dir / LATEST_NAME,
-        *newest,
+        *newest_first(exports),
         config.exp_dir / BEST_CHECKPOINT,
     ]
     for path in candidates:

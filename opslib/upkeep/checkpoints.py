@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from opslib.core.cards import card_path
+from opslib.core.clock import part_ahead
 from opslib.core.errors import StorageError
 from opslib.core.plans import Action
 from opslib.upkeep.in_use import EXPORT_REPORT, InUse, find_in_use, list_models, read_field
@@ -20,7 +21,8 @@ _PATTERN = "last_*.pt"
 
 
 def plan_checkpoints(this: Round, shelf: ModelShelf) -> Duty:
-    """Plan which checkpoints are deleted; the newest of them is always kept.
+    """Plan which checkpoints are deleted; the newest of them is always kept, and what is dated
+    after now is not it.
 
     Raises:
         StorageError: the folder cannot be read, or a link leads out of the experiment.
@@ -32,14 +34,16 @@ def plan_checkpoints(this: Round, shelf: ModelShelf) -> Duty:
     named = named_checkpoints(this, shelf.going)
     used = Lately(partial(_find_used, this))
     actions = []
-    for entry in entries[:-1]:
+    past, ahead = part_ahead(entries, lambda entry: entry.mtime_ns / 1e9, this.now)
+    for entry in past[:-1]:
         age = this.age_days(entry)
         if age <= limit or entry.path.name in named or shelf.in_use.why(entry.path) is not None:
             continue
         why = f"written {age:.0f} days ago, kept {limit}; not the newest and not in use"
         run = partial(_delete, this, used, entry)
         actions.append(Action("delete", this.name_of(entry.path), why, run, entry.size_bytes))
-    return Duty(CHECKPOINTS, tuple(actions))
+    notes = this.note_ahead(entry.path for entry in ahead)
+    return Duty(CHECKPOINTS, tuple(actions), notes=notes)
 
 
 def named_checkpoints(this: Round, going: Container[Path] = ()) -> dict[str, str]:

@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from opslib.core.cards import card_path
+from opslib.core.clock import part_ahead
 from opslib.core.errors import InputError, ModelError, StorageError, storage_errors
 from opslib.core.models import find_model_files
 from opslib.core.records import read_json
+from opslib.inference.find_model import model_moment
 from opslib.release.manifest import ReleaseError
 from opslib.release.store import list_releases, read_pins
 from opslib.serving.reachable import LiveModel, find_roots
@@ -180,11 +182,10 @@ def _find_sidecars(model: Path, name: str) -> tuple[Path, ...]:
 def _by_clock(this: Round) -> Iterator[tuple[Path, str]]:
     """The newest model that a clock running ahead did not date, and the newest by its name."""
     models = list_models(this.config.export_dir)
-    now_ns = this.now.timestamp() * 1e9
-    past = [path for path in models if path.stat().st_mtime_ns <= now_ns]
+    past, _ = part_ahead(models, model_moment, this.now)
     for path in past[-1:]:
         yield path.resolve(), "the newest export that is not from the future"
-    stamped = [path for path in models if path.name.startswith("model-")]
+    stamped = [path for path in past if path.name.startswith("model-")]
     if stamped:
         yield max(stamped, key=lambda path: path.name).resolve(), "the newest export by its name"
 

@@ -17,7 +17,7 @@ from opslib.core.plans import Action
 from opslib.serving.leases import lease_folders
 from opslib.upkeep.models_prune import QUANTIZED_FOLDER
 from opslib.upkeep.open_files import is_written
-from opslib.upkeep.rounds import DAY_S, Duty, Round, measure
+from opslib.upkeep.rounds import Duty, Round, measure
 
 LEFTOVERS = "leftovers"
 
@@ -79,7 +79,7 @@ def _is_abandoned(this: Round, path: Path, limit_days: float) -> bool:
     """Whether it and all in it are old, and nobody writes any of it."""
     paths = [path] if _is_single(path) else [path, *path.rglob("*")]
     newest = max(one.lstat().st_mtime for one in paths)
-    if (this.now.timestamp() - newest) / DAY_S <= limit_days:
+    if this.days_since(newest) <= limit_days:
         return False
     return not any(is_written(one) for one in paths if one.is_file() and not one.is_symlink())
 

@@ -17,6 +17,7 @@ from opslib.core.formatting import STAMP_FORMAT, plural, utc_now
 from opslib.core.locks import hold_lock
 from opslib.core.plans import Plan
 from opslib.upkeep.checkpoints import CHECKPOINTS, plan_checkpoints
+from opslib.upkeep.clock_gap import CLOCK, find_doubt
 from opslib.upkeep.disk import DiskReport, keep_disk_report, look_at_disks, report_path
 from opslib.upkeep.gzip_logs import free_name
 from opslib.upkeep.in_use import find_in_use
@@ -42,6 +43,7 @@ _LIMITS = (
     "restored_days",
     "report_days",
     "leftover_hours",
+    "clock_gap_days",
     "disk_warn_pct",
 )
 
@@ -86,17 +88,30 @@ class Maintained:
     untold: str | None = None
 
 
-def plan_maintenance(config: Config, *, now: datetime | None = None) -> Maintenance:
+def plan_maintenance(
+    config: Config, *, now: datetime | None = None, clock_is_right: bool = False
+) -> Maintenance:
     """Return what a round would do; nothing is touched.
+
+    Args:
+        now: the moment that ages are counted from; the current time by default.
+        clock_is_right: a person says so; where it is in doubt (see `find_doubt`), logs are cut by
+            their size alone and nothing is deleted.
 
     Raises:
         ConfigError: the experiment is not there, or `.env` is unreadable.
+        StorageError: a folder that tells the time cannot be read.
     """
     check_experiment(config)
     load_service_environment(config)
-    this = Round(config, now or utc_now())
+    moment = now or utc_now()
+    doubt = None if clock_is_right else find_doubt(config, moment)
+    this = Round(config, moment, doubt)
+    logs = plan_duty(LOGS, partial(plan_logs, this))
+    if doubt is not None:
+        return Maintenance(this, (logs, Duty(CLOCK, passed_over=(PassedOver(CLOCK, doubt),))))
     duties = [
-        plan_duty(LOGS, partial(plan_logs, this)),
+        logs,
         plan_duty(ARCHIVE, partial(plan_archive, this)),
         *_plan_models(this),
         plan_duty(REPORTS, partial(plan_reports, this)),
@@ -107,9 +122,13 @@ def plan_maintenance(config: Config, *, now: datetime | None = None) -> Maintena
 
 
 def run_maintenance(
-    config: Config, *, show: Callable[[str], None], now: datetime | None = None
+    config: Config,
+    *,
+    show: Callable[[str], None],
+    now: datetime | None = None,
+    clock_is_right: bool = False,
 ) -> Maintained:
-    """Plan a round, show it, carry it out, and return its record.
+    """Plan a round (see `plan_maintenance`), show it, carry it out, and return its record.
 
     What cannot be written down on a full disk stops nothing: an account that finds no room is told
     by the answer. A round that is ended by a signal keeps its account, too.
@@ -121,7 +140,7 @@ def run_maintenance(
     started = time.monotonic()
     check_experiment(config)
     with hold_lock(config.exp_dir / LOCK_NAME, "maintenance"):
-        planned = plan_maintenance(config, now=now)
+        planned = plan_maintenance(config, now=now, clock_is_right=clock_is_right)
         this = planned.this
         for line in planned.lines():
             show(line)

@@ -15,18 +15,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from opslib.core.clock import parse_moment, part_ahead
 from opslib.core.errors import InputError, StorageError, storage_errors
 from opslib.core.files import hide_name, reveal_name
 from opslib.core.formatting import utc_now
 from opslib.core.plans import Action
 from opslib.core.records import read_json
-from opslib.upkeep.rounds import DAY_S, Duty, Round, list_files, measure
+from opslib.upkeep.rounds import Duty, Round, list_files, measure
 
 REPORTS, DAILY = "reports", "daily records"
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 _RUN = re.compile(r"(\d{6})-(.+)-[0-9a-f]{6}")
 _DAILY = re.compile(r"(maintenance|checklist_[a-z]+)_\d{8}-\d{6}(-\d+)?\.json|disk_\d{8}\.txt")
 _CITED = "cited"
+_STAMP_SIGNS = len("YYYYmmdd-HHMMSS")
 _RECORD = "run.json"
 
 
@@ -61,9 +63,9 @@ def plan_reports(this: Round) -> Duty:
     """
     root = this.find_folder(this.config.report_dir)
     limit = this.config.maintenance.report_days
-    reports = list_reports(root)
+    reports = list_reports(root, this.now)
     old = [one for one in reports if _age_days(this, one.date) > limit]
-    kept = Kept(root) if old else None
+    kept = Kept(root, this.now) if old else None
     actions = [
         Action("delete", this.name_of(path), "a run was killed while it deleted it", run)
         for day in list_days(root)
@@ -106,8 +108,9 @@ def list_days(root: Path) -> list[Path]:
     ]
 
 
-def list_reports(root: Path) -> list[Report]:
-    """Return the folders of runs below `root`, the newest first; links are none.
+def list_reports(root: Path, now: datetime) -> list[Report]:
+    """Return the folders of runs below `root`, the newest first; links are none, and what is dated
+    after now is neither old nor anybody's newest.
 
     Raises:
         StorageError: it cannot be read.
@@ -119,7 +122,8 @@ def list_reports(root: Path) -> list[Report]:
                 named = _RUN.fullmatch(folder.name)
                 if named and folder.is_dir() and not folder.is_symlink():
                     found.append(Report(folder, day.name, named[1], named[2]))
-    return sorted(found, key=lambda one: (one.date, one.clock, one.folder), reverse=True)
+    past, _ = part_ahead(found, lambda one: parse_moment(one.id[:_STAMP_SIGNS]), now)
+    return sorted(past, key=lambda one: (one.date, one.clock, one.folder), reverse=True)
 
 
 def find_kept(root: Path, reports: list[Report]) -> dict[Path, str]:
@@ -155,7 +159,7 @@ def _age_days(this: Round, date: str) -> float:
         day = datetime.strptime(date, "%Y-%m-%d").replace(tzinfo=UTC)
     except ValueError:
         return 0.0
-    return (this.now - day).total_seconds() / DAY_S
+    return this.days_since(day.timestamp())
 
 
 class Kept:
@@ -166,8 +170,8 @@ class Kept:
     so that a question costs the same however many reports there are.
     """
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
+    def __init__(self, root: Path, now: datetime) -> None:
+        self._root, self._now, self._began = root, now, utc_now()
         self._look()
 
     def why(self, report: Report) -> str | None:
@@ -179,7 +183,7 @@ class Kept:
         return self._kept.get(report.folder)
 
     def _look(self) -> None:
-        reports = list_reports(self._root)
+        reports = self._list()
         recent = set(self._recent_days())
         open_runs = [
             one.folder
@@ -190,8 +194,12 @@ class Kept:
         self._watched = [one for one in self._kept if one.parent.name != _CITED] + open_runs
         self._stamped = self._stamp()
         # What changed between the two looks is found by the next question at the latest.
-        if find_kept(self._root, list_reports(self._root)) != self._kept:
+        if find_kept(self._root, self._list()) != self._kept:
             self._stamped = ()
+
+    def _list(self) -> list[Report]:
+        """All reports up to now, which is later than when the round began."""
+        return list_reports(self._root, self._now + (utc_now() - self._began))
 
     def _recent_days(self) -> list[Path]:
         """The folders in which a run of now can lie."""

@@ -27,8 +27,9 @@ from opslib.core.files import link_atomic, sha256_file
 from opslib.core.locks import hold_lock
 from opslib.core.models import find_model_files
 from opslib.release.build import ReleaseRecord, ReleaseRequest, build_release
+from opslib.release.companions import checksum_path, manifest_path
 from opslib.release.manifest import Manifest, compute_content_id
-from opslib.release.store import LOCK_NAME, checksum_path, find_release, manifest_path
+from opslib.release.store import LOCK_NAME, find_release
 from opslib.release.verify import verify_release
 from tests.models import write_onnx
 from tests.release.conftest import (

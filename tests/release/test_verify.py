@@ -11,8 +11,9 @@ import pytest
 
 from opslib.core.errors import InputError, OpsError
 from opslib.release.build import ReleaseRecord, build_release
+from opslib.release.companions import checksum_path, manifest_path
 from opslib.release.manifest import ReleaseError
-from opslib.release.store import checksum_path, find_release, manifest_path
+from opslib.release.store import find_release
 from opslib.release.verify import SCRATCH_NAME, read_manifest, verify_release
 from tests.release.conftest import QUICK, grow_sidecar, make_experiment, members_of
 from tests.serving.conftest import Place
