@@ -19,7 +19,7 @@ from opslib.drill.request import make_drill_request
 from opslib.reporting.redaction import Redactor
 from opslib.serving.client import ServiceClient
 from opslib.upkeep.health import check_health
-from opslib.upkeep.live_version import ask_version
+from opslib.upkeep.live_version import ask_services
 from tests.models import write_config
 from tests.upkeep.servers import open_world
 
@@ -73,7 +73,7 @@ def test_a_configuration_with_a_password_in_an_address_is_told_without_it(
         return
     if key == "client.url":
         try:
-            told = ask_version(config).note
+            told = " ".join(one.note for one in ask_services(config))
         except OpsError as error:
             told = str(error)
         assert PASSWORD not in told
@@ -118,6 +118,20 @@ def test_a_maintenance_record_and_its_output_hold_no_password(tmp_path: Path) ->
     done = run_maintenance(config, show=said.append)
     assert "no service answers at http://********@127.0.0.1:9" in " ".join(said)
     assert PASSWORD not in " ".join(said) + done.path.read_text()
+
+
+@pytest.mark.parametrize("address", ADDRESSES)
+def test_another_service_that_is_asked_before_a_deletion_is_told_without_it(
+    tmp_path: Path, address: str
+) -> None:
+    (tmp_path / "exp").mkdir()
+    given = json.dumps([address])
+    path = write_config(tmp_path, f"maintenance: {{also_serving: {given}}}\n")
+    try:
+        told = " ".join(one.note for one in ask_services(load_config(path, {})))
+    except OpsError as error:
+        told = str(error)
+    assert PASSWORD not in told
 
 
 def test_what_a_service_behind_a_password_answers_is_told_without_it(tmp_path: Path) -> None:

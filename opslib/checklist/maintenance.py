@@ -50,7 +50,8 @@ def check_maintenance(visit: Visit) -> Answer:
     late = age is None or age * 24 > limit_h
     due = f"; it is due at least every {limit_h:g} h" if late else ""
     found: list[tuple[State, str]] = [("attention" if late else "ok", told + due)]
-    found += [("attention", line) for line in (*([ahead] if ahead else []), *untold)]
+    found += [("attention", line) for line in untold]
+    found += [("attention", ahead)] if ahead else []
     steps = [RUN] if late else []
     left = [f"{one.target}: {one.reason}" for one in record.skipped]
     for what, lines in (("left alone", left), ("warning", list(record.warnings))):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import time
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -172,8 +171,7 @@ class Kept:
     """
 
     def __init__(self, root: Path, now: datetime) -> None:
-        self._root = root
-        self._now, self._began = now, time.monotonic()
+        self._root, self._now, self._began = root, now, utc_now()
         self._look()
 
     def why(self, report: Report) -> str | None:
@@ -185,8 +183,7 @@ class Kept:
         return self._kept.get(report.folder)
 
     def _look(self) -> None:
-        now = self._now + timedelta(seconds=time.monotonic() - self._began)
-        reports = list_reports(self._root, now)
+        reports = self._list()
         recent = set(self._recent_days())
         open_runs = [
             one.folder
@@ -197,8 +194,12 @@ class Kept:
         self._watched = [one for one in self._kept if one.parent.name != _CITED] + open_runs
         self._stamped = self._stamp()
         # What changed between the two looks is found by the next question at the latest.
-        if find_kept(self._root, list_reports(self._root, now)) != self._kept:
+        if find_kept(self._root, self._list()) != self._kept:
             self._stamped = ()
+
+    def _list(self) -> list[Report]:
+        """All reports up to now, which is later than when the round began."""
+        return list_reports(self._root, self._now + (utc_now() - self._began))
 
     def _recent_days(self) -> list[Path]:
         """The folders in which a run of now can lie."""

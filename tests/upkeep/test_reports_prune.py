@@ -126,7 +126,7 @@ def test_a_run_that_compares_itself_with_an_old_one_after_the_plan_keeps_it(
         content = {"status": "finished", "change": {"against_path": href(old)}}
         (newest / "run.json").write_text(json.dumps(content))
     else:
-        today = place.config.report_dir / f"{NOW:%Y-%m-%d}" / "235959-01_bench-abcdef"
+        today = place.config.report_dir / f"{NOW:%Y-%m-%d}" / f"{NOW:%H%M%S}-01_bench-abcdef"
         today.mkdir(parents=True)
         content = {"status": "finished", "change": {"against_path": href(old)}}
         (today / "run.json").write_text(json.dumps(content))
