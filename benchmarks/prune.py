@@ -105,7 +105,20 @@ def fill_releases(home: Path, count: int) -> None:
         old_file(folder / f"{name}.sha256", number, line.encode())
 
 
+def fill_restored(home: Path, count: int) -> None:
+    """Write folders of releases that were restored long ago."""
+    first = datetime(2024, 1, 1, tzinfo=UTC)
+    for number in range(count):
+        name = f"release-{first + timedelta(minutes=number):%Y%m%d-%H%M%S}-abcdef0"
+        folder = home / "exp" / "releases" / "restored" / name
+        old_file(folder / "export" / "m.onnx", number)
+        os.utime(folder, (0, time.time() - 400 * DAY_S))
+
+
 DUTIES: dict[str, Fill] = {
+    "models": fill_files("export/model-{:06d}.onnx"),
+    "quantized": fill_files("quantized/gone/{}.int8.onnx"),
+    "restored releases": fill_restored,
     "reports": fill_reports,
     "daily records": fill_files("reports/disk_2020{:04d}.txt"),
     "log archive": fill_files("logs/archive/{}.out.gz"),

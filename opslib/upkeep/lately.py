@@ -16,8 +16,7 @@ class Lately(Generic[T]):
 
     What a look costs grows with what there is to look at, and there are as many deletions, so
     that a fresh one for each would cost the square. Most looks take milliseconds; then so old is
-    the oldest answer. For what services load from, where even that is too old, see
-    `ModelShelf.delete`.
+    the oldest answer. For what services load from, where even that is too old, see `claims`.
     """
 
     def __init__(self, look: Callable[[], T]) -> None:

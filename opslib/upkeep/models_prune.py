@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -10,13 +11,13 @@ from pathlib import Path
 from opslib.core.clock import part_ahead
 from opslib.core.config_edit import on_one_line
 from opslib.core.errors import StorageError, storage_errors
-from opslib.core.files import fsync_folder, hide_name, reveal_name
+from opslib.core.files import reveal_name
 from opslib.core.formatting import plural
 from opslib.core.plans import Action
 from opslib.inference.find_model import model_moment
-from opslib.serving.reachable import LiveModel
-from opslib.upkeep.in_use import Digests, InUse, Units, find_in_use, list_models
-from opslib.upkeep.rounds import Duty, Entry, Round, list_files, look_at, put_back
+from opslib.upkeep.claims import Claim, Claims
+from opslib.upkeep.in_use import Digests, InUse, Units, list_models
+from opslib.upkeep.rounds import Duty, Entry, Round, list_files, look_at
 
 MODELS, QUANTIZED = "models", "quantized"
 QUANTIZED_FOLDER = "quantized"
@@ -32,55 +33,40 @@ class ModelShelf:
     units: Units = field(default_factory=Units)
     digests: Digests = field(default_factory=Digests)
     going: set[Path] = field(default_factory=set)
+    needed: dict[Path, tuple[tuple[int, int], set[Path]]] = field(default_factory=dict)
 
-    def delete(self, entry: Entry) -> None:
+    def delete(self, claims: Claims, claim: Claim) -> None:
         """Delete a model with what belongs to it alone, unless it is in use by now.
 
-        It is hidden first and its hidden name is the last thing to go, so that a later run
-        finishes what a killed one began. Whoever says before then that it uses the model gets it
-        back; whoever says so later finds it gone before it has used it.
+        Its hidden name is the last thing to go, so that a later run finishes what a killed one
+        began. Where its own name is taken anew meanwhile, what lies beside it is the newcomer's.
 
         Raises:
-            StorageError: it is in use, it changed after the plan was made, or the disk refuses.
+            StorageError: see `Claims.take`.
         """
-        this, model = self.this, entry.path
-        this.find_folder(model.parent)
-        in_use = find_in_use(this)
-        why = in_use.why(model, self.digests)
-        if why is not None:
-            raise StorageError(f"it is in use by now: {why}")
-        hidden = hide_name(model, "deleted")
+        this, model, folder = self.this, claim.path, claim.path.parent
+        hidden = claims.take(claim)
         with storage_errors(f"delete {this.name_of(model)}"):
-            if look_at(model) != entry:
-                raise StorageError("it changed after the plan was made")
-            model.rename(hidden)
-            fsync_folder(model.parent)
-        self.finish_deletion(hidden, in_use.live)
-
-    def finish_deletion(self, hidden: Path, live: tuple[LiveModel, ...] | None = None) -> None:
-        """Delete what is left of a model that was hidden before, or give it its name back where
-        it is in use.
-
-        Args:
-            live: what services said a moment ago; they are asked where it is not given.
-
-        Raises:
-            StorageError: it is in use, or the disk refuses.
-        """
-        folder, name = hidden.parent, reveal_name(hidden.name, "deleted") or hidden.name
-        why = find_in_use(self.this, live).why(folder / name)
-        if why is not None:
-            put_back(hidden, folder / name)
-            raise StorageError(f"it is in use by now and was put back: {why}")
-        with storage_errors(f"delete {self.this.name_of(folder / name)}"):
-            needed = self.units.needed_by(list_models(folder))
-            for path in (*self.units.deletable(hidden, needed, name), hidden):
+            own = self.units.deletable(hidden, self._needed_in(folder), model.name)
+            for path in (*(() if os.path.lexists(model) else own), hidden):
                 freed = path.stat().st_size
                 path.unlink()
-                self.this.note_freed(folder / name, freed)
-            if folder.parent == self.this.config.exp_dir / QUANTIZED_FOLDER:
+                this.note_freed(claim.hidden or model, freed)
+            self.needed[folder] = (_stamp(folder), self.needed[folder][1])
+            if folder.parent == this.config.exp_dir / QUANTIZED_FOLDER:
                 with suppress(OSError):
                     folder.rmdir()
+
+    def _needed_in(self, folder: Path) -> set[Path]:
+        """What the models of a folder need; looked up anew where others changed the folder."""
+        stamp = _stamp(folder)
+        if self.needed.get(folder, (None,))[0] != stamp:
+            self.needed[folder] = (stamp, self.units.needed_by(list_models(folder)))
+        return self.needed[folder][1]
+
+    def find_use(self, model: Path, in_use: InUse, place: Path) -> str | None:
+        """Return why a model is in use, or None; by what is in it too, as long as it is there."""
+        return in_use.why(model, self.digests if place == model else None)
 
 
 def plan_models(this: Round, shelf: ModelShelf) -> Duty:
@@ -94,7 +80,9 @@ def plan_models(this: Round, shelf: ModelShelf) -> Duty:
     models, ahead = part_ahead(list_models(folder), model_moment, this.now)
     going = _choose(shelf, models, keep)
     why = f"beyond the newest {keep}, and not in use"
-    actions = [*_finish(this, shelf, folder), *_delete(this, shelf, [*models, *ahead], going, why)]
+    claims = Claims(this)
+    actions = _finish(shelf, claims, folder)
+    actions += _delete(shelf, claims, [*models, *ahead], going, why)
     kept = len(models) - len(going)
     notes = (f"{plural(kept, 'model')} kept in {this.name_of(folder)}",) if going else ()
     return Duty(MODELS, tuple(actions), notes=notes + this.note_ahead(ahead))
@@ -109,18 +97,18 @@ def plan_quantized(this: Round, shelf: ModelShelf) -> Duty:
     home = this.find_folder(this.config.exp_dir / QUANTIZED_FOLDER)
     limit = this.config.maintenance.quantized_days
     exported = {path.stem for path in list_models(this.config.export_dir)}
-    actions = []
+    claims, actions = Claims(this), list[Action]()
     for folder in sorted(home.iterdir()) if home.is_dir() else ():
         if folder.is_symlink() or not folder.is_dir():
             continue
-        actions += _finish(this, shelf, folder)
+        actions += _finish(shelf, claims, folder)
         if folder.name in exported:
             continue
         models = list_models(folder)
         old = [path for path in models if this.age_days(look_at(path)) > limit]
         going = [path for path in old if shelf.in_use.why(path) is None]
         why = f"{folder.name} is no longer exported, and it is over {limit} days old"
-        actions += _delete(this, shelf, models, going, why)
+        actions += _delete(shelf, claims, models, going, why)
     return Duty(QUANTIZED, tuple(actions))
 
 
@@ -138,7 +126,7 @@ def _choose(shelf: ModelShelf, models: list[Path], keep: int) -> list[Path]:
 
 
 def _delete(
-    this: Round, shelf: ModelShelf, models: list[Path], going: list[Path], why: str
+    shelf: ModelShelf, claims: Claims, models: list[Path], going: list[Path], why: str
 ) -> list[Action]:
     """Steps that delete these models of a folder, the oldest first."""
     shelf.going.update(going)
@@ -150,20 +138,30 @@ def _delete(
         needed.update(one.resolve() for one in files)  # weights of two models are counted once
         freed = entry.size_bytes + sum(one.stat().st_size for one in files)
         extra = f", with {', '.join(on_one_line(one.name) for one in files)}" if files else ""
-        run = partial(shelf.delete, entry)
-        actions.append(Action("delete", this.name_of(path), why + extra, run, freed))
+        claim = Claim(path, partial(shelf.find_use, path), partial(_check_unchanged, entry))
+        run = partial(shelf.delete, claims, claims.add(claim))
+        actions.append(Action("delete", shelf.this.name_of(path), why + extra, run, freed))
     return actions
 
 
-def _finish(this: Round, shelf: ModelShelf, folder: Path) -> list[Action]:
+def _stamp(folder: Path) -> tuple[int, int]:
+    seen = folder.stat()
+    return seen.st_mtime_ns, seen.st_ctime_ns
+
+
+def _check_unchanged(entry: Entry) -> None:
+    if look_at(entry.path) != entry:
+        raise StorageError("it changed after the plan was made")
+
+
+def _finish(shelf: ModelShelf, claims: Claims, folder: Path) -> list[Action]:
     """Steps for models whose deletion was begun by a run that was killed."""
-    return [
-        Action(
-            "delete",
-            this.name_of(entry.path),
-            "a run was killed while it deleted it",
-            partial(shelf.finish_deletion, entry.path),
-            entry.size_bytes,
-        )
-        for entry in list_files(folder, lambda name: reveal_name(name, "deleted"))
-    ]
+    actions = []
+    for entry in list_files(folder, lambda name: reveal_name(name, "deleted")):
+        model = folder / (reveal_name(entry.path.name, "deleted") or "")
+        claim = Claim(model, partial(shelf.find_use, model), hidden=entry.path)
+        run = partial(shelf.delete, claims, claims.add(claim))
+        why = "a run was killed while it deleted it"
+        target = shelf.this.name_of(entry.path)
+        actions.append(Action("delete", target, why, run, entry.size_bytes))
+    return actions

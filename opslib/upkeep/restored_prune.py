@@ -5,14 +5,14 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from opslib.core.errors import StorageError, storage_errors
-from opslib.core.files import hide_name, reveal_name
+from opslib.core.errors import storage_errors
+from opslib.core.files import reveal_name
 from opslib.core.plans import Action
 from opslib.release.store import is_release_name
-from opslib.serving.reachable import LiveModel
-from opslib.upkeep.in_use import Digests, InUse, find_in_use
+from opslib.upkeep.claims import Claim, Claims
+from opslib.upkeep.in_use import Digests, InUse
 from opslib.upkeep.models_prune import ModelShelf
-from opslib.upkeep.rounds import Duty, Round, measure, put_back
+from opslib.upkeep.rounds import Duty, Round, measure
 
 RESTORED = "restored releases"
 
@@ -25,7 +25,7 @@ def plan_restored(this: Round, shelf: ModelShelf) -> Duty:
     """
     home = this.find_folder(this.config.restore_dir)
     limit = this.config.maintenance.restored_days
-    actions = []
+    claims, actions = Claims(this), list[Action]()
     with storage_errors(f"read {home}"):
         folders = sorted(home.iterdir()) if home.is_dir() else []
         for folder in folders:
@@ -33,15 +33,17 @@ def plan_restored(this: Round, shelf: ModelShelf) -> Duty:
                 continue
             if is_release_name(reveal_name(folder.name, "deleted") or ""):
                 why = "a run was killed while it deleted it"
-                run = partial(_finish, this, shelf, folder, None)
+                name = folder.with_name(reveal_name(folder.name, "deleted") or folder.name)
+                claim = Claim(name, partial(_find_use_of, shelf, name), hidden=folder)
             elif is_release_name(folder.name):
                 age = this.days_since(folder.lstat().st_mtime)
                 if age <= limit or _find_use(folder, shelf.in_use, shelf.digests) is not None:
                     continue
                 why = f"restored {age:.0f} days ago, kept {limit}; not in use"
-                run = partial(_delete, this, shelf, folder)
+                claim = Claim(folder, partial(_find_use_of, shelf, folder))
             else:
                 continue
+            run = partial(_delete, this, claims, claims.add(claim), folder)
             actions.append(Action("delete", this.name_of(folder), why, run, measure(folder)))
     return Duty(RESTORED, tuple(actions))
 
@@ -62,27 +64,12 @@ def _find_use(folder: Path, in_use: InUse, digests: Digests) -> str | None:
     return None
 
 
-def _delete(this: Round, shelf: ModelShelf, folder: Path) -> None:
-    """Delete a restored release unless it is in use by now; it is hidden first, then removed."""
-    this.find_folder(folder)
-    in_use = find_in_use(this)
-    why = _find_use(folder, in_use, shelf.digests)
-    if why is not None:
-        raise StorageError(f"it is in use by now: {why}")
-    hidden = hide_name(folder, "deleted")
-    with storage_errors(f"delete {this.name_of(folder)}"):
-        folder.rename(hidden)
-    _finish(this, shelf, hidden, in_use.live)
+def _find_use_of(shelf: ModelShelf, folder: Path, in_use: InUse, place: Path) -> str | None:
+    """Why a folder is in use by its name, or by what lies in it where it is now."""
+    return _find_use(folder, in_use, shelf.digests) or (
+        _find_use(place, in_use, shelf.digests) if place != folder else None
+    )
 
 
-def _finish(
-    this: Round, shelf: ModelShelf, hidden: Path, live: tuple[LiveModel, ...] | None
-) -> None:
-    """Remove a hidden folder, or give it its name back where a model in it is in use by now."""
-    folder = hidden.with_name(reveal_name(hidden.name, "deleted") or hidden.name)
-    in_use = find_in_use(this, live)
-    why = _find_use(folder, in_use, shelf.digests) or _find_use(hidden, in_use, shelf.digests)
-    if why is not None:
-        put_back(hidden, folder)
-        raise StorageError(f"it is in use by now and was put back: {why}")
-    this.delete_folder(hidden, hidden if live is None else folder)
+def _delete(this: Round, claims: Claims, claim: Claim, target: Path) -> None:
+    this.delete_folder(claims.take(claim), target)

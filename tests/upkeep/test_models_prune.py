@@ -19,6 +19,8 @@ from opslib.release.build import ReleaseRequest, build_release
 from opslib.release.store import find_release, pin_release
 from opslib.serving.keys import make_key
 from opslib.serving.staging import start_service
+from opslib.upkeep import claims
+from opslib.upkeep.in_use import InUse, find_in_use
 from tests.serving.conftest import make_place as make_serving_place
 from tests.upkeep.places import Place, make_place, set_age, tiny_model
 
@@ -42,6 +44,48 @@ def test_the_five_newest_models_stay(place: Place) -> None:
     fill(place)
     place.run()
     assert left(place) == [4, 5, 6, 7, 8]
+
+
+def test_what_is_in_use_is_asked_no_more_often_the_more_there_is_to_delete(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(70):
+        place.write_model(f"model-20261101-{number:06d}-abc1234.onnx", days=70 - number)
+    planned = place.plan()
+    asked: list[int] = []
+
+    def look(*given: object) -> InUse:
+        asked.append(len(asked))
+        if len(asked) == 2:  # two models of the first lot are hidden by now
+            (place.exp / "export" / "latest.onnx").symlink_to("model-20261101-000001-abc1234.onnx")
+        return find_in_use(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(claims, "find_in_use", look)
+    outcome = planned.plan.execute()
+    assert len(asked) <= 2 * claims.LOTS
+    assert [one.action.target for one in outcome.skipped] == [
+        "export/model-20261101-000001-abc1234.onnx"
+    ]
+    assert len(list((place.exp / "export").glob("model-*.onnx"))) == 6
+    assert not list((place.exp / "export").glob(".*"))
+
+
+def test_what_took_the_name_of_a_model_meanwhile_keeps_its_weights(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(place, 5)
+    old = place.write_model("model-20261001-000000-abc1234.onnx", "w.data", days=40)
+    planned = place.plan()
+
+    def look(*given: object) -> InUse:
+        if not old.exists():
+            place.write_model(old.name, "w.data")
+        return find_in_use(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(claims, "find_in_use", look)
+    planned.plan.execute()
+    assert old.exists()
+    assert old.with_name("w.data").exists()
 
 
 def test_five_models_or_fewer_are_left_alone(place: Place) -> None:

@@ -24,7 +24,7 @@ from opslib.core.served import ServedModel, ServedState
 from opslib.serving.keys import make_key
 from opslib.serving.leases import LEASE_FOLDER, Lease, find_leases
 from opslib.serving.staging import StagedService
-from opslib.upkeep import in_use, models_prune, restored_prune
+from opslib.upkeep import claims, in_use
 from opslib.upkeep.live_version import ask_services
 from tests.serving.conftest import make_place as make_serving_place
 from tests.upkeep.places import Place, make_place, set_age
@@ -375,7 +375,7 @@ def test_a_model_that_is_announced_while_it_is_hidden_gets_its_name_back(
 ) -> None:
     fill(place, 7)
     planned = place.plan()
-    monkeypatch.setattr(models_prune, "hide_name", announcing(place, name_of(1)))
+    monkeypatch.setattr(claims, "hide_name", announcing(place, name_of(1)))
     outcome = planned.plan.execute()
     assert "in use by now and was put back" in outcome.skipped[0].reason
     assert left(place) == [1, 3, 4, 5, 6, 7]
@@ -388,7 +388,7 @@ def test_a_restored_release_that_is_announced_while_it_is_hidden_gets_its_name_b
     planned = place.plan()
     folder = str(model.parent.relative_to(place.exp))
     hide = announcing(place, model.name, folder=folder, stopped=True)
-    monkeypatch.setattr(restored_prune, "hide_name", hide)
+    monkeypatch.setattr(claims, "hide_name", hide)
     outcome = planned.plan.execute()
     assert "in use by now and was put back" in outcome.skipped[0].reason
     assert model.exists()

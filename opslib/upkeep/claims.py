@@ -1,0 +1,114 @@
+"""Taking what services may load away from them: hidden first, then asked about, then deleted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+
+from opslib.core.errors import StorageError, storage_errors
+from opslib.core.files import fsync_folder, hide_name
+from opslib.upkeep.in_use import InUse, find_in_use
+from opslib.upkeep.rounds import Round, put_back
+
+LOTS = 16
+
+
+@dataclass(frozen=True, eq=False)
+class Claim:
+    """A model or folder to be deleted: the path that it is known by, why it is in use (asked with
+    what is in use and where it lies at that moment), and what raises `StorageError` where it is not
+    the one that was planned for. `hidden` is where a killed run left it."""
+
+    path: Path
+    find_use: Callable[[InUse, Path], str | None]
+    check: Callable[[], None] = lambda: None
+    hidden: Path | None = None
+
+
+class Claims:
+    """The claims of one duty, in the order in which they will be taken.
+
+    To ask what is in use costs more the more there is, and there are as many deletions, so that a
+    question for each would cost the square. Therefore a sixteenth of them is hidden at once and one
+    question asked for all: whoever says before it that it uses one of them gets it back, and
+    whoever says so later finds it gone before it has used it.
+    """
+
+    def __init__(self, this: Round) -> None:
+        self._this = this
+        self._planned: list[Claim] = []
+        self._taken: dict[Claim, Path | StorageError] = {}
+
+    def add(self, claim: Claim) -> Claim:
+        """Add a claim behind those before it and return it."""
+        self._planned.append(claim)
+        return claim
+
+    def take(self, claim: Claim) -> Path:
+        """Return where what was claimed lies hidden; it is nobody's from now on.
+
+        Raises:
+            StorageError: it is in use (and has its name), it is not known what is in use, it
+                changed after the plan was made, or the disk refuses.
+        """
+        if claim not in self._taken:
+            self._take_lot(claim)
+        outcome = self._taken.pop(claim)
+        if isinstance(outcome, StorageError):
+            raise outcome
+        return outcome
+
+    def _take_lot(self, first: Claim) -> None:
+        start = self._planned.index(first)
+        lot = self._planned[start : start + ceil(len(self._planned) / LOTS)]
+        try:
+            before = find_in_use(self._this)
+        except StorageError as error:
+            self._taken.update(dict.fromkeys(lot, error))
+            return
+        for claim in lot:
+            try:
+                self._taken[claim] = self._hide(claim, before)
+            except StorageError as error:
+                self._taken[claim] = error
+        after: InUse | StorageError
+        try:
+            after = find_in_use(self._this, before.live)
+        except StorageError as error:
+            after = error
+        for claim in lot:
+            hidden = self._taken[claim]
+            if isinstance(hidden, Path):
+                self._taken[claim] = self._ask(claim, hidden, after)
+
+    def _hide(self, claim: Claim, in_use: InUse) -> Path:
+        if claim.hidden is not None:
+            return claim.hidden
+        self._this.find_folder(claim.path.parent)
+        why = claim.find_use(in_use, claim.path)
+        if why is not None:
+            raise StorageError(f"it is in use by now: {why}")
+        hidden = hide_name(claim.path, "deleted")
+        with storage_errors(f"delete {self._this.name_of(claim.path)}"):
+            claim.check()
+            claim.path.rename(hidden)
+            fsync_folder(claim.path.parent)
+        return hidden
+
+    def _ask(self, claim: Claim, hidden: Path, in_use: InUse | StorageError) -> Path | StorageError:
+        """Give what was hidden its name back unless it is known to be nobody's."""
+        if isinstance(in_use, StorageError):
+            why: str | None = str(in_use)
+        else:
+            why = claim.find_use(in_use, hidden)
+        if why is None:
+            return hidden
+        try:
+            put_back(hidden, claim.path)
+        except StorageError as error:
+            return error
+        if isinstance(in_use, StorageError):
+            return StorageError(f"it was put back: {why}")
+        return StorageError(f"it is in use by now and was put back: {why}")
