@@ -7,7 +7,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
-BENCHMARKS := overhead verdicts reporting sweep tradeoffs serving drill_latency release upkeep checklist
+BENCHMARKS := overhead verdicts reporting sweep tradeoffs serving drill_latency release upkeep prune checklist
+SOAKS := upkeep flood writers deletions
 
 .PHONY: help demo test acceptance lint fmt typecheck perf soak notebooks snapshot reference serve lab lock clean
 
@@ -45,9 +46,11 @@ acceptance: $(VENV)/.runtime  ## walk through every operation once on the demo e
 	@$(BIN)/pillops demo
 	@$(BIN)/pillops acceptance
 
-soak: $(VENV)/.dev  ## the long loops: 20,000 requests and 240 swaps, logs rotated and killed for minutes
+soak: $(VENV)/.dev  ## the long loops: swaps, logs, floods, writers and deletions, killed at random for an hour
 	@$(BIN)/pillops demo
-	@code=0; $(BIN)/pillops drill --long || code=$$?; $(BIN)/python benchmarks/soak_upkeep.py || code=$$?; exit $$code
+	@code=0; $(BIN)/pillops drill --long || code=$$?; for name in $(SOAKS); do \
+	  echo "== benchmarks/soak_$$name.py"; $(BIN)/python benchmarks/soak_$$name.py || code=$$?; \
+	done; exit $$code
 
 notebooks: $(VENV)/.runtime  ## execute every notebook on the configured experiment
 	@code=0; for notebook in notebooks/0[1-6]_*.ipynb; do $(BIN)/pillops run $$notebook || code=$$?; done; exit $$code

@@ -14,12 +14,10 @@ from numpy.typing import NDArray
 from opslib.serving.decoding import UploadDecoder
 from opslib.serving.failures import RefusalError
 from opslib.serving.generations import Generation, Generations
-from opslib.serving.logs import EVENT_LOGGER
-from opslib.serving.rarely import Rarely
+from opslib.serving.logs import CAUSED_OUTSIDE
 from opslib.serving.uploads import Upload
 
-_log = logging.getLogger(f"{EVENT_LOGGER}.classify")
-_log.addFilter(Rarely())
+_log = logging.getLogger(CAUSED_OUTSIDE)
 
 
 @dataclass(frozen=True)

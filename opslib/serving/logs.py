@@ -24,7 +24,7 @@ from opslib.serving.sparing import Sparing
 ACCESS_LOG = "api.out"
 ERROR_LOG = "api.err"
 EVENT_LOGGER = "opslib.serving"
-CAUSED_OUTSIDE = f"{EVENT_LOGGER}.outside"  # for events that somebody without a key can cause
+CAUSED_OUTSIDE = f"{EVENT_LOGGER}.outside"  # what any request can cause
 _OUTSIDE = (CAUSED_OUTSIDE, "uvicorn.error", "asyncio", "py.warnings")
 
 

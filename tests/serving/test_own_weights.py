@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import resource
 import signal
 from collections.abc import Iterator
@@ -19,9 +18,9 @@ from opslib.core.files import hide_name, is_temporary
 from opslib.core.models import find_model_files
 from opslib.serving import own_copy
 from opslib.serving.own_copy import copy_model
-from opslib.serving.rarely import Rarely
 from opslib.serving.reload import StageError
 from opslib.serving.service import Service
+from opslib.serving.sparing import FEW
 from tests.models import write_onnx
 from tests.serving.conftest import SIZE, Live, Place, write_carded
 
@@ -125,24 +124,7 @@ def test_an_answer_that_is_not_a_number_is_500_and_logged_sparingly(
     both = [("images", (path.name, path.read_bytes(), "image/png")) for path in (light, dark)]
     assert "1 of 2 images" in live.client.post("/batch", files=both).json()["detail"]
     live.reload(live.place.first)
-    assert live.place.read_log("api.err").count("with a NaN") == 1
-
-
-def test_a_record_that_was_held_back_is_counted_in_the_next(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    now_s = 100.0
-    monkeypatch.setattr("opslib.serving.rarely.time.monotonic", lambda: now_s)
-    rarely = Rarely()
-
-    def log() -> str | None:
-        record = logging.LogRecord("x", logging.ERROR, "", 0, "bad %s", ("a",), None)
-        return record.getMessage() if rarely.filter(record) else None
-
-    assert [log(), log(), log()] == ["bad a", None, None]
-    now_s = 200.0
-    assert log() == "bad a (2 more since the last line)"
-    assert log() is None
+    assert live.place.read_log("api.err").count("with a NaN") == FEW
 
 
 def fill_disk(monkeypatch: pytest.MonkeyPatch) -> None:
