@@ -16,9 +16,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from opslib.core.changes import WAIT_S
 from opslib.core.errors import StorageError, storage_errors
 from opslib.core.files import copy_file, hidden_folder, reveal_name
 from opslib.core.formatting import format_bytes
+from opslib.core.locks import take_flock
 from opslib.core.models import ModelFiles
 
 _NAME = "own-copy"
@@ -53,18 +55,19 @@ def _reserve(place: Path) -> Iterator[Path]:
     with _locked(place) as turn, hidden_folder(place / _NAME) as folder, _locked(folder):
         for other in place.iterdir():
             if other != folder and reveal_name(other.name, "tmp") == _NAME:
-                with suppress(OSError), _locked(other, wait=False):
+                with suppress(OSError, StorageError), _locked(other, wait_s=0.0):
                     shutil.rmtree(other)
         fcntl.flock(turn, fcntl.LOCK_UN)
         yield folder
 
 
 @contextmanager
-def _locked(folder: Path, *, wait: bool = True) -> Iterator[int]:
+def _locked(folder: Path, *, wait_s: float = WAIT_S) -> Iterator[int]:
     """Yield a descriptor that holds the folder's lock; a process that is killed gives it back."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        if not take_flock(descriptor, wait_s):
+            raise StorageError(f"{folder}: another process has held its lock for {wait_s:g} s")
         yield descriptor
     finally:
         os.close(descriptor)
