@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from opslib.core.cards import REPORT_NAME, ModelCard
 from opslib.core.config import Config
 from opslib.core.files import link_atomic, sha256_bytes
 from opslib.core.formatting import format_duration, utc_now
@@ -31,7 +32,6 @@ from opslib.demo.place import (
 from opslib.demo.progress import BuildProgress
 
 if TYPE_CHECKING:
-    from opslib.core.cards import REPORT_NAME, ModelCard
     from opslib.demo.training import Generation, Training
 
 FOLDERS = ("logs", "logs/archive", "checkpoints", "export", "reports", "releases")

@@ -75,8 +75,8 @@ def test_a_lost_experiment_fails_and_nothing_is_made_in_its_place(
     assert not gone.parent.exists()
 
 
-def test_an_address_that_is_none_is_unknown_and_does_not_end_the_list(plant: Plant) -> None:
-    record = run_checklist(plant.config(client__url="http://[bad"), "monthly")
+def test_an_address_that_leads_nowhere_is_unknown_and_does_not_end_the_list(plant: Plant) -> None:
+    record = run_checklist(plant.config(client__url="http://no-such-host.invalid:1"), "monthly")
     uploads = record.item("uploads")
     assert uploads is not None
     assert uploads.state == "unknown"
