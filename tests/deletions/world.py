@@ -1,0 +1,222 @@
+"""An experiment with its services, clocks, persons and disks, in which anything may go wrong.
+
+What is wanted is written down here as it is made; `needs` judges by that, and never asks the code
+that it judges.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from opslib.core import formatting
+from opslib.core.errors import OpsError
+from opslib.core.files import link_atomic, write_bytes_atomic
+from opslib.core.formatting import stamp
+from opslib.core.lineage import record_lineage
+from opslib.core.served import ServedModel, ServedState, read_served_state, served_state_path
+from opslib.release import build
+from opslib.upkeep import live_version
+from tests.deletions.faults import FileLayer
+from tests.deletions.things import Aged, Clock, Fate, Instance, Model, Outcome, Release
+from tests.upkeep.places import tiny_model, write_field
+
+KEEP_ONNX, KEEP_RELEASES = 2, 2
+_real_time = time.time
+_LINEAGE = record_lineage()
+
+
+@dataclass
+class World:
+    """Everything below one folder; `shared` models lie on a file server with a clock of its own."""
+
+    root: Path
+    shared: bool = False
+    clock: Clock = field(default_factory=Clock)
+    full: bool = False
+    instances: list[Instance] = field(default_factory=list)
+    models: dict[Path, Model] = field(default_factory=dict)
+    releases: dict[Path, Release] = field(default_factory=dict)
+    aged: list[Aged] = field(default_factory=list)
+    person: dict[Path, bytes | str] = field(default_factory=dict)
+    made: int = 0
+
+    def __post_init__(self) -> None:
+        share = self.root / "share" / "export"
+        for name in ("a", "b", "c") if self.shared else ("a",):
+            folder = self.root / name
+            export = share if self.shared else folder / "exp" / "export"
+            for one in (export, folder / "exp" / "checkpoints", folder / "exp" / "logs"):
+                one.mkdir(parents=True, exist_ok=True)
+            instance = Instance(name, folder, export)
+            instance.config_path.write_text(
+                "paths: {exp_dir: exp, data_root: images, report_dir: reports}\n"
+                f"export: {{out_dir: {export}}}\nclient: {{url: '{instance.url}'}}\n"
+                f"maintenance: {{keep_onnx: {KEEP_ONNX}, disks: [/]}}\n"
+                f"release: {{keep: {KEEP_RELEASES}, threads: 1}}\n"
+            )
+            (folder / ".env.example").write_text("")
+            self.instances.append(instance)
+        self.settle(0.0)
+
+    @property
+    def export(self) -> Path:
+        """The folder of the models."""
+        return self.instances[0].export
+
+    @cached_property
+    def layer(self) -> FileLayer:
+        """The file layer of this world."""
+        return FileLayer(self.root, self.date_of)
+
+    def date_of(self, path: str) -> float:
+        """The date that a file gets which is written now."""
+        on_server = path.startswith(f"{self.root}/share/")
+        return self.clock.true_s if on_server else self.clock.shown_s
+
+    def run(self, job: Callable[[], Any], fate: Fate | None = None) -> Outcome:
+        """Let a process of its own do a job; a fault that is none of ours is raised."""
+        fate = fate or Fate()
+        began = _real_time()
+        self.clock.true_s += 61.0
+        error, said = None, io.StringIO()
+        full = 0 if self.full else fate.full_from
+        with ExitStack() as stack:
+            for patch in self._patches():
+                stack.enter_context(patch)
+            stack.enter_context(contextlib.redirect_stdout(said))
+            stack.enter_context(contextlib.redirect_stderr(said))
+            with self.layer.process(
+                dies_at=fate.dies_at, full_from=full, torn=fate.torn
+            ) as life:
+                try:
+                    job()
+                except OpsError as caught:
+                    error = caught.with_traceback(None)
+        self.settle(began)
+        return Outcome(life, None if life.dead else error, said.getvalue())
+
+    def _patches(self) -> Iterator[contextlib.AbstractContextManager[Any]]:
+        clock = mock.Mock(wraps=datetime)
+        clock.now = self.clock.now
+        yield mock.patch.object(formatting, "datetime", clock)
+        yield mock.patch.object(time, "time", lambda: self.clock.shown_s)
+        yield mock.patch.object(time, "sleep", self.clock.sleep)
+        yield mock.patch.object(live_version, "request", self._reply)
+        # What Git and the installed packages say is the same each time, and costs a tenth of a second.
+        yield mock.patch.object(build, "record_lineage", lambda: _LINEAGE)
+        yield mock.patch.object(build, "git_sha", lambda folder: "nogit")
+        yield mock.patch.object(build, "git_dirty", lambda folder: None)
+
+    def _reply(self, url: str, timeout_s: float, **_: object) -> tuple[int, bytes]:
+        """What a service answers to `/version`."""
+        instance = next(one for one in self.instances if url == f"{one.url}/version")
+        if instance.answer == "down" or instance.serving is None:
+            raise ConnectionRefusedError(111, "Connection refused")
+        if instance.answer == "hung":
+            raise TimeoutError("timed out")
+        if instance.answer == "mute":
+            return 200, b"<html>Sign in</html>"
+        model = instance.serving
+        body = {"model_path": str(model.path), "model_sha256": model.digest}
+        return 200, json.dumps(body).encode()
+
+    def settle(self, since_s: float) -> None:
+        """Date folders and links, which the layer can't date, as the clocks of this world go."""
+        for folder, folders, files in os.walk(self.root):
+            for name in (*folders, *files):
+                path = os.path.join(folder, name)
+                if os.lstat(path).st_mtime >= since_s > 0 or since_s == 0:
+                    moment = self.date_of(path)
+                    os.utime(path, (moment, moment), follow_symlinks=False)
+
+    def put(self, path: Path, data: bytes) -> Path:
+        """Write a file as somebody who is no part of the product does."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        moment = self.date_of(str(path))
+        os.utime(path, (moment, moment))
+        return path
+
+    def next_number(self) -> int:
+        """A number that grows with each thing made."""
+        self.made += 1
+        return self.made
+
+    # What the product's writers make
+
+    def export_model(
+        self, *, weights: bool, card: bool, link: bool, checkpoint: str | None, fate: Fate
+    ) -> Outcome:
+        """Export a model: its weights and card first, then itself, then the link."""
+        number = self.next_number()
+        name = f"model-{stamp(self.clock.now())}-{number:07x}"
+        path = self.export / f"{name}.onnx"
+        locations = (f"{name}.onnx.data",) if weights else ()
+        files = {path.with_name(one): f"weights {number}".encode() for one in locations}
+        if card:
+            content = {"onnx_path": str(path), "ckpt_path": checkpoint, "number": number}
+            files[path.with_suffix(".json")] = json.dumps(content).encode()
+        files[path] = tiny_model(*locations) + write_field(2, f"n{number}".encode())
+        model = Model(path, files, checkpoint if card else None, number)
+
+        def job() -> None:
+            for one, data in files.items():
+                write_bytes_atomic(one, data)
+            if link:
+                link_atomic(self.export / "latest.onnx", path.name)
+
+        outcome = self.run(job, fate)
+        if path.exists():
+            self.models[path] = model
+        return outcome
+
+    def serve(self, instance: Instance, model: Model, fate: Fate) -> Outcome:
+        """Switch a service to a model, as a reload does."""
+
+        def job() -> None:
+            before = read_served_state(instance.config)
+            served = ServedModel(
+                path=model.path,
+                sha256=model.digest,
+                version_tag=model.path.stem,
+                generation=(before.current.generation if before else 0) + 1,
+                switched_at_utc=self.clock.now().isoformat(timespec="seconds"),
+            )
+            state = before.followed_by(served) if before else ServedState(current=served)
+            state.write(served_state_path(instance.config))
+
+        outcome = self.run(job, fate)
+        if outcome.life.dead:
+            instance.answer, instance.serving = "down", None
+        elif outcome.error is None:
+            instance.answer, instance.serving = "up", model
+        return outcome
+
+    def release(self, instance: Instance, fate: Fate) -> Outcome:
+        """Release the models of an experiment; the trial in a child process alone is left out."""
+        models = tuple(one for one in self.models.values() if one.path.is_file())
+        request = build.ReleaseRequest(
+            load_models=False, allow_missing_metrics=True, environment={}
+        )
+        outcome = self.run(lambda: build.build_release(instance.config, request), fate)
+        for path in sorted(instance.config.releases_dir.glob("release-*.tar.gz")):
+            if path not in self.releases:
+                made_s = self.clock.shown_s
+                self.releases[path] = Release(path, self.next_number(), made_s, models)
+        return outcome
+
+    def is_leased(self, instance: Instance) -> bool:
+        """Whether a service that does not answer is still known where its models are."""
+        return False
