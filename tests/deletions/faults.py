@@ -233,8 +233,9 @@ class FileLayer:
 
     def _close_descriptors(self, before: set[int]) -> None:
         """What the kernel does for a dead process: it closes its files, which frees its locks."""
-        if set(self._descriptors()) - before:
-            gc.collect()
+        for generation in (1, 2):
+            if set(self._descriptors()) - before:
+                gc.collect(generation)
         for descriptor in set(self._descriptors()) - before:
             os.close(descriptor)
 

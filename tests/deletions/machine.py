@@ -220,7 +220,7 @@ class Deletions(RuleBasedStateMachine):
         assert outcome.error is None or isinstance(outcome.error, SkippedError), outcome.error
 
     def teardown(self) -> None:
-        """In peace, two rounds do what is to be done: nothing is left over, nothing is missing."""
+        """In peace, one round does what is to be done: nothing is left over, nothing is missing."""
         if not hasattr(self, "world"):
             return
         self._make_peace()
@@ -235,9 +235,8 @@ class Deletions(RuleBasedStateMachine):
         self._age("logs/today.out", 0.0, 30.0)
         for instance in world.instances:
             path = instance.config_path
-            for _ in range(2):
-                outcome = self.do("maintain", lambda: maintain(config=path), Fate(), instance)
-                assert outcome.error is None, outcome.said
+            outcome = self.do("maintain", lambda: maintain(config=path), Fate(), instance)
+            assert outcome.error is None, outcome.said
         self.do("prune", lambda: prune(config=self.first.config_path), Fate())
         for instance in world.instances:
             left: list[str] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -29,7 +30,10 @@ def open_world(shared: bool, lived_in: bool) -> World:
 @functools.cache
 def _home() -> Path:
     """The folder of this process's worlds: all lie at one path, since paths are part of states."""
-    folder = tempfile.TemporaryDirectory(prefix="pillops-model-")
+    memory = Path("/dev/shm")
+    folder = tempfile.TemporaryDirectory(
+        prefix="pillops-model-", dir=memory if os.access(memory, os.W_OK) else None
+    )
     _kept.append(folder)
     return Path(folder.name).resolve()
 

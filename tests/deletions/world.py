@@ -27,7 +27,7 @@ from opslib.core.formatting import stamp
 from opslib.core.lineage import record_lineage
 from opslib.core.served import ServedModel, ServedState, read_served_state, served_state_path
 from opslib.release import build
-from opslib.upkeep import live_version
+from opslib.upkeep import disk, live_version
 from tests.deletions.faults import FileLayer
 from tests.deletions.things import Aged, Clock, Fate, Instance, Model, Outcome, Release
 from tests.upkeep.places import tiny_model, write_field
@@ -114,7 +114,8 @@ class World:
         yield mock.patch.object(time, "time", lambda: self.clock.shown_s)
         yield mock.patch.object(time, "sleep", self.clock.sleep)
         yield mock.patch.object(live_version, "request", self._reply)
-        # What Git and the installed packages say is the same each time, and costs a tenth of a second.
+        # What Git, df and the installed packages say is the same each time and takes its time.
+        yield mock.patch.object(disk, "_run_df", lambda mounts: "")
         yield mock.patch.object(build, "record_lineage", lambda: _LINEAGE)
         yield mock.patch.object(build, "git_sha", lambda folder: "nogit")
         yield mock.patch.object(build, "git_dirty", lambda folder: None)
@@ -133,11 +134,12 @@ class World:
         return 200, json.dumps(body).encode()
 
     def settle(self, since_s: float) -> None:
-        """Date folders and links, which the layer can't date, as the clocks of this world go."""
+        """Date what the layer can't, folders and links made since then, by this world's clocks."""
+        now_s = _real_time() + 1.0
         for folder, folders, files in os.walk(self.root):
             for name in (*folders, *files):
                 path = os.path.join(folder, name)
-                if os.lstat(path).st_mtime >= since_s > 0 or since_s == 0:
+                if since_s <= os.lstat(path).st_mtime <= now_s:
                     moment = self.date_of(path)
                     os.utime(path, (moment, moment), follow_symlinks=False)
 
