@@ -84,7 +84,9 @@ def find_leftovers(world: World) -> list[Path]:
             path = Path(folder, name)
             if name[0] != "." or path in world.person or name in (".env", ".env.example"):
                 continue
-            if not name.endswith((".lock", ".holder")) and _mtime(path) <= world.clock.true_s:
+            if name == ".in-use" or name.endswith((".lock", ".holder")):
+                continue
+            if _mtime(path) <= world.clock.true_s:
                 found.append(path)
     return found
 
@@ -131,7 +133,7 @@ def _model_roots(world: World, acting: Instance) -> Iterator[tuple[Path, str]]:
             if one.is_symlink() and one.exists():
                 yield one.resolve(), f"{one.name} points at it"
     for instance in world.instances:
-        if instance is acting or instance.answer != "down" or world.is_leased(instance):
+        if instance is acting or instance.answer != "down" or instance.leases:
             yield from _service_roots(instance)
 
 
@@ -139,6 +141,9 @@ def _service_roots(instance: Instance) -> Iterator[tuple[Path, str]]:
     """What one service needs: running, what it has; not running, what it would start with."""
     if instance.pin is not None:
         yield instance.pin, f"{instance.name} is pinned to it"
+    for lease in instance.leases:
+        for name in json.loads(lease.read_bytes())["models"]:
+            yield lease.parents[1] / name, f"the lease of {instance.name} names it"
     for place, path in enumerate(read_history(instance)[:2]):
         yield path, f"{instance.name} served it {'last' if place == 0 else 'before'}"
     if instance.answer != "down" and instance.serving is not None:

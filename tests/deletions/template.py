@@ -1,4 +1,4 @@
-"""Worlds to begin with: an empty one, and one that was lived in, made once and copied."""
+"""Worlds to begin with: empty, lived in, or busy. Each is made once and copied."""
 
 from __future__ import annotations
 
@@ -8,43 +8,58 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Literal
 
+from opslib.release.restore import restore_release
+from tests.deletions.needs import list_models
 from tests.deletions.things import DAY_S, Fate
 from tests.deletions.world import World
 
+Kind = Literal["empty", "lived in", "busy"]
+_kept: list[tempfile.TemporaryDirectory[str]] = []
 
-def open_world(shared: bool, lived_in: bool) -> World:
-    """Return a world of its own; the one that was opened before is no more."""
-    home = _home()
-    shutil.rmtree(home / "world", ignore_errors=True)
-    if not lived_in:
-        (home / "world").mkdir()
-        return World(home / "world", shared)
-    name, made = _template(shared)
-    shutil.copytree(home / name, home / "world", symlinks=True)
-    world = copy.deepcopy(made)
-    world.root = home / "world"
-    return world
+
+def open_world(kind: Kind, *, shared: bool) -> World:
+    """Return a world of its own; the one that was opened before is no more.
+
+    One that was lived in has four models, three releases and a running service for each
+    experiment; a busy one was not cleaned for two months since, so that every duty is due.
+    """
+    made = None if kind == "empty" else _template(kind, shared)
+    world_folder = _home() / "world"
+    shutil.rmtree(world_folder, ignore_errors=True)
+    if made is None:
+        world_folder.mkdir()
+        return World(world_folder, shared)
+    shutil.copytree(_home() / f"{kind}, {shared}", world_folder, symlinks=True)
+    return copy.deepcopy(made)
 
 
 @functools.cache
 def _home() -> Path:
     """The folder of this process's worlds: all lie at one path, since paths are part of states."""
     memory = Path("/dev/shm")
-    folder = tempfile.TemporaryDirectory(
-        prefix="pillops-model-", dir=memory if os.access(memory, os.W_OK) else None
-    )
-    _kept.append(folder)
-    return Path(folder.name).resolve()
-
-
-_kept: list[tempfile.TemporaryDirectory[str]] = []
+    place = memory if os.access(memory, os.W_OK) else None
+    _kept.append(tempfile.TemporaryDirectory(prefix="pillops-model-", dir=place))
+    return Path(_kept[0].name).resolve()
 
 
 @functools.cache
-def _template(shared: bool) -> tuple[str, World]:
-    """Four models, three releases, a service for each instance; kept under another name."""
-    world = open_world(shared, lived_in=False)
+def _template(kind: Kind, shared: bool) -> World:
+    """A world of this kind; its files are kept under another name."""
+    if kind == "busy":
+        world = open_world("lived in", shared=shared)
+        _neglect(world)
+    else:
+        world = open_world("empty", shared=shared)
+        _live_in(world)
+    for instance in world.instances:
+        instance.tenant = None  # a new one takes the leases over
+    world.root.rename(_home() / f"{kind}, {shared}")
+    return world
+
+
+def _live_in(world: World) -> None:
     for number in range(4):
         world.export_model(
             weights=number % 2 == 0, card=True, link=number == 1, checkpoint=None, fate=Fate()
@@ -52,9 +67,35 @@ def _template(shared: bool) -> tuple[str, World]:
         world.clock.true_s += 2 * DAY_S
         if number > 0:
             world.release(world.instances[0], Fate())
-    for number, instance in enumerate(world.instances):
-        for model in (list(world.models.values())[number], list(world.models.values())[0]):
-            world.serve(instance, model, Fate())
-    name = "shared" if shared else "alone"
-    world.root.rename(world.root.with_name(name))
-    return name, world
+    models = list(world.models.values())
+    for instance, model in zip(world.instances, models, strict=False):
+        for one in (model, models[0]):
+            world.serve(instance, one, Fate())
+
+
+def _neglect(world: World) -> None:
+    first = world.instances[0]
+    release = next(iter(world.releases.values()))
+    world.run(lambda: restore_release(release.path, config=first.config, load_models=False))
+    for name in (
+        "logs/job.out",
+        "logs/archive/old.out.gz",
+        "checkpoints/last_1.pt",
+        "checkpoints/last_2.pt",
+        "quantized/model-old/int8.onnx",
+    ):
+        world.put(first.exp / name, name.encode())
+    world.put(first.folder / "reports/2023-01-01/000000-01_bench-abcdef/run.json", b"{}")
+    world.put(first.folder / "reports/2023-01-02/000000-01_bench-abcdee/run.json", b"{}")
+    for weights in (True, False, True):
+        world.clock.true_s += DAY_S
+        world.export_model(weights=weights, card=True, link=True, checkpoint=None, fate=Fate())
+        killed = Fate(dies_at=6, torn=True)
+        world.export_model(weights=weights, card=False, link=True, checkpoint=None, fate=killed)
+        world.release(first, Fate())
+    world.clock.true_s += 20 * DAY_S
+    world.put(first.exp / "logs/api.out", b"a line of 20 days ago\n")
+    world.clock.true_s += 20 * DAY_S
+    for instance in world.instances:
+        world.serve(instance, list_models(world)[-1], Fate())
+    world.put(first.exp / "checkpoints/last_3.pt", b"new")

@@ -11,6 +11,8 @@ from typing import Literal
 from opslib.core.config import Config, load_config
 from opslib.core.errors import OpsError
 from opslib.core.files import sha256_bytes
+from opslib.serving.leases import LEASE_FOLDER
+from opslib.serving.tenant import Tenant
 from tests.deletions.faults import Process
 
 START_S = datetime(2024, 3, 1, tzinfo=UTC).timestamp()
@@ -116,11 +118,14 @@ class Instance:
     """A service with an experiment of its own; its models may be those of others, too."""
 
     name: str
+    host: str
+    port: int
     folder: Path
     export: Path
     answer: Answer = "down"
     serving: Model | None = None
     pin: Path | None = None
+    tenant: Tenant | None = None
 
     @property
     def config_path(self) -> Path:
@@ -133,9 +138,11 @@ class Instance:
         return self.folder / "exp"
 
     @property
-    def url(self) -> str:
-        """Where it would listen."""
-        return f"http://{self.name}.test:8000"
+    def leases(self) -> list[Path]:
+        """Its own leases, wherever it takes models from."""
+        mark = f"{self.host}-{self.port}-"
+        folders = (self.export, *self.exp.glob("releases/restored/*/export"))
+        return [path for one in folders for path in one.glob(f"{LEASE_FOLDER}/{mark}*.json")]
 
     @cached_property
     def config(self) -> Config:

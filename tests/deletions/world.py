@@ -10,15 +10,18 @@ import contextlib
 import io
 import json
 import os
+import platform
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
+from urllib.parse import urlsplit
 
 from opslib.core import formatting
 from opslib.core.errors import OpsError
@@ -27,6 +30,7 @@ from opslib.core.formatting import stamp
 from opslib.core.lineage import record_lineage
 from opslib.core.served import ServedModel, ServedState, read_served_state, served_state_path
 from opslib.release import build
+from opslib.serving.tenant import Tenant
 from opslib.upkeep import disk, live_version
 from tests.deletions.faults import FileLayer
 from tests.deletions.things import Aged, Clock, Fate, Instance, Model, Outcome, Release
@@ -54,15 +58,16 @@ class World:
 
     def __post_init__(self) -> None:
         share = self.root / "share" / "export"
-        for name in ("a", "b", "c") if self.shared else ("a",):
+        places = (("a", "one", 8000), ("b", "one", 8001), ("c", "two", 8000))
+        for name, host, port in places if self.shared else places[:1]:
             folder = self.root / name
             export = share if self.shared else folder / "exp" / "export"
             for one in (export, folder / "exp" / "checkpoints", folder / "exp" / "logs"):
                 one.mkdir(parents=True, exist_ok=True)
-            instance = Instance(name, folder, export)
+            instance = Instance(name, host, port, folder, export)
             instance.config_path.write_text(
                 "paths: {exp_dir: exp, data_root: images, report_dir: reports}\n"
-                f"export: {{out_dir: {export}}}\nclient: {{url: '{instance.url}'}}\n"
+                f"export: {{out_dir: {export}}}\nclient: {{url: 'http://127.0.0.1:{port}'}}\n"
                 f"maintenance: {{keep_onnx: {KEEP_ONNX}, disks: [/]}}\n"
                 f"release: {{keep: {KEEP_RELEASES}, threads: 1}}\n"
             )
@@ -85,21 +90,22 @@ class World:
         on_server = path.startswith(f"{self.root}/share/")
         return self.clock.true_s if on_server else self.clock.shown_s
 
-    def run(self, job: Callable[[], Any], fate: Fate | None = None) -> Outcome:
+    def run(
+        self, job: Callable[[], Any], fate: Fate | None = None, host: str = "one"
+    ) -> Outcome:
         """Let a process of its own do a job; a fault that is none of ours is raised."""
         fate = fate or Fate()
         began = _real_time()
         self.clock.true_s += 61.0
+        self._renew_leases()
         error, said = None, io.StringIO()
         full = 0 if self.full else fate.full_from
         with ExitStack() as stack:
-            for patch in self._patches():
+            for patch in self._patches(host):
                 stack.enter_context(patch)
             stack.enter_context(contextlib.redirect_stdout(said))
             stack.enter_context(contextlib.redirect_stderr(said))
-            with self.layer.process(
-                dies_at=fate.dies_at, full_from=full, torn=fate.torn
-            ) as life:
+            with self.layer.process(dies_at=fate.dies_at, full_from=full, torn=fate.torn) as life:
                 try:
                     job()
                 except OpsError as caught:
@@ -107,31 +113,42 @@ class World:
         self.settle(began)
         return Outcome(life, None if life.dead else error, said.getvalue())
 
-    def _patches(self) -> Iterator[contextlib.AbstractContextManager[Any]]:
+    def _patches(self, host: str) -> Iterator[contextlib.AbstractContextManager[Any]]:
         clock = mock.Mock(wraps=datetime)
         clock.now = self.clock.now
         yield mock.patch.object(formatting, "datetime", clock)
         yield mock.patch.object(time, "time", lambda: self.clock.shown_s)
         yield mock.patch.object(time, "sleep", self.clock.sleep)
-        yield mock.patch.object(live_version, "request", self._reply)
+        yield mock.patch.object(platform, "node", lambda: host)
+        yield mock.patch.object(live_version, "request", partial(self._reply, host))
         # What Git, df and the installed packages say is the same each time and takes its time.
         yield mock.patch.object(disk, "_run_df", lambda mounts: "")
         yield mock.patch.object(build, "record_lineage", lambda: _LINEAGE)
         yield mock.patch.object(build, "git_sha", lambda folder: "nogit")
         yield mock.patch.object(build, "git_dirty", lambda folder: None)
 
-    def _reply(self, url: str, timeout_s: float, **_: object) -> tuple[int, bytes]:
-        """What a service answers to `/version`."""
-        instance = next(one for one in self.instances if url == f"{one.url}/version")
-        if instance.answer == "down" or instance.serving is None:
+    def _reply(self, asker: str, url: str, timeout_s: float, **_: object) -> tuple[int, bytes]:
+        """What is answered to the host `asker`: nobody listens, no answer, one that says nothing,
+        or the truth."""
+        parts = urlsplit(url)
+        host = asker if parts.hostname == "127.0.0.1" else parts.hostname
+        found = [one for one in self.instances if (one.host, one.port) == (host, parts.port)]
+        model = found[0].serving if found else None
+        if model is None or found[0].answer == "down":
             raise ConnectionRefusedError(111, "Connection refused")
-        if instance.answer == "hung":
+        if found[0].answer == "hung":
             raise TimeoutError("timed out")
-        if instance.answer == "mute":
+        if found[0].answer == "mute":
             return 200, b"<html>Sign in</html>"
-        model = instance.serving
         body = {"model_path": str(model.path), "model_sha256": model.digest}
         return 200, json.dumps(body).encode()
+
+    def _renew_leases(self) -> None:
+        """What each running service does every minute."""
+        for instance in self.instances:
+            for path in instance.leases if instance.answer != "down" else ():
+                moment = self.date_of(str(path))
+                os.utime(path, (moment, moment))
 
     def settle(self, since_s: float) -> None:
         """Date what the layer can't, folders and links made since then, by this world's clocks."""
@@ -185,10 +202,13 @@ class World:
         return outcome
 
     def serve(self, instance: Instance, model: Model, fate: Fate) -> Outcome:
-        """Switch a service to a model, as a reload does."""
+        """Switch a service to a model as a reload does; one that is down is started before."""
 
         def job() -> None:
-            before = read_served_state(instance.config)
+            config = instance.config
+            tenant = instance.tenant = instance.tenant or self._start(instance)
+            tenant.announce(model.path)
+            before = read_served_state(config)
             served = ServedModel(
                 path=model.path,
                 sha256=model.digest,
@@ -197,14 +217,33 @@ class World:
                 switched_at_utc=self.clock.now().isoformat(timespec="seconds"),
             )
             state = before.followed_by(served) if before else ServedState(current=served)
-            state.write(served_state_path(instance.config))
-
-        outcome = self.run(job, fate)
-        if outcome.life.dead:
-            instance.answer, instance.serving = "down", None
-        elif outcome.error is None:
+            state.write(served_state_path(config))
             instance.answer, instance.serving = "up", model
+            tenant.announce(None)
+
+        outcome = self.run(job, fate, instance.host)
+        if outcome.life.dead:
+            self.kill(instance)
         return outcome
+
+    def _start(self, instance: Instance) -> Tenant:
+        """A service's leases, without the thread that renews them: the world does."""
+        environment = SimpleNamespace(model_path=instance.pin)
+        settings: Any = SimpleNamespace(config=instance.config, environment=environment)
+        generations: Any = _Serving(instance)
+        env_file = instance.folder / ".env"
+        return Tenant(settings, generations, env_file, "0.0.0.0", instance.port)
+
+    def stop(self, instance: Instance) -> Outcome:
+        """End a service in order."""
+        tenant = instance.tenant or self._start(instance)
+        outcome = self.run(lambda: tenant.__exit__(None, None, None), host=instance.host)
+        self.kill(instance)
+        return outcome
+
+    def kill(self, instance: Instance) -> None:
+        """End a service as SIGKILL does."""
+        instance.answer, instance.serving, instance.tenant = "down", None, None
 
     def release(self, instance: Instance, fate: Fate) -> Outcome:
         """Release the models of an experiment; the trial in a child process alone is left out."""
@@ -219,6 +258,13 @@ class World:
                 self.releases[path] = Release(path, self.next_number(), made_s, models)
         return outcome
 
-    def is_leased(self, instance: Instance) -> bool:
-        """Whether a service that does not answer is still known where its models are."""
-        return False
+
+@dataclass(frozen=True)
+class _Serving:
+    """What a service has in memory, as far as its leases want to know."""
+
+    instance: Instance
+
+    @property
+    def current(self) -> Any:
+        return SimpleNamespace(model=self.instance.serving) if self.instance.serving else None
