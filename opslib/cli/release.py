@@ -226,8 +226,9 @@ def prune(
 ) -> int:
     """Delete old releases; never a pinned, served, previous or only one."""
     from opslib.core.plans import carry_out
-    from opslib.release.live import ask_live_path
-    from opslib.release.prune import find_kept, plan_prune
+    from opslib.release.prune import find_kept
+    from opslib.upkeep.live_version import ask_services
+    from opslib.upkeep.releases_prune import plan_store
 
     loaded = load_config(config)
     console = make_console()
@@ -236,10 +237,10 @@ def prune(
         say(console, line)
 
     show(describe_experiment(loaded))
-    live_path = ask_live_path(loaded)
-    for name, why in find_kept(loaded, keep=keep, live_path=live_path).items():
+    live = ask_services(loaded)
+    for name, why in find_kept(loaded, keep=keep, live=live).items():
         show(f"  keep {name}: {why}")
-    plan = plan_prune(loaded, keep=keep, live_path=live_path)
+    plan = plan_store(loaded, live, keep=keep)
     outcome = carry_out(plan, dry_run=dry_run, show=show)
     for skipped in outcome.skipped:
         show(f"skipped: {skipped.action.target}: {skipped.reason}")

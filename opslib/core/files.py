@@ -1,19 +1,47 @@
-"""Files and folders that appear whole or not at all, and their digests."""
+"""Files and folders that appear whole or not at all, and their digests.
+
+What is being written has a hidden name until it is whole, and what is being deleted has one until
+it is gone: `.<name>.pillops-<16 hex digits>.tmp` and `.deleted`. They are made and known again
+here alone, so that nothing a person named is ever taken for something of ours.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 from opslib.core.errors import storage_errors
 
 _CHUNK_BYTES = 1 << 20
+_NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_KEPT_NAME_BYTES = 200  # of the name within a hidden one, which may have 255 bytes
+_HIDDEN = re.compile(r"\.(?P<name>.+)\.pillops-[0-9a-f]{16}\.(?P<kind>tmp|deleted)", re.DOTALL)
+Hidden = Literal["tmp", "deleted"]
+
+
+def hide_name(path: Path, kind: Hidden = "tmp") -> Path:
+    """Return a new hidden name beside `path`: for what shall become it, or is no longer to be."""
+    name = os.fsdecode(os.fsencode(path.name)[:_KEPT_NAME_BYTES])
+    return path.with_name(f".{name}.pillops-{secrets.token_hex(8)}.{kind}")
+
+
+def is_temporary(name: str) -> bool:
+    """Return whether a file, folder or link of this name was never finished: only what
+    `hide_name` made has such a name."""
+    return reveal_name(name, "tmp") is not None
+
+
+def reveal_name(name: str, kind: Hidden) -> str | None:
+    """Return the name that a hidden one stands for, or None where it is none of this kind."""
+    found = _HIDDEN.fullmatch(name)
+    return found["name"] if found and found["kind"] == kind else None
 
 
 def expand_user(path: Path) -> Path:
@@ -51,8 +79,8 @@ def open_atomic(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
     """
     with storage_errors(f"write {path}"):
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        temporary = Path(name)
+        temporary = hide_name(path)
+        descriptor = os.open(temporary, _NEW_FILE, 0o600)
         try:
             with os.fdopen(descriptor, "wb") as file:
                 yield file
@@ -81,8 +109,7 @@ def link_atomic(link: Path, target: str | Path) -> None:
     """Point the symlink `link` at `target` (kept as given) without a moment without a link."""
     with storage_errors(f"link {link}"):
         link.parent.mkdir(parents=True, exist_ok=True)
-        temporary = link.with_name(f".{link.name}.{os.getpid()}")
-        temporary.unlink(missing_ok=True)
+        temporary = hide_name(link)
         temporary.symlink_to(target)
         temporary.replace(link)
         fsync_folder(link.parent)
@@ -99,7 +126,7 @@ def folder_atomic(path: Path) -> Iterator[Path]:
     """
     with storage_errors(f"create {path}"):
         path.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+        aside = make_hidden_folder(path)
         aside.chmod(0o755)
     try:
         yield aside
@@ -113,6 +140,32 @@ def folder_atomic(path: Path) -> Iterator[Path]:
         raise
 
 
+def make_hidden_folder(path: Path) -> Path:
+    """Make an empty folder beside `path`, for its owner alone, and return it.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    folder = hide_name(path)
+    folder.mkdir(mode=0o700)
+    return folder
+
+
+@contextmanager
+def hidden_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty folder beside `path` that is removed with all in it when the block ends.
+
+    Raises:
+        StorageError: it cannot be made.
+    """
+    with storage_errors(f"write into {path.parent}"):
+        folder = make_hidden_folder(path)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def ensure_writable(folder: Path) -> Path:
     """Create `folder` if need be, prove that a file can be made in it, and return it.
 
@@ -121,9 +174,11 @@ def ensure_writable(folder: Path) -> Path:
     """
     with storage_errors(f"write into {folder}"):
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=".probe.") as probe:
-            probe.write(b"\0" * 4096)
-            probe.flush()
+        probe = hide_name(folder / "probe")
+        try:
+            probe.write_bytes(b"\0" * 4096)
+        finally:
+            probe.unlink(missing_ok=True)
     return folder
 
 

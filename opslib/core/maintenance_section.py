@@ -21,6 +21,7 @@ LogNames = Annotated[
     tuple[Annotated[str, Field(pattern=r"^[^/]+\.(out|err)$")], ...],
     BeforeValidator(_split_commas),
 ]
+Addresses = Annotated[tuple[str, ...], BeforeValidator(_split_commas)]
 Mounts = Annotated[tuple[Path, ...], BeforeValidator(_split_commas)]
 
 
@@ -37,6 +38,7 @@ class MaintenanceSection(Section):
     restored_days: Days = 30
     report_days: Days = 365
     leftover_hours: Annotated[int, Field(ge=1, le=876_000)] = 24
+    also_serving: Addresses = ()
     version_timeout_s: Annotated[float, Field(gt=0, le=60)] = 2.0
     disks: Mounts = (Path("/"), Path("/mnt/data"))
     disk_warn_pct: Annotated[float, Field(gt=0, le=100)] = 90.0

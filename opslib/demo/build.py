@@ -26,6 +26,7 @@ from opslib.demo.place import (
     move_in,
     read_marker,
     refuse_foreign,
+    refuse_served,
 )
 from opslib.demo.progress import BuildProgress
 
@@ -105,7 +106,7 @@ def build_demo(
     Raises:
         ConfigError: a configured folder holds something the demo did not make.
         StorageError: a folder cannot be written or the disk is full.
-        BusyError: it is being built by another process.
+        BusyError: it is being built by another process, or a service uses its models.
     """
     folders = demo_folders(config)
     lock = host_lock_path(f"demo-{sha256_bytes(str(folders[-1]).encode())[:12]}")
@@ -118,6 +119,8 @@ def build_demo(
         if all(markers) and not force and markers[-1] is not None:
             summary = _summarize(config, markers[-1], built=False)
         else:
+            if all(markers):
+                refuse_served(config)
             with build_aside(folders) as asides:
                 marker = _build(config, size or DemoSize(), asides, progress)
                 for folder, new in asides.items():

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from opslib.core.config import Config
-from opslib.core.errors import ConfigError, InputError, storage_errors
+from opslib.core.errors import BusyError, ConfigError, InputError, StorageError, storage_errors
+from opslib.core.files import make_hidden_folder, reveal_name
 from opslib.core.records import Record
+from opslib.serving.leases import find_leases
+from opslib.upkeep.live_version import ask_services
 
 MARKER = ".demo.json"
 _ASIDE_MARK = ".demo-aside"
@@ -72,6 +74,27 @@ def refuse_foreign(folders: Sequence[Path]) -> None:
             )
 
 
+def refuse_served(config: Config) -> None:
+    """Make sure that no service uses a model of the demo, which building it anew deletes.
+
+    Raises:
+        BusyError: one does.
+        StorageError: one is there that does not say.
+    """
+    remedy = "stop that service, or leave the demo as it is"
+    try:
+        for live in ask_services(config):
+            if live.path is not None and live.path.resolve().is_relative_to(
+                config.export_dir.resolve()
+            ):
+                raise BusyError(f"the demo is in use: {live.note}; {remedy}")
+        for found in find_leases(config):
+            if not found.lease.stopped and not found.may_be_outdated():
+                raise BusyError(f"the demo is in use, as {found.path} says; {remedy}")
+    except InputError as error:
+        raise StorageError(f"it is not known whether the demo is in use: {error}") from error
+
+
 @contextmanager
 def build_aside(folders: Sequence[Path]) -> Iterator[dict[Path, Path]]:
     """Yield an empty folder beside each of `folders`; all are gone when the block ends.
@@ -83,11 +106,11 @@ def build_aside(folders: Sequence[Path]) -> Iterator[dict[Path, Path]]:
         with storage_errors("prepare the demo's folders"):
             for folder in folders:
                 folder.parent.mkdir(parents=True, exist_ok=True)
-                for stale in folder.parent.glob(f".{folder.name}.demo-*"):
-                    if (stale / _ASIDE_MARK).is_file():
+                for stale in folder.parent.iterdir():
+                    ours = reveal_name(stale.name, "tmp") == folder.name
+                    if ours and (stale / _ASIDE_MARK).is_file():
                         shutil.rmtree(stale)
-                name = tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.demo-")
-                asides[folder] = Path(name)
+                asides[folder] = make_hidden_folder(folder)
                 (asides[folder] / _ASIDE_MARK).touch()
                 (asides[folder] / "new").mkdir()
         yield {folder: aside / "new" for folder, aside in asides.items()}

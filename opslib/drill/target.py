@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ from opslib.core.errors import (
     OpsError,
     ParameterError,
 )
+from opslib.core.files import hide_name
 from opslib.core.formatting import format_bytes
 from opslib.core.models import find_model_files
 from opslib.core.served import read_served_state
@@ -101,7 +101,7 @@ def _open_staging(config: Config, request: DrillRequest) -> Iterator[Target]:
     other = choose_other(config, request, LiveVersion(str(stable), _digest(stable), None, None))
     if not request.share_gpu and set(config.onnx.providers) - {"CPU"}:
         refuse_busy_card(config)
-    with scratch_folder(Path(tempfile.gettempdir()).resolve(), "pillops-drill-") as folder:
+    with scratch_folder(Path(tempfile.gettempdir()).resolve(), "drill-copy") as folder:
         _check_room(folder, stable, other)
         copied = copy_experiment(config, stable, other, folder)
         variables = {"RATE_LIMIT_PER_MIN": str(RATE_LIMIT_PER_MIN)}
@@ -137,8 +137,8 @@ def _open_running(
     other = choose_other(config, request, live)
     ground = None
     if _is_own(url) and stable.is_file():
-        unique = f".drill-{secrets.token_hex(4)}"
-        ground = (stable.parent / unique, Path(tempfile.gettempdir()) / unique)
+        bad = hide_name(stable.with_name("drill"))
+        ground = (bad, Path(tempfile.gettempdir()) / bad.name)
     else:
         note("Bad models that need a file were not tried: the model folder is not on this host.")
     yield Target(url, key, config, stable, (other,), ground=ground)

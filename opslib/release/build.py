@@ -19,7 +19,13 @@ from typing import BinaryIO
 from opslib.core.cards import FileEntry, ModelCard
 from opslib.core.config import Config
 from opslib.core.errors import ConfigError, InputError, ModelError, StorageError, storage_errors
-from opslib.core.files import ensure_writable, open_atomic, write_bytes_atomic, write_text_atomic
+from opslib.core.files import (
+    ensure_writable,
+    open_atomic,
+    reveal_name,
+    write_bytes_atomic,
+    write_text_atomic,
+)
 from opslib.core.formatting import format_bytes, stamp, utc_now
 from opslib.core.lineage import Lineage, git_dirty, git_sha, record_lineage
 from opslib.core.locks import hold_lock
@@ -48,7 +54,7 @@ from opslib.release.store import (
     release_stamp,
 )
 from opslib.release.verify import (
-    SCRATCH_PREFIX,
+    SCRATCH_NAME,
     Examined,
     Progress,
     VerifiedModel,
@@ -195,7 +201,7 @@ def sweep_leftovers(folder: Path) -> None:
         for path in folder.glob(".*"):
             if not is_leftover(path.name) or path.is_symlink() or not path.is_file():
                 continue
-            archive = folder / path.name[1:].rpartition(".")[0]
+            archive = folder / (reveal_name(path.name, "tmp") or "")
             if archive.name.endswith(ARCHIVE_SUFFIX) and not archive.exists():
                 for companion in (checksum_path(archive), manifest_path(archive)):
                     companion.unlink(missing_ok=True)
@@ -357,7 +363,7 @@ def _verify(
         )
         unpacked = None
         if request.load_models:
-            unpacked = stack.enter_context(scratch_folder(folder, SCRATCH_PREFIX))
+            unpacked = stack.enter_context(scratch_folder(folder, SCRATCH_NAME))
         examined: Examined = examine_open(archive, name, config, packed.sha256, folder=unpacked)
         if unpacked is None:
             return ()

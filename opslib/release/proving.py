@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -13,7 +12,7 @@ from pathlib import Path
 from opslib.core.cards import FileEntry
 from opslib.core.config import Config
 from opslib.core.errors import BusyError, ConfigError, OpsError, StorageError, storage_errors
-from opslib.core.files import sha256_file
+from opslib.core.files import make_hidden_folder, reveal_name, sha256_file
 from opslib.core.formatting import format_bytes, plural, utc_now
 from opslib.core.lineage import record_lineage
 from opslib.inference.find_model import LATEST_NAME
@@ -33,7 +32,7 @@ from opslib.release.staged import (
 from opslib.release.store import StoredRelease
 from opslib.release.verify import verify_release
 
-WORK_PREFIX = ".proof-"
+WORK_NAME = "proof"
 LATEST_LINK = f"{EXPORT_FOLDER}/{LATEST_NAME}"
 NO_QUESTION = "its model has no golden images to be asked"
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
@@ -70,9 +69,10 @@ def open_workplace(restore_dir: Path) -> Iterator[Path]:
     """
     with storage_errors(f"restore into {restore_dir}"):
         restore_dir.mkdir(parents=True, exist_ok=True)
-        for stale in restore_dir.glob(f"{WORK_PREFIX}*"):
-            shutil.rmtree(stale, ignore_errors=True)
-        folder = Path(tempfile.mkdtemp(dir=restore_dir, prefix=WORK_PREFIX))
+        for stale in restore_dir.iterdir():
+            if reveal_name(stale.name, "tmp") == WORK_NAME:
+                shutil.rmtree(stale, ignore_errors=True)
+        folder = make_hidden_folder(restore_dir / WORK_NAME)
     try:
         yield folder
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -16,17 +17,18 @@ from opslib.core.served import read_served_state
 from opslib.release.manifest import Manifest
 from opslib.release.proofs import proofs_of, read_proofs
 from opslib.release.store import LOCK_NAME, StoredRelease, list_releases, read_pins
-from opslib.serving.reachable import find_roots
+from opslib.serving.reachable import LiveModel, Root, find_roots
 
 _LOCK_WAIT_S = 10.0
+_OF_A_SERVICE = ("served", "switched in", "about to be served", "MODEL_PATH", "pinned")
 
 
-def plan_prune(config: Config, *, keep: int | None = None, live_path: Path | None = None) -> Plan:
+def plan_prune(config: Config, *, keep: int | None = None, live: Sequence[LiveModel] = ()) -> Plan:
     """Return the plan that leaves the newest `keep` releases and those that must stay.
 
     Args:
         keep: how many; `release.keep` by default.
-        live_path: what `/version` of a running service says it serves.
+        live: what running services say they serve.
 
     Raises:
         InputError: what is pinned, served or proved cannot be read, so that nothing may be
@@ -34,7 +36,7 @@ def plan_prune(config: Config, *, keep: int | None = None, live_path: Path | Non
     """
     read_pins(config)
     count = keep or config.release.keep
-    kept = find_kept(config, keep=count, live_path=live_path)
+    kept = find_kept(config, keep=count, live=live)
     actions = []
     for release in list_releases(config):
         if release.name in kept:
@@ -47,7 +49,7 @@ def plan_prune(config: Config, *, keep: int | None = None, live_path: Path | Non
 
 
 def find_kept(
-    config: Config, *, keep: int | None = None, live_path: Path | None = None
+    config: Config, *, keep: int | None = None, live: Sequence[LiveModel] = ()
 ) -> dict[str, str]:
     """Return the names of the releases that stay, each with the first reason for it.
 
@@ -75,19 +77,16 @@ def find_kept(
     for release in sound:
         if release.pinned:
             kept.setdefault(release.name, "pinned")
-    for path, why in _served_paths(config, live_path):
-        name = _restored_from(config, path)
+    roots = find_roots(config, live)
+    for root in roots:
+        name = _restored_from(config, root.path)
         if name is not None:
-            kept.setdefault(name, f"restored, and {why}")
-    for digest, why in _served_digests(config, live_path):
+            kept.setdefault(name, f"restored, and {root.why}")
+    for digest, why in _served_digests(config, roots, live):
         holder = _newest_holder(sound, digest, kept)
         if holder is not None:
             kept.setdefault(holder.name, f"the newest that holds the model {why}")
     return kept
-
-
-def _served_paths(config: Config, live_path: Path | None) -> list[tuple[Path, str]]:
-    return [(root.path, root.why) for root in find_roots(config, live_path=live_path)]
 
 
 def _restored_from(config: Config, path: Path) -> str | None:
@@ -97,17 +96,21 @@ def _restored_from(config: Config, path: Path) -> str | None:
     return parts[0] if parts else None
 
 
-def _served_digests(config: Config, live_path: Path | None) -> list[tuple[str, str]]:
+def _served_digests(
+    config: Config, roots: Sequence[Root], live: Sequence[LiveModel]
+) -> list[tuple[str, str]]:
     """Digests of the models in service or served before, and why each counts."""
     found = []
     state = read_served_state(config)
     if state is not None:
         found.append((state.current.sha256, "last switched in"))
         found += [(one.sha256, "served before") for one in state.previous[:1]]
-    for path, why in _served_paths(config, live_path):
-        if why.startswith(("served now", "MODEL_PATH")):
+    found += [(one.sha256, "that is served now, as /version says") for one in live if one.sha256]
+    told = {one.path for one in (state.current, *state.previous[:1])} if state else set()
+    for root in roots:
+        if root.why.startswith(_OF_A_SERVICE) and root.path not in told:
             try:
-                found.append((find_model_files(path).digest(), f"that is {why}"))
+                found.append((find_model_files(root.path).digest(), f"that is {root.why}"))
             except (ModelError, OSError):
                 continue
     return found

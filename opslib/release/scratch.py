@@ -5,30 +5,30 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from opslib.core.errors import storage_errors
+from opslib.core.files import make_hidden_folder, reveal_name
 
 _YOUNG_S = 60.0
 
 
 @contextmanager
-def scratch_folder(parent: Path, prefix: str) -> Iterator[Path]:
+def scratch_folder(parent: Path, name: str) -> Iterator[Path]:
     """Yield an empty hidden folder in `parent`; it is removed when the block ends.
 
-    Folders with the same prefix whose owner died are removed first; the owner's lock tells.
+    Those made for the same `name` whose owner died are removed first; the owner's lock tells.
 
     Raises:
         StorageError: `parent` cannot be written.
     """
     with storage_errors(f"write into {parent}"):
         parent.mkdir(parents=True, exist_ok=True)
-        sweep_folders(parent, prefix)
-        folder = Path(tempfile.mkdtemp(dir=parent, prefix=prefix))
+        sweep_folders(parent, name)
+        folder = make_hidden_folder(parent / name)
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -38,9 +38,11 @@ def scratch_folder(parent: Path, prefix: str) -> Iterator[Path]:
         os.close(descriptor)
 
 
-def sweep_folders(parent: Path, prefix: str) -> None:
+def sweep_folders(parent: Path, name: str) -> None:
     """Remove what dead owners left behind; a folder younger than a minute is left alone."""
-    for folder in parent.glob(f"{prefix}*"):
+    for folder in parent.iterdir():
+        if reveal_name(folder.name, "tmp") != name:
+            continue
         with suppress(OSError):
             if folder.is_symlink() or time.time() - folder.stat().st_mtime < _YOUNG_S:
                 continue

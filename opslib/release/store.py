@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 from opslib.core.config import Config
 from opslib.core.errors import InputError, ParameterError
-from opslib.core.files import write_text_atomic
+from opslib.core.files import reveal_name, write_text_atomic
 from opslib.core.formatting import STAMP_FORMAT
 from opslib.core.locks import hold_lock
 from opslib.core.records import Record
@@ -30,8 +30,8 @@ MANIFEST_SUFFIX = ".manifest.json"
 LOCK_NAME = ".release.lock"
 PINS_NAME = "pins.json"
 _NAME = re.compile(r"release-(\d{8}-\d{6})-([0-9a-f]{7,40}|nogit)")
-_LEFTOVER = re.compile(
-    rf"\.(?:{_NAME.pattern}(?:\.tar\.gz|\.tar\.gz\.sha256|\.manifest\.json)?|pins\.json)\.\w{{8}}"
+_WRITTEN = re.compile(
+    rf"{_NAME.pattern}(?:\.tar\.gz|\.tar\.gz\.sha256|\.manifest\.json)?|pins\.json"
 )
 
 
@@ -126,7 +126,8 @@ def read_companion(path: Path) -> bytes:
 
 def is_leftover(name: str) -> bool:
     """Return whether a hidden name is that of a file or folder that was never finished."""
-    return _LEFTOVER.fullmatch(name) is not None
+    meant = reveal_name(name, "tmp")
+    return meant is not None and _WRITTEN.fullmatch(meant) is not None
 
 
 def is_release_name(name: str) -> bool:

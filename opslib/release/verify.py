@@ -32,7 +32,7 @@ from opslib.release.store import checksum_path, manifest_path, open_regular, rea
 from opslib.release.unpack import Contents, Limits, unpack
 
 Progress = Callable[[float, str], None]
-SCRATCH_PREFIX = ".verify-"
+SCRATCH_NAME = "verify"
 _MIB = 1 << 20
 
 
@@ -93,7 +93,7 @@ def verify_release(
         tell(0.0, "reading every byte")
         examined = examine(path, config)
         return record_of(path, examined, (), time.perf_counter() - started, None)
-    with scratch_folder(config.releases_dir, SCRATCH_PREFIX) as folder:
+    with scratch_folder(config.releases_dir, SCRATCH_NAME) as folder:
         tell(0.0, "reading every byte")
         examined = examine(path, config, folder=folder)
         read_s = time.perf_counter() - started

@@ -124,6 +124,8 @@ def sweep_abandoned(root: Path) -> list[Path]:
     """
     named = []
     for aside in root.glob(f"*/.*{PARTIAL_SUFFIX}"):
+        if not (aside / ALIVE_FILE).is_file():
+            continue  # no runner made it
         lock = FileLock(aside / ALIVE_FILE)
         try:
             lock.acquire(timeout=0)

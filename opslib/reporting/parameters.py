@@ -69,14 +69,14 @@ def read_parameters(notebook: Any) -> dict[str, ParameterSpec]:
     """Return the parameters that a notebook declares, by name, in its order.
 
     Raises:
-        ParameterError: its parameter cell holds something else than annotated literals.
+        ParameterError: its parameter cell holds something else than annotated literals, or there
+            are two: papermill (2.7) writes the given values behind the first, and the second's
+            defaults would silently take their place.
     """
     cells = [c for c in notebook.cells if PARAMETERS_TAG in c.metadata.get("tags", [])]
-    specs: dict[str, ParameterSpec] = {}
-    for cell in cells:
-        for spec in _read_cell(cell.source):
-            specs[spec.name] = spec
-    return specs
+    if len(cells) > 1:
+        raise ParameterError(f"{len(cells)} cells are tagged {PARAMETERS_TAG}; expected one")
+    return {spec.name: spec for cell in cells for spec in _read_cell(cell.source)}
 
 
 def check_parameters(

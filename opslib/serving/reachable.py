@@ -6,6 +6,7 @@ and so is the newest export. Age only chooses among the rest.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,16 @@ from opslib.core.environment import load_service_environment
 from opslib.core.errors import ModelError
 from opslib.core.models import find_model_files
 from opslib.core.served import read_served_state
+from opslib.serving.leases import find_leases
+
+
+@dataclass(frozen=True)
+class LiveModel:
+    """The model that a running service says it serves; `note` tells what was asked and learnt."""
+
+    note: str
+    path: Path | None = None
+    sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -26,14 +37,15 @@ class Root:
     why: str
 
 
-def find_roots(config: Config, *, live_path: Path | None = None) -> tuple[Root, ...]:
-    """Return the models in use: newest, linked, served, served before, pinned by `MODEL_PATH`.
+def find_roots(config: Config, live: Iterable[LiveModel] = ()) -> tuple[Root, ...]:
+    """Return the models in use: newest, linked, served, served before, pinned by `MODEL_PATH`, and
+    what services of other experiments say in their leases.
 
     Args:
-        live_path: what `/version` of a running service says it serves.
+        live: what running services say.
 
     Raises:
-        InputError: the service's state file cannot be read: what is served is not known.
+        InputError: a service's state or lease cannot be read: what is served is not known.
         ConfigError: `.env` is unreadable.
     """
     found = []
@@ -42,8 +54,9 @@ def find_roots(config: Config, *, live_path: Path | None = None) -> tuple[Root, 
         newest = max(exports, key=lambda path: (path.stat().st_mtime_ns, path.name))
         found.append(Root(newest.resolve(), "the newest export"))
     found += _linked(config)
-    if live_path is not None:
-        found.append(Root(live_path.resolve(), "served now, as /version says"))
+    for one in live:
+        if one.path is not None:
+            found.append(Root(one.path.resolve(), "served now, as /version says"))
     pinned = load_service_environment(config).model_path
     if pinned is not None:
         found.append(Root(config.resolve(pinned).resolve(), "MODEL_PATH names it"))
@@ -51,6 +64,8 @@ def find_roots(config: Config, *, live_path: Path | None = None) -> tuple[Root, 
     if state is not None:
         found.append(Root(state.current.path.resolve(), "the last one switched in"))
         found += [Root(one.path.resolve(), "served before") for one in state.previous[:1]]
+    for lease in find_leases(config):
+        found += [Root(path.resolve(), why) for path, why in lease.models()]
     return tuple(found)
 
 
@@ -78,4 +93,5 @@ def protected_files(roots: Iterable[Root]) -> dict[Path, str]:
 def _linked(config: Config) -> list[Root]:
     folders = dict.fromkeys((config.export_dir, config.exp_dir, config.exp_dir / "checkpoints"))
     links = [path for folder in folders for path in folder.glob("*") if path.is_symlink()]
-    return [Root(link.resolve(), f"{link.name} points at it") for link in links if link.exists()]
+    # One that leads nowhere counts too: what it names may be hidden for its deletion just now.
+    return [Root(Path(os.path.realpath(link)), f"{link.name} points at it") for link in links]

@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,6 +62,10 @@ class Switch:
     warning: str | None = None
 
 
+def _tell_nobody(_coming: Path | None) -> None:
+    """A service that nobody else's cleaning meets needs no lease."""
+
+
 @dataclass
 class Reloader:
     """Takes one model at a time through the stages and into service."""
@@ -69,6 +73,7 @@ class Reloader:
     settings: ServiceSettings
     generations: Generations
     preprocessor: Preprocessor
+    announce: Callable[[Path | None], None] = _tell_nobody
     _busy: bool = False
     _stages_ms: dict[str, float] = field(default_factory=dict)
 
@@ -99,9 +104,10 @@ class Reloader:
         with self._stage("path"):
             folders = self.settings.model_dirs
             path = confine_path(text, folders, self.settings.config.export_dir)
-        resident = self.generations.find_resident(path)
-        model = resident or self._prepare(path, confined=True)
-        return self._switch(model, resident=resident is not None)
+        with self._announced(path):
+            resident = self.generations.find_resident(path)
+            model = resident or self._prepare(path, confined=True)
+            return self._switch(model, resident=resident is not None)
 
     def start_with(self, path: Path) -> Switch:
         """Switch to the model at `path`, wherever it lies: the operator's own choice.
@@ -110,7 +116,18 @@ class Reloader:
             StageError: the model was refused.
         """
         self._stages_ms = {}
-        return self._switch(self._prepare(path, confined=False), resident=False)
+        with self._announced(path):
+            return self._switch(self._prepare(path, confined=False), resident=False)
+
+    @contextmanager
+    def _announced(self, path: Path) -> Iterator[None]:
+        """Tell others that `path` is about to be used before it is touched, and then what is used:
+        nobody deletes a model between its being read and its being in service."""
+        self.announce(path)
+        try:
+            yield
+        finally:
+            self.announce(None)
 
     def _prepare(self, path: Path, *, confined: bool) -> LoadedModel:
         config = self.settings.config

@@ -9,6 +9,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 from opslib.core.config import Config
@@ -47,15 +48,21 @@ def serve(
     secrets = (settings.api_key.decode(),)
     level = settings.environment.log_level
     open_logs(config.logs_dir, level, secrets, console=sys.stderr.isatty())
-    with bind(host or config.service.host, config.service.port if port is None else port) as bound:
+    with ExitStack() as stack:
+        listening = bind(host or config.service.host, config.service.port if port is None else port)
+        bound = stack.enter_context(listening)
         import uvicorn
 
         from opslib.serving.app import create_app
         from opslib.serving.protocol import BoundedProtocol
         from opslib.serving.service import Service
         from opslib.serving.start import load_first_model
+        from opslib.serving.tenant import Tenant
 
         service = Service(settings)
+        tenant = Tenant(settings, service.generations, env_file, *bound.getsockname()[:2])
+        service.reloader.announce = tenant.announce
+        stack.enter_context(tenant)
         load_first_model(service)
         section = config.service
         bounds = {"body_timeout_s": section.body_timeout_s}

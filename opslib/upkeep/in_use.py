@@ -1,6 +1,6 @@
 """Which models and checkpoints are in use, and why: asked anew before each deletion.
 
-Adds to `serving.reachable` what a nightly job must know besides: what a running service says, by
+Adds to `serving.reachable` what a nightly job must know besides: what running services say, by
 name and by digest; pinned releases; the export report; the clock.
 """
 
@@ -17,8 +17,8 @@ from opslib.core.models import find_model_files
 from opslib.core.records import read_json
 from opslib.release.manifest import ReleaseError
 from opslib.release.store import list_releases, read_pins
-from opslib.serving.reachable import find_roots
-from opslib.upkeep.live_version import LiveModel, ask_version
+from opslib.serving.reachable import LiveModel, find_roots
+from opslib.upkeep.live_version import ask_services
 from opslib.upkeep.rounds import Round
 
 EXPORT_REPORT = "export_report.json"
@@ -34,7 +34,7 @@ class InUse:
     paths: dict[Path, str]
     names: dict[str, str]
     digests: dict[str, str]
-    live: LiveModel
+    live: tuple[LiveModel, ...]
 
     def why(self, path: Path, digests: Digests | None = None) -> str | None:
         """Return why the model or checkpoint at `path` is in use, or None.
@@ -67,18 +67,21 @@ class Digests:
         return self.known[key]
 
 
-def find_in_use(this: Round) -> InUse:
+def find_in_use(this: Round, live: tuple[LiveModel, ...] | None = None) -> InUse:
     """Return what is in use now.
 
+    Args:
+        live: what services said a moment ago; they are asked where it is not given.
+
     Raises:
-        StorageError: it is not known what is served: the state file is unreadable, or a service
-            answers but does not say.
+        StorageError: it is not known what is served: a state or lease is unreadable, or a service
+            is there but does not say.
         ConfigError: `.env` is unreadable.
     """
     config = this.config
-    live = ask_version(config)
     try:
-        roots = find_roots(config, live_path=live.path)
+        live = ask_services(config) if live is None else live
+        roots = find_roots(config, live)
     except InputError as error:
         raise StorageError(f"it is not known what is served: {error}") from error
     except OSError as error:
@@ -89,10 +92,11 @@ def find_in_use(this: Round) -> InUse:
     for path, why in _by_clock(this):
         paths.setdefault(path, why)
     names, digests = _pinned(this)
-    if live.path is not None:
-        names.setdefault(live.path.name, "served now, as /version says")
-    if live.sha256 is not None and not (live.path and live.path.exists()):
-        digests.setdefault(live.sha256, "served now, as /version says")
+    for one in live:
+        if one.path is not None:
+            names.setdefault(one.path.name, "served now, as /version says")
+        if one.sha256 is not None and not (one.path and one.path.exists()):
+            digests.setdefault(one.sha256, "served now, as /version says")
     report = read_field(config.export_dir / EXPORT_REPORT, "onnx_path")
     if report is not None:
         names.setdefault(Path(report).name, f"{EXPORT_REPORT} names it")

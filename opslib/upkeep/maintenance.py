@@ -142,7 +142,7 @@ def _plan_models(this: Round) -> list[Duty]:
         plan_duty(RELEASES, partial(plan_releases, this, shelf)),
         plan_duty(RESTORED, partial(plan_restored, this, shelf)),
     ]
-    return [Duty("service", notes=(shelf.in_use.live.note,)), *duties]
+    return [Duty("service", notes=tuple(one.note for one in shelf.in_use.live)), *duties]
 
 
 def _make_folders(this: Round) -> None:

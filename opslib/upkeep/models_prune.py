@@ -9,15 +9,15 @@ from pathlib import Path
 
 from opslib.core.config_edit import on_one_line
 from opslib.core.errors import StorageError, storage_errors
-from opslib.core.files import fsync_folder
+from opslib.core.files import fsync_folder, hide_name, reveal_name
 from opslib.core.formatting import plural
 from opslib.core.plans import Action
+from opslib.serving.reachable import LiveModel
 from opslib.upkeep.in_use import Digests, InUse, Units, find_in_use, list_models
-from opslib.upkeep.rounds import Duty, Entry, Round, list_files, look_at
+from opslib.upkeep.rounds import Duty, Entry, Round, list_files, look_at, put_back
 
 MODELS, QUANTIZED = "models", "quantized"
 QUANTIZED_FOLDER = "quantized"
-DELETED = ".deleted"
 
 
 @dataclass(frozen=True)
@@ -35,31 +35,41 @@ class ModelShelf:
         """Delete a model with what belongs to it alone, unless it is in use by now.
 
         It is hidden first and its hidden name is the last thing to go, so that a later run
-        finishes what a killed one began.
+        finishes what a killed one began. Whoever says before then that it uses the model gets it
+        back; whoever says so later finds it gone before it has used it.
 
         Raises:
             StorageError: it is in use, it changed after the plan was made, or the disk refuses.
         """
         this, model = self.this, entry.path
         this.find_folder(model.parent)
-        why = find_in_use(this).why(model, self.digests)
+        in_use = find_in_use(this)
+        why = in_use.why(model, self.digests)
         if why is not None:
             raise StorageError(f"it is in use by now: {why}")
-        hidden = model.with_name(f".{model.name}{DELETED}")
+        hidden = hide_name(model, "deleted")
         with storage_errors(f"delete {this.name_of(model)}"):
             if look_at(model) != entry:
                 raise StorageError("it changed after the plan was made")
             model.rename(hidden)
             fsync_folder(model.parent)
-        self.finish_deletion(hidden)
+        self.finish_deletion(hidden, in_use.live)
 
-    def finish_deletion(self, hidden: Path) -> None:
-        """Delete what is left of a model that was hidden before.
+    def finish_deletion(self, hidden: Path, live: tuple[LiveModel, ...] | None = None) -> None:
+        """Delete what is left of a model that was hidden before, or give it its name back where
+        it is in use.
+
+        Args:
+            live: what services said a moment ago; they are asked where it is not given.
 
         Raises:
-            StorageError: the disk refuses.
+            StorageError: it is in use, or the disk refuses.
         """
-        folder, name = hidden.parent, hidden.name.removeprefix(".").removesuffix(DELETED)
+        folder, name = hidden.parent, reveal_name(hidden.name, "deleted") or hidden.name
+        why = find_in_use(self.this, live).why(folder / name)
+        if why is not None:
+            put_back(hidden, folder / name)
+            raise StorageError(f"it is in use by now and was put back: {why}")
         with storage_errors(f"delete {self.this.name_of(folder / name)}"):
             needed = self.units.needed_by(list_models(folder))
             for path in (*self.units.deletable(hidden, needed, name), hidden):
@@ -153,7 +163,5 @@ def _finish(this: Round, shelf: ModelShelf, folder: Path) -> list[Action]:
             partial(shelf.finish_deletion, entry.path),
             entry.size_bytes,
         )
-        for entry in list_files(
-            folder, lambda name: name[0] == "." and name.endswith(f".onnx{DELETED}")
-        )
+        for entry in list_files(folder, lambda name: reveal_name(name, "deleted"))
     ]

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from opslib.core.config import Config
 from opslib.core.errors import BusyError, InputError, StorageError
-from opslib.core.plans import Action
+from opslib.core.plans import Action, Plan
 from opslib.release.prune import find_kept, plan_prune
 from opslib.release.store import ARCHIVE_SUFFIX
-from opslib.upkeep.live_version import ask_version
+from opslib.serving.reachable import LiveModel
+from opslib.upkeep.live_version import ask_services
 from opslib.upkeep.models_prune import ModelShelf
 from opslib.upkeep.rounds import Duty, Round, list_files
 
@@ -27,7 +31,7 @@ def plan_releases(this: Round, shelf: ModelShelf) -> Duty:
     """
     folder = this.find_folder(this.config.releases_dir)
     try:
-        plan = plan_prune(this.config, live_path=shelf.in_use.live.path)
+        plan = plan_store(this.config, shelf.in_use.live)
     except InputError as error:
         raise StorageError(str(error)) from error
     actions = []
@@ -46,15 +50,31 @@ def plan_releases(this: Round, shelf: ModelShelf) -> Duty:
     return Duty(RELEASES, tuple(actions))
 
 
-def _delete(this: Round, archive: Path, step: Action) -> None:
-    """Delete a release unless it must be kept by now."""
-    this.find_folder(archive.parent)
-    name = archive.name.removesuffix(ARCHIVE_SUFFIX)
+def plan_store(config: Config, live: Sequence[LiveModel], *, keep: int | None = None) -> Plan:
+    """Return the plan that prunes the store; each step asks again whether its release must stay.
+
+    Raises:
+        InputError: what is pinned, served or proved cannot be read.
+    """
+    plan = plan_prune(config, keep=keep, live=live)
+    steps = [
+        replace(step, run=partial(_delete_unless_kept, config, keep, step)) for step in plan.actions
+    ]
+    return Plan(plan.title, tuple(steps))
+
+
+def _delete_unless_kept(config: Config, keep: int | None, step: Action) -> None:
+    name = Path(step.target).name.removesuffix(ARCHIVE_SUFFIX)
     try:
-        why = find_kept(this.config, live_path=ask_version(this.config).path).get(name)
+        why = find_kept(config, keep=keep, live=ask_services(config)).get(name)
         if why is not None:
             raise StorageError(f"it is kept by now: {why}")
         step.run()
     except (InputError, BusyError) as error:
         raise StorageError(str(error)) from error
+
+
+def _delete(this: Round, archive: Path, step: Action) -> None:
+    this.find_folder(archive.parent)
+    step.run()
     this.note_freed(archive, step.frees_bytes)

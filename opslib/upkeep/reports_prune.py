@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from opslib.core.errors import InputError, StorageError, storage_errors
+from opslib.core.files import hide_name, reveal_name
 from opslib.core.plans import Action
 from opslib.core.records import read_json
 from opslib.upkeep.rounds import DAY_S, Duty, Round, list_files, measure
@@ -25,7 +26,6 @@ _RUN = re.compile(r"(\d{6})-(.+)-[0-9a-f]{6}")
 _DAILY = re.compile(r"(maintenance|checklist_[a-z]+)_\d{8}-\d{6}(-\d+)?\.json|disk_\d{8}\.txt")
 _CITED = "cited"
 _RECORD = "run.json"
-_DELETED = ".deleted"
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,8 @@ def plan_reports(this: Round) -> Duty:
     actions = [
         Action("delete", this.name_of(path), "a run was killed while it deleted it", run)
         for day in list_days(root)
-        for path in day.glob(f".*{_DELETED}")
+        for path in day.iterdir()
+        if _RUN.fullmatch(reveal_name(path.name, "deleted") or "")
         for run in (partial(_remove, this, path, path),)
     ]
     for one in old:
@@ -161,7 +162,7 @@ def _delete(this: Round, root: Path, report: Report) -> None:
     why = find_kept(root, list_reports(root)).get(report.folder)
     if why is not None:
         raise StorageError(f"it is kept by now: {why}")
-    hidden = report.folder.with_name(f".{report.folder.name}{_DELETED}")
+    hidden = hide_name(report.folder, "deleted")
     with storage_errors(f"delete {this.name_of(report.folder)}"):
         report.folder.rename(hidden)
     _remove(this, hidden, report.folder)

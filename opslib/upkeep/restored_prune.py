@@ -6,11 +6,13 @@ from functools import partial
 from pathlib import Path
 
 from opslib.core.errors import StorageError, storage_errors
+from opslib.core.files import hide_name, reveal_name
 from opslib.core.plans import Action
 from opslib.release.store import is_release_name
+from opslib.serving.reachable import LiveModel
 from opslib.upkeep.in_use import Digests, InUse, find_in_use
-from opslib.upkeep.models_prune import DELETED, ModelShelf
-from opslib.upkeep.rounds import DAY_S, Duty, Round, measure
+from opslib.upkeep.models_prune import ModelShelf
+from opslib.upkeep.rounds import DAY_S, Duty, Round, measure, put_back
 
 RESTORED = "restored releases"
 
@@ -29,9 +31,9 @@ def plan_restored(this: Round, shelf: ModelShelf) -> Duty:
         for folder in folders:
             if folder.is_symlink() or not folder.is_dir():
                 continue
-            if folder.name.endswith(DELETED) and is_release_name(_plain(folder.name)):
+            if is_release_name(reveal_name(folder.name, "deleted") or ""):
                 why = "a run was killed while it deleted it"
-                run = partial(this.delete_folder, folder, folder)
+                run = partial(_finish, this, shelf, folder, None)
             elif is_release_name(folder.name):
                 age = (this.now.timestamp() - folder.lstat().st_mtime) / DAY_S
                 if age <= limit or _find_use(folder, shelf.in_use, shelf.digests) is not None:
@@ -51,27 +53,36 @@ def _find_use(folder: Path, in_use: InUse, digests: Digests) -> str | None:
     for path, why in in_use.paths.items():
         if path.is_relative_to(real):
             return why
-    live = in_use.live
-    if live.path is not None and live.path.exists():
-        return None
-    for model in sorted(folder.rglob("*.onnx")):
-        is_named = live.path is not None and live.path.name == model.name
-        if is_named or (live.sha256 is not None and digests.of(model) == live.sha256):
-            return "served now, as /version says"
+    elsewhere = [one for one in in_use.live if one.path is None or not one.path.exists()]
+    for model in sorted(folder.rglob("*.onnx")) if elsewhere else ():
+        for live in elsewhere:
+            is_named = live.path is not None and live.path.name == model.name
+            if is_named or (live.sha256 is not None and digests.of(model) == live.sha256):
+                return "served now, as /version says"
     return None
 
 
 def _delete(this: Round, shelf: ModelShelf, folder: Path) -> None:
     """Delete a restored release unless it is in use by now; it is hidden first, then removed."""
     this.find_folder(folder)
-    why = _find_use(folder, find_in_use(this), shelf.digests)
+    in_use = find_in_use(this)
+    why = _find_use(folder, in_use, shelf.digests)
     if why is not None:
         raise StorageError(f"it is in use by now: {why}")
-    hidden = folder.with_name(f".{folder.name}{DELETED}")
+    hidden = hide_name(folder, "deleted")
     with storage_errors(f"delete {this.name_of(folder)}"):
         folder.rename(hidden)
-    this.delete_folder(hidden, folder)
+    _finish(this, shelf, hidden, in_use.live)
 
 
-def _plain(hidden: str) -> str:
-    return hidden.removeprefix(".").removesuffix(DELETED)
+def _finish(
+    this: Round, shelf: ModelShelf, hidden: Path, live: tuple[LiveModel, ...] | None
+) -> None:
+    """Remove a hidden folder, or give it its name back where a model in it is in use by now."""
+    folder = hidden.with_name(reveal_name(hidden.name, "deleted") or hidden.name)
+    in_use = find_in_use(this, live)
+    why = _find_use(folder, in_use, shelf.digests) or _find_use(hidden, in_use, shelf.digests)
+    if why is not None:
+        put_back(hidden, folder)
+        raise StorageError(f"it is in use by now and was put back: {why}")
+    this.delete_folder(hidden, hidden if live is None else folder)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from opslib.core.config import Config
 from opslib.core.errors import ExitCode, InputError, StorageError, storage_errors
-from opslib.core.files import fsync_folder
+from opslib.core.files import fsync_folder, reveal_name
 from opslib.core.formatting import format_bytes
 from opslib.core.locks import hold_lock
 from opslib.core.plans import Action, Outcome, Plan, carry_out
@@ -229,10 +229,9 @@ class _Rotation:
     def _sweep(self) -> None:
         """Remove the half-written files of a killed run; under the lock nobody writes others."""
         for name in self._list():
-            whole, _, ending = name.removeprefix(".").rpartition(".")
+            meant = reveal_name(name, "tmp") or ""
             ours = {self._state.name, note_path(self._folder, self._log.name).name}
-            is_archive = is_set_aside(whole.removesuffix(".gz"), self._log.name)
-            if name.startswith(".") and len(ending) == 8 and (whole in ours or is_archive):
+            if meant in ours or is_set_aside(meant.removesuffix(".gz"), self._log.name):
                 (self._folder / name).unlink()
 
     def _finish_cut(self) -> None:

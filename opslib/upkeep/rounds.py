@@ -13,6 +13,7 @@ from pathlib import Path
 from opslib.core.config import Config
 from opslib.core.config_edit import on_one_line
 from opslib.core.errors import StorageError, storage_errors
+from opslib.core.files import fsync_folder
 from opslib.core.formatting import STAMP_FORMAT
 from opslib.core.plans import Action
 
@@ -124,6 +125,19 @@ class Round:
         """Add to what the step whose target is `path` freed."""
         name = self.name_of(path)
         self.freed_bytes[name] = self.freed_bytes.get(name, 0) + size_bytes
+
+
+def put_back(hidden: Path, path: Path) -> None:
+    """Give what was hidden for its deletion its name back, unless that is taken by now.
+
+    Raises:
+        StorageError: it is taken, or the disk refuses.
+    """
+    with storage_errors(f"put back {path.name}"):
+        if os.path.lexists(path):
+            raise FileExistsError(17, "another of that name is there", str(path))
+        hidden.rename(path)
+        fsync_folder(path.parent)
 
 
 def measure(folder: Path) -> int:

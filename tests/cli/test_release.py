@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,12 +12,17 @@ from pathlib import Path
 
 import pytest
 
+from opslib.core.config import load_config
 from opslib.release.build import ReleaseRequest, build_release
 from opslib.release.store import checksum_path, list_releases
 from opslib.serving.keys import make_key
+from opslib.serving.leases import LEASE_FOLDER, Lease
 from opslib.serving.staging import start_service
+from opslib.upkeep.releases_prune import plan_store
 from tests.release.conftest import QUICK, make_experiment, visible
 from tests.serving.conftest import Live, Place, open_live
+from tests.upkeep.places import NOBODY
+from tests.upkeep.test_models_prune import answering
 
 
 def call(place: Place, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -29,7 +35,7 @@ def call(place: Place, *arguments: str, **variables: str) -> subprocess.Complete
         text=True,
         check=False,
         timeout=60,
-        env=inherited | {"COLUMNS": "160"} | variables,
+        env=inherited | {"COLUMNS": "160", "PILLSNAP_CLIENT__URL": NOBODY} | variables,
     )
 
 
@@ -132,6 +138,73 @@ def test_list_pin_and_prune(place: Place) -> None:
     assert call(place, "prune", "--keep", "1").returncode == 0
     left = {one.name for one in list_releases(place.config)}
     assert left == {names[2], names[3], "release-20200101-000000-nogit"}
+
+
+@pytest.mark.parametrize("why", ["refuses", "no answer", "damaged lease"])
+def test_prune_deletes_nothing_where_it_cannot_learn_what_is_served(
+    place: Place, why: str, tmp_path: Path
+) -> None:
+    for _ in range(3):
+        build_release(place.config, QUICK)
+    before = visible(place.config.releases_dir)
+    with answering(401, "{}") as url, socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        address = {"refuses": url, "no answer": f"127.0.0.1:{silent.getsockname()[1]}"}.get(why)
+        if address is None:
+            leases = place.export / LEASE_FOLDER
+            leases.mkdir()
+            (leases / "gpu2-8000-00000000.json").write_text("{")
+        variables = {"PILLSNAP_CLIENT__URL": address or NOBODY}
+        variables["PILLSNAP_MAINTENANCE__VERSION_TIMEOUT_S"] = "0.2"
+        answers = [
+            call(place, "prune", "--keep", "1", *options, **variables)
+            for options in ((), ("--dry-run",))
+        ]
+    assert {answer.returncode for answer in answers} == {2}
+    said = answers[0].stderr
+    assert {
+        "refuses": "answered 401 and not what it serves",
+        "no answer": "did not answer: no answer in time",
+        "damaged lease": "gpu2-8000-00000000.json: not a lease/1 record",
+    }[why] in said
+    assert len(said.splitlines()) == 1
+    assert visible(place.config.releases_dir) == before
+
+
+def test_prune_keeps_what_a_service_of_another_experiment_serves(place: Place) -> None:
+    names = [
+        build_release(place.config, ReleaseRequest(onnx=model, only=True, load_models=False)).path
+        for model in (place.first, place.second, place.second)
+    ]
+    lease = Lease(
+        host="gpu2",
+        address="127.0.0.1",
+        port=8000,
+        pid=1,
+        exp_dir=place.config.exp_dir.parent / "other",
+        env_file=place.config_path.with_name("no.env"),
+        root=place.config_path.parent,
+        models={place.first.name: "served now"},
+    )
+    (place.export / LEASE_FOLDER).mkdir()
+    lease.write(place.export / LEASE_FOLDER / lease.file_name)
+    answer = call(place, "prune", "--keep", "1")
+    assert answer.returncode == 0, answer.stderr
+    assert all(path.exists() for path in names)
+    assert "the newest that holds the model that is served now, as" in answer.stdout
+
+
+def test_prune_asks_again_before_each_deletion(place: Place) -> None:
+    for _ in range(3):
+        build_release(place.config, QUICK)
+    config = load_config(place.config_path, {"PILLSNAP_CLIENT__URL": NOBODY})
+    plan = plan_store(config, (), keep=1)
+    (place.export / LEASE_FOLDER).mkdir()
+    (place.export / LEASE_FOLDER / "x.json").write_text("{")
+    assert len(plan.actions) == 1
+    assert "not a lease/1 record" in plan.execute().skipped[0].reason
+    assert len(list_releases(place.config)) == 3
 
 
 def test_restore_can_switch_the_service_and_confirms_it(staged: Live) -> None:

@@ -12,8 +12,11 @@ from opslib.core.errors import StorageError
 from opslib.core.files import (
     ensure_writable,
     folder_atomic,
+    hide_name,
+    is_temporary,
     link_atomic,
     open_atomic,
+    reveal_name,
     sha256_file,
     sha256_tree,
     write_text_atomic,
@@ -70,6 +73,46 @@ def test_a_killed_writer_leaves_no_visible_file(tmp_path: Path) -> None:
     ended = subprocess.run([sys.executable, "-c", code, tmp_path / "a.bin"], check=False)
     assert ended.returncode == -signal.SIGKILL
     assert not (tmp_path / "a.bin").exists()
+
+
+def test_what_a_killed_writer_left_is_known_by_its_name(tmp_path: Path) -> None:
+    code = (
+        "import os, signal, sys; from pathlib import Path\n"
+        "from opslib.core.files import folder_atomic, open_atomic\n"
+        "with folder_atomic(Path(sys.argv[1]) / 'run'), open_atomic(Path(sys.argv[1]) / '.env'):\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    subprocess.run([sys.executable, "-c", code, tmp_path], check=False)
+    left = names(tmp_path)
+    assert [reveal_name(name, "tmp") for name in left] == [".env", "run"]
+    assert all(is_temporary(name) for name in left)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        ".best.pt.20260930",
+        ".served.json.20261001",
+        ".model.onnx.k3v9_abq",
+        ".model.onnx.tmp",
+        ".model.onnx.pillops.tmp",
+        ".model.onnx.deleted",
+        "model.onnx.pillops-0123456789abcdef.tmp",
+        ".model.onnx.pillops-0123456789abcdef",
+        ".pillops-0123456789abcdef.tmp",
+    ],
+)
+def test_a_name_that_a_person_may_give_is_none_of_ours(name: str) -> None:
+    assert not is_temporary(name)
+    assert reveal_name(name, "deleted") is None
+
+
+def test_a_hidden_name_says_what_it_stands_for_and_is_never_too_long(tmp_path: Path) -> None:
+    path = tmp_path / "é\n.onnx"
+    assert reveal_name(hide_name(path, "deleted").name, "deleted") == path.name
+    assert not is_temporary(hide_name(path, "deleted").name)
+    write_text_atomic(tmp_path / ("x" * 255), "1")
+    assert names(tmp_path) == ["x" * 255]
 
 
 def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:

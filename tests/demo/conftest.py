@@ -29,7 +29,10 @@ TINY = DemoSize(
 def make_config(folder: Path) -> Config:
     """A configuration whose experiment and images lie in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.yaml").write_text("paths:\n  exp_dir: demo/exp01\n  data_root: demo/images\n")
+    nobody = "client: {url: 'http://127.0.0.1:9'}\n"
+    (folder / "config.yaml").write_text(
+        "paths:\n  exp_dir: demo/exp01\n  data_root: demo/images\n" + nobody
+    )
     return load_config(folder / "config.yaml", environment={})
 
 

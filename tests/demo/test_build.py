@@ -14,7 +14,8 @@ from rich.console import Console
 
 from opslib.core.cards import ModelCard, check_files, read_card
 from opslib.core.config import load_config
-from opslib.core.errors import ConfigError, GateFailedError
+from opslib.core.errors import BusyError, ConfigError, GateFailedError, StorageError
+from opslib.core.files import hide_name
 from opslib.core.models import find_model_files
 from opslib.core.records import read_json
 from opslib.demo import export
@@ -23,6 +24,7 @@ from opslib.demo.network import build_network
 from opslib.demo.place import MARKER, DemoMarker, read_marker
 from opslib.inference.preprocess import preprocess
 from opslib.measure.bench.parity import softmax
+from opslib.serving.leases import LEASE_FOLDER, Lease
 
 from .conftest import TINY, make_config
 
@@ -206,11 +208,12 @@ def test_an_interrupted_rebuild_keeps_the_demo_that_was_there(tmp_path, monkeypa
 
 def test_what_a_killed_build_left_is_removed_by_the_next(tmp_path, quick):
     config = make_config(tmp_path)
-    stale = config.exp_dir.with_name(".exp01.demo-killed")
+    stale = hide_name(config.exp_dir)
     stale.mkdir(parents=True)
     (stale / ".demo-aside").touch()
     theirs = config.exp_dir.with_name(".exp01.demo-theirs")
     theirs.mkdir()
+    (theirs / ".demo-aside").touch()
     build_demo(config)
     assert not stale.exists()
     assert theirs.exists()
@@ -279,3 +282,39 @@ def test_on_a_terminal_progress_is_bars(tmp_path, monkeypatch):
     console = Console(file=io.StringIO(), width=100, force_terminal=True)
     build_demo(make_config(tmp_path), console=console)
     assert "half way" in console.file.getvalue()
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_forced_rebuild_leaves_models_alone_that_a_service_uses(tmp_path, quick, stopped):
+    config = make_config(tmp_path)
+    build_demo(config)
+    lease = Lease(
+        host="gpu2",
+        address="0.0.0.0",
+        port=8000,
+        pid=1,
+        exp_dir=tmp_path / "other",
+        env_file=tmp_path / ".env",
+        root=tmp_path,
+        models={"a.onnx": "served now"},
+        stopped=stopped,
+    )
+    path = config.export_dir / LEASE_FOLDER / lease.file_name
+    path.parent.mkdir(parents=True)
+    lease.write(path)
+    before = tree(tmp_path)
+    if stopped:
+        assert build_demo(config, force=True).built
+    else:
+        with pytest.raises(BusyError, match=f"the demo is in use, as {path} says"):
+            build_demo(config, force=True)
+    assert tree(tmp_path) == before
+
+
+def test_a_forced_rebuild_stops_where_a_service_does_not_say_what_it_serves(tmp_path, quick):
+    config = make_config(tmp_path)
+    build_demo(config)
+    (config.export_dir / LEASE_FOLDER).mkdir(parents=True)
+    (config.export_dir / LEASE_FOLDER / "x.json").write_text("{")
+    with pytest.raises(StorageError, match="it is not known whether the demo is in use"):
+        build_demo(config, force=True)

@@ -141,7 +141,7 @@ class FakeService:
         except ModelError as error:
             return str(error)
         # A fake looks at no weights; it knows the bad ones by the folder that the drill made.
-        bad = path.parent.name.startswith(".drill-") and self.fault != "serves a bad model"
+        bad = path.parent.name.startswith(".drill.") and self.fault != "serves a bad model"
         return "not a good model" if bad else None
 
     def _switch(self, path: Path) -> None:

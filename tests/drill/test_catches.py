@@ -86,7 +86,7 @@ def test_a_service_that_keeps_its_promises_is_not_failed(drills: dict[str, Drill
     record = drills["none"].record.result()
     assert record.verdict != "fail", record.finding
     assert (record.failed, record.mixed, broken(record)) == (0, 0, {})
-    left = list(drills["none"].place.export.glob(".drill-*"))
+    left = list(drills["none"].place.export.glob(".drill.*"))
     assert not left
     skipped = [one for one in record.injections if one.held is None]
     assert [one.injected for one in skipped] == ["kill -9 of the service"]

@@ -187,7 +187,7 @@ def test_a_running_service_is_brought_home_even_when_the_drill_is_cut_short(
         assert process.returncode == (143 if end is signal.SIGTERM else -end), output
         await_that(lambda: client.version().sha256 == found.sha256, "the way home")
     assert key not in output.decode()
-    assert not list(own.export.glob(".drill-*"))
+    assert not list(own.export.glob(".drill.*"))
 
 
 def test_a_service_that_limits_requests_is_not_drilled(

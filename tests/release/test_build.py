@@ -451,9 +451,14 @@ def test_what_a_killed_run_left_is_removed_and_nothing_else(place: Place) -> Non
     folder = place.config.releases_dir
     folder.mkdir(parents=True)
     stem = "release-20200101-000000-abc1234"
-    mine = [f".{stem}.tar.gz.x1y2z3_a", f".{stem}.manifest.json.abcdefgh", f"{stem}.tar.gz.sha256"]
+    mine = [
+        f".{stem}.tar.gz.pillops-0123456789abcdef.tmp",
+        f".{stem}.manifest.json.pillops-0123456789abcdef.tmp",
+        f"{stem}.tar.gz.sha256",
+    ]
     lone = "release-20200102-000000-abc1234.tar.gz.sha256"
     others = [".release-notes", "release-plan.manifest.json", lone, f".{stem}.tar.gz"]
+    others += [f".{stem}.tar.gz.20261001", ".pins.json.20261001", f".{stem}.manifest.json.before_2"]
     for name in (*mine, *others):
         (folder / name).write_text("x")
     build_release(place.config, QUICK)

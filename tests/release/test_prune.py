@@ -17,6 +17,7 @@ from opslib.release.proofs import Proof, add_proof, proofs_path
 from opslib.release.prune import find_kept, plan_prune
 from opslib.release.restore import restore_release
 from opslib.release.store import PINS_NAME, list_releases, pin_release
+from opslib.serving.reachable import LiveModel
 from tests.release.conftest import visible
 from tests.serving.conftest import Place
 
@@ -37,8 +38,8 @@ def five(place: Place, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return [release(place, monkeypatch, day, model) for day, model in enumerate(models)]
 
 
-def doomed(place: Place, keep: int = 1, live_path: Path | None = None) -> list[str]:
-    plan = plan_prune(place.config, keep=keep, live_path=live_path)
+def doomed(place: Place, keep: int = 1, live: tuple[LiveModel, ...] = ()) -> list[str]:
+    plan = plan_prune(place.config, keep=keep, live=live)
     return sorted(Path(one.target).name.removesuffix(".tar.gz") for one in plan.actions)
 
 
@@ -100,7 +101,7 @@ def test_one_that_the_service_serves_from_stays(place: Place, five: list[str]) -
     serve(place, model)
     assert doomed(place) == [five[2]]
     served_state_path(place.config).unlink()
-    assert doomed(place, live_path=model) == [five[2]]
+    assert doomed(place, live=(LiveModel("asked", model),)) == [five[2]]
     place.config_path.with_name(".env").write_text(f"MODEL_PATH={model}\n")
     assert doomed(place) == [five[2]]
 

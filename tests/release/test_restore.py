@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from opslib.core.errors import BusyError, ModelError, StorageError
+from opslib.core.files import hide_name
 from opslib.core.locks import hold_lock
 from opslib.core.models import find_model_files
 from opslib.release.build import ReleaseRecord, build_release
@@ -86,13 +87,14 @@ def test_a_full_disk_leaves_no_folder(place: Place, tmp_path: Path) -> None:
 
 def test_what_a_killed_restore_left_is_removed_by_the_next(place: Place, tmp_path: Path) -> None:
     record = build_release(place.config, QUICK)
-    left = place.config.restore_dir / f".{record.path.name.removesuffix('.tar.gz')}.a_1b2c3d"
-    foreign = place.config.restore_dir / ".release-notes"
-    for folder in (left / "export", foreign):
+    name = record.path.name.removesuffix(".tar.gz")
+    left = hide_name(place.config.restore_dir / name)
+    foreign = [place.config.restore_dir / one for one in (".release-notes", f".{name}.20261001")]
+    for folder in (left / "export", *foreign):
         folder.mkdir(parents=True)
     restore_release(record.path, config=place.config, load_models=False)
     assert not left.exists()
-    assert foreign.exists()
+    assert all(folder.exists() for folder in foreign)
 
 
 def test_two_restores_into_one_place_do_not_meet(place: Place) -> None:
@@ -105,20 +107,23 @@ def test_two_restores_into_one_place_do_not_meet(place: Place) -> None:
 
 
 def test_a_scratch_folder_goes_with_its_owner_however_that_ends(tmp_path: Path) -> None:
-    with pytest.raises(ModelError), scratch_folder(tmp_path, ".verify-") as folder:
+    with pytest.raises(ModelError), scratch_folder(tmp_path, "verify") as folder:
         (folder / "a").write_text("x")
         raise ModelError("no")
     assert not list(tmp_path.iterdir())
-    orphan, young = tmp_path / ".verify-old", tmp_path / ".verify-young"
-    for one in (orphan, young):
+    orphan, young = (hide_name(tmp_path / "verify") for _ in range(2))
+    theirs = tmp_path / ".verify-old"
+    for one in (orphan, young, theirs):
         one.mkdir()
-    os.utime(orphan, (1, 1))
-    with scratch_folder(tmp_path, ".verify-") as folder:
+    for one in (orphan, theirs):
+        os.utime(one, (1, 1))
+    with scratch_folder(tmp_path, "verify") as folder:
         os.utime(folder, (1, 1))
-        with scratch_folder(tmp_path, ".verify-"):
+        with scratch_folder(tmp_path, "verify"):
             assert folder.exists()
         assert not orphan.exists()
         assert young.exists()
+        assert theirs.exists()
 
 
 def test_a_folder_that_no_model_could_be_loaded_from_is_no_fault_of_the_release(

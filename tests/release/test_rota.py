@@ -18,7 +18,7 @@ from opslib.core.models import find_model_files
 from opslib.release.manifest import ReleaseError
 from opslib.release.proof_record import ProofRecord
 from opslib.release.proofs import read_proofs
-from opslib.release.proving import WORK_PREFIX, compare_files, open_workplace
+from opslib.release.proving import WORK_NAME, compare_files, open_workplace
 from opslib.release.restore import restore_release
 from opslib.release.rota import LOCK_NAME, choose_release, prove_by_rota, prove_release
 from opslib.release.staged import (
@@ -270,14 +270,14 @@ def start_command(config: Config, *, limit_bytes: int | None = None) -> subproce
 
 def find_service(config: Config) -> int | None:
     """Return the process id of the staging service once it has a model in service."""
-    if not list(config.restore_dir.glob(f"{WORK_PREFIX}*/staging/exp/served.json")):
+    if not list(config.restore_dir.glob(f".{WORK_NAME}.*/staging/exp/served.json")):
         return None
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             command = (entry / "cmdline").read_text()
         except OSError:
             continue
-        if "serve" in command and f"{config.restore_dir}/{WORK_PREFIX}" in command:
+        if "serve" in command and f"{config.restore_dir}/.{WORK_NAME}." in command:
             return int(entry.name)
     return None
 

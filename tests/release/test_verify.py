@@ -13,7 +13,7 @@ from opslib.core.errors import InputError, OpsError
 from opslib.release.build import ReleaseRecord, build_release
 from opslib.release.manifest import ReleaseError
 from opslib.release.store import checksum_path, find_release, manifest_path
-from opslib.release.verify import SCRATCH_PREFIX, read_manifest, verify_release
+from opslib.release.verify import SCRATCH_NAME, read_manifest, verify_release
 from tests.release.conftest import QUICK, grow_sidecar, make_experiment, members_of
 from tests.serving.conftest import Place
 
@@ -34,7 +34,7 @@ def test_a_sound_release_is_read_and_its_models_answer(
     assert record.files == made.files
     assert [model.stages[-1] for model in record.models] == ["golden", "golden"]
     assert all(model.golden_images == 8 for model in record.models)
-    assert not list(place.config.releases_dir.glob(f"{SCRATCH_PREFIX}*"))
+    assert not list(place.config.releases_dir.glob(f".{SCRATCH_NAME}.*"))
 
 
 def test_one_changed_byte_at_any_place_is_noticed(tmp_path: Path) -> None:

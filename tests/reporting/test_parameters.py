@@ -35,6 +35,12 @@ def check(**values: Any) -> dict[str, Any]:
     return check_parameters(values, specs())
 
 
+def test_a_second_parameters_cell_is_refused_since_its_defaults_would_win() -> None:
+    cells = [new_code_cell("n: int = 1", metadata={"tags": ["parameters"]}) for _ in range(2)]
+    with pytest.raises(ParameterError, match="2 cells are tagged parameters; expected one"):
+        read_parameters(new_notebook(cells=cells))
+
+
 def test_the_annotated_cell_says_type_default_help_and_limits() -> None:
     found = specs()
     assert list(found)[:3] == ["count", "budget_s", "sha"]

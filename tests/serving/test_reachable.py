@@ -6,7 +6,7 @@ from pathlib import Path
 
 from opslib.core.files import link_atomic
 from opslib.core.served import ServedModel, ServedState, served_state_path
-from opslib.serving.reachable import find_roots, protected_files, unit_files
+from opslib.serving.reachable import LiveModel, find_roots, protected_files, unit_files
 from tests.serving.conftest import Place
 
 
@@ -28,7 +28,7 @@ def test_what_is_served_was_served_before_or_is_pinned_is_a_root(place: Place) -
     state = ServedState(current=served(place.first, 2), previous=(served(third, 1),))
     state.write(served_state_path(place.config))
     place.config_path.with_name(".env").write_text("MODEL_PATH=exp/export/model-d.onnx\n")
-    roots = find_roots(place.config, live_path=place.second)
+    roots = find_roots(place.config, (LiveModel("asked", place.second),))
     reasons = {(root.path.name, root.why) for root in roots}
     assert ("model-a.onnx", "the last one switched in") in reasons
     assert (third.name, "served before") in reasons

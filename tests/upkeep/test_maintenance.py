@@ -45,7 +45,7 @@ def fill(place: Place) -> None:
         ("checkpoints/last_1.pt", 15),
         ("checkpoints/last_2.pt", 1),
         ("reports/disk_20200101.txt", 400),
-        ("export/.m.onnx.k3v9_abq", 2),
+        ("export/.m.onnx.pillops-0123456789abcdef.tmp", 2),
     ):
         set_age(place.write(name), days)
     for number in range(7):

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from opslib.core.files import hide_name
 from opslib.core.served import ServedModel, ServedState, served_state_path
 from opslib.release.build import ReleaseRequest, build_release
 from opslib.release.store import find_release, pin_release
@@ -193,7 +194,7 @@ def test_a_model_that_was_replaced_after_the_plan_is_skipped(place: Place) -> No
 def test_a_deletion_that_was_killed_is_finished_by_the_next_run(place: Place) -> None:
     fill(place, 5)
     gone = place.write_model("model-20261001-000000-abc1234.onnx", "w.data", days=40, card={})
-    gone.rename(gone.with_name(f".{gone.name}.deleted"))
+    gone.rename(hide_name(gone, "deleted"))
     place.run()
     there = sorted(path.name for path in (place.exp / "export").iterdir())
     assert there == [name_of(number) for number in range(1, 6)]

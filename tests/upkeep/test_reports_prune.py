@@ -6,6 +6,7 @@ import json
 from datetime import timedelta
 from pathlib import Path
 
+from opslib.core.files import hide_name
 from tests.upkeep.places import NOW, Place, stamp_of
 
 
@@ -72,9 +73,10 @@ def test_nothing_that_is_no_run_of_the_runner_is_touched(place: Place, tmp_path:
     outside = write_run(place, 900, "01_bench").rename(tmp_path / "moved")
     day = root / "2020-01-01"
     (day / "notes").mkdir(parents=True)
+    (day / ".000000-01_bench-abcdef.deleted").mkdir()
     (day / "by_hand.ipynb").write_text("{}")
     (day / "000000-01_bench-abcdef").symlink_to(outside)
-    (outside / ".run.deleted").mkdir()
+    (outside / ".000000-01_bench-abcdef.pillops-0123456789abcdef.deleted").mkdir()
     (root / "2020-02-02").symlink_to(outside)
     (root / "2020-13-45" / "000000-01_bench-abcdef").mkdir(parents=True)
     before = {str(path) for path in root.rglob("*")} | {str(path) for path in outside.rglob("*")}
@@ -98,7 +100,7 @@ def test_a_report_that_became_the_newest_after_the_plan_is_skipped(place: Place)
 def test_a_deletion_that_was_killed_is_finished_by_the_next_run(place: Place) -> None:
     write_run(place, 1, "01_bench")
     old = write_run(place, 500, "01_bench")
-    old.rename(old.with_name(f".{old.name}.deleted"))
+    old.rename(hide_name(old, "deleted"))
     place.run()
     assert not old.parent.exists()
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from opslib.core.files import hide_name
 from opslib.core.served import ServedModel, ServedState, served_state_path
 from tests.upkeep.places import Place, set_age, tiny_model
 from tests.upkeep.test_models_prune import answering, point_at
@@ -85,7 +86,7 @@ def test_one_that_comes_into_use_after_the_plan_is_skipped(place: Place) -> None
 
 def test_a_deletion_that_was_killed_is_finished_by_the_next_run(place: Place) -> None:
     folder = restore(place, 1, days=1).parents[1]
-    hidden = folder.rename(folder.with_name(f".{folder.name}.deleted"))
+    hidden = folder.rename(hide_name(folder, "deleted"))
     place.run()
     assert not hidden.exists()
 

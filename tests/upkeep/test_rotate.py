@@ -17,6 +17,7 @@ import pytest
 
 from opslib.core.config import Config, load_config
 from opslib.core.errors import BusyError, ConfigError, InputError
+from opslib.core.files import hide_name
 from opslib.core.locks import hold_lock
 from opslib.upkeep import rotate
 from opslib.upkeep.cut_log import collapse_works
@@ -297,7 +298,7 @@ def test_what_is_set_aside_and_still_written_keeps_its_name_and_waits(place: Pla
 
 def test_half_written_files_of_a_killed_run_are_removed_and_no_others(place: Place) -> None:
     endings = [f"{NAME}.20261125.gz", f".{NAME}.rotating.json", f".{NAME}.rotation.json"]
-    halves = [place.folder / f".{ending}.ab12_xyz" for ending in endings]
+    halves = [hide_name(place.folder / ending) for ending in endings]
     others = [place.folder / name for name in (".hidden.ab12_xyz", f"{NAME}.bak", f".{NAME}.x")]
     for path in [*halves, *others]:
         path.write_bytes(b"half")

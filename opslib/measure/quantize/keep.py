@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from opslib.core.cards import ExportCompare, ModelCard, list_files
 from opslib.core.config import Config
 from opslib.core.errors import storage_errors
-from opslib.core.files import fsync_folder, open_atomic
+from opslib.core.files import fsync_folder, hidden_folder, open_atomic
 from opslib.core.formatting import utc_now
 from opslib.core.lineage import git_sha
 from opslib.core.models import find_model_files
@@ -103,11 +102,11 @@ def copy_model(source: Path, target: Path) -> Path:
     sidecar = f"{target.name}.data"
     with (
         storage_errors(f"write {target}"),
-        tempfile.TemporaryDirectory(dir=target.parent, prefix=".copying.") as folder,
+        hidden_folder(target) as folder,
     ):
-        aside = Path(folder) / target.name
+        aside = folder / target.name
         onnx.save_model(model, aside, save_as_external_data=True, location=sidecar)
-        (Path(folder) / sidecar).replace(target.parent / sidecar)
+        (folder / sidecar).replace(target.parent / sidecar)
         aside.replace(target)
         fsync_folder(target.parent)
     return target

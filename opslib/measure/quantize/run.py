@@ -6,7 +6,6 @@ variants take their names; the input model is never written to.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 from opslib.core.config import Config
 from opslib.core.errors import ExitCode, ModelError
+from opslib.core.files import hidden_folder
 from opslib.core.formatting import stamp
 from opslib.core.lineage import record_lineage
 from opslib.core.models import find_model_files
@@ -108,11 +108,11 @@ def run_quantize(
     section = config.quantize
     with (
         hold_timing_lock("a quantization"),
-        tempfile.TemporaryDirectory(dir=setup.kept.parent, prefix=".making.") as name,
+        hidden_folder(setup.kept) as making,
         watch_disturbance(gpu=False) as watch,
     ):
         run, trial = _begin(config, setup, progress)
-        made = _make_variants(run, Path(name))
+        made = _make_variants(run, making)
         usable = {one.variant.name: one.path for one in made if one.path is not None}
         models: dict[str, Path] = {BASELINE: setup.model} | {
             str(name): path for name, path in usable.items()

@@ -7,7 +7,6 @@ import io
 import logging
 import platform
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from opslib.core.errors import ModelError
+from opslib.core.files import hidden_folder
 from opslib.core.models import find_model_files
 from opslib.inference.preprocess import Preprocessor
 
@@ -220,9 +220,9 @@ def _quantize_static(
     name = "MinMax" if variant.name == "static-minmax" else "Entropy"
     method = getattr(CalibrationMethod, name)
     activation = QuantType.QUInt8 if static_types() == "U8S8" else QuantType.QInt8
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".ranges.") as folder:
+    with hidden_folder(target) as folder:
         try:
-            cache = _calibrate(prepared, Path(folder), method, images, report, variant.title)
+            cache = _calibrate(prepared, folder, method, images, report, variant.title)
             with _quiet():
                 quantize_static(
                     str(prepared),

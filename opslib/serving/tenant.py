@@ -1,0 +1,189 @@
+"""A service as a tenant of the folders it takes models from: its leases are written before it uses
+a model, renewed while it runs, and say at its end that it stopped."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from opslib.core.environment import ENV_NAME
+from opslib.core.errors import InputError, StorageError
+from opslib.core.files import write_text_atomic
+from opslib.core.served import read_served_state
+from opslib.serving.generations import Generations
+from opslib.serving.leases import LEASE_FOLDER, REFRESH_S, Lease, lease_folders
+from opslib.serving.logs import EVENT_LOGGER
+from opslib.serving.settings import ServiceSettings
+
+_log = logging.getLogger(f"{EVENT_LOGGER}.tenant")
+
+
+class Tenant:
+    """The leases of one service. A context manager: they are renewed during the block.
+
+    Args:
+        settings: what the service was told.
+        generations: what it serves.
+        env_file: its `.env`; that beside the configuration by default.
+        address: what it listens on.
+        port: the port it got.
+    """
+
+    def __init__(
+        self,
+        settings: ServiceSettings,
+        generations: Generations,
+        env_file: Path | None,
+        address: str,
+        port: int,
+    ) -> None:
+        config = settings.config
+        self._settings, self._generations = settings, generations
+        self._coming: Path | None = None
+        self._lease = Lease(
+            host=platform.node(),
+            address=address,
+            port=port,
+            pid=os.getpid(),
+            exp_dir=config.exp_dir,
+            env_file=(env_file or config.root / ENV_NAME).absolute(),
+            root=config.root,
+            models={},
+        )
+        self._written: dict[Path, str] = {}
+        self._warned: set[Path] = set()
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._keep_renewing, daemon=True)
+
+    def announce(self, coming: Path | None) -> None:
+        """Write what is used now and, before it is touched, the model that is `coming`.
+
+        A folder that cannot be written is warned of once, and served from all the same.
+        """
+        with self._lock:
+            self._coming = coming
+            self._renew()
+
+    def __enter__(self) -> Self:
+        self._remove_old()
+        self.announce(None)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Say that the service stopped: what it would start with still counts as its own."""
+        self._ended.set()
+        with self._lock:
+            self._coming = None
+            self._lease = self._lease.model_copy(update={"stopped": True})
+            self._renew()
+
+    def _keep_renewing(self) -> None:
+        while not self._ended.wait(REFRESH_S):
+            with self._lock:
+                if not self._ended.is_set():
+                    self._renew()
+
+    def _renew(self) -> None:
+        folders: dict[Path, dict[str, str]] = {path.parent: {} for path in self._written}
+        for model, why in self._used():
+            folders.setdefault(model.parent / LEASE_FOLDER, {}).setdefault(model.name, why)
+        for folder, models in folders.items():
+            path = folder / self._lease.file_name
+            if models:
+                self._write(path, self._lease.model_copy(update={"models": models}))
+            else:
+                self._written.pop(path, None)
+                with suppress(OSError):
+                    path.unlink()
+
+    def _used(self) -> Iterator[tuple[Path, str]]:
+        """The models that must not be deleted while this service runs, or before its next start."""
+        config = self._settings.config
+        found: list[tuple[Path | None, str]] = []
+        current = self._generations.current
+        found.append((current.model.path if current else None, "served now"))
+        with suppress(InputError):
+            state = read_served_state(config)
+            if state is not None:
+                found.append((state.current.path, "switched in last"))
+                found += [(one.path, "served before") for one in state.previous[:1]]
+        pinned = self._settings.environment.model_path
+        found.append((config.resolve(pinned) if pinned else None, "pinned by MODEL_PATH"))
+        found.append((self._coming, "about to be served"))
+        for path, why in found:
+            if path is not None:
+                real = Path(os.path.realpath(path))
+                if real.parent.is_dir():
+                    yield real, why
+
+    def _write(self, path: Path, lease: Lease) -> None:
+        try:
+            text = lease.to_json()
+            if self._written.get(path) == text and _touch(path):
+                return
+            if path in self._written and _is_anothers(path, lease):
+                return
+            _make_folder(path.parent)
+            write_text_atomic(path, text)
+            self._written[path] = text
+        except (StorageError, OSError, ValueError) as error:
+            with suppress(OSError):
+                os.utime(path, (0, 0))  # what stands in it no longer holds: ask
+            if path not in self._warned:
+                self._warned.add(path)
+                _log.warning(
+                    "no lease on the models of %s: %s. Whoever cleans that folder must list this "
+                    "service under maintenance.also_serving",
+                    path.parents[1],
+                    error,
+                )
+
+    def _remove_old(self) -> None:
+        """Remove leases of an earlier run on folders that this one takes no model from."""
+        used = {model.parent / LEASE_FOLDER for model, _ in self._used()}
+        for folder in lease_folders(self._settings.config):
+            if folder not in used:
+                with suppress(OSError):
+                    (folder / self._lease.file_name).unlink()
+
+
+def _touch(path: Path) -> bool:
+    """Let the file server date the file anew, on a full disk too; False where it is gone."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return False
+    try:
+        os.pwrite(descriptor, b"{", 0)  # as it stands there already
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def _is_anothers(path: Path, lease: Lease) -> bool:
+    """Whether a service that was started meanwhile in the place of this one has taken it over."""
+    with suppress(InputError):
+        return Lease.read(path).pid != lease.pid
+    return False
+
+
+def _make_folder(folder: Path) -> None:
+    """Make the folder of leases for whoever may write models."""
+    with suppress(FileExistsError):
+        folder.mkdir()
+        with suppress(OSError):
+            folder.chmod(folder.parent.stat().st_mode & 0o7777)
