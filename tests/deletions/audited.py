@@ -45,7 +45,9 @@ def main() -> int:
             lambda: restore_release(release.path, config=first.config, load_models=False)
         ),
         "pin": lambda: world.run(lambda: pin_release(first.config, release.name)),
-        "maintain": lambda: world.run(lambda: maintain(config=first.config_path)),
+        "maintain": lambda: world.run(
+            lambda: maintain(config=first.config_path, clock_is_right=True)
+        ),
         "prune": lambda: world.run(lambda: prune(config=first.config_path)),
         "stop": lambda: world.stop(first),
     }

@@ -124,8 +124,8 @@ def _model_roots(world: World, acting: Instance) -> Iterator[tuple[Path, str]]:
     past = [one for one in there if _mtime(one.path) <= world.clock.shown_s]
     if past:
         yield max(past, key=lambda one: (_mtime(one.path), one.path.name)).path, "the newest export"
-    for release in world.releases.values():
-        if release.pinned and release.path.exists():
+    for release in world.releases.values():  # of others the archive holds what is pinned
+        if release.pinned and release.path.exists() and release.path.is_relative_to(acting.exp):
             for model in release.models:
                 yield model.path, f"{release.name} is pinned"
     for folder in (acting.export, acting.exp, acting.exp / "checkpoints"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import gzip
 import os
 import shutil
 import tempfile
@@ -84,7 +85,8 @@ def _neglect(world: World) -> None:
         "checkpoints/last_2.pt",
         "quantized/model-old/int8.onnx",
     ):
-        world.put(first.exp / name, name.encode())
+        data = name.encode()
+        world.put(first.exp / name, gzip.compress(data) if name.endswith(".gz") else data)
     world.put(first.folder / "reports/2023-01-01/000000-01_bench-abcdef/run.json", b"{}")
     world.put(first.folder / "reports/2023-01-02/000000-01_bench-abcdee/run.json", b"{}")
     for weights in (True, False, True):
