@@ -73,7 +73,7 @@ class _Watch:
     """The file operations of this process below a world's folder, as audit events tell them."""
 
     def __init__(self, world: World) -> None:
-        self._mark = f"{world.root}/"
+        self._layer = world.layer
         self.seen: list[tuple[str, str]] = []
 
     def note(self, event: str, details: tuple[Any, ...]) -> None:
@@ -86,14 +86,10 @@ class _Watch:
         elif event in _PAIRS:
             self._add(_PAIRS[event], details[1], details[-1])
 
-    def _add(self, kind: str, path: Any, folder: int) -> None:
-        if isinstance(path, int):
-            path = os.readlink(f"/proc/self/fd/{path}")
-        text = os.fsdecode(path)
-        if isinstance(folder, int) and folder >= 0 and not os.path.isabs(text):
-            text = os.path.join(os.readlink(f"/proc/self/fd/{folder}"), text)
-        if os.path.abspath(text).startswith(self._mark):
-            self.seen.append((kind, os.path.abspath(text)))
+    def _add(self, kind: str, path: Any, folder: Any) -> None:
+        where = self._layer.find(path, folder if isinstance(folder, int) and folder >= 0 else None)
+        if where is not None:
+            self.seen.append((kind, where))
 
 
 if __name__ == "__main__":

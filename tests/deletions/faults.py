@@ -21,13 +21,7 @@ from typing import Any
 from unittest import mock
 
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
-_REAL: dict[str, Any] = {
-    name: getattr(os, name)
-    for name in (
-        "open rename replace unlink remove link symlink mkdir rmdir truncate ftruncate utime chmod "
-        "fchmod chown fchown write writev pwrite pwritev sendfile copy_file_range fsync fdatasync"
-    ).split()
-}
+_DESCRIPTORS = Path("/proc/self/fd")
 _OPEN = io.open
 _NAMES = ("unlink", "remove", "rmdir", "truncate", "ftruncate", "utime", "chmod", "fchmod")
 _OWNERS = ("chown", "fchown")
@@ -35,6 +29,10 @@ _NEW = ("mkdir",)
 _PAIRS = ("rename", "replace", "link", "symlink")
 _BYTES = ("write", "writev", "pwrite", "pwritev", "sendfile", "copy_file_range")
 _SYNCS = ("fsync", "fdatasync")
+_REAL: dict[str, Any] = {
+    name: getattr(os, name)
+    for name in ("open", *_NAMES, *_OWNERS, *_NEW, *_PAIRS, *_BYTES, *_SYNCS)
+}
 _ALLOCATING = frozenset({"create", "mkdir", "link", "symlink", "bytes"})
 
 
@@ -108,7 +106,7 @@ class FileLayer:
 
     def _on_one(self, life: Process, name: str) -> Callable[..., Any]:
         def operation(path: Any, *args: Any, **kwargs: Any) -> Any:
-            where = self._find(path, kwargs.get("dir_fd"))
+            where = self.find(path, kwargs.get("dir_fd"))
             if where is not None:
                 life.step(name, where)
             return _REAL[name](path, *args, **kwargs)
@@ -117,9 +115,9 @@ class FileLayer:
 
     def _on_two(self, life: Process, name: str) -> Callable[..., Any]:
         def operation(source: Any, target: Any, *args: Any, **kwargs: Any) -> Any:
-            where = self._find(target, kwargs.get("dst_dir_fd") or kwargs.get("dir_fd"))
+            where = self.find(target, kwargs.get("dst_dir_fd") or kwargs.get("dir_fd"))
             if where is None and name in ("rename", "replace"):
-                where = self._find(source, kwargs.get("src_dir_fd"))
+                where = self.find(source, kwargs.get("src_dir_fd"))
             if where is not None:
                 life.step(name, where)
             return _REAL[name](source, target, *args, **kwargs)
@@ -129,7 +127,7 @@ class FileLayer:
     def _on_bytes(self, life: Process, name: str) -> Callable[..., Any]:
         def operation(descriptor: int, *args: Any, **kwargs: Any) -> Any:
             target = args[0] if name == "copy_file_range" else descriptor
-            where = self._find(target)
+            where = self.find(target)
             if where is None:
                 return _REAL[name](descriptor, *args, **kwargs)
             life.step("bytes", where)
@@ -141,7 +139,7 @@ class FileLayer:
 
     def _on_sync(self, life: Process, name: str) -> Callable[[Any], None]:
         def operation(file: Any) -> None:
-            if self._find(file) is None:
+            if self.find(file) is None:
                 _REAL[name](file)
             else:
                 life.check_alive()
@@ -150,7 +148,7 @@ class FileLayer:
 
     def _on_open(self, life: Process) -> Callable[..., int]:
         def operation(path: Any, flags: int, *args: Any, **kwargs: Any) -> int:
-            where = self._find(path, kwargs.get("dir_fd"))
+            where = self.find(path, kwargs.get("dir_fd"))
             if where is None:
                 return int(_REAL["open"](path, flags, *args, **kwargs))
             kind = self._announce_open(life, where, flags)
@@ -181,7 +179,7 @@ class FileLayer:
             closefd: bool = True,
             opener: Any = None,
         ) -> Any:
-            where = self._find(file)
+            where = self.find(file)
             if where is None:
                 return _OPEN(file, mode, buffering, encoding, errors, newline, closefd, opener)
             life.check_alive()
@@ -192,7 +190,7 @@ class FileLayer:
                 flags = os.O_WRONLY | (0 if plain[0] == "r" else os.O_CREAT)
                 self._announce_open(life, where, flags)
             raw = _Raw(file, plain, closefd, opener)
-            where = self._find(raw.fileno()) or where
+            where = self.find(raw.fileno()) or where
             raw.life, raw.where, raw.layer = life, where, self
             self._date(raw.fileno(), where)
             if "b" in mode and buffering == 0:
@@ -205,20 +203,19 @@ class FileLayer:
 
         return opened
 
-    def _find(self, path: Any, dir_fd: int | None = None) -> str | None:
+    def find(self, path: Any, dir_fd: int | None = None) -> str | None:
         """The path below the root that an operation means, or None where it lies elsewhere."""
         try:
             if hasattr(path, "fileno"):
                 path = path.fileno()
             if isinstance(path, int):
-                text = os.readlink(f"/proc/self/fd/{path}")
+                found = _DESCRIPTORS.joinpath(str(path)).readlink()
             else:
-                text = os.fsdecode(os.fspath(path))
-                if dir_fd is not None and not os.path.isabs(text):
-                    text = os.path.join(os.readlink(f"/proc/self/fd/{dir_fd}"), text)
+                folder = _DESCRIPTORS.joinpath(str(dir_fd)).readlink() if dir_fd else Path()
+                found = folder / os.fsdecode(path)
         except (OSError, TypeError, ValueError):
             return None
-        text = os.path.abspath(text)
+        text = os.path.normpath(found.absolute())
         return text if text.startswith(f"{self.root}/") else None
 
     def _date(self, descriptor: int, where: str) -> None:
@@ -227,9 +224,9 @@ class FileLayer:
 
     def _descriptors(self) -> Iterator[int]:
         """Descriptors that this process has open below the root."""
-        for name in os.listdir("/proc/self/fd"):
-            if self._find(int(name)) is not None:
-                yield int(name)
+        for one in list(_DESCRIPTORS.iterdir()):
+            if self.find(int(one.name)) is not None:
+                yield int(one.name)
 
     def _close_descriptors(self, before: set[int]) -> None:
         """What the kernel does for a dead process: it closes its files, which frees its locks."""

@@ -12,8 +12,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    rule,
+    run_state_machine_as_test,
+)
 
 from opslib.cli.maintain import maintain
 from opslib.cli.release import prune
@@ -22,8 +28,8 @@ from opslib.release.restore import restore_release
 from opslib.release.store import pin_release, unpin_release
 from opslib.upkeep.maintenance import plan_maintenance
 from tests.deletions.needs import find_leftovers, find_missing, find_needs, list_models, read
-from tests.deletions.things import DAY_S, Aged, Fate, Instance, Model, Outcome, Release
 from tests.deletions.template import open_world
+from tests.deletions.things import DAY_S, Aged, Fate, Instance, Model, Outcome, Release
 
 # What persons were seen to type, beside the names that our writers make.
 PERSONAL = (
@@ -100,9 +106,11 @@ class Deletions(RuleBasedStateMachine):
     def restore(self, which: int, fate: Fate) -> None:
         release = self._release(which)
         if release is not None:
-            self.do("restore", lambda: restore_release(
-                release.path, config=self.first.config, load_models=False
-            ), fate)
+            self.do(
+                "restore",
+                lambda: restore_release(release.path, config=self.first.config, load_models=False),
+                fate,
+            )
 
     @rule(days=st.sampled_from((0.0, 5.0, 9.0, 20.0, 40.0, 400.0)), what=st.integers(0, 4))
     def leave_behind(self, days: float, what: int) -> None:
@@ -297,3 +305,26 @@ class Deletions(RuleBasedStateMachine):
     def _write(self, path: Path, days: float, data: bytes) -> None:
         moment = self.world.clock.shown_s - days * DAY_S
         os.utime(self.world.put(path, data), (moment, moment))
+
+
+def run_sequences(count: int, steps: int, *, seed: int | None = None) -> None:
+    """Run this many sequences: the same ones each time, or those of a seed.
+
+    Raises:
+        AssertionError: something needed was deleted, or something killed could not be finished.
+    """
+    machine: type[Deletions] = Deletions
+    if seed is not None:
+        machine = type("Deletions", (Deletions,), {"_hypothesis_internal_use_seed": seed})
+    run_state_machine_as_test(
+        machine,
+        settings=settings(
+            max_examples=count,
+            stateful_step_count=steps,
+            derandomize=seed is None,
+            database=None,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+            phases=(Phase.generate,),  # a story is told as it was: making it short takes minutes
+        ),
+    )

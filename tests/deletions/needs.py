@@ -58,7 +58,7 @@ def find_missing(world: World, needs: Needs) -> list[str]:
 def read(path: Path) -> bytes | str | None:
     """What a path holds: bytes, a link's target, or None where it is nothing of that."""
     try:
-        return os.readlink(path) if path.is_symlink() else path.read_bytes()
+        return str(path.readlink()) if path.is_symlink() else path.read_bytes()
     except OSError:
         return None
 

@@ -48,7 +48,9 @@ def work(root: Path) -> None:
 
 def tree(root: Path) -> dict[str, bytes]:
     """All files below a folder."""
-    return {str(one.relative_to(root)): one.read_bytes() for one in root.rglob("*") if one.is_file()}
+    return {
+        str(one.relative_to(root)): one.read_bytes() for one in root.rglob("*") if one.is_file()
+    }
 
 
 def test_it_sees_each_operation_that_the_interpreter_saw() -> None:

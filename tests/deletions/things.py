@@ -1,4 +1,4 @@
-"""What is in the world of the model: a clock, models, releases, services, and what befalls a process."""
+"""What is in the model's world: a clock, models, releases, services, and what befalls a process."""
 
 from __future__ import annotations
 

@@ -90,9 +90,7 @@ class World:
         on_server = path.startswith(f"{self.root}/share/")
         return self.clock.true_s if on_server else self.clock.shown_s
 
-    def run(
-        self, job: Callable[[], Any], fate: Fate | None = None, host: str = "one"
-    ) -> Outcome:
+    def run(self, job: Callable[[], Any], fate: Fate | None = None, host: str = "one") -> Outcome:
         """Let a process of its own do a job; a fault that is none of ours is raised."""
         fate = fate or Fate()
         began = _real_time()
@@ -155,7 +153,7 @@ class World:
         now_s = _real_time() + 1.0
         for folder, folders, files in os.walk(self.root):
             for name in (*folders, *files):
-                path = os.path.join(folder, name)
+                path = f"{folder}/{name}"
                 if since_s <= os.lstat(path).st_mtime <= now_s:
                     moment = self.date_of(path)
                     os.utime(path, (moment, moment), follow_symlinks=False)
