@@ -8,10 +8,12 @@
     For the Windows Task Scheduler, every minute; scripts/Register-Tasks.ps1 installs it. Two
     consecutive failures of either check restart the service. What still fails after that is an
     incident: one alert (console, Windows event log, log file and, if given, a webhook), a non-zero
-    exit code while it lasts, and one recovery notice when it is over.
+    exit code while it lasts, and one recovery notice when it is over. An app that answers and says
+    that it is degraded (another model is served than should be) is alerted once as well, and nothing
+    is restarted for it.
 
-    Exit codes: 0 well, or not failing for long enough; 3 an incident lasts; 2 an address that is
-    none; 6 another run is under way; 1 the run itself failed, or PowerShell refused a parameter.
+    Exit codes: 0 well, or not failing for long enough; 3 an incident lasts, or the app is degraded;
+    2 an address that is none; 6 another run is under way; 1 the run itself failed, or PowerShell refused a parameter.
     See docs/HEALTH.md.
 
 .EXAMPLE
@@ -75,11 +77,63 @@ function Get-EmptyState {
         failing_since_s   = $null
         restarts_at_s     = @()
         incident          = $null
+        degradation       = (Get-EmptyDegradation)
     }
+}
+
+function Get-EmptyDegradation {
+    # Runs that saw the app degraded in a row, since when, and whether it was told.
+    return @{ runs = 0; good_runs = 0; since_s = $null; alerted = $false }
 }
 
 function Get-HealthDecision {
     # What a run leads to: the next state, what to do now and why, and the exit code.
+    param([hashtable]$State, [hashtable]$Checks, [hashtable]$Policy, [long]$NowS)
+    $followed = Get-DegradationDecision -Degradation $State.degradation -Degraded $Checks.degraded -Policy $Policy -NowS $NowS
+    $next = $State.Clone()
+    $next.degradation = $followed.degradation
+    $decision = Get-OutageDecision -State $next -Checks $Checks -Policy $Policy -NowS $NowS
+    $decision.actions = @($decision.actions) + @($followed.actions)
+    $decision.exit_code = Get-ExitCode -Decision $decision
+    return $decision
+}
+
+function Get-DegradationDecision {
+    # Told after as many runs as a failure takes, once; over after as many good ones. A run in which
+    # nobody answered ($null) says nothing about it.
+    param([hashtable]$Degradation, [object]$Degraded, [hashtable]$Policy, [long]$NowS)
+    $next = $Degradation.Clone()
+    if ($null -eq $Degraded) { return @{ degradation = $next; actions = @() } }
+    $actions = @()
+    if ($Degraded) {
+        $next.runs = $Degradation.runs + 1
+        $next.good_runs = 0
+        if ($null -eq $next.since_s) { $next.since_s = $NowS }
+        if (($next.runs -ge $Policy.failures) -and (-not $next.alerted)) {
+            $next.alerted = $true
+            $actions = @('alert-degraded')
+        }
+        return @{ degradation = $next; actions = $actions }
+    }
+    $next.runs = 0
+    $next.good_runs = $Degradation.good_runs + 1
+    if (($null -eq $next.since_s) -or ($next.good_runs -ge $Policy.successes)) {
+        if ($next.alerted) { $actions = @('recovery-degraded') }
+        $next = Get-EmptyDegradation
+    }
+    return @{ degradation = $next; actions = $actions }
+}
+
+function Get-ExitCode {
+    # That of the outage, unless the last run that was answered saw the app degraded, and it was told.
+    param([hashtable]$Decision)
+    $degradation = $Decision.state.degradation
+    if ($degradation.alerted -and ($degradation.runs -gt 0)) { return 3 }
+    return $Decision.exit_code
+}
+
+function Get-OutageDecision {
+    # What follows from which checks answered; an app that is degraded answers.
     param([hashtable]$State, [hashtable]$Checks, [hashtable]$Policy, [long]$NowS)
     $layer = Get-FailedLayer -Checks $Checks
     if ($layer -eq '') { return (Get-GoodRunDecision -State $State -Policy $Policy) }
@@ -121,7 +175,11 @@ function Get-RecheckDecision {
     # What follows when the checks were asked again after a restart.
     param([hashtable]$State, [hashtable]$Checks, [hashtable]$Policy)
     $layer = Get-FailedLayer -Checks $Checks
-    if ($layer -eq '') { return (Get-GoodRunDecision -State $State -Policy $Policy) }
+    if ($layer -eq '') {
+        $decision = Get-GoodRunDecision -State $State -Policy $Policy
+        $decision.exit_code = Get-ExitCode -Decision $decision
+        return $decision
+    }
     $next = $State.Clone()
     $next.incident = Get-IncidentWithLayer -Incident $State.incident -Layer $layer
     return (Get-AlertDecision -State $next -Reason 'still-failing')
@@ -133,6 +191,7 @@ function Get-GoodRunDecision {
     $next = Get-EmptyState
     $next.restarts_at_s = $State.restarts_at_s
     $next.incident = $State.incident
+    $next.degradation = $State.degradation
     $next.good_runs = $State.good_runs + 1
     if ($next.good_runs -gt $Policy.successes) { $next.good_runs = $Policy.successes }
     $actions = @()
@@ -200,6 +259,23 @@ function Get-RecoveryText {
     return 'PillSnap RECOVERED: all checks answer again; {0} down for {1} min [{2}, since {3}]' -f $layers[$Incident.layer], $minutes, $env:COMPUTERNAME, $since
 }
 
+function Get-DegradedAlertText {
+    param([hashtable]$Degradation, [object[]]$Results)
+    $seen = @($Results | ForEach-Object { '{0} {1}: {2}' -f $_.name, $_.url, $_.detail }) -join '; '
+    $since = Get-UtcText -Seconds $Degradation.since_s
+    $what = 'another model is served than should be'
+    $why = 'nothing is restarted for it: look at api.err'
+    return 'PillSnap ALERT: {0} ({1}); {2} [{3}, since {4}]' -f $what, $why, $seen, $env:COMPUTERNAME, $since
+}
+
+function Get-DegradedRecoveryText {
+    param([hashtable]$Degradation, [long]$NowS)
+    $minutes = [Math]::Max(0, [Math]::Round(($NowS - $Degradation.since_s) / 60))
+    $since = Get-UtcText -Seconds $Degradation.since_s
+    $what = 'the model that should be is served again; it was another for'
+    return 'PillSnap RECOVERED: {0} {1} min [{2}, since {3}]' -f $what, $minutes, $env:COMPUTERNAME, $since
+}
+
 function Get-ErrorText {
     # The innermost message on one line; a Task wraps the real error.
     param([System.Management.Automation.ErrorRecord]$ErrorRecord)
@@ -211,7 +287,7 @@ function Get-ErrorText {
 # --- state: whole or not at all ------------------------------------------------------------------
 
 function ConvertTo-WatchMemory {
-    # The state from its JSON text; a missing or foreign key is an error.
+    # The state from its JSON text; a missing key is an error, but for what earlier builds lacked.
     param([string]$Json)
     $raw = $Json | ConvertFrom-Json
     if ($raw.schema -ne 'health-watch-windows/1') { throw "its schema is '$($raw.schema)'" }
@@ -227,6 +303,12 @@ function ConvertTo-WatchMemory {
             layer   = [string]$raw.state.incident.layer
             alerted = [bool]$raw.state.incident.alerted
         }
+    }
+    if ($null -ne $raw.state.PSObject.Properties['degradation']) {
+        $state.degradation.runs = [int]$raw.state.degradation.runs
+        $state.degradation.good_runs = [int]$raw.state.degradation.good_runs
+        if ($null -ne $raw.state.degradation.since_s) { $state.degradation.since_s = [long]$raw.state.degradation.since_s }
+        $state.degradation.alerted = [bool]$raw.state.degradation.alerted
     }
     $waiting = @($raw.undelivered | ForEach-Object { @{ event = [string]$_.event; text = [string]$_.text } })
     return @{ state = $state; undelivered = $waiting }
@@ -404,23 +486,47 @@ function Get-HttpClient {
 }
 
 function Get-Judgement {
-    # Healthy is 200 with JSON whose status is ok: a login page answers 200 too.
+    # Up is 200 with JSON whose status is ok or degraded: a login page answers 200 too.
     param([int]$Status, [string]$Body)
-    if ($Status -ne 200) { return @{ ok = $false; detail = "HTTP $Status" } }
+    if ($Status -ne 200) { return @{ ok = $false; degraded = $false; detail = "HTTP $Status" } }
     try {
-        $said = ($Body | ConvertFrom-Json).status
+        $answer = $Body | ConvertFrom-Json
+        $said = $answer.status
     }
     catch {
-        return @{ ok = $false; detail = 'HTTP 200, no JSON with a status' }
+        return @{ ok = $false; degraded = $false; detail = 'HTTP 200, no JSON with a status' }
     }
     # `true` and 'OK' compare as equal to 'ok'.
-    if (($said -isnot [string]) -or ($said -cne 'ok')) { return @{ ok = $false; detail = "HTTP 200, status '$said'" } }
-    return @{ ok = $true; detail = 'HTTP 200' }
+    if (($said -is [string]) -and ($said -ceq 'degraded')) {
+        return @{ ok = $true; degraded = $true; detail = "HTTP 200, $(Get-DegradedText -Answer $answer)" }
+    }
+    if (($said -isnot [string]) -or ($said -cne 'ok')) { return @{ ok = $false; degraded = $false; detail = "HTTP 200, status '$said'" } }
+    return @{ ok = $true; degraded = $false; detail = 'HTTP 200' }
+}
+
+function Get-DegradedText {
+    # What a degraded app says of itself, on one line: tags and a reason, where it gives them.
+    param([object]$Answer)
+    $words = @{ wanted = 'unknown'; served = 'none'; reason = '' }
+    $known = $false
+    foreach ($name in @('wanted', 'served', 'reason')) {
+        $property = $Answer.PSObject.Properties[$name]
+        if ($null -eq $property) { continue }
+        if ($name -ne 'reason') { $known = $true }
+        if ($property.Value -isnot [string]) { continue }
+        $text = ($property.Value -replace '\s+', ' ').Trim()
+        if ($text.Length -gt 80) { $text = $text.Substring(0, 80) }
+        if ($text -ne '') { $words[$name] = $text }
+    }
+    if (-not $known) { return 'degraded' }
+    $told = "degraded: wanted $($words.wanted), serves $($words.served)"
+    if ($words.reason -ne '') { $told = "$told ($($words.reason))" }
+    return $told
 }
 
 function Get-CheckResult {
     param([string]$Name, [string]$Url, [int]$TimeoutSeconds)
-    $result = @{ name = $Name; url = $Url; ok = $false; detail = "no answer within $TimeoutSeconds s" }
+    $result = @{ name = $Name; url = $Url; ok = $false; degraded = $false; detail = "no answer within $TimeoutSeconds s" }
     $client = $null
     $watch = [System.Diagnostics.Stopwatch]::StartNew()
     try {
@@ -431,6 +537,7 @@ function Get-CheckResult {
             $body = $answer.Content.ReadAsStringAsync().Result
             $judgement = Get-Judgement -Status ([int]$answer.StatusCode) -Body $body
             $result.ok = $judgement.ok
+            $result.degraded = $judgement.degraded
             $result.detail = $judgement.detail
         }
     }
@@ -456,8 +563,12 @@ function Get-AllResult {
 
 function ConvertTo-CheckSet {
     param([object[]]$Results)
-    $checks = @{ internal = $false; external = $null }
-    foreach ($result in $Results) { $checks[$result.name] = $result.ok }
+    # Degraded is $null where the app did not answer anywhere.
+    $checks = @{ internal = $false; external = $null; degraded = $null }
+    foreach ($result in $Results) {
+        $checks[$result.name] = $result.ok
+        if ($result.ok) { $checks.degraded = $result.degraded -or ($checks.degraded -eq $true) }
+    }
     return $checks
 }
 
@@ -614,15 +725,24 @@ function Write-Notice {
 }
 
 function Get-DueNotice {
-    param([hashtable]$Decision, [object]$IncidentBefore, [object[]]$Results, [long]$NowS)
-    if ($Decision.actions -contains 'alert') {
+    # What people are told of a run, in order; `Before` is the state that it began with.
+    param([string[]]$Actions, [hashtable]$Decision, [hashtable]$Before, [object[]]$Results, [long]$NowS)
+    $due = @()
+    if ($Actions -contains 'alert') {
         $text = Get-AlertText -Incident $Decision.state.incident -Reason $Decision.reason -Results $Results
-        return @{ event = 'alert'; text = $text }
+        $due += @{ event = 'alert'; text = $text }
     }
-    if ($Decision.actions -contains 'recovery') {
-        return @{ event = 'recovery'; text = (Get-RecoveryText -Incident $IncidentBefore -NowS $NowS) }
+    if ($Actions -contains 'recovery') {
+        $due += @{ event = 'recovery'; text = (Get-RecoveryText -Incident $Before.incident -NowS $NowS) }
     }
-    return $null
+    if ($Actions -contains 'alert-degraded') {
+        $text = Get-DegradedAlertText -Degradation $Decision.state.degradation -Results $Results
+        $due += @{ event = 'alert'; text = $text }
+    }
+    if ($Actions -contains 'recovery-degraded') {
+        $due += @{ event = 'recovery'; text = (Get-DegradedRecoveryText -Degradation $Before.degradation -NowS $NowS) }
+    }
+    return $due
 }
 
 function Invoke-HealthRun {
@@ -631,7 +751,7 @@ function Invoke-HealthRun {
     $read = Read-WatchMemory -Path $Settings.StatePath
     if ($read.note -ne '') { Write-Trouble -Settings $Settings -Text $read.note }
     $memory = $read.memory
-    $before = $memory.state.incident
+    $before = $memory.state
     $results = @(Get-AllResult -Settings $Settings)
     $now = Get-NowS
     $decision = Get-HealthDecision -State $memory.state -Checks (ConvertTo-CheckSet -Results $results) -Policy $Settings.Policy -NowS $now
@@ -647,11 +767,11 @@ function Invoke-HealthRun {
         $done += $decision.actions
     }
     $memory.state = $decision.state
-    $notice = Get-DueNotice -Decision $decision -IncidentBefore $before -Results $results -NowS $now
-    if ($null -ne $notice) { $memory.undelivered = @(@($memory.undelivered) + $notice | Select-Object -Last 20) }
+    $notices = @(Get-DueNotice -Actions $done -Decision $decision -Before $before -Results $results -NowS $now)
+    $memory.undelivered = @(@($memory.undelivered) + $notices | Select-Object -Last 20)
     Save-WatchMemory -Path $Settings.StatePath -Memory $memory
     Write-RunLine -Settings $Settings -Text (Get-RunLine -Results $results -Actions $done -State $decision.state)
-    if ($null -ne $notice) { Write-Notice -Settings $Settings -Notice $notice }
+    foreach ($notice in $notices) { Write-Notice -Settings $Settings -Notice $notice }
     $memory = Send-Undelivered -Settings $Settings -Memory $memory
     Save-WatchMemory -Path $Settings.StatePath -Memory $memory
     return $decision.exit_code
@@ -659,7 +779,7 @@ function Invoke-HealthRun {
 
 function Get-RunLine {
     param([object[]]$Results, [string[]]$Actions, [hashtable]$State)
-    $parts = @($Results | ForEach-Object { '{0} {1} ({2})' -f $_.name, @('FAILED', 'ok')[[int]$_.ok], $_.detail })
+    $parts = @($Results | ForEach-Object { '{0} {1} ({2})' -f $_.name, @('FAILED', 'ok', 'DEGRADED')[[int]$_.ok + [int]$_.degraded], $_.detail })
     $layer = Get-FailedLayer -Checks (ConvertTo-CheckSet -Results $Results)
     if ($layer -ne '') { $parts += "layer $layer" }
     if (($State.internal_failures + $State.external_failures) -gt 0) { $parts += "failures $($State.internal_failures)/$($State.external_failures)" }

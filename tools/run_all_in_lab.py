@@ -48,6 +48,7 @@ def main() -> int:
     """Run the named notebooks, or all of them."""
     names = sys.argv[1:] or [path.stem for path in sorted((ROOT / "notebooks").glob("0*.ipynb"))]
     failed = False
+    shots = Path(tempfile.mkdtemp(prefix="pillops-lab-"))
     with (
         tempfile.TemporaryDirectory() as folder,
         lab_server(ROOT, Path(folder)) as address,
@@ -57,10 +58,11 @@ def main() -> int:
             started = time.perf_counter()
             with open_page(browser) as watched:
                 badge, errors = run_all(watched.page, address, f"{name}.ipynb")
-                watched.page.screenshot(path=str(Path(tempfile.gettempdir()) / f"{name}.png"))
+                watched.page.screenshot(path=str(shots / f"{name}.png"))
             took = time.perf_counter() - started
             print(f"{name:22} {badge:14} cells that raised: {errors}   {took:.0f} s", flush=True)  # noqa: T201
             failed = failed or errors != "0" or badge == "none"
+    print(f"what each looked like in the end: {shots}")  # noqa: T201
     return 1 if failed else 0
 
 

@@ -19,6 +19,7 @@ from opslib.core.formatting import format_bytes
 from opslib.core.secrets import mask
 from opslib.inference.find_model import find_onnx
 from opslib.serving.client import ServiceClient
+from opslib.serving.health_answer import describe_degraded
 from opslib.serving.keys import KEY_VARIABLE
 from opslib.serving.staging import RunningService
 from opslib.serving.swap import local_digests
@@ -88,7 +89,7 @@ class Walk:
 
 
 def check_health(url: str) -> str:
-    """Return what `/health` of a service says; it must be 200 with a model."""
+    """Return what `/health` of a service says; it must be 200 with the model that is wanted."""
     import httpx
 
     try:
@@ -97,6 +98,9 @@ def check_health(url: str) -> str:
         raise StepFailedError(f"{url}/health: {error}") from error
     if answer.status_code != 200 or not answer.json().get("model_loaded"):
         raise StepFailedError(f"{url}/health: {answer.status_code} {answer.text[:200]}")
+    degraded = describe_degraded(answer.json())
+    if degraded is not None:
+        raise StepFailedError(f"{url}/health: {degraded}")
     return f"200, {answer.json()['engine']} on {answer.json()['device']}, a model is loaded"
 
 

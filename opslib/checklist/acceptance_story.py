@@ -32,10 +32,13 @@ def steps_frame(record: AcceptanceRecord) -> DataFrame:
     return DataFrame(rows)
 
 
-def draw_times(record: AcceptanceRecord, theme: Theme) -> Figure:
-    """Draw how long each step took; a step that failed or was not run has its own colour."""
+def draw_times(record: AcceptanceRecord, theme: Theme) -> Figure | None:
+    """Draw how long each step took; a step that failed or was not run has its own colour. None
+    where there was no step."""
     from matplotlib import pyplot
 
+    if not record.steps:
+        return None
     colours = {"pass": theme.better, "fail": theme.worse, "not run": theme.neutral}
     names = [f"{step.number}. {step.title}" for step in record.steps][::-1]
     seconds = [step.took_s for step in record.steps][::-1]
@@ -51,6 +54,8 @@ def draw_times(record: AcceptanceRecord, theme: Theme) -> Figure:
 
 def describe_times(record: AcceptanceRecord) -> str:
     """Return what `draw_times` shows, for readers who cannot see it."""
+    if not record.steps:
+        return "No step was walked."
     parts = [f"{step.title}: {step.took_s:.0f} s, {step.state}" for step in record.steps]
     return "Seconds of each step. " + "; ".join(parts) + "."
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from opslib.checklist.ages import age_days, describe_age
+from opslib.checklist.ages import age_days, describe_age, tell_ahead
 from opslib.checklist.facts import SpeedChange
 from opslib.checklist.items import Answer, State, Visit
+from opslib.core.clock import is_ahead, parse_moment, part_ahead
 from opslib.core.errors import InputError
 from opslib.core.formatting import plural
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 PATTERN = "bench_*.json"
 MAX_READ = 20
+_STAMP = re.compile(r"\d{8}-\d{6}")
 RERUN = "run the benchmark: `pillops run 01_bench`"
 
 
@@ -27,19 +30,21 @@ def check_benchmark(visit: Visit) -> Answer:
     """Return how old the last benchmark is, and whether it was slower than the one before on the
     same host, beyond the noise of both."""
     section = visit.config.checklist
-    records = _read_records(visit.config.records_dir)
+    ahead: list[str] = []
+    records = _read_records(visit, ahead)
     last = next(records, None)
+    told_ahead = tell_ahead("benchmark", ahead)
     if last is None:
-        return Answer(
-            state="attention",
-            evidence=(f"not set up: no benchmark in {visit.config.records_dir}",),
-            next_step=RERUN,
-        )
+        missing = f"not set up: no benchmark in {visit.config.records_dir}"
+        return Answer(state="attention", evidence=(told_ahead or missing,), next_step=RERUN)
     path, newest = last
     age = age_days(newest.lineage.created_at_utc, visit.now)
     lines = [f"last benchmark {describe_age(age)}: {path.name}"]
     state: State = "ok"
     step = None
+    if told_ahead:
+        lines.append(told_ahead)
+        state, step = "attention", "set the clock right; move them away, or run the benchmark again"
     if age is None or age > section.bench_age_days:
         lines.append(f"older than {section.bench_age_days:g} days")
         state, step = "attention", RERUN
@@ -129,15 +134,28 @@ def _find_comparable(
     return second or third
 
 
-def _read_records(folder: Path) -> Iterator[tuple[Path, BenchRecord]]:
-    """The benchmarks kept in `folder`, newest first; what is no record of ours is passed over."""
+def _read_records(visit: Visit, ahead: list[str]) -> Iterator[tuple[Path, BenchRecord]]:
+    """The benchmarks kept, newest first; what is no record of ours is passed over, and so is what
+    is dated after now, whose names `ahead` gets."""
     from opslib.measure.bench.record import BenchRecord
 
-    for path in sorted(folder.glob(PATTERN), reverse=True)[:MAX_READ]:
+    paths = sorted(visit.config.records_dir.glob(PATTERN), reverse=True)
+    past, future = part_ahead(paths, _named_moment, visit.now)
+    ahead += [path.name for path in future]
+    for path in past[:MAX_READ]:
         try:
-            yield path, BenchRecord.read(path)
+            record = BenchRecord.read(path)
         except InputError:
             continue
+        if is_ahead(parse_moment(record.lineage.created_at_utc), visit.now):
+            ahead.append(path.name)
+        else:
+            yield path, record
+
+
+def _named_moment(path: Path) -> datetime | None:
+    named = _STAMP.search(path.name)
+    return parse_moment(named[0]) if named else None
 
 
 def _name_pair(before: BenchRecord, newest: BenchRecord, same_model: bool) -> str:

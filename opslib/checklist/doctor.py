@@ -14,12 +14,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
+from opslib.core.clock import ASK
 from opslib.core.config import Config
 from opslib.core.environment import ENV_NAME, ServiceEnvironment, load_service_environment
 from opslib.core.errors import ConfigError, InputError, OpsError
 from opslib.core.formatting import format_bytes
 from opslib.core.host import host_facts
 from opslib.core.lineage import git_dirty, git_sha
+from opslib.core.secrets import show_address
 
 FindingState = Literal["ok", "note", "problem"]
 LOW_DISK_SHARE = 0.10
@@ -181,23 +183,28 @@ def _look_at_disk(config: Config) -> Iterator[Finding]:
 
 
 def _look_at_model(config: Config) -> Iterator[Finding]:
-    from opslib.core.cards import read_card
+    from opslib.core.cards import find_gaps
     from opslib.core.models import find_model_files
-    from opslib.inference.find_model import find_onnx
+    from opslib.inference.find_model import find_card, find_onnx
 
     kind = "the embedded demo" if config.is_demo else "experiment"
     try:
         files = find_model_files(find_onnx(config))
-        card = read_card(files.path)
-    except (InputError, OpsError) as error:
+    except OpsError as error:
         yield Finding("model", "problem", f"{kind}: {error}", NO_EXPERIMENT)
+        return
+    try:
+        card = find_card(config, files.path)
+    except InputError as error:
+        step = "restore the card from a release, or move it away to serve without"
+        yield Finding("model", "problem", f"{kind}: {error}", step)
         return
     size = format_bytes(files.size_bytes)
     classes = f", {card.num_classes} classes" if card else ""
     yield Finding("model", "ok", f"{kind} at {config.exp_dir}: {files.path.name}, {size}{classes}")
-    if card is None:
-        seen = f"{files.path.name} has no card: it is served unverified, without golden images"
-        yield Finding("model", "note", seen)
+    gaps = find_gaps(card)
+    if gaps is not None:
+        yield Finding("model", "note", f"{files.path.name}: {gaps}")
 
 
 def _look_at_images(config: Config) -> Iterator[Finding]:
@@ -250,6 +257,9 @@ def _look_at_key(env_file: Path, found: ServiceEnvironment) -> Finding:
         return Finding("key", state, str(error).partition(";")[0], step)
     age = key_age_days(env_file)
     shown = "set outside of .env" if age is None else f"{age:.0f} days old"
+    if age is not None and age < 0:
+        seen = f"API_KEY is strong and dated after now: {ASK}"
+        return Finding("key", "note", seen, step)
     if age is not None and age > MAX_AGE_DAYS:
         seen = f"API_KEY is strong and {shown}; monthly is the rule"
         return Finding("key", "note", seen, step)
@@ -260,16 +270,22 @@ def _look_at_service(config: Config) -> Iterator[Finding]:
     import httpx
 
     from opslib.serving.client import normalise_url
+    from opslib.upkeep.probe import judge
 
-    url = f"{normalise_url(config.client.url)}/health"
+    address = normalise_url(config.client.url)
+    url = f"{show_address(address)}/health"
     try:
-        answer = httpx.get(url, timeout=2.0, trust_env=False)
+        answer = httpx.get(f"{address}/health", timeout=2.0, trust_env=False)
     except (httpx.HTTPError, httpx.InvalidURL):
         yield Finding(
             "service", "note", f"{url} does not answer", "start the service: `make serve`"
         )
         return
-    if answer.status_code == 200:
+    judged = judge(answer.status_code, answer.content)
+    if judged.degraded:
+        step = f"which model it wants and why it has not got it: {config.logs_dir}/api.err"
+        yield Finding("service", "problem", f"{url}: {judged.detail}", step)
+    elif answer.status_code == 200:
         yield Finding("service", "ok", f"{url} answers 200")
     else:
         step = f"look at {config.logs_dir}/api.err"

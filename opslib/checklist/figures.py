@@ -26,10 +26,13 @@ SIGNS: dict[State, str] = {
 }
 
 
-def draw_disks(disks: Sequence[DiskFacts], theme: Theme) -> Figure:
-    """Draw how full each disk is; beside it how it came there, and where it leads."""
+def draw_disks(disks: Sequence[DiskFacts], theme: Theme) -> Figure | None:
+    """Draw how full each disk is; beside it how it came there, and where it leads. None where no
+    disk could be read."""
     import matplotlib.pyplot as plt
 
+    if not disks:
+        return None
     height = 1.0 + 0.55 * len(disks)
     figure, (left, right) = plt.subplots(
         1, 2, figsize=(8.8, max(2.6, height)), width_ratios=(1, 1.5)
@@ -55,15 +58,20 @@ def draw_disks(disks: Sequence[DiskFacts], theme: Theme) -> Figure:
 
 def describe_disks(disks: Sequence[DiskFacts]) -> str:
     """Return what `draw_disks` shows, in words."""
+    if not disks:
+        return "No disk could be read."
     parts = (f"{d.mount}: {d.used_pct:.0f} % used, {d.trend}" for d in disks)
     return "How full the disks are, now and lately. " + "; ".join(parts) + "."
 
 
-def draw_lately(runs: Sequence[ChecklistRecord], theme: Theme) -> Figure:
-    """Draw the state of each item in each run, the oldest left: a colour and a sign each."""
+def draw_lately(runs: Sequence[ChecklistRecord], theme: Theme) -> Figure | None:
+    """Draw the state of each item in each run, the oldest left: a colour and a sign each. None
+    where no run has an item."""
     import matplotlib.pyplot as plt
 
     titles = list(dict.fromkeys(item.title for run in reversed(runs) for item in run.items))
+    if not titles:
+        return None
     colours: dict[State, str] = {
         "ok": theme.series[2],
         "attention": theme.series[4],
@@ -96,6 +104,8 @@ def draw_lately(runs: Sequence[ChecklistRecord], theme: Theme) -> Figure:
 
 def describe_lately(runs: Sequence[ChecklistRecord]) -> str:
     """Return what `draw_lately` shows, in words."""
+    if not any(run.items for run in runs):
+        return "No item was checked in the last runs."
     parts = []
     for run in runs:
         named = [f"{i.title} {i.state}" for i in run.items if not i.is_quiet]
@@ -105,6 +115,9 @@ def describe_lately(runs: Sequence[ChecklistRecord]) -> str:
 
 
 def _draw_history(axes: Axes, disk: DiskFacts, colour: str) -> None:
+    if not disk.history:
+        axes.plot([], [], color=colour, label=f"{disk.mount}: no reading yet")
+        return
     whole = max(1, disk.used_bytes + disk.free_bytes)
     now = datetime.fromisoformat(disk.history[-1].at_utc)
     days = [_days(point, now) for point in disk.history]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING
 
+from opslib.core.clock import is_ahead, parse_moment
 from opslib.core.config import Config
 from opslib.core.errors import InputError
 
@@ -16,9 +18,11 @@ PATTERN = "checklist_*.json"
 MAX_RUNS = 14
 
 
-def read_checklists(config: Config, limit: int = MAX_RUNS) -> list[ChecklistRecord]:
+def read_checklists(
+    config: Config, limit: int = MAX_RUNS, *, now: datetime | None = None
+) -> list[ChecklistRecord]:
     """Return the last `limit` kept checklists of any period, the oldest first; what is no
-    checklist of this version is passed over."""
+    checklist of this version, or is dated after now, is passed over."""
     from opslib.checklist.record import ChecklistRecord
 
     found: list[ChecklistRecord] = []
@@ -27,9 +31,11 @@ def read_checklists(config: Config, limit: int = MAX_RUNS) -> list[ChecklistReco
         if len(found) == limit:
             break
         try:
-            found.append(ChecklistRecord.read(path))
+            record = ChecklistRecord.read(path)
         except InputError:
             continue
+        if not is_ahead(parse_moment(record.lineage.created_at_utc), now):
+            found.append(record)
     return sorted(found, key=lambda record: record.lineage.created_at_utc)
 
 

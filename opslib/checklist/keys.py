@@ -6,12 +6,12 @@ import stat
 
 from dotenv import dotenv_values
 
-from opslib.checklist.ages import describe_days
+from opslib.checklist.ages import DAY_S, describe_days
 from opslib.checklist.items import Answer, State, Visit, answer_worst
+from opslib.core.clock import ASK, is_ahead
 from opslib.core.environment import ENV_NAME, load_service_environment
 from opslib.core.errors import ConfigError
-from opslib.serving.keys import KEY_VARIABLE, check_key
-from opslib.serving.rotation import key_age_days
+from opslib.serving.keys import KEY_VARIABLE, check_key, key_since
 
 ROTATE = "`pillops key rotate`, then restart the service and update every client"
 
@@ -29,8 +29,13 @@ def check_key_age(visit: Visit) -> Answer:
     steps = []
     limit = visit.config.checklist.key_age_days
     in_file = env_file.is_file() and bool(dotenv_values(env_file).get(KEY_VARIABLE))
-    age = key_age_days(env_file) if in_file else None
-    if age is None:
+    since = key_since(env_file) if in_file else None
+    age = (visit.now - since).total_seconds() / DAY_S if since else None
+    if since is not None and is_ahead(since, visit.now):
+        made = f"it is dated {since:%Y-%m-%d}, after now: {ASK}"
+        found.append(("attention", f"its age is not known: {made}"))
+        steps.append(f"set the clock right; then {ROTATE}")
+    elif age is None:
         found.append(
             ("attention", f"its age is not known: {KEY_VARIABLE} does not stand in {env_file}")
         )
@@ -39,7 +44,9 @@ def check_key_age(visit: Visit) -> Answer:
         found.append(("attention", f"{describe_days(age)} old, to be rotated after {limit:g} days"))
         steps.append(ROTATE)
     else:
-        found.append(("ok", f"{describe_days(age)} old, to be rotated after {limit:g} days"))
+        found.append(
+            ("ok", f"{describe_days(max(age, 0.0))} old, to be rotated after {limit:g} days")
+        )
     if in_file:
         mode = stat.S_IMODE(env_file.stat().st_mode)
         if mode & 0o077:

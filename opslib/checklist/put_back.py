@@ -9,15 +9,12 @@ from pathlib import Path
 from typing import Literal
 
 from opslib.core.aftercare import start_aftercare, take_care
+from opslib.core.changes import change_file, sole_writer
 from opslib.core.config import Config, load_config
-from opslib.core.files import write_bytes_atomic
-from opslib.core.locks import hold_lock
 from opslib.core.served import served_state_path
-from opslib.upkeep.crontab import read_crontab, take_apart, write_crontab
-from opslib.upkeep.schedule import crontab_lock
+from opslib.upkeep.crontab import hold_crontab, read_crontab, replace_crontab, take_apart
 
 Thing = Literal["schedules", "served"]
-_LOCK_S = 30.0
 
 
 def put_back(config: Config, thing: Thing) -> AbstractContextManager[object]:
@@ -34,10 +31,12 @@ def _note_schedules(config: Config) -> Callable[[], None]:
     block = take_apart(read_crontab(), owner).block
 
     def restore() -> None:
-        with hold_lock(crontab_lock(), "changing the crontab", wait_s=_LOCK_S):
-            parts = take_apart(read_crontab(), owner)
+        with hold_crontab():
+            text = read_crontab()
+            parts = take_apart(text, owner)
             if parts.block != block:
-                write_crontab(parts.without_block() if block is None else parts.with_block(block))
+                before = parts.without_block() if block is None else parts.with_block(block)
+                replace_crontab(text, before, config.logs_dir)
 
     return restore
 
@@ -47,10 +46,11 @@ def _note_served(config: Config) -> Callable[[], None]:
     state = path.read_bytes() if path.exists() else None
 
     def restore() -> None:
-        if state is None:
+        if state is not None:
+            change_file(path, lambda _: state)
+            return
+        with sole_writer(path):
             path.unlink(missing_ok=True)
-        elif path.read_bytes() != state:
-            write_bytes_atomic(path, state)
 
     return restore
 

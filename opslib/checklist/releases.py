@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from opslib.checklist.ages import age_days, describe_age
+from opslib.checklist.ages import age_days, describe_age, tell_ahead
 from opslib.checklist.items import Answer, State, Visit, answer_worst
 from opslib.checklist.live import ask_version
+from opslib.core.clock import parse_moment, part_ahead
 from opslib.core.errors import OpsError
 from opslib.core.formatting import format_bytes, plural
-from opslib.release.proofs import Proof, read_proofs
+from opslib.release.proofs import Proof, proofs_of, read_proofs
 from opslib.release.store import StoredRelease, list_releases
 from opslib.serving.client import ServiceError
 
@@ -17,18 +18,20 @@ PROVE = "prove one: `pillops release prove`"
 
 def check_release(visit: Visit) -> Answer:
     """Return the last release, its age, and whether what is served now is in a release."""
-    releases = list_releases(visit.config)
+    there = list_releases(visit.config, now=visit.now)
+    ahead = tell_ahead("release", [one.name for one in there if one.is_ahead])
+    releases = tuple(one for one in there if not one.is_ahead)
     if not releases:
-        evidence = (f"not set up: no release in {visit.config.releases_dir}",)
-        return Answer(state="attention", evidence=evidence, next_step=MAKE)
+        missing = f"not set up: no release in {visit.config.releases_dir}"
+        return Answer(state="attention", evidence=(ahead or missing,), next_step=MAKE)
     newest, steps = releases[0], [MAKE]
     age = age_days(newest.released_at_utc or "", visit.now)
     limit = visit.config.checklist.release_age_days
     told = f"{newest.name}, {describe_age(age)}, {format_bytes(newest.size_bytes)}"
-    found: list[tuple[State, str]] = []
+    found: list[tuple[State, str]] = [("attention", ahead)] if ahead else []
     if newest.problem:
         found.append(("failed", f"the last release is broken: {newest.name}: {newest.problem}"))
-    elif age is None or age > limit or age < -1:
+    elif age is None or age > limit:
         found.append(("attention", f"{told}: one is due every {limit:g} days"))
     else:
         found.append(("ok", told))
@@ -42,30 +45,55 @@ def check_release(visit: Visit) -> Answer:
 
 def check_restore(visit: Visit) -> Answer:
     """Return how the last restore test of each release ended, and how long ago the last was."""
-    releases = list_releases(visit.config)
+    releases = list_releases(visit.config, now=visit.now)
     proofs = read_proofs(visit.config)
     if not proofs:
         step = PROVE if releases else MAKE
         evidence = ("not set up: no release was ever restored for a test",)
         return Answer(state="attention", evidence=evidence, next_step=step)
-    newest, steps = proofs[-1], [PROVE]
-    age = age_days(newest.proved_at_utc, visit.now)
-    limit = visit.config.checklist.proof_age_days
-    told = f"last test {describe_age(age)}: {newest.release}, in {newest.took_s:.1f} s"
-    late = age is None or age > limit or age < -1
-    due = f": one is due every {limit:g} days" if late else ""
-    found: list[tuple[State, str]] = [("attention" if late else "ok", told + due)]
-    here = {one.name for one in releases}
-    last = {one.release: one for one in proofs}
+    here, steps = _proofs_of_these(releases, proofs), [PROVE]
+    dated, ahead = part_ahead(here, lambda one: parse_moment(one.proved_at_utc), visit.now)
+    told_ahead = tell_ahead("restore test", [one.release for one in ahead])
+    found: list[tuple[State, str]] = [("attention", told_ahead)] if told_ahead else []
+    if dated:
+        found.append(_describe_last(visit, dated[-1]))
+    elif not ahead:
+        gone = proofs[-1].release
+        told = f"no release that is here was restored for a test: {gone}, proved last, is gone"
+        found.append(("attention", told))
+    # A failure counts whatever its date: that the release restores is what has to be shown.
+    last = {one.release: one for one in here if not one.ok or one in dated}
     for one in last.values():
-        if one.release in here or one is newest:
-            found += _judge(one)
+        found += _judge(one)
     unproved = [one.name for one in releases if one.name not in last]
     if unproved:
         found.append(("ok", f"{plural(len(unproved), 'release')} not tested yet: {unproved[0]}"))
     if any(state == "failed" for state, _ in found):
         steps.insert(0, "make a new release, prove it, then find out what broke the old one")
     return answer_worst(found, steps)
+
+
+def _proofs_of_these(
+    releases: tuple[StoredRelease, ...], proofs: tuple[Proof, ...]
+) -> tuple[Proof, ...]:
+    """The restore tests of what is there, in their order: a release that is gone, or another one
+    of its name, proves nothing of it."""
+    copies = {one.name: one.read_copy() for one in releases}
+    contents = {name: copy.content_id if copy else None for name, copy in copies.items()}
+    return tuple(
+        one
+        for one in proofs
+        if one.release in contents and proofs_of([one], one.release, contents[one.release])
+    )
+
+
+def _describe_last(visit: Visit, newest: Proof) -> tuple[State, str]:
+    age = age_days(newest.proved_at_utc, visit.now)
+    limit = visit.config.checklist.proof_age_days
+    told = f"last test {describe_age(age)}: {newest.release}, in {newest.took_s:.1f} s"
+    if age is None or age > limit:
+        return "attention", f"{told}: one is due every {limit:g} days"
+    return "ok", told
 
 
 def _judge(proof: Proof) -> list[tuple[State, str]]:

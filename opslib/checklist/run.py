@@ -84,7 +84,7 @@ def run_checklist(
     started = time.monotonic()
     visit = Visit(config, chosen, window_h)
     secrets = live_secrets(config.root)
-    earlier = read_checklists(config)
+    earlier = read_checklists(config, now=visit.now)
     items = []
     for check in checks_of(chosen):
         if progress is not None:

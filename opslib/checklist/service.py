@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
 from opslib.checklist.items import Answer, State, Visit, answer_worst
 from opslib.checklist.live import ask_version, could_not_ask, open_client
 from opslib.core.environment import load_service_environment
-from opslib.core.errors import InputError
+from opslib.core.errors import InputError, ModelError
+from opslib.core.models import resolve_model
 from opslib.core.served import read_served_state
 from opslib.inference.find_model import LATEST_NAME
 from opslib.serving.client import LiveVersion, ServiceError
@@ -16,15 +18,20 @@ from opslib.serving.swap import local_digests
 from opslib.upkeep.probe import CheckResult, probe
 
 START = "start it: `make serve`; if it ended by itself, read logs/api.err"
+REPAIR = (
+    "switch to the model that should be served: `pillops reload --path MODEL`; "
+    "where it should lie and why it is not served: `/version` and logs/api.err"
+)
 TUNNEL = "restart the tunnel: `sc.exe stop Cloudflared`, `sc.exe start Cloudflared`"
 
 
 def check_inside(visit: Visit) -> Answer:
-    """Return whether the service answers on this host, has a model, and uses the card."""
+    """Return whether the service answers on this host, has the model that it should, and uses the
+    card."""
     result = _probe(visit, visit.config.health.internal_url)
     if not result.ok:
         return Answer(state="failed", evidence=(_describe(result),), next_step=START)
-    found: list[tuple[State, str]] = [("ok", _describe(result))]
+    found: list[tuple[State, str]] = [("failed" if result.degraded else "ok", _describe(result))]
     steps = []
     try:
         with open_client(visit) as client:
@@ -35,15 +42,19 @@ def check_inside(visit: Visit) -> Answer:
             evidence=(_describe(result), f"client.url is another service, or none: {error}"),
             next_step=error.hint,
         )
-    if said.get("model_loaded") is False:
+    if said.model_loaded is False:
         found.append(("failed", "it has no model: /predict answers 503"))
         steps.append("switch one in: `pillops reload --path MODEL`; logs/api.err says why")
-    device = str(said.get("device", "an unnamed device"))
+    if said.degraded is not None or result.degraded:
+        if not result.degraded:
+            found.append(("failed", f"{visit.config.client.url}: {said.degraded}"))
+        steps.append(REPAIR)
+    device = said.device or "an unnamed device"
     wants_card = visit.config.onnx.providers[0] != "CPU" and shutil.which("nvidia-smi")
     if wants_card and device == "cpu":
         found.append(("attention", "it runs on the CPU although this host has a card"))
         steps.append("why CUDA could not start: the first lines of logs/api.err after its start")
-    elif said.get("model_loaded") is not False:
+    elif said.model_loaded is not False:
         found.append(("ok", f"a model is loaded, on {device}"))
     return answer_worst(found, steps)
 
@@ -59,6 +70,8 @@ def check_outside(visit: Visit) -> Answer:
             next_step=None if demo else "name it: `health.external_url` in config.yaml",
         )
     result = _probe(visit, url)
+    if result.degraded:
+        return Answer(state="failed", evidence=(_describe(result),), next_step=REPAIR)
     if result.ok:
         return Answer(state="ok", evidence=(_describe(result),))
     inside = _probe(visit, visit.config.health.internal_url)
@@ -81,6 +94,12 @@ def check_live_model(visit: Visit) -> Answer:
         )
     found: list[tuple[State, str]] = [("ok", f"live: {live.describe()}")]
     steps: list[str] = []
+    if live.wanted is not None:
+        found.append(("failed", live.wanted))
+        steps.append(
+            "put it back (`pillops release list` shows the copies) and `pillops reload --path` it; "
+            f"or keep the live one: `pillops reload --path {live.model_path}`"
+        )
     _compare_latest(visit, live, found, steps)
     _compare_pin(visit, live, found, steps)
     return answer_worst(found, steps)
@@ -90,19 +109,24 @@ def is_same_model(live: LiveVersion, path: Path) -> bool:
     """Return whether `live` is the model at `path`: by its digest, else by its path."""
     if live.sha256:
         return live.sha256 in local_digests(path)
-    return live.model_path is not None and Path(live.model_path).resolve() == path.resolve()
+    return live.model_path is not None and _same_file(live.model_path, path)
+
+
+def _same_file(first: str, second: Path) -> bool:
+    return os.path.realpath(first) == os.path.realpath(second)
 
 
 def _compare_latest(
     visit: Visit, live: LiveVersion, found: list[tuple[State, str]], steps: list[str]
 ) -> None:
     latest = visit.config.export_dir / LATEST_NAME
-    if not latest.exists():
-        what = "points at nothing" if latest.is_symlink() else "is not there"
+    try:
+        name = resolve_model(latest).name
+    except ModelError:
+        what = "points at nothing" if os.path.lexists(latest) else "is not there"
         found.append(("attention", f"{latest} {what}: nothing to compare the live model with"))
         steps.append(f"link the model that should be served: `ln -sfn MODEL.onnx {latest}`")
         return
-    name = latest.resolve().name
     if is_same_model(live, latest):
         how = "" if live.sha256 else " (the path was compared: there is no digest)"
         found.append(("ok", f"it is {LATEST_NAME}, {name}{how}"))
@@ -124,7 +148,7 @@ def _compare_pin(
     if is_same_model(live, path):
         found.append(("ok", f"MODEL_PATH pins it: a restart brings back {path.name}"))
         return
-    what = "another model" if path.exists() else "a model that is not there"
+    what = "another model" if os.path.lexists(path) else "a model that is not there"
     found.append(("attention", f"MODEL_PATH in .env names {what}, {pinned}: a restart serves that"))
     steps.append(f"`pillops reload --persist --path {live.model_path or 'MODEL'}`, or clear it")
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import IO, NoReturn
 
 import typer
 from rich.console import Console
@@ -35,6 +35,25 @@ def make_console(*, stderr: bool = False) -> Console:
 def say(console: Console, text: str) -> None:
     """Print a line as it is: what looks like markup in a path or a label is text."""
     console.print(Text(_printable(text)), soft_wrap=True)
+
+
+def say_if_possible(console: Console, text: str) -> None:
+    """Print a line of a job that runs unattended: where its log is on a full disk, or whoever
+    reads it is gone, the line is lost and the job goes on."""
+    try:
+        say(console, text)
+    except OSError:
+        _drop_unwritten(console.file)
+
+
+def _drop_unwritten(stream: IO[str]) -> None:
+    """Empty what a stream holds back; the next line is tried where it belongs again."""
+    kept, nowhere = os.dup(stream.fileno()), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    stream.flush()
+    os.dup2(kept, stream.fileno())
+    os.close(nowhere)
+    os.close(kept)
 
 
 def say_verdict(console: Console, verdict: str, finding: str, *, word: str | None = None) -> None:
@@ -70,7 +89,7 @@ def run_door(action: Callable[[], int | None]) -> NoReturn:
     except OpsError as error:
         code = print_error(error)
     except TerminatedError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        _print_error(str(error))
         code = int(error.exit_code)
     except KeyboardInterrupt:
         code = INTERRUPTED
@@ -89,8 +108,16 @@ def print_error(error: OpsError, folder: Path | None = None) -> int:
     if len(text) > MAX_ERROR_CHARACTERS:
         half = (MAX_ERROR_CHARACTERS - 3) // 2
         text = f"{text[:half]} … {text[-half:]}"
-    print(f"error: {_printable(text)}", file=sys.stderr)  # noqa: T201
+    _print_error(_printable(text))
     return int(error.exit_code)
+
+
+def _print_error(text: str) -> None:
+    """Print the one line; a log on a full disk that does not take it changes no exit code."""
+    try:
+        print(f"error: {text}", file=sys.stderr, flush=True)  # noqa: T201
+    except OSError:
+        _drop_unwritten(sys.stderr)
 
 
 def check_record_path(path: Path | None) -> None:
@@ -114,7 +141,9 @@ def describe_experiment(config: Config) -> str:
 
 
 def _printable(text: str) -> str:
-    """The text with lone surrogates (bytes of a path that are no UTF-8) spelt out."""
+    """The text with lone surrogates (bytes of a path that are no UTF-8) spelt out, and without
+    the passwords of addresses in it."""
+    text = mask(text)
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 

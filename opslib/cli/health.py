@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from opslib.cli.doors import make_console, say
+from opslib.cli.doors import make_console, say, say_if_possible
 from opslib.core.config import load_config
 
 ConfigOption = Annotated[Path | None, typer.Option(help="Configuration file.")]
@@ -22,7 +22,7 @@ def check(
     ] = None,
     config: ConfigOption = None,
 ) -> int:
-    """Ask all watched addresses once and change nothing; 3 where one of them failed."""
+    """Ask all watched addresses once and change nothing; 3 where one failed or is degraded."""
     from opslib.cli.doors import check_record_path
     from opslib.upkeep.health import check_health
 
@@ -45,14 +45,15 @@ def check(
 def watch(config: ConfigOption = None) -> int:
     """Make one run of the watch, as each minute from cron: ask, count, restart, tell.
 
-    Prints its line on stdout, and what a person must read on stderr; 3 while an incident lasts.
+    Prints its line on stdout, and what a person must read on stderr; 3 while an incident lasts or
+    the app is degraded.
     """
     from opslib.upkeep.health import watch_health
 
     loaded = load_config(config)
     alerts = make_console(stderr=True)
-    record = watch_health(loaded, lambda text: say(alerts, text))
-    say(make_console(), record.describe())
+    record = watch_health(loaded, lambda text: say_if_possible(alerts, text))
+    say_if_possible(make_console(), record.describe())
     return record.exit_code
 
 
@@ -66,5 +67,9 @@ def rotate(
 
     loaded = load_config(config)
     console = make_console()
-    record = run_rotation(loaded, log=log, dry_run=dry_run, show=lambda line: say(console, line))
+
+    def show(line: str) -> None:
+        say_if_possible(console, line)
+
+    record = run_rotation(loaded, log=log, dry_run=dry_run, show=show)
     return record.exit_code

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from opslib.cli.doors import describe_experiment, make_console, run_command, say
+from opslib.cli.doors import describe_experiment, make_console, run_command, say_if_possible
 from opslib.core.config import Config, load_config
 from opslib.core.errors import SkippedError
 from opslib.core.formatting import format_bytes, plural, utc_now
 
+if TYPE_CHECKING:
+    from opslib.upkeep.maintenance_record import MaintenanceRecord
+
 
 def maintain(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan, do nothing.")] = False,
+    clock_is_right: Annotated[
+        bool, typer.Option("--clock-is-right", help="Go on after a long time without a round.")
+    ] = False,
     config: Annotated[Path | None, typer.Option(help="Configuration file.")] = None,
 ) -> int:
     """Clean the experiment: logs, checkpoints, models, releases, reports; and report the disks."""
@@ -26,18 +32,22 @@ def maintain(
     console = make_console()
 
     def show(line: str) -> None:
-        say(console, line)
+        say_if_possible(console, line)
 
     show(f"{describe_experiment(loaded)}, {utc_now():%Y-%m-%d %H:%M} UTC")
     if dry_run:
-        for line in plan_maintenance(loaded).lines():
+        for line in plan_maintenance(loaded, clock_is_right=clock_is_right).lines():
             show(line)
         show("dry run: nothing was changed")
         return 0
-    return track_job(loaded, "maintenance", lambda: _clean(loaded, show), show=show)
+
+    def work() -> int:
+        return _clean(loaded, show, clock_is_right=clock_is_right)
+
+    return track_job(loaded, "maintenance", work, show=show)
 
 
-def _clean(config: Config, show: Callable[[str], None]) -> int:
+def _clean(config: Config, show: Callable[[str], None], *, clock_is_right: bool) -> int:
     """Carry out the plan, tell what came of it, and return 0.
 
     Raises:
@@ -45,17 +55,29 @@ def _clean(config: Config, show: Callable[[str], None]) -> int:
     """
     from opslib.upkeep.maintenance import run_maintenance
 
-    done = run_maintenance(config, show=show)
+    done = run_maintenance(config, show=show, clock_is_right=clock_is_right)
     record = done.record
     for one in record.skipped:
         show(f"skipped {one.target}: {one.reason}")
     for warning in record.warnings:
         show(f"warning: {warning}")
     steps, freed = plural(len(record.done), "step"), format_bytes(record.freed_bytes)
-    show(f"{steps} done, {freed} freed in {record.took_s:.1f} s; {done.path}")
+    where = done.path if done.untold is None else "its account is not kept"
+    show(f"{steps} done, {freed} freed in {record.took_s:.1f} s; {where}")
+    if done.untold is not None:
+        _tell_account(done.untold, record)
+        raise SkippedError(f"{steps} done, {freed} freed; the account is not kept: {done.untold}")
     if record.skipped:
         raise SkippedError(f"{plural(len(record.skipped), 'item')} skipped; see {done.path}")
     return 0
+
+
+def _tell_account(untold: str, record: MaintenanceRecord) -> None:
+    """Tell on stderr what was done, where there was no room to keep it."""
+    notes = make_console(stderr=True)
+    say_if_possible(notes, f"warning: {untold}; what was done:")
+    for item in record.done:
+        say_if_possible(notes, f"  {item.verb} {item.target} ({format_bytes(item.freed_bytes)})")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from opslib.cli.doors import describe_experiment, make_console, plain_cells, say
+from opslib.cli.doors import describe_experiment, make_console, plain_cells, say_if_possible
+from opslib.core.clock import ASK, is_ahead
 from opslib.core.config import PREFIX, Config, load_config
 from opslib.core.errors import ConfigError, InputError, OpsError, UsageError
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 ConfigOption = Annotated[Path | None, typer.Option(help="Configuration file.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show what would be done.")]
-_LOCK_WAIT_S = 10.0
 
 schedule_app = typer.Typer(help="The jobs that cron starts.", no_args_is_help=True)
 
@@ -65,14 +65,14 @@ def install(
     config: ConfigOption = None,
 ) -> int:
     """Put the jobs into your crontab; again after a change of the configuration."""
-    from opslib.core.locks import hold_lock
-    from opslib.upkeep.schedule import crontab_lock, edit_to_install, find_place
+    from opslib.upkeep.crontab import hold_crontab
+    from opslib.upkeep.schedule import edit_to_install, find_place
 
     loaded, tell = _load_as_cron(config), _make_show()
     tell(describe_experiment(loaded))
     if loaded.is_demo and not demo:
         raise UsageError(f"{loaded.exp_dir} is the demo; `--demo` schedules its jobs all the same")
-    with hold_lock(crontab_lock(), "changing the crontab", wait_s=_LOCK_WAIT_S):
+    with hold_crontab():
         edit = edit_to_install(loaded, find_place(sys.executable))
         _carry_out(edit, dry_run=dry_run, tell=tell)
     _tell_notes(loaded, edit.new, tell)
@@ -82,12 +82,12 @@ def install(
 @schedule_app.command()
 def remove(dry_run: DryRunOption = False, config: ConfigOption = None) -> int:
     """Take this configuration's jobs out of your crontab; the rest stays as it is."""
-    from opslib.core.locks import hold_lock
-    from opslib.upkeep.schedule import crontab_lock, edit_to_remove
+    from opslib.upkeep.crontab import hold_crontab
+    from opslib.upkeep.schedule import edit_to_remove
 
     loaded, tell = _load_as_cron(config), _make_show()
     tell(describe_experiment(loaded))
-    with hold_lock(crontab_lock(), "changing the crontab", wait_s=_LOCK_WAIT_S):
+    with hold_crontab():
         _carry_out(edit_to_remove(loaded), dry_run=dry_run, tell=tell)
     return 0
 
@@ -156,7 +156,8 @@ def _cells(config: Config, entry: Entry, now: datetime, *, is_installed: bool) -
 
 def _clock(status: JobStatus, now: datetime) -> str:
     started = datetime.fromisoformat(status.started_at_utc)
-    return f"{started.astimezone(now.tzinfo):%Y-%m-%d %H:%M}"
+    ahead = f" (after now: {ASK})" if is_ahead(started, now) else ""
+    return f"{started.astimezone(now.tzinfo):%Y-%m-%d %H:%M}{ahead}"
 
 
 def _tell_notes(config: Config, text: str, tell: Callable[[str], None]) -> None:
@@ -170,4 +171,4 @@ def _tell_notes(config: Config, text: str, tell: Callable[[str], None]) -> None:
 
 def _make_show() -> Callable[[str], None]:
     console = make_console()
-    return lambda line: say(console, line)
+    return lambda line: say_if_possible(console, line)

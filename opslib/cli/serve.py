@@ -107,6 +107,7 @@ def rotate(env_file: EnvFileOption = None, config: ConfigOption = None) -> int:
     done = rotate_key(target)
     show = _make_show()
     age = "none" if done.old_age_days is None else f"{done.old_age_days:.0f} days old"
+    age = "dated after now" if (done.old_age_days or 0) < 0 else age
     show(f"{done.env_file}: new API_KEY written (the key before: {age})")
     for number, step in enumerate(done.next_steps, start=1):
         show(f"{number}. {step}")

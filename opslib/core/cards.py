@@ -1,7 +1,12 @@
-"""Model cards: what is known of an exported model, kept beside it as `<stem>.json`."""
+"""Model cards: what is known of an exported model, kept beside it as `<stem>.json`.
+
+A card is evidence. One that was never there is none; one that is there and cannot be read, whatever
+the reason, is never taken for none.
+"""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +15,10 @@ from pydantic import ConfigDict
 from opslib.core.errors import InputError, ModelError
 from opslib.core.files import sha256_file
 from opslib.core.models import ModelFiles
-from opslib.core.records import Part, Record
+from opslib.core.records import Part, Record, read_json
+
+REPORT_NAME = "export_report.json"
+_DAMAGED = "evidence that is there but cannot be read"
 
 
 class FileEntry(Part):
@@ -86,16 +94,64 @@ def read_card(model: Path) -> ModelCard | None:
         InputError: a card is there but cannot be read.
     """
     path = card_path(model)
-    return ModelCard.read(path) if path.exists() else None
+    return _read(path) if os.path.lexists(path) else None
 
 
 def read_export_report(export_dir: Path) -> ModelCard | None:
-    """Return `export_report.json` of `export_dir`, or None where there is none or it is foreign."""
-    path = export_dir / "export_report.json"
+    """Return `export_report.json` of `export_dir`, or None where there is none or it is foreign:
+    a JSON object with other fields than ours.
+
+    Raises:
+        InputError: it is there but cannot be read, or is one of ours that is damaged.
+    """
+    path = export_dir / REPORT_NAME
+    content = read_report_fields(path)
     try:
-        return ModelCard.read(path) if path.exists() else None
+        return _read(path) if content else None
     except InputError:
+        if str(content.get("schema")).startswith(f"{ModelCard.schema_name}/"):
+            raise
         return None
+
+
+def read_report_fields(path: Path) -> dict[str, Any]:
+    """Return the fields of a card or export report, ours or a foreign one; none where there is no
+    such file.
+
+    Raises:
+        InputError: it is there but is no JSON object.
+    """
+    if not os.path.lexists(path):
+        return {}
+    try:
+        content = read_json(path)
+    except InputError as error:
+        raise _damaged(path, error) from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: {_DAMAGED}: expected a JSON object")
+    return content
+
+
+def find_gaps(card: ModelCard | None) -> str | None:
+    """Return what is not proved of a model with this card, or None where nothing is missing."""
+    if card is None:
+        return "no card: neither its bytes nor its answers could be compared with its export"
+    missing = [
+        *(() if card.files else ("no digests: its bytes could not be compared with its export",)),
+        *(() if card.golden else ("no golden images: its answers could not be compared",)),
+    ]
+    return f"its card has {'; '.join(missing)}" if missing else None
+
+
+def _read(path: Path) -> ModelCard:
+    try:
+        return ModelCard.read(path)
+    except InputError as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: InputError) -> InputError:
+    return InputError(f"{path}: {_DAMAGED}: {str(error).removeprefix(f'{path}: ')}")
 
 
 def list_files(model: ModelFiles) -> tuple[FileEntry, ...]:

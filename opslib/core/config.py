@@ -23,6 +23,7 @@ from pydantic_core import ErrorDetails
 
 from opslib.core.checklist_section import ChecklistSection
 from opslib.core.config_edit import on_one_line, parse_yaml, refuse_half_characters, show_value
+from opslib.core.config_end import check_end, check_last_line
 from opslib.core.drill_section import DrillSection
 from opslib.core.errors import ConfigError
 from opslib.core.files import expand_user
@@ -199,6 +200,7 @@ def parse_config(text: str, source: Path, variables: Mapping[str, str]) -> Confi
     Raises:
         ConfigError: as `load_config`.
     """
+    check_end(text, str(source))
     data = parse_yaml(text, str(source))
     if not isinstance(data, dict):
         raise ConfigError(f"{source}: expected sections such as `paths:`, got {show_value(data)}")
@@ -206,9 +208,11 @@ def parse_config(text: str, source: Path, variables: Mapping[str, str]) -> Confi
     if "source" in data:
         raise ConfigError(f"{source.name}: source: unknown key; {_allowed(Config, 'source')}")
     try:
-        return Config.model_validate({**data, "source": source})
+        config = Config.model_validate({**data, "source": source})
     except ValidationError as error:
         raise ConfigError(_explain(error.errors()[0], source, origins)) from error
+    check_last_line(text, str(source))
+    return config
 
 
 def read_variables(folder: Path, environment: Mapping[str, str] | None = None) -> dict[str, str]:

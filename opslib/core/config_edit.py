@@ -7,14 +7,15 @@ import reprlib
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from stat import S_IMODE
 from typing import Any
 
 import yaml
 
-from opslib.core.errors import ConfigError, storage_errors
-from opslib.core.files import write_text_atomic
+from opslib.core.changes import change_file
+from opslib.core.config_end import END, check_end, has_promise, without_end
+from opslib.core.errors import ConfigError, StorageError, storage_errors
 from opslib.core.plans import Action, Plan
+from opslib.core.secrets import show_address
 
 Value = str | int | float | bool | list[str]
 Check = Callable[[str], object]
@@ -76,11 +77,25 @@ def refuse_half_characters(text: str, name: str) -> None:
 
 
 def show_value(value: object) -> str:
-    """Return a value as Python writes it, on one line and cut short."""
+    """Return a value as Python writes it, on one line and cut short; no password that stands in
+    an address is repeated."""
     try:
-        return on_one_line(_SHORT.repr(value))
+        return on_one_line(_SHORT.repr(_without_passwords(value)))
     except ValueError:
         return "a number of thousands of digits"
+
+
+def _without_passwords(value: object, depth: int = 8) -> object:
+    if isinstance(value, str):
+        return show_address(value)
+    if isinstance(value, dict) and depth:
+        return {
+            _without_passwords(key, depth - 1): _without_passwords(one, depth - 1)
+            for key, one in value.items()
+        }
+    if isinstance(value, list | tuple) and depth:
+        return type(value)(_without_passwords(one, depth - 1) for one in value)
+    return value
 
 
 def on_one_line(text: str) -> str:
@@ -119,15 +134,20 @@ def plan_config_edit(
 
 
 def set_keys(source: Path, changes: Mapping[str, Value], *, check: Check | None = None) -> None:
-    """Set dotted keys of a configuration file, all at once; a link and the file's mode stay.
+    """Set dotted keys of a configuration file, all at once; a link, owner and mode stay.
 
     Raises:
+        BusyError: another process is changing it.
+        StorageError: it cannot be written, or not without taking it from its owner.
         ConfigError: the file is not a configuration with sections, or `check` refuses.
     """
-    with storage_errors(f"read {source}"):
-        target = source.resolve(strict=True)
-        mode = S_IMODE(target.stat().st_mode)
-    write_text_atomic(target, _edit_checked(_read(target), changes, source, check), mode=mode)
+
+    def change(before: bytes | None) -> bytes:
+        if before is None:
+            raise StorageError(f"cannot read {source}: no such file")
+        return _edit_checked(_decode(before, source), changes, source, check).encode()
+
+    change_file(source, change)
 
 
 def edit_yaml(text: str, changes: Mapping[str, Value], source: Path = Path("config.yaml")) -> str:
@@ -135,8 +155,8 @@ def edit_yaml(text: str, changes: Mapping[str, Value], source: Path = Path("conf
     order mark are kept.
 
     Raises:
-        ConfigError: the text is not a configuration with sections, or a value would not be read
-            back as it was given.
+        ConfigError: the text is cut off or not a configuration with sections, or a value would
+            not be read back as it was given.
     """
     data = _load(text, source)
     for key, value in changes.items():
@@ -149,7 +169,7 @@ def edit_yaml(text: str, changes: Mapping[str, Value], source: Path = Path("conf
         section[leaf] = _flow(value) if isinstance(value, list) else value
     stream = io.StringIO()
     _yaml().dump(data, stream)
-    edited = stream.getvalue()
+    edited = stream.getvalue() + (f"{END}\n" if has_promise(text) else "")
     read_back = parse_yaml(edited, str(source))
     for key, value in changes.items():
         if _find(read_back, key) != value:
@@ -183,9 +203,10 @@ def _yaml() -> Any:
 def _load(text: str, source: Path) -> Any:
     from ruamel.yaml.error import YAMLError
 
+    check_end(text, str(source))
     parse_yaml(text, str(source))
     try:
-        data = _yaml().load(text.removeprefix(_BOM).replace("\r\n", "\n"))
+        data = _yaml().load(without_end(text).removeprefix(_BOM).replace("\r\n", "\n"))
     except (YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}" if mark else ""
@@ -221,7 +242,10 @@ def _show(value: Any) -> str:
 
 def _read(source: Path) -> str:
     with storage_errors(f"read {source}"):
-        data = source.read_bytes()
+        return _decode(source.read_bytes(), source)
+
+
+def _decode(data: bytes, source: Path) -> str:
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:

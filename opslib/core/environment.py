@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from opslib.core.config import Config
+from opslib.core.config_edit import show_value
 from opslib.core.errors import ConfigError
 from opslib.core.sections import Names
 
@@ -55,5 +56,5 @@ def load_service_environment(config: Config, env_file: Path | None = None) -> Se
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0]).upper()
-        shown = "a value" if name == "API_KEY" else repr(first["input"])
+        shown = "a value" if name == "API_KEY" else show_value(first["input"])
         raise ConfigError(f"{name}: got {shown}: {first['msg'].lower()}") from error

@@ -7,6 +7,7 @@ here alone, so that nothing a person named is ever taken for something of ours.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -18,8 +19,11 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 from opslib.core.errors import storage_errors
+from opslib.core.ownership import Owner, make_folder, settle
 
 _CHUNK_BYTES = 1 << 20
+_COPY_BYTES = 1 << 23
+_NOT_BY_KERNEL = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM)
 _NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _KEPT_NAME_BYTES = 200  # of the name within a hidden one, which may have 255 bytes
 _HIDDEN = re.compile(r"\.(?P<name>.+)\.pillops-[0-9a-f]{16}\.(?P<kind>tmp|deleted)", re.DOTALL)
@@ -68,24 +72,30 @@ def fsync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def open_atomic(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
+def open_atomic(
+    path: Path, *, mode: int | None = None, owner: Owner = "kept"
+) -> Iterator[BinaryIO]:
     """Yield a binary file that takes the name `path` when the block ends without an error.
 
     The bytes are on disk before the name is; after an error nothing is left behind. A `path`
     that is a symlink is replaced, not followed.
 
+    Args:
+        mode: by default that of the file before, 0644 for a new one.
+        owner: see `ownership.settle`.
+
     Raises:
         StorageError: the folder cannot be written or the disk is full.
     """
     with storage_errors(f"write {path}"):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         temporary = hide_name(path)
         descriptor = os.open(temporary, _NEW_FILE, 0o600)
         try:
             with os.fdopen(descriptor, "wb") as file:
                 yield file
                 file.flush()
-                os.fchmod(file.fileno(), mode)
+                settle(file.fileno(), path, mode, owner)
                 os.fsync(file.fileno())
             temporary.replace(path)
         except BaseException:
@@ -94,21 +104,49 @@ def open_atomic(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
         fsync_folder(path.parent)
 
 
-def write_bytes_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+def write_bytes_atomic(
+    path: Path, data: bytes, *, mode: int | None = None, owner: Owner = "kept"
+) -> None:
     """Write `data` to `path` in one step; see `open_atomic`."""
-    with open_atomic(path, mode=mode) as file:
+    with open_atomic(path, mode=mode, owner=owner) as file:
         file.write(data)
 
 
-def write_text_atomic(path: Path, text: str, *, mode: int = 0o644) -> None:
+def write_text_atomic(path: Path, text: str, *, mode: int | None = None) -> None:
     """Write `text` as UTF-8 to `path` in one step; see `open_atomic`."""
     write_bytes_atomic(path, text.encode(), mode=mode)
+
+
+def overwrite(path: Path, data: bytes) -> None:
+    """Write `data` over the file at `path` where it lies, which needs no room on a full disk as
+    long as the file filled as many blocks before.
+
+    For what must never be taken for what it was: where this fails, or is killed, the file is
+    empty or cannot be read.
+
+    Raises:
+        StorageError: it is no regular file, there is none, or there is no room.
+    """
+    with storage_errors(f"write {path}"):
+        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            try:
+                left = memoryview(data)
+                while left:
+                    left = left[os.pwrite(descriptor, left, len(data) - len(left)) :]
+                os.ftruncate(descriptor, len(data))
+            except OSError:
+                os.ftruncate(descriptor, 0)
+                raise
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def link_atomic(link: Path, target: str | Path) -> None:
     """Point the symlink `link` at `target` (kept as given) without a moment without a link."""
     with storage_errors(f"link {link}"):
-        link.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(link.parent)
         temporary = hide_name(link)
         temporary.symlink_to(target)
         temporary.replace(link)
@@ -125,7 +163,7 @@ def folder_atomic(path: Path) -> Iterator[Path]:
         StorageError: the parent cannot be written, the disk is full or `path` exists.
     """
     with storage_errors(f"create {path}"):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         aside = make_hidden_folder(path)
         aside.chmod(0o755)
     try:
@@ -147,7 +185,7 @@ def make_hidden_folder(path: Path) -> Path:
         OSError: it cannot be made.
     """
     folder = hide_name(path)
-    folder.mkdir(mode=0o700)
+    make_folder(folder, mode=0o700)
     return folder
 
 
@@ -166,6 +204,25 @@ def hidden_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def copy_file(source: Path, target: Path) -> None:
+    """Copy `source` into the new file `target`, which only its owner may read.
+
+    Within the kernel, and without copying where the file system lets two files share their blocks.
+
+    Raises:
+        OSError: `source` cannot be read, `target` is there, or the disk is full.
+    """
+    descriptor = os.open(target, _NEW_FILE, 0o600)
+    with source.open("rb", buffering=0) as given, os.fdopen(descriptor, "wb") as taken:
+        try:
+            while os.copy_file_range(given.fileno(), taken.fileno(), _COPY_BYTES):
+                pass
+        except OSError as error:
+            if error.errno not in _NOT_BY_KERNEL:
+                raise
+        shutil.copyfileobj(given, taken, _COPY_BYTES)  # what the kernel left
+
+
 def ensure_writable(folder: Path) -> Path:
     """Create `folder` if need be, prove that a file can be made in it, and return it.
 
@@ -173,7 +230,7 @@ def ensure_writable(folder: Path) -> Path:
         StorageError: it cannot be created or written.
     """
     with storage_errors(f"write into {folder}"):
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         probe = hide_name(folder / "probe")
         try:
             probe.write_bytes(b"\0" * 4096)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from datetime import UTC, datetime
 
 STAMP_FORMAT = "%Y%m%d-%H%M%S"
@@ -50,3 +51,9 @@ def format_duration(seconds: float) -> str:
 def plural(count: int, noun: str, many: str | None = None) -> str:
     """Return `1 image`, `2 images`; `many` is the plural that takes more than an s."""
     return f"{count:,} {noun if count == 1 else many or noun + 's'}"
+
+
+def format_signal(number: int) -> str:
+    """Return the name of the signal that ended a process, with what it means where few know."""
+    name = signal.Signals(number).name
+    return f"{name} (a file that it had mapped became shorter)" if name == "SIGBUS" else name

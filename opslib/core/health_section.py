@@ -19,6 +19,7 @@ def _check_url(value: str) -> str:
     try:
         parts = urlsplit(value)
         _ = parts.port
+        (parts.hostname or "").encode("idna")  # refuses what no resolver takes
     except ValueError as error:
         raise ValueError(wanted) from error
     if parts.scheme not in ("http", "https") or not parts.hostname:

@@ -1,58 +1,156 @@
-"""Locks that say who holds them; the kernel frees them when their holder dies."""
+"""Locks that say who holds them; the kernel frees them when their holder dies.
+
+Root and the account of the service exclude each other: a lock file that root makes belongs to whom
+its folder belongs, and one that can only be read is locked all the same.
+"""
 
 from __future__ import annotations
 
-import getpass
+import errno
+import fcntl
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from stat import S_IMODE, S_ISDIR
 
-from filelock import FileLock, Timeout
-
-from opslib.core.errors import BusyError, storage_errors
+from opslib.core.accounts import account_name
+from opslib.core.errors import BusyError, StorageError, storage_errors
 from opslib.core.formatting import utc_now
+from opslib.core.ownership import give_to_folders_owner, make_folder
 
 LOCK_DIR_VARIABLE = "PILLOPS_LOCK_DIR"
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+_PROBE_S = 0.5  # longer than anybody looks whether a folder is locked
+_POLL_S = 0.01
+_NOTE_BYTES = 300
+_SAFE = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
 
 @contextmanager
 def hold_lock(path: Path, purpose: str, *, wait_s: float = 0.0) -> Iterator[None]:
-    """Hold the lock file `path` for the block.
+    """Hold the lock file `path` for the block; who holds it stands in it meanwhile.
+
+    Where a full disk has no room for a file that was never made, the folder itself is locked,
+    which turns away everybody who wants a lock in it.
 
     Raises:
         BusyError: someone else holds it for longer than `wait_s`; the message says who.
+        StorageError: the file cannot be made, or is a link.
     """
-    note = path.with_suffix(".holder")
-    lock = FileLock(path)
     with storage_errors(f"lock {path}"):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            lock.acquire(timeout=wait_s)
-        except Timeout as error:
-            raise BusyError(f"{purpose}: the lock is held by {_read(note)}") from error
+        descriptor, is_folder = _open_lock(path)
     try:
-        with suppress(OSError):  # only a courtesy: on a full disk the lock still has to work
-            note.write_text(f"{purpose} (pid {os.getpid()}, since {utc_now():%F %T} UTC)")
-        yield
+        held = take_flock(descriptor, max(wait_s, _PROBE_S) if is_folder else wait_s)
+        if not held or not (is_folder or _is_folder_free(path.parent, wait_s)):
+            raise BusyError(f"{purpose}: the lock is held by {_read_note(descriptor)}")
+        _write_note(descriptor, f"{purpose} (pid {os.getpid()}, since {utc_now():%F %T} UTC)")
+        try:
+            yield
+        finally:
+            _write_note(descriptor, "")
     finally:
-        with suppress(OSError):
-            note.unlink()
-        lock.release()
+        os.close(descriptor)
 
 
-def _read(note: Path) -> str:
-    with suppress(OSError):
-        return note.read_text() or "another process"
-    return "another process"
+def take_flock(descriptor: int, wait_s: float, how: int = fcntl.LOCK_EX) -> bool:
+    """Take the kernel's lock on an open file or folder; return whether it came within `wait_s`."""
+    give_up = time.monotonic() + wait_s
+    while True:
+        try:
+            fcntl.flock(descriptor, how | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= give_up:
+                return False
+            time.sleep(_POLL_S)
+        else:
+            return True
 
 
 def host_lock_path(resource: str) -> Path:
-    """Return where the lock of a host-wide resource (`timing`, `gpu-0`) lives for this user.
+    """Return where the lock of a host-wide resource (`timing`, `gpu-0`) lives for this account.
 
     `PILLOPS_LOCK_DIR` names another folder, for hosts whose temporary folder is private.
+
+    Raises:
+        StorageError: the default folder is not this account's alone.
     """
     folder = os.environ.get(LOCK_DIR_VARIABLE)
-    default = Path(tempfile.gettempdir()) / f"pillops-{getpass.getuser()}"
-    return (Path(folder) if folder else default) / f"{resource}.lock"
+    return (Path(folder) if folder else _own_folder()) / f"{resource}.lock"
+
+
+def _own_folder() -> Path:
+    """The folder in the shared temporary one, where anybody may have made it beforehand.
+
+    Not `XDG_RUNTIME_DIR`: cron's jobs have none, and a lock looked for at two places is none.
+    """
+    uid = os.geteuid()
+    folder = Path(tempfile.gettempdir()) / f"pillops-{uid}"
+    with storage_errors(f"create {folder}"):
+        with suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
+        found = folder.lstat()
+    if not S_ISDIR(found.st_mode):
+        problem = "it is no folder"
+    elif found.st_uid != uid:
+        problem = f"it belongs to {account_name(found.st_uid)}"
+    elif S_IMODE(found.st_mode) & 0o077:
+        problem = f"it is open to others (mode {S_IMODE(found.st_mode):o})"
+    else:
+        return folder
+    raise StorageError(
+        f"{folder}: not a folder of {account_name()} alone, as locks need: {problem}; "
+        f"remove it, or name another with {LOCK_DIR_VARIABLE}"
+    )
+
+
+def _open_lock(path: Path) -> tuple[int, bool]:
+    """Open the lock file, or the nearest folder where there is no room for it; say whether that."""
+    try:
+        make_folder(path.parent)
+        return _open(path), False
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+    there = next(one for one in path.parents if one.is_dir())
+    return os.open(there, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), True
+
+
+def _is_folder_free(folder: Path, wait_s: float) -> bool:
+    """Whether nobody locked the folder for want of room for a file."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return take_flock(descriptor, max(wait_s, _PROBE_S), fcntl.LOCK_SH)
+    except OSError:  # a file system on which folders cannot be locked
+        return True
+    finally:
+        os.close(descriptor)
+
+
+def _open(path: Path) -> int:
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _SAFE, 0o644)
+    except FileExistsError:
+        pass
+    else:
+        give_to_folders_owner(descriptor, path.parent)
+        return descriptor
+    try:
+        return os.open(path, os.O_RDWR | _SAFE)
+    except PermissionError:  # another account's
+        return os.open(path, os.O_RDONLY | _SAFE)
+
+
+def _write_note(descriptor: int, text: str) -> None:
+    with suppress(OSError):  # only a courtesy: on a full disk the lock still has to work
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, text.encode(), 0)
+
+
+def _read_note(descriptor: int) -> str:
+    with suppress(OSError):
+        text = os.pread(descriptor, _NOTE_BYTES, 0).decode("utf-8", "replace")
+        return "".join(filter(str.isprintable, text)) or "another process"
+    return "another process"

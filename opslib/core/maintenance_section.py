@@ -38,6 +38,7 @@ class MaintenanceSection(Section):
     restored_days: Days = 30
     report_days: Days = 365
     leftover_hours: Annotated[int, Field(ge=1, le=876_000)] = 24
+    clock_gap_days: Days = 30
     also_serving: Addresses = ()
     version_timeout_s: Annotated[float, Field(gt=0, le=60)] = 2.0
     disks: Mounts = (Path("/"), Path("/mnt/data"))

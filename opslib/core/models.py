@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import mmap
+import errno
+import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from opslib.core.errors import ModelError
 from opslib.core.files import sha256_bytes, sha256_file
-from opslib.core.wire import Wire, walk_fields
+from opslib.core.wire import Buffer, FileBytes, Wire, walk_fields
 
 # Field numbers of onnx.proto: the messages that can lead to a tensor's external location.
 _MESSAGES: dict[str, dict[int, str]] = {
@@ -21,6 +23,7 @@ _MESSAGES: dict[str, dict[int, str]] = {
     "sparse": {1: "tensor", 2: "tensor"},
     "tensor": {13: "entry"},
 }
+_SMALL_BYTES = 1 << 14  # a message that is read at once; others are walked from field to field
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,37 @@ class ModelFiles:
         return sha256_bytes("".join(sorted(lines)).encode())
 
 
+def resolve_model(path: Path, expected: str = "an ONNX model") -> Path:
+    """Return the file that `path` means, links followed.
+
+    Raises:
+        ModelError: there is none: missing, a link that dangles or leads in a circle, a folder, or
+            not to be looked at.
+    """
+    try:
+        real = Path(os.path.realpath(path, strict=True))
+        mode = real.stat().st_mode
+    except OSError as error:
+        raise ModelError(
+            f"{path}: {_describe_missing(path, error)}; expected {expected}"
+        ) from error
+    if not stat.S_ISREG(mode):
+        what = "is a folder" if stat.S_ISDIR(mode) else "is no regular file"
+        raise ModelError(f"{path}: {what}; expected {expected}")
+    return real
+
+
+def _describe_missing(path: Path, error: OSError) -> str:
+    if error.errno == errno.ELOOP:
+        return "its links lead in a circle"
+    if error.errno not in (errno.ENOENT, errno.ENOTDIR):
+        return f"cannot be read: {error.strerror}"
+    try:
+        return f"points at {path.readlink()}, which is not there"
+    except OSError:
+        return "no such file"
+
+
 def find_model_files(path: Path) -> ModelFiles:
     """Return the ONNX file at `path`, links resolved, with the sidecars it refers to.
 
@@ -59,10 +93,7 @@ def find_model_files(path: Path) -> ModelFiles:
         ModelError: missing, not an ONNX model, or a sidecar is missing or lies outside the
             model's folder.
     """
-    real = path.resolve()
-    if not real.is_file():
-        what = "is a folder" if real.is_dir() else "no such file"
-        raise ModelError(f"{path}: {what}; expected an ONNX model")
+    real = resolve_model(path)
     sidecars = []
     for location in sorted(set(_external_locations(real))):
         relative = PurePosixPath(location)
@@ -80,17 +111,19 @@ def _external_locations(path: Path) -> list[str]:
         with path.open("rb") as file:
             if path.stat().st_size == 0:
                 raise ModelError(f"{path}: empty file; expected an ONNX model")
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                if all(number != 7 for number, _, _ in _fields(data, 0, len(data))):
-                    raise ModelError(f"{path}: not an ONNX model (it has no graph)")
-                return list(_walk(data, 0, len(data), "model"))
+            data = FileBytes(file)
+            if all(number != 7 for number, _, _ in _fields(data, 0, len(data))):
+                raise ModelError(f"{path}: not an ONNX model (it has no graph)")
+            return list(_walk(data, 0, len(data), "model"))
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
     except (ValueError, IndexError) as error:
         raise ModelError(f"{path}: not an ONNX model, or damaged ({error})") from error
 
 
-def _walk(data: mmap.mmap, start: int, end: int, message: str) -> Iterator[str]:
+def _walk(data: Buffer, start: int, end: int, message: str) -> Iterator[str]:
+    if end - start <= _SMALL_BYTES:
+        data, start, end = data[start:end], 0, end - start
     children = _MESSAGES[message]
     for number, begin, stop in _fields(data, start, end):
         child = children.get(number)
@@ -102,7 +135,7 @@ def _walk(data: mmap.mmap, start: int, end: int, message: str) -> Iterator[str]:
             yield from _walk(data, begin, stop, child)
 
 
-def _fields(data: mmap.mmap, position: int, end: int) -> Iterator[tuple[int, int, int]]:
+def _fields(data: Buffer, position: int, end: int) -> Iterator[tuple[int, int, int]]:
     """Yield (field number, begin, end) of each length-delimited field of a protobuf message."""
     for number, wire, begin, stop in walk_fields(data, position, end):
         if wire == Wire.BYTES:

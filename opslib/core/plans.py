@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from opslib.core.errors import StorageError
 from opslib.core.formatting import format_bytes, plural
@@ -46,6 +47,16 @@ class Outcome:
         return sum(action.frees_bytes for action in self.done)
 
 
+class Account(Protocol):
+    """What is told of each step while a plan is carried out, so that a kill leaves an account."""
+
+    def begin(self, step: Action) -> None:
+        """Hear that a step begins."""
+
+    def end(self, step: Action, skipped: str | None) -> None:
+        """Hear that it ended, or why it was skipped."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """Steps decided before anything is touched; show them, then execute them in order."""
@@ -60,11 +71,18 @@ class Plan:
         head = f"{self.title}: {plural(len(self.actions), 'step')}"
         return [head, *(f"  {action.describe()}" for action in self.actions)]
 
-    def execute(self) -> Outcome:
-        """Run the steps in order; one that the disk refuses is skipped with its reason."""
+    def execute(self, account: Account | None = None) -> Outcome:
+        """Run the steps in order; one that the disk refuses is skipped with its reason.
+
+        Args:
+            account: hears of each step as it begins and ends.
+        """
         done: list[Action] = []
         skipped: list[Skipped] = []
         for action in self.actions:
+            reason = None
+            if account is not None:
+                account.begin(action)
             try:
                 action.run()
             except (OSError, StorageError) as error:
@@ -72,6 +90,8 @@ class Plan:
                 skipped.append(Skipped(action, reason))
             else:
                 done.append(action)
+            if account is not None:
+                account.end(action, reason)
         return Outcome(tuple(done), tuple(skipped))
 
 

@@ -15,6 +15,13 @@ MASK = "********"
 REFERENCE_PREFIX = "env:"
 MIN_SECRET_LENGTH = 8
 _SECRET_NAME = re.compile(r"(API_?KEY|SECRET|TOKEN|PASSWORD|PASSWD|CREDENTIAL)", re.IGNORECASE)
+# What stands before a host: up to the last @ before the path.
+_USER = re.compile(r"""(?<=://)[^\s/?\#"'<>]+(?=@)""")
+_TOKEN = re.compile(
+    r"""([?&](?:amp;)?(?:[\w.-]*(?:token|secret|passw(?:or)?d|signature|credential|api_?key)|sig|key|pwd)=)"""
+    r"""[^\s&;\#"'<>]+""",
+    re.IGNORECASE,
+)
 
 
 def is_secret_name(name: str) -> bool:
@@ -37,11 +44,24 @@ def live_secrets(
     return frozenset(value for value in values if len(value) >= MIN_SECRET_LENGTH)
 
 
-def mask(text: str, secrets: Iterable[str]) -> str:
-    """Return `text` with each secret replaced by asterisks, longest first."""
+def mask(text: str, secrets: Iterable[str] = ()) -> str:
+    """Return `text` with each secret replaced by asterisks, longest first, and so whatever stands
+    before the host of an address in it, or is a token among its parameters."""
     for secret in sorted(secrets, key=len, reverse=True):
         text = text.replace(secret, MASK)
-    return text
+    if "://" in text:
+        text = _USER.sub(MASK, text)
+    return _TOKEN.sub(rf"\1{MASK}", text) if "=" in text else text
+
+
+def show_address(given: str) -> str:
+    """Return an address, or what was given for one, as it may be shown: without user, password
+    and tokens, however broken it is; all before the last `@` counts as a password."""
+    scheme, found, rest = given.partition("://")
+    before, at, after = (rest if found else given).rpartition("@")
+    if at and (found or ":" in before):
+        given = f"{scheme}://{MASK}@{after}" if found else f"{MASK}@{after}"
+    return mask(given)
 
 
 def resolve_reference(reference: str, folder: Path | None = None) -> str:

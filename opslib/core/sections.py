@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 from pydantic_core import PydanticCustomError
 
 from opslib.core.files import expand_user
@@ -154,10 +155,22 @@ class ReloadSection(Section):
     resident_min_free_mb: Annotated[int, Field(ge=0)] = 1024
 
 
+def _check_service(value: str) -> str:
+    try:
+        parts = urlsplit(value if "://" in value else f"http://{value}")
+        (parts.hostname or "").encode("idna")  # refuses what no resolver takes
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ValueError("expected http://HOST:PORT")
+    return value
+
+
 class ClientSection(Section):
     """How the tools talk to a service: ours, or another that honours the contract."""
 
-    url: str = "http://127.0.0.1:8000"
+    url: Annotated[str, AfterValidator(_check_service)] = "http://127.0.0.1:8000"
     timeout_s: Annotated[float, Field(gt=0)] = 180.0
     request_field: str = "model_path"
     path_field: str = "model_path"

@@ -2,11 +2,56 @@
 
 from __future__ import annotations
 
-import mmap
+import os
 from collections.abc import Iterator
 from enum import IntEnum
+from typing import BinaryIO, overload
 
-Buffer = bytes | mmap.mmap
+_WINDOW_BYTES = 1 << 16
+
+
+class FileBytes:
+    """The bytes of an open file, read where they are asked for.
+
+    Not a mapping: where somebody truncates the file meanwhile, reading raises, and the process
+    lives.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._descriptor = file.fileno()
+        self._size = os.fstat(self._descriptor).st_size
+        self._start, self._window = 0, b""
+
+    def __len__(self) -> int:
+        return self._size
+
+    @overload
+    def __getitem__(self, where: int) -> int: ...
+
+    @overload
+    def __getitem__(self, where: slice) -> bytes: ...
+
+    def __getitem__(self, where: int | slice) -> int | bytes:
+        if isinstance(where, slice):
+            start, stop, _ = where.indices(self._size)
+            found = self._look(start, stop - start)
+            if len(found) < stop - start:
+                raise IndexError("the file has become shorter")
+            return found
+        offset = where - self._start
+        if 0 <= offset < len(self._window):
+            return self._window[offset]
+        return self._look(where, 1)[0]
+
+    def _look(self, start: int, count: int) -> bytes:
+        offset = start - self._start
+        if offset < 0 or offset + count > len(self._window):
+            self._window = os.pread(self._descriptor, max(count, _WINDOW_BYTES), start)
+            self._start, offset = start, 0
+        return self._window[offset : offset + count]
+
+
+Buffer = bytes | FileBytes
 
 
 class Wire(IntEnum):

@@ -31,7 +31,7 @@ from opslib.demo.place import (
 from opslib.demo.progress import BuildProgress
 
 if TYPE_CHECKING:
-    from opslib.core.cards import ModelCard
+    from opslib.core.cards import REPORT_NAME, ModelCard
     from opslib.demo.training import Generation, Training
 
 FOLDERS = ("logs", "logs/archive", "checkpoints", "export", "reports", "releases")
@@ -249,7 +249,7 @@ def _export(
         )
         made.append(card)
     previous, newest = made
-    newest.write(export_dir / "export_report.json")
+    newest.write(export_dir / REPORT_NAME)
     link_atomic(export_dir / "latest.onnx", Path(newest.onnx_path).name)
     return newest, previous
 

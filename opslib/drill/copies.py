@@ -8,9 +8,9 @@ from pathlib import Path
 
 import yaml
 
-from opslib.core.cards import ModelCard, card_path, read_card, read_export_report
+from opslib.core.cards import REPORT_NAME, ModelCard, card_path, read_card, read_export_report
 from opslib.core.config import Config
-from opslib.core.errors import InputError, storage_errors
+from opslib.core.errors import storage_errors
 from opslib.core.files import link_atomic
 from opslib.core.models import find_model_files
 
@@ -42,13 +42,14 @@ def copy_experiment(config: Config, stable: Path, other: Path, folder: Path) -> 
 
     Raises:
         ModelError: a model or its sidecar is missing or damaged.
+        InputError: so is its card.
         StorageError: `folder` cannot be written.
     """
     export = folder / "exp" / "export"
     with storage_errors(f"copy the models into {folder}"):
         begin = copy_unit(stable, export)
         link_atomic(export / "latest.onnx", begin.name)
-        report = config.export_dir / "export_report.json"
+        report = config.export_dir / REPORT_NAME
         if read_export_report(config.export_dir) is not None:
             shutil.copyfile(report, export / report.name)
         names = range(1, COPIES + 1)
@@ -65,10 +66,7 @@ def copy_unit(model: Path, folder: Path) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
     copy = folder / files.path.name
-    try:
-        card = read_card(files.path)
-    except InputError:
-        card = None
+    card = read_card(files.path)
     if card is not None:
         _copy_golden(card, files.path.parent, folder).write(card_path(copy))
     return copy

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from opslib.core.cards import ModelCard, card_path, list_files, read_card
-from opslib.core.errors import InputError, ModelError
+from opslib.core.errors import ModelError
 from opslib.core.models import find_model_files
 from opslib.drill.copies import copy_unit
 from opslib.drill.stand_in import Signature, read_signature, write_stand_in
@@ -40,11 +40,12 @@ class Ground:
 
     @property
     def card(self) -> ModelCard | None:
-        """The served model's card, or None where it has none that can be read."""
-        try:
-            return read_card(self.stable)
-        except InputError:
-            return None
+        """The served model's card, or None where it has none.
+
+        Raises:
+            InputError: it is damaged.
+        """
+        return read_card(self.stable)
 
     @property
     def signature(self) -> Signature:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from opslib.core.config_edit import show_value
 from opslib.core.errors import ParameterError
 from opslib.serving.client import normalise_url
 
@@ -91,9 +92,9 @@ def check_url(url: str, *, confirm: bool) -> str:
         parts = urlsplit(whole)
         port = parts.port
     except ValueError as error:
-        raise ParameterError(f"url: got {url!r}: {error}") from error
+        raise ParameterError(f"url: got {show_value(url)}; expected http://HOST:PORT") from error
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query:
-        raise ParameterError(f"url: got {url!r}; expected http://HOST:PORT")
+        raise ParameterError(f"url: got {show_value(url)}; expected http://HOST:PORT")
     if parts.username or parts.password:
         raise ParameterError("url: holds a user or password; the key comes from .env")
     try:

@@ -108,7 +108,7 @@ class _Drill:
             self.found = client.version()
             self.model = describe_model(self.target.stable, self.found.sha256)
             self.other_model = describe_model(self.target.others[0])
-            self.device = str(client.health().get("device", "unknown"))
+            self.device = client.health().device or "unknown"
             self.report("measuring the capacity")
             self.capacity = measure_capacity(self._plan(None), self.target.key, self.limits)
             self.rate = min(self.limits.rate_max_per_s, self.share * self.capacity)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -22,7 +23,7 @@ from opslib.core.errors import (
 )
 from opslib.core.files import hide_name
 from opslib.core.formatting import format_bytes
-from opslib.core.models import find_model_files
+from opslib.core.models import find_model_files, resolve_model
 from opslib.core.served import read_served_state
 from opslib.drill.copies import COPIES, copy_experiment
 from opslib.drill.request import DrillRequest
@@ -131,7 +132,12 @@ def _open_running(
             health, live = client.health(), client.version()
         except ServiceError as error:
             raise InputError(f"url: {error} ({error.hint})") from error
-    if health.get("device") == "cuda" and not request.share_gpu:
+    if health.degraded is not None:
+        raise InputError(
+            f"url: {url} is {health.degraded}; a drill switches models, after which the wanted one "
+            "would be forgotten: repair it first, or switch to the model that should be served"
+        )
+    if health.device == "cuda" and not request.share_gpu:
         raise BusyError(f"{url}: its card is serving; say share_gpu: true (--share-gpu) to load it")
     stable = _find_running_model(request, live, url)
     other = choose_other(config, request, live)
@@ -169,7 +175,7 @@ def find_live(config: Config) -> Path:
     """Return the ONNX model that a service on this experiment would start with.
 
     Raises:
-        ModelError: there is none.
+        ModelError: there is none, or the one that it should start with is not there.
         InputError: what is served is no ONNX model, or the service's state cannot be read.
     """
     pinned = load_service_environment(config).model_path
@@ -177,12 +183,16 @@ def find_live(config: Config) -> Path:
     found = None
     if pinned is not None:
         found = config.resolve(pinned)
-    elif state is not None and state.current.path.exists():
+    elif state is not None and state.wanted is not None:
+        found = state.wanted.path
+        if found is None:
+            raise InputError(f"which model should be served is not known: {state.wanted.why}")
+    elif state is not None:
         found = state.current.path
-    path = (found or find_onnx(config)).resolve()
-    if path.suffix != ".onnx":
+    path = found or find_onnx(config)
+    if os.path.realpath(path).rpartition(".")[2] != "onnx":
         raise InputError(f"{path}: served, but no ONNX model; name one with --model")
-    return path
+    return resolve_model(path, "a model to drill; name one with --model")
 
 
 def choose_other(config: Config, request: DrillRequest, live: LiveVersion) -> Path:
@@ -222,7 +232,7 @@ def refuse_busy_card(config: Config) -> None:
     if _is_own(url):
         try:
             with ServiceClient(url, "", config.client, timeout_s=_HEALTH_TIMEOUT_S) as client:
-                if client.health().get("device") == "cuda":
+                if client.health().device == "cuda":
                     users.append(f"the service at {url}")
         except OpsError:
             pass

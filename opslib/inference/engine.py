@@ -82,6 +82,7 @@ class EngineRequest:
         settings: ONNX Runtime session options.
         factory: import string of the network for a bare Torch state dict.
         code_root: where the factory is looked up first.
+        weights_in_memory: ONNX Runtime gets the bytes of weights files instead of mapping them.
     """
 
     engine: str
@@ -91,6 +92,7 @@ class EngineRequest:
     settings: SessionSettings = field(default_factory=SessionSettings)
     factory: str | None = None
     code_root: Path | None = None
+    weights_in_memory: bool = False
 
 
 def session_settings(config: Config, *, threads: int | None = None) -> SessionSettings:

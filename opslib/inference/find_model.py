@@ -2,42 +2,90 @@
 
 from __future__ import annotations
 
+import os
+import re
+from collections.abc import Iterable
+from datetime import datetime
 from pathlib import Path
 
 from opslib.core.cards import ModelCard, read_card, read_export_report
+from opslib.core.clock import parse_moment, part_ahead
 from opslib.core.config import Config
-from opslib.core.errors import InputError, ModelError
+from opslib.core.errors import ModelError
+from opslib.core.models import resolve_model
 
 LATEST_NAME = "latest.onnx"
 BEST_CHECKPOINT = Path("checkpoints/best.pt")
+_STAMP = re.compile(r"(?<!\d)\d{8}-\d{6}(?!\d)")
 
 
 def find_onnx(config: Config, given: Path | None = None) -> Path:
     """Return the ONNX file meant: `given`, else `export/latest.onnx`, else the newest export.
 
     Raises:
-        ModelError: there is none; the message says how to make one.
+        ModelError: there is none, and the message says how to make one; or `latest.onnx` is there
+            and leads to no file: another model is not taken in its place.
     """
     if given is not None:
-        return config.resolve(given) if not given.exists() else given.absolute()
+        return given.absolute() if os.path.lexists(given) else config.resolve(given)
     latest = config.export_dir / LATEST_NAME
-    if latest.exists():
+    if os.path.lexists(latest):
+        try:
+            resolve_model(latest)
+        except ModelError as error:
+            raise ModelError(
+                f"{error}; link the model that is meant (`ln -sfn MODEL.onnx {latest}`), "
+                "or name one: no other is taken in its place"
+            ) from error
         return latest
-    exported = [path for path in config.export_dir.glob("*.onnx") if path.is_file()]
-    if exported:
-        return max(exported, key=lambda path: (path.stat().st_mtime_ns, path.name))
+    exports = list_exports(config.export_dir)
+    if exports:
+        return exports[0]
     raise ModelError(
         f"{config.export_dir}: no ONNX model; make the demo with `make demo`, "
         "name one with --model, or set paths.exp_dir in the configuration"
     )
 
 
-def find_card(config: Config, model: Path) -> ModelCard | None:
-    """Return what is known of `model`: its own card, else the export report that names it."""
+def list_exports(folder: Path) -> list[Path]:
+    """Return the ONNX files of `folder` that are no links, as `newest_first`; none without it.
+
+    Raises:
+        ModelError: the folder may not be looked into.
+    """
     try:
-        card = read_card(model)
-    except InputError:
-        card = None
+        paths = [path for path in folder.iterdir() if path.suffix == ".onnx"]
+        return newest_first(path for path in paths if path.is_file() and not path.is_symlink())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise ModelError(f"{folder}: cannot be read: {error.strerror}") from error
+
+
+def newest_first(models: Iterable[Path], now: datetime | None = None) -> list[Path]:
+    """Return exported models, the newest first; those dated after now come last."""
+    dated = sorted(models, key=lambda path: (path.stat().st_mtime_ns, path.name), reverse=True)
+    past, ahead = part_ahead(dated, model_moment, now)
+    return past + ahead
+
+
+def model_moment(path: Path) -> float:
+    """Return when a model was exported, in Unix seconds: the later of its file's date and of the
+    stamp in its name, which a copy of the file does not change."""
+    written = path.stat().st_mtime
+    named = _STAMP.search(path.name)
+    moment = parse_moment(named[0]) if named else None
+    return max(written, moment.timestamp()) if moment else written
+
+
+def find_card(config: Config, model: Path) -> ModelCard | None:
+    """Return what is known of `model`: its own card, else the export report that names it; None
+    where neither was ever there.
+
+    Raises:
+        InputError: evidence is there but cannot be read.
+    """
+    card = read_card(model)
     if card is not None:
         return card
     report = read_export_report(config.export_dir)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from opslib.core.errors import ModelError, UnavailableError
 from opslib.core.host import usable_cpus
-from opslib.core.models import find_model_files
+from opslib.core.models import ModelFiles, find_model_files
 from opslib.inference.cuda_graph import CudaGraphBinding
 from opslib.inference.engine import ClosedOnExit, EngineFacts, EngineRequest, check_batch
 from opslib.inference.providers import (
@@ -114,10 +114,17 @@ def _load(request: EngineRequest, choice: ProviderChoice) -> Any:
     if choice.names[0] != "CPUExecutionProvider":
         with contextlib.redirect_stdout(sys.stderr):
             ort.preload_dlls()
+    options = make_session_options(request.settings, choice)
+    weights = _read_weights(files) if request.weights_in_memory else {}
+    if weights:
+        sizes = [len(data) for data in weights.values()]
+        options.add_external_initializers_from_files_in_memory(
+            list(weights), list(weights.values()), sizes
+        )
     try:
         return ort.InferenceSession(
             os.fspath(files.path),
-            sess_options=make_session_options(request.settings, choice),
+            sess_options=options,
             providers=list(choice.names),
             provider_options=list(choice.options),
         )
@@ -128,6 +135,17 @@ def _load(request: EngineRequest, choice: ProviderChoice) -> Any:
                 f"{request.providers[0]} cannot run this model: {reason}"
             ) from error
         raise ModelError(f"{request.path}: ONNX Runtime cannot load it: {reason}") from error
+
+
+def _read_weights(files: ModelFiles) -> dict[str, bytes]:
+    """The bytes of each weights file, by the name that the model has for it."""
+    try:
+        return {
+            path.relative_to(files.path.parent).as_posix(): path.read_bytes()
+            for path in files.sidecars
+        }
+    except OSError as error:
+        raise ModelError(f"{error.filename}: cannot be read: {error.strerror}") from error
 
 
 def _single(values: Any, what: str, request: EngineRequest) -> Any:

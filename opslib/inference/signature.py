@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
 from opslib.core.errors import ModelError
 from opslib.core.records import Part
-from opslib.core.wire import Wire, read_varint, walk_fields
+from opslib.core.wire import Buffer, FileBytes, Wire, read_varint, walk_fields
 
 # Element types of onnx.proto, as ONNX Runtime and numpy spell them.
 _TYPES = {
@@ -43,13 +42,15 @@ def read_signature(file: BinaryIO, name: str) -> Signature:
         ModelError: it is no ONNX model; the message names it.
     """
     try:
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return _read(data)
+        data = FileBytes(file)
+        if not len(data):
+            raise ValueError("empty file")
+        return _read(data)
     except (ValueError, IndexError, OSError) as error:
         raise ModelError(f"{name}: not an ONNX model, or damaged ({error})") from error
 
 
-def _read(data: mmap.mmap) -> Signature:
+def _read(data: Buffer) -> Signature:
     inputs: list[TensorSummary] = []
     outputs: list[TensorSummary] = []
     weights: set[str] = set()
@@ -69,7 +70,7 @@ def _read(data: mmap.mmap) -> Signature:
     return Signature(given, tuple(outputs), opset)
 
 
-def _tensor(data: mmap.mmap, begin: int, end: int) -> TensorSummary:
+def _tensor(data: Buffer, begin: int, end: int) -> TensorSummary:
     name, dtype, shape = "", "unknown", list[int | str | None]()
     for number, first, last in _messages(data, begin, end):
         if number == 1:
@@ -82,7 +83,7 @@ def _tensor(data: mmap.mmap, begin: int, end: int) -> TensorSummary:
     return TensorSummary(name=name, dtype=dtype, shape=tuple(shape))
 
 
-def _shape(data: mmap.mmap, begin: int, end: int) -> list[int | str | None]:
+def _shape(data: Buffer, begin: int, end: int) -> list[int | str | None]:
     found: list[int | str | None] = []
     for number, first, last in _messages(data, begin, end):
         if number == 2:
@@ -93,19 +94,19 @@ def _shape(data: mmap.mmap, begin: int, end: int) -> list[int | str | None]:
     return found
 
 
-def _messages(data: mmap.mmap, begin: int, end: int) -> Iterator[tuple[int, int, int]]:
+def _messages(data: Buffer, begin: int, end: int) -> Iterator[tuple[int, int, int]]:
     for number, wire, start, stop in walk_fields(data, begin, end):
         if wire == Wire.BYTES:
             yield number, start, stop
 
 
-def _texts(data: mmap.mmap, begin: int, end: int, wanted: int) -> Iterator[str]:
+def _texts(data: Buffer, begin: int, end: int, wanted: int) -> Iterator[str]:
     for number, start, stop in _messages(data, begin, end):
         if number == wanted:
             yield data[start:stop].decode("utf-8", "replace")
 
 
-def _number(data: mmap.mmap, begin: int, end: int, wanted: int) -> int | None:
+def _number(data: Buffer, begin: int, end: int, wanted: int) -> int | None:
     found = None
     for number, wire, start, _ in walk_fields(data, begin, end):
         if number == wanted and wire == Wire.VARINT:

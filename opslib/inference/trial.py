@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from opslib.core.errors import ModelError, UsageError, storage_errors
-from opslib.core.formatting import format_bytes
+from opslib.core.formatting import format_bytes, format_signal
 from opslib.core.models import find_model_files
 from opslib.inference.stages import ModelCheckError, Stage
 
@@ -156,8 +156,8 @@ def _read_result(
     if code == -int(signal.SIGALRM):
         raise ModelCheckError(stage, f"{path}: {doing} took longer than {timeout_s:g} s")
     if code < 0:
-        name = signal.Signals(-code).name
-        raise ModelCheckError(stage, f"{path}: {doing} ended the trial process by {name}")
+        ended = f"{doing} ended the trial process by {format_signal(-code)}"
+        raise ModelCheckError(stage, f"{path}: {ended}")
     if code != 0 or not answer.exists():
         raise ModelCheckError(stage, f"{path}: {doing} ended the trial process with code {code}")
     found: dict[str, Any] = json.loads(answer.read_text())

@@ -24,6 +24,7 @@ from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar
 
 from opslib.core.errors import DeadlineError, OpsError
+from opslib.core.formatting import format_signal
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -134,7 +135,7 @@ class Worker:
         if code is None:
             return "ended while it started"
         if code < 0:
-            return f"was ended by {signal.Signals(-code).name}"
+            return f"was ended by {format_signal(-code)}"
         return f"exited with code {code}"
 
 

@@ -34,6 +34,7 @@ from opslib.core.secrets import live_secrets
 from opslib.inference.signature import read_signature
 from opslib.release.archive import ArchiveWriter
 from opslib.release.collect import Collection, OpenedModel, collect
+from opslib.release.companions import ARCHIVE_SUFFIX, checksum_path, manifest_path, release_stamp
 from opslib.release.manifest import (
     MANIFEST_NAME,
     VERSION_NAME,
@@ -45,14 +46,7 @@ from opslib.release.manifest import (
 )
 from opslib.release.scratch import scratch_folder
 from opslib.release.secrets_scan import scan_files
-from opslib.release.store import (
-    ARCHIVE_SUFFIX,
-    LOCK_NAME,
-    checksum_path,
-    is_leftover,
-    manifest_path,
-    release_stamp,
-)
+from opslib.release.store import LOCK_NAME, is_leftover, next_in_line
 from opslib.release.verify import (
     SCRATCH_NAME,
     Examined,
@@ -153,10 +147,11 @@ def build_release(
         sha = git_sha(root)
         moment = pick_moment(folder, sha)
         archive = _archive(folder, moment, sha)
+        place = next_in_line(config, folder)
         models: tuple[VerifiedModel, ...] = ()
         verify_s = None
         with open_atomic(archive) as sink:
-            packed = _pack(config, found, sink, moment, sha, git_dirty(root), tell)
+            packed = _pack(config, found, sink, moment, sha, git_dirty(root), place, tell)
             pack_s = time.perf_counter() - started
             if request.verify:
                 models = _verify(sink, packed, archive.name, config, folder, request, tell)
@@ -267,6 +262,7 @@ def _pack(
     moment: datetime,
     sha: str,
     dirty: bool | None,
+    place: tuple[int, str | None],
     tell: Progress,
 ) -> _Packed:
     done = 0
@@ -292,6 +288,8 @@ def _pack(
             released_at_utc=released_at,
             git_sha=sha,
             git_dirty=dirty,
+            sequence=place[0],
+            parent=place[1],
             main=found.main,
             latest=found.latest,
             provider_settings=config.onnx.model_dump(mode="json"),

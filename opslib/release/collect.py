@@ -9,18 +9,18 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from opslib.core.cards import ModelCard, card_path
+from opslib.core.cards import REPORT_NAME, ModelCard, card_path, read_report_fields
 from opslib.core.config import Config
 from opslib.core.errors import InputError, ModelError
 from opslib.core.lineage import CODE_FOLDER
-from opslib.core.models import ModelFiles, find_model_files
+from opslib.core.models import ModelFiles, find_model_files, resolve_model
+from opslib.core.records import read_json
 from opslib.inference.find_model import LATEST_NAME, find_card, find_onnx
 from opslib.release.manifest import EXPORT_FOLDER
 from opslib.release.unpack import find_name_problem, show_name
 
 EXAMPLE_NAME = ".env.example"
 REQUIREMENTS_NAME = "requirements.txt"
-REPORT_NAME = "export_report.json"
 METRICS_NAME = "metrics.json"
 _ATTEMPTS = 3
 _HINT = "; release one model alone with --onnx PATH --only"
@@ -152,12 +152,13 @@ class _Collector:
         self._add(EXAMPLE_NAME, example)
         self._add(REQUIREMENTS_NAME, (config.code_root or CODE_FOLDER) / REQUIREMENTS_NAME)
         report = config.export_dir / REPORT_NAME
-        if report.exists():
+        if read_report_fields(report):
             self._add(f"{EXPORT_FOLDER}/{REPORT_NAME}", report)
         else:
             notes.append(f"{EXPORT_FOLDER}/{REPORT_NAME} was not there")
         metrics = config.records_dir / METRICS_NAME
-        if metrics.exists():
+        if os.path.lexists(metrics):
+            _check_metrics(metrics)
             self._add(f"reports/{METRICS_NAME}", metrics)
         elif allow_missing_metrics:
             notes.append(f"reports/{METRICS_NAME} was not there: no validation metrics")
@@ -179,7 +180,7 @@ class _Collector:
             raise InputError(f"{path}: is being written; release again when it is finished")
         for one in opened:
             self._keep(one)
-        card, card_member = find_card(self._config, path), None
+        card, card_member = _find_card(self._config, path), None
         own = card_path(path)
         if own.is_file():
             card_member = f"{EXPORT_FOLDER}/{own.name}"
@@ -221,14 +222,10 @@ def resolve_latest(export_dir: Path) -> Path | None:
     """Return the file that `latest.onnx` means, or None where there is no such link.
 
     Raises:
-        ModelError: it dangles.
+        ModelError: it leads to no file.
     """
     link = export_dir / LATEST_NAME
-    if not link.is_symlink():
-        return None
-    if not link.is_file():
-        raise ModelError(f"{link}: points at {link.readlink()}, which is not there")
-    return link.resolve()
+    return resolve_model(link) if link.is_symlink() else None
 
 
 def find_main(config: Config, onnx: Path | None) -> Path:
@@ -237,10 +234,7 @@ def find_main(config: Config, onnx: Path | None) -> Path:
     Raises:
         ModelError: there is none.
     """
-    path = find_onnx(config, onnx)
-    if not path.is_file():
-        raise ModelError(f"{path}: no such file; expected an ONNX model (--onnx)")
-    return path.resolve()
+    return resolve_model(find_onnx(config, onnx), "an ONNX model (--onnx)")
 
 
 def list_models(config: Config, main: Path, latest: Path | None) -> list[Path]:
@@ -259,6 +253,21 @@ def _find_whole(path: Path) -> ModelFiles:
         return find_model_files(path)
     except ModelError as error:
         raise ModelError(f"{error}{_HINT}") from error
+
+
+def _find_card(config: Config, path: Path) -> ModelCard | None:
+    try:
+        return find_card(config, path)
+    except InputError as error:
+        raise InputError(
+            f"{error}; restore it from a release, or move it away to release without it"
+        ) from error
+
+
+def _check_metrics(path: Path) -> None:
+    content = read_json(path)
+    if not isinstance(content, dict) or not content:
+        raise InputError(f"{path}: says nothing; expected a JSON object of validation metrics")
 
 
 def _inside(files: ModelFiles, path: Path) -> str:

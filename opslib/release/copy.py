@@ -14,8 +14,9 @@ from opslib.core.files import ensure_writable, open_atomic, write_bytes_atomic
 from opslib.core.formatting import format_bytes
 from opslib.core.locks import hold_lock
 from opslib.release.build import sweep_leftovers
+from opslib.release.companions import checksum_path, manifest_path
 from opslib.release.manifest import ReleaseError
-from opslib.release.store import LOCK_NAME, checksum_path, manifest_path
+from opslib.release.store import LOCK_NAME
 from opslib.release.verify import VerifyRecord, read_checksum, verify_release
 
 _CHUNK_BYTES = 1 << 20

@@ -49,8 +49,8 @@ def read_coverage(config: Config) -> tuple[CoverageRow, ...]:
 
 def find_previous(rows: Sequence[CoverageRow], stored: StoredRelease) -> CoverageRow | None:
     """Return the last readable release made before `stored`, or None where there is none."""
-    made = stored.released_at_utc or ""
-    older = (row for row in rows if (row.stored.released_at_utc or "") < made)
+    names = [row.stored.name for row in rows]
+    older = rows[names.index(stored.name) + 1 :] if stored.name in names else ()
     return next((row for row in older if row.manifest is not None), None)
 
 

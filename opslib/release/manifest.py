@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from opslib.core.cards import FileEntry
 from opslib.core.errors import GateFailedError
@@ -54,6 +54,10 @@ class Manifest(Record):
 
     `main` is the model that the release is about: the one given, else what `latest.onnx` meant,
     else the newest. `latest` is the member that the link meant, where it is part of the release.
+
+    `sequence` is one more than the highest in its store when it was made, and `parent` the
+    `content_id` of the release before it there: an order that no clock decides. Releases of
+    earlier builds have neither.
     """
 
     schema_name = "release-manifest"
@@ -62,6 +66,8 @@ class Manifest(Record):
     released_at_utc: str
     git_sha: str
     git_dirty: bool | None = None
+    sequence: Annotated[int, Field(ge=1)] | None = None
+    parent: str | None = None
     main: str
     latest: str | None = None
     provider_settings: dict[str, Any] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -60,7 +61,7 @@ def read_proofs(config: Config) -> tuple[Proof, ...]:
         InputError: the history cannot be read; the message says what to do.
     """
     path = proofs_path(config)
-    if not path.exists():
+    if not os.path.lexists(path):
         return ()
     try:
         return ProofHistory.read(path).proofs

@@ -15,6 +15,7 @@ from opslib.core.errors import BusyError, ConfigError, OpsError, StorageError, s
 from opslib.core.files import make_hidden_folder, reveal_name, sha256_file
 from opslib.core.formatting import format_bytes, plural, utc_now
 from opslib.core.lineage import record_lineage
+from opslib.core.ownership import make_folder
 from opslib.inference.find_model import LATEST_NAME
 from opslib.release.manifest import EXPORT_FOLDER, MANIFEST_NAME, Manifest, check_manifest
 from opslib.release.proof_record import ProofRecord, ProofStep
@@ -68,7 +69,7 @@ def open_workplace(restore_dir: Path) -> Iterator[Path]:
         StorageError: the folder cannot be made.
     """
     with storage_errors(f"restore into {restore_dir}"):
-        restore_dir.mkdir(parents=True, exist_ok=True)
+        make_folder(restore_dir)
         for stale in restore_dir.iterdir():
             if reveal_name(stale.name, "tmp") == WORK_NAME:
                 shutil.rmtree(stale, ignore_errors=True)
@@ -169,6 +170,7 @@ class _Test:
                 service = stack.enter_context(
                     start_staged(self._config, restored.folder, work, model)
                 )
+                service.check_health()
                 check_version(service, sha256)
                 found.append(f"/version says sha256 {sha256[:12]}…")
             self._ask(service, model, "answers")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 
@@ -15,20 +16,27 @@ from opslib.core.models import find_model_files
 from opslib.core.plans import Action, Plan
 from opslib.core.served import read_served_state
 from opslib.release.manifest import Manifest
-from opslib.release.proofs import proofs_of, read_proofs
+from opslib.release.proofs import read_proofs
 from opslib.release.store import LOCK_NAME, StoredRelease, list_releases, read_pins
 from opslib.serving.reachable import LiveModel, Root, find_roots
 
 _LOCK_WAIT_S = 10.0
-_OF_A_SERVICE = ("served", "switched in", "about to be served", "MODEL_PATH", "pinned")
+_OF_A_SERVICE = ("served", "the last one", "about to be served", "MODEL_PATH", "pinned")
 
 
-def plan_prune(config: Config, *, keep: int | None = None, live: Sequence[LiveModel] = ()) -> Plan:
+def plan_prune(
+    config: Config,
+    *,
+    keep: int | None = None,
+    live: Sequence[LiveModel] = (),
+    now: datetime | None = None,
+) -> Plan:
     """Return the plan that leaves the newest `keep` releases and those that must stay.
 
     Args:
         keep: how many; `release.keep` by default.
         live: what running services say they serve.
+        now: the current time by default; what is dated after it is left alone.
 
     Raises:
         InputError: what is pinned, served or proved cannot be read, so that nothing may be
@@ -36,9 +44,9 @@ def plan_prune(config: Config, *, keep: int | None = None, live: Sequence[LiveMo
     """
     read_pins(config)
     count = keep or config.release.keep
-    kept = find_kept(config, keep=count, live=live)
+    kept = find_kept(config, keep=count, live=live, now=now)
     actions = []
-    for release in list_releases(config):
+    for release in list_releases(config, now=now):
         if release.name in kept:
             continue
         size = sum(path.stat().st_size for path in release.files)
@@ -49,21 +57,26 @@ def plan_prune(config: Config, *, keep: int | None = None, live: Sequence[LiveMo
 
 
 def find_kept(
-    config: Config, *, keep: int | None = None, live: Sequence[LiveModel] = ()
+    config: Config,
+    *,
+    keep: int | None = None,
+    live: Sequence[LiveModel] = (),
+    now: datetime | None = None,
 ) -> dict[str, str]:
     """Return the names of the releases that stay, each with the first reason for it.
 
-    Whatever is broken, failed its last restore test or is no release stays too, and does not
-    count: a person must look at it.
+    The newest are those by their sequence and those by their date: where the two differ, a clock
+    was wrong, and none of them goes. Whatever is broken, dated after now, failed its last restore
+    test or is no release stays too, and does not count: a person must look at it.
 
     Raises:
         InputError: see `plan_prune`.
     """
     kept: dict[str, str] = {}
     sound = []
-    proofs = read_proofs(config)
-    for release in list_releases(config):
-        last = next(reversed(proofs_of(proofs, release.name)), None)
+    last_tests = {one.release: one for one in read_proofs(config)}
+    for release in list_releases(config, now=now):
+        last = last_tests.get(release.name)
         if release.problem is not None:
             kept[release.name] = f"left alone: {release.problem}"
         elif last is not None and not last.ok:
@@ -72,8 +85,11 @@ def find_kept(
         else:
             sound.append(release)
     reasons = ["the newest release", "the release before the newest"]
-    for place, release in enumerate(sound[: max(2, keep or config.release.keep)]):
+    count = max(2, keep or config.release.keep)
+    for place, release in enumerate(sound[:count]):
         kept[release.name] = reasons[place] if place < 2 else "one of the newest"
+    for release in sorted(sound, key=lambda one: one.released_at_utc or "", reverse=True)[:count]:
+        kept.setdefault(release.name, "one of the newest by its date")
     for release in sound:
         if release.pinned:
             kept.setdefault(release.name, "pinned")
@@ -106,7 +122,7 @@ def _served_digests(
         found.append((state.current.sha256, "last switched in"))
         found += [(one.sha256, "served before") for one in state.previous[:1]]
     found += [(one.sha256, "that is served now, as /version says") for one in live if one.sha256]
-    told = {one.path for one in (state.current, *state.previous[:1])} if state else set()
+    told = {path for path, _ in state.needed()} if state else set()
     for root in roots:
         if root.why.startswith(_OF_A_SERVICE) and root.path not in told:
             try:

@@ -12,8 +12,9 @@ from opslib.core.errors import StorageError
 from opslib.core.files import folder_atomic, fsync_folder, link_atomic
 from opslib.core.locks import hold_lock
 from opslib.inference.find_model import LATEST_NAME
+from opslib.release.companions import ARCHIVE_SUFFIX
 from opslib.release.manifest import EXPORT_FOLDER, Manifest
-from opslib.release.store import ARCHIVE_SUFFIX, is_leftover
+from opslib.release.store import is_leftover
 from opslib.release.verify import Progress, VerifiedModel, check_models, examine
 
 LOCK_NAME = ".restore.lock"

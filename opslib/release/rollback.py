@@ -12,6 +12,7 @@ from opslib.core.errors import InputError, ModelError
 from opslib.core.models import find_model_files
 from opslib.core.plans import Action, Plan
 from opslib.core.served import read_served_state
+from opslib.inference.find_model import list_exports
 from opslib.release.candidates import list_released, restore_model
 from opslib.serving.client import LiveVersion
 
@@ -89,8 +90,7 @@ def _list_candidates(config: Config, live_path: Path | None) -> list[tuple[Path,
         (one.path, one.sha256, f"served until the switch after {one.switched_at_utc}")
         for one in served
     ]
-    exports = [path for path in config.export_dir.glob("*.onnx") if not path.is_symlink()]
-    exports.sort(key=lambda path: (path.stat().st_mtime_ns, path.name), reverse=True)
+    exports = list_exports(config.export_dir)
     age = live_path.stat().st_mtime_ns if live_path and live_path.exists() else None
     older = [path for path in exports if age is None or path.stat().st_mtime_ns <= age]
     newer = [path for path in exports if path not in older]

@@ -9,9 +9,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from stat import S_ISDIR
 
 from opslib.core.errors import storage_errors
 from opslib.core.files import make_hidden_folder, reveal_name
+from opslib.core.ownership import make_folder
 
 _YOUNG_S = 60.0
 
@@ -26,7 +28,7 @@ def scratch_folder(parent: Path, name: str) -> Iterator[Path]:
         StorageError: `parent` cannot be written.
     """
     with storage_errors(f"write into {parent}"):
-        parent.mkdir(parents=True, exist_ok=True)
+        make_folder(parent)
         sweep_folders(parent, name)
         folder = make_hidden_folder(parent / name)
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -39,12 +41,15 @@ def scratch_folder(parent: Path, name: str) -> Iterator[Path]:
 
 
 def sweep_folders(parent: Path, name: str) -> None:
-    """Remove what dead owners left behind; a folder younger than a minute is left alone."""
+    """Remove what dead owners left behind; a folder of another account, or younger than a minute,
+    is left alone."""
     for folder in parent.iterdir():
         if reveal_name(folder.name, "tmp") != name:
             continue
         with suppress(OSError):
-            if folder.is_symlink() or time.time() - folder.stat().st_mtime < _YOUNG_S:
+            found = folder.lstat()
+            ours = S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
+            if not ours or time.time() - found.st_mtime < _YOUNG_S:
                 continue
             descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
             try:

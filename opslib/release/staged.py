@@ -19,6 +19,7 @@ from opslib.core.config import Config
 from opslib.core.errors import GateFailedError, storage_errors
 from opslib.core.files import write_text_atomic
 from opslib.core.models import ModelFiles, find_model_files
+from opslib.serving.health_answer import describe_degraded
 
 MAX_PROBABILITY_DIFF = 0.02  # as inference.golden, which loads numpy
 STAND_IN = "stand-in.onnx"
@@ -48,6 +49,16 @@ class StagedService:
     url: str
     headers: Mapping[str, str]
     timeout_s: float
+
+    def check_health(self) -> None:
+        """Refuse a service that serves another model than it was told to.
+
+        Raises:
+            RestoreTestError: it says that it is degraded, or does not answer.
+        """
+        degraded = describe_degraded(self._ask("GET", "/health"))
+        if degraded is not None:
+            raise RestoreTestError(f"/health says {degraded}")
 
     def version(self) -> dict[str, Any]:
         """Return what `/version` says."""

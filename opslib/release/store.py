@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import re
-import stat
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import BinaryIO
 
+from opslib.core.clock import ASK, is_ahead
 from opslib.core.config import Config
 from opslib.core.errors import InputError, ParameterError
 from opslib.core.files import reveal_name, write_text_atomic
-from opslib.core.formatting import STAMP_FORMAT
+from opslib.core.formatting import STAMP_FORMAT, utc_now
 from opslib.core.locks import hold_lock
 from opslib.core.records import Record
-from opslib.release.manifest import (
-    MAX_MANIFEST_BYTES,
-    Manifest,
-    ReleaseError,
-    compute_content_id,
-    parse_manifest,
+from opslib.release.companions import (
+    ARCHIVE_SUFFIX,
+    checksum_path,
+    manifest_path,
+    parse_checksum,
+    read_companion,
+    read_copy,
 )
+from opslib.release.manifest import Manifest, ReleaseError
 
-ARCHIVE_SUFFIX = ".tar.gz"
-MANIFEST_SUFFIX = ".manifest.json"
 LOCK_NAME = ".release.lock"
 PINS_NAME = "pins.json"
 _NAME = re.compile(r"release-(\d{8}-\d{6})-([0-9a-f]{7,40}|nogit)")
@@ -45,7 +44,11 @@ class Pins(Record):
 
 @dataclass(frozen=True)
 class StoredRelease:
-    """An archive in the store; `problem` says what is wrong with it, as far as a look can tell."""
+    """An archive in the store; `problem` says what is wrong with it, as far as a look can tell.
+
+    `is_ahead` is one that is dated after now; `sequence` is what its manifest says, where a copy
+    of that lies beside it.
+    """
 
     path: Path
     name: str
@@ -54,6 +57,8 @@ class StoredRelease:
     git_sha: str | None
     pinned: bool = False
     problem: str | None = field(default=None)
+    is_ahead: bool = False
+    sequence: int | None = None
 
     @property
     def checksum_path(self) -> Path:
@@ -76,52 +81,12 @@ class StoredRelease:
 
     def read_copy(self) -> Manifest | None:
         """Return the manifest kept beside the archive, or None where it is missing or foreign."""
-        try:
-            copy = parse_manifest(read_companion(manifest_path(self.path)), self.name)
-        except (OSError, ReleaseError):
-            return None
-        own = self.name.startswith(f"release-{release_stamp(copy.released_at_utc)}-")
-        return copy if own and copy.content_id == compute_content_id(copy.files) else None
+        return read_copy(self.path)
 
     def _read_archive(self) -> Manifest:
         from opslib.release.verify import read_manifest
 
         return read_manifest(self.path)
-
-
-def checksum_path(archive: Path) -> Path:
-    """Return where the archive's checksum lies: `….tar.gz.sha256`."""
-    return archive.with_name(f"{archive.name}.sha256")
-
-
-def manifest_path(archive: Path) -> Path:
-    """Return where the copy of the archive's manifest lies: `….manifest.json`."""
-    return archive.with_name(f"{archive.name.removesuffix(ARCHIVE_SUFFIX)}{MANIFEST_SUFFIX}")
-
-
-def open_regular(path: Path) -> BinaryIO:
-    """Open a file to read, unbuffered; a pipe, which would be waited for, is refused.
-
-    Raises:
-        OSError: it is no regular file, or cannot be opened.
-    """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise OSError(errno.EINVAL, "no regular file", str(path))
-    return os.fdopen(descriptor, "rb", buffering=0)
-
-
-def read_companion(path: Path) -> bytes:
-    """Return the bytes of what lies beside an archive.
-
-    Raises:
-        OSError: it is larger, no regular file, or cannot be read.
-    """
-    with open_regular(path) as file:
-        if os.fstat(file.fileno()).st_size > MAX_MANIFEST_BYTES:
-            raise OSError(errno.EFBIG, "too large", str(path))
-        return file.read()
 
 
 def is_leftover(name: str) -> bool:
@@ -135,31 +100,39 @@ def is_release_name(name: str) -> bool:
     return _NAME.fullmatch(name) is not None
 
 
-def release_stamp(released_at_utc: str) -> str:
-    """Return the time as it stands in a release's name, or the text itself where it is no time."""
-    try:
-        return datetime.fromisoformat(released_at_utc).astimezone(UTC).strftime(STAMP_FORMAT)
-    except (ValueError, OverflowError):
-        return released_at_utc
-
-
-def list_releases(config: Config, folder: Path | None = None) -> tuple[StoredRelease, ...]:
+def list_releases(
+    config: Config, folder: Path | None = None, *, now: datetime | None = None
+) -> tuple[StoredRelease, ...]:
     """Return the releases in the store, the newest first; what is broken has a `problem`.
+
+    The order is that of their sequence numbers, which no clock decides; one without is put among
+    them by its date. What is dated after now comes behind, what has no date last.
 
     Args:
         folder: another folder of releases than `{exp_dir}/releases`.
+        now: the current time by default.
     """
     place = folder or config.releases_dir
     try:
         pinned: frozenset[str] | None = frozenset(read_pins(config).names)
     except InputError:
         pinned = None
-    found = [
-        _look_at(path, pinned)
+    moment = now or utc_now()
+    return _newest_first(
+        _look_at(path, pinned, moment)
         for path in place.glob(f"*{ARCHIVE_SUFFIX}")
         if not path.name.startswith(".")
-    ]
-    return tuple(sorted(found, key=lambda one: (one.released_at_utc or "", one.name), reverse=True))
+    )
+
+
+def next_in_line(config: Config, folder: Path) -> tuple[int, str | None]:
+    """Return the sequence number of the next release made in `folder`, and the `content_id` of
+    the one before it; those in the store count too, since a release may be moved there."""
+    there = list_releases(config, folder)
+    numbers = [one.sequence or 0 for one in (*there, *list_releases(config))]
+    before = max(there, key=lambda one: one.sequence or 0, default=None)  # the newest of equals
+    copy = before.read_copy() if before is not None else None
+    return max(numbers, default=0) + 1, copy.content_id if copy else None
 
 
 def find_release(config: Config, name_or_path: str | Path | None = None) -> StoredRelease:
@@ -181,7 +154,7 @@ def find_release(config: Config, name_or_path: str | Path | None = None) -> Stor
         return named[0]
     path = Path(text).expanduser()
     if path.name.endswith(ARCHIVE_SUFFIX) and path.is_file():
-        return _look_at(path.absolute(), frozenset())
+        return _look_at(path.absolute(), frozenset(), utc_now())
     shown = ", ".join(one.name for one in there[:5]) + (", …" if len(there) > 5 else "")
     raise ParameterError(f"{text}: no such release; in {config.releases_dir}: {shown or 'none'}")
 
@@ -208,7 +181,7 @@ def read_pins(config: Config) -> Pins:
         InputError: the list is there but cannot be read: what is pinned is not known.
     """
     path = config.releases_dir / PINS_NAME
-    return Pins.read(path) if path.exists() else Pins()
+    return Pins.read(path) if os.path.lexists(path) else Pins()
 
 
 def _set_pin(config: Config, name: str, *, pinned: bool) -> StoredRelease:
@@ -223,7 +196,25 @@ def _set_pin(config: Config, name: str, *, pinned: bool) -> StoredRelease:
     return find_release(config, release.name)
 
 
-def _look_at(path: Path, pinned: frozenset[str] | None) -> StoredRelease:
+def _newest_first(found: Iterable[StoredRelease]) -> tuple[StoredRelease, ...]:
+    """A release counts as no older than those of lower sequence: its clock may have been behind."""
+    releases = list(found)
+    dates: dict[Path, str] = {}
+    latest = ""
+    for one in sorted(releases, key=lambda one: (one.sequence or 0, one.released_at_utc or "")):
+        own = one.released_at_utc or ""
+        if one.sequence is not None and not one.is_ahead:
+            own = latest = max(latest, own)
+        dates[one.path] = own
+
+    def rank(one: StoredRelease) -> tuple[int, str, int, str]:
+        standing = 0 if one.released_at_utc is None else 1 if one.is_ahead else 2
+        return standing, dates[one.path], one.sequence or 0, one.name
+
+    return tuple(sorted(releases, key=rank, reverse=True))
+
+
+def _look_at(path: Path, pinned: frozenset[str] | None, now: datetime) -> StoredRelease:
     """What can be said of an archive without reading it."""
     name = path.name.removesuffix(ARCHIVE_SUFFIX)
     match = _NAME.fullmatch(name)
@@ -233,6 +224,12 @@ def _look_at(path: Path, pinned: frozenset[str] | None) -> StoredRelease:
         problem = _find_problem(path, size, named=moment is not None)
     except OSError as error:
         size, problem = 0, f"cannot be read: {error.strerror}"
+    copy = read_copy(path) if moment is not None else None
+    ahead = is_ahead(moment, now)
+    if problem is None and copy is None and os.path.lexists(manifest_path(path)):
+        problem = f"{manifest_path(path).name} is no copy of its manifest"
+    if problem is None and ahead:
+        problem = f"dated after now: {ASK}"
     if pinned is None and problem is None:
         problem = f"{PINS_NAME} cannot be read: it counts as pinned"
     return StoredRelease(
@@ -243,6 +240,8 @@ def _look_at(path: Path, pinned: frozenset[str] | None) -> StoredRelease:
         git_sha=match[2] if match else None,
         pinned=pinned is None or name in pinned,
         problem=problem,
+        is_ahead=ahead,
+        sequence=copy.sequence if copy is not None else None,
     )
 
 
@@ -253,8 +252,15 @@ def _find_problem(path: Path, size: int, *, named: bool) -> str | None:
         return "not named as a release is: release-<UTC>-<sha>.tar.gz"
     if not size:
         return "empty"
-    if not checksum_path(path).is_file():
-        return f"{checksum_path(path).name} is missing"
+    checksum = checksum_path(path)
+    if not os.path.lexists(checksum):
+        return f"{checksum.name} is missing"
+    try:
+        parse_checksum(read_companion(checksum), path)
+    except OSError as error:
+        return f"{checksum.name} cannot be read: {error.strerror}"
+    except ReleaseError as error:
+        return str(error)
     return None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,6 +14,13 @@ from opslib.core.errors import InputError
 from opslib.core.formatting import utc_now
 from opslib.core.records import Part, Record
 from opslib.core.sections import ExportSection
+from opslib.release.companions import (
+    checksum_path,
+    manifest_path,
+    open_regular,
+    parse_checksum,
+    read_companion,
+)
 from opslib.release.diagnose import name_damage
 from opslib.release.inflate import DamagedGzipError, GzipReader
 from opslib.release.manifest import (
@@ -28,7 +34,6 @@ from opslib.release.manifest import (
     version_text,
 )
 from opslib.release.scratch import scratch_folder
-from opslib.release.store import checksum_path, manifest_path, open_regular, read_companion
 from opslib.release.unpack import Contents, Limits, unpack
 
 Progress = Callable[[float, str], None]
@@ -254,6 +259,9 @@ def check_models(
         except ModelCheckError as error:
             said = str(error).replace(f"{folder}/", "")
             raise ReleaseError(f"{where}: {model.path}: stage {error.stage}: {said}") from error
+        except InputError as error:
+            said = str(error).replace(f"{folder}/", "")
+            raise ReleaseError(f"{where}: {model.path}: {said}") from error
         golden = check.golden
         found.append(
             VerifiedModel(
@@ -278,12 +286,7 @@ def read_checksum(archive: Path) -> str:
         text = read_companion(path)
     except OSError as error:
         raise ReleaseError(f"{path}: cannot be read: {error.strerror}") from error
-    match = re.fullmatch(rb"([0-9a-f]{64})  (.+)\n", text)
-    if match is None:
-        raise ReleaseError(f"{path}: not the one line that sha256sum writes")
-    if match[2] != archive.name.encode():
-        raise ReleaseError(f"{path}: is about {match[2].decode('utf-8', 'replace')!r}")
-    return match[1].decode()
+    return parse_checksum(text, archive)
 
 
 def read_manifest(archive: Path) -> Manifest:

@@ -21,6 +21,7 @@ BOUNDARY_TITLES: dict[Boundary, str] = {
     "inference": "inference only",
     "end_to_end": "end to end",
 }
+ENGINE_ORDER = ("onnx", "torch")
 STAGE_TITLES = {"decode": "decode", "transform": "transform", "inference": "inference"}
 
 
@@ -87,10 +88,13 @@ def list_notes(record: BenchRecord) -> list[str]:
     return lines
 
 
-def draw_against_batch(record: BenchRecord, theme: Theme) -> Figure:
-    """Draw latency and throughput of inference against batch size, with 95 % intervals."""
+def draw_against_batch(record: BenchRecord, theme: Theme) -> Figure | None:
+    """Draw latency and throughput of inference against batch size, with 95 % intervals; None
+    where no engine was timed."""
     import matplotlib.pyplot as plt
 
+    if not _engines(record):
+        return None
     figure, (left, right) = plt.subplots(1, 2, figsize=(8.8, 3.6))
     for index, engine in enumerate(_engines(record)):
         rows = _timed(record, engine, "inference")
@@ -128,17 +132,21 @@ def describe_against_batch(record: BenchRecord) -> str:
             if row.latency_ms
         )
         parts.append(f"{ENGINE_NAMES[engine]} on {rows[0].provider}: {values}")
+    if not parts:
+        return "No latency and no throughput: no engine was timed."
     return "Latency and throughput against batch size. " + ". ".join(parts) + "."
 
 
-def draw_stages(record: BenchRecord, theme: Theme) -> Figure:
-    """Draw where an image's time goes end to end: decode, transform, inference, in ms."""
+def draw_stages(record: BenchRecord, theme: Theme) -> Figure | None:
+    """Draw where an image's time goes end to end: decode, transform, inference, in ms; None where
+    no stages were measured."""
     import matplotlib.pyplot as plt
 
-    engines = _engines(record)
-    figure, grid = plt.subplots(1, len(engines), figsize=(8.8, 3.4), sharey=True, squeeze=False)
-    for axes, engine in zip(grid[0], engines, strict=True):
-        rows = [row for row in _timed(record, engine, "end_to_end") if row.stages_ms]
+    staged = {engine: rows for engine in ENGINE_ORDER if (rows := _staged(record, engine))}
+    if not staged:
+        return None
+    figure, grid = plt.subplots(1, len(staged), figsize=(8.8, 3.4), sharey=True, squeeze=False)
+    for axes, (engine, rows) in zip(grid[0], staged.items(), strict=True):
         positions = range(len(rows))
         bottom = [0.0] * len(rows)
         for index, (label, values) in enumerate(_stage_values(rows).items()):
@@ -156,16 +164,18 @@ def draw_stages(record: BenchRecord, theme: Theme) -> Figure:
 def describe_stages(record: BenchRecord) -> str:
     """Return what `draw_stages` shows, in words."""
     parts = []
-    for engine in _engines(record):
-        for row in _timed(record, engine, "end_to_end"):
+    for engine in ENGINE_ORDER:
+        for row in _staged(record, engine):
             if row.stages_ms is None:
                 continue
             whole = row.stages_ms.preprocess + row.stages_ms.inference
-            share = 100 * row.stages_ms.preprocess / whole
+            share = 100 * row.stages_ms.preprocess / whole if whole else 0.0
             parts.append(
                 f"{ENGINE_NAMES[engine]} at batch {row.batch_size}: {share:.0f} % of "
                 f"{whole / row.batch_size:.2f} ms per image is decoding and transforming"
             )
+    if not parts:
+        return "No stages were measured: where the time of an image goes is not known."
     return "Where the time of an image goes, end to end. " + "; ".join(parts) + "."
 
 
@@ -225,7 +235,11 @@ def publish_bench(record: BenchRecord, path: Path) -> None:
 
 
 def _engines(record: BenchRecord) -> list[str]:
-    return [name for name in ("onnx", "torch") if _timed(record, name, "inference")]
+    return [name for name in ENGINE_ORDER if _timed(record, name, "inference")]
+
+
+def _staged(record: BenchRecord, engine: str) -> list[BenchRow]:
+    return [row for row in _timed(record, engine, "end_to_end") if row.stages_ms]
 
 
 def _timed(record: BenchRecord, engine: str, boundary: Boundary) -> list[BenchRow]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from opslib.core.clock import parse_moment, part_ahead
 from opslib.core.errors import InputError
 from opslib.core.files import sha256_bytes
 from opslib.reporting.html import shown_figures
@@ -51,7 +52,8 @@ class RunRow:
 
 
 def scan_runs(root: Path) -> list[RunRow]:
-    """Return every run below `root`, newest first; a run cited elsewhere counts once.
+    """Return every run below `root` in the order of `newest_first`; a run cited elsewhere counts
+    once.
 
     Plain notebooks are not looked at here; `adopt.adopt_notebooks` gives them a record first.
     """
@@ -71,7 +73,19 @@ def scan_runs(root: Path) -> list[RunRow]:
         with suppress(OSError):
             text = json.dumps({"version": CACHE_VERSION, "runs": fresh})
             (root / CACHE_FILE).write_text(text, encoding="utf-8")
-    return sorted(rows.values(), key=lambda row: (row.started, row.id), reverse=True)
+    return newest_first(rows.values())
+
+
+def newest_first(rows: Iterable[RunRow]) -> list[RunRow]:
+    """Return these runs, the newest first; those that are dated after now come last."""
+    dated = sorted(rows, key=lambda row: (row.started, row.id), reverse=True)
+    past, ahead = part_ahead(dated, lambda row: parse_moment(row.started))
+    return past + ahead
+
+
+def drop_ahead(rows: Iterable[RunRow]) -> list[RunRow]:
+    """Return the runs that are not dated after now: the others are nobody's newest."""
+    return part_ahead(rows, lambda row: parse_moment(row.started))[0]
 
 
 def values_digest(values: dict[str, Any]) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from opslib.core.errors import InputError
-from opslib.reporting.catalogue import RunRow, scan_runs
+from opslib.reporting.catalogue import RunRow, drop_ahead, scan_runs
 from opslib.reporting.run_record import RUN_FILE, RunRecord
 
 if TYPE_CHECKING:
@@ -37,7 +37,8 @@ def find_check_pair(root: Path, against: str | None = None) -> tuple[Path, Path]
     Raises:
         InputError: there is no finished run with a bench record, or none to hold it against.
     """
-    rows = [row for row in scan_runs(root) if row.finished and _bench_path(root, row)]
+    runs = drop_ahead(scan_runs(root))
+    rows = [row for row in runs if row.finished and _bench_path(root, row)]
     if not rows:
         raise InputError(
             f"{root}: no finished benchmark to check; make one with `pillops run bench`"

@@ -29,10 +29,13 @@ CURVE_POINTS = 200
 TICKS_MS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 30_000)
 
 
-def draw_timeline(record: DrillRecord, theme: Theme) -> Figure:
-    """Draw every request's latency over time, and below it every event in its lane."""
+def draw_timeline(record: DrillRecord, theme: Theme) -> Figure | None:
+    """Draw every request's latency over time, and below it every event in its lane; None where
+    no single requests are kept."""
     import matplotlib.pyplot as plt
 
+    if record.raw is None or not record.raw.due_s:
+        return None
     lanes = [(kind, title) for kind, title in LANES if record.events_of(kind)]
     figure, (top, bottom) = plt.subplots(
         2,
@@ -64,6 +67,10 @@ def draw_timeline(record: DrillRecord, theme: Theme) -> Figure:
 
 def describe_timeline(record: DrillRecord) -> str:
     """Return what `draw_timeline` shows, in words."""
+    if record.raw is None:
+        return "No timeline: this record was slimmed, its single requests are gone."
+    if not record.raw.due_s:
+        return "No timeline: no request was measured."
     parts = [
         f"{title} at {', '.join(f'{event.start_s:.0f}' for event in record.events_of(kind)[:12])}"
         f"{' and later' if len(record.events_of(kind)) > 12 else ''} s"
@@ -71,16 +78,20 @@ def describe_timeline(record: DrillRecord) -> str:
         if record.events_of(kind)
     ]
     return (
-        f"Latency of {record.requests:,} requests over time with every event. {'; '.join(parts)}. "
+        f"Latency of {record.requests:,} requests over time with every event. "
+        f"{'; '.join(parts) or 'Nothing was done to the service'}. "
         f"{record.failed} requests failed outside the kill, {record.failed_in_kill} in it."
     )
 
 
-def draw_distribution(record: DrillRecord, theme: Theme) -> Figure:
-    """Draw which share of the requests took longer than so many milliseconds, by window."""
+def draw_distribution(record: DrillRecord, theme: Theme) -> Figure | None:
+    """Draw which share of the requests took longer than so many milliseconds, by window; None
+    where no request of these windows is kept."""
     import matplotlib.pyplot as plt
     import numpy as np
 
+    if not _has_distribution(record):
+        return None
     figure, axes = plt.subplots(figsize=(8.8, 3.7))
     styles = dict(zip(COMPARED, ((theme.neutral, "-"), (theme.neutral, "--")), strict=False))
     lowest = 1.0
@@ -122,6 +133,9 @@ def draw_distribution(record: DrillRecord, theme: Theme) -> Figure:
 
 def describe_distribution(record: DrillRecord) -> str:
     """Return what `draw_distribution` shows, in words."""
+    if not _has_distribution(record):
+        gone = "this record was slimmed" if record.raw is None else "none was measured"
+        return f"No distribution of latencies: {gone}."
     parts = []
     for kind in COMPARED:
         window = record.window(kind)
@@ -133,11 +147,14 @@ def describe_distribution(record: DrillRecord) -> str:
     return f"Distribution of latencies by window. {'; '.join(parts)}."
 
 
-def draw_memory(record: DrillRecord, theme: Theme) -> Figure:
-    """Draw the service's memory after each switch that looked for leaks (else each swap)."""
+def draw_memory(record: DrillRecord, theme: Theme) -> Figure | None:
+    """Draw the service's memory after each switch that looked for leaks (else each swap); None
+    where it was not measured."""
     import matplotlib.pyplot as plt
 
     rows = [one for one in record.memory if one.during == "leak"] or list(record.memory)
+    if not rows:
+        return None
     figure, axes = plt.subplots(figsize=(8.8, 2.6))
     values = [one.rss_bytes / 2**20 for one in rows]
     axes.plot([one.swap for one in rows], values, color=theme.series[0], marker=".")
@@ -151,6 +168,8 @@ def draw_memory(record: DrillRecord, theme: Theme) -> Figure:
 def describe_memory(record: DrillRecord) -> str:
     """Return what `draw_memory` shows, in words."""
     rows = [one for one in record.memory if one.during == "leak"] or list(record.memory)
+    if not rows:
+        return "No memory was measured: the service is not a process of this drill."
     first, last = rows[0], rows[-1]
     return (
         f"Memory of the service: {first.rss_bytes / 2**20:.0f} MiB after switch {first.swap}, "
@@ -168,6 +187,10 @@ def latencies_ms(record: DrillRecord, kind: WindowKind) -> Any:
     for start, end in _spans(record, kind):
         inside |= (due >= start) & (due < end)
     return np.asarray(raw.latency_ms)[inside & good]
+
+
+def _has_distribution(record: DrillRecord) -> bool:
+    return record.raw is not None and any(len(latencies_ms(record, kind)) for kind in COMPARED)
 
 
 def _raw(record: DrillRecord) -> RawRequests:

@@ -116,8 +116,7 @@ def list_notes(record: DrillRecord) -> list[str]:
         f"Drilled: {where}, on {record.device}. A, the model it was found with, is "
         f"{record.model.name}; B, the other, is {record.other_model.name}.",
         f"Load: {record.rate_per_s:.0f} requests a second, constant: "
-        f"{100 * record.rate_per_s / record.capacity_per_s:.0f} % of the measured capacity of "
-        f"{record.capacity_per_s:,.0f} (asked for: {100 * record.load_share:.0f} %, within "
+        f"{_share_of_capacity(record)} (asked for: {100 * record.load_share:.0f} %, within "
         "drill.rate_max_per_s). Each is sent when it is due and its latency counts from then, so "
         "that no stall is hidden.",
         f"A swap window is from the request to {record.settle_s:g} s after the first answer of the "
@@ -134,12 +133,7 @@ def show_memory(record: DrillRecord) -> None:
     """Show the service's memory over its switches, or say why there is nothing to show."""
     from opslib.reporting.figures import show_figure
 
-    if record.memory:
-        show_figure(partial(draw_memory, record), alt=describe_memory(record))
-        return
-    from IPython.display import Markdown, display
-
-    display(Markdown("Not measured: the service is not a process of this drill."))  # type: ignore[no-untyped-call]
+    show_figure(partial(draw_memory, record), alt=describe_memory(record))
 
 
 def publish_drill(record: DrillRecord, path: Path) -> None:
@@ -197,6 +191,13 @@ def snapshot_table(record: DrillRecord) -> tuple[list[str], list[list[str]]]:
             ]
         )
     return columns, rows
+
+
+def _share_of_capacity(record: DrillRecord) -> str:
+    if not record.capacity_per_s:
+        return "no capacity was measured"
+    share = 100 * record.rate_per_s / record.capacity_per_s
+    return f"{share:.0f} % of the measured capacity of {record.capacity_per_s:,.0f}"
 
 
 def _window_row(one: WindowStats) -> dict[str, object]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from opslib.core.errors import InputError
 from opslib.core.records import read_json
-from opslib.reporting.catalogue import RunRow, scan_runs, values_digest
+from opslib.reporting.catalogue import RunRow, drop_ahead, scan_runs, values_digest
 from opslib.reporting.run_record import RunChange, RunRecord
 from opslib.reporting.scraps import Scrap
 
@@ -47,7 +47,7 @@ def find_change(root: Path, run: RunRecord, folder: Path) -> RunChange | None:
     if run.status != "finished" or run.lineage is None:
         return None
     digest = values_digest(run.parameters)
-    for row in scan_runs(root):
+    for row in drop_ahead(scan_runs(root)):
         same = row.notebook == run.notebook and row.values_digest == digest
         if same and row.finished and row.host_fingerprint == run.lineage.host_fingerprint:
             try:

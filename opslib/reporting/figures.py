@@ -34,11 +34,15 @@ _ONE = r"[-+−±]?\s?\d[\d,.]*(?:\s?(?:%|×|x|ms|s|min|h|pp|img/s|[KMGT]?i?B))?
 _NUMBER = re.compile(rf"{_ONE}(?:\s?(?:to|–|/|\(|±)\s?{_ONE}\)?)*\Z")
 
 
-def show_figure(draw: Callable[[Theme], Figure], *, alt: str, caption: str | None = None) -> None:
+Draw = Callable[["Theme"], "Figure | None"]
+
+
+def show_figure(draw: Draw, *, alt: str, caption: str | None = None) -> None:
     """Show what `draw` draws, in the light or the dark theme as the reader's system asks.
 
     Args:
-        draw: takes the theme and returns a matplotlib figure; called once for each theme.
+        draw: takes the theme and returns a matplotlib figure, called once for each theme; or None
+            where there is nothing to draw, which `alt` says in its place.
         alt: what the figure says, for readers who cannot see it.
         caption: a line below the figure.
     """
@@ -55,15 +59,20 @@ def show_verdict(verdict: Verdict, finding: str) -> None:
     _display(verdict_html(verdict, finding), f"{verdict_word(verdict)}: {finding}")
 
 
-def figure_html(draw: Callable[[Theme], Figure], *, alt: str, caption: str | None = None) -> str:
-    """Return the `<figure>` element of `show_figure`.
+def figure_html(draw: Draw, *, alt: str, caption: str | None = None) -> str:
+    """Return the `<figure>` element of `show_figure`, or a paragraph where nothing is drawn.
 
     Raises:
         InputError: `alt` is empty.
     """
     if not alt.strip():
         raise InputError("a figure needs an alternative text; pass alt='what it says'")
-    sources = {theme.name: _render(draw, theme) for theme in THEMES}
+    sources = {}
+    for theme in THEMES:
+        rendered = _render(draw, theme)
+        if rendered is None:
+            return f'<p class="pillops-nothing">{escape(" ".join(alt.split()))}</p>'
+        sources[theme.name] = rendered
     light, width, height = sources["light"]
     below = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
     return (
@@ -127,13 +136,15 @@ def verdict_word(verdict: str) -> str:
     return VERDICT_WORDS.get(verdict, verdict)
 
 
-def _render(draw: Callable[[Theme], Figure], theme: Theme) -> tuple[str, int, int]:
+def _render(draw: Draw, theme: Theme) -> tuple[str, int, int] | None:
     """Return the figure as a data URI, an SVG or a PNG, whichever is smaller, and its size in
-    CSS pixels."""
+    CSS pixels; None where there is none."""
     import matplotlib.pyplot as plt
 
     with use_theme(theme):
         figure = draw(theme)
+        if figure is None:
+            return None
         try:
             svg, png = io.BytesIO(), io.BytesIO()
             figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})

@@ -7,10 +7,11 @@ from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
+from opslib.core.clock import ASK
 from opslib.core.files import write_text_atomic
 from opslib.core.formatting import plural
 from opslib.reporting.adopt import adopt_notebooks
-from opslib.reporting.catalogue import RunRow, scan_runs
+from opslib.reporting.catalogue import RunRow, drop_ahead, newest_first, scan_runs
 from opslib.reporting.html import content_policy, read_template
 from opslib.reporting.job import sweep_abandoned
 
@@ -29,7 +30,7 @@ def build_index(root: Path) -> Path:
     """
     sweep_abandoned(root)
     broken = adopt_notebooks(root)
-    rows = sorted([*scan_runs(root), *broken], key=lambda row: (row.started, row.id), reverse=True)
+    rows = newest_first([*scan_runs(root), *broken])
     path = root / INDEX_FILE
     write_text_atomic(path, render_index(rows))
     return path
@@ -60,12 +61,16 @@ def _lead(rows: list[RunRow]) -> str:
         return "No runs yet. Make one with <code>pillops run bench</code>."
     unfinished = sum(not row.finished for row in rows)
     tail = f", {unfinished:,} of them did not finish" if unfinished else ""
-    return f"{plural(len(rows), 'run')}{tail}. Newest: {_when(rows[0])} UTC."
+    past = drop_ahead(rows)
+    newest = f" Newest: {_when(past[0])} UTC." if past else ""
+    count = len(rows) - len(past)
+    ahead = f" {plural(count, 'run')} dated after now, listed last: {ASK}" if count else ""
+    return f"{plural(len(rows), 'run')}{tail}.{newest}{ahead}"
 
 
 def _latest(rows: list[RunRow]) -> str:
     newest: dict[str, RunRow] = {}
-    for row in rows:
+    for row in drop_ahead(rows):
         newest.setdefault(row.notebook, row)
     if not newest:
         return ""

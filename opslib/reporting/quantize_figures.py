@@ -24,11 +24,14 @@ def variant_title(row: VariantRow) -> str:
     return f"{row.title} (required)" if row.gated else row.title
 
 
-def draw_decision(record: QuantizeRecord, theme: Theme) -> Figure:
-    """Draw speed against float32 and the accuracy drop with its 90 % interval, by variant."""
+def draw_decision(record: QuantizeRecord, theme: Theme) -> Figure | None:
+    """Draw speed against float32 and the accuracy drop with its 90 % interval, by variant; None
+    where no variant was measured."""
     import matplotlib.pyplot as plt
 
     rows = [row for row in record.variants if row.accuracy is not None]
+    if not rows:
+        return None
     figure, (left, right) = plt.subplots(
         1, 2, figsize=(8.8, 0.9 + 0.72 * len(rows)), sharey=True, width_ratios=(1.15, 1)
     )
@@ -52,15 +55,20 @@ def describe_decision(record: QuantizeRecord) -> str:
         )
         drop = row.accuracy.drop_pp
         lost = f"drop {drop:+.2f} points, " if drop is not None else ""
+        speeds = speeds or "speed not measured"
         parts.append(f"{row.title}: {speeds}; {lost}at most {row.accuracy.drop_max_pp:.2f}")
+    if not parts:
+        return "No speed and no accuracy: no INT8 variant was measured."
     return "Speed against float32 and accuracy drop of each INT8 variant. " + ". ".join(parts) + "."
 
 
-def draw_flips(flips: tuple[Flip, ...], folder: Path, theme: Theme) -> Figure:
-    """Draw flipped images with the label and both predictions below each."""
+def draw_flips(flips: tuple[Flip, ...], folder: Path, theme: Theme) -> Figure | None:
+    """Draw flipped images with the label and both predictions below each; None without one."""
     import matplotlib.pyplot as plt
     from PIL import Image
 
+    if not flips:
+        return None
     columns = min(3, len(flips))
     lines = -(-len(flips) // columns)
     figure, grid = plt.subplots(
@@ -91,6 +99,8 @@ def describe_flips(flips: tuple[Flip, ...]) -> str:
         f"{one.image}: float32 says {one.before}, INT8 says {one.after}, {KIND_WORDS[one.kind]}"
         for one in flips
     ]
+    if not parts:
+        return "No image is answered otherwise."
     return "Images answered otherwise. " + "; ".join(parts) + "."
 
 
@@ -99,8 +109,10 @@ def _draw_speed(axes: Axes, record: QuantizeRecord, rows: list[VariantRow], them
 
     height = 0.72 / max(1, len(record.batch_sizes))
     for index, size in enumerate(record.batch_sizes):
-        values = [row.speedup(size) or 1.0 for row in rows]
-        offsets = np.arange(len(rows)) + (index - (len(record.batch_sizes) - 1) / 2) * height
+        known = [(at, speedup) for at, row in enumerate(rows) if (speedup := row.speedup(size))]
+        values = [speedup for _, speedup in known]
+        shift = (index - (len(record.batch_sizes) - 1) / 2) * height
+        offsets = np.array([at for at, _ in known], dtype=float) + shift
         widths = [value - 1 for value in values]
         colour = theme.series[(0, 2, 4)[index % 3]]
         axes.barh(
@@ -117,8 +129,12 @@ def _draw_speed(axes: Axes, record: QuantizeRecord, rows: list[VariantRow], them
                 fontsize=9,
             )
     axes.set_xscale("log")
-    lowest = min((row.speedup(s) or 1.0) for row in rows for s in record.batch_sizes)
-    highest = max((row.speedup(s) or 1.0) for row in rows for s in record.batch_sizes)
+    speedups = [row.speedup(size) or 1.0 for row in rows for size in record.batch_sizes]
+    lowest, highest = min(speedups, default=1.0), max(speedups, default=1.0)
+    if not any(row.speedup(size) for row in rows for size in record.batch_sizes):
+        axes.text(
+            1.05, 0.5, "not measured", transform=axes.get_yaxis_transform(), color=theme.muted
+        )
     axes.set_xlim(min(0.5, lowest / 1.9), max(2.0, highest * 1.6))
     ticks = [t for t in (0.05, 0.1, 0.2, 0.5, 1, 2, 4, 8) if axes.get_xlim()[0] <= t]
     ticks = [t for t in ticks if t <= axes.get_xlim()[1]]
@@ -129,7 +145,8 @@ def _draw_speed(axes: Axes, record: QuantizeRecord, rows: list[VariantRow], them
     axes.grid(visible=False, axis="y")
     axes.set_title("Speed against float32", pad=18)
     axes.set_xlabel("slower   ·   faster")
-    axes.legend(loc="upper left", bbox_to_anchor=(0, -0.2), ncols=3)
+    if record.batch_sizes:
+        axes.legend(loc="upper left", bbox_to_anchor=(0, -0.2), ncols=3)
 
 
 def _draw_drop(axes: Axes, record: QuantizeRecord, rows: list[VariantRow], theme: Theme) -> None:

@@ -70,7 +70,9 @@ def build_frame(record: QuantizeRecord) -> DataFrame:
             {
                 "variant": variant_title(row),
                 "size": format_bytes(row.size_bytes) if row.size_bytes else None,
-                "of float32": f"{100 * row.size_bytes / base:.0f} %" if row.size_bytes else None,
+                "of float32": f"{100 * row.size_bytes / base:.0f} %"
+                if row.size_bytes and base
+                else None,
                 "Conv": ops.get("Conv", 0) if ops else None,
                 "ConvInteger, MatMulInteger": integer if ops else None,
                 "QLinear": sum(n for k, n in ops.items() if k.startswith("QLinear"))
@@ -275,7 +277,7 @@ def snapshot_table(record: QuantizeRecord) -> tuple[list[str], list[list[str]]]:
     """Return the columns and rows of text that stand in `docs/PERFORMANCE.md`."""
     columns = ["Variant", "Size", "Top-1 drop, points (90 % interval)", "Rule", "Proof"]
     columns += [f"Speed-up, batch {size} (95 % interval)" for size in record.batch_sizes]
-    columns += [f"img/s, batch {record.batch_sizes[-1]}"]
+    columns += [f"img/s, batch {size}" for size in record.batch_sizes[-1:]]
     rows = []
     for row in record.rows:
         one = row.accuracy
@@ -298,7 +300,8 @@ def snapshot_table(record: QuantizeRecord) -> tuple[list[str], list[list[str]]]:
             speed = next((s for s in row.speed if s.batch_size == size), None)
             cells.append(_speedup_text(speed))
         last = row.speed[-1].row if row.speed else None
-        cells.append(f"{last.throughput_img_s:,.0f}" if last and last.throughput_img_s else "–")
+        if record.batch_sizes:
+            cells.append(f"{last.throughput_img_s:,.0f}" if last and last.throughput_img_s else "–")
         rows.append(cells)
     return columns, rows
 
@@ -347,11 +350,11 @@ def _accuracy_row(row: VariantRow) -> dict[str, object]:
     if one.drop_pp is not None and one.drop_ci90_pp is not None:
         low, high = one.drop_ci90_pp
         cells |= {
-            "top-1": f"{one.top1_pct:.2f} %",
+            "top-1": f"{one.top1_pct:.2f} %" if one.top1_pct is not None else None,
             "lost": one.lost,
             "gained": one.gained,
             "points lost (90 % interval)": signed_interval(one.drop_pp, low, high),
-            "p": f"{one.mcnemar_p:.2g}",
+            "p": f"{one.mcnemar_p:.2g}" if one.mcnemar_p is not None else None,
         }
     else:
         cells["drop at most"] = f"{one.drop_max_pp:.2f} points"

@@ -20,8 +20,11 @@ MAX_SHOWN = 20
 BAD = ("never proved", "failed")
 
 
-def draw_history(rows: Sequence[CoverageRow], theme: Theme) -> Figure:
-    """Draw, by release, when it was made, each restore test, and how the last one ended."""
+def draw_history(rows: Sequence[CoverageRow], theme: Theme) -> Figure | None:
+    """Draw, by release, when it was made, each restore test, and how the last one ended; None
+    where there is no release."""
+    if not rows:
+        return None
     import matplotlib.pyplot as plt
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 
@@ -55,6 +58,8 @@ def describe_history(rows: Sequence[CoverageRow]) -> str:
     for row in rows[:MAX_SHOWN]:
         last = f" on {row.last.proved_at_utc[:10]}" if row.last else ""
         parts.append(f"{row.stored.name}: {row.standing}{last}")
+    if not parts:
+        return "No history: there is no release yet."
     more = f"; {len(rows) - MAX_SHOWN} older ones not drawn" if len(rows) > MAX_SHOWN else ""
     return f"When each release was made and proved to restore. {'; '.join(parts)}{more}."
 
@@ -98,8 +103,6 @@ def _add_legend(axes: Axes, theme: Theme) -> None:
 
 
 def _title(rows: Sequence[CoverageRow]) -> str:
-    if not rows:
-        return "no release yet"
     counts = Counter(row.standing for row in rows)
     bad: tuple[Standing, ...] = ("failed", "never proved", "not asked")
     parts = [f"{counts[word]} {word}" for word in bad if counts[word]]

@@ -13,10 +13,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from opslib.core.errors import InputError, storage_errors
-from opslib.core.files import write_text_atomic
+from opslib.core.changes import change_file
+from opslib.core.errors import InputError, StorageError, storage_errors
 from opslib.core.plans import Action, Plan
-from opslib.reporting.catalogue import CITED_FOLDER, RunRow, scan_runs
+from opslib.reporting.catalogue import CITED_FOLDER, RunRow, drop_ahead, scan_runs
 from opslib.reporting.cite import cite_run, is_cited, remove_citation
 from opslib.reporting.run_record import RUN_FILE, RunRecord
 from opslib.reporting.tables import TABLES, Table
@@ -155,14 +155,23 @@ def _rewriting(
     fresh = "\n".join(lines)
     if fresh == text:
         return []
-    write = partial(write_text_atomic, document, fresh)
+    write = partial(_replace, document, text, fresh)
     return [Action("rewrite", document.name, "its tables differ from the newest runs", write)]
+
+
+def _replace(document: Path, old: str, fresh: str) -> None:
+    def change(before: bytes | None) -> bytes:
+        if (before or b"").decode().replace("\r\n", "\n") != old:
+            raise StorageError("it changed after the plan was made")
+        return fresh.encode()
+
+    change_file(document, change)
 
 
 def _newest_runs(root: Path, table: Table) -> list[CitedRun]:
     """The newest successful run for each host: one with the notebook's own parameters if any."""
     best: dict[str, tuple[bool, CitedRun]] = {}
-    for row in scan_runs(root):
+    for row in drop_ahead(scan_runs(root)):
         if (
             not row.succeeded
             or row.record is None

@@ -101,12 +101,15 @@ def find_front(rows: Sequence[SweepRow]) -> list[SweepRow]:
     return front
 
 
-def draw_pareto(record: SweepRecord, theme: Theme) -> Figure:
-    """Draw latency against throughput: every timed row, the front, the default, the choice."""
+def draw_pareto(record: SweepRecord, theme: Theme) -> Figure | None:
+    """Draw latency against throughput: every timed row, the front, the default, the choice; None
+    where no row was timed."""
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(8.8, 4.2))
     rows = list_timed(record)
+    if not rows:
+        return None
+    figure, axes = plt.subplots(figsize=(8.8, 4.2))
     sizes = sorted({row.batch_size for row in rows})
     for index, size in enumerate(sizes):
         colour = theme.series[index % len(theme.series)]
@@ -135,6 +138,8 @@ def draw_pareto(record: SweepRecord, theme: Theme) -> Figure:
 def describe_pareto(record: SweepRecord) -> str:
     """Return what `draw_pareto` shows, in words."""
     front = find_front(list_timed(record))[:FRONT_LABELS]
+    if not front:
+        return "No latency and no throughput: no setting was timed."
     points = "; ".join(
         f"{row.options.label} at batch {row.batch_size}: {format_ms(row.p50_ms)} ms, "
         f"{row.throughput_img_s or 0:,.0f} images per second"

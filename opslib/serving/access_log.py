@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from opslib.core.errors import storage_errors
+from opslib.core.ownership import open_to_append
 from opslib.core.secrets import mask
+from opslib.serving.sparing import Sparing
 
 
 class AccessLog:
@@ -23,6 +25,7 @@ class AccessLog:
     def __init__(self, path: Path, secrets: Iterable[str]) -> None:
         self._path = path
         self._secrets = tuple(secrets)
+        self._sparing = Sparing()
         with storage_errors(f"write {path}"):
             self._open()
 
@@ -39,14 +42,24 @@ class AccessLog:
         except OSError:
             return
 
+    def write_sparingly(self, status: int, fields: dict[str, Any]) -> None:
+        """Append `fields` if they are among the first few of this status; else count them."""
+        if self._sparing.take(status):
+            self.write(fields)
+
+    def sum_up(self) -> None:
+        """Append how many requests had no line, for each status."""
+        for status, count in self._sparing.drain().items():
+            said = f"{count} more requests without a key"
+            self.write({"message": said, "status": status, "more": count})
+
     def close(self) -> None:
-        """Close the file."""
+        """Sum up and close the file."""
+        self.sum_up()
         os.close(self._descriptor)
 
     def _open(self) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-        self._descriptor = os.open(self._path, flags, 0o644)
+        self._descriptor = open_to_append(self._path)
         seen = os.fstat(self._descriptor)
         self._identity = (seen.st_dev, seen.st_ino)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -25,11 +26,14 @@ from opslib.serving.failures import (
     json_response,
 )
 from opslib.serving.gate import Gate
+from opslib.serving.generations import Generation
 from opslib.serving.hot_routes import Endpoint, HotRoutes
+from opslib.serving.logs import sum_up_events
 from opslib.serving.reload import BUSY_CODE, StageError
 from opslib.serving.schemas import (
     Answer,
     BatchAnswer,
+    Degraded,
     Health,
     PredictAnswer,
     ReloadAnswer,
@@ -38,6 +42,8 @@ from opslib.serving.schemas import (
 )
 from opslib.serving.service import Service
 from opslib.serving.settings import ServiceSettings
+from opslib.serving.sparing import PERIOD_S
+from opslib.serving.standing import Shortfall
 from opslib.serving.trace import GENERATION, Trace
 from opslib.serving.uploads import UploadLimits, read_body
 
@@ -52,7 +58,11 @@ def create_app(service: Service) -> ASGIApp:
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        service.standing.watch()
+        counting = asyncio.create_task(_sum_up_logs(service))
         yield
+        counting.cancel()
+        sum_up_events()
         service.close()
 
     app = FastAPI(title=APP_NAME, version=__version__, lifespan=lifespan, redoc_url=None)
@@ -66,6 +76,14 @@ def create_app(service: Service) -> ASGIApp:
     return Trace(cors, lambda: service.generations.current, service.access_log)
 
 
+async def _sum_up_logs(service: Service) -> None:
+    """Say each minute what was not logged one by one."""
+    while True:
+        await asyncio.sleep(PERIOD_S)
+        service.access_log.sum_up()
+        sum_up_events()
+
+
 async def _answer_crash(request: Request, _error: Exception) -> Response:
     return answer_crash(request.scope["state"]["request_id"])
 
@@ -75,15 +93,17 @@ def _add_routes(app: FastAPI, service: Service) -> dict[str, Endpoint]:
     limits, single = _upload_limits(service.settings)
 
     async def health() -> Response:
-        current = service.generations.current
+        current, shortfall = service.generations.current, service.standing.shortfall
         facts = current.model.engine.facts if current else None
+        told = _tell_shortfall(shortfall, current) if shortfall else {}
         return _answer(
             Health(
-                status="ok",
+                status="degraded" if shortfall else "ok",
                 device="cuda" if facts and facts.provider != "CPU" else "cpu",
                 engine="torch" if facts and facts.engine == "torch" else "onnx",
                 model_loaded=current is not None,
                 uptime_sec=round(time.monotonic() - service.started, 3),
+                **told,
             )
         )
 
@@ -119,7 +139,8 @@ def _upload_limits(settings: ServiceSettings) -> tuple[UploadLimits, UploadLimit
 
 
 def _answer(content: Answer) -> Response:
-    return Response(content.model_dump_json().encode(), media_type="application/json")
+    body = content.model_dump_json(exclude_unset=True)
+    return Response(body.encode(), media_type="application/json")
 
 
 def _answer_fast(request: Request, done: Classified, content: dict[str, Any]) -> Response:
@@ -135,8 +156,33 @@ def _answer_fast(request: Request, done: Classified, content: dict[str, Any]) ->
     return json_response(content)
 
 
+def _tell_shortfall(shortfall: Shortfall, current: Generation | None) -> dict[str, Any]:
+    """What anybody may know of it: tags, no paths."""
+    return {
+        "wanted": shortfall.wanted.version_tag if shortfall.wanted else None,
+        "served": current.model.candidate.version_tag if current else None,
+        "reason": shortfall.reason,
+    }
+
+
+def _describe_shortfall(shortfall: Shortfall) -> Degraded:
+    wanted = shortfall.wanted
+    return Degraded(
+        wanted_path=str(wanted.path) if wanted and wanted.path else None,
+        wanted_tag=wanted.version_tag if wanted else None,
+        why=wanted.why if wanted else None,
+        reason=shortfall.reason,
+    )
+
+
 def _describe_version(service: Service) -> Version:
-    generation = service.current()
+    shortfall = service.standing.shortfall
+    told = {"degraded": _describe_shortfall(shortfall)} if shortfall else {}
+    try:
+        generation = service.current()
+    except RefusalError as error:
+        error.extra.update({name: one.model_dump() for name, one in told.items()})
+        raise
     model = generation.model
     card = model.candidate.card
     return Version(
@@ -148,6 +194,7 @@ def _describe_version(service: Service) -> Version:
         num_classes=model.contract.num_classes,
         exported_at=card.exported_at_utc if card else None,
         generation=generation.number,
+        **told,
     )
 
 

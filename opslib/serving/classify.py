@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from opslib.serving.decoding import UploadDecoder
+from opslib.serving.failures import RefusalError
 from opslib.serving.generations import Generation, Generations
+from opslib.serving.logs import EVENT_LOGGER
+from opslib.serving.rarely import Rarely
 from opslib.serving.uploads import Upload
+
+_log = logging.getLogger(f"{EVENT_LOGGER}.classify")
+_log.addFilter(Rarely())
 
 
 @dataclass(frozen=True)
@@ -28,7 +38,8 @@ def classify(
     """Return a prediction for each upload, all from the generation current when work began.
 
     Raises:
-        RefusalError: an upload is no such image, too large or damaged, or no model is loaded.
+        RefusalError: an upload is no such image, too large or damaged, no model is loaded, or the
+            model's answer is not a number.
     """
     with generations.lease() as generation:
         model = generation.model
@@ -36,6 +47,7 @@ def classify(
         batch = decoder.decode(uploads, model.img_size)
         decoded = time.perf_counter()
         probabilities = model.run(batch)
+        _check_finite(probabilities, generation)
         finished = time.perf_counter()
         names = model.class_names
         best = probabilities.argmax(axis=-1).tolist()
@@ -53,3 +65,15 @@ def classify(
         round((decoded - started) * 1000, 3),
         round((finished - decoded) * 1000, 3),
     )
+
+
+def _check_finite(probabilities: NDArray[np.float32], generation: Generation) -> None:
+    finite = np.isfinite(probabilities)
+    if finite.all():
+        return
+    model, bad = generation.model, int((~finite).any(axis=-1).sum())
+    tag = model.candidate.version_tag
+    problem = f"{tag} answered {bad} of {len(probabilities)} images with a NaN"
+    fields = {"generation": generation.number, "model_path": str(model.path)}
+    _log.error("%s; switch to another model", problem, extra={"fields": fields})
+    raise RefusalError(500, problem, code="not_a_number")

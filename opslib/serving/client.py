@@ -8,8 +8,10 @@ from typing import Any, Self
 
 import httpx
 
-from opslib.core.errors import OpsError
+from opslib.core.errors import OpsError, ParameterError
+from opslib.core.secrets import show_address
 from opslib.core.sections import ClientSection
+from opslib.serving.health_answer import describe_degraded
 from opslib.serving.hints import find_hint
 from opslib.serving.keys import HEADER
 
@@ -26,12 +28,17 @@ class ServiceError(OpsError):
 
 @dataclass(frozen=True)
 class LiveVersion:
-    """What `/version` says: path and digest of the model, where the service gives them."""
+    """What `/version` says: path and digest of the model, where the service gives them.
+
+    `wanted` is where the model should lie that a degraded service does not serve, and why it does
+    not; None where all is well.
+    """
 
     model_path: str | None
     sha256: str | None
     version_tag: str | None
     generation: int | None
+    wanted: str | None = None
 
     def describe(self) -> str:
         """Return the version in a few words."""
@@ -40,32 +47,60 @@ class LiveVersion:
         return f"{self.version_tag or self.model_path or 'unknown'} ({digest}{number})"
 
 
+@dataclass(frozen=True)
+class LiveHealth:
+    """What `/health` says: whether a model is loaded (None: not said), on what, and in `degraded`,
+    in a few words, that it is another one than should be."""
+
+    device: str | None
+    model_loaded: bool | None
+    degraded: str | None
+
+
 class ServiceClient:
     """A connection to one service; a context manager that closes it.
+
+    `url` is its address as it may be shown.
 
     Args:
         url: such as `http://127.0.0.1:8000`.
         key: sent as `X-API-Key`, never shown.
         section: the names of its fields, and the timeout.
         timeout_s: overrides the section's.
+
+    Raises:
+        ParameterError: `url` is no address.
     """
 
     def __init__(
         self, url: str, key: str, section: ClientSection, *, timeout_s: float | None = None
     ) -> None:
-        self.url = normalise_url(url)
+        self.url = show_address(normalise_url(url))
         self._section = section
         self._timeout_s = timeout_s or section.timeout_s
-        self._client = httpx.Client(
-            base_url=self.url,
-            headers={HEADER: key},
-            timeout=httpx.Timeout(self._timeout_s, connect=min(5.0, self._timeout_s)),
-            trust_env=False,
-        )
+        try:
+            self._client = httpx.Client(
+                base_url=normalise_url(url),
+                headers={HEADER: key},
+                timeout=httpx.Timeout(self._timeout_s, connect=min(5.0, self._timeout_s)),
+                trust_env=False,
+            )
+        except httpx.InvalidURL as error:
+            raise ParameterError(f"{self.url}: expected http://HOST:PORT") from error
 
-    def health(self) -> dict[str, Any]:
-        """Return the answer of `/health`."""
-        return self._call("GET", "/health")
+    def health(self) -> LiveHealth:
+        """Return what the service says of itself; one that is degraded answers too.
+
+        Raises:
+            ServiceError: it does not answer, or not as a service does.
+        """
+        answer = self._call("GET", "/health")
+        loaded = answer.get("model_loaded")
+        return LiveHealth(
+            device=_text(answer.get("device")),
+            model_loaded=loaded if isinstance(loaded, bool) else None,
+            degraded=describe_degraded(answer),
+        )
 
     def version(self) -> LiveVersion:
         """Return which model the service says it serves.
@@ -81,6 +116,7 @@ class ServiceClient:
             sha256=_text(answer.get(section.digest_field)),
             version_tag=_text(answer.get("version_tag")),
             generation=generation if isinstance(generation, int) else None,
+            wanted=_describe_wanted(answer.get("degraded")),
         )
 
     def reload(self, path: str) -> dict[str, Any]:
@@ -112,7 +148,7 @@ class ServiceClient:
                 stage="timeout",
                 hint="look at the service's api.err; /version shows what is served now",
             ) from error
-        except httpx.TransportError as error:
+        except (httpx.TransportError, UnicodeError) as error:
             raise ServiceError(
                 f"{self.url}{route}: cannot be reached: {error}",
                 status=None,
@@ -165,6 +201,14 @@ def _refusal(where: str, answer: httpx.Response) -> ServiceError:
         stage=stage,
         hint=str(hint or find_hint(stage, detail)),
     )
+
+
+def _describe_wanted(said: Any) -> str | None:
+    if not isinstance(said, dict):
+        return None
+    path = _text(said.get("wanted_path")) or "a model that is not known"
+    why, reason = _text(said.get("why")), _text(said.get("reason"))
+    return f"{path}{f' ({why})' if why else ''} should be served{f': {reason}' if reason else ''}"
 
 
 def _text(value: Any) -> str | None:

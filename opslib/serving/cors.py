@@ -11,9 +11,9 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from opslib.serving.keys import HEADER
-from opslib.serving.logs import EVENT_LOGGER
+from opslib.serving.logs import CAUSED_OUTSIDE
 
-_log = logging.getLogger(f"{EVENT_LOGGER}.cors")
+_log = logging.getLogger(CAUSED_OUTSIDE)
 EXPOSED = ("X-Request-ID", "X-Model-SHA256", "X-Generation", "Retry-After")
 _SHOWN = 200
 

@@ -31,7 +31,7 @@ _ERRORS = {
     ("/reload", "post"): (400, 401, 409, 413, 415, 422, 429, 500),
 }
 _SUMMARIES = {
-    "/health": "Whether the service is up; public.",
+    "/health": "Whether the service is up and serves the model that it should; public.",
     "/version": "Which model answers now.",
     "/predict": "Classify one image.",
     "/batch": "Classify several images.",

@@ -1,14 +1,25 @@
-"""Changing one variable of `.env` in one step; comments, order and file mode stay."""
+"""Changing one variable of `.env`: read as the service reads it, all else as it was, one writer at
+a time."""
 
 from __future__ import annotations
 
 import re
-import stat
+from collections.abc import Sequence
+from functools import partial
+from io import StringIO
 from pathlib import Path
+from stat import S_IMODE, S_IRWXO
 
-from opslib.core.files import write_text_atomic
+from dotenv import dotenv_values
+from dotenv.parser import Binding, parse_stream
+
+from opslib.core.changes import change_file
+from opslib.core.errors import ConfigError
+from opslib.core.secrets import is_secret_name
 
 PRIVATE = 0o600
+_BOM = "\ufeff"
+_PLAIN = re.compile(r"[\w@%+=:,./-]*")
 
 
 def set_variable(env_file: Path, name: str, value: str, *, note: str | None = None) -> None:
@@ -18,24 +29,89 @@ def set_variable(env_file: Path, name: str, value: str, *, note: str | None = No
         note: a comment kept on the line above; an earlier note of the same beginning is replaced.
 
     Raises:
-        StorageError: the file cannot be written.
+        BusyError: another process is changing it.
+        ConfigError: it is not UTF-8, or no line of it would be read as `value`.
+        StorageError: it cannot be written, or not without taking it from its owner.
     """
-    text = env_file.read_text(encoding="utf-8") if env_file.exists() else ""
-    mode = stat.S_IMODE(env_file.stat().st_mode) if env_file.exists() else PRIVATE
-    lines = text.splitlines()
-    if note is not None:
-        head = " ".join(note.split()[:3])
-        lines = [line for line in lines if not line.startswith(head)]
-    assigned = re.compile(rf"\s*(export\s+)?{re.escape(name)}\s*=")
-    places = [index for index, line in enumerate(lines) if assigned.match(line)]
-    entry = [*([note] if note else []), f"{name}={value}"]
-    if places:
-        first = places[0]
-        rest = [line for index, line in enumerate(lines) if index not in places]
-        lines = [*rest[:first], *entry, *rest[first:]]
-    else:
-        lines += entry
-    is_secret = name == "API_KEY"
-    write_text_atomic(
-        env_file.resolve(), "\n".join(lines) + "\n", mode=mode & PRIVATE if is_secret else mode
-    )
+    change = partial(_change, env_file=env_file, name=name, value=value, note=note)
+    change_file(env_file, change, mode=_new_mode(env_file, name))
+
+
+def _new_mode(env_file: Path, name: str) -> int | None:
+    """The mode that the file gets: its own, unless everybody may read a secret in it."""
+    try:
+        mode = S_IMODE(env_file.stat().st_mode)
+    except FileNotFoundError:
+        return PRIVATE
+    return mode & PRIVATE if is_secret_name(name) and mode & S_IRWXO else None
+
+
+def _change(
+    before: bytes | None, *, env_file: Path, name: str, value: str, note: str | None
+) -> bytes:
+    try:
+        text = (before or b"").decode()
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{env_file}: not UTF-8 text: {error.reason}") from error
+    fresh = edit_dotenv(text, name, value, note=note)
+    others = {key: one for key, one in _read(text).items() if not _is(name, key)}
+    kept = {key: one for key, one in _read(fresh).items() if key != name}
+    if kept != others or _read(fresh, interpolate=True).get(name) != value:
+        raise ConfigError(
+            f"{env_file}: {name} cannot be written so that it is read as it is meant: it, or a "
+            "line above it, has a quote that does not end, or text like ${...}"
+        )
+    return fresh.encode()
+
+
+def edit_dotenv(text: str, name: str, value: str, *, note: str | None = None) -> str:
+    """Return the text of a `.env` with `name` set where it stood first, else at the end.
+
+    Values over several lines are one variable, as for python-dotenv, which reads the file for the
+    service. Names count whatever their case, as they do there.
+    """
+    end = "\r\n" if text.count("\r\n") * 2 > text.count("\n") else "\n"
+    head = " ".join(note.split()[:3]) if note else None
+    bindings = list(parse_stream(StringIO(text, newline="")))
+    entry = _entry(name, value, note, end, bindings)
+    parts: list[str] = [_BOM] if text.startswith(_BOM) else []
+    placed = False
+    for one in bindings:
+        if _is(name, one.key):
+            parts.append(_space_before(one))
+            parts += [] if placed else entry
+            placed = True
+        elif one.key is None and head is not None:
+            lines = one.original.string.splitlines(keepends=True)
+            parts += [line for line in lines if not line.startswith(head)]
+        else:
+            parts.append(one.original.string)
+    if not placed:
+        if parts and parts[-1] and parts[-1][-1] not in f"\r\n{_BOM}":
+            parts.append(end)
+        parts += entry
+    return "".join(parts)
+
+
+def _entry(
+    name: str, value: str, note: str | None, end: str, bindings: Sequence[Binding]
+) -> list[str]:
+    before = next((one.original.string for one in bindings if _is(name, one.key)), "")
+    export = "export " if re.match(r"\s*export\s", before) else ""
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    shown = value if _PLAIN.fullmatch(value) else f"'{escaped}'"
+    return [f"{note}{end}"] * bool(note) + [f"{export}{name}={shown}{end}"]
+
+
+def _space_before(binding: Binding) -> str:
+    """The empty lines above a variable, which the parser counts to it."""
+    space = re.match(r"\s*", binding.original.string)
+    return re.sub(r"[^\S\r\n]+\Z", "", space[0]) if space else ""
+
+
+def _is(name: str, key: str | None) -> bool:
+    return key is not None and key.casefold() == name.casefold()
+
+
+def _read(text: str, *, interpolate: bool = False) -> dict[str, str | None]:
+    return dict(dotenv_values(stream=StringIO(text, newline=""), interpolate=interpolate))

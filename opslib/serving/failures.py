@@ -66,8 +66,12 @@ class RefusalError(Exception):
 def json_response(
     content: dict[str, Any], status: int = 200, headers: dict[str, str] | None = None
 ) -> Response:
-    """Return `content` as a JSON answer."""
-    body = json.dumps(content, ensure_ascii=False).encode()
+    """Return `content` as a JSON answer.
+
+    Raises:
+        ValueError: it holds a NaN or an infinity, for which JSON has no word.
+    """
+    body = json.dumps(content, ensure_ascii=False, allow_nan=False).encode()
     return Response(body, status, headers, media_type="application/json")
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from opslib.serving.connections import SLOT
 from opslib.serving.failures import RefusalError
 from opslib.serving.keys import HEADER, keys_match
 from opslib.serving.rate_limit import RateLimit
+from opslib.serving.trace import HAS_KEY
 
 PUBLIC = frozenset({"/health", "/docs", "/openapi.json"})
 INFERENCE = frozenset({"/predict", "/batch"})
@@ -26,8 +28,8 @@ class Gate:
         self._rate = RateLimit(per_min)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, or answer 401 or 429."""
-        if scope["type"] != "http" or scope["path"] in PUBLIC:
+        """Pass the request on, or answer 401, 429 or 503."""
+        if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         try:
@@ -39,7 +41,12 @@ class Gate:
 
     def _check(self, scope: Scope) -> None:
         given = [value for name, value in scope["headers"] if name == _HEADER]
-        if len(given) != 1 or not keys_match(self._key, given[0]):
+        has_key = len(given) == 1 and keys_match(self._key, given[0])
+        if has_key:
+            _note_key(scope)
+        if scope["path"] in PUBLIC:
+            return
+        if not has_key:
             problem = "missing" if not given else "wrong"
             raise RefusalError(
                 401,
@@ -54,3 +61,20 @@ class Gate:
                 f"too many requests a minute; try again in {wait_s} s",
                 headers={"Retry-After": str(wait_s)},
             )
+
+
+def _note_key(scope: Scope) -> None:
+    """Say to the layers outside that this request has the key.
+
+    Raises:
+        RefusalError: its connection is one too many.
+    """
+    state = scope["state"]
+    state[HAS_KEY] = True
+    if SLOT in state and not state[SLOT].vouch():
+        raise RefusalError(
+            503,
+            "too many connections; try again in 1 s",
+            code="too_many_connections",
+            headers={"Retry-After": "1"},
+        )

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 _BY_WORD = (
+    (
+        "evidence that is there",
+        "restore the card from a release (or its owner and mode); to serve the model without any, "
+        "move it away",
+    ),
     ("Permission denied", "the service may not read it: check owner and mode (ls -l)"),
     ("outside", "copy the model into export/, or add its folder to reload.model_dirs"),
     ("No such file", "check the path for a typo: ls -l the export folder"),
@@ -10,6 +15,12 @@ _BY_WORD = (
     ("is missing beside it", "copy the model together with its weights file (.onnx.data)"),
     ("took longer", "the model is slow to load: raise reload.trial_timeout_s or use a smaller one"),
     ("needs more than", "raise reload.trial_memory_mb, or use a smaller model"),
+    (
+        "own copy of the model",
+        "free room there (scripts/maintenance.sh) and reload again; going back to the model "
+        "served before needs none",
+    ),
+    ("became shorter", "somebody writes its weights file: reload when it is complete"),
     ("golden image", "the card's golden images were moved or changed: restore them from a release"),
 )
 _BY_STAGE = {

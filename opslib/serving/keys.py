@@ -8,6 +8,7 @@ import secrets
 from datetime import datetime
 from pathlib import Path
 
+from opslib.core.clock import parse_moment
 from opslib.core.errors import ConfigError
 from opslib.core.formatting import utc_now
 
@@ -56,13 +57,9 @@ def key_since(env_file: Path) -> datetime | None:
     """Return when the key in `env_file` was made: the note above it, else the file's own date."""
     if not env_file.is_file():
         return None
-    note = _SINCE.search(env_file.read_text(encoding="utf-8"))
-    if note:
-        try:
-            return datetime.fromisoformat(note.group(1))
-        except ValueError:
-            pass
-    return datetime.fromtimestamp(env_file.stat().st_mtime, tz=utc_now().tzinfo)
+    note = _SINCE.search(env_file.read_text(encoding="utf-8", errors="replace"))
+    noted = parse_moment(note.group(1)) if note else None
+    return noted or datetime.fromtimestamp(env_file.stat().st_mtime, tz=utc_now().tzinfo)
 
 
 def _random_bytes(key: str) -> int:

@@ -102,7 +102,7 @@ class FoundLease:
             return False
         probe = hide_name(self.path)
         try:
-            probe.write_bytes(b"?")
+            probe.touch()  # without a byte, so that a full disk takes it, too
             age_s = probe.stat().st_mtime - self.path.stat().st_mtime
         except OSError:
             return True
@@ -115,10 +115,7 @@ class FoundLease:
         lease = self.lease
         path = lease.exp_dir / STATE_NAME
         if os.path.lexists(path):
-            state = ServedState.read(path)
-            yield state.current.path, "switched in last"
-            for one in state.previous[:1]:
-                yield one.path, "served before"
+            yield from ServedState.read(path).needed()
         # Perhaps not ours to read; what it named when that service started is in the lease.
         with suppress(OSError, ValueError):
             pinned = dotenv_values(lease.env_file).get("MODEL_PATH")
@@ -134,11 +131,11 @@ def find_leases(config: Config) -> tuple[FoundLease, ...]:
     """
     found = []
     for folder in lease_folders(config):
-        for path in sorted(folder.glob("[!.]*.json")):
+        for path in _list(folder):
             try:
                 found.append(FoundLease(path, Lease.read(path)))
             except InputError as error:
-                if path.exists():
+                if os.path.lexists(path):
                     raise InputError(f"{error}; remove it if no service uses it") from error
     return tuple(found)
 
@@ -152,3 +149,13 @@ def lease_folders(config: Config) -> tuple[Path, ...]:
         *config.restore_dir.glob("*/export"),
     )
     return tuple(home / LEASE_FOLDER for home in homes)
+
+
+def _list(folder: Path) -> list[Path]:
+    try:
+        names = [path.name for path in folder.iterdir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be read: {error.strerror}") from error
+    return [folder / name for name in sorted(names) if name[0] != "." and name.endswith(".json")]

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from opslib.core.cards import ModelCard
+from opslib.core.cards import ModelCard, find_gaps
 from opslib.core.config import Config
 from opslib.core.errors import ModelError
-from opslib.core.models import ModelFiles, find_model_files
+from opslib.core.models import ModelFiles, find_model_files, resolve_model
 from opslib.inference.contract import Contract
 from opslib.inference.engine import Engine, EngineRequest, session_settings
 from opslib.inference.find_model import find_card
@@ -27,18 +27,32 @@ Stamp = tuple[str, int, int, int, int, int]
 
 @dataclass(frozen=True)
 class Candidate:
-    """A model file about to be loaded: what it is, by its bytes, before any code runs it."""
+    """A model file about to be loaded: what it is, by its bytes, before any code runs it.
 
-    path: Path
+    `files` lie where the model was found and are watched; `own` are those that are read, tried and
+    opened: the service's own copy, or the same. `sha256` is that of `own`.
+    """
+
     files: ModelFiles
+    own: ModelFiles
     sha256: str
     stamps: tuple[Stamp, ...]
     card: ModelCard | None
 
     @property
+    def path(self) -> Path:
+        """The file it was found as, links resolved."""
+        return self.files.path
+
+    @property
     def verified(self) -> bool:
         """Whether a card lists the digests of the files."""
         return self.card is not None and bool(self.card.files)
+
+    @property
+    def gaps(self) -> str | None:
+        """What is not proved of it; None where card, digests and golden images are there."""
+        return find_gaps(self.card)
 
     @property
     def version_tag(self) -> str:
@@ -93,7 +107,8 @@ class LoadedModel:
             return _run_in_pieces(self.engine.run, batch, fixed)
 
     def is_unchanged(self) -> bool:
-        """Return whether the files are, by inode, size and times, those that were loaded."""
+        """Return whether the files at the path are still, by inode, size and times, those that
+        were loaded; what is in use does not change with them."""
         try:
             return stamp_files(self.candidate.files) == self.candidate.stamps
         except OSError:
@@ -104,26 +119,37 @@ class LoadedModel:
         self.engine.close()
 
 
-def read_candidate(config: Config, path: Path) -> Candidate:
+def read_candidate(
+    config: Config, path: Path, take: Callable[[ModelFiles], ModelFiles] = lambda files: files
+) -> Candidate:
     """Return what the file at `path` is: its sidecars, digest, times and card.
+
+    Args:
+        take: returns the files to use instead of those found, such as a copy of them.
 
     Raises:
         ModelError: it is missing, unreadable, no model, or changed while it was read.
+        InputError: its card is damaged.
     """
     try:
-        files = find_model_files(path) if path.suffix == ".onnx" else ModelFiles(path.resolve())
+        onnx = path.suffix == ".onnx"
+        files = find_model_files(path) if onnx else ModelFiles(resolve_model(path, "a checkpoint"))
         stamps = stamp_files(files)
-        digest = files.digest()
+        own = take(files)
+        digest = own.digest()
         if stamp_files(files) != stamps:
             raise ModelError(f"{path}: it is being written; try again when it is complete")
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
-    card = find_card(config, files.path) if path.suffix == ".onnx" else None
-    return Candidate(files.path, files, digest, stamps, card)
+    card = find_card(config, files.path) if onnx else None
+    return Candidate(files, own, digest, stamps, card)
 
 
 def load_candidate(config: Config, candidate: Candidate) -> LoadedModel:
     """Load a candidate, by path, on the configured providers.
+
+    Weights files that are no copy of ours are read into memory, not mapped. That takes twice their
+    size while it lasts and holds other threads up.
 
     Raises:
         ModelError: it cannot be loaded, takes images of unknown size, or changed meanwhile.
@@ -136,8 +162,9 @@ def load_candidate(config: Config, candidate: Candidate) -> LoadedModel:
     engine = open_engine(
         EngineRequest(
             engine="onnx" if onnx else "torch",
-            path=candidate.path,
+            path=candidate.own.path,
             providers=providers,
+            weights_in_memory=candidate.own == candidate.files,
             settings=replace(settings, intra_op_num_threads=threads),
             factory=config.torch.factory,
             code_root=config.code_root,

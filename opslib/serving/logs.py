@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -16,11 +17,15 @@ from pathlib import Path
 from typing import Any
 
 from opslib.core.errors import storage_errors
+from opslib.core.ownership import open_to_append
 from opslib.core.secrets import mask
+from opslib.serving.sparing import Sparing
 
 ACCESS_LOG = "api.out"
 ERROR_LOG = "api.err"
 EVENT_LOGGER = "opslib.serving"
+CAUSED_OUTSIDE = f"{EVENT_LOGGER}.outside"  # for events that somebody without a key can cause
+_OUTSIDE = (CAUSED_OUTSIDE, "uvicorn.error", "asyncio", "py.warnings")
 
 
 class JsonLines(logging.Formatter):
@@ -53,6 +58,36 @@ class PlainLines(logging.Formatter):
         return mask(super().format(record), self._secrets)
 
 
+class SparingFilter(logging.Filter):
+    """Lets the first few records of each place in the code pass until the rest is summed up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._sparing = Sparing()
+        self._last: dict[object, logging.LogRecord] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether the record is written; the last that was not is remembered."""
+        place = (record.pathname, record.lineno)
+        if self._sparing.take(place):
+            return True
+        self._last[place] = record
+        return False
+
+    def sum_up(self) -> None:
+        """Write how many records were not written, a line for each place in the code."""
+        for place, count in self._sparing.drain().items():
+            last = self._last[place]
+            said = f"{count} more like it: {last.getMessage().splitlines()[0]}"
+            facts = {"name": last.name, "levelno": last.levelno, "levelname": last.levelname}
+            logging.getLogger(last.name).callHandlers(logging.makeLogRecord({**facts, "msg": said}))
+        self._last.clear()
+
+
+_sparing = SparingFilter()
+sum_up_events = _sparing.sum_up
+
+
 def open_logs(folder: Path, level: str, secrets: Iterable[str], *, console: bool) -> None:
     """Send the service's log records to `folder`/`api.err`, and to stderr if asked.
 
@@ -61,7 +96,7 @@ def open_logs(folder: Path, level: str, secrets: Iterable[str], *, console: bool
     """
     secrets = tuple(secrets)
     with storage_errors(f"write logs into {folder}"):
-        folder.mkdir(parents=True, exist_ok=True)
+        os.close(open_to_append(folder / ERROR_LOG))
         events = WatchedFileHandler(folder / ERROR_LOG, encoding="utf-8")
     events.setFormatter(JsonLines(secrets))
     handlers: list[logging.Handler] = [events]
@@ -69,8 +104,10 @@ def open_logs(folder: Path, level: str, secrets: Iterable[str], *, console: bool
         screen = logging.StreamHandler(sys.stderr)
         screen.setFormatter(PlainLines(secrets))
         handlers.append(screen)
-    for name in (EVENT_LOGGER, "uvicorn.error", "asyncio", "py.warnings"):
+    for name in (EVENT_LOGGER, *_OUTSIDE):
         _attach(name, handlers, level)
+    for name in _OUTSIDE:
+        logging.getLogger(name).addFilter(_sparing)
     logging.captureWarnings(True)
     logging.raiseExceptions = False
 

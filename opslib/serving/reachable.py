@@ -17,6 +17,7 @@ from opslib.core.environment import load_service_environment
 from opslib.core.errors import ModelError
 from opslib.core.models import find_model_files
 from opslib.core.served import read_served_state
+from opslib.inference.find_model import newest_first
 from opslib.serving.leases import find_leases
 
 
@@ -45,34 +46,33 @@ def find_roots(config: Config, live: Iterable[LiveModel] = ()) -> tuple[Root, ..
         live: what running services say.
 
     Raises:
-        InputError: a service's state or lease cannot be read: what is served is not known.
+        InputError: a service's state or lease cannot be read, or could not be when the service
+            started: what is or should be served is not known.
         ConfigError: `.env` is unreadable.
     """
     found = []
     exports = [p for p in config.export_dir.glob("*.onnx") if p.is_file() and not p.is_symlink()]
     if exports:
-        newest = max(exports, key=lambda path: (path.stat().st_mtime_ns, path.name))
-        found.append(Root(newest.resolve(), "the newest export"))
+        found.append(Root(newest_first(exports)[0].resolve(), "the newest export"))
     found += _linked(config)
     for one in live:
         if one.path is not None:
             found.append(Root(one.path.resolve(), "served now, as /version says"))
     pinned = load_service_environment(config).model_path
     if pinned is not None:
-        found.append(Root(config.resolve(pinned).resolve(), "MODEL_PATH names it"))
+        found.append(Root(_real(config.resolve(pinned)), "MODEL_PATH names it"))
     state = read_served_state(config)
     if state is not None:
-        found.append(Root(state.current.path.resolve(), "the last one switched in"))
-        found += [Root(one.path.resolve(), "served before") for one in state.previous[:1]]
+        found += [Root(_real(path), why) for path, why in state.needed()]
     for lease in find_leases(config):
-        found += [Root(path.resolve(), why) for path, why in lease.models()]
+        found += [Root(_real(path), why) for path, why in lease.models()]
     return tuple(found)
 
 
 def unit_files(path: Path) -> tuple[Path, ...]:
     """Return the files that are kept or deleted with the model at `path`: itself, its sidecars
     and its card; a damaged model has no known sidecars, so that files named after it count."""
-    real = path.resolve()
+    real = _real(path)
     try:
         files = find_model_files(real).all
     except (ModelError, OSError):
@@ -88,6 +88,11 @@ def protected_files(roots: Iterable[Root]) -> dict[Path, str]:
         for path in unit_files(root.path):
             kept.setdefault(path.resolve(), root.why)
     return kept
+
+
+def _real(path: Path) -> Path:
+    """The path with its links followed as far as they lead: one may dangle, or lead in a circle."""
+    return Path(os.path.realpath(path))
 
 
 def _linked(config: Config) -> list[Root]:

@@ -1,7 +1,8 @@
 """Switching models in stages; whatever fails names its stage and the old model serves on.
 
     path      inside the allowed folders, no URL, no traversal, no link out
-    read      the opened file and its sidecars: complete, readable, digested
+    read      the file and its sidecars: complete, readable, copied where ONNX Runtime would map
+              them (`own_copy`), digested; the card, where there is one
     files     the digests are those of the model's card (without a card: unverified)
     load      a child process, niced and limited, can load it
     contract  it takes and answers what the model in service does, same classes
@@ -19,13 +20,14 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from opslib.core.errors import InputError, ModelError, OpsError, StorageError
+from opslib.core.errors import BusyError, ModelError, OpsError, StorageError
 from opslib.core.formatting import utc_now
-from opslib.core.served import ServedModel, ServedState, read_served_state, served_state_path
+from opslib.core.models import ModelFiles
+from opslib.core.served import ServedModel, WantedModel, keep_served
 from opslib.inference.checks import check_model
 from opslib.inference.contract import check_classes_kept, check_outputs, probe_images
 from opslib.inference.golden import check_golden, load_golden
@@ -37,7 +39,9 @@ from opslib.serving.generations import Generation, Generations
 from opslib.serving.hints import find_hint
 from opslib.serving.loaded import Candidate, LoadedModel, load_candidate, read_candidate
 from opslib.serving.logs import EVENT_LOGGER
+from opslib.serving.own_copy import copy_model
 from opslib.serving.settings import MIB, ServiceSettings
+from opslib.serving.standing import Standing, find_shortfall
 
 _log = logging.getLogger(f"{EVENT_LOGGER}.reload")
 BUSY_CODE = "reload_running"
@@ -73,6 +77,7 @@ class Reloader:
     settings: ServiceSettings
     generations: Generations
     preprocessor: Preprocessor
+    standing: Standing
     announce: Callable[[Path | None], None] = _tell_nobody
     _busy: bool = False
     _stages_ms: dict[str, float] = field(default_factory=dict)
@@ -109,15 +114,19 @@ class Reloader:
             model = resident or self._prepare(path, confined=True)
             return self._switch(model, resident=resident is not None)
 
-    def start_with(self, path: Path) -> Switch:
+    def start_with(self, path: Path, wanted: WantedModel | None = None) -> Switch:
         """Switch to the model at `path`, wherever it lies: the operator's own choice.
+
+        Args:
+            wanted: the model that should be served; where this is another, the service says so.
 
         Raises:
             StageError: the model was refused.
         """
         self._stages_ms = {}
         with self._announced(path):
-            return self._switch(self._prepare(path, confined=False), resident=False)
+            model = self._prepare(path, confined=False)
+            return self._switch(model, resident=False, wanted=wanted)
 
     @contextmanager
     def _announced(self, path: Path) -> Iterator[None]:
@@ -130,15 +139,36 @@ class Reloader:
             self.announce(None)
 
     def _prepare(self, path: Path, *, confined: bool) -> LoadedModel:
-        config = self.settings.config
-        with self._stage("read"):
-            candidate = read_candidate(config, path)
-            if confined:
-                confine_sidecars(candidate.files, self.settings.model_dirs)
-        if path.suffix == ".onnx":
+        with ExitStack() as stack:
+
+            def take(files: ModelFiles) -> ModelFiles:
+                if confined:
+                    confine_sidecars(files, self.settings.model_dirs)
+                return self._take_copy(files, stack)
+
+            with self._stage("read"):
+                candidate = read_candidate(self.settings.config, path, take)
+            with _as_found(candidate):
+                return self._open(candidate)
+
+    def _take_copy(self, files: ModelFiles, stack: ExitStack) -> ModelFiles:
+        """Return the service's own copy of a model that would be mapped; see `own_copy`."""
+        if not files.sidecars:
+            return files
+        try:
+            return stack.enter_context(copy_model(files, self.settings.config.exp_dir))
+        except StorageError as error:
+            if self.generations.current is not None:
+                raise
+            # Nobody is served yet whom it could hold up, and a service without a model is worse.
+            _log.warning("%s: its weights are read into memory instead", error)
+            return files
+
+    def _open(self, candidate: Candidate) -> LoadedModel:
+        if candidate.path.suffix == ".onnx":
             self._try(candidate)
         with self._stage("open"):
-            model = load_candidate(config, candidate)
+            model = load_candidate(self.settings.config, candidate)
         try:
             with self._stage("warmup"):
                 self._warm_up(model)
@@ -154,11 +184,12 @@ class Reloader:
         previous = current.model.contract if current else None
         with self._stage("trial"):
             check_model(
-                candidate.path,
+                candidate.own.path,
                 candidate.card,
                 preprocess=self.preprocessor.run,
                 img_size=self.settings.config.preprocess.img_size,
                 previous=previous,
+                card_folder=candidate.path.parent,
                 limits=TrialLimits(section.trial_timeout_s, memory * MIB if memory else None),
             )
             if previous is not None:
@@ -178,11 +209,16 @@ class Reloader:
             golden = load_golden(card, model.path.parent, run, model.img_size)
             check_golden(model.path, model.answer(golden.images), golden)
 
-    def _switch(self, model: LoadedModel, *, resident: bool) -> Switch:
+    def _switch(
+        self, model: LoadedModel, *, resident: bool, wanted: WantedModel | None = None
+    ) -> Switch:
+        shortfall = find_shortfall(wanted, model.path, model.sha256)
         started = time.perf_counter()
         generation = self.generations.switch(model)
         self._stages_ms["switch"] = _since_ms(started)
-        warning = self._commit(generation)
+        self.standing.settle(shortfall)
+        forgotten = self._commit(generation, shortfall.wanted if shortfall else None)
+        gaps = model.candidate.gaps
         fields = {
             "generation": generation.number,
             "model_path": str(model.path),
@@ -191,10 +227,13 @@ class Reloader:
             "resident": resident,
             "stages_ms": self._stages_ms,
         }
-        _log.info("switched to %s", model.candidate.version_tag, extra={"fields": fields})
-        return Switch(generation, resident, self._stages_ms, warning)
+        level, unproved = (logging.WARNING, f"; {gaps}") if gaps else (logging.INFO, "")
+        tag = model.candidate.version_tag
+        _log.log(level, "switched to %s%s", tag, unproved, extra={"fields": fields})
+        warnings = [one for one in (forgotten, gaps) if one is not None]
+        return Switch(generation, resident, self._stages_ms, "; ".join(warnings) or None)
 
-    def _commit(self, generation: Generation) -> str | None:
+    def _commit(self, generation: Generation, wanted: WantedModel | None) -> str | None:
         """Keep the switch for the next start; a full disk must not stop a rollback."""
         model, config = generation.model, self.settings.config
         served = ServedModel(
@@ -206,13 +245,8 @@ class Reloader:
         )
         with self._stage("commit"):
             try:
-                try:
-                    before = read_served_state(config)
-                except InputError:
-                    before = None
-                state = before.followed_by(served) if before else ServedState(current=served)
-                state.write(served_state_path(config))
-            except StorageError as error:
+                keep_served(config, served, wanted)
+            except (StorageError, BusyError) as error:
                 warning = f"in service, but a restart will not remember it: {error}"
                 _log.error(warning)
                 return warning
@@ -232,6 +266,16 @@ class Reloader:
             raise StageError(name, f"{error.filename or 'model'}: {error.strerror}") from error
         finally:
             self._stages_ms[name] = _since_ms(started)
+
+
+@contextmanager
+def _as_found(candidate: Candidate) -> Iterator[None]:
+    """Name the model where an error of the block names the service's own copy of it."""
+    own, found = candidate.own.path.parent, candidate.path.parent
+    try:
+        yield
+    except StageError as error:
+        raise StageError(error.stage, str(error).replace(str(own), str(found))) from error
 
 
 def _name_stage(error: ModelCheckError) -> str:

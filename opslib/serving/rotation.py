@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from opslib.core.clock import is_ahead
 from opslib.core.formatting import utc_now
 from opslib.serving.dotenv import set_variable
 from opslib.serving.keys import KEY_VARIABLE, key_since, make_key
@@ -39,8 +40,10 @@ def rotate_key(env_file: Path) -> Rotation:
 
 
 def key_age_days(env_file: Path) -> float | None:
-    """Return the age of the key in `env_file` in days, or None where there is no key."""
+    """Return the age of the key in `env_file` in days, or None where there is no key; it is
+    negative for one that a clock running ahead has dated."""
     since = key_since(env_file)
     if since is None:
         return None
-    return max(0.0, (utc_now() - since).total_seconds() / 86_400)
+    age = (utc_now() - since).total_seconds() / 86_400
+    return age if is_ahead(since) else max(0.0, age)

@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from opslib.serving.standing import Reason
+
 
 class Answer(BaseModel):
     """A frozen answer; unknown fields are refused."""
@@ -14,17 +16,33 @@ class Answer(BaseModel):
 
 
 class Health(Answer):
-    """`GET /health`, public."""
+    """`GET /health`, public: 200 as long as the service answers.
 
-    status: Literal["ok"]
+    `degraded` means that another model is served than should be, or none; then `wanted` and
+    `served` are their tags and `reason` says why. These three are there only then.
+    """
+
+    status: Literal["ok", "degraded"]
     device: Literal["cuda", "cpu"]
     engine: Literal["onnx", "torch"]
     model_loaded: bool
     uptime_sec: float
+    wanted: str | None = None
+    served: str | None = None
+    reason: Reason | None = None
+
+
+class Degraded(Answer):
+    """Which model should be served, where that is known, who says so, and why it is not."""
+
+    wanted_path: str | None
+    wanted_tag: str | None
+    why: str | None
+    reason: Reason
 
 
 class Version(Answer):
-    """`GET /version`: exactly which model answers now."""
+    """`GET /version`: exactly which model answers now; `degraded` is there only where it is."""
 
     app: str
     git_sha: str
@@ -34,6 +52,7 @@ class Version(Answer):
     num_classes: int | None
     exported_at: str | None
     generation: int
+    degraded: Degraded | None = None
 
 
 class Times(Answer):

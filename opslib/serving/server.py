@@ -14,10 +14,12 @@ from pathlib import Path
 
 from opslib.core.config import Config
 from opslib.core.errors import StorageError
+from opslib.serving.connections import Connections, find_room
 from opslib.serving.logs import open_logs
 from opslib.serving.settings import load_settings
 
 BACKLOG = 2048
+ACCEPTED_SHARE = 16  # one of so many places in one turn, or a new one makes room before it is read
 END_WITH_STDIN_VARIABLE = "PILLOPS_END_WITH_STDIN"
 
 
@@ -38,19 +40,21 @@ def serve(
         on_ready: called with the address and the model's tag once a model is loaded.
 
     Raises:
-        ConfigError: a variable is impossible, or the key is missing or weak.
+        ConfigError: a variable is impossible, the key is missing or weak, or `ulimit -n` is far
+            too low.
         ModelError: `MODEL_PATH` names a model that is refused.
         StorageError: the port is taken or the log folder cannot be written.
     """
     if os.environ.get(END_WITH_STDIN_VARIABLE):
         threading.Thread(target=_end_with_stdin, daemon=True).start()
     settings = load_settings(config, env_file)
+    places = find_room(config.service.max_connections)
     secrets = (settings.api_key.decode(),)
     level = settings.environment.log_level
     open_logs(config.logs_dir, level, secrets, console=sys.stderr.isatty())
+    wanted_port = config.service.port if port is None else port
     with ExitStack() as stack:
-        listening = bind(host or config.service.host, config.service.port if port is None else port)
-        bound = stack.enter_context(listening)
+        bound = stack.enter_context(bind(host or config.service.host, wanted_port))
         import uvicorn
 
         from opslib.serving.app import create_app
@@ -60,12 +64,18 @@ def serve(
         from opslib.serving.tenant import Tenant
 
         service = Service(settings)
-        tenant = Tenant(settings, service.generations, env_file, *bound.getsockname()[:2])
+        tenant = Tenant(
+            settings,
+            service.generations,
+            env_file,
+            *bound.getsockname()[:2],
+            lasting=wanted_port != 0,
+        )
         service.reloader.announce = tenant.announce
         stack.enter_context(tenant)
         load_first_model(service)
         section = config.service
-        bounds = {"body_timeout_s": section.body_timeout_s}
+        bounds = {"body_timeout_s": section.body_timeout_s, "places": Connections(places)}
         protocol = type("Protocol", (BoundedProtocol,), bounds)
         server = uvicorn.Server(
             uvicorn.Config(
@@ -80,13 +90,17 @@ def serve(
                 server_header=False,
                 timeout_keep_alive=section.keep_alive_s,
                 timeout_graceful_shutdown=section.shutdown_grace_s,
-                limit_concurrency=section.max_connections,
+                backlog=max(1, places // ACCEPTED_SHARE),
             )
         )
         if on_ready is not None:
             url = "http://{}:{}".format(*bound.getsockname()[:2])
             current = service.generations.current
             model = current.model.candidate.version_tag if current else "no model"
+            shortfall = service.standing.shortfall
+            if shortfall is not None:
+                wanted = shortfall.wanted.version_tag if shortfall.wanted else None
+                model += f" (degraded: {wanted or 'another'} should be: {shortfall.reason})"
             on_ready(url, model)
         gc.collect()
         gc.freeze()  # what was loaded so far lives on; collecting must not stall on it
@@ -101,15 +115,22 @@ def bind(host: str, port: int) -> socket.socket:
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # Named as TCP, or asyncio leaves Nagle's delay on and each answer takes 40 ms.
-    bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    bound = _Listener(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         bound.bind((host, port))
     except OSError as error:
         bound.close()
         raise StorageError(f"cannot listen on {host}:{port}: {error.strerror}") from error
-    bound.listen(BACKLOG)
+    bound.listen()
     return bound
+
+
+class _Listener(socket.socket):
+    """Keeps the kernel's line long; the event loop asks for one as short as what it accepts."""
+
+    def listen(self, _backlog: int = BACKLOG) -> None:
+        super().listen(BACKLOG)
 
 
 def _end_with_stdin() -> None:

@@ -17,6 +17,7 @@ from opslib.serving.generations import Generation, Generations
 from opslib.serving.logs import ACCESS_LOG
 from opslib.serving.reload import Reloader
 from opslib.serving.settings import MIB, ServiceSettings
+from opslib.serving.standing import Standing
 from opslib.serving.trace import GENERATION
 from opslib.serving.uploads import UploadLimits, read_uploads
 from opslib.serving.work import InferenceQueue
@@ -40,8 +41,9 @@ class Service:
             capacity=config.reload.resident_models,
             min_free_bytes=config.reload.resident_min_free_mb * MIB,
         )
+        self.standing = Standing(self.generations)
         preprocessor = load_preprocessor(config.preprocess.function, config.code_root)
-        self.reloader = Reloader(settings, self.generations, preprocessor)
+        self.reloader = Reloader(settings, self.generations, preprocessor, self.standing)
         self.queue = InferenceQueue(settings.workers, config.service.queue)
         self.decoder = UploadDecoder(
             preprocessor,
@@ -75,6 +77,7 @@ class Service:
 
     def close(self) -> None:
         """Finish what is under way and free the models."""
+        self.standing.close()
         self.queue.close()
         self.generations.close()
         self.access_log.close()

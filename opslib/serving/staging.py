@@ -97,7 +97,8 @@ class StagedService:
         return self._running
 
     def start(self) -> RunningService:
-        """Start it, on the port it had before if there was one, and wait for `/health`.
+        """Start it, on the port it had before if there was one, and wait for `/health`, which one
+        that is degraded answers too: who needs a certain model asks for it.
 
         Raises:
             DeadlineError: it does not answer in time.

@@ -1,18 +1,23 @@
-"""Which model is served at start: `MODEL_PATH`, else the last one switched in, else the latest."""
+"""Which model is served at start: `MODEL_PATH`, else the last one switched in, else the latest.
+
+The first of the order is the one that is wanted. Where it cannot be loaded the next one stands in
+for it, and the service says that it is degraded until the wanted one, or a chosen one, is served.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+import os
 from pathlib import Path
 
 from opslib.core.config import Config
 from opslib.core.errors import InputError, ModelError
-from opslib.core.served import ServedState, read_served_state
-from opslib.inference.find_model import BEST_CHECKPOINT, LATEST_NAME
+from opslib.core.served import ServedState, WantedModel, read_served_state
+from opslib.inference.find_model import BEST_CHECKPOINT, LATEST_NAME, list_exports
 from opslib.serving.logs import EVENT_LOGGER
 from opslib.serving.reload import StageError
 from opslib.serving.service import Service
+from opslib.serving.standing import Shortfall
 
 _log = logging.getLogger(f"{EVENT_LOGGER}.start")
 
@@ -25,7 +30,11 @@ def load_first_model(service: Service) -> None:
             its place.
     """
     config, pinned = service.settings.config, service.settings.environment.model_path
-    state = _read_state(config)
+    try:
+        state, damage = read_served_state(config), None
+    except InputError as error:
+        _log.error("the state file is ignored: %s", error)
+        state, damage = None, str(error)
     if state is not None:
         service.generations.last_number = state.current.generation
     if pinned is not None:
@@ -36,37 +45,57 @@ def load_first_model(service: Service) -> None:
                 f"MODEL_PATH: stage {error.stage}: {error} (hint: {error.hint})"
             ) from error
         return
-    for path in start_order(config, state):
+    order = start_order(config, state)
+    wanted = order[0] if order else None
+    if damage is not None:
+        wanted = WantedModel(path=None, version_tag=None, why=damage)
+    for one in order:
+        if one.path is None:
+            continue
         try:
-            service.reloader.start_with(path)
+            service.reloader.start_with(one.path, wanted)
         except StageError as error:
-            fields = {"stage": error.stage, "hint": error.hint, "model_path": str(path)}
+            fields = {"stage": error.stage, "hint": error.hint, "model_path": str(one.path)}
             _log.error("not served: %s", error, extra={"fields": fields})
         else:
             return
-    _log.error("no usable model: /predict answers 503 until one is switched in with /reload")
+    service.standing.settle(Shortfall("no model could be loaded", wanted))
 
 
-def start_order(config: Config, state: ServedState | None) -> Iterator[Path]:
-    """Yield the models to try, best first, each once."""
-    seen: set[Path] = set()
-    exports = [path for path in config.export_dir.glob("*.onnx") if not path.is_symlink()]
-    newest = sorted(exports, key=lambda path: path.stat().st_mtime_ns, reverse=True)
-    candidates = [
-        *([state.current.path] if state else []),
-        config.export_dir / LATEST_NAME,
-        *newest,
-        config.exp_dir / BEST_CHECKPOINT,
-    ]
-    for path in candidates:
-        if path.exists() and path.resolve() not in seen:
-            seen.add(path.resolve())
-            yield path
+def start_order(config: Config, state: ServedState | None) -> list[WantedModel]:
+    """Return the models to try, best first, each once; the first is the one that is wanted.
+
+    A link that leads nowhere stands in its place: that it cannot be followed is found when it is
+    tried, and must not go unnoticed.
+    """
+    latest, best = config.export_dir / LATEST_NAME, config.exp_dir / BEST_CHECKPOINT
+    order = [state.wanted] if state and state.wanted else []
+    if state is not None:
+        why = "it was switched in last" if state.wanted is None else "it stood in before"
+        tag, sha256 = state.current.version_tag, state.current.sha256
+        order.append(WantedModel(path=state.current.path, version_tag=tag, sha256=sha256, why=why))
+    if os.path.lexists(latest):
+        tag = _follow(latest).stem
+        order.append(WantedModel(path=latest, version_tag=tag, why=f"{LATEST_NAME} means it"))
+    for path in _list_exports(config.export_dir):
+        order.append(WantedModel(path=path, version_tag=path.stem, why="it is the newest export"))
+    if os.path.lexists(best):
+        order.append(WantedModel(path=best, version_tag=best.stem, why="there is no export"))
+    found: dict[str, WantedModel] = {}
+    for one in order:
+        found.setdefault(os.path.realpath(one.path) if one.path else "", one)
+    return list(found.values())
 
 
-def _read_state(config: Config) -> ServedState | None:
+def _list_exports(folder: Path) -> list[Path]:
     try:
-        return read_served_state(config)
-    except InputError as error:
-        _log.error("the state file is ignored: %s", error)
-        return None
+        return list_exports(folder)
+    except ModelError as error:
+        _log.error("%s", error)
+        return []
+
+
+def _follow(link: Path) -> Path:
+    """The file that a link names, also where it is not there; the link itself for a circle."""
+    real = Path(os.path.realpath(link))
+    return link if real.is_symlink() else real

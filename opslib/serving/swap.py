@@ -45,7 +45,7 @@ def _switch_host(
     before = read_version(client)
     show(f"{client.url}: before {before.describe() if before else 'no model'}")
     try:
-        client.reload(path)
+        warning = client.reload(path).get("warning")
     except ServiceError as error:
         if error.stage == "timeout":
             show(f"{client.url}: now {client.version().describe()}")
@@ -53,6 +53,7 @@ def _switch_host(
     after = client.version()
     verified = confirm(client.url, after, path, digests)
     note = "" if verified else " (digest unverified: the path was compared)"
+    note += f"; warning: {warning}" if isinstance(warning, str) else ""
     show(f"{client.url}: after  {after.describe()}{note}")
     return Confirmed(client.url, before, after, verified)
 

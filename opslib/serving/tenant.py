@@ -34,6 +34,8 @@ class Tenant:
         env_file: its `.env`; that beside the configuration by default.
         address: what it listens on.
         port: the port it got.
+        lasting: whether it will be started again with the same address; a trial on a free port
+            will not, and its leases go with it.
     """
 
     def __init__(
@@ -43,9 +45,12 @@ class Tenant:
         env_file: Path | None,
         address: str,
         port: int,
+        *,
+        lasting: bool = True,
     ) -> None:
         config = settings.config
         self._settings, self._generations = settings, generations
+        self._lasting = lasting
         self._coming: Path | None = None
         self._lease = Lease(
             host=platform.node(),
@@ -90,6 +95,10 @@ class Tenant:
             self._coming = None
             self._lease = self._lease.model_copy(update={"stopped": True})
             self._renew()
+            if not self._lasting:
+                for path in self._written:
+                    with suppress(OSError):
+                        path.unlink()
 
     def _keep_renewing(self) -> None:
         while not self._ended.wait(REFRESH_S):
@@ -119,8 +128,7 @@ class Tenant:
         with suppress(InputError):
             state = read_served_state(config)
             if state is not None:
-                found.append((state.current.path, "switched in last"))
-                found += [(one.path, "served before") for one in state.previous[:1]]
+                found += state.needed()
         pinned = self._settings.environment.model_path
         found.append((config.resolve(pinned) if pinned else None, "pinned by MODEL_PATH"))
         found.append((self._coming, "about to be served"))

@@ -13,19 +13,21 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from opslib.serving.access_log import AccessLog
 from opslib.serving.failures import answer_crash
 from opslib.serving.generations import Generation
-from opslib.serving.logs import EVENT_LOGGER
+from opslib.serving.logs import CAUSED_OUTSIDE
 
-_events = logging.getLogger(EVENT_LOGGER)
+_events = logging.getLogger(CAUSED_OUTSIDE)
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _SHOWN = 200
 GENERATION = "generation"
+HAS_KEY = "has_key"
 
 
 class Trace:
     """ASGI middleware that gives each request an id and writes its access line.
 
     The line has the path without its query, so that nothing given there is kept. A valid
-    `X-Request-ID` of the caller is kept, any other replaced.
+    `X-Request-ID` of the caller is kept, any other replaced. Of requests without the key only the
+    first few a minute have a line each.
     """
 
     def __init__(
@@ -76,7 +78,10 @@ class Trace:
                 "ms": round((time.perf_counter() - started) * 1000, 2),
                 "generation": served.number if served else None,
             }
-            self._log.write(fields)
+            if state.get(HAS_KEY):
+                self._log.write(fields)
+            else:
+                self._log.write_sparingly(fields["status"], fields)
 
 
 def _request_id(scope: Scope) -> bytes:

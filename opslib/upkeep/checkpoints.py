@@ -7,10 +7,12 @@ from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 
-from opslib.core.cards import card_path
+from opslib.core.cards import REPORT_NAME, card_path
+from opslib.core.clock import part_ahead
 from opslib.core.errors import StorageError
 from opslib.core.plans import Action
-from opslib.upkeep.in_use import EXPORT_REPORT, find_in_use, list_models, read_field
+from opslib.upkeep.in_use import InUse, find_in_use, list_models, read_field
+from opslib.upkeep.lately import Lately
 from opslib.upkeep.models_prune import QUANTIZED_FOLDER, ModelShelf
 from opslib.upkeep.rounds import Duty, Entry, Round, list_files
 
@@ -19,7 +21,8 @@ _PATTERN = "last_*.pt"
 
 
 def plan_checkpoints(this: Round, shelf: ModelShelf) -> Duty:
-    """Plan which checkpoints are deleted; the newest of them is always kept.
+    """Plan which checkpoints are deleted; the newest of them is always kept, and what is dated
+    after now is not it.
 
     Raises:
         StorageError: the folder cannot be read, or a link leads out of the experiment.
@@ -29,24 +32,31 @@ def plan_checkpoints(this: Round, shelf: ModelShelf) -> Duty:
     entries = list_files(folder, lambda name: fnmatchcase(name, _PATTERN))
     entries.sort(key=lambda entry: (entry.mtime_ns, entry.path))
     named = named_checkpoints(this, shelf.going)
+    used = Lately(partial(_find_used, this))
     actions = []
-    for entry in entries[:-1]:
+    past, ahead = part_ahead(entries, lambda entry: entry.mtime_ns / 1e9, this.now)
+    for entry in past[:-1]:
         age = this.age_days(entry)
         if age <= limit or entry.path.name in named or shelf.in_use.why(entry.path) is not None:
             continue
         why = f"written {age:.0f} days ago, kept {limit}; not the newest and not in use"
-        run = partial(_delete, this, entry)
+        run = partial(_delete, this, used, entry)
         actions.append(Action("delete", this.name_of(entry.path), why, run, entry.size_bytes))
-    return Duty(CHECKPOINTS, tuple(actions))
+    notes = this.note_ahead(entry.path for entry in ahead)
+    return Duty(CHECKPOINTS, tuple(actions), notes=notes)
 
 
 def named_checkpoints(this: Round, going: Container[Path] = ()) -> dict[str, str]:
     """Return the file names of checkpoints that the export report and the cards of models name,
-    but for models that are `going`, with the reason."""
+    but for models that are `going`, with the reason.
+
+    Raises:
+        StorageError: one of them is there but cannot be read.
+    """
     found = {}
-    report = read_field(this.config.export_dir / EXPORT_REPORT, "ckpt_path")
+    report = read_field(this.config.export_dir / REPORT_NAME, "ckpt_path")
     if report is not None:
-        found[Path(report).name] = f"{EXPORT_REPORT} names it"
+        found[Path(report).name] = f"{REPORT_NAME} names it"
     folders = [this.config.export_dir, *(this.config.exp_dir / QUANTIZED_FOLDER).glob("*/")]
     for model in (path for folder in folders for path in list_models(folder)):
         named = read_field(card_path(model), "ckpt_path") if model not in going else None
@@ -55,8 +65,13 @@ def named_checkpoints(this: Round, going: Container[Path] = ()) -> dict[str, str
     return found
 
 
-def _delete(this: Round, entry: Entry) -> None:
-    why = find_in_use(this).why(entry.path) or named_checkpoints(this).get(entry.path.name)
+def _find_used(this: Round) -> tuple[InUse, dict[str, str]]:
+    return find_in_use(this), named_checkpoints(this)
+
+
+def _delete(this: Round, used: Lately[tuple[InUse, dict[str, str]]], entry: Entry) -> None:
+    in_use, named = used.get()
+    why = in_use.why(entry.path) or named.get(entry.path.name)
     if why is not None:
         raise StorageError(f"it is in use by now: {why}")
     this.delete(entry)

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 
-from opslib.core.errors import InputError, OpsError, UnavailableError
+from opslib.core.errors import BusyError, InputError, OpsError, UnavailableError
+from opslib.core.locks import hold_lock, host_lock_path
+from opslib.upkeep.crontab_backups import keep_backup
 
 PROGRAM = "crontab"
+LOCK = "crontab"
 _MARKER = re.compile(r"# (>>>|<<<) pillops schedule of (.+) \1")
 _DEADLINE_S = 30.0
+_LOCK_WAIT_S = 30.0
+_NO_TABLE = 1
+_NONE_SAID = re.compile(r"(crontab: )?no crontab for \S+")
 
 
 @dataclass(frozen=True)
@@ -78,32 +87,56 @@ def escape_command(command: str) -> str:
     return command.replace("%", r"\%")
 
 
+def hold_crontab() -> AbstractContextManager[None]:
+    """Return the lock that everything holds which changes this account's crontab.
+
+    Raises:
+        BusyError: someone else holds it; the message says who.
+    """
+    return hold_lock(host_lock_path(LOCK), "changing the crontab", wait_s=_LOCK_WAIT_S)
+
+
 def read_crontab() -> str:
     """Return the calling user's crontab; bytes that are not UTF-8 survive a round trip.
 
+    Only a program that ends as it does where there is no table, and says so, means an empty one.
+
     Raises:
         UnavailableError: there is no `crontab` program.
-        OpsError: it refuses.
+        OpsError: it refuses, or dies.
     """
     answer = _call("-l")
     if answer.returncode == 0:
         return answer.stdout.decode("utf-8", "surrogateescape")
     said = _one_line(answer.stderr)
-    if "no crontab for" in said or (not said and not answer.stdout):
+    if answer.returncode == _NO_TABLE and not answer.stdout and _NONE_SAID.fullmatch(said):
         return ""
-    raise OpsError(f"crontab -l: {said}")
+    raise OpsError(f"crontab -l: {_ending(answer.returncode)}: {said or 'it said nothing'}")
 
 
-def write_crontab(text: str) -> None:
-    """Make `text` the calling user's crontab; where cron refuses it, the old one stays.
+def replace_crontab(old: str, new: str, backups: Path) -> None:
+    """Make `new` of the crontab `old`, which is kept as a file in the folder `backups` first; see
+    that it was written. The caller holds `hold_crontab`.
 
     Raises:
-        UnavailableError: there is no `crontab` program.
-        InputError: cron refuses the text.
+        BusyError: the crontab is no longer `old`.
+        StorageError: the backup cannot be written; nothing was changed.
+        InputError: cron refuses the text; the old one stays.
+        OpsError: it does not read back as it was written.
     """
-    answer = _call("-", text.encode("utf-8", "surrogateescape"))
-    if answer.returncode != 0:
-        raise InputError(f"crontab refuses the new table: {_one_line(answer.stderr)}")
+    if read_crontab() != old:
+        raise BusyError("the crontab was changed by somebody else just now; run it again")
+    kept = f"; the one before is {keep_backup(backups, old)}" if old else ""
+    answer = _call("-", new.encode("utf-8", "surrogateescape"))
+    now = read_crontab()
+    if now == new:
+        return
+    if answer.returncode != 0 and now == old:
+        raise InputError(
+            f"crontab refuses the new table: {_ending(answer.returncode)}: "
+            f"{_one_line(answer.stderr)}"
+        )
+    raise OpsError(f"the crontab does not read back as it was written; see `crontab -l`{kept}")
 
 
 def _call(argument: str, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
@@ -120,9 +153,14 @@ def _call(argument: str, given: bytes = b"") -> subprocess.CompletedProcess[byte
             capture_output=True,
             check=False,
             timeout=_DEADLINE_S,
+            env={**os.environ, "LC_ALL": "C"},
         )
     except subprocess.TimeoutExpired as error:
         raise OpsError(f"crontab {argument}: no answer within {_DEADLINE_S:g} s") from error
+
+
+def _ending(code: int) -> str:
+    return f"ended with {code}" if code >= 0 else f"was ended by signal {-code}"
 
 
 def _damage(number: int, what: str) -> InputError:

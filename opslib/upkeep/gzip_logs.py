@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import os
 import stat
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from opslib.core.errors import StorageError, storage_errors
 from opslib.core.files import open_atomic
 
 LEVEL = 2
+_GAP = 16
 _CHUNK_BYTES = 1 << 20
 _GZIP = 31  # deflate within a gzip header and trailer
 _IsalError: type[Exception] = isal_zlib.error  # type: ignore[assignment]
@@ -101,12 +101,24 @@ def _summarise(path: Path) -> tuple[int, int] | None:
     return (checksum, length) if unpacker.eof and not unpacker.unused_data else None
 
 
+def _archives_of(folder: Path, name: str) -> Iterator[Path]:
+    """The archives of a log that `free_name` named, by name and not by listing a whole folder;
+    some may have been deleted in between."""
+    number = missing = 0
+    while missing < _GAP:
+        number += 1
+        path = folder / (f"{name}.gz" if number == 1 else f"{name}-{number}.gz")
+        if path.is_file():
+            missing = 0
+            yield path
+        else:
+            missing += 1
+
+
 def _find_archive(folder: Path, name: str, source: BinaryIO, facts: os.stat_result) -> Path | None:
     """The archive of this very log that a killed run left beside it, or None."""
     same_date = [
-        path
-        for path in (folder / f"{name}.gz", *sorted(folder.glob(f"{glob.escape(name)}-*.gz")))
-        if path.is_file() and path.stat().st_mtime_ns == facts.st_mtime_ns
+        path for path in _archives_of(folder, name) if path.stat().st_mtime_ns == facts.st_mtime_ns
     ]
     if not same_date:
         return None

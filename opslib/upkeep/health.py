@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -11,18 +12,26 @@ from opslib.core.config import Config
 from opslib.core.errors import ExitCode, OpsError, ParameterError, storage_errors
 from opslib.core.experiment import check_experiment
 from opslib.core.locks import hold_lock
+from opslib.core.ownership import open_to_append
 from opslib.core.secrets import resolve_reference
-from opslib.upkeep.health_record import HealthRecord, WatchMemory, read_memory
+from opslib.upkeep.health_record import HealthRecord, WatchMemory, keep_memory, read_memory
 from opslib.upkeep.health_rules import (
     ActionName,
     Checks,
     Decision,
-    Incident,
+    HealthState,
     Policy,
     decide,
     decide_after_restart,
 )
-from opslib.upkeep.notices import Notice, deliver, write_alert, write_recovery
+from opslib.upkeep.notices import (
+    Notice,
+    deliver,
+    write_alert,
+    write_degraded,
+    write_recovery,
+    write_sound,
+)
 from opslib.upkeep.probe import CheckResult, probe
 from opslib.upkeep.restart import run_restart
 from opslib.upkeep.web import check_address
@@ -45,7 +54,8 @@ def health_state_path(config: Config) -> Path:
 
 
 def check_health(config: Config) -> HealthRecord:
-    """Ask all watched addresses once, changing nothing; the exit code is 3 where one failed.
+    """Ask all watched addresses once, changing nothing; the exit code is 3 where one failed or is
+    degraded.
 
     Raises:
         ParameterError: `health.webhook` names a variable that is not set or holds no address.
@@ -53,7 +63,8 @@ def check_health(config: Config) -> HealthRecord:
     if config.health.webhook is not None:
         check_address(resolve_reference(config.health.webhook, config.root), "health.webhook")
     results = _probe(config)
-    failed = _read(results).layer is not None
+    checks = _read(results)
+    failed = checks.layer is not None or checks.degraded is True
     return _record(results, exit_code=ExitCode.GATE_FAILED if failed else ExitCode.PASS)
 
 
@@ -63,10 +74,13 @@ def watch_health(config: Config, alert: Show) -> HealthRecord:
     Args:
         alert: gets what a person must read: alerts, recovery notices, what went wrong here.
 
+    What must survive to the next run is written where the last one wrote it when the disk is full.
+    Where even that fails, the run says so, alerts at the first failure and restarts nothing: it
+    cannot know how often something failed or was restarted.
+
     Raises:
         BusyError: another run is under way.
         ConfigError: the state belongs into the experiment, which is not there.
-        StorageError: what must survive to the next run cannot be written.
     """
     path = health_state_path(config)
     if path.is_relative_to(config.exp_dir):
@@ -83,20 +97,23 @@ class _Run:
         self._section = config.health
         self._path = path
         self._alert = alert
-        self._log_works = True
+        self._log_works = self._remembers = True
         self._memory, damage = read_memory(path)
         if damage:
             self._say(damage)
 
     def run(self) -> HealthRecord:
+        results = _probe(self._config)
+        if not _read(results).good:
+            self._keep(self._memory, always=True)
+        remembers = self._remembers
         policy = Policy(
-            failures=self._section.failures,
+            failures=self._section.failures if remembers else 1,
             successes=self._section.successes,
             restart_on=self._section.restart_on,
-            can_restart=self._section.restart_command is not None,
+            can_restart=remembers and self._section.restart_command is not None,
             max_restarts_per_hour=self._section.max_restarts_per_hour,
         )
-        results = _probe(self._config)
         before = self._memory.decisions
         decision = decide(before, _read(results), policy, _now_s())
         actions, restart = decision.actions, None
@@ -104,7 +121,7 @@ class _Run:
         if "restart" in actions:
             restart, results, decision = self._restart(decision, results, policy)
             actions += decision.actions
-        notices = self._write_notices(decision, results, before.incident)
+        notices = _write_notices(actions, decision, results, before)
         record = _record(results, decision, actions, restart, notices)
         self._keep(self._memory.model_copy(update={"decisions": decision.state}), notices)
         self._log(record.describe())
@@ -135,16 +152,6 @@ class _Run:
                 return results
             time.sleep(min(SETTLE_POLL_S, max(give_up - time.monotonic(), 0)))
 
-    def _write_notices(
-        self, decision: Decision, results: dict[str, CheckResult], before: Incident | None
-    ) -> tuple[Notice, ...]:
-        incident = decision.state.incident
-        if "alert" in decision.actions and incident is not None:
-            return (write_alert(incident, decision.reason, list(results.items()), _now_s()),)
-        if "recovery" in decision.actions and before is not None:
-            return (write_recovery(before, _now_s()),)
-        return ()
-
     def _deliver(self) -> None:
         """Send what is not delivered yet, in order; what fails is tried again by the next run."""
         waiting, reference = self._memory.undelivered, self._section.webhook
@@ -166,11 +173,16 @@ class _Run:
             waiting = waiting[1:]
         self._keep(self._memory.model_copy(update={"undelivered": waiting}))
 
-    def _keep(self, memory: WatchMemory, notices: tuple[Notice, ...] = ()) -> None:
+    def _keep(
+        self, memory: WatchMemory, notices: tuple[Notice, ...] = (), *, always: bool = False
+    ) -> None:
         if notices and self._section.webhook is not None:
             memory = memory.with_notices(notices)
-        if memory != self._memory or not self._path.exists():
-            memory.write(self._path)
+        if always or memory != self._memory or not self._path.exists():
+            failure = keep_memory(self._path, memory)
+            if failure and self._remembers:
+                self._say(f"{failure}; alerting at once, restarting nothing")
+            self._remembers = failure is None
         self._memory = memory
 
     def _say(self, text: str) -> None:
@@ -183,10 +195,11 @@ class _Run:
         moment = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         line = " ".join(text.splitlines())
         try:
-            with storage_errors(f"append to {path}"):
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with path.open("a", encoding="utf-8") as file:
-                    file.write(f"{moment} {line}\n")
+            with (
+                storage_errors(f"append to {path}"),
+                os.fdopen(open_to_append(path), "a", encoding="utf-8") as file,
+            ):
+                file.write(f"{moment} {line}\n")
         except OpsError as error:
             if self._log_works:
                 self._alert(str(error))
@@ -203,7 +216,28 @@ def _probe(config: Config) -> dict[str, CheckResult]:
 
 def _read(results: dict[str, CheckResult]) -> Checks:
     external = results.get("external")
-    return Checks(results["internal"].ok, external.ok if external else None)
+    answered = [result.degraded for result in results.values() if result.ok]
+    degraded = any(answered) if answered else None
+    return Checks(results["internal"].ok, external.ok if external else None, degraded)
+
+
+def _write_notices(
+    actions: tuple[ActionName, ...],
+    decision: Decision,
+    results: dict[str, CheckResult],
+    before: HealthState,
+) -> tuple[Notice, ...]:
+    incident, degradation, seen = decision.state.incident, decision.state.degradation, results
+    found = []
+    if "alert" in actions and incident is not None:
+        found.append(write_alert(incident, decision.reason, list(seen.items()), _now_s()))
+    if "recovery" in actions and before.incident is not None:
+        found.append(write_recovery(before.incident, _now_s()))
+    if "alert-degraded" in actions and degradation.since_s is not None:
+        found.append(write_degraded(degradation.since_s, list(seen.items()), _now_s()))
+    if "recovery-degraded" in actions and before.degradation.since_s is not None:
+        found.append(write_sound(before.degradation.since_s, _now_s()))
+    return tuple(found)
 
 
 def _record(

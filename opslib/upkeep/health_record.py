@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
-from opslib.core.errors import InputError
+from opslib.core.errors import InputError, StorageError
+from opslib.core.files import overwrite
 from opslib.core.records import Record
 from opslib.upkeep.health_rules import ActionName, HealthState, Layer, Reason
 from opslib.upkeep.notices import Notice
@@ -78,3 +80,20 @@ def read_memory(path: Path) -> tuple[WatchMemory, str | None]:
         except OSError as failure:
             return WatchMemory(), f"{error}; counting starts anew ({failure.strerror})"
         return WatchMemory(), f"{error}; set aside as {aside.name}, counting starts anew"
+
+
+def keep_memory(path: Path, memory: WatchMemory) -> str | None:
+    """Keep what survives to the next run, and return None, or why that failed.
+
+    On a full disk it is written where the last run's lies, without what is not delivered yet if
+    only so it fits.
+    """
+    try:
+        memory.write(path)
+    except StorageError as error:
+        for one in (memory, memory.model_copy(update={"undelivered": ()})):
+            with suppress(StorageError):
+                overwrite(path, one.to_json().encode())
+                return None
+        return str(error)
+    return None

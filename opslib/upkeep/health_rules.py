@@ -5,7 +5,7 @@ The same rules stand in `scripts/health_watch.ps1`; both are held against `tests
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from opslib.core.errors import ExitCode
@@ -13,7 +13,7 @@ from opslib.core.records import Part, Record
 
 HOUR_S = 3600
 
-ActionName = Literal["restart", "alert", "recovery"]
+ActionName = Literal["restart", "alert", "recovery", "alert-degraded", "recovery-degraded"]
 Layer = Literal["app", "tunnel", "both"]
 Reason = Literal["", "failures", "still-failing", "no-command", "other-layer", "limit"]
 
@@ -31,10 +31,15 @@ class Policy:
 
 @dataclass(frozen=True)
 class Checks:
-    """Which checks answered; `external` is None where no external address is watched."""
+    """Which checks answered; `external` is None where no external address is watched.
+
+    `degraded` is whether the app says that it serves another model than it should; None where it
+    did not answer anywhere.
+    """
 
     internal: bool
     external: bool | None
+    degraded: bool | None = False
 
     @property
     def good(self) -> bool:
@@ -59,6 +64,21 @@ class Incident(Part):
     alerted: bool = False
 
 
+class Degradation(Part):
+    """A time in which another model was served than should be: runs that saw it in a row, since
+    when, and whether it was told. It is no failure: no restart mends it."""
+
+    runs: int = 0
+    good_runs: int = 0
+    since_s: int | None = None
+    alerted: bool = False
+
+    @property
+    def lasts(self) -> bool:
+        """Whether the last run that was answered saw it, and it was told."""
+        return self.alerted and self.runs > 0
+
+
 class HealthState(Record):
     """What one run leaves to the next; times are seconds since 1970."""
 
@@ -70,6 +90,7 @@ class HealthState(Record):
     failing_since_s: int | None = None
     restarts_at_s: tuple[int, ...] = ()
     incident: Incident | None = None
+    degradation: Degradation = Degradation()
 
 
 @dataclass(frozen=True)
@@ -87,6 +108,41 @@ class Decision:
 
 def decide(state: HealthState, checks: Checks, policy: Policy, now_s: int) -> Decision:
     """Return what a run with these `checks` leads to."""
+    degradation, told = follow_degradation(state.degradation, checks.degraded, policy, now_s)
+    followed = state.model_copy(update={"degradation": degradation})
+    return _add(_decide_outage(followed, checks, policy, now_s), told)
+
+
+def follow_degradation(
+    before: Degradation, degraded: bool | None, policy: Policy, now_s: int
+) -> tuple[Degradation, tuple[ActionName, ...]]:
+    """Return what is known of a degraded service after a run, and whether people are told.
+
+    Told after as many runs as a failure takes, once; over after as many good ones. A run in which
+    nobody answered says nothing about it.
+    """
+    if degraded is None:
+        return before, ()
+    if degraded:
+        runs = before.runs + 1
+        due = runs >= policy.failures and not before.alerted
+        since_s = now_s if before.since_s is None else before.since_s
+        after = Degradation(runs=runs, since_s=since_s, alerted=before.alerted or due)
+        return after, ("alert-degraded",) if due else ()
+    good_runs = before.good_runs + 1
+    if before.since_s is None or good_runs >= policy.successes:
+        return Degradation(), ("recovery-degraded",) if before.alerted else ()
+    return before.model_copy(update={"runs": 0, "good_runs": good_runs}), ()
+
+
+def _add(decision: Decision, told: tuple[ActionName, ...]) -> Decision:
+    """The decision on an outage, with what is told of a degraded service and its exit code."""
+    lasts = decision.state.degradation.lasts
+    exit_code = ExitCode.GATE_FAILED if lasts else decision.exit_code
+    return replace(decision, actions=(*decision.actions, *told), exit_code=exit_code)
+
+
+def _decide_outage(state: HealthState, checks: Checks, policy: Policy, now_s: int) -> Decision:
     if checks.layer is None:
         return _end_if_stable(state, policy)
     counted = state.model_copy(
@@ -115,7 +171,7 @@ def decide(state: HealthState, checks: Checks, policy: Policy, now_s: int) -> De
 def decide_after_restart(state: HealthState, checks: Checks, policy: Policy) -> Decision:
     """Return what follows when the `checks` were asked again after a restart."""
     if checks.layer is None:
-        return _end_if_stable(state, policy)
+        return _add(_end_if_stable(state, policy), ())
     if state.incident is not None and not state.incident.alerted:
         incident = state.incident.model_copy(update={"layer": checks.layer})
         state = state.model_copy(update={"incident": incident})
@@ -126,7 +182,12 @@ def _end_if_stable(state: HealthState, policy: Policy) -> Decision:
     """All is well: an incident ends after enough good runs, told where its beginning was."""
     good_runs = min(state.good_runs + 1, policy.successes)
     incident = state.incident
-    healed = HealthState(good_runs=good_runs, restarts_at_s=state.restarts_at_s, incident=incident)
+    healed = HealthState(
+        good_runs=good_runs,
+        restarts_at_s=state.restarts_at_s,
+        incident=incident,
+        degradation=state.degradation,
+    )
     if incident is None or good_runs < policy.successes:
         return Decision(healed)
     closed = healed.model_copy(update={"incident": None})

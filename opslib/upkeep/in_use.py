@@ -11,17 +11,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from opslib.core.cards import card_path
+from opslib.core.cards import REPORT_NAME, card_path, read_report_fields
+from opslib.core.clock import part_ahead
 from opslib.core.errors import InputError, ModelError, StorageError, storage_errors
 from opslib.core.models import find_model_files
-from opslib.core.records import read_json
+from opslib.inference.find_model import model_moment
 from opslib.release.manifest import ReleaseError
 from opslib.release.store import list_releases, read_pins
 from opslib.serving.reachable import LiveModel, find_roots
 from opslib.upkeep.live_version import ask_services
 from opslib.upkeep.rounds import Round
-
-EXPORT_REPORT = "export_report.json"
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ def find_in_use(this: Round, live: tuple[LiveModel, ...] | None = None) -> InUse
 
     Raises:
         StorageError: it is not known what is served: a state or lease is unreadable, or a service
-            is there but does not say.
+            is there but does not say. Or the export report is damaged.
         ConfigError: `.env` is unreadable.
     """
     config = this.config
@@ -97,9 +96,9 @@ def find_in_use(this: Round, live: tuple[LiveModel, ...] | None = None) -> InUse
             names.setdefault(one.path.name, "served now, as /version says")
         if one.sha256 is not None and not (one.path and one.path.exists()):
             digests.setdefault(one.sha256, "served now, as /version says")
-    report = read_field(config.export_dir / EXPORT_REPORT, "onnx_path")
+    report = read_field(config.export_dir / REPORT_NAME, "onnx_path")
     if report is not None:
-        names.setdefault(Path(report).name, f"{EXPORT_REPORT} names it")
+        names.setdefault(Path(report).name, f"{REPORT_NAME} names it")
     return InUse(paths, names, digests, live)
 
 
@@ -137,19 +136,23 @@ class Units:
             for path in dict.fromkeys(found)
             if path.is_file()
             and not path.is_symlink()
-            and path.name != EXPORT_REPORT
+            and path.name != REPORT_NAME
             and path.resolve() not in needed
             and path.resolve().is_relative_to(folder)
         ]
 
 
 def read_field(card: Path, name: str) -> str | None:
-    """Return one text of a card or export report, ours or a foreign one, or None."""
+    """Return one text of a card or export report, ours or a foreign one, or None where there is
+    no such file or it does not say.
+
+    Raises:
+        StorageError: it is there but cannot be read, so that it is not known what it names.
+    """
     try:
-        content = read_json(card)
-    except InputError:
-        return None
-    value = content.get(name) if isinstance(content, dict) else None
+        value = read_report_fields(card).get(name)
+    except InputError as error:
+        raise StorageError(str(error)) from error
     return value if isinstance(value, str) and value else None
 
 
@@ -180,11 +183,10 @@ def _find_sidecars(model: Path, name: str) -> tuple[Path, ...]:
 def _by_clock(this: Round) -> Iterator[tuple[Path, str]]:
     """The newest model that a clock running ahead did not date, and the newest by its name."""
     models = list_models(this.config.export_dir)
-    now_ns = this.now.timestamp() * 1e9
-    past = [path for path in models if path.stat().st_mtime_ns <= now_ns]
+    past, _ = part_ahead(models, model_moment, this.now)
     for path in past[-1:]:
         yield path.resolve(), "the newest export that is not from the future"
-    stamped = [path for path in models if path.name.startswith("model-")]
+    stamped = [path for path in past if path.name.startswith("model-")]
     if stamped:
         yield max(stamped, key=lambda path: path.name).resolve(), "the newest export by its name"
 

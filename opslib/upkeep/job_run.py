@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pwd
 import signal
 import subprocess
 import time
@@ -11,12 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from opslib.core.accounts import account_home, account_name
 from opslib.core.config import CONFIG_VARIABLE, Config
-from opslib.core.errors import DeadlineError, ExitCode, UsageError, storage_errors
+from opslib.core.errors import DeadlineError, ExitCode, UsageError
 from opslib.core.experiment import check_experiment
-from opslib.core.files import ensure_writable
 from opslib.core.formatting import format_duration, utc_now
 from opslib.core.locks import hold_lock
+from opslib.core.ownership import make_folder
 from opslib.upkeep.job_status import RAN_WELL, jobs_dir, track_job
 from opslib.upkeep.jobs import Command, Job, Place
 
@@ -39,11 +39,10 @@ def run_job(config: Config, job: Job, place: Place, *, show: Callable[[str], Non
     commands = job.commands(place, config, moment)
     if job.is_direct:  # it keeps its own lock and account
         return _run_commands(commands, config, place, None, show)
-    ensure_writable(jobs_dir(config))
 
     def work() -> int:
-        with storage_errors(f"create {config.report_dir}"):
-            config.report_dir.mkdir(parents=True, exist_ok=True)
+        with suppress(OSError):  # a job that needs it says so; one that watches goes on
+            make_folder(config.report_dir)
         give_up = time.monotonic() + config.schedule.timeout_s
         return _run_commands(commands, config, place, give_up, show)
 
@@ -57,15 +56,15 @@ def run_as_cron(command: str) -> int:
     Returns:
         The command's exit code.
     """
-    user = pwd.getpwuid(os.getuid())
+    home = account_home()
     bare = {
-        "HOME": user.pw_dir,
-        "LOGNAME": user.pw_name,
+        "HOME": str(home),
+        "LOGNAME": account_name(),
         "PATH": "/usr/bin:/bin",
         "SHELL": "/bin/sh",
     }
-    home = user.pw_dir if Path(user.pw_dir).is_dir() else "/"
-    return _wait(["/bin/sh", "-c", command], cwd=home, environment=bare, give_up=None)
+    cwd = home if home.is_dir() else "/"
+    return _wait(["/bin/sh", "-c", command], cwd=cwd, environment=bare, give_up=None)
 
 
 def _run_commands(

@@ -11,7 +11,15 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from opslib.core.config import Config
-from opslib.core.errors import ExitCode, InputError, OpsError, ParameterError, TerminatedError
+from opslib.core.errors import (
+    ExitCode,
+    InputError,
+    OpsError,
+    ParameterError,
+    StorageError,
+    TerminatedError,
+)
+from opslib.core.files import overwrite
 from opslib.core.formatting import format_duration, utc_now
 from opslib.core.records import Record
 from opslib.core.secrets import resolve_reference
@@ -46,10 +54,15 @@ class JobStatus(Record):
     def describe(self) -> str:
         """Return how the run ended in a few words."""
         if self.exit_code is None:
-            return "under way" if _is_alive(self.pid) else "cut off: it never said how it ended"
+            return "under way" if is_running(self.pid) else "cut off: it never said how it ended"
         took = format_duration(self.duration_s or 0.0)
         tail = f"; dead man {self.dead_man}" if self.dead_man else ""
         return f"{_word(self.exit_code)} after {took}{tail}"
+
+
+def is_running(pid: int) -> bool:
+    """Return whether there is such a process."""
+    return Path(f"/proc/{pid}").exists()
 
 
 def jobs_dir(config: Config) -> Path:
@@ -66,10 +79,33 @@ def read_status(config: Config, job: str) -> JobStatus | None:
     """Return how the job's last run ended, or None where it never ran.
 
     Raises:
-        InputError: the file is there but cannot be read.
+        InputError: the file is there but cannot be read, or was emptied by a run that had no room
+            to say how it went.
     """
     path = status_path(config, job)
-    return JobStatus.read(path) if path.exists() else None
+    if not path.exists():
+        return None
+    if path.stat().st_size == 0:
+        raise InputError(f"{path}: empty: there was no room to keep how its last run went")
+    return JobStatus.read(path)
+
+
+def keep_status(path: Path, status: JobStatus) -> str | None:
+    """Keep how a run goes, and return None, or why that could not be kept.
+
+    On a full disk it is written where the last one lies. Where even that fails, that one is
+    emptied: what an earlier run said is never taken for this one's.
+    """
+    try:
+        status.write(path)
+    except StorageError as error:
+        try:
+            overwrite(path, status.to_json().encode())
+        except StorageError:
+            with suppress(OSError):
+                os.truncate(path, 0)
+            return str(error)
+    return None
 
 
 def track_job(
@@ -79,7 +115,8 @@ def track_job(
 
     An error of `work` is kept and told like a code, then raised again. A run that was turned away
     because another one is under way (6) leaves that one's account alone. Where there is no
-    experiment `work` says so, and nothing is kept.
+    experiment `work` says so, and nothing is kept; an account for which there is no room is told to
+    `show`, and stops nothing.
     """
     if not config.exp_dir.is_dir():
         return work()
@@ -92,7 +129,7 @@ def track_job(
         started_at_utc=_text(started),
         last_good_at_utc=before.last_good_at_utc if before else None,
     )
-    status.write(path)
+    keep_status(path, status)
     code = int(ExitCode.CELL_RAISED)
     try:
         code = int(work())
@@ -114,7 +151,9 @@ def track_job(
                 "last_good_at_utc": ended if code in RAN_WELL else status.last_good_at_utc,
                 "dead_man": told,
             }
-            status.model_copy(update=facts).write(path)
+            untold = keep_status(path, status.model_copy(update=facts))
+            if untold:
+                show(f"warning: {job}: how it ended ({_word(code)}) is not kept: {untold}")
     return code
 
 
@@ -153,7 +192,7 @@ def _put_back(path: Path, before: JobStatus | None, now: JobStatus | None) -> No
     if before is None:
         path.unlink(missing_ok=True)
     else:
-        before.write(path)
+        keep_status(path, before)
 
 
 def _word(code: int) -> str:
@@ -165,7 +204,3 @@ def _word(code: int) -> str:
 
 def _text(moment: datetime) -> str:
     return moment.isoformat(timespec="seconds")
-
-
-def _is_alive(pid: int) -> bool:
-    return Path(f"/proc/{pid}").exists()

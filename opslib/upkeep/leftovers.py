@@ -7,6 +7,7 @@ have too (`.best.pt.20260930`): what has such a name is left alone.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ from opslib.core.plans import Action
 from opslib.serving.leases import lease_folders
 from opslib.upkeep.models_prune import QUANTIZED_FOLDER
 from opslib.upkeep.open_files import is_written
-from opslib.upkeep.rounds import DAY_S, Duty, Round, measure
+from opslib.upkeep.rounds import Duty, Round, measure
 
 LEFTOVERS = "leftovers"
 
@@ -29,10 +30,11 @@ def plan_leftovers(this: Round) -> Duty:
         StorageError: a folder cannot be read.
     """
     archive = this.config.logs_dir / "archive"
+    old_days = this.config.maintenance.leftover_hours / 24
     actions = []
     for folder in _folders(this):
         # Nobody but a maintenance round, of which there is one at a time, writes archives.
-        limit_days = 0.0 if folder == archive else this.config.maintenance.leftover_hours / 24
+        limit_days = -math.inf if folder == archive else old_days
         with storage_errors(f"read {this.name_of(folder)}"):
             found = sorted(path for path in folder.iterdir() if is_temporary(path.name))
             for path in found:
@@ -79,7 +81,7 @@ def _is_abandoned(this: Round, path: Path, limit_days: float) -> bool:
     """Whether it and all in it are old, and nobody writes any of it."""
     paths = [path] if _is_single(path) else [path, *path.rglob("*")]
     newest = max(one.lstat().st_mtime for one in paths)
-    if (this.now.timestamp() - newest) / DAY_S <= limit_days:
+    if this.days_since(newest) <= limit_days:
         return False
     return not any(is_written(one) for one in paths if one.is_file() and not one.is_symlink())
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from opslib.core.config import Config
 from opslib.core.environment import load_service_environment
 from opslib.core.errors import StorageError
+from opslib.core.secrets import show_address
 from opslib.serving.leases import FoundLease, find_leases
 from opslib.serving.reachable import LiveModel
 from opslib.upkeep.web import FAILURES, name_failure, request
@@ -46,7 +47,7 @@ def ask_version(config: Config, url: str) -> LiveModel:
         StorageError: a service is there but does not say: then nobody knows what is in use.
         ConfigError: `.env` is unreadable.
     """
-    section = config.client
+    section, shown = config.client, show_address(url)
     secret = load_service_environment(config).api_key
     headers = {_HEADER: secret.get_secret_value()} if secret else {}
     try:
@@ -54,9 +55,9 @@ def ask_version(config: Config, url: str) -> LiveModel:
             f"{url}/version", config.maintenance.version_timeout_s, headers=headers
         )
     except ConnectionRefusedError:
-        return LiveModel(f"no service answers at {url}")
+        return LiveModel(f"no service answers at {shown}")
     except FAILURES as error:
-        raise StorageError(f"{url}/version did not answer: {name_failure(error)}") from error
+        raise StorageError(f"{shown}/version did not answer: {name_failure(error)}") from error
     try:
         content = json.loads(body)
         path, sha256 = content.get(section.path_field), content.get(section.digest_field)
@@ -65,9 +66,9 @@ def ask_version(config: Config, url: str) -> LiveModel:
     path, sha256 = (one if isinstance(one, str) and one else None for one in (path, sha256))
     if status != 200 or not (path or sha256):
         key = "" if secret else "; API_KEY is not set"
-        raise StorageError(f"{url}/version answered {status} and not what it serves{key}")
+        raise StorageError(f"{shown}/version answered {status} and not what it serves{key}")
     where = config.resolve(path) if path and "\0" not in path else None
-    return LiveModel(f"{url} serves {path or sha256}", where, sha256)
+    return LiveModel(f"{shown} serves {path or sha256}", where, sha256)
 
 
 def _ask_tenant(config: Config, one: FoundLease) -> LiveModel:
@@ -80,16 +81,18 @@ def _ask_tenant(config: Config, one: FoundLease) -> LiveModel:
     url, advice = one.lease.url(), "if that service is gone for good, remove the lease"
     if url is None:
         here = f"it listens on {one.lease.host} alone and cannot be asked from here"
-        raise StorageError(f"{one.path}: not renewed; {here}; {advice}")
+        raise StorageError(f"{one.path}: not seen to be renewed; {here}; {advice}")
     try:
         request(f"{url}/health", config.maintenance.version_timeout_s)
     except ConnectionRefusedError:
         return LiveModel(f"no service answers at {url}; what {one.path} names is kept")
     except FAILURES as error:
         problem = f"{url} did not answer: {name_failure(error)}"
-        raise StorageError(f"{one.path}: not renewed, and {problem}; {advice}") from error
+        raise StorageError(
+            f"{one.path}: not seen to be renewed, and {problem}; {advice}"
+        ) from error
     listed = "list it under maintenance.also_serving and remove the lease"
-    raise StorageError(f"{one.path}: not renewed, although {url} answers; {listed}")
+    raise StorageError(f"{one.path}: not seen to be renewed, although {url} answers; {listed}")
 
 
 def _meet(url: str | None, addresses: Iterable[str]) -> bool:

@@ -41,7 +41,8 @@ def plan_logs(this: Round) -> Duty:
         why = "a run was killed while it rotated it"
         run = partial(finish_rotation, this, note.path, archive)
         actions.append(Action("finish rotating", this.name_of(note.path), why, run))
-    for entry in list_files(folder, _is_log):
+    # The small ones first: on a full disk each makes room for a larger one's archive.
+    for entry in sorted(list_files(folder, _is_log), key=lambda entry: entry.size_bytes):
         try:
             step = _plan_log(this, entry, archive)
         except OSError as error:

@@ -11,18 +11,21 @@ from pathlib import Path
 
 from opslib.core.config import Config
 from opslib.core.environment import load_service_environment
-from opslib.core.errors import StorageError, storage_errors
+from opslib.core.errors import StorageError
 from opslib.core.experiment import check_experiment
-from opslib.core.formatting import STAMP_FORMAT, utc_now
+from opslib.core.formatting import STAMP_FORMAT, plural, utc_now
 from opslib.core.locks import hold_lock
-from opslib.core.plans import Action, Outcome, Plan
+from opslib.core.ownership import make_folder
+from opslib.core.plans import Plan
 from opslib.upkeep.checkpoints import CHECKPOINTS, plan_checkpoints
-from opslib.upkeep.disk import DiskReport, keep_disk_report, look_at_disks
+from opslib.upkeep.clock_gap import CLOCK, find_doubt
+from opslib.upkeep.disk import DiskReport, keep_disk_report, look_at_disks, report_path
 from opslib.upkeep.gzip_logs import free_name
 from opslib.upkeep.in_use import find_in_use
 from opslib.upkeep.leftovers import LEFTOVERS, plan_leftovers
 from opslib.upkeep.logs import ARCHIVE, LOGS, archive_folder, plan_archive, plan_logs
-from opslib.upkeep.maintenance_record import DoneItem, MaintenanceRecord, SkippedItem
+from opslib.upkeep.maintenance_journal import SUFFIX, Journal, settle_journals
+from opslib.upkeep.maintenance_record import MaintenanceRecord, SkippedItem, sum_by_duty
 from opslib.upkeep.models_prune import MODELS, QUANTIZED, ModelShelf, plan_models, plan_quantized
 from opslib.upkeep.releases_prune import RELEASES, plan_releases
 from opslib.upkeep.reports_prune import DAILY, REPORTS, plan_daily_records, plan_reports
@@ -30,6 +33,7 @@ from opslib.upkeep.restored_prune import RESTORED, plan_restored
 from opslib.upkeep.rounds import Duty, PassedOver, Round, plan_duty
 
 LOCK_NAME = ".maintenance.lock"
+DISKS = "disks"
 _LIMITS = (
     "log_days",
     "rotate_mb",
@@ -40,6 +44,7 @@ _LIMITS = (
     "restored_days",
     "report_days",
     "leftover_hours",
+    "clock_gap_days",
     "disk_warn_pct",
 )
 
@@ -53,8 +58,10 @@ class Maintenance:
 
     @property
     def plan(self) -> Plan:
-        """All steps, in the order in which they are done."""
-        return Plan("maintenance", tuple(step for duty in self.duties for step in duty.actions))
+        """All steps, in the order in which they are done: deleting needs no room on a full disk
+        and makes that which compressing needs."""
+        steps = [step for duty in self.duties for step in duty.actions]
+        return Plan("maintenance", tuple(sorted(steps, key=lambda step: step.verb != "delete")))
 
     @property
     def passed_over(self) -> list[tuple[Duty, PassedOver]]:
@@ -75,23 +82,37 @@ class Maintenance:
 
 @dataclass(frozen=True)
 class Maintained:
-    """A finished round: its record and where that is kept."""
+    """A finished round: its record, and where that is kept or why it could not be."""
 
     record: MaintenanceRecord
     path: Path
+    untold: str | None = None
 
 
-def plan_maintenance(config: Config, *, now: datetime | None = None) -> Maintenance:
+def plan_maintenance(
+    config: Config, *, now: datetime | None = None, clock_is_right: bool = False
+) -> Maintenance:
     """Return what a round would do; nothing is touched.
+
+    Args:
+        now: the moment that ages are counted from; the current time by default.
+        clock_is_right: a person says so; where it is in doubt (see `find_doubt`), logs are cut by
+            their size alone and nothing is deleted.
 
     Raises:
         ConfigError: the experiment is not there, or `.env` is unreadable.
+        StorageError: a folder that tells the time cannot be read.
     """
     check_experiment(config)
     load_service_environment(config)
-    this = Round(config, now or utc_now())
+    moment = now or utc_now()
+    doubt = None if clock_is_right else find_doubt(config, moment)
+    this = Round(config, moment, doubt)
+    logs = plan_duty(LOGS, partial(plan_logs, this))
+    if doubt is not None:
+        return Maintenance(this, (logs, Duty(CLOCK, passed_over=(PassedOver(CLOCK, doubt),))))
     duties = [
-        plan_duty(LOGS, partial(plan_logs, this)),
+        logs,
         plan_duty(ARCHIVE, partial(plan_archive, this)),
         *_plan_models(this),
         plan_duty(REPORTS, partial(plan_reports, this)),
@@ -102,30 +123,57 @@ def plan_maintenance(config: Config, *, now: datetime | None = None) -> Maintena
 
 
 def run_maintenance(
-    config: Config, *, show: Callable[[str], None], now: datetime | None = None
+    config: Config,
+    *,
+    show: Callable[[str], None],
+    now: datetime | None = None,
+    clock_is_right: bool = False,
 ) -> Maintained:
-    """Plan a round, show it, carry it out, and return its record.
+    """Plan a round (see `plan_maintenance`), show it, carry it out, and return its record.
+
+    What cannot be written down on a full disk stops nothing: an account that finds no room is told
+    by the answer. A round that is ended by a signal keeps its account, too.
 
     Raises:
         BusyError: another round is under way.
         ConfigError: see `plan_maintenance`.
-        StorageError: the record or the disk report cannot be written.
     """
     started = time.monotonic()
     check_experiment(config)
     with hold_lock(config.exp_dir / LOCK_NAME, "maintenance"):
-        planned = plan_maintenance(config, now=now)
+        planned = plan_maintenance(config, now=now, clock_is_right=clock_is_right)
         this = planned.this
         for line in planned.lines():
             show(line)
-        _make_folders(this)
-        outcome = planned.plan.execute()
-        disks = look_at_disks(config, this.now)
-        record = _record(planned, outcome, disks, time.monotonic() - started)
+        duties = {id(step): duty.name for duty in planned.duties for step in duty.actions}
         name = f"maintenance_{this.now.strftime(STAMP_FORMAT)}"
-        done = Maintained(record, record.write(free_name(config.records_dir, name, ".json")))
-        keep_disk_report(config, this.now, disks)
+        journal = Journal(free_name(config.records_dir, name, SUFFIX), this, duties)
+        try:
+            planned.plan.execute(journal)
+            disks = look_at_disks(config, this.now)
+            _write_rest(this, journal, disks)
+        except BaseException as error:
+            journal.interrupt()
+            why = f"the round was ended after {plural(len(journal.done), 'step')}: {error!r}"
+            record = _record(planned, journal, time.monotonic() - started, warnings=(why,))
+            done = _keep(record, journal, name)
+            show(f"{why}; {done.untold or done.path}")
+            raise
+        record = _record(planned, journal, time.monotonic() - started, disks)
+        done = _keep(record, journal, name)
+        settle_journals(config.records_dir)
         return done
+
+
+def _keep(record: MaintenanceRecord, journal: Journal, name: str) -> Maintained:
+    """Write the record; the journal stays where that fails, as far as there was room for it."""
+    path, untold = free_name(journal.path.parent, name, ".json"), None
+    try:
+        record.write(path)
+    except StorageError as error:
+        untold = str(error)
+    journal.close(remove=untold is None)
+    return Maintained(record, path, untold)
 
 
 def _plan_models(this: Round) -> list[Duty]:
@@ -145,50 +193,45 @@ def _plan_models(this: Round) -> list[Duty]:
     return [Duty("service", notes=tuple(one.note for one in shelf.in_use.live)), *duties]
 
 
-def _make_folders(this: Round) -> None:
+def _write_rest(this: Round, journal: Journal, disks: DiskReport) -> None:
+    """Make the folders that an operator expects and keep the disk report, where there is room."""
     config = this.config
     for folder in (config.logs_dir, archive_folder(this), config.records_dir):
-        with storage_errors(f"create {folder}"):
-            folder.mkdir(parents=True, exist_ok=True)
+        try:
+            make_folder(folder)
+        except OSError as error:
+            reason = f"cannot be created: {error.strerror}"
+            journal.skip(SkippedItem(duty=DISKS, target=this.name_of(folder), reason=reason))
+    try:
+        keep_disk_report(config, this.now, disks)
+    except StorageError as error:
+        target = this.name_of(report_path(config, this.now))
+        journal.skip(SkippedItem(duty=DISKS, target=target, reason=str(error)))
 
 
 def _record(
-    planned: Maintenance, outcome: Outcome, disks: DiskReport, took_s: float
+    planned: Maintenance,
+    journal: Journal,
+    took_s: float,
+    disks: DiskReport | None = None,
+    warnings: tuple[str, ...] = (),
 ) -> MaintenanceRecord:
     this = planned.this
-    duty_of = {id(step): duty.name for duty in planned.duties for step in duty.actions}
-    done = tuple(_done(this, duty_of[id(step)], step) for step in outcome.done)
     skipped = [
         SkippedItem(duty=duty.name, target=one.target, reason=one.reason)
         for duty, one in planned.passed_over
     ]
-    skipped += [
-        SkippedItem(duty=duty_of[id(one.action)], target=one.action.target, reason=one.reason)
-        for one in outcome.skipped
-    ]
-    by_duty: dict[str, int] = {}
-    for item in done:
-        by_duty[item.duty] = by_duty.get(item.duty, 0) + item.freed_bytes
     section = this.config.maintenance
     return MaintenanceRecord(
         started_at_utc=this.now.isoformat(timespec="seconds"),
         took_s=round(took_s, 3),
         exp_dir=str(this.config.exp_dir),
-        freed_bytes=sum(by_duty.values()),
-        freed_by_duty_bytes=by_duty,
-        done=done,
-        skipped=tuple(skipped),
-        notes=(
-            *(note for duty in planned.duties for note in duty.notes),
-            *this.notes,
-            *disks.notes,
-        ),
-        warnings=disks.warnings,
-        disks=disks.disks,
+        freed_bytes=sum(item.freed_bytes for item in journal.done),
+        freed_by_duty_bytes=sum_by_duty(journal.done),
+        done=tuple(journal.done),
+        skipped=(*skipped, *journal.skipped),
+        notes=(*planned.notes, *this.notes, *(disks.notes if disks else ())),
+        warnings=(*warnings, *(disks.warnings if disks else ())),
+        disks=disks.disks if disks else (),
         limits={name: getattr(section, name) for name in _LIMITS},
     )
-
-
-def _done(this: Round, duty: str, step: Action) -> DoneItem:
-    freed = this.freed_bytes.get(step.target, 0)
-    return DoneItem(duty=duty, verb=step.verb, target=step.target, why=step.why, freed_bytes=freed)

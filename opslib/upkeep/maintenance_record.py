@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from opslib.core.records import Part, Record
 
 
@@ -59,3 +61,11 @@ class MaintenanceRecord(Record):
     warnings: tuple[str, ...] = ()
     disks: tuple[DiskUse, ...] = ()
     limits: dict[str, int | float] = {}
+
+
+def sum_by_duty(items: Iterable[DoneItem]) -> dict[str, int]:
+    """Return the bytes that each duty freed."""
+    found: dict[str, int] = {}
+    for item in items:
+        found[item.duty] = found.get(item.duty, 0) + item.freed_bytes
+    return found

@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from opslib.core.clock import part_ahead
 from opslib.core.config_edit import on_one_line
 from opslib.core.errors import StorageError, storage_errors
 from opslib.core.files import fsync_folder, hide_name, reveal_name
 from opslib.core.formatting import plural
 from opslib.core.plans import Action
+from opslib.inference.find_model import model_moment
 from opslib.serving.reachable import LiveModel
 from opslib.upkeep.in_use import Digests, InUse, Units, find_in_use, list_models
 from opslib.upkeep.rounds import Duty, Entry, Round, list_files, look_at, put_back
@@ -89,13 +91,13 @@ def plan_models(this: Round, shelf: ModelShelf) -> Duty:
     """
     folder = this.find_folder(this.config.export_dir)
     keep = this.config.maintenance.keep_onnx
-    models = list_models(folder)
+    models, ahead = part_ahead(list_models(folder), model_moment, this.now)
     going = _choose(shelf, models, keep)
     why = f"beyond the newest {keep}, and not in use"
-    actions = [*_finish(this, shelf, folder), *_delete(this, shelf, models, going, why)]
+    actions = [*_finish(this, shelf, folder), *_delete(this, shelf, [*models, *ahead], going, why)]
     kept = len(models) - len(going)
     notes = (f"{plural(kept, 'model')} kept in {this.name_of(folder)}",) if going else ()
-    return Duty(MODELS, tuple(actions), notes=notes)
+    return Duty(MODELS, tuple(actions), notes=notes + this.note_ahead(ahead))
 
 
 def plan_quantized(this: Round, shelf: ModelShelf) -> Duty:

@@ -18,6 +18,9 @@ LAYERS_DOWN = {
     "tunnel": "the tunnel is down, the app answers",
     "both": "app and external address are both down",
 }
+DEGRADED = "another model is served than should be"
+DEGRADED_WHY = "nothing is restarted for it: look at api.err"
+SOUND = "the model that should be is served again; it was another for"
 LAYERS_WERE = {
     "app": "the app was",
     "tunnel": "the tunnel was",
@@ -52,16 +55,28 @@ def write_alert(
     """Return the alert of an incident: the failed layer, why nothing helped, what was seen."""
     seen = "; ".join(f"{name} {result.url}: {result.detail}" for name, result in checks)
     why = REASONS.get(reason, "")
-    return _notice(
-        "alert", f"ALERT: {LAYERS_DOWN[incident.layer]} ({why}); {seen}", incident, now_s
-    )
+    text = f"ALERT: {LAYERS_DOWN[incident.layer]} ({why}); {seen}"
+    return _notice("alert", text, incident.layer, incident.since_s, now_s)
 
 
 def write_recovery(incident: Incident, now_s: int) -> Notice:
     """Return the news that an incident is over, and how long it was."""
     lasted = format_duration(max(now_s - incident.since_s, 0))
     text = f"RECOVERED: all checks answer again; {LAYERS_WERE[incident.layer]} down for {lasted}"
-    return _notice("recovery", text, incident, now_s)
+    return _notice("recovery", text, incident.layer, incident.since_s, now_s)
+
+
+def write_degraded(since_s: int, checks: list[tuple[str, CheckResult]], now_s: int) -> Notice:
+    """Return the alert of a degraded service: which model is wanted and which one is served."""
+    seen = "; ".join(f"{name} {result.url}: {result.detail}" for name, result in checks)
+    text = f"ALERT: {DEGRADED} ({DEGRADED_WHY}); {seen}"
+    return _notice("alert", text, "model", since_s, now_s)
+
+
+def write_sound(since_s: int, now_s: int) -> Notice:
+    """Return the news that a service is not degraded any more, and how long it was."""
+    text = f"RECOVERED: {SOUND} {format_duration(max(now_s - since_s, 0))}"
+    return _notice("recovery", text, "model", since_s, now_s)
 
 
 def deliver(notice: Notice, address: str, timeout_s: float) -> str | None:
@@ -74,16 +89,16 @@ def deliver(notice: Notice, address: str, timeout_s: float) -> str | None:
 
 
 def _notice(
-    event: Literal["alert", "recovery"], text: str, incident: Incident, now_s: int
+    event: Literal["alert", "recovery"], text: str, layer: str, since_s: int, now_s: int
 ) -> Notice:
     host = socket.gethostname()
     return Notice(
         event=event,
-        text=f"PillSnap {text} [{host}, since {_utc(incident.since_s)}]",
-        layer=incident.layer,
+        text=f"PillSnap {text} [{host}, since {_utc(since_s)}]",
+        layer=layer,
         host=host,
         at_utc=_utc(now_s),
-        since_utc=_utc(incident.since_s),
+        since_utc=_utc(since_s),
     )
 
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 
 from opslib.core.config import Config
 from opslib.core.errors import BusyError, InputError, StorageError
 from opslib.core.plans import Action, Plan
+from opslib.release.companions import ARCHIVE_SUFFIX
 from opslib.release.prune import find_kept, plan_prune
-from opslib.release.store import ARCHIVE_SUFFIX
+from opslib.release.store import list_releases
 from opslib.serving.reachable import LiveModel
+from opslib.upkeep.lately import Lately
 from opslib.upkeep.live_version import ask_services
 from opslib.upkeep.models_prune import ModelShelf
 from opslib.upkeep.rounds import Duty, Round, list_files
@@ -31,7 +34,7 @@ def plan_releases(this: Round, shelf: ModelShelf) -> Duty:
     """
     folder = this.find_folder(this.config.releases_dir)
     try:
-        plan = plan_store(this.config, shelf.in_use.live)
+        plan = plan_store(this.config, shelf.in_use.live, now=this.now)
     except InputError as error:
         raise StorageError(str(error)) from error
     actions = []
@@ -47,26 +50,37 @@ def plan_releases(this: Round, shelf: ModelShelf) -> Duty:
             why = "its archive is gone"
             run = partial(this.delete, entry)
             actions.append(Action("delete", this.name_of(entry.path), why, run, entry.size_bytes))
-    return Duty(RELEASES, tuple(actions))
+    stored = list_releases(this.config, now=this.now)
+    notes = this.note_ahead(one.path for one in stored if one.is_ahead)
+    return Duty(RELEASES, tuple(actions), notes=notes)
 
 
-def plan_store(config: Config, live: Sequence[LiveModel], *, keep: int | None = None) -> Plan:
+def plan_store(
+    config: Config,
+    live: Sequence[LiveModel],
+    *,
+    keep: int | None = None,
+    now: datetime | None = None,
+) -> Plan:
     """Return the plan that prunes the store; each step asks again whether its release must stay.
 
     Raises:
         InputError: what is pinned, served or proved cannot be read.
     """
-    plan = plan_prune(config, keep=keep, live=live)
-    steps = [
-        replace(step, run=partial(_delete_unless_kept, config, keep, step)) for step in plan.actions
-    ]
+    plan = plan_prune(config, keep=keep, live=live, now=now)
+    kept = Lately(partial(_find_kept, config, keep, now))
+    steps = [replace(step, run=partial(_delete_unless_kept, kept, step)) for step in plan.actions]
     return Plan(plan.title, tuple(steps))
 
 
-def _delete_unless_kept(config: Config, keep: int | None, step: Action) -> None:
+def _find_kept(config: Config, keep: int | None, now: datetime | None) -> dict[str, str]:
+    return find_kept(config, keep=keep, live=ask_services(config), now=now)
+
+
+def _delete_unless_kept(kept: Lately[dict[str, str]], step: Action) -> None:
     name = Path(step.target).name.removesuffix(ARCHIVE_SUFFIX)
     try:
-        why = find_kept(config, keep=keep, live=ask_services(config)).get(name)
+        why = kept.get().get(name)
         if why is not None:
             raise StorageError(f"it is kept by now: {why}")
         step.run()

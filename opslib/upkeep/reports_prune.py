@@ -6,25 +6,29 @@ page compares itself with, so that its link leads somewhere.
 
 from __future__ import annotations
 
+import os
 import re
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from opslib.core.clock import parse_moment, part_ahead
 from opslib.core.errors import InputError, StorageError, storage_errors
 from opslib.core.files import hide_name, reveal_name
+from opslib.core.formatting import utc_now
 from opslib.core.plans import Action
 from opslib.core.records import read_json
-from opslib.upkeep.rounds import DAY_S, Duty, Round, list_files, measure
+from opslib.upkeep.rounds import Duty, Round, list_files, measure
 
 REPORTS, DAILY = "reports", "daily records"
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 _RUN = re.compile(r"(\d{6})-(.+)-[0-9a-f]{6}")
 _DAILY = re.compile(r"(maintenance|checklist_[a-z]+)_\d{8}-\d{6}(-\d+)?\.json|disk_\d{8}\.txt")
 _CITED = "cited"
+_STAMP_SIGNS = len("YYYYmmdd-HHMMSS")
 _RECORD = "run.json"
 
 
@@ -59,9 +63,9 @@ def plan_reports(this: Round) -> Duty:
     """
     root = this.find_folder(this.config.report_dir)
     limit = this.config.maintenance.report_days
-    reports = list_reports(root)
+    reports = list_reports(root, this.now)
     old = [one for one in reports if _age_days(this, one.date) > limit]
-    kept = find_kept(root, reports) if old else {}
+    kept = Kept(root, this.now) if old else None
     actions = [
         Action("delete", this.name_of(path), "a run was killed while it deleted it", run)
         for day in list_days(root)
@@ -70,10 +74,10 @@ def plan_reports(this: Round) -> Duty:
         for run in (partial(_remove, this, path, path),)
     ]
     for one in old:
-        if one.folder not in kept:
+        if kept is not None and kept.why(one) is None:
             freed = measure(one.folder)
             why = f"of {one.date}, kept {limit} days"
-            run = partial(_delete, this, root, one)
+            run = partial(_delete, this, kept, one)
             actions.append(Action("delete", this.name_of(one.folder), why, run, freed))
     return Duty(REPORTS, tuple(actions))
 
@@ -104,8 +108,9 @@ def list_days(root: Path) -> list[Path]:
     ]
 
 
-def list_reports(root: Path) -> list[Report]:
-    """Return the folders of runs below `root`, the newest first; links are none.
+def list_reports(root: Path, now: datetime) -> list[Report]:
+    """Return the folders of runs below `root`, the newest first; links are none, and what is dated
+    after now is neither old nor anybody's newest.
 
     Raises:
         StorageError: it cannot be read.
@@ -117,7 +122,8 @@ def list_reports(root: Path) -> list[Report]:
                 named = _RUN.fullmatch(folder.name)
                 if named and folder.is_dir() and not folder.is_symlink():
                     found.append(Report(folder, day.name, named[1], named[2]))
-    return sorted(found, key=lambda one: (one.date, one.clock, one.folder), reverse=True)
+    past, _ = part_ahead(found, lambda one: parse_moment(one.id[:_STAMP_SIGNS]), now)
+    return sorted(past, key=lambda one: (one.date, one.clock, one.folder), reverse=True)
 
 
 def find_kept(root: Path, reports: list[Report]) -> dict[Path, str]:
@@ -153,13 +159,72 @@ def _age_days(this: Round, date: str) -> float:
         day = datetime.strptime(date, "%Y-%m-%d").replace(tzinfo=UTC)
     except ValueError:
         return 0.0
-    return (this.now - day).total_seconds() / DAY_S
+    return this.days_since(day.timestamp())
 
 
-def _delete(this: Round, root: Path, report: Report) -> None:
+class Kept:
+    """Which reports stay, looked up once, and again only after something happened that can change
+    it: a document cites one, a run of today began or finished, or one that is kept went.
+
+    Only what a run of these days leaves can make an older one the newest, or be compared with it,
+    so that a question costs the same however many reports there are.
+    """
+
+    def __init__(self, root: Path, now: datetime) -> None:
+        self._root, self._now, self._began = root, now, utc_now()
+        self._look()
+
+    def why(self, report: Report) -> str | None:
+        """Return why the report stays, or None."""
+        if os.path.lexists(self._root / _CITED / report.id):
+            return "a document cites it"
+        if self._stamp() != self._stamped:
+            self._look()
+        return self._kept.get(report.folder)
+
+    def _look(self) -> None:
+        reports = self._list()
+        recent = set(self._recent_days())
+        open_runs = [
+            one.folder
+            for one in reports
+            if one.folder.parent in recent and one.read().get("status") != "finished"
+        ]
+        self._kept = find_kept(self._root, reports)
+        self._watched = [one for one in self._kept if one.parent.name != _CITED] + open_runs
+        self._stamped = self._stamp()
+        # What changed between the two looks is found by the next question at the latest.
+        if find_kept(self._root, self._list()) != self._kept:
+            self._stamped = ()
+
+    def _list(self) -> list[Report]:
+        """All reports up to now, which is later than when the round began."""
+        return list_reports(self._root, self._now + (utc_now() - self._began))
+
+    def _recent_days(self) -> list[Path]:
+        """The folders in which a run of now can lie."""
+        now = utc_now()
+        return [self._root / f"{now + timedelta(days=day):%Y-%m-%d}" for day in (-1, 0, 1)]
+
+    def _stamp(self) -> tuple[object, ...]:
+        places = [*self._recent_days(), *self._watched]
+        places += [folder / _RECORD for folder in self._watched]
+        return tuple(map(_stamp_of, places))
+
+
+def _stamp_of(path: Path) -> object:
+    """What changes whenever something in a folder, or a file, does; None where there is none."""
+    try:
+        facts = path.lstat()
+    except OSError:
+        return None
+    return path, facts.st_ino, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_nlink
+
+
+def _delete(this: Round, kept: Kept, report: Report) -> None:
     """Delete a report unless it is kept by now; it is hidden first and then removed."""
     this.find_folder(report.folder)
-    why = find_kept(root, list_reports(root)).get(report.folder)
+    why = kept.why(report)
     if why is not None:
         raise StorageError(f"it is kept by now: {why}")
     hidden = hide_name(report.folder, "deleted")

@@ -7,7 +7,6 @@ import os
 import shlex
 import signal
 import subprocess
-import tempfile
 from dataclasses import dataclass
 
 KILL_WAIT_S = 5.0
@@ -25,9 +24,10 @@ def run_restart(command: str, timeout_s: float) -> RestartResult:
     """Run `command` (no shell) and return how it ended.
 
     Past `timeout_s` its whole process group is ended. Its output goes to a file, so that a daemon
-    which it leaves behind and which keeps the output open does not hold this process up.
+    which it leaves behind and which keeps the output open does not hold this process up; the file
+    is in memory, so that a full disk does not hinder a restart.
     """
-    with tempfile.TemporaryFile() as output:
+    with os.fdopen(os.memfd_create("restart"), "w+b") as output:
         try:
             process = subprocess.Popen(
                 shlex.split(command),

@@ -12,7 +12,7 @@ from opslib.release.store import is_release_name
 from opslib.serving.reachable import LiveModel
 from opslib.upkeep.in_use import Digests, InUse, find_in_use
 from opslib.upkeep.models_prune import ModelShelf
-from opslib.upkeep.rounds import DAY_S, Duty, Round, measure, put_back
+from opslib.upkeep.rounds import Duty, Round, measure, put_back
 
 RESTORED = "restored releases"
 
@@ -35,7 +35,7 @@ def plan_restored(this: Round, shelf: ModelShelf) -> Duty:
                 why = "a run was killed while it deleted it"
                 run = partial(_finish, this, shelf, folder, None)
             elif is_release_name(folder.name):
-                age = (this.now.timestamp() - folder.lstat().st_mtime) / DAY_S
+                age = this.days_since(folder.lstat().st_mtime)
                 if age <= limit or _find_use(folder, shelf.in_use, shelf.digests) is not None:
                     continue
                 why = f"restored {age:.0f} days ago, kept {limit}; not in use"

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from opslib.core.config import Config
 from opslib.core.errors import ExitCode, InputError, StorageError, storage_errors
-from opslib.core.files import fsync_folder, reveal_name
+from opslib.core.files import fsync_folder, overwrite, reveal_name
 from opslib.core.formatting import format_bytes
 from opslib.core.locks import hold_lock
 from opslib.core.plans import Action, Outcome, Plan, carry_out
@@ -81,7 +81,7 @@ def run_rotation(
     Raises:
         InputError: the log's folder is not there, the log is no file, or the maintenance's own.
         BusyError: another run is under way.
-        StorageError: the state cannot be kept.
+        StorageError: the log's folder cannot be read.
     """
     path = rotated_log_path(config, log)
     if not path.parent.is_dir():
@@ -114,19 +114,23 @@ class _Rotation:
         self._state = config.resolve(given) if given else beside
         self._now_s = int(time.time())
         self._made: list[str] = []
+        self._untold: list[str] = []
 
     def run(self, *, dry_run: bool) -> RotateRecord:
-        """What a killed run left comes first; the rest follows from what is there after that."""
+        """What needs no room comes first, then what a killed run left; the rest follows from what
+        is there after that."""
+        first = [self._plan_finish, self._plan_leftovers]
         if not dry_run:
             self._sweep()
+            first.insert(0, self._plan_surplus)
         outcomes = [
             carry_out(plan, dry_run=dry_run, show=self._show)
-            for plan in (self._plan_finish(), self._plan_leftovers())
-            if plan.actions
+            for make in first
+            if (plan := make()).actions
         ]
         since_s = self._read_since()
         if not dry_run and since_s == self._now_s:
-            LastRotation(since_s=since_s).write(self._state)
+            self._keep_since()
         size = self._log.stat().st_size if self._log.exists() else 0
         due = find_due(size, (self._now_s - since_s) / DAY_S, self._policy)
         outcomes.append(carry_out(self._plan_rotation(size, due), dry_run=dry_run, show=self._show))
@@ -172,6 +176,7 @@ class _Rotation:
             for outcome in outcomes
             for one in outcome.skipped
         )
+        skipped += tuple(dict.fromkeys(self._untold))
         for one in skipped:
             self._show(f"skipped: {one}")
         for name in self._made:
@@ -195,7 +200,7 @@ class _Rotation:
             if is_written(self._log) or not self._rename_away():
                 self._cut()
         if self._made:
-            LastRotation(since_s=self._now_s).write(self._state)
+            self._keep_since()
 
     def _rename_away(self) -> bool:
         """Rename and compress; False where somebody opened the log at that very moment, who finds
@@ -262,6 +267,18 @@ class _Rotation:
             self._log.name, day, [*names, *(f"{name}.gz" for name in names), *taken]
         )
         return _Names(archive, archive.removesuffix(".gz"))
+
+    def _keep_since(self) -> None:
+        """Keep from when the age counts; where there is no room even over the old one, the log is
+        rotated by its size alone until there is."""
+        record = LastRotation(since_s=self._now_s)
+        try:
+            record.write(self._state)
+        except StorageError as error:
+            try:
+                overwrite(self._state, record.to_json().encode())
+            except StorageError:
+                self._untold.append(f"keep when it was rotated: {error}")
 
     def _read_since(self) -> int:
         """When the age began to count; a state that is damaged or from the future begins today."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from opslib.core.clock import ASK
 from opslib.core.config import Config
 from opslib.core.config_edit import on_one_line
 from opslib.core.errors import StorageError, storage_errors
@@ -58,17 +59,33 @@ class Duty:
 class Round:
     """The configuration, the moment that ages are counted from, and what the steps report.
 
-    `freed_bytes` holds what a step really freed, by its target; `notes` what it found.
+    `clock_doubt` says why the moment is not believed; nothing is old then. `freed_bytes` holds
+    what a step really freed, by its target; `notes` what it found.
     """
 
     config: Config
     now: datetime
+    clock_doubt: str | None = None
     freed_bytes: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     def age_days(self, entry: Entry) -> float:
-        """Return how long ago the file was written, in days; negative for one from the future."""
-        return (self.now.timestamp() - entry.mtime_ns / 1e9) / DAY_S
+        """Return how long ago the file was written, in days; see `days_since`."""
+        return self.days_since(entry.mtime_ns / 1e9)
+
+    def days_since(self, moment_s: float) -> float:
+        """Return the age of what is dated `moment_s` (Unix seconds), in days: negative for what is
+        from the future, 0 for everything where the clock is in doubt."""
+        return 0.0 if self.clock_doubt else (self.now.timestamp() - moment_s) / DAY_S
+
+    def note_ahead(self, paths: Iterable[Path]) -> tuple[str, ...]:
+        """Return the note that these are dated after now and left alone; none where there are
+        none."""
+        names = sorted(self.name_of(path) for path in paths)
+        if not names:
+            return ()
+        rest = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        return (f"dated after now, neither counted nor deleted: {names[0]}{rest}; {ASK}",)
 
     def name_of(self, path: Path) -> str:
         """Return the path as the plan shows it, on one line: relative to the experiment where it

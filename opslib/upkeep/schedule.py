@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import getpass
-import os
-import pwd
 import re
 import shlex
 from dataclasses import dataclass
@@ -13,25 +10,22 @@ from datetime import datetime, tzinfo
 from functools import partial
 from pathlib import Path
 
+from opslib.core.accounts import account_home, account_name
 from opslib.core.config import DEFAULT_CONFIG_NAME, Config
-from opslib.core.errors import BusyError, InputError, OpsError
+from opslib.core.errors import InputError
 from opslib.core.experiment import check_experiment
-from opslib.core.files import ensure_writable, write_bytes_atomic
-from opslib.core.formatting import stamp, utc_now
-from opslib.core.locks import host_lock_path
+from opslib.core.formatting import utc_now
 from opslib.core.plans import Action, Plan
 from opslib.upkeep.crontab import (
     escape_command,
     make_block,
     read_crontab,
+    replace_crontab,
     take_apart,
-    write_crontab,
 )
-from opslib.upkeep.gzip_logs import free_name
+from opslib.upkeep.crontab_backups import plan_backups
 from opslib.upkeep.jobs import JOBS, Job, Place
 
-LOCK = "crontab"
-_PRIVATE = 0o600
 _SHELLS = frozenset({"sh", "bash", "dash", "ksh", "zsh"})
 _ASSIGNMENT = re.compile(r"^\s*(SHELL|CRON_TZ)\s*=(.*)$", re.MULTILINE)
 _DAEMONS = frozenset({"cron", "crond"})
@@ -70,11 +64,13 @@ class Edit:
 
     def plan(self) -> Plan:
         """Return the change as a plan: one step, or none."""
-        title = f"crontab of {getpass.getuser()}"
+        title = f"crontab of {account_name()}"
         if self.new == self.old:
             return Plan(title)
-        target = f"the block of {self.config.source}"
-        return Plan(title, (Action(self.verb, target, self.why, partial(_replace, self)),))
+        backups = self.config.logs_dir
+        write = partial(replace_crontab, self.old, self.new, backups)
+        change = Action(self.verb, f"the block of {self.config.source}", self.why, write)
+        return Plan(title, (change, *plan_backups(backups, utc_now())))
 
 
 def find_place(executable: str) -> Place:
@@ -154,11 +150,6 @@ def crontab_notes(config: Config, text: str) -> list[str]:
     return notes
 
 
-def crontab_lock() -> Path:
-    """Return the lock that everything which changes a crontab holds."""
-    return host_lock_path(LOCK)
-
-
 def next_run(expression: str, now: datetime) -> datetime:
     """Return when cron starts a job next, in the time zone of `now`."""
     from cronsim import CronSim
@@ -198,23 +189,9 @@ def is_cron_running() -> bool:
     return False
 
 
-def _replace(edit: Edit) -> None:
-    """Back the crontab up and write the new one, unless somebody changed it meanwhile."""
-    if read_crontab() != edit.old:
-        raise BusyError("the crontab was changed by somebody else just now; run it again")
-    folder = ensure_writable(edit.config.logs_dir)
-    if edit.old:
-        backup = free_name(folder, f"crontab-{stamp()}", ".bak")
-        write_bytes_atomic(backup, edit.old.encode("utf-8", "surrogateescape"), mode=_PRIVATE)
-    write_crontab(edit.new)
-    owner = str(edit.config.source)
-    if take_apart(read_crontab(), owner).block != take_apart(edit.new, owner).block:
-        raise OpsError("the crontab does not read back as it was written; see `crontab -l`")
-
-
 def _found_from_home(place: Place) -> Path | None:
     """The configuration that a job finds which is started from home and told of none."""
-    home = Path(pwd.getpwuid(os.getuid()).pw_dir)
+    home = account_home()
     for folder in (home, *home.parents, place.root):
         if (folder / DEFAULT_CONFIG_NAME).is_file():
             return folder / DEFAULT_CONFIG_NAME

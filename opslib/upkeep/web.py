@@ -83,6 +83,8 @@ def name_failure(error: Exception) -> str:
         return "connection refused"
     if isinstance(error, http.client.HTTPException):
         return f"no HTTP answer ({type(error).__name__})"
+    if isinstance(error, ValueError):  # its text may quote a part of a password
+        return "the address cannot be used"
     text = str(getattr(error, "strerror", None) or error) or type(error).__name__
     return " ".join(text.split())[:120]
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +30,10 @@ from tests.reporting.makers import bench_row, make_bench, make_lineage
 from tests.serving.conftest import Place
 
 ORIGIN = "https://pillsnap.co.kr"
+DEGRADED = (
+    b'{"status":"degraded","device":"cpu","engine":"onnx","model_loaded":true,"uptime_sec":1,'
+    b'"wanted":"model-b","served":"model-a","reason":"it could not be loaded"}'
+)
 
 
 @dataclass(frozen=True)
@@ -72,6 +79,32 @@ def write_env(folder: Path, **values: str) -> str:
     env_file.write_text(env_file.read_text() + "\n".join(lines) + "\n")
     env_file.chmod(0o600)
     return key
+
+
+@contextmanager
+def answering(status: int, body: bytes, kind: str = "application/json") -> Iterator[str]:
+    """A program on a port that answers everything alike; yields its address."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_arguments: object) -> None:
+            return
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join(10)
 
 
 def closed_port() -> int:

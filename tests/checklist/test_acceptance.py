@@ -19,6 +19,7 @@ from opslib.checklist.acceptance_steps import (
     NotRunError,
     StepFailedError,
     Walk,
+    check_health,
     health_inside,
     health_outside,
     make_release,
@@ -28,6 +29,7 @@ from opslib.checklist.stand_in_tunnel import open_stand_in
 from opslib.core.errors import UsageError
 from opslib.core.served import served_state_path
 from opslib.serving.staging import start_service
+from tests.checklist.conftest import DEGRADED, answering
 from tests.release.restoring import make_releasable
 from tests.serving.conftest import Place
 from tests.upkeep.crontabs import CRONTAB
@@ -65,6 +67,11 @@ def walk(place: Place):
 def test_the_service_answers_inside_and_through_the_second_address(walk: Walk) -> None:
     assert health_inside(walk).startswith("200, onnx on ")
     assert "simulated by the loopback address http://127.0.0.2:" in health_outside(walk)
+
+
+def test_a_degraded_service_fails_the_step() -> None:
+    with answering(200, DEGRADED) as url, pytest.raises(StepFailedError, match="wanted model-b"):
+        check_health(url)
 
 
 def test_a_release_is_made_and_sha256sum_agrees(walk: Walk) -> None:

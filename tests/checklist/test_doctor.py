@@ -14,6 +14,7 @@ from opslib.checklist.doctor import Finding, examine, list_next_steps
 from opslib.core.config import load_config
 from opslib.inference.provider_probe import probe_provider
 from opslib.serving.keys import make_key
+from tests.checklist.conftest import DEGRADED, answering
 from tests.models import write_config, write_onnx
 
 
@@ -132,3 +133,23 @@ def test_problems_come_before_notes_and_no_step_twice() -> None:
         Finding("c", "problem", "z", "now"),
     ]
     assert list_next_steps(found) == ["now", "later"]
+
+
+def test_a_service_that_is_degraded_is_a_problem(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with answering(200, DEGRADED) as url:
+        monkeypatch.setenv("PILLSNAP_CLIENT__URL", url)
+        finding = find(place, "service")
+    assert finding.state == "problem"
+    assert "degraded: wanted model-b, serves model-a" in finding.seen
+
+
+def test_a_damaged_card_is_a_problem_and_a_missing_one_a_note(place: Path) -> None:
+    assert "m.onnx: no card" in find(place, "model", "no card").seen
+    card = place.parent / "exp/export/m.json"
+    card.write_bytes(b"")
+    found = find(place, "model")
+    assert found.state == "problem"
+    assert "m.json: evidence that is there but cannot be read" in found.seen
+    assert "restore the card" in (found.next_step or "")

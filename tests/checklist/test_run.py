@@ -17,8 +17,7 @@ from opslib.core.errors import ExitCode, ParameterError
 from opslib.core.files import link_atomic
 from opslib.core.formatting import utc_now
 from opslib.serving.keys import make_key
-from tests.checklist.conftest import Plant, closed_port, json_line, write_bench
-from tests.checklist.test_service import answering
+from tests.checklist.conftest import Plant, answering, closed_port, json_line, write_bench
 from tests.reporting.makers import bench_row
 
 

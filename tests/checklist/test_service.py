@@ -3,43 +3,13 @@
 from __future__ import annotations
 
 import socket
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import httpx
 
 from opslib.checklist.service import check_inside, check_live_model, check_outside
 from opslib.core.files import link_atomic
-from tests.checklist.conftest import Plant, closed_port
-
-
-@contextmanager
-def answering(status: int, body: bytes, kind: str = "application/json") -> Iterator[str]:
-    """A program on a port that answers everything alike; yields its address."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(status)
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_arguments: object) -> None:
-            return
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(10)
+from tests.checklist.conftest import DEGRADED, Plant, answering, closed_port
 
 
 def test_a_healthy_service_is_ok_inside_and_outside(plant: Plant) -> None:
@@ -87,6 +57,51 @@ def test_a_service_without_a_model_has_failed(plant: Plant) -> None:
         answer = check_inside(visit)
     assert answer.state == "failed"
     assert "no model" in answer.evidence[0]
+
+
+def test_a_degraded_service_has_failed_inside_and_outside_and_what_to_do_is_said(
+    plant: Plant,
+) -> None:
+    told = "degraded: wanted model-b, serves model-a (it could not be loaded)"
+    with answering(200, DEGRADED) as url:
+        keys = {"client__url": url, "health__internal_url": f"{url}/health"}
+        visit = plant.visit(**keys, health__external_url=f"{url}/health")
+        inside, outside = check_inside(visit), check_outside(visit)
+    for answer in (inside, outside):
+        assert answer.state == "failed"
+        assert told in answer.evidence[0]
+        assert "pillops reload --path" in (answer.next_step or "")
+
+
+def test_the_live_model_of_a_degraded_service_has_failed_and_both_paths_are_named(
+    plant: Plant,
+) -> None:
+    path = plant.place.second
+    body = (
+        f'{{"model_path": "{path}", "version_tag": "model-b", "degraded": {{"wanted_path": '
+        '"/models/model-z.onnx", "wanted_tag": "model-z", "why": "it was switched in last", '
+        '"reason": "it could not be loaded"}}'
+    )
+    with answering(200, body.encode()) as url:
+        answer = check_live_model(plant.visit(client__url=url))
+    assert answer.state == "failed"
+    assert answer.evidence[0] == (
+        "/models/model-z.onnx (it was switched in last) should be served: it could not be loaded"
+    )
+    assert f"keep the live one: `pillops reload --path {path}`" in (answer.next_step or "")
+
+
+def test_a_pin_that_leads_in_a_circle_is_told(plant: Plant) -> None:
+    env_file, loop = plant.folder / ".env", plant.folder / "loop.onnx"
+    kept = env_file.read_text()
+    loop.symlink_to(loop.name)
+    env_file.write_text(f"{kept}MODEL_PATH=loop.onnx\n")
+    try:
+        answer = check_live_model(plant.visit())
+    finally:
+        env_file.write_text(kept)
+        loop.unlink()
+    assert answer.state == "attention"
 
 
 def test_a_service_that_accepts_and_says_nothing_costs_no_more_than_the_timeout(

@@ -14,7 +14,8 @@ import pytest
 
 from opslib.core.config import load_config
 from opslib.release.build import ReleaseRequest, build_release
-from opslib.release.store import checksum_path, list_releases
+from opslib.release.companions import checksum_path
+from opslib.release.store import list_releases
 from opslib.serving.keys import make_key
 from opslib.serving.leases import LEASE_FOLDER, Lease
 from opslib.serving.staging import start_service

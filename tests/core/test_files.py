@@ -1,3 +1,4 @@
+import errno
 import hashlib
 import os
 import resource
@@ -10,6 +11,7 @@ import pytest
 
 from opslib.core.errors import StorageError
 from opslib.core.files import (
+    copy_file,
     ensure_writable,
     folder_atomic,
     hide_name,
@@ -95,6 +97,8 @@ def test_what_a_killed_writer_left_is_known_by_its_name(tmp_path: Path) -> None:
         ".served.json.20261001",
         ".model.onnx.k3v9_abq",
         ".model.onnx.tmp",
+        ".model.onnx.before_20261001.tmp",
+        ".model.onnx.pillops-2026100120261001x.tmp",
         ".model.onnx.pillops.tmp",
         ".model.onnx.deleted",
         "model.onnx.pillops-0123456789abcdef.tmp",
@@ -176,3 +180,22 @@ def test_a_name_that_is_not_utf8_counts_in_the_digest(tmp_path: Path) -> None:
         path.write_bytes(b"x")
         digests.add(sha256_tree([path]))
     assert len(digests) == 2
+
+
+@pytest.mark.parametrize("number", [errno.EXDEV, errno.ENOSYS])
+def test_a_file_is_copied_where_the_kernel_does_not_do_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(*_: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    source = tmp_path / "source"
+    source.write_bytes(os.urandom(100_000))
+    copy_file(source, tmp_path / "by-kernel")
+    monkeypatch.setattr(os, "copy_file_range", refuse)
+    copy_file(source, tmp_path / "by-us")
+    for name in ("by-kernel", "by-us"):
+        assert (tmp_path / name).read_bytes() == source.read_bytes()
+        assert (tmp_path / name).stat().st_mode & 0o777 == 0o600
+    with pytest.raises(FileExistsError):
+        copy_file(source, tmp_path / "by-us")

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from opslib.core.cards import ModelCard, card_path, check_files, list_files, read_card
 from opslib.core.errors import ModelError
 from opslib.core.models import find_model_files
+from opslib.core.wire import FileBytes
 from tests.models import write_onnx
 
 
@@ -140,3 +141,18 @@ def test_a_foreign_export_report_keeps_its_unknown_fields() -> None:
     kept = ModelCard.model_validate(foreign).model_dump()
     assert kept["their_field"] == {"a": 1}
     assert kept["compare"]["theirs"] is True
+
+
+def test_a_file_that_is_cut_short_while_it_is_read_is_an_error_and_not_the_end(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "large"
+    path.write_bytes(b"\x0a\x05hello" + bytes(200_000))
+    with path.open("rb") as file:
+        data = FileBytes(file)
+        assert (len(data), data[0], data[2:7]) == (200_007, 10, b"hello")
+        path.write_bytes(b"")
+        with pytest.raises(IndexError):
+            data[150_000]
+        with pytest.raises(IndexError):
+            data[150_000:150_010]

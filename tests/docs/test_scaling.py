@@ -119,7 +119,14 @@ def test_a_command_of_the_document_works(pair: Pair, command: str) -> None:
 
 def test_the_commands_are_all_found() -> None:
     found = "\n".join(find_commands())
-    for word in ("capacity.py", "pillops serve", "reload_model.sh", "--check", "fleet/roll.yml", ".in-use/"):
+    for word in (
+        "capacity.py",
+        "pillops serve",
+        "reload_model.sh",
+        "--check",
+        "fleet/roll.yml",
+        ".in-use/",
+    ):
         assert word in found
 
 

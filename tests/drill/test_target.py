@@ -8,8 +8,9 @@ import pytest
 
 from opslib.core.config import load_config
 from opslib.core.errors import BusyError, InputError, ModelError, OpsError, ParameterError
+from opslib.core.files import link_atomic
 from opslib.core.models import find_model_files
-from opslib.core.served import ServedModel, ServedState
+from opslib.core.served import ServedModel, ServedState, read_served_state
 from opslib.drill.copies import copy_experiment
 from opslib.drill.faults import NotPossibleError, list_faults, make_fault
 from opslib.drill.keeper import keep_home
@@ -69,6 +70,15 @@ def test_the_model_to_begin_with_is_the_one_that_a_service_would_start_with(
     assert find_live(config) == drill_place.second
     monkeypatch.setenv("MODEL_PATH", "exp/checkpoints/best.pt")
     with pytest.raises(InputError, match="no ONNX model"):
+        find_live(config)
+    monkeypatch.delenv("MODEL_PATH")
+    drill_place.first.unlink()
+    with pytest.raises(ModelError, match=r"model-a.onnx: no such file.*--model"):
+        find_live(config)
+    (drill_place.export / "latest.onnx").unlink()
+    (drill_place.export / "latest.onnx").symlink_to("latest.onnx")
+    (config.exp_dir / "served.json").unlink()
+    with pytest.raises(ModelError, match="its links lead in a circle"):
         find_live(config)
 
 
@@ -198,6 +208,24 @@ def test_two_reloads_at_once_of_a_service_that_is_gone_end(drill_place: Place) -
     assert all(deed.said for deed in deeds)
 
 
+def test_a_degraded_service_is_not_drilled(
+    drill_place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("API_KEY", key := make_key())
+    link_atomic(drill_place.export / "latest.onnx", "gone.onnx")
+    with start_service(drill_place.config_path, variables={"API_KEY": key}) as service:
+        request = make_drill_request(url=service.url)
+        with (
+            pytest.raises(InputError, match="degraded: wanted gone, serves model-b"),
+            open_target(drill_place.config, request, print),
+        ):
+            pass
+        state = read_served_state(drill_place.config)
+    assert state is not None
+    assert state.wanted is not None
+    assert state.wanted.version_tag == "gone"
+
+
 def test_a_running_service_is_drilled_on_the_model_that_it_serves(
     drill_place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -222,3 +250,13 @@ def test_a_second_model_that_lies_in_a_release_alone_is_to_be_restored_first(
     monkeypatch.setattr("opslib.drill.target.find_stable", lambda *_: stored)
     with pytest.raises(ModelError, match="`pillops release restore release-1`"):
         choose_other(drill_place.config, make_drill_request(), LiveVersion(None, None, None, None))
+
+
+def test_a_model_with_a_damaged_card_is_not_drilled_as_if_it_had_none(
+    drill_place: Place, tmp_path: Path
+) -> None:
+    drill_place.second.with_suffix(".json").write_bytes(b"")
+    with pytest.raises(InputError, match=r"model-b.json: evidence that is there"):
+        copy_experiment(
+            drill_place.config, drill_place.second, drill_place.first, tmp_path / "copy"
+        )

@@ -201,3 +201,14 @@ def test_onnx_runtime_logs_only_errors(tmp_path: Path, capfd: pytest.CaptureFixt
     with open_engine(request(write_onnx(tmp_path / "m.onnx"), "CUDA", "CPU")):
         pass
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("sidecar", [False, True])
+def test_weights_read_into_memory_are_not_mapped(tmp_path: Path, sidecar: bool) -> None:
+    batch = np.ones((2, 3, 16, 16), np.float32)
+    with open_engine(EngineRequest("onnx", write_onnx(tmp_path / "a.onnx"))) as other:
+        expected = other.run(batch)
+    path = write_onnx(tmp_path / "m.onnx", sidecar=sidecar)
+    with open_engine(EngineRequest("onnx", path, weights_in_memory=True)) as engine:
+        assert str(tmp_path) not in Path("/proc/self/maps").read_text()
+        assert np.array_equal(engine.run(batch), expected)

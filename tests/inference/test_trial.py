@@ -122,3 +122,13 @@ def test_the_error_survives_pickling_with_its_stage() -> None:
     error = pickle.loads(pickle.dumps(ModelCheckError("golden", "m.onnx: differs")))
     assert (error.stage, str(error)) == ("golden", "m.onnx: differs")
     assert int(error.exit_code) == 2
+
+
+def test_a_trial_whose_weights_are_cut_short_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    child = tmp_path / "child.py"
+    child.write_text("import os, signal\nos.kill(os.getpid(), signal.SIGBUS)\n")
+    monkeypatch.setattr("opslib.inference.trial.CHILD", child)
+    with pytest.raises(ModelCheckError, match=r"SIGBUS \(a file that it had mapped became shorter"):
+        try_model(write_onnx(tmp_path / "m.onnx"))

@@ -1,11 +1,17 @@
 """What a station's process does with a loaded engine."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from opslib.inference.engine import EngineRequest
+from opslib.inference.preprocess import DEFAULT_FUNCTION
 from opslib.measure import station
 from opslib.measure.blocks import Block
+from opslib.measure.station import Station, Workload
+from opslib.measure.workers import MeasureError
+from tests.models import write_images, write_onnx
 
 
 def block_of(run_delay_pct: float) -> Block:
@@ -39,3 +45,13 @@ def test_a_peak_that_the_kernel_would_not_reset_is_not_reported(
     monkeypatch.setattr(station, "measure_block", lambda call, **settings: block_of(0.0))
     monkeypatch.setattr(station, "_peak_is_own", [False])
     assert station._time_block("inference", 0.1).peak_rss_bytes is None
+
+
+def test_weights_emptied_while_a_model_is_measured_end_it_with_one_line(tmp_path: Path) -> None:
+    model = write_onnx(tmp_path / "m.onnx", sidecar=True)
+    (image,) = write_images(tmp_path / "images", 1)
+    with Station("onnx") as measured:
+        measured.load(EngineRequest("onnx", model), Workload((str(image),), 16, DEFAULT_FUNCTION))
+        (tmp_path / "m.onnx.data").open("wb").close()
+        with pytest.raises(MeasureError, match=r"^onnx: .*SIGBUS \(a file .* became shorter\)"):
+            measured.visit(1)

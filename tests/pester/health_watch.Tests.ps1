@@ -5,7 +5,7 @@
 BeforeDiscovery {
     $root = Split-Path -Path (Split-Path -Path $PSScriptRoot -Parent) -Parent
     $table = Get-Content -Raw -Path (Join-Path -Path $root -ChildPath 'tests/cases/health.json') | ConvertFrom-Json
-    $answers = @($table.answers | ForEach-Object { @{ status = $_.status; body = $_.body; ok = $_.ok; says = $_.says } })
+    $answers = @($table.answers | ForEach-Object { @{ status = $_.status; body = $_.body; ok = $_.ok; degraded = $_.degraded; says = $_.says } })
     $cases = @($table.cases | ForEach-Object { @{ name = $_.name; case = $_; defaults = $table.policy } })
 }
 
@@ -15,8 +15,12 @@ BeforeAll {
 
     function ConvertFrom-Step {
         param([object]$Step)
-        $answers = @{ ok = $true; fail = $false; none = $null }
-        return @{ internal = $answers[$Step.internal]; external = $answers[$Step.external] }
+        $answers = @{ ok = $true; degraded = $true; fail = $false; none = $null }
+        $checks = @{ internal = $answers[$Step.internal]; external = $answers[$Step.external]; degraded = $null }
+        foreach ($word in @($Step.internal, $Step.external)) {
+            if ($answers[$word]) { $checks.degraded = ($word -eq 'degraded') -or ($checks.degraded -eq $true) }
+        }
+        return $checks
     }
 
     function Get-Optional {
@@ -52,6 +56,10 @@ BeforeAll {
             'listening'
             while ($true) {
                 $context = $listener.GetContext()
+                if ($context.Request.Url.AbsolutePath -eq '/end') {
+                    $context.Response.Close()
+                    break
+                }
                 Start-Sleep -Milliseconds $DelayMs
                 $bytes = [System.Text.Encoding]::UTF8.GetBytes($Body)
                 $context.Response.StatusCode = $Status
@@ -65,6 +73,13 @@ BeforeAll {
             Start-Sleep -Milliseconds 100
         }
         return @{ url = "http://127.0.0.1:$port/health"; job = $job }
+    }
+
+    function Close-TestServer {
+        # By asking it to end: a job that waits for a request keeps Remove-Job waiting for minutes.
+        param([hashtable]$Server)
+        $null = Get-CheckResult -Name 'end' -Url ($Server.url -replace '/health$', '/end') -TimeoutSeconds 60
+        Remove-Job -Job $Server.job -Force
     }
 
     function Get-TestSetting {
@@ -114,6 +129,8 @@ Describe 'the decisions' {
             $layer = Get-Optional -From $step -Name 'layer' -Default ''
             if ($layer -ne '') { $decision.state.incident.layer | Should -Be $layer -Because $because }
             $since = Get-Optional -From $step -Name 'since' -Default -1
+            $degradedSince = Get-Optional -From $step -Name 'degraded_since' -Default -1
+            if ($degradedSince -ge 0) { $decision.state.degradation.since_s | Should -Be (1800000000 + 60 * $degradedSince) -Because $because }
             if ($since -ge 0) { $decision.state.incident.since_s | Should -Be (1800000000 + 60 * $since) -Because $because }
             $state = $decision.state
         }
@@ -128,6 +145,7 @@ Describe 'the state' {
         $state.failing_since_s = 1800000000
         $state.restarts_at_s = @(1800000001)
         $state.incident = @{ since_s = 1800000000; layer = 'tunnel'; alerted = $true }
+        $state.degradation = @{ runs = 3; good_runs = 0; since_s = 1800000002; alerted = $true }
         $notice = @{ event = 'alert'; text = 'a text' }
         foreach ($turn in 1..2) {
             Save-WatchMemory -Path $path -Memory @{ state = $state; undelivered = @($notice) }
@@ -138,6 +156,9 @@ Describe 'the state' {
         $read.memory.state.restarts_at_s.Count | Should -Be 1
         $read.memory.state.restarts_at_s[0] | Should -Be 1800000001
         $read.memory.state.incident.alerted | Should -BeTrue
+        $read.memory.state.degradation.runs | Should -Be 3
+        $read.memory.state.degradation.since_s | Should -Be 1800000002
+        $read.memory.state.degradation.alerted | Should -BeTrue
         $read.memory.undelivered[0].text | Should -Be 'a text'
         Test-Path -Path "$path.tmp" | Should -BeFalse
     }
@@ -154,6 +175,19 @@ Describe 'the state' {
         $read.note | Should -Match 'counting starts anew'
         $read.memory.state.external_failures | Should -Be 0
         [System.IO.File]::ReadAllText("$path.damaged") | Should -Be $damage
+    }
+
+    It 'of the build before is read with its incident, none degraded' {
+        $path = Join-Path -Path $TestDrive -ChildPath 'before.json'
+        $memory = @{ state = (Get-EmptyState); undelivered = @() }
+        $memory.state.incident = @{ since_s = 1800000000; layer = 'app'; alerted = $true }
+        $memory.state.Remove('degradation')
+        Save-WatchMemory -Path $path -Memory $memory
+        $read = Read-WatchMemory -Path $path
+        $read.note | Should -Be ''
+        $read.memory.state.incident.alerted | Should -BeTrue
+        $read.memory.state.degradation.alerted | Should -BeFalse
+        $read.memory.state.degradation.since_s | Should -BeNullOrEmpty
     }
 
     It 'is locked by one run at a time' {
@@ -174,26 +208,38 @@ Describe 'the state' {
 
 Describe 'a check' {
     It 'of <status> with <body> is <ok>: <says>' -ForEach $answers {
+        $judgement = Get-Judgement -Status $status -Body $body
+        $judgement.ok | Should -Be $ok
+        $judgement.degraded | Should -Be $degraded
+        $judgement.detail | Should -Match ('^HTTP {0}.*{1}' -f $status, [regex]::Escape($says))
+    }
+
+    It 'over HTTP is judged alike: <status>, <body>' -ForEach @(
+        @{ status = 200; body = '{"status":"ok"}'; ok = $true; degraded = $false }
+        @{ status = 200; body = '{"status":"degraded","wanted":"b","served":"a"}'; ok = $true; degraded = $true }
+        @{ status = 500; body = '{"detail":"broken"}'; ok = $false; degraded = $false }
+    ) {
         $server = Open-TestServer -Status $status -Body $body -DelayMs 0
         try {
             $result = Get-CheckResult -Name 'internal' -Url $server.url -TimeoutSeconds 10
             $result.ok | Should -Be $ok
-            $result.detail | Should -BeLike "HTTP $status*$says*"
+            $result.degraded | Should -Be $degraded
+            $result.detail | Should -Be (Get-Judgement -Status $status -Body $body).detail
         }
         finally {
-            Remove-Job -Job $server.job -Force
+            Close-TestServer -Server $server
         }
     }
 
     It 'gives up at its deadline' {
-        $server = Open-TestServer -Status 200 -Body '{"status":"ok"}' -DelayMs 30000
+        $server = Open-TestServer -Status 200 -Body '{"status":"ok"}' -DelayMs 5000
         try {
             $result = Get-CheckResult -Name 'internal' -Url $server.url -TimeoutSeconds 1
             $result.ok | Should -BeFalse
             $result.detail | Should -Be 'no answer within 1 s'
         }
         finally {
-            Remove-Job -Job $server.job -Force
+            Close-TestServer -Server $server
         }
     }
 
@@ -230,13 +276,33 @@ Describe 'runs a minute apart' {
             Invoke-HealthWatch -Settings $settings | Should -Be 0
         }
         finally {
-            Remove-Job -Job $server.job -Force
+            Close-TestServer -Server $server
         }
         $log = [System.IO.File]::ReadAllText($settings.LogPath)
         ([regex]::Matches($log, 'PillSnap ALERT')).Count | Should -Be 1
         ([regex]::Matches($log, 'PillSnap RECOVERED')).Count | Should -Be 1
         ([regex]::Matches($log, 'restart: exit 0')).Count | Should -Be 1
         $log | Should -Match 'the app is down \(still failing after a restart\)'
+    }
+
+    It 'tell once of an app that is degraded, restart nothing, and tell when it is over' {
+        $settings = Get-TestSetting -Folder (Join-Path -Path $TestDrive -ChildPath 'degraded') -Url ''
+        $body = '{"status":"degraded","wanted":"model-b","served":"model-a","reason":"it could not be loaded"}'
+        foreach ($turn in @(@{ body = $body; exits = @(0, 3, 3) }, @{ body = '{"status":"ok"}'; exits = @(0, 0) })) {
+            $server = Open-TestServer -Status 200 -Body $turn.body -DelayMs 0
+            try {
+                $settings.InternalUrl = $server.url
+                foreach ($exit in $turn.exits) { Invoke-HealthWatch -Settings $settings | Should -Be $exit }
+            }
+            finally {
+                Close-TestServer -Server $server
+            }
+        }
+        $log = [System.IO.File]::ReadAllText($settings.LogPath)
+        ([regex]::Matches($log, 'PillSnap ALERT: another model is served than should be')).Count | Should -Be 1
+        ([regex]::Matches($log, 'PillSnap RECOVERED: the model that should be is served again')).Count | Should -Be 1
+        $log | Should -Match 'internal DEGRADED \(HTTP 200, degraded: wanted model-b, serves model-a \(it could not be loaded\)\)'
+        $log | Should -Not -Match 'restart: '
     }
 
     It 'leave the alert in the Windows event log' {

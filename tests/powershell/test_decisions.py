@@ -14,7 +14,14 @@ from typing import Any
 
 import pytest
 
-from opslib.upkeep.notices import LAYERS_DOWN, LAYERS_WERE, REASONS
+from opslib.upkeep.notices import (
+    DEGRADED,
+    DEGRADED_WHY,
+    LAYERS_DOWN,
+    LAYERS_WERE,
+    REASONS,
+    SOUND,
+)
 from tests.powershell.interpreter import NOTHING, Interpreter, ScriptError
 from tests.powershell.parsing import ROOT, Script, parse, read_script
 
@@ -23,12 +30,15 @@ HEALTH = json.loads((CASES / "health.json").read_text())
 ROTATION = json.loads((CASES / "rotation.json").read_text())
 WATCH = ROOT / "scripts" / "health_watch.ps1"
 ROTATE = ROOT / "scripts" / "rotate_logs.ps1"
-ANSWERS = {"ok": True, "fail": False, "none": None}
+ANSWERS = {"ok": True, "degraded": True, "fail": False, "none": None}
 EPOCH_S = 1_800_000_000
 
 
 def read_checks(step: dict[str, str]) -> dict[str, Any]:
-    return {name: ANSWERS[step[name]] for name in ("internal", "external")}
+    words = {name: step[name] for name in ("internal", "external")}
+    up = [word == "degraded" for word in words.values() if ANSWERS[word]]
+    degraded = any(up) if up else None
+    return {name: ANSWERS[word] for name, word in words.items()} | {"degraded": degraded}
 
 
 def play_health(script: Script, case: dict[str, Any]) -> None:
@@ -64,6 +74,9 @@ def play_health(script: Script, case: dict[str, Any]) -> None:
         if "since" in step:
             since_s = EPOCH_S + 60 * step["since"]
             assert decision["state"]["incident"]["since_s"] == since_s, step["minute"]
+        if "degraded_since" in step:
+            since_s = EPOCH_S + 60 * step["degraded_since"]
+            assert decision["state"]["degradation"]["since_s"] == since_s, step["minute"]
         state = decision["state"]
 
 
@@ -103,6 +116,9 @@ DECISIONS = {
     WATCH: (
         "Get-FailedLayer",
         "Get-HealthDecision",
+        "Get-DegradationDecision",
+        "Get-ExitCode",
+        "Get-OutageDecision",
         "Get-RecheckDecision",
         "Get-GoodRunDecision",
         "Get-IncidentWithLayer",
@@ -219,12 +235,14 @@ class Host:
         return {"ok": True, "detail": "running"}
 
     def results(self, checks: dict[str, Any]) -> list[dict[str, Any]]:
-        watched = {name: ok for name, ok in checks.items() if ok is not None}
+        names = ("internal", "external")
+        watched = {name: checks[name] for name in names if checks[name] is not None}
         return [
             {
                 "name": name,
                 "url": f"http://{name}",
                 "ok": ok,
+                "degraded": ok and checks["degraded"],
                 "detail": "HTTP 200" if ok else "down",
             }
             for name, ok in watched.items()
@@ -246,12 +264,19 @@ def test_a_whole_run_keeps_tells_and_ends_as_the_table_says(case: dict[str, Any]
         told, restarts = len(host.told), len(host.saved_before_restart)
         assert host.run(step, policy) == step["exit"]
         new = host.told[told:]
-        words = {"alert": "PillSnap ALERT: ", "recovery": "PillSnap RECOVERED: "}
-        assert len(new) == len(set(step["actions"]) - {"restart"})
-        for text, action in zip(new, set(step["actions"]) - {"restart"}, strict=True):
-            assert text.startswith(words[action])
+        words = {
+            "alert": r"PillSnap ALERT: .* (is|are both) down",
+            "recovery": r"PillSnap RECOVERED: all checks answer again",
+            "alert-degraded": rf"PillSnap ALERT: {DEGRADED} \({DEGRADED_WHY}\); internal ",
+            "recovery-degraded": rf"PillSnap RECOVERED: {SOUND} \d+ min ",
+        }
+        due = sorted(set(step["actions"]) - {"restart"}, key=list(words).index)
+        for text, action in zip(new, due, strict=True):
+            assert re.match(words[action], text), text
         assert len(host.saved_before_restart) - restarts == step["actions"].count("restart")
-        assert host.lines[-1].startswith(("internal ok (HTTP 200)", "internal FAILED (down)"))
+        assert re.match(
+            r"internal (ok|DEGRADED) \(HTTP 200\)|internal FAILED \(down", host.lines[-1]
+        )
     for state in host.saved_before_restart:
         assert state["restarts_at_s"], "a restart is counted before it is made"
 
@@ -279,5 +304,6 @@ def test_the_words_of_the_script_are_those_of_the_twin() -> None:
 
 def test_layers_and_reasons_are_told_in_the_words_of_the_twin() -> None:
     text = read_script(WATCH).text
-    for words in (*LAYERS_DOWN.values(), *LAYERS_WERE.values(), *REASONS.values()):
+    told = (DEGRADED, DEGRADED_WHY, SOUND)
+    for words in (*LAYERS_DOWN.values(), *LAYERS_WERE.values(), *REASONS.values(), *told):
         assert f"'{words}'" in text

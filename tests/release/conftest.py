@@ -13,7 +13,7 @@ import pytest
 
 from opslib.core.files import sha256_bytes
 from opslib.release.build import ReleaseRecord, ReleaseRequest, build_release
-from opslib.release.store import checksum_path
+from opslib.release.companions import checksum_path
 from tests.serving.conftest import Place, make_place
 
 QUICK = ReleaseRequest(load_models=False)

@@ -27,9 +27,11 @@ from opslib.core.files import link_atomic, sha256_file
 from opslib.core.locks import hold_lock
 from opslib.core.models import find_model_files
 from opslib.release.build import ReleaseRecord, ReleaseRequest, build_release
+from opslib.release.companions import checksum_path, manifest_path
 from opslib.release.manifest import Manifest, compute_content_id
-from opslib.release.store import LOCK_NAME, checksum_path, find_release, manifest_path
+from opslib.release.store import LOCK_NAME, find_release
 from opslib.release.verify import verify_release
+from tests.damage import UNREADABLE
 from tests.models import write_onnx
 from tests.release.conftest import (
     QUICK,
@@ -121,7 +123,7 @@ def test_the_same_content_has_the_same_identity_whenever_it_is_released(place: P
     first, second = (build_release(place.config, QUICK) for _ in range(2))
     assert first.path != second.path
     assert first.content_id == second.content_id
-    (place.config.records_dir / "metrics.json").write_text("{}")
+    (place.config.records_dir / "metrics.json").write_text('{"top1_pct": 98}')
     assert build_release(place.config, QUICK).content_id != first.content_id
 
 
@@ -281,6 +283,15 @@ def test_two_releases_in_one_second_have_two_names(place: Place) -> None:
     assert "the other release" in str(done[0])
 
 
+def turn_in_a_circle(place: Place) -> None:
+    link_atomic(place.export / "latest.onnx", "latest.onnx")
+
+
+def be_a_folder(place: Place) -> None:
+    (place.export / "latest.onnx").unlink()
+    (place.export / "latest.onnx").mkdir()
+
+
 def dangle(place: Place) -> None:
     place.second.unlink()
 
@@ -327,6 +338,8 @@ def garble(place: Place) -> None:
     ("spoil", "message"),
     [
         (dangle, r"latest.onnx: points at model-b.onnx, which is not there"),
+        (turn_in_a_circle, r"latest.onnx: its links lead in a circle"),
+        (be_a_folder, r"latest.onnx: is a folder; .*no other is taken in its place"),
         (empty, r"export: no ONNX model"),
         (tear, r"model-b.onnx.data is missing beside it"),
         (flip, r"model-a.onnx: differs from its card"),
@@ -494,3 +507,38 @@ def test_the_newest_release_is_found_and_its_manifest_is_at_hand(
     stored = find_release(load_config(place.config_path, {}))
     assert stored.path == record.path
     assert stored.manifest().content_id == record.content_id
+
+
+@pytest.mark.parametrize("kind", UNREADABLE)
+@pytest.mark.parametrize("name", ["export/model-a.json", "export/export_report.json"])
+def test_evidence_that_cannot_be_read_is_not_released(place: Place, name: str, kind: str) -> None:
+    UNREADABLE[kind](place.config.exp_dir / name)
+    with pytest.raises(InputError, match=rf"{Path(name).name}: evidence that is there") as caught:
+        build_release(place.config, QUICK)
+    assert caught.value.exit_code == 2
+    assert "\n" not in str(caught.value)
+    assert visible(place.config.releases_dir) == []
+
+
+@pytest.mark.parametrize("kind", UNREADABLE)
+def test_metrics_that_cannot_be_read_are_refused_even_where_missing_ones_are_allowed(
+    place: Place, kind: str
+) -> None:
+    UNREADABLE[kind](place.config.records_dir / "metrics.json")
+    with pytest.raises(InputError, match=r"metrics.json: "):
+        build_release(place.config, ReleaseRequest(allow_missing_metrics=True, load_models=False))
+    assert visible(place.config.releases_dir) == []
+
+
+@pytest.mark.parametrize("text", ["{}", "null", "[]", '"none"'])
+def test_metrics_that_say_nothing_are_refused(place: Place, text: str) -> None:
+    (place.config.records_dir / "metrics.json").write_text(text)
+    with pytest.raises(InputError, match=r"metrics.json: says nothing; expected"):
+        build_release(place.config, QUICK)
+
+
+def test_a_foreign_export_report_is_released_as_it_is(place: Place) -> None:
+    text = '{"onnx_path": "model-b.onnx", "postprocess": {"name": "softmax"}}'
+    (place.export / "export_report.json").write_text(text)
+    record = build_release(place.config, QUICK)
+    assert members_of(record.path)["export/export_report.json"] == text.encode()

@@ -9,9 +9,9 @@ import pytest
 
 from opslib.core.errors import ParameterError, StorageError
 from opslib.release.build import ReleaseRecord
+from opslib.release.companions import checksum_path
 from opslib.release.copy import copy_release
 from opslib.release.manifest import ReleaseError
-from opslib.release.store import checksum_path
 from opslib.release.verify import verify_release
 from tests.release.conftest import hidden_files, seal, visible
 from tests.serving.conftest import Place

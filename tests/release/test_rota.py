@@ -252,6 +252,17 @@ def test_another_model_in_service_or_another_answer_is_noticed(
             check_answers(service, place.first)
         with pytest.raises(RestoreTestError, match="/reload answers 400"):
             service.reload(tmp_path / "outside.onnx")
+        service.check_health()
+        place.second.with_name("model-b.onnx.data").unlink()
+
+        def is_noticed() -> bool:
+            try:
+                service.check_health()
+            except RestoreTestError as error:
+                return "/health says degraded: wanted model-b" in str(error)
+            return False
+
+        await_that(is_noticed, "the missing weights' being noticed")
 
 
 def start_command(config: Config, *, limit_bytes: int | None = None) -> subprocess.Popen[str]:

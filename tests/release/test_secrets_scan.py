@@ -48,7 +48,7 @@ def test_a_secret_of_the_environment_counts_too(place: Place) -> None:
 
 
 def test_a_secret_deep_in_one_long_line_is_found(place: Place) -> None:
-    text = "[" + "1.25, " * 400_000 + f'"{VALUE}"' + ", 1.25" * 400_000 + "]"
+    text = '{"raw": [' + "1.25, " * 400_000 + f'"{VALUE}"' + ", 1.25" * 400_000 + "]}"
     (place.config.records_dir / "metrics.json").write_text(f"\n{text}\n")
     request = ReleaseRequest(load_models=False, environment={"HF_TOKEN": VALUE})
     with pytest.raises(SecretLeakError, match=r"metrics.json:2: holds the value"):

@@ -9,11 +9,11 @@ import pytest
 
 from opslib.core.errors import InputError, ParameterError
 from opslib.release.build import ReleaseRecord, build_release
+from opslib.release.companions import manifest_path
 from opslib.release.store import (
     PINS_NAME,
     find_release,
     list_releases,
-    manifest_path,
     pin_release,
     read_pins,
     unpin_release,

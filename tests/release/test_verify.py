@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from opslib.core.errors import InputError, OpsError
+from opslib.inference.find_model import find_card
 from opslib.release.build import ReleaseRecord, build_release
+from opslib.release.companions import checksum_path, manifest_path
 from opslib.release.manifest import ReleaseError
-from opslib.release.store import checksum_path, find_release, manifest_path
+from opslib.release.store import find_release
 from opslib.release.verify import SCRATCH_NAME, read_manifest, verify_release
 from tests.release.conftest import QUICK, grow_sidecar, make_experiment, members_of
 from tests.serving.conftest import Place
@@ -141,3 +143,17 @@ def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(
         with pytest.raises((InputError, ReleaseError), match="cannot be read: no regular file"):
             verify_release(archive, config=shared[0].config, load_models=False)
     assert stored.manifest().content_id == shared[1].content_id
+
+
+def test_a_release_of_an_earlier_build_with_a_damaged_card_does_not_verify(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.second.with_suffix(".json").write_bytes(b"")
+    monkeypatch.setattr(
+        "opslib.release.collect.find_card",
+        lambda config, model: None if model == place.second else find_card(config, model),
+    )
+    record = build_release(place.config, QUICK)
+    with pytest.raises(ReleaseError, match=r"model-b.onnx: export/model-b.json: evidence that is"):
+        verify_release(record.path, config=place.config)
+    assert verify_release(record.path, config=place.config, load_models=False).models == ()

@@ -56,6 +56,14 @@ def test_the_check_takes_the_newest_run_and_the_last_one_of_its_host(
     assert [path.parent for path in find_check_pair(root, "000002")] == [second, second]
 
 
+def test_a_run_dated_after_now_is_not_the_one_that_is_checked(
+    two_runs: tuple[Path, Path, Path],
+) -> None:
+    root, first, second = two_runs
+    write_run(root, make_run(3, started="2090-01-01T10:00:00Z"), make_bench([bench_row(2.0)]))
+    assert [path.parent for path in find_check_pair(root)] == [first, second]
+
+
 def test_a_check_without_a_benchmark_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="pillops run bench"):
         find_check_pair(tmp_path)

@@ -315,3 +315,16 @@ def test_a_stray_file_that_only_looks_like_a_notebook_is_listed_as_broken(
     page = build_index(tmp_path).read_text()
     assert "Broken: not a notebook" in page
     assert "Its record cannot be read" in page
+
+
+def test_a_run_dated_after_now_is_nobodys_newest_and_comes_last(tmp_path: Path) -> None:
+    ahead = make_run(2, started="2090-01-01T10:00:02Z", ended="2090-01-01T10:00:03Z")
+    for run in (make_run(0), ahead, make_run(1)):
+        write_run(tmp_path, run)
+    assert [row.id for row in scan_runs(tmp_path)] == [
+        run.id for run in (make_run(1), make_run(0), ahead)
+    ]
+    page = build_index(tmp_path).read_text()
+    assert "Newest: 2026-01-01 10:00 UTC. 1 run dated after now, listed last" in page
+    cards = page[page.index('class="latest"') : page.index("All runs")]
+    assert "2090" not in cards

@@ -68,19 +68,19 @@ def test_what_was_tested_long_ago_is_told_in_days() -> None:
 def test_the_history_is_drawn_for_any_number_of_releases(count: int) -> None:
     rows = [row(day % 25 + 1, *("+-?"[: day % 4])) for day in range(count)]
     html = figure_html(lambda theme: draw_history(rows, theme), alt=describe_history(rows))
-    assert "<img" in html
+    assert ("<img" in html) is bool(rows)
 
 
 def test_the_title_counts_what_needs_attention() -> None:
     import matplotlib.pyplot as plt
 
     cases = {
-        "no release yet": [],
         "1 release, all proved": [row(1, "+")],
         "3 releases, 1 failed, 1 never proved, 1 not asked": [row(1, "-"), row(2), row(3, "?")],
     }
     for title, rows in cases.items():
         with use_theme(LIGHT):
             figure = draw_history(rows, LIGHT)
+            assert figure is not None
             assert figure.axes[0].get_title(loc="left") == title
             plt.close(figure)

@@ -250,6 +250,15 @@ def test_a_run_that_is_still_going_is_left_alone(tmp_path: Path) -> None:
     report_of(config)
 
 
+def test_a_hidden_folder_of_a_person_s_beside_the_reports_stays(tmp_path: Path) -> None:
+    config = make_project(tmp_path, "print('done')")
+    mine = config.report_dir / "2026-11-01" / ".figures.partial"
+    mine.mkdir(parents=True)
+    (mine / "figure.svg").write_text("<svg/>")
+    build_index(config.report_dir)
+    assert (mine / "figure.svg").exists()
+
+
 def test_a_disk_that_fills_up_leaves_a_small_report_that_says_so(tmp_path: Path) -> None:
     config = make_project(tmp_path, "print('x' * 3_000_000)")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

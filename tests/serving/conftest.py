@@ -19,6 +19,9 @@ from opslib.inference.engine import EngineRequest
 from opslib.inference.golden import answer_golden
 from opslib.inference.opening import open_engine
 from opslib.inference.preprocess import preprocess
+from opslib.serving.keys import KEY_VARIABLE, make_key
+from opslib.serving.service import Service
+from opslib.serving.settings import load_settings
 from opslib.serving.staging import RunningService, start_service
 from tests.models import write_config, write_onnx
 
@@ -154,3 +157,13 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
         running = open_live(service, place)
         yield running
         running.client.close()
+
+
+@pytest.fixture
+def service(place: Place, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
+    """The parts of a service, in this process, without a model."""
+    monkeypatch.setenv(KEY_VARIABLE, make_key())
+    (place.config.exp_dir / "logs").mkdir(exist_ok=True)
+    one = Service(load_settings(load_config(place.config_path)))
+    yield one
+    one.close()

@@ -19,6 +19,7 @@ from tests.serving.conftest import Live, Place, open_live
 
 
 def test_health_is_public_and_says_what_runs(live: Live) -> None:
+    live.reload(live.place.first)
     answer = httpx.get(f"{live.service.url}/health").json()
     assert answer["status"] == "ok"
     assert answer["model_loaded"] is True
@@ -216,7 +217,9 @@ def test_without_a_usable_model_the_service_starts_and_can_be_repaired(place: Pl
     place.export.mkdir()
     with start_service(place.config_path) as service:
         running = open_live(service, place)
-        assert running.client.get("/health").json()["model_loaded"] is False
+        health = running.client.get("/health").json()
+        assert (health["status"], health["model_loaded"]) == ("degraded", False)
+        assert running.client.get("/version").json()["degraded"]["reason"] == health["reason"]
         assert running.predict(aside / "golden" / "0.jpg").status_code == 503
         place.export.rmdir()
         aside.rename(place.export)

@@ -99,6 +99,5 @@ def leavings(place: Place) -> set[str]:
     home = place.config_path.parent
     found = (path.relative_to(home) for path in home.rglob("*") if path.is_file())
     return {str(path) for path in found if path.parts[:2] != ("exp", "reports")} - {
-        "exp/.maintenance.lock",
-        "exp/.maintenance.holder",
+        "exp/.maintenance.lock"
     }

@@ -12,7 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 HEALTHY = json.dumps({"status": "ok", "device": "cpu", "model_loaded": True}).encode()
-MODES = ("ok", "refuse", "hang", "500", "slow", "drip", "login", "redirect", "starting")
+DEGRADED = json.dumps(
+    {"status": "degraded", "wanted": "model-b", "served": "model-a", "reason": "it is gone"}
+).encode()
+MODES = ("ok", "refuse", "hang", "500", "slow", "drip", "login", "redirect", "starting", "degraded")
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
@@ -39,6 +42,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 "login": (200, b"<html>Sign in</html>"),
                 "redirect": (302, b""),
                 "starting": (200, b'{"status":"starting"}'),
+                "degraded": (200, DEGRADED),
             }[mode]
             self._answer(status, body)
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from opslib.core.served import ServedModel, ServedState, served_state_path
+from tests.damage import UNREADABLE
 from tests.upkeep.places import Place
 
 
@@ -75,3 +78,19 @@ def test_one_that_comes_into_use_after_the_plan_is_skipped(place: Place) -> None
     outcome = planned.plan.execute()
     assert "model-a.onnx was made from it" in outcome.skipped[0].reason
     assert left(place) == {"last_1.pt", "last_2.pt"}
+
+
+@pytest.mark.parametrize("kind", UNREADABLE)
+@pytest.mark.parametrize("name", ["export_report.json", "model-a.json"])
+def test_no_checkpoint_goes_while_a_card_that_may_name_it_cannot_be_read(
+    place: Place, name: str, kind: str
+) -> None:
+    for number in range(1, 4):
+        place.write(f"checkpoints/last_{number}.pt", days=30 - number)
+    place.write_model("model-a.onnx", card={"ckpt_path": "checkpoints/last_1.pt"})
+    report = {"onnx_path": "model-a.onnx", "ckpt_path": "checkpoints/last_2.pt"}
+    place.write("export/export_report.json", json.dumps(report))
+    UNREADABLE[kind](place.exp / "export" / name)
+    done = place.run()
+    assert left(place) == {"last_1.pt", "last_2.pt", "last_3.pt"}
+    assert f"{name}: evidence that is there but cannot be read" in str(done)

@@ -114,6 +114,31 @@ def test_a_tunnel_that_fails_is_restarted_at_the_second_failure_then_alerted_onc
     assert watch.world.posted[0]["text"] == watch.world.posted[0]["content"] == alert
 
 
+def test_a_degraded_app_is_told_once_and_nothing_is_restarted_for_it(watch: Watch) -> None:
+    runs = [watch.run(internal="degraded", external="degraded") for _ in range(4)]
+    assert [run.actions for run in runs] == [(), ("alert-degraded",), (), ()]
+    assert [run.exit_code for run in runs] == [0, 3, 3, 3]
+    assert {run.layer for run in runs} == {None}
+    (alert,) = watch.told
+    assert "PillSnap ALERT: another model is served than should be" in alert
+    assert "HTTP 200, degraded: wanted model-b, serves model-a (it is gone)" in alert
+    assert "internal DEGRADED (HTTP 200, degraded: wanted model-b, serves" in watch.log
+    after = [watch.run(internal="ok", external="ok") for _ in range(3)]
+    assert [run.actions for run in after] == [(), ("recovery-degraded",), ()]
+    assert [run.exit_code for run in after] == [0, 0, 0]
+    assert "RECOVERED: the model that should be is served again" in watch.told[-1]
+    assert watch.restarts == 0
+    assert [one["event"] for one in watch.world.posted] == ["alert", "recovery"]
+    assert {one["layer"] for one in watch.world.posted} == {"model"}
+
+
+def test_one_check_of_a_degraded_app_ends_with_3(watch: Watch) -> None:
+    watch.world.set(internal="degraded")
+    record = check_health(watch.config)
+    assert (record.exit_code, record.layer) == (3, None)
+    assert record.internal.describe().startswith("DEGRADED (HTTP 200, degraded: wanted model-b")
+
+
 @pytest.mark.parametrize(
     ("modes", "layer", "words"),
     [

@@ -13,6 +13,7 @@ from opslib.upkeep.health_rules import (
     Checks,
     Decision,
     HealthState,
+    Incident,
     Policy,
     decide,
     decide_after_restart,
@@ -20,12 +21,15 @@ from opslib.upkeep.health_rules import (
 from opslib.upkeep.probe import judge
 
 TABLE = json.loads((Path(__file__).parents[1] / "cases" / "health.json").read_text())
-ANSWERS = {"ok": True, "fail": False, "none": None}
+ANSWERS = {"ok": True, "degraded": True, "fail": False, "none": None}
 EPOCH_S = 1_800_000_000
 
 
 def read_checks(step: dict[str, str]) -> Checks:
-    return Checks(ANSWERS[step["internal"]], ANSWERS[step["external"]])  # type: ignore[arg-type]
+    words = (step["internal"], step["external"])
+    up = [word == "degraded" for word in words if ANSWERS[word]]
+    internal, external = (ANSWERS[word] for word in words)
+    return Checks(bool(internal), external, any(up) if up else None)
 
 
 def run(
@@ -46,8 +50,9 @@ def run(
     "answer", TABLE["answers"], ids=lambda one: f"{one['status']} {one['body']}"
 )
 def test_an_answer_is_judged_as_the_table_says(answer: dict[str, Any]) -> None:
-    ok, detail = judge(answer["status"], answer["body"].encode())
+    ok, degraded, detail = judge(answer["status"], answer["body"].encode())
     assert ok is answer["ok"]
+    assert degraded is answer["degraded"]
     assert detail.startswith(f"HTTP {answer['status']}")
     assert answer["says"] in detail
 
@@ -70,6 +75,9 @@ def test_a_run_does_what_the_table_says(case: dict[str, Any]) -> None:
         if "since" in step:
             assert decision.state.incident is not None, where
             assert decision.state.incident.since_s == EPOCH_S + 60 * step["since"], where
+        if "degraded_since" in step:
+            since_s = EPOCH_S + 60 * step["degraded_since"]
+            assert decision.state.degradation.since_s == since_s, where
         state = HealthState.model_validate_json(decision.state.to_json())
 
 
@@ -79,6 +87,8 @@ def test_the_table_reaches_every_action_reason_and_layer() -> None:
         "restart",
         "alert",
         "recovery",
+        "alert-degraded",
+        "recovery-degraded",
     }
     reasons = {step["reason"] for step in steps if "reason" in step}
     assert reasons == {"still-failing", "no-command", "other-layer", "limit"}
@@ -86,7 +96,12 @@ def test_the_table_reaches_every_action_reason_and_layer() -> None:
 
 
 answers = st.sampled_from(
-    [Checks(internal, external) for internal in (True, False) for external in (True, False, None)]
+    [
+        Checks(internal, external, degraded)
+        for internal in (True, False)
+        for external in (True, False, None)
+        for degraded in ((True, False) if internal or external else (None,))
+    ]
 )
 
 
@@ -107,14 +122,27 @@ def test_whatever_happens_restarts_are_bounded_and_alerts_and_recoveries_take_tu
     state, now_s = HealthState(), EPOCH_S
     restarts: list[int] = []
     told: list[str] = []
+    of_model: list[str] = []
     for checks, after, minutes in runs:
         now_s += 60 * minutes
         decision = decide(state, checks, policy, now_s)
+        of_model += [action for action in decision.actions if action.endswith("-degraded")]
+        assert checks.layer is not None or "restart" not in decision.actions
         if "restart" in decision.actions:
             restarts.append(now_s)
             decision = decide_after_restart(decision.state, after, policy)
-        told += [action for action in decision.actions if action != "restart"]
+        told += [action for action in decision.actions if action in ("alert", "recovery")]
         state = decision.state
         assert sum(now_s - at < HOUR_S for at in restarts) <= policy.max_restarts_per_hour
     assert told == [("alert", "recovery")[index % 2] for index in range(len(told))]
+    assert of_model == [
+        ("alert-degraded", "recovery-degraded")[index % 2] for index in range(len(of_model))
+    ]
     assert policy.can_restart or not restarts
+
+
+def test_a_state_of_the_build_before_is_read_with_its_incident() -> None:
+    before = HealthState(internal_failures=2, incident=Incident(since_s=1, layer="app"))
+    kept = json.loads(before.to_json())
+    del kept["degradation"]
+    assert HealthState.model_validate(kept) == before

@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from opslib.core.errors import StorageError
+from opslib.serving.keys import HEADER
 from opslib.serving.staging import start_service
 from opslib.upkeep import cut_log, take_front
 from opslib.upkeep.cut_log import collapse_works, finish_cut, plan_cut, remember_cut
@@ -138,15 +139,16 @@ def test_our_running_service_is_known_and_goes_on_in_a_new_file(tmp_path: Path) 
     serving = make_serving_place(tmp_path, "maintenance: {rotate_mb: 0.01, disks: [/]}\n")
     place = Place(serving.config_path)
     log = place.exp / "logs" / "api.out"
-    with start_service(serving.config_path) as service:
-        with httpx.Client(base_url=service.url, trust_env=False) as client:
-            for _ in range(200):
-                client.get("/health")
+    with start_service(serving.config_path, variables={"RATE_LIMIT_PER_MIN": "1000"}) as service:
+        headers = {HEADER: service.key}  # whoever has no key is logged a few times a minute
+        with httpx.Client(base_url=service.url, headers=headers, trust_env=False) as client:
+            for _ in range(100):
+                client.get("/version")
             assert [writer.reopens for writer in find_writers(log)] == [True]
             lines = log.read_text().splitlines()
             assert place.run().record.done[0].verb == "rotate"  # it is idle: nothing is compressed
             assert not log.exists()
-            client.get("/health")
+            client.get("/version")
         await_that(log.exists)
         record = place.run().record
         assert record.done[0].verb == "compress"

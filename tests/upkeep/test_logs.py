@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from opslib.core.errors import StorageError
+from opslib.core.files import hide_name
 from opslib.upkeep import gzip_logs
 from opslib.upkeep.gzip_logs import compress_file
 from tests.upkeep.places import NOW, Place, make_place, set_age, stamp_of
@@ -172,7 +173,8 @@ def test_a_name_that_is_no_text_is_compressed_like_any_other(place: Place) -> No
 
 
 def test_what_a_dead_run_left_of_an_archive_is_removed(place: Place) -> None:
-    left = place.write("logs/archive/.train.out.20261117-020000.gz.a1b2c3d4", b"half", days=0)
+    name = hide_name(Path("train.out.20261117-020000.gz")).name
+    left = place.write(f"logs/archive/{name}", b"half", days=0)
     left.chmod(0o600)
     place.run()
     assert not left.exists()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from opslib.core.errors import BusyError, ConfigError, StorageError
+from opslib.core.errors import BusyError, ConfigError
 from opslib.core.locks import hold_lock
 from opslib.core.records import Record
 from opslib.upkeep.maintenance import LOCK_NAME, plan_maintenance
@@ -99,7 +99,6 @@ def test_a_second_run_has_nothing_to_do(place: Place) -> None:
     fill(place)
     duties = [item.duty for item in place.run().record.done]
     assert duties == [
-        "logs",
         "log archive",
         "models",
         "models",
@@ -107,6 +106,7 @@ def test_a_second_run_has_nothing_to_do(place: Place) -> None:
         "reports",
         "daily records",
         "leftovers",
+        "logs",  # compressing needs the room that deleting makes
     ]
     assert not place.targets()
     assert place.run().record.done == ()
@@ -202,10 +202,9 @@ def test_an_experiment_that_is_not_there_is_named_and_not_made(place: Place) -> 
 def test_what_was_done_is_recorded_though_the_disk_report_cannot_be_written(place: Place) -> None:
     place.write("logs/archive/old.out.gz", days=60)
     (place.exp / "reports" / f"disk_{NOW:%Y%m%d}.txt").mkdir(parents=True)
-    with pytest.raises(StorageError, match="disk_"):
-        place.run()
-    (record,) = (place.exp / "reports").glob("maintenance_*.json")
-    assert "old.out.gz" in record.read_text()
+    record = MaintenanceRecord.read(place.run().path)
+    assert [item.target for item in record.done] == ["logs/archive/old.out.gz"]
+    assert [one.target for one in record.skipped] == [f"reports/disk_{NOW:%Y%m%d}.txt"]
 
 
 def test_a_broken_env_file_is_refused_before_anything_is_touched(place: Place) -> None:

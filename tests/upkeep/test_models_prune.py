@@ -342,3 +342,11 @@ def test_int8_variants_of_a_model_that_is_gone_go_after_thirty_days(place: Place
     place.run()
     folders = {path.name: len(list(path.iterdir())) for path in (place.exp / "quantized").iterdir()}
     assert folders == {stem: 3, "young": 3}
+
+
+def test_no_model_goes_while_the_export_report_cannot_be_read(place: Place) -> None:
+    fill(place, 7)
+    place.write("export/export_report.json", "")
+    done = place.run()
+    assert left(place) == [1, 2, 3, 4, 5, 6, 7]
+    assert "export_report.json: evidence that is there but cannot be read" in str(done)

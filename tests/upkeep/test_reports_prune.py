@@ -6,7 +6,10 @@ import json
 from datetime import timedelta
 from pathlib import Path
 
+import pytest
+
 from opslib.core.files import hide_name
+from opslib.upkeep import reports_prune
 from tests.upkeep.places import NOW, Place, stamp_of
 
 
@@ -95,6 +98,57 @@ def test_a_report_that_became_the_newest_after_the_plan_is_skipped(place: Place)
     outcome = planned.plan.execute()
     assert "the newest run of its notebook" in outcome.skipped[0].reason
     assert old.exists()
+
+
+def test_a_report_that_a_document_cites_after_the_plan_is_skipped(place: Place) -> None:
+    write_run(place, 1, "01_bench")
+    old, other = write_run(place, 500, "01_bench"), write_run(place, 600, "01_bench")
+    planned = place.plan()
+    run_id = f"{old.parent.name.replace('-', '')}-{old.name}"
+    (place.config.report_dir / "cited" / run_id).mkdir(parents=True)
+    outcome = planned.plan.execute()
+    assert "a document cites it" in outcome.skipped[0].reason
+    assert [old.exists(), other.exists()] == [True, False]
+
+
+@pytest.mark.parametrize("way", ["new day", "same day", "unfinished one"])
+def test_a_run_that_compares_itself_with_an_old_one_after_the_plan_keeps_it(
+    place: Place, way: str
+) -> None:
+    """Runs begin and end while the night's work goes on."""
+    write_run(place, 0 if way != "new day" else 30, "01_bench")
+    old, other = write_run(place, 500, "01_bench"), write_run(place, 600, "01_bench")
+    if way == "unfinished one":
+        newest = write_run(place, 0, "02_sweep", status="running")
+        write_run(place, 0, "03_other", status="running")
+    planned = place.plan()
+    if way == "unfinished one":
+        content = {"status": "finished", "change": {"against_path": href(old)}}
+        (newest / "run.json").write_text(json.dumps(content))
+    else:
+        today = place.config.report_dir / f"{NOW:%Y-%m-%d}" / f"{NOW:%H%M%S}-01_bench-abcdef"
+        today.mkdir(parents=True)
+        content = {"status": "finished", "change": {"against_path": href(old)}}
+        (today / "run.json").write_text(json.dumps(content))
+    outcome = planned.plan.execute()
+    assert "compares itself with it" in outcome.skipped[0].reason
+    assert [old.exists(), other.exists()] == [True, False]
+
+
+def test_a_deletion_costs_the_same_however_many_reports_there_are(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_run(place, 1, "01_bench")
+    for number in range(60):
+        write_run(place, 400 + number, "01_bench")
+    planned = place.plan()
+    looks: list[Path] = []
+    listed = reports_prune.list_reports
+    monkeypatch.setattr(
+        reports_prune, "list_reports", lambda root: looks.append(root) or listed(root)
+    )
+    assert len(planned.plan.execute().done) == 60
+    assert looks == [], "what was seen for the plan still holds"
 
 
 def test_a_deletion_that_was_killed_is_finished_by_the_next_run(place: Place) -> None:

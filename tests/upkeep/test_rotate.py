@@ -267,7 +267,7 @@ def test_killed_at_any_moment_under_a_writer_the_next_run_finishes_and_no_line_i
             process.wait()
     assert place.run().exit_code == 0
     assert count_lines(place.folder, NAME) == list(range(writer.lines))
-    hidden = {f".{NAME}.{end}" for end in ("lock", "holder", "rotation.json")}
+    hidden = {f".{NAME}.{end}" for end in ("lock", "rotation.json")}
     assert {p.name for p in place.folder.iterdir() if p.name.startswith(".")} <= hidden
 
 

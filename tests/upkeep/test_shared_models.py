@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import json
 import os
+import secrets
 import shutil
 import signal
 import threading
@@ -29,7 +30,7 @@ from tests.serving.conftest import make_place as make_serving_place
 from tests.upkeep.places import Place, make_place, set_age
 from tests.upkeep.test_models_prune import answering, fill, left, name_of
 from tests.upkeep.test_restored_prune import restore
-from tests.waiting import await_that
+from tests.waiting import await_that, is_alive
 
 MODELS = {"models", "quantized", "checkpoints", "releases", "restored releases"}
 
@@ -50,6 +51,38 @@ class Pair:
         """The lease that service 2 left, found by what it serves."""
         found = find_leases(self.place.config)
         return next(one.path for one in found if one.lease.exp_dir == self.exp_dir)
+
+    def fill(self) -> None:
+        """Let there be a spare model that was never served; both are old."""
+        self.spare = self.spare.with_name(f"model-0{secrets.token_hex(4)}.onnx")
+        self.spare.write_bytes(self.used.read_bytes() + b"\x12\x01A")
+        for path, days in ((self.used, 40), (self.spare, 50)):
+            set_age(path, days)
+
+    def switch(self, model: Path) -> None:
+        """Switch service 2 to a model."""
+        running = self.second.running
+        answer = httpx.post(
+            f"{running.url}/reload",
+            json={"model_path": str(model)},
+            headers=running.headers,
+            timeout=30,
+        )
+        assert answer.status_code == 200, answer.text
+
+    def start_again(self) -> None:
+        """Start the service anew, on the port that it had: it is no trial any more."""
+        self.second.kill()
+        self.second.start()
+
+    def stop(self) -> None:
+        """Let the service end in order."""
+        os.kill(self.second.running.pid, signal.SIGTERM)
+        await_that(self.has_ended, "the end of the service")
+
+    def has_ended(self) -> bool:
+        """Whether the service has ended."""
+        return not is_alive(self.second.running.pid)
 
     def outdate(self) -> None:
         """Let the lease be one that was not renewed for ten minutes."""
@@ -72,8 +105,23 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def kept_pair(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    with start_pair(template, tmp_path_factory.mktemp("kept")) as pair:
+        yield pair
+
+
+@pytest.fixture
+def running(kept_pair: Pair) -> Pair:
+    """A pair whose service runs on after the test: the model it serves, and a spare one."""
+    kept_pair.fill()
+    kept_pair.switch(kept_pair.used)
+    return kept_pair
+
+
 @pytest.fixture
 def pair(template: Path, tmp_path: Path) -> Iterator[Pair]:
+    """A pair of this test's own."""
     with start_pair(template, tmp_path) as pair:
         yield pair
 
@@ -84,9 +132,6 @@ def start_pair(template: Path, folder: Path) -> Iterator[Pair]:
     place = Place(folder / "place" / "config.yaml")
     export = place.config.export_dir
     used, spare = export / "model-a.onnx", export / "model-0.onnx"
-    spare.write_bytes(used.read_bytes() + b"\x12\x01A")
-    for path, days in ((used, 40), (spare, 50)):
-        set_age(path, days)
     key = make_key()
     text = place.config_path.read_text()
     place.config_path.write_text(text + "client: {url: 'http://127.0.0.1:9'}\n")
@@ -99,36 +144,32 @@ def start_pair(template: Path, folder: Path) -> Iterator[Pair]:
         "MODEL_PATH": str(used),
     }
     with StagedService(place.config_path, variables=variables) as second:
-        yield Pair(place, second, used, spare, exp_dir)
+        pair = Pair(place, second, used, spare, exp_dir)
+        pair.fill()
+        yield pair
 
 
 def why_skipped(place: Place) -> str:
     """Maintain; nothing of the models may have been deleted: return why."""
     record = place.run().record
-    assert {item.duty for item in record.skipped} == MODELS
+    assert {item.duty for item in record.skipped} == MODELS, record.skipped
     assert not [item for item in record.done if item.duty in MODELS]
     return record.skipped[0].reason
 
 
-def test_a_model_that_another_experiment_s_service_serves_stays(pair: Pair) -> None:
-    pair.place.run()
-    assert pair.used.exists()
-    assert not pair.spare.exists()
+def test_a_model_that_another_experiment_s_service_serves_stays(running: Pair) -> None:
+    running.place.run()
+    assert running.used.exists()
+    assert not running.spare.exists()
 
 
-def test_what_it_switches_to_after_the_plan_was_made_stays(pair: Pair) -> None:
-    planned = pair.place.plan()
-    assert [Path(step.target).name for step in planned.plan.actions] == [pair.spare.name]
-    answer = httpx.post(
-        f"{pair.second.running.url}/reload",
-        json={"model_path": str(pair.spare)},
-        headers=pair.second.running.headers,
-        timeout=30,
-    )
-    assert answer.status_code == 200, answer.text
+def test_what_it_switches_to_after_the_plan_was_made_stays(running: Pair) -> None:
+    planned = running.place.plan()
+    assert [Path(step.target).name for step in planned.plan.actions] == [running.spare.name]
+    running.switch(running.spare)
     outcome = planned.plan.execute()
     assert "it is in use by now: served now, as" in outcome.skipped[0].reason
-    assert pair.spare.exists()
+    assert running.spare.exists()
 
 
 def test_once_it_was_killed_its_state_and_its_lease_decide(pair: Pair) -> None:
@@ -143,21 +184,22 @@ def test_once_it_was_killed_its_state_and_its_lease_decide(pair: Pair) -> None:
     assert "it is not known what is served" in why_skipped(pair.place)
 
 
-def test_once_it_hangs_nothing_is_deleted_until_it_says(pair: Pair) -> None:
-    pid = pair.second.running.pid
+def test_once_it_hangs_nothing_is_deleted_until_it_says(running: Pair) -> None:
+    pid = running.second.running.pid
     os.kill(pid, signal.SIGSTOP)
     try:
-        pair.outdate()
-        reason = why_skipped(pair.place)
+        running.outdate()
+        reason = why_skipped(running.place)
     finally:
         os.kill(pid, signal.SIGCONT)
     assert "did not answer: no answer in time" in reason
     assert "if that service is gone for good, remove the lease" in reason
-    assert pair.spare.exists()
+    assert running.spare.exists()
 
 
 def test_a_service_that_stopped_for_a_weekend_comes_back_to_its_model(pair: Pair) -> None:
-    pair.second.__exit__(None, None, None)
+    pair.start_again()
+    pair.stop()
     assert Lease.read(pair.lease).stopped
     (pair.exp_dir / "served.json").unlink()  # on a disk of another host, not seen from here
     set_age(pair.lease, 3)
@@ -167,13 +209,13 @@ def test_a_service_that_stopped_for_a_weekend_comes_back_to_its_model(pair: Pair
 
 
 def test_the_lease_of_a_service_that_runs_is_no_business_of_the_local_clock(
-    pair: Pair, monkeypatch: pytest.MonkeyPatch
+    running: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     later = time.time() + 3e8
     monkeypatch.setattr(time, "time", lambda: later)
-    (lease,) = find_leases(pair.place.config)
+    (lease,) = find_leases(running.place.config)
     assert not lease.may_be_outdated()
-    pair.outdate()
+    running.outdate()
     assert lease.may_be_outdated()
 
 
@@ -186,12 +228,7 @@ def test_a_service_that_cannot_leave_a_lease_says_so_and_is_listed(
             one.unlink()
         (export / LEASE_FOLDER).rmdir()
         (export / LEASE_FOLDER).write_text("no folder can be made here")
-        httpx.post(
-            f"{url}/reload",
-            json={"model_path": str(pair.used)},
-            headers=pair.second.running.headers,
-            timeout=30,
-        )
+        pair.switch(pair.used)
         log = (pair.exp_dir / "logs" / "api.err").read_text()
         assert log.count("maintenance.also_serving") == 1
         text = pair.place.config_path.read_text()
@@ -270,7 +307,7 @@ def test_a_host_that_is_away_keeps_every_model_until_a_person_decides(place: Pla
 def test_a_lease_from_the_future_is_not_taken_for_one_that_is_renewed(place: Place) -> None:
     fill(place)
     set_age(leave(place, name_of(1)), -400)
-    assert "not renewed" in why_skipped(place)
+    assert "not seen to be renewed" in why_skipped(place)
 
 
 def test_a_lease_of_a_restored_release_keeps_it(place: Place) -> None:
@@ -396,21 +433,22 @@ def test_every_door_stops_where_a_lease_cannot_be_read(place: Place) -> None:
 def test_a_service_that_ended_while_another_took_its_place_leaves_that_one_s_lease_alone(
     pair: Pair,
 ) -> None:
+    pair.start_again()
     lease = Lease.read(pair.lease)
     lease.model_copy(update={"pid": lease.pid + 1}).write(pair.lease)
-    pair.second.__exit__(None, None, None)
+    pair.stop()
     assert not Lease.read(pair.lease).stopped
 
 
 def test_two_services_on_one_host_have_leases_of_their_own(
-    pair: Pair, template: Path, tmp_path: Path
+    running: Pair, template: Path, tmp_path: Path
 ) -> None:
-    variables = {"API_KEY": make_key(), "MODEL_PATH": str(pair.spare)}
-    with StagedService(pair.place.config_path, variables=variables):
-        await_that(lambda: len(find_leases(pair.place.config)) == 2, "the second lease")
-        pair.place.run()
-    assert pair.used.exists()
-    assert pair.spare.exists()
+    variables = {"API_KEY": make_key(), "MODEL_PATH": str(running.spare)}
+    with StagedService(running.place.config_path, variables=variables):
+        await_that(lambda: len(find_leases(running.place.config)) == 2, "the second lease")
+        running.place.run()
+    assert running.used.exists()
+    assert running.spare.exists()
 
 
 def test_an_experiment_without_leases_writes_nothing_to_learn_that(tmp_path: Path) -> None:

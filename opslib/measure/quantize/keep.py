@@ -18,6 +18,7 @@ from opslib.core.files import fsync_folder, hidden_folder, open_atomic
 from opslib.core.formatting import utc_now
 from opslib.core.lineage import git_sha
 from opslib.core.models import find_model_files
+from opslib.core.ownership import make_folder
 from opslib.core.records import Part
 from opslib.core.verdicts import Verdict
 from opslib.inference.golden import answer_golden
@@ -72,7 +73,7 @@ def keep_variants(
         golden: logits `[N, C]` that each variant gives to the golden images of the model's card.
     """
     updates: dict[str, dict[str, Any]] = {}
-    setup.kept.mkdir(parents=True, exist_ok=True)
+    make_folder(setup.kept)
     for one in kept:
         target = setup.kept / f"{one.row.name}.onnx"
         copy_model(one.path, target)

@@ -12,7 +12,6 @@ from opslib.core.config import Config
 from opslib.core.errors import (
     GateFailedError,
     InconclusiveError,
-    InputError,
     ModelError,
     OpsError,
 )
@@ -109,12 +108,10 @@ def find_evidence(config: Config, path: Path) -> tuple[ModelCard, QuantizationEv
 
     Raises:
         ModelError: there is none.
+        InputError: a card is there but cannot be read.
     """
     files = find_model_files(path)
-    try:
-        cards = [read_card(path)]
-    except InputError:
-        cards = []
+    cards = [read_card(path)]
     digest = sha256_file(files.path)
     for kept in sorted((config.exp_dir / KEPT_FOLDER).glob("*/*.onnx")):
         if sha256_file(kept) == digest:

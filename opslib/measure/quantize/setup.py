@@ -159,7 +159,13 @@ def prepare_quantize(config: Config, request: QuantizeRequest) -> QuantizeSetup:
         calibration_note=note,
         max_drop_pp=max_drop_pp,
         budget_s=budget_s,
-        request=EngineRequest("onnx", model, ("CPU",), settings=session_settings(config)),
+        request=EngineRequest(
+            "onnx",
+            model,
+            ("CPU",),
+            settings=session_settings(config),
+            weights_in_memory=True,  # this process runs it: a mapping could end it with SIGBUS
+        ),
     )
 
 

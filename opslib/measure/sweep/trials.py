@@ -15,6 +15,7 @@ from typing import Literal
 from pydantic import ValidationError
 
 from opslib.core.errors import storage_errors
+from opslib.core.ownership import open_to_append
 from opslib.core.records import Part
 
 TRIALS_NAME = "ort_bench_trials.jsonl"
@@ -70,12 +71,13 @@ class TrialBook:
     def save(self, trial: Trial) -> None:
         """Keep a trial, on disk before this returns."""
         self._keep(trial)
-        with storage_errors(f"write {self.path}"):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(trial.model_dump_json() + "\n")
-                file.flush()
-                os.fsync(file.fileno())
+        with (
+            storage_errors(f"write {self.path}"),
+            os.fdopen(open_to_append(self.path), "a", encoding="utf-8") as file,
+        ):
+            file.write(trial.model_dump_json() + "\n")
+            file.flush()
+            os.fsync(file.fileno())
 
     def forget_finals(self, keys: Iterable[str]) -> None:
         """Drop the finals trials of these keys: they are about to be measured together anew."""

@@ -12,7 +12,13 @@ from PIL import Image
 
 from opslib.core.cards import ModelCard, read_card
 from opslib.core.config import Config, load_config
-from opslib.core.errors import GateFailedError, InconclusiveError, ModelError, ParameterError
+from opslib.core.errors import (
+    GateFailedError,
+    InconclusiveError,
+    InputError,
+    ModelError,
+    ParameterError,
+)
 from opslib.core.models import find_model_files
 from opslib.measure.quantize import run as quantize_run
 from opslib.measure.quantize.finding import describe_speedup, recommend
@@ -423,3 +429,17 @@ def test_speed_is_said_as_people_say_it() -> None:
     assert describe_speedup(2.04) == "2.0 times as fast"
     assert describe_speedup(0.2) == "5.0 times slower"
     assert describe_speedup(0.97) == "0.97 times as fast"
+
+
+def test_a_variant_with_a_damaged_card_is_not_taken_for_one_without(
+    done: tuple[Config, QuantizeRecord],
+) -> None:
+    config, _ = done
+    kept = config.exp_dir / "quantized/m/dynamic.onnx"
+    text = kept.with_suffix(".json").read_bytes()
+    kept.with_suffix(".json").write_bytes(b"")
+    try:
+        with pytest.raises(InputError, match=r"dynamic.json: evidence that is there"):
+            plan_promotion(config, "dynamic")
+    finally:
+        kept.with_suffix(".json").write_bytes(text)
