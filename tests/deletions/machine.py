@@ -7,7 +7,6 @@ import gzip
 import os
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,6 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from opslib.cli.maintain import maintain
 from opslib.cli.release import prune
 from opslib.core.errors import BusyError, ModelError, SkippedError, StorageError
 from opslib.release.restore import restore_release
@@ -55,14 +53,6 @@ FATES = st.one_of(
 )
 INDEX = st.integers(0, 30)
 tally: Counter[str] = Counter()
-
-
-@dataclass(frozen=True)
-class Job:
-    """A deleting job and the experiment whose configuration it reads."""
-
-    work: Callable[[], Any]
-    acting: Instance
 
 
 def count_life(job: str, outcome: Outcome) -> None:
@@ -106,11 +96,10 @@ class Deletions(RuleBasedStateMachine):
     def restore(self, which: int, fate: Fate) -> None:
         release = self._release(which)
         if release is not None:
-            self.do(
-                "restore",
-                lambda: restore_release(release.path, config=self.first.config, load_models=False),
-                fate,
+            work = partial(
+                restore_release, release.path, config=self.first.config, load_models=False
             )
+            self.check("restore", lambda: self.world.run(work, fate))
 
     @rule(days=st.sampled_from((0.0, 5.0, 9.0, 20.0, 40.0, 400.0)), what=st.integers(0, 4))
     def leave_behind(self, days: float, what: int) -> None:
@@ -172,7 +161,8 @@ class Deletions(RuleBasedStateMachine):
         release = self._release(which)
         if release is not None:
             set_pin = pin_release if pinned else unpin_release
-            outcome = self.do("pin", lambda: set_pin(self.first.config, release.name), fate)
+            work = partial(set_pin, self.first.config, release.name)
+            outcome = self.check("pin", lambda: self.world.run(work, fate))
             pins = read(self.first.exp / "releases" / "pins.json")
             release.pinned = pins is not None and release.name.encode() in pins
             assert outcome.life.dead or outcome.error or release.pinned == pinned
@@ -181,11 +171,13 @@ class Deletions(RuleBasedStateMachine):
 
     @rule(who=INDEX, fate=FATES, again=st.booleans(), sure=st.booleans())
     def maintain(self, who: int, fate: Fate, again: bool, sure: bool) -> None:
-        self.clean("maintain", self._round(self._instance(who), sure), fate, again)
+        acting = self._instance(who)
+        run = partial(self.world.maintain, acting, sure=sure)
+        self.clean("maintain", run, acting, fate, again)
 
     @rule(fate=FATES, again=st.booleans())
     def prune(self, fate: Fate, again: bool) -> None:
-        self.clean("prune", self._pruning(), fate, again)
+        self.clean("prune", self._prune, self.first, fate, again)
 
     # The world around
 
@@ -206,12 +198,6 @@ class Deletions(RuleBasedStateMachine):
 
     # What must hold
 
-    def do(
-        self, job: str, work: Callable[[], Any], fate: Fate, acting: Instance | None = None
-    ) -> Outcome:
-        host = (acting or self.first).host
-        return self.check(job, lambda: self.world.run(work, fate, host), acting)
-
     def check(
         self, job: str, run: Callable[[], Outcome], acting: Instance | None = None
     ) -> Outcome:
@@ -226,27 +212,25 @@ class Deletions(RuleBasedStateMachine):
                 assert all(one.exists() for one in release.files), f"{release.name} is not whole"
         return outcome
 
-    def clean(self, name: str, job: Job, fate: Fate | None = None, again: bool = False) -> None:
+    def clean(
+        self,
+        name: str,
+        run: Callable[[Fate], Outcome],
+        acting: Instance,
+        fate: Fate | None = None,
+        again: bool = False,
+    ) -> None:
         """Run a deleting job; a killed one is finished by a second run, or later."""
         fate = fate or Fate()
-        outcome = self.do(name, job.work, fate, job.acting)
+        outcome = self.check(name, lambda: run(fate), acting)
         if outcome.life.dead and again:
-            outcome = self.do(name, job.work, Fate(), job.acting)
+            outcome = self.check(name, lambda: run(Fate()), acting)
         if outcome.error is not None and not isinstance(outcome.error, SkippedError):
             assert isinstance(outcome.error, StorageError), outcome.error
             assert name == "prune", outcome.error
             unsure = self.world.full or fate.full_from is not None
             silent = any(one.answer in ("hung", "mute") for one in self.world.instances)
             assert unsure or silent, outcome.error
-
-    def _round(self, acting: Instance, sure: bool) -> Job:
-        """A round of maintenance; a person who looks at a right clock may say that it is right."""
-        right = sure and not self.world.clock.error_s
-        work = partial(maintain, config=acting.config_path, clock_is_right=right)
-        return Job(work, acting)
-
-    def _pruning(self) -> Job:
-        return Job(partial(prune, config=self.first.config_path), self.first)
 
     def teardown(self) -> None:
         """In peace nothing is left over after two rounds, and nothing that is needed is missing."""
@@ -260,13 +244,16 @@ class Deletions(RuleBasedStateMachine):
         world.clock.true_s += 3 * DAY_S
         self._age("logs/today.out", 0.0, 30.0)
         for instance in world.instances:
-            job = self._round(instance, sure=True)
-            self.clean("maintain", job)
+            run = partial(world.maintain, instance)
+            self.clean("maintain", run, instance)
             if self._what_is_left(instance):  # a dead writer's link held a model: it is gone now
-                self.clean("maintain", job)
+                self.clean("maintain", run, instance)
             assert not self._what_is_left(instance), self._what_is_left(instance)
-        self.clean("prune", self._pruning())
+        self.clean("prune", self._prune, self.first)
         assert not find_leftovers(world), find_leftovers(world)
+
+    def _prune(self, fate: Fate) -> Outcome:
+        return self.world.run(partial(prune, config=self.first.config_path), fate)
 
     def _what_is_left(self, instance: Instance) -> list[str]:
         """The steps of the next round."""

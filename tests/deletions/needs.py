@@ -36,7 +36,7 @@ def find_needs(world: World, acting: Instance) -> Needs:
         content = read(path)
         if content is not None:
             files.setdefault(path, (content, why))
-    logs = tuple(one for one in world.aged if one.is_log and _is_young(world, one))
+    logs = tuple(one for one in world.aged if one.is_log and _is_young(world, acting, one))
     there = [one for one in list_models(world) if _mtime(one.path) <= world.clock.shown_s]
     return Needs(files, tuple(one for one in logs if find_log(one)), min(KEEP_ONNX, len(there)))
 
@@ -114,7 +114,7 @@ def _wanted(world: World, acting: Instance) -> Iterator[tuple[Path, str]]:
         for path in release.files:
             yield path, why
     for one in world.aged:
-        if not one.is_log and _is_young(world, one):
+        if not one.is_log and _is_young(world, acting, one):
             yield one.path, f"younger than {one.limit_days:g} days"
 
 
@@ -180,7 +180,11 @@ def _releases(world: World, acting: Instance) -> Iterator[tuple[Release, str]]:
             yield holder, f"the newest that holds {model.path.name}, which is served"
 
 
-def _is_young(world: World, one: Aged) -> bool:
+def _is_young(world: World, acting: Instance, one: Aged) -> bool:
+    """Whether it is really younger than its limit. Where nothing was ever cleaned there is nothing
+    that a clock could be compared with, if what is there was made under the same wrong clock."""
+    if world.clock.error_s > DAY_S and not acting.was_cleaned:
+        return False
     return world.clock.true_s - one.made_s < one.limit_days * DAY_S - SLACK_S
 
 

@@ -67,7 +67,10 @@ def _live_in(world: World) -> None:
         )
         world.clock.true_s += 2 * DAY_S
         if number > 0:
-            world.release(world.instances[0], Fate())
+            outcome = world.release(world.instances[0], Fate())
+            assert outcome.error is None, outcome.error
+        for instance in world.instances if number == 0 else ():
+            world.maintain(instance, Fate())
     models = list(world.models.values())
     for instance, model in zip(world.instances, models, strict=False):
         for one in (model, models[0]):

@@ -126,6 +126,7 @@ class Instance:
     serving: Model | None = None
     pin: Path | None = None
     tenant: Tenant | None = None
+    was_cleaned: bool = False
 
     @property
     def config_path(self) -> Path:

@@ -23,6 +23,7 @@ from typing import Any
 from unittest import mock
 from urllib.parse import urlsplit
 
+from opslib.cli.maintain import maintain
 from opslib.core import formatting
 from opslib.core.errors import OpsError
 from opslib.core.files import link_atomic, write_bytes_atomic
@@ -33,7 +34,7 @@ from opslib.release import build
 from opslib.serving.tenant import Tenant
 from opslib.upkeep import disk, live_version
 from tests.deletions.faults import FileLayer
-from tests.deletions.things import Aged, Clock, Fate, Instance, Model, Outcome, Release
+from tests.deletions.things import DAY_S, Aged, Clock, Fate, Instance, Model, Outcome, Release
 from tests.upkeep.places import tiny_model, write_field
 
 KEEP_ONNX, KEEP_RELEASES = 2, 2
@@ -183,7 +184,14 @@ class World:
         locations = (f"{name}.onnx.data",) if weights else ()
         files = {path.with_name(one): f"weights {number}".encode() for one in locations}
         if card:
-            content = {"onnx_path": str(path), "ckpt_path": checkpoint, "number": number}
+            content = {
+                "backbone": "none",
+                "num_classes": 2,
+                "ckpt_path": checkpoint,
+                "onnx_path": str(path),
+                "exported_at_utc": self.clock.now().isoformat(timespec="seconds"),
+                "input_shape": ["N", 3, 8, 8],
+            }
             files[path.with_suffix(".json")] = json.dumps(content).encode()
         files[path] = tiny_model(*locations) + write_field(2, f"n{number}".encode())
         model = Model(path, files, checkpoint if card else None, number)
@@ -242,6 +250,15 @@ class World:
     def kill(self, instance: Instance) -> None:
         """End a service as SIGKILL does."""
         instance.answer, instance.serving, instance.tenant = "down", None, None
+
+    def maintain(self, instance: Instance, fate: Fate, *, sure: bool = True) -> Outcome:
+        """A round of maintenance; a person who looks at a right clock may say that it is right."""
+        right = sure and not self.clock.error_s
+        work = partial(maintain, config=instance.config_path, clock_is_right=right)
+        outcome = self.run(work, fate, instance.host)
+        if not outcome.life.dead and abs(self.clock.error_s) < DAY_S:
+            instance.was_cleaned |= "--clock-is-right" not in outcome.said
+        return outcome
 
     def release(self, instance: Instance, fate: Fate) -> Outcome:
         """Release the models of an experiment; the trial in a child process alone is left out."""
