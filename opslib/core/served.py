@@ -10,7 +10,8 @@ from pydantic import Field
 
 from opslib.core.changes import change_file
 from opslib.core.config import Config
-from opslib.core.errors import InputError, storage_errors
+from opslib.core.errors import InputError
+from opslib.core.files import write_bytes_atomic
 from opslib.core.records import Part, Record
 
 STATE_NAME = "served.json"
@@ -78,11 +79,11 @@ class ServedState(Record):
             InputError: there is one that should be served, and nobody knows which.
         """
         yield self.current.path, "the last one switched in"
+        for one in self.previous[:1]:
+            yield one.path, "served before"
         wanted = self.wanted_path()
         if wanted is not None:
             yield wanted, "it should be served"
-        for one in self.previous[:1]:
-            yield one.path, "served before"
 
 
 def served_state_path(config: Config) -> Path:
@@ -114,13 +115,12 @@ def keep_served(config: Config, model: ServedModel, wanted: WantedModel | None =
     """
     path = served_state_path(config)
 
-    def change(_: bytes | None) -> bytes:
+    def change(found: bytes | None) -> bytes:
         try:
             before = read_served_state(config)
         except InputError:
             before = None
-            with storage_errors(f"set {path} aside"):
-                path.replace(path.with_name(f"{path.name}.damaged"))
+            write_bytes_atomic(path.with_name(f"{path.name}.damaged"), found or b"")
         state = before or ServedState(current=model)
         return state.followed_by(model, wanted).to_json().encode()
 

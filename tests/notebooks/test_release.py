@@ -42,9 +42,9 @@ def shown(place: Place) -> str:
 def test_it_makes_a_release_copies_it_proves_it_and_one_more_by_rota(
     place: Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    older = release(place.config, monkeypatch, -1, onnx=place.first, only=True)
     before = release(place.config, monkeypatch, onnx=place.first, only=True)
     never = release(place.config, monkeypatch, 1, onnx=place.first, only=True)
-    older = release(place.config, monkeypatch, -1, onnx=place.first, only=True)
     monkeypatch.delenv("SOURCE_DATE_EPOCH")
     scraps = run(place, "-p", "copy_to", str(tmp_path / "second"))
     made = list_releases(place.config)[0]

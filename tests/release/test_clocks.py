@@ -193,5 +193,5 @@ def test_a_model_from_the_future_is_nowhere_the_newest(place: Place) -> None:
     order = newest_first(place.export.glob("*.onnx"))
     assert set(order[-2:]) == {ahead, written}
     assert find_onnx(place.config) == order[0]
-    assert [*start_order(place.config, None)][: len(order)] == order
+    assert [one.path for one in start_order(place.config, None)][: len(order)] == order
     assert find_stable(place.config, None).path == order[0].resolve()

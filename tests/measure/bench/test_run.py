@@ -188,7 +188,7 @@ def test_foreign_preprocessing_drops_in(config: Config) -> None:
     )
     section = config.preprocess.model_copy(update={"function": "their_infer:preprocess"})
     foreign = with_code_root(config.model_copy(update={"preprocess": section}))
-    record = run_bench(foreign, BenchRequest(budget_s=4, batch=(1,)))
+    record = run_bench(foreign, BenchRequest(budget_s=20, batch=(1,)))
     assert record.preprocess == "their_infer:preprocess"
     stages = record.rows[1].stages_ms
     assert stages is not None
