@@ -51,7 +51,7 @@ def test_maintenance_frees_a_full_disk_and_says_so_in_its_log_and_its_account(fu
     place = full
     old = place.write("logs/archive/old.out.gz", b"z" * 300_000, days=60)
     last = place.write("checkpoints/last_1.pt", b"c" * 300_000, days=60)
-    place.write("checkpoints/last_2.pt")
+    place.write("checkpoints/last_2.pt", days=1)
     packed = place.write("logs/train.out", b"line\n" * 50_000, days=8)
     log = place.write("logs/cron_maint.out", b"x" * 4096)
     JobStatus(

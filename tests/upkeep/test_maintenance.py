@@ -143,7 +143,7 @@ def test_a_second_run_at_the_same_time_is_told_so(place: Place) -> None:
 def test_items_that_were_skipped_have_an_exit_code_of_their_own(place: Place) -> None:
     set_age(place.write(f"logs/{'x' * 245}.out"), 400)
     set_age(place.write("checkpoints/last_1.pt"), 400)
-    place.write("checkpoints/last_2.pt")
+    place.write("checkpoints/last_2.pt", days=1)
     answer = call(place)
     assert answer.returncode == 9
     assert "1 item skipped; see " in answer.stderr
