@@ -133,6 +133,8 @@ def find_leases(config: Config) -> tuple[FoundLease, ...]:
     for folder in lease_folders(config):
         for path in _list(folder):
             try:
+                if path.is_fifo():  # to open it would wait for a writer, perhaps for ever
+                    raise InputError(f"{path}: a pipe, no lease")
                 found.append(FoundLease(path, Lease.read(path)))
             except InputError as error:
                 if os.path.lexists(path):
@@ -154,7 +156,9 @@ def lease_folders(config: Config) -> tuple[Path, ...]:
 def _list(folder: Path) -> list[Path]:
     try:
         names = [path.name for path in folder.iterdir()]
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError) as error:
+        if os.path.lexists(folder):  # a file, or a link to nowhere: the leases are somewhere else
+            raise InputError(f"{folder}: no folder; remove it if no service uses it") from error
         return []
     except OSError as error:
         raise InputError(f"{folder}: cannot be read: {error.strerror}") from error

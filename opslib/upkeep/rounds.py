@@ -97,10 +97,15 @@ class Round:
         """Return `folder` if it may be cleaned.
 
         Raises:
-            StorageError: it lies in the experiment by its name, but a link leads out of it.
+            StorageError: it lies in the experiment by its name, but a link leads out of it or in
+                a circle.
         """
         home = self.config.exp_dir
-        if folder.is_relative_to(home) and not folder.resolve().is_relative_to(home.resolve()):
+        try:
+            inside = folder.resolve().is_relative_to(home.resolve())
+        except RuntimeError as error:  # so Python up to 3.12 tells of links that lead in a circle
+            raise StorageError("a link leads in a circle; it is not followed") from error
+        if folder.is_relative_to(home) and not inside:
             raise StorageError("a link leads out of the experiment; it is not followed")
         return folder
 

@@ -289,6 +289,29 @@ def test_a_lease_that_cannot_be_read_keeps_every_model(place: Place, text: str) 
     assert len(left(place)) == 8
 
 
+def test_a_lease_that_is_a_pipe_keeps_every_model_and_is_not_waited_for(place: Place) -> None:
+    fill(place)
+    path = leave(place, name_of(1))
+    path.unlink()
+    os.mkfifo(path)
+    assert "remove it if no service uses it" in why_skipped(place)
+    assert len(left(place)) == 8
+
+
+@pytest.mark.parametrize("target", [None, "nowhere", LEASE_FOLDER])
+def test_where_leases_should_lie_and_no_folder_is_every_model_stays(
+    place: Place, target: str | None
+) -> None:
+    fill(place)
+    folder = place.config.export_dir / LEASE_FOLDER
+    if target is None:
+        folder.write_text("")
+    else:
+        folder.symlink_to(target)
+    assert LEASE_FOLDER in why_skipped(place)
+    assert len(left(place)) == 8
+
+
 def test_a_lease_that_leads_out_of_its_folder_is_none(place: Place) -> None:
     fill(place)
     path = leave(place, name_of(1))
