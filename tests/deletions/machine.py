@@ -74,7 +74,7 @@ class Deletions(RuleBasedStateMachine):
     @rule(weights=st.booleans(), card=st.booleans(), link=st.booleans(), fate=FATES)
     def export(self, weights: bool, card: bool, link: bool, fate: Fate) -> None:
         number = self.world.made
-        last = f"last_{number}.pt" if card else None
+        last = f"last_of_{number}.pt" if card else None
         if last:
             self._age(f"checkpoints/{last}", 0.0, 14)
         self.check(

@@ -74,8 +74,8 @@ def _live_in(world: World) -> None:
     for name, limit_days in (
         ("logs/job1.out", 30.0),
         ("logs/archive/job2.out.gz", 30.0),
-        ("checkpoints/last_8.pt", 14.0),
-        ("checkpoints/last_9.pt", 14.0),
+        ("checkpoints/last_a.pt", 14.0),
+        ("checkpoints/last_b.pt", 14.0),
         ("quantized/model-gone/int8.onnx", 30.0),
     ):
         world.leave(world.instances[0].exp / name, 0.0, limit_days)
