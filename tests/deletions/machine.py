@@ -191,14 +191,16 @@ class Deletions(RuleBasedStateMachine):
 
     @rule(days=st.sampled_from(JUMPS_DAYS), what=INDEX, fate=FATES)
     def work_under_wrong_clock(self, days: float, what: int, fate: Fate) -> None:
-        """Something is made before anybody notices; then the clock is repaired."""
+        """Something is made or deleted before anybody notices; then the clock is repaired."""
         self.jump(days)
-        if what % 3 == 0:
+        if what % 4 == 0:
             self.export(weights=True, card=True, link=False, fate=fate)
-        elif what % 3 == 1:
+        elif what % 4 == 1:
             self.release(what, fate)
-        else:
+        elif what % 4 == 2:
             self.leave_behind(0.0, what % 5)
+        else:
+            self.maintain(what, fate, again=True, sure=False)
         self.jump(0.0)
 
     @rule(full=st.booleans())
