@@ -22,7 +22,14 @@ from opslib.core.errors import BusyError, ModelError, SkippedError, StorageError
 from opslib.release.restore import restore_release
 from opslib.release.store import pin_release, unpin_release
 from opslib.upkeep.maintenance import plan_maintenance
-from tests.deletions.needs import find_leftovers, find_missing, find_needs, list_models, read
+from tests.deletions.needs import (
+    find_halves,
+    find_leftovers,
+    find_missing,
+    find_needs,
+    list_models,
+    read,
+)
 from tests.deletions.template import open_world
 from tests.deletions.things import DAY_S, Fate, Instance, Model, Outcome, Release
 
@@ -223,9 +230,7 @@ class Deletions(RuleBasedStateMachine):
         count_life(job, outcome)
         assert not find_missing(self.world, needs), find_missing(self.world, needs)
         assert not isinstance(outcome.error, BusyError), outcome.error
-        for release in self.world.releases.values():
-            if release.path.exists():
-                assert all(one.exists() for one in release.files), f"{release.name} is not whole"
+        assert not find_halves(self.world), find_halves(self.world)
         return outcome
 
     def clean(
