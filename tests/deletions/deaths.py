@@ -9,7 +9,7 @@ from typing import Any
 from opslib.cli.maintain import maintain
 from opslib.cli.release import prune
 from opslib.upkeep.maintenance import plan_maintenance
-from tests.deletions.needs import find_missing, find_needs, read
+from tests.deletions.needs import find_halves, find_missing, find_needs, read
 from tests.deletions.template import open_world
 from tests.deletions.things import DAY_S, Fate
 from tests.deletions.world import World
@@ -37,7 +37,7 @@ def die_once(job: str, number: int, torn: bool, shared: bool) -> list[str]:
     needs = find_needs(world, first)
     killed = world.run(lambda: JOBS[job](config=config), Fate(dies_at=number, torn=torn))
     found = [] if killed.life.dead else [f"there is no operation {number} of {job}"]
-    found += find_missing(world, needs)
+    found += [*find_missing(world, needs), *find_halves(world)]
     again = world.run(lambda: JOBS[job](config=config))
     found += [f"the second run: {again.error}"] if again.error else []
     found += find_missing(world, needs)

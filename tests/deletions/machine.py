@@ -3,12 +3,9 @@ was killed can be finished."""
 
 from __future__ import annotations
 
-import gzip
-import os
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from hypothesis import HealthCheck, Phase, settings
@@ -25,9 +22,16 @@ from opslib.core.errors import BusyError, ModelError, SkippedError, StorageError
 from opslib.release.restore import restore_release
 from opslib.release.store import pin_release, unpin_release
 from opslib.upkeep.maintenance import plan_maintenance
-from tests.deletions.needs import find_leftovers, find_missing, find_needs, list_models, read
+from tests.deletions.needs import (
+    find_halves,
+    find_leftovers,
+    find_missing,
+    find_needs,
+    list_models,
+    read,
+)
 from tests.deletions.template import open_world
-from tests.deletions.things import DAY_S, Aged, Fate, Instance, Model, Outcome, Release
+from tests.deletions.things import DAY_S, Fate, Instance, Model, Outcome, Release
 
 # What persons were seen to type, beside the names that our writers make.
 PERSONAL = (
@@ -43,7 +47,7 @@ PERSONAL = (
     "reports/metrics.old.json",
 )
 LATER_DAYS = (0.02, 0.5, 3.0, 8.0, 16.0, 40.0)
-JUMPS_DAYS = (0.0, -1500.0, -400.0, -0.3, 0.0, 0.3, 1500.0, 9000.0)
+WRONG_DAYS = (1500.0, -1500.0, 9000.0, -400.0, 0.3, -0.3)
 OPERATIONS = st.integers(0, 12) | st.integers(0, 60)
 FATES = st.one_of(
     st.just(Fate()),
@@ -77,7 +81,7 @@ class Deletions(RuleBasedStateMachine):
     @rule(weights=st.booleans(), card=st.booleans(), link=st.booleans(), fate=FATES)
     def export(self, weights: bool, card: bool, link: bool, fate: Fate) -> None:
         number = self.world.made
-        last = f"last_{number}.pt" if card else None
+        last = f"last_of_{number}.pt" if card else None
         if last:
             self._age(f"checkpoints/{last}", 0.0, 14)
         self.check(
@@ -119,7 +123,7 @@ class Deletions(RuleBasedStateMachine):
         path = self.first.exp / name
         if name.startswith("export/"):
             path = self.world.export / name.removeprefix("export/")
-        self._write(path, days, name.encode())
+        self.world.put(path, name.encode(), days)
         self.world.person[path] = name.encode()
 
     # Those who use things
@@ -187,10 +191,29 @@ class Deletions(RuleBasedStateMachine):
         self.world.clock.true_s += days * DAY_S
         self.maintain(who, fate, True, sure)
 
-    @rule(days=st.sampled_from(JUMPS_DAYS))
+    @rule(days=st.sampled_from((0.0, *WRONG_DAYS)))
     def jump(self, days: float) -> None:
         """The host's clock goes wrong by so much, or is repaired."""
         self.world.clock.error_s = days * DAY_S
+
+    @rule(days=st.sampled_from(WRONG_DAYS), what=INDEX, fate=FATES)
+    def work_under_wrong_clock(self, days: float, what: int, fate: Fate) -> None:
+        """Something is made before anybody notices; then the clock is repaired."""
+        self.jump(days)
+        if what % 3 == 0:
+            self.export(weights=True, card=True, link=False, fate=fate)
+        elif what % 3 == 1:
+            self.release(what, fate)
+        else:
+            self.leave_behind(0.0, what % 5)
+        self.jump(0.0)
+
+    @rule(days=st.sampled_from(WRONG_DAYS), who=INDEX, fate=FATES)
+    def clean_under_wrong_clock(self, days: float, who: int, fate: Fate) -> None:
+        """The nightly round begins before anybody notices; then the clock is repaired."""
+        self.jump(days)
+        self.maintain(who, fate, again=True, sure=False)
+        self.jump(0.0)
 
     @rule(full=st.booleans())
     def fill_disk(self, full: bool) -> None:
@@ -207,9 +230,7 @@ class Deletions(RuleBasedStateMachine):
         count_life(job, outcome)
         assert not find_missing(self.world, needs), find_missing(self.world, needs)
         assert not isinstance(outcome.error, BusyError), outcome.error
-        for release in self.world.releases.values():
-            if release.path.exists():
-                assert all(one.exists() for one in release.files), f"{release.name} is not whole"
+        assert not find_halves(self.world), find_halves(self.world)
         return outcome
 
     def clean(
@@ -281,17 +302,8 @@ class Deletions(RuleBasedStateMachine):
         return there[which % len(there)] if there else None
 
     def _age(self, name: str, days: float, limit_days: float) -> None:
-        """Write something that may go when it is old; a clock that is behind makes it look so."""
-        path, clock = self.first.exp / name, self.world.clock
-        data = f"{name} of {clock.true_s}\n".encode()
-        self._write(path, days, gzip.compress(data) if path.suffix == ".gz" else data)
-        made_s = clock.true_s - days * DAY_S
-        limit = limit_days if clock.error_s > -DAY_S else 0.0
-        self.world.aged.append(Aged(path, data, made_s, limit, path.suffix == ".out"))
-
-    def _write(self, path: Path, days: float, data: bytes) -> None:
-        moment = self.world.clock.shown_s - days * DAY_S
-        os.utime(self.world.put(path, data), (moment, moment))
+        """Write something that may go when it is old."""
+        self.world.leave(self.first.exp / name, days, limit_days)
 
 
 def run_sequences(count: int, steps: int, *, seed: int | None = None) -> None:

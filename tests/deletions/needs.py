@@ -55,6 +55,12 @@ def find_missing(world: World, needs: Needs) -> list[str]:
     return found
 
 
+def find_halves(world: World) -> list[str]:
+    """Return the releases that are seen without what belongs to them: what is seen is whole."""
+    seen = (one for one in world.releases.values() if one.path.exists())
+    return [f"{one.name} is not whole" for one in seen if not all(p.exists() for p in one.files)]
+
+
 def read(path: Path) -> bytes | str | None:
     """What a path holds: bytes, a link's target, or None where it is nothing of that."""
     try:

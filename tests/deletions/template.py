@@ -71,6 +71,14 @@ def _live_in(world: World) -> None:
             assert outcome.error is None, outcome.error
         for instance in world.instances if number == 0 else ():
             world.maintain(instance, Fate())
+    for name, limit_days in (
+        ("logs/job1.out", 30.0),
+        ("logs/archive/job2.out.gz", 30.0),
+        ("checkpoints/last_a.pt", 14.0),
+        ("checkpoints/last_b.pt", 14.0),
+        ("quantized/model-gone/int8.onnx", 30.0),
+    ):
+        world.leave(world.instances[0].exp / name, 0.0, limit_days)
     models = list(world.models.values())
     for instance, model in zip(world.instances, models, strict=False):
         for one in (model, models[0]):

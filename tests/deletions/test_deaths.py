@@ -4,7 +4,7 @@ import pytest
 
 from tests.deletions.deaths import die_once, list_deaths
 
-EACH = 25  # every ninth here, all of them in the long run
+EACH = 40  # every fortieth here, all of them in the long run
 
 
 @pytest.mark.parametrize("shared", [False, True])

@@ -7,6 +7,7 @@ that it judges.
 from __future__ import annotations
 
 import contextlib
+import gzip
 import io
 import json
 import os
@@ -159,13 +160,21 @@ class World:
                     moment = self.date_of(path)
                     os.utime(path, (moment, moment), follow_symlinks=False)
 
-    def put(self, path: Path, data: bytes) -> Path:
-        """Write a file as somebody who is no part of the product does."""
+    def put(self, path: Path, data: bytes, days: float = 0.0) -> Path:
+        """Write a file as somebody who is no part of the product does, some days ago."""
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
-        moment = self.date_of(str(path))
+        moment = self.date_of(str(path)) - days * DAY_S
         os.utime(path, (moment, moment))
         return path
+
+    def leave(self, path: Path, days: float, limit_days: float) -> None:
+        """Write something that may go when it is old; a clock that is behind makes it look so."""
+        data = f"{path.name} of {self.clock.true_s}\n".encode()
+        self.put(path, gzip.compress(data) if path.suffix == ".gz" else data, days)
+        made_s = self.clock.true_s - days * DAY_S
+        limit = limit_days if self.clock.error_s > -DAY_S else 0.0
+        self.aged.append(Aged(path, data, made_s, limit, path.suffix == ".out"))
 
     def next_number(self) -> int:
         """A number that grows with each thing made."""
