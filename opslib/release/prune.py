@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from datetime import datetime
 from functools import partial
@@ -21,7 +22,6 @@ from opslib.release.store import LOCK_NAME, StoredRelease, list_releases, read_p
 from opslib.serving.reachable import LiveModel, Root, find_roots
 
 _LOCK_WAIT_S = 10.0
-_OF_A_SERVICE = ("served", "the last one", "about to be served", "MODEL_PATH", "pinned")
 
 
 def plan_prune(
@@ -115,16 +115,22 @@ def _restored_from(config: Config, path: Path) -> str | None:
 def _served_digests(
     config: Config, roots: Sequence[Root], live: Sequence[LiveModel]
 ) -> list[tuple[str, str]]:
-    """Digests of the models in service or served before, and why each counts."""
+    """Digests of the models in service, served before or to be served, and why each counts."""
     found = []
     state = read_served_state(config)
     if state is not None:
         found.append((state.current.sha256, "last switched in"))
         found += [(one.sha256, "served before") for one in state.previous[:1]]
     found += [(one.sha256, "that is served now, as /version says") for one in live if one.sha256]
-    told = {path for path, _ in state.needed()} if state else set()
+    told = {Path(os.path.realpath(path)) for path, _ in state.needed()} if state else set()
+    if state is not None and state.wanted is not None and state.wanted.path is not None:
+        if state.wanted.sha256 is not None:
+            # Its file may be gone; then a release is all that holds it.
+            found.append((state.wanted.sha256, "that should be served"))
+        else:
+            told.discard(Path(os.path.realpath(state.wanted.path)))
     for root in roots:
-        if root.why.startswith(_OF_A_SERVICE) and root.path not in told:
+        if root.of_service and root.path not in told:
             try:
                 found.append((find_model_files(root.path).digest(), f"that is {root.why}"))
             except (ModelError, OSError):

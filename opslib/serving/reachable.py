@@ -32,10 +32,12 @@ class LiveModel:
 
 @dataclass(frozen=True)
 class Root:
-    """A model file that must be kept, links resolved, and the reason."""
+    """A model file that must be kept, links resolved, and the reason; `of_service` where a service
+    uses it or would start with it."""
 
     path: Path
     why: str
+    of_service: bool = False
 
 
 def find_roots(config: Config, live: Iterable[LiveModel] = ()) -> tuple[Root, ...]:
@@ -57,15 +59,16 @@ def find_roots(config: Config, live: Iterable[LiveModel] = ()) -> tuple[Root, ..
     found += _linked(config)
     for one in live:
         if one.path is not None:
-            found.append(Root(one.path.resolve(), "served now, as /version says"))
+            found.append(Root(one.path.resolve(), "served now, as /version says", of_service=True))
     pinned = load_service_environment(config).model_path
     if pinned is not None:
-        found.append(Root(_real(config.resolve(pinned)), "MODEL_PATH names it"))
+        path = _real(config.resolve(pinned))
+        found.append(Root(path, "MODEL_PATH names it", of_service=True))
     state = read_served_state(config)
     if state is not None:
-        found += [Root(_real(path), why) for path, why in state.needed()]
+        found += [Root(_real(path), why, of_service=True) for path, why in state.needed()]
     for lease in find_leases(config):
-        found += [Root(_real(path), why) for path, why in lease.models()]
+        found += [Root(_real(path), why, of_service=True) for path, why in lease.models()]
     return tuple(found)
 
 

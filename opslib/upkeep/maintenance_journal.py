@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 from opslib.core.errors import StorageError, storage_errors
 from opslib.core.formatting import plural
+from opslib.core.ownership import give_to_folders_owner, make_folder
 from opslib.core.plans import Action
 from opslib.upkeep.gzip_logs import free_name
 from opslib.upkeep.maintenance_record import DoneItem, MaintenanceRecord, SkippedItem, sum_by_duty
@@ -92,9 +93,10 @@ class Journal:
         self._waiting += json.dumps(line).encode() + b"\n"
         with suppress(OSError):  # no room: later
             if self._descriptor is None:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
+                make_folder(self.path.parent)
                 flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
                 self._descriptor = os.open(self.path, flags, 0o644)
+                give_to_folders_owner(self._descriptor, self.path.parent)
             while self._waiting:
                 self._waiting = self._waiting[os.write(self._descriptor, self._waiting) :]
 

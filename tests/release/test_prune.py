@@ -11,7 +11,7 @@ import pytest
 from opslib.core.errors import InputError
 from opslib.core.models import find_model_files
 from opslib.core.plans import carry_out
-from opslib.core.served import ServedModel, ServedState, served_state_path
+from opslib.core.served import ServedModel, ServedState, WantedModel, served_state_path
 from opslib.release.build import ReleaseRequest, build_release
 from opslib.release.proofs import Proof, add_proof, proofs_path
 from opslib.release.prune import find_kept, plan_prune
@@ -93,6 +93,20 @@ def test_the_newest_that_holds_the_served_model_stays(place: Place, five: list[s
     serve(place, place.second, place.first)
     assert doomed(place) == [five[0], five[2]]
     assert "served before" in find_kept(place.config, keep=1)[five[1]]
+
+
+def test_the_newest_that_holds_the_model_that_should_be_served_stays(
+    place: Place, five: list[str]
+) -> None:
+    """The file of the model is gone and another stands in for it: a release alone holds it."""
+    serve(place, place.second)
+    path = served_state_path(place.config)
+    digest = find_model_files(place.first).digest()
+    wanted = WantedModel(path=place.first, version_tag=None, sha256=digest, why="served last")
+    ServedState.read(path).model_copy(update={"wanted": wanted}).write(path)
+    place.first.unlink()
+    assert "should be served" in find_kept(place.config, keep=1)[five[1]]
+    assert five[1] not in doomed(place)
 
 
 def test_one_that_the_service_serves_from_stays(place: Place, five: list[str]) -> None:
