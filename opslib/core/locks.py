@@ -23,7 +23,7 @@ from opslib.core.ownership import give_to_folders_owner, make_folder
 
 LOCK_DIR_VARIABLE = "PILLOPS_LOCK_DIR"
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
-_PROBE_S = 0.5  # longer than anybody looks whether a folder is locked
+_PROBE_S = 2.0  # longer than anybody holds a folder to look or to change a file in it
 _POLL_S = 0.01
 _NOTE_BYTES = 300
 _SAFE = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
