@@ -84,6 +84,18 @@ class SparingFilter(logging.Filter):
         self._last.clear()
 
 
+class EventFile(WatchedFileHandler):
+    """Appends to a file that is opened anew after a rename; where that fails the record is lost,
+    and whoever logged it goes on."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record."""
+        try:
+            super().emit(record)
+        except OSError:  # the look whether it was renamed is not guarded by the handler itself
+            self.handleError(record)
+
+
 _sparing = SparingFilter()
 sum_up_events = _sparing.sum_up
 
@@ -97,7 +109,7 @@ def open_logs(folder: Path, level: str, secrets: Iterable[str], *, console: bool
     secrets = tuple(secrets)
     with storage_errors(f"write logs into {folder}"):
         os.close(open_to_append(folder / ERROR_LOG))
-        events = WatchedFileHandler(folder / ERROR_LOG, encoding="utf-8")
+        events = EventFile(folder / ERROR_LOG, encoding="utf-8")
     events.setFormatter(JsonLines(secrets))
     handlers: list[logging.Handler] = [events]
     if console:

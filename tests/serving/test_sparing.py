@@ -58,3 +58,9 @@ def test_requests_without_the_key_are_summed_up_by_their_status(tmp_path: Path) 
     assert sum(line["status"] == 401 for line in lines) == FEW + 1
     assert sum(line["status"] == 404 for line in lines) == 1
     assert lines[-1]["more"] == 1000 - FEW
+
+
+def test_a_log_that_cannot_be_opened_anew_loses_its_line_and_nothing_else(folder: Path) -> None:
+    folder.rename(folder.with_name("moved"))
+    folder.write_text("no folder any more")
+    logging.getLogger(EVENT_LOGGER).error("said to nobody")
