@@ -1,4 +1,4 @@
-"""Which models must be kept: roots, and the files that belong to each as one unit.
+"""Which models must be kept: the roots.
 
 Deleting goes by reachability: what a link, the service, its state or `.env` points at is a root,
 and so is the newest export. Age only chooses among the rest.
@@ -11,11 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from opslib.core.cards import card_path
 from opslib.core.config import Config
 from opslib.core.environment import load_service_environment
-from opslib.core.errors import ModelError
-from opslib.core.models import find_model_files
 from opslib.core.served import read_served_state
 from opslib.inference.find_model import newest_first
 from opslib.serving.leases import find_leases
@@ -70,27 +67,6 @@ def find_roots(config: Config, live: Iterable[LiveModel] = ()) -> tuple[Root, ..
     for lease in find_leases(config):
         found += [Root(_real(path), why, of_service=True) for path, why in lease.models()]
     return tuple(found)
-
-
-def unit_files(path: Path) -> tuple[Path, ...]:
-    """Return the files that are kept or deleted with the model at `path`: itself, its sidecars
-    and its card; a damaged model has no known sidecars, so that files named after it count."""
-    real = _real(path)
-    try:
-        files = find_model_files(real).all
-    except (ModelError, OSError):
-        files = (real, *sorted(real.parent.glob(f"{real.name}.*")))
-    card = card_path(real)
-    return tuple(dict.fromkeys((*files, *([card] if card.is_file() else []))))
-
-
-def protected_files(roots: Iterable[Root]) -> dict[Path, str]:
-    """Return every file of every root's unit and why it is kept; the first reason stands."""
-    kept: dict[Path, str] = {}
-    for root in roots:
-        for path in unit_files(root.path):
-            kept.setdefault(path.resolve(), root.why)
-    return kept
 
 
 def _real(path: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Which models must never be deleted, and what belongs to each."""
+"""Which models must never be deleted."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from opslib.core.files import link_atomic
 from opslib.core.served import ServedModel, ServedState, served_state_path
-from opslib.serving.reachable import LiveModel, find_roots, protected_files, unit_files
+from opslib.serving.reachable import LiveModel, find_roots
 from tests.serving.conftest import Place
 
 
@@ -34,15 +34,3 @@ def test_what_is_served_was_served_before_or_is_pinned_is_a_root(place: Place) -
     assert (third.name, "served before") in reasons
     assert (fourth.name, "MODEL_PATH names it") in reasons
     assert ("model-b.onnx", "served now, as /version says") in reasons
-
-
-def test_a_model_its_weights_and_its_card_are_one_unit(place: Place) -> None:
-    names = [path.name for path in unit_files(place.export / "latest.onnx")]
-    assert names == ["model-b.onnx", "model-b.onnx.data", "model-b.json"]
-
-
-def test_a_damaged_model_keeps_the_files_named_after_it(place: Place) -> None:
-    place.second.write_bytes(b"no model")
-    kept = protected_files(find_roots(place.config))
-    assert place.second.with_name("model-b.onnx.data") in kept
-    assert place.second.with_suffix(".json") in kept
