@@ -15,9 +15,9 @@ from opslib.serving.sparing import FEW
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder that the logs of this process go to."""
-    open_logs(tmp_path, "INFO", [], console=False)
+    """A folder that the logs of this process go to; what was counted before is said elsewhere."""
     sum_up_events()
+    open_logs(tmp_path, "INFO", [], console=False)
     return tmp_path
 
 
