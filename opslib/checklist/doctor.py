@@ -20,6 +20,7 @@ from opslib.core.environment import ENV_NAME, ServiceEnvironment, load_service_e
 from opslib.core.errors import ConfigError, InputError, OpsError
 from opslib.core.formatting import format_bytes
 from opslib.core.host import host_facts
+from opslib.core.kinds import Kind, list_kinds
 from opslib.core.lineage import git_dirty, git_sha
 from opslib.core.secrets import show_address
 
@@ -235,14 +236,24 @@ def _look_at_env(config: Config) -> Iterator[Finding]:
     except ConfigError as error:
         yield Finding(ENV_NAME, "problem", str(error), f"correct it in {env_file}")
         return
-    if found.model_path is not None:
-        pinned = config.resolve(found.model_path)
-        if pinned.is_file():
-            yield Finding("pin", "note", f"MODEL_PATH pins {pinned}: a start serves that")
-        else:
-            seen = f"MODEL_PATH names {pinned}, which is not there: the service will not start"
-            yield Finding("pin", "problem", seen, f"correct or clear MODEL_PATH in {env_file}")
+    for kind in list_kinds(config):
+        yield from _look_at_pin(kind)
     yield _look_at_key(env_file, found)
+
+
+def _look_at_pin(kind: Kind) -> Iterator[Finding]:
+    try:
+        pinned = next(iter(kind.pins()), None)
+    except ConfigError as error:
+        yield Finding("pin", "problem", str(error), f"correct {kind.pin_file}")
+        return
+    if pinned is None:
+        return
+    if pinned.is_file():
+        yield Finding("pin", "note", f"{kind.pin} pins {pinned}: a start serves that")
+    else:
+        seen = f"{kind.pin} names {pinned}, which is not there: the service will not start"
+        yield Finding("pin", "problem", seen, f"correct or clear {kind.pin} in {kind.pin_file}")
 
 
 def _look_at_key(env_file: Path, found: ServiceEnvironment) -> Finding:

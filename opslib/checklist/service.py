@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
-from pathlib import Path
 
 from opslib.checklist.items import Answer, State, Visit, answer_worst
 from opslib.checklist.live import ask_version, could_not_ask, open_client
-from opslib.core.environment import load_service_environment
 from opslib.core.errors import InputError, ModelError
+from opslib.core.kinds import LATEST_NAME, pick_classifier
 from opslib.core.models import resolve_model
 from opslib.core.served import read_served_state
-from opslib.inference.find_model import LATEST_NAME
 from opslib.serving.client import LiveVersion, ServiceError
-from opslib.serving.swap import local_digests
+from opslib.serving.swap import is_same_model
 from opslib.upkeep.probe import CheckResult, probe
 
 START = "start it: `make serve`; if it ended by itself, read logs/api.err"
@@ -105,17 +103,6 @@ def check_live_model(visit: Visit) -> Answer:
     return answer_worst(found, steps)
 
 
-def is_same_model(live: LiveVersion, path: Path) -> bool:
-    """Return whether `live` is the model at `path`: by its digest, else by its path."""
-    if live.sha256:
-        return live.sha256 in local_digests(path)
-    return live.model_path is not None and _same_file(live.model_path, path)
-
-
-def _same_file(first: str, second: Path) -> bool:
-    return os.path.realpath(first) == os.path.realpath(second)
-
-
 def _compare_latest(
     visit: Visit, live: LiveVersion, found: list[tuple[State, str]], steps: list[str]
 ) -> None:
@@ -141,15 +128,20 @@ def _compare_latest(
 def _compare_pin(
     visit: Visit, live: LiveVersion, found: list[tuple[State, str]], steps: list[str]
 ) -> None:
-    pinned = load_service_environment(visit.config).model_path
-    if pinned is None:
+    kind = pick_classifier(visit.config)
+    path = next(iter(kind.pins()), None)
+    if path is None:
         return
-    path = visit.config.resolve(pinned)
     if is_same_model(live, path):
-        found.append(("ok", f"MODEL_PATH pins it: a restart brings back {path.name}"))
+        found.append(("ok", f"{kind.pin} pins it: a restart brings back {path.name}"))
         return
     what = "another model" if os.path.lexists(path) else "a model that is not there"
-    found.append(("attention", f"MODEL_PATH in .env names {what}, {pinned}: a restart serves that"))
+    found.append(
+        (
+            "attention",
+            f"{kind.pin} in {kind.pin_file.name} names {what}, {path}: a restart serves that",
+        )
+    )
     steps.append(f"`pillops reload --persist --path {live.model_path or 'MODEL'}`, or clear it")
 
 

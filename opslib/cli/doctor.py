@@ -64,10 +64,16 @@ def describe_config(config: Config) -> list[tuple[str, str]]:
         section = getattr(config, name)
         if isinstance(section, Path):
             continue
-        known = [key for key in type(section).model_fields if key in section.model_fields_set]
-        pairs = [f"{key} {_show(config, getattr(section, key))}" for key in known]
+        given = _list_given(section) if isinstance(section, BaseModel) else section
+        pairs = [f"{key} {_show(config, value)}" for key, value in given.items()]
         lines.append((name, "; ".join(pairs) or "defaults"))
     return lines
+
+
+def _list_given(section: BaseModel) -> dict[str, Any]:
+    """The keys of a section that were given, in the order of their definition."""
+    given = section.model_fields_set
+    return {key: getattr(section, key) for key in type(section).model_fields if key in given}
 
 
 def _show(config: Config, value: Any) -> str:
@@ -75,6 +81,7 @@ def _show(config: Config, value: Any) -> str:
         return str(config.resolve(value))
     if isinstance(value, tuple):
         return ",".join(_show(config, one) for one in value) or "none"
-    if isinstance(value, dict | BaseModel):
-        return " ".join(f"{key}={_show(config, one)}" for key, one in dict(value).items()) or "none"
+    value = _list_given(value) if isinstance(value, BaseModel) else value
+    if isinstance(value, dict):
+        return " ".join(f"{key}={_show(config, one)}" for key, one in value.items()) or "none"
     return "none" if value is None else str(value)

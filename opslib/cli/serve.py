@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,10 +13,12 @@ import typer
 from opslib.cli.doors import describe_experiment, make_console, say
 from opslib.core.config import Config, load_config
 from opslib.core.environment import ENV_NAME, load_service_environment
-from opslib.core.errors import ConfigError, TerminatedError
+from opslib.core.errors import ConfigError, ParameterError, TerminatedError
+from opslib.core.kinds import Kind, find_kind, pick_kind
 
 if TYPE_CHECKING:
-    from opslib.serving.client import ServiceClient
+    from opslib.serving.client import LiveVersion, ServiceClient
+    from opslib.serving.precheck import Precheck
 
 ConfigOption = Annotated[Path | None, typer.Option(help="Configuration file.")]
 EnvFileOption = Annotated[Path | None, typer.Option("--env-file", help="Another .env.")]
@@ -47,51 +50,61 @@ def serve(
 HostOption = Annotated[
     list[str] | None, typer.Option("--host", help="Service URL; may be given several times.")
 ]
+KindOption = Annotated[
+    str | None, typer.Option(help="Which kind of models, where the service has several.")
+]
 TimeoutOption = Annotated[float | None, typer.Option(help="Seconds to wait for a reload.")]
 
 
 def reload(
     path: Annotated[Path, typer.Option(help="The ONNX model to switch to.")],
+    kind: KindOption = None,
     host: HostOption = None,
     env_file: EnvFileOption = None,
     timeout: TimeoutOption = None,
-    persist: Annotated[bool, typer.Option("--persist", help="Update MODEL_PATH too.")] = False,
+    persist: Annotated[bool, typer.Option("--persist", help="Update the pin too.")] = False,
     config: ConfigOption = None,
 ) -> int:
     """Switch running services to a model, one after the other, and confirm each."""
     loaded = load_config(config)
     target = path if path.is_absolute() or not path.exists() else path.absolute()
-    _switch(loaded, str(target), host, env_file, timeout)
-    _settle_pin(loaded, target, env_file, persist=persist)
+    chosen = _pick_kind_of(loaded, target, kind)
+    _switch(loaded, chosen, str(target), host, env_file, timeout)
+    _settle_pin(chosen, target, env_file, persist=persist)
     return 0
 
 
 def rollback(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan, do nothing.")] = False,
+    kind: KindOption = None,
     host: HostOption = None,
     env_file: EnvFileOption = None,
     timeout: TimeoutOption = None,
-    persist: Annotated[bool, typer.Option("--persist", help="Update MODEL_PATH too.")] = False,
+    persist: Annotated[bool, typer.Option("--persist", help="Update the pin too.")] = False,
     config: ConfigOption = None,
 ) -> int:
     """Switch back to the last good model, and confirm it."""
     from opslib.core.plans import carry_out
     from opslib.release.rollback import find_stable, plan_rollback
+    from opslib.serving.precheck import Precheck
     from opslib.serving.swap import read_version
 
     loaded = load_config(config)
-    clients = _open_clients(loaded, host, env_file, timeout)
+    chosen = pick_kind(loaded, kind)
+    clients = _open_clients(loaded, chosen, host, env_file, timeout)
     with clients[0] as first:
         live = read_version(first)
     show = _make_show()
-    show(f"{describe_experiment(loaded)}: live {live.describe() if live else 'no model'}")
-    stable = find_stable(loaded, live)
+    what = "live" if chosen.sole else f"live {chosen.name}"
+    show(f"{describe_experiment(loaded)}: {what} {live.describe() if live else 'no model'}")
+    check = Precheck(loaded, chosen, live)
+    stable = find_stable(loaded, live, chosen, check)
     for line in stable.skipped:
         show(f"passed over: {line}")
-    plan = plan_rollback(stable, lambda: _switch(loaded, str(stable.path), host, env_file, timeout))
-    carry_out(plan, dry_run=dry_run, show=show)
+    run = partial(_switch, loaded, chosen, str(stable.path), host, env_file, timeout, check)
+    carry_out(plan_rollback(stable, run), dry_run=dry_run, show=show)
     if not dry_run:
-        _settle_pin(loaded, stable.path, env_file, persist=persist)
+        _settle_pin(chosen, stable.path, env_file, persist=persist)
     return 0
 
 
@@ -119,8 +132,30 @@ def _make_show() -> Callable[[str], None]:
     return lambda line: say(console, line)
 
 
+def _pick_kind_of(config: Config, path: Path, name: str | None) -> Kind:
+    """The kind named, else that of the model at `path`.
+
+    Raises:
+        ParameterError: the model is of another kind than was named, or of none.
+    """
+    found = find_kind(config, path)
+    if name is None and found is not None:
+        return found
+    chosen = pick_kind(config, name)
+    if found is not None and found != chosen:
+        raise ParameterError(
+            f"--kind {chosen.name}: {path} is of kind {found.name} by its name; expected "
+            f"{chosen.pattern}"
+        )
+    return chosen
+
+
 def _open_clients(
-    config: Config, hosts: list[str] | None, env_file: Path | None, timeout: float | None
+    config: Config,
+    kind: Kind,
+    hosts: list[str] | None,
+    env_file: Path | None,
+    timeout: float | None,
 ) -> list[ServiceClient]:
     from opslib.serving.client import ServiceClient
     from opslib.serving.keys import KEY_VARIABLE
@@ -130,40 +165,49 @@ def _open_clients(
         raise ConfigError(f"{KEY_VARIABLE}: not set; put the service's key into .env")
     key = secret.get_secret_value()
     urls = hosts or [config.client.url]
-    return [ServiceClient(url, key, config.client, timeout_s=timeout) for url in urls]
+    return [ServiceClient(url, key, kind.client, timeout_s=timeout) for url in urls]
 
 
 def _switch(
     config: Config,
+    kind: Kind,
     path: str,
     hosts: list[str] | None,
     env_file: Path | None,
     timeout: float | None,
+    check: Precheck | None = None,
 ) -> None:
     from opslib.serving.client import ServiceError
+    from opslib.serving.precheck import Precheck
     from opslib.serving.swap import switch_hosts
 
     show = _make_show()
+    model = Path(path)
+
+    def check_here(before: LiveVersion | None) -> str | None:
+        return (check or Precheck(config, kind, before))(model)
+
     try:
-        switch_hosts(_open_clients(config, hosts, env_file, timeout), path, show)
+        clients = _open_clients(config, kind, hosts, env_file, timeout)
+        switch_hosts(clients, path, show, check_here)
     except ServiceError as error:
-        show(f"stage {error.stage}; the previous model serves on")
-        show(f"hint: {error.hint}")
+        show(f"stage {error.stage}; hint: {error.hint}")
         raise
 
 
-def _settle_pin(config: Config, path: Path, env_file: Path | None, *, persist: bool) -> None:
+def _settle_pin(kind: Kind, path: Path, env_file: Path | None, *, persist: bool) -> None:
     """Say or repair that `.env` pins another model than the one now served."""
     from opslib.serving.dotenv import set_variable
 
-    pinned = load_service_environment(config, env_file).model_path
-    target = env_file or config.root / ENV_NAME
+    target = env_file or kind.pin_file
     show = _make_show()
     if persist:
-        set_variable(target, "MODEL_PATH", str(path))
-        show(f"{target}: MODEL_PATH={path}")
-    elif pinned is not None and config.resolve(pinned).resolve() != path.resolve():
+        set_variable(target, kind.pin, str(path))
+        show(f"{target}: {kind.pin}={path}")
+        return
+    pinned = next(iter(kind.pins(env_file)), None)
+    if pinned is not None and pinned.resolve() != path.resolve():
         show(
-            f"warning: {target} pins MODEL_PATH={pinned}: a restart brings that one back; "
+            f"warning: {target} pins {kind.pin}={pinned}: a restart brings that one back; "
             "--persist updates it"
         )

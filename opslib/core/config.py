@@ -12,7 +12,7 @@ import difflib
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from dotenv import dotenv_values
 from pydantic import (
@@ -29,6 +29,7 @@ from opslib.core.errors import ConfigError
 from opslib.core.files import expand_user
 from opslib.core.health_section import HealthSection, RotateSection
 from opslib.core.maintenance_section import MaintenanceSection
+from opslib.core.models_section import Kinds
 from opslib.core.release_section import ReleaseSection
 from opslib.core.schedule_section import ScheduleSection
 from opslib.core.sections import (
@@ -61,6 +62,7 @@ class Config(Section):
     source: Path
     paths: PathsSection
     export: ExportSection = ExportSection()
+    models: Kinds = {}
     preprocess: PreprocessSection = PreprocessSection()
     torch: TorchSection = TorchSection()
     onnx: OnnxSection = OnnxSection()
@@ -260,8 +262,10 @@ def _explain(error: ErrorDetails, source: Path, origins: Mapping[str, str]) -> s
     model: type[BaseModel] = Config
     for part in parts[:-1]:
         field = model.model_fields.get(part)
-        if field is not None and isinstance(field.annotation, type):
-            model = field.annotation if issubclass(field.annotation, BaseModel) else model
+        inner = field.annotation if field is not None else None
+        inner = get_args(inner)[1] if get_origin(inner) is dict else inner  # sections by name
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            model = inner
     where = next((f"{v} ({k})" for k, v in origins.items() if key.startswith(k)), None)
     where = on_one_line(where or f"{source.name}: {key}")
     if error["type"] == "extra_forbidden":

@@ -1,10 +1,13 @@
-"""What the service reads from `.env`: the key, the pinned model and the upload policy."""
+"""What the service reads from `.env`: the key and the upload policy; `core/kinds.py` reads pins."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
+from dotenv import dotenv_values
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -27,7 +30,6 @@ class ServiceEnvironment(BaseSettings):
     )
 
     api_key: SecretStr | None = None
-    model_path: Path | None = None
     cors_allow_origins: Names = (
         "http://localhost:3000",
         "https://pillsnap.co.kr",
@@ -39,6 +41,23 @@ class ServiceEnvironment(BaseSettings):
     log_level: Annotated[
         Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(str.upper)
     ] = "INFO"
+
+
+def read_variable(env_file: Path, name: str) -> Iterator[str]:
+    """Yield what a variable says in the process environment and in `env_file`, where it says
+    something; the first one counts.
+
+    Raises:
+        ConfigError: the file cannot be read.
+    """
+    try:
+        written = dotenv_values(env_file)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{env_file}: cannot be read: {error}") from error
+    for variables in (os.environ, written):
+        for key, value in variables.items():
+            if key.casefold() == name.casefold() and value:
+                yield value
 
 
 def load_service_environment(config: Config, env_file: Path | None = None) -> ServiceEnvironment:

@@ -175,6 +175,7 @@ class ClientSection(Section):
     request_field: str = "model_path"
     path_field: str = "model_path"
     digest_field: str = "model_sha256"
+    loaded_field: str = "model_loaded"
 
 
 class SweepSection(Section):

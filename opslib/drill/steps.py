@@ -13,7 +13,7 @@ from opslib.drill.memory import growth_pct
 from opslib.drill.record import EventKind
 from opslib.drill.rehearsal import Deed, Rehearsal, ask_at_once
 from opslib.serving.client import LiveVersion
-from opslib.serving.swap import local_digests
+from opslib.serving.swap import is_same_model
 
 _NOT_LOOKED_AT = (401, *BUSY)
 
@@ -125,7 +125,7 @@ def kill_and_recover(rehearsal: Rehearsal) -> None:
         promised,
         f"up after {deed.end - deed.start:.1f} s; before {_describe(before)}, after "
         f"{_describe(after)}",
-        before is not None and after is not None and _same_model(before, after),
+        before is not None and after is not None and after.is_same(before),
     )
 
 
@@ -136,7 +136,7 @@ def go_home(rehearsal: Rehearsal, found: LiveVersion) -> bool:
     rehearsal.ask("back", path.stem, str(path))
     rehearsal.settle()
     live = rehearsal.version()
-    held = live is not None and _same_model(live, found)
+    held = live is not None and live.is_same(found)
     rehearsal.note(
         "the end of the drill",
         f"the model that it found is served: {found.version_tag or path.stem}",
@@ -184,19 +184,7 @@ def _note_switch(rehearsal: Rehearsal, deed: Deed, path: Path) -> None:
 
 
 def _serves(live: LiveVersion | None, path: Path) -> bool:
-    """Whether `live` is the model at `path`: by digest where there is one, else by path."""
-    if live is None:
-        return False
-    digests = local_digests(path)
-    if live.sha256 and digests:
-        return live.sha256 in digests
-    return live.model_path is not None and Path(live.model_path) == path
-
-
-def _same_model(one: LiveVersion, other: LiveVersion) -> bool:
-    if one.sha256 and other.sha256:
-        return one.sha256 == other.sha256
-    return one.model_path == other.model_path
+    return live is not None and is_same_model(live, path)
 
 
 def _describe(live: LiveVersion | None) -> str:

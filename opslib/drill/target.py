@@ -23,6 +23,7 @@ from opslib.core.errors import (
 )
 from opslib.core.files import hide_name
 from opslib.core.formatting import format_bytes
+from opslib.core.kinds import pick_classifier
 from opslib.core.models import find_model_files, resolve_model
 from opslib.core.served import read_served_state
 from opslib.drill.copies import COPIES, copy_experiment
@@ -178,18 +179,18 @@ def find_live(config: Config) -> Path:
         ModelError: there is none, or the one that it should start with is not there.
         InputError: what is served is no ONNX model, or the service's state cannot be read.
     """
-    pinned = load_service_environment(config).model_path
+    kind = pick_classifier(config)
+    found = next(iter(kind.pins()), None)
     state = read_served_state(config)
-    found = None
-    if pinned is not None:
-        found = config.resolve(pinned)
+    if found is not None:
+        pass
     elif state is not None and state.wanted is not None:
         found = state.wanted.path
         if found is None:
             raise InputError(f"which model should be served is not known: {state.wanted.why}")
     elif state is not None:
         found = state.current.path
-    path = found or find_onnx(config)
+    path = found or find_onnx(config, kind=kind)
     if os.path.realpath(path).rpartition(".")[2] != "onnx":
         raise InputError(f"{path}: served, but no ONNX model; name one with --model")
     return resolve_model(path, "a model to drill; name one with --model")

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from opslib.core.cards import ModelCard, check_files
 from opslib.core.errors import ModelError
@@ -46,6 +46,7 @@ def check_model(
     previous: Contract | None = None,
     card_folder: Path | None = None,
     limits: TrialLimits | None = None,
+    contract: Literal["classifier", "any"] = "classifier",
 ) -> ModelCheck:
     """Take a model through every stage that its card allows, and return what was found.
 
@@ -55,6 +56,7 @@ def check_model(
         img_size: input pixels where neither the model nor its card says them.
         previous: the contract of the model in service; without it the card's is taken.
         card_folder: where the golden images are looked up; the model's own folder by default.
+        contract: what it must be: an image classifier, or any model that loads.
 
     Raises:
         ModelCheckError: a stage failed; `stage` names it.
@@ -73,6 +75,9 @@ def check_model(
     if card is not None and card.files:
         run_files_stage(path, card)
         stages.append("files")
+    if contract == "any":
+        trial = try_model(path, limits=limits)
+        return ModelCheck(path, trial, (*stages, "load"), None)
     expected = previous or (Contract.from_card(card) if card is not None else None)
     size = probe_size(path, expected, img_size)
     golden = None

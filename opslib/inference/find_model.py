@@ -12,23 +12,29 @@ from opslib.core.cards import ModelCard, read_card, read_export_report
 from opslib.core.clock import parse_moment, part_ahead
 from opslib.core.config import Config
 from opslib.core.errors import ModelError
+from opslib.core.kinds import Kind, pick_classifier
 from opslib.core.models import resolve_model
 
-LATEST_NAME = "latest.onnx"
 BEST_CHECKPOINT = Path("checkpoints/best.pt")
 _STAMP = re.compile(r"(?<!\d)\d{8}-\d{6}(?!\d)")
 
 
-def find_onnx(config: Config, given: Path | None = None) -> Path:
-    """Return the ONNX file meant: `given`, else `export/latest.onnx`, else the newest export.
+def find_onnx(config: Config, given: Path | None = None, kind: Kind | None = None) -> Path:
+    """Return the ONNX file meant: `given`, else what the kind's link (`export/latest.onnx`) means,
+    else the newest export of the kind.
+
+    Args:
+        kind: the kind asked for; the classifier by default.
 
     Raises:
-        ModelError: there is none, and the message says how to make one; or `latest.onnx` is there
-            and leads to no file: another model is not taken in its place.
+        ModelError: there is none, and the message says how to make one; or the link is there and
+            leads to no file: another model is not taken in its place.
+        ParameterError: no kind is given and there are several classifiers.
     """
     if given is not None:
         return given.absolute() if os.path.lexists(given) else config.resolve(given)
-    latest = config.export_dir / LATEST_NAME
+    kind = kind or pick_classifier(config)
+    latest = config.export_dir / kind.link
     if os.path.lexists(latest):
         try:
             resolve_model(latest)
@@ -38,23 +44,25 @@ def find_onnx(config: Config, given: Path | None = None) -> Path:
                 "or name one: no other is taken in its place"
             ) from error
         return latest
-    exports = list_exports(config.export_dir)
+    exports = list_exports(config.export_dir, kind)
     if exports:
         return exports[0]
+    what = "no ONNX model" if kind.sole else f"no {kind.name} model ({kind.pattern})"
     raise ModelError(
-        f"{config.export_dir}: no ONNX model; make the demo with `make demo`, "
+        f"{config.export_dir}: {what}; make the demo with `make demo`, "
         "name one with --model, or set paths.exp_dir in the configuration"
     )
 
 
-def list_exports(folder: Path) -> list[Path]:
-    """Return the ONNX files of `folder` that are no links, as `newest_first`; none without it.
+def list_exports(folder: Path, kind: Kind) -> list[Path]:
+    """Return the models of a kind in `folder` that are no links, as `newest_first`; none without
+    it.
 
     Raises:
         ModelError: the folder may not be looked into.
     """
     try:
-        paths = [path for path in folder.iterdir() if path.suffix == ".onnx"]
+        paths = [path for path in folder.iterdir() if kind.has(path.name)]
         return newest_first(path for path in paths if path.is_file() and not path.is_symlink())
     except (FileNotFoundError, NotADirectoryError):
         return []

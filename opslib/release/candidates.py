@@ -8,6 +8,7 @@ from pathlib import Path
 
 from opslib.core.config import Config
 from opslib.core.errors import ModelError, OpsError
+from opslib.core.kinds import Kind
 from opslib.core.models import find_model_files
 from opslib.release.manifest import Manifest, ModelSummary
 from opslib.release.restore import restore_release
@@ -27,9 +28,14 @@ class ReleasedModel:
 
 
 def list_released(
-    config: Config, live_sha256: str | None, live_name: str | None, skipped: list[str]
+    config: Config,
+    live_sha256: str | None,
+    live_name: str | None,
+    skipped: list[str],
+    kind: Kind,
 ) -> Iterator[ReleasedModel]:
-    """Yield the models of the store that are not the live one, each verified before it is offered.
+    """Yield the models of a kind in the store that are not the live one, each verified before it is
+    offered.
 
     The models that releases were made for come first: those released before the live one, the
     newest first, then those released after it, then whatever else releases hold.
@@ -38,13 +44,14 @@ def list_released(
         live_sha256: digest of the live model, which is left out.
         live_name: its file's name, where the service says no digest.
         skipped: gets a line for each release that was passed over, and why.
+        kind: which models count.
     """
     seen = {live_sha256}
     broken: set[str] = set()
     for stored, model, why in _order(_read_store(config, skipped), live_sha256):
         if model.sha256 in seen or (live_sha256 is None and Path(model.path).name == live_name):
             continue
-        if stored.name in broken:
+        if stored.name in broken or not kind.has(Path(model.path).name):
             continue
         path = config.restore_dir / stored.name / model.path
         restored = path.exists()

@@ -12,10 +12,11 @@ from typing import BinaryIO
 from opslib.core.cards import REPORT_NAME, ModelCard, card_path, read_report_fields
 from opslib.core.config import Config
 from opslib.core.errors import InputError, ModelError
+from opslib.core.kinds import LATEST_NAME
 from opslib.core.lineage import CODE_FOLDER
 from opslib.core.models import ModelFiles, find_model_files, resolve_model
 from opslib.core.records import read_json
-from opslib.inference.find_model import LATEST_NAME, find_card, find_onnx
+from opslib.inference.find_model import find_card, find_onnx
 from opslib.release.manifest import EXPORT_FOLDER
 from opslib.release.unpack import find_name_problem, show_name
 

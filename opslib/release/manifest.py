@@ -11,8 +11,8 @@ from pydantic import Field, ValidationError
 from opslib.core.cards import FileEntry
 from opslib.core.errors import GateFailedError
 from opslib.core.files import sha256_bytes
+from opslib.core.kinds import LATEST_NAME
 from opslib.core.records import Part, Record
-from opslib.inference.find_model import LATEST_NAME
 from opslib.inference.signature import TensorSummary
 
 MANIFEST_NAME = "MANIFEST.json"

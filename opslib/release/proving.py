@@ -14,9 +14,9 @@ from opslib.core.config import Config
 from opslib.core.errors import BusyError, ConfigError, OpsError, StorageError, storage_errors
 from opslib.core.files import make_hidden_folder, reveal_name, sha256_file
 from opslib.core.formatting import format_bytes, plural, utc_now
+from opslib.core.kinds import LATEST_NAME
 from opslib.core.lineage import record_lineage
 from opslib.core.ownership import make_folder
-from opslib.inference.find_model import LATEST_NAME
 from opslib.release.manifest import EXPORT_FOLDER, MANIFEST_NAME, Manifest, check_manifest
 from opslib.release.proof_record import ProofRecord, ProofStep
 from opslib.release.proofs import Proof

@@ -10,8 +10,8 @@ from pathlib import Path, PurePosixPath
 from opslib.core.config import Config
 from opslib.core.errors import StorageError
 from opslib.core.files import folder_atomic, fsync_folder, link_atomic
+from opslib.core.kinds import LATEST_NAME
 from opslib.core.locks import hold_lock
-from opslib.inference.find_model import LATEST_NAME
 from opslib.release.companions import ARCHIVE_SUFFIX
 from opslib.release.manifest import EXPORT_FOLDER, Manifest
 from opslib.release.store import is_leftover

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from opslib.core.config import Config
 from opslib.core.errors import InputError, ModelError
+from opslib.core.kinds import Kind, pick_kind
 from opslib.core.models import find_model_files
 from opslib.core.plans import Action, Plan
 from opslib.core.served import read_served_state
@@ -32,17 +33,37 @@ class StableModel:
     skipped: tuple[str, ...] = ()
 
 
-def find_stable(config: Config, live: LiveVersion | None) -> StableModel:
+def find_stable(
+    config: Config,
+    live: LiveVersion | None,
+    kind: Kind | None = None,
+    check: Callable[[Path], object] | None = None,
+) -> StableModel:
     """Return the model to go back to from `live`: one of the service's history, else an export,
     else a model of the release store, which is verified before it is offered.
 
+    Args:
+        live: what is served; None where nothing is.
+        kind: the kind of models to choose among; the only one by default.
+        check: raises `ModelError` for a model that must not be served.
+
     Raises:
         ModelError: there is none; the message says where was looked and what was passed over.
+        InputError: it is not known which model is live, so that it could be chosen itself.
+        ParameterError: there are several kinds and none was named.
     """
+    kind = kind or pick_kind(config)
+    if live is not None and not live.said:
+        fields = f"{kind.client.path_field} nor {kind.client.digest_field}"
+        keys = "client" if kind.sole else f"models.{kind.name}"
+        raise InputError(
+            f"which {kind.name} is live is not known: /version has neither {fields}; set "
+            f"{keys}.path_field, or choose one: `pillops reload --path MODEL`"
+        )
     live_digest = live.sha256 if live else None
     live_path = Path(live.model_path).resolve() if live and live.model_path else None
     skipped: list[str] = []
-    for path, sha256, why in _list_candidates(config, live_path):
+    for path, sha256, why in _list_candidates(config, live_path, kind):
         try:
             digest = find_model_files(path).digest()
         except (ModelError, OSError) as error:
@@ -54,18 +75,25 @@ def find_stable(config: Config, live: LiveVersion | None) -> StableModel:
             continue
         if digest == live_digest or (live_digest is None and path.resolve() == live_path):
             continue
+        try:
+            if check is not None:
+                check(path)
+        except (ModelError, InputError) as error:
+            skipped.append(str(error))
+            continue
         return StableModel(path.resolve(), digest, why, skipped=tuple(skipped))
     live_name = live_path.name if live_path else None
-    for one in list_released(config, live_digest, live_name, skipped):
+    for one in list_released(config, live_digest, live_name, skipped, kind):
         found = StableModel(one.path, one.sha256, one.why, skipped=tuple(skipped))
         if one.restored:
             return found
         restore = partial(restore_model, config, one)
         return replace(found, release=one.stored.name, restore=restore)
     reason = f"; passed over: {'; '.join(skipped)}" if skipped else ""
+    which = "" if kind.sole else f"{kind.name} "
     raise ModelError(
-        f"no other usable model to go back to in the service's history, {config.export_dir} and "
-        f"{config.releases_dir}{reason}"
+        f"no other usable {which}model to go back to in the service's history, "
+        f"{config.export_dir} and {config.releases_dir}{reason}"
     )
 
 
@@ -79,7 +107,9 @@ def plan_rollback(stable: StableModel, run: Callable[[], None]) -> Plan:
     return Plan(f"rollback to sha256 {stable.sha256[:12]}…", steps)
 
 
-def _list_candidates(config: Config, live_path: Path | None) -> list[tuple[Path, str | None, str]]:
+def _list_candidates(
+    config: Config, live_path: Path | None, kind: Kind
+) -> list[tuple[Path, str | None, str]]:
     """Paths with the digest they must have (None: any) and why, the best first."""
     try:
         state = read_served_state(config)
@@ -89,8 +119,9 @@ def _list_candidates(config: Config, live_path: Path | None) -> list[tuple[Path,
     found: list[tuple[Path, str | None, str]] = [
         (one.path, one.sha256, f"served until the switch after {one.switched_at_utc}")
         for one in served
+        if kind.has(one.path.name)
     ]
-    exports = list_exports(config.export_dir)
+    exports = list_exports(config.export_dir, kind)
     age = live_path.stat().st_mtime_ns if live_path and live_path.exists() else None
     older = [path for path in exports if age is None or path.stat().st_mtime_ns <= age]
     newer = [path for path in exports if path not in older]

@@ -31,7 +31,8 @@ class LiveVersion:
     """What `/version` says: path and digest of the model, where the service gives them.
 
     `wanted` is where the model should lie that a degraded service does not serve, and why it does
-    not; None where all is well.
+    not; None where all is well. `said` is False where the answer has neither of the fields that
+    tell which model it is: then nobody knows.
     """
 
     model_path: str | None
@@ -39,6 +40,18 @@ class LiveVersion:
     version_tag: str | None
     generation: int | None
     wanted: str | None = None
+    said: bool = True
+
+    @property
+    def empty(self) -> bool:
+        """Whether the service says that it has no model of this kind."""
+        return self.said and self.model_path is None and self.sha256 is None
+
+    def is_same(self, other: LiveVersion) -> bool:
+        """Return whether both are the same model, by digest where both say one, else by path."""
+        if self.sha256 and other.sha256:
+            return self.sha256 == other.sha256
+        return self.said and other.said and self.model_path == other.model_path
 
     def describe(self) -> str:
         """Return the version in a few words."""
@@ -95,7 +108,9 @@ class ServiceClient:
             ServiceError: it does not answer, or not as a service does.
         """
         answer = self._call("GET", "/health")
-        loaded = answer.get("model_loaded")
+        loaded: Any = answer
+        for part in self._section.loaded_field.split("."):
+            loaded = loaded.get(part) if isinstance(loaded, dict) else None
         return LiveHealth(
             device=_text(answer.get("device")),
             model_loaded=loaded if isinstance(loaded, bool) else None,
@@ -117,6 +132,7 @@ class ServiceClient:
             version_tag=_text(answer.get("version_tag")),
             generation=generation if isinstance(generation, int) else None,
             wanted=_describe_wanted(answer.get("degraded")),
+            said=section.path_field in answer or section.digest_field in answer,
         )
 
     def reload(self, path: str) -> dict[str, Any]:
@@ -179,6 +195,8 @@ def normalise_url(host: str) -> str:
 _STATUS_HINTS = {
     401: "the key in .env is not the service's: was it rotated without a restart?",
     404: "no such route: is client.url the service's root?",
+    422: "does its POST /reload take another field? set client.request_field "
+    "(models.<kind>.request_field)",
     409: "another reload is under way: wait, then look at /version",
     429: "too many requests with this key: wait a minute",
     503: "the service has no model or is overloaded: look at api.err",

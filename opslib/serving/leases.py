@@ -16,11 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dotenv import dotenv_values
-from pydantic import field_validator
+from pydantic import Field, field_validator
 
 from opslib.core.config import Config
 from opslib.core.errors import InputError
 from opslib.core.files import hide_name, sha256_bytes
+from opslib.core.kinds import PIN
 from opslib.core.records import Record
 from opslib.core.served import STATE_NAME, ServedState
 
@@ -35,8 +36,8 @@ class Lease(Record):
     """What one service uses of a folder: the names of models in it, each with the reason.
 
     `host`, `address` and `port` say where it listens; `exp_dir` and `env_file` where its state and
-    its pin are, as it sees them; `root` is where a relative path in `env_file` begins. `stopped`
-    says that it ended in order.
+    its pin are, as it sees them; `pin` is the variable that pins a model, and `root` where a
+    relative path in `env_file` begins. `stopped` says that it ended in order.
     """
 
     schema_name = "lease"
@@ -48,6 +49,7 @@ class Lease(Record):
     exp_dir: Path
     env_file: Path
     root: Path
+    pin: str = Field(default=PIN, exclude_if=lambda value: value == PIN)
     models: dict[str, str]
     stopped: bool = False
 
@@ -118,7 +120,7 @@ class FoundLease:
             yield from ServedState.read(path).needed()
         # Perhaps not ours to read; what it named when that service started is in the lease.
         with suppress(OSError, ValueError):
-            pinned = dotenv_values(lease.env_file).get("MODEL_PATH")
+            pinned = dotenv_values(lease.env_file).get(lease.pin)
             if pinned:
                 yield lease.root / Path(pinned), "pinned"
 

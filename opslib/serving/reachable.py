@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from opslib.core.config import Config
-from opslib.core.environment import load_service_environment
+from opslib.core.kinds import list_kinds
 from opslib.core.served import read_served_state
-from opslib.inference.find_model import newest_first
+from opslib.inference.find_model import list_exports
 from opslib.serving.leases import find_leases
 
 
@@ -38,7 +38,7 @@ class Root:
 
 
 def find_roots(config: Config, live: Iterable[LiveModel] = ()) -> tuple[Root, ...]:
-    """Return the models in use: newest, linked, served, served before, pinned by `MODEL_PATH`, and
+    """Return the models in use: the newest of each kind, linked, served, served before, pinned, and
     what services of other experiments say in their leases.
 
     Args:
@@ -47,20 +47,20 @@ def find_roots(config: Config, live: Iterable[LiveModel] = ()) -> tuple[Root, ..
     Raises:
         InputError: a service's state or lease cannot be read, or could not be when the service
             started: what is or should be served is not known.
-        ConfigError: `.env` is unreadable.
+        ConfigError: a file with pins is unreadable.
     """
     found = []
-    exports = [p for p in config.export_dir.glob("*.onnx") if p.is_file() and not p.is_symlink()]
-    if exports:
-        found.append(Root(newest_first(exports)[0].resolve(), "the newest export"))
+    kinds = list_kinds(config)
+    for kind in kinds:
+        for path in list_exports(config.export_dir, kind)[:1]:
+            found.append(Root(path.resolve(), f"the newest {'export' if kind.sole else kind.name}"))
     found += _linked(config)
     for one in live:
         if one.path is not None:
             found.append(Root(one.path.resolve(), "served now, as /version says", of_service=True))
-    pinned = load_service_environment(config).model_path
-    if pinned is not None:
-        path = _real(config.resolve(pinned))
-        found.append(Root(path, "MODEL_PATH names it", of_service=True))
+    for kind in kinds:
+        for path in kind.pins():
+            found.append(Root(_real(path), f"{kind.pin} names it", of_service=True))
     state = read_served_state(config)
     if state is not None:
         found += [Root(_real(path), why, of_service=True) for path, why in state.needed()]

@@ -67,7 +67,6 @@ def serve(
         tenant = Tenant(
             settings,
             service.generations,
-            env_file,
             *bound.getsockname()[:2],
             lasting=wanted_port != 0,
         )

@@ -8,6 +8,7 @@ from pathlib import Path
 from opslib.core.config import Config
 from opslib.core.environment import ServiceEnvironment, load_service_environment
 from opslib.core.host import usable_cpus
+from opslib.core.kinds import Kind, pick_classifier
 from opslib.serving.keys import check_key
 
 MIB = 1 << 20
@@ -19,7 +20,14 @@ class ServiceSettings:
 
     config: Config
     environment: ServiceEnvironment
+    kind: Kind
+    env_file: Path
     api_key: bytes = field(repr=False)
+
+    @property
+    def pinned(self) -> Path | None:
+        """The model that the environment or `env_file` pins, or None."""
+        return next(iter(self.kind.pins(self.env_file)), None)
 
     @property
     def workers(self) -> int:
@@ -50,7 +58,10 @@ def load_settings(config: Config, env_file: Path | None = None) -> ServiceSettin
 
     Raises:
         ConfigError: a variable is impossible or the key is missing or weak.
+        ParameterError: several kinds are classifiers: our service serves one.
     """
     environment = load_service_environment(config, env_file)
     secret = environment.api_key.get_secret_value() if environment.api_key else None
-    return ServiceSettings(config, environment, check_key(secret))
+    kind = pick_classifier(config)
+    source = (env_file or kind.pin_file).absolute()
+    return ServiceSettings(config, environment, kind, source, check_key(secret))

@@ -12,8 +12,9 @@ from pathlib import Path
 
 from opslib.core.config import Config
 from opslib.core.errors import InputError, ModelError
+from opslib.core.kinds import Kind
 from opslib.core.served import ServedState, WantedModel, read_served_state
-from opslib.inference.find_model import BEST_CHECKPOINT, LATEST_NAME, list_exports
+from opslib.inference.find_model import BEST_CHECKPOINT, list_exports
 from opslib.serving.logs import EVENT_LOGGER
 from opslib.serving.reload import StageError
 from opslib.serving.service import Service
@@ -29,7 +30,8 @@ def load_first_model(service: Service) -> None:
         ModelError: `MODEL_PATH` is set and that model is refused; another one is not served in
             its place.
     """
-    config, pinned = service.settings.config, service.settings.environment.model_path
+    settings = service.settings
+    config, pinned = settings.config, settings.pinned
     try:
         state, damage = read_served_state(config), None
     except InputError as error:
@@ -39,13 +41,13 @@ def load_first_model(service: Service) -> None:
         service.generations.last_number = state.current.generation
     if pinned is not None:
         try:
-            service.reloader.start_with(config.resolve(pinned))
+            service.reloader.start_with(pinned)
         except StageError as error:
             raise ModelError(
-                f"MODEL_PATH: stage {error.stage}: {error} (hint: {error.hint})"
+                f"{settings.kind.pin}: stage {error.stage}: {error} (hint: {error.hint})"
             ) from error
         return
-    order = start_order(config, state)
+    order = start_order(config, state, settings.kind)
     wanted = order[0] if order else None
     if damage is not None:
         wanted = WantedModel(path=None, version_tag=None, why=damage)
@@ -62,13 +64,13 @@ def load_first_model(service: Service) -> None:
     service.standing.settle(Shortfall("no model could be loaded", wanted))
 
 
-def start_order(config: Config, state: ServedState | None) -> list[WantedModel]:
+def start_order(config: Config, state: ServedState | None, kind: Kind) -> list[WantedModel]:
     """Return the models to try, best first, each once; the first is the one that is wanted.
 
     A link that leads nowhere stands in its place: that it cannot be followed is found when it is
     tried, and must not go unnoticed.
     """
-    latest, best = config.export_dir / LATEST_NAME, config.exp_dir / BEST_CHECKPOINT
+    latest, best = config.export_dir / kind.link, config.exp_dir / BEST_CHECKPOINT
     order = [state.wanted] if state and state.wanted else []
     if state is not None:
         why = "it was switched in last" if state.wanted is None else "it stood in before"
@@ -76,8 +78,8 @@ def start_order(config: Config, state: ServedState | None) -> list[WantedModel]:
         order.append(WantedModel(path=state.current.path, version_tag=tag, sha256=sha256, why=why))
     if os.path.lexists(latest):
         tag = _follow(latest).stem
-        order.append(WantedModel(path=latest, version_tag=tag, why=f"{LATEST_NAME} means it"))
-    for path in _list_exports(config.export_dir):
+        order.append(WantedModel(path=latest, version_tag=tag, why=f"{kind.link} means it"))
+    for path in _list_exports(config.export_dir, kind):
         order.append(WantedModel(path=path, version_tag=path.stem, why="it is the newest export"))
     if os.path.lexists(best):
         order.append(WantedModel(path=best, version_tag=best.stem, why="there is no export"))
@@ -87,9 +89,9 @@ def start_order(config: Config, state: ServedState | None) -> list[WantedModel]:
     return list(found.values())
 
 
-def _list_exports(folder: Path) -> list[Path]:
+def _list_exports(folder: Path, kind: Kind) -> list[Path]:
     try:
-        return list_exports(folder)
+        return list_exports(folder, kind)
     except ModelError as error:
         _log.error("%s", error)
         return []

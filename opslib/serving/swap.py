@@ -1,7 +1,9 @@
-"""Switching hosts to a model, one after the other, each confirmed before the next."""
+"""Switching hosts to a model, one after the other, each confirmed before the next; and whether two
+models are the same."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +14,7 @@ from opslib.core.models import find_model_files
 from opslib.serving.client import LiveVersion, ServiceClient, ServiceError
 
 Show = Callable[[str], None]
+Check = Callable[[LiveVersion | None], str | None]
 
 
 @dataclass(frozen=True)
@@ -24,38 +27,65 @@ class Confirmed:
     digest_verified: bool
 
 
-def switch_hosts(clients: Sequence[ServiceClient], path: str, show: Show) -> list[Confirmed]:
+def switch_hosts(
+    clients: Sequence[ServiceClient], path: str, show: Show, check: Check | None = None
+) -> list[Confirmed]:
     """Switch each service to the model at `path`; the first failure ends it.
+
+    Args:
+        check: asked before the model is posted whether it may follow what is served; returns what
+            it could not check.
 
     Raises:
         ServiceError: a host refused, did not answer or does not serve the model afterwards; the
             hosts after it were not touched.
+        ModelError: `check` refuses the model; this host was not touched either.
     """
     digests = local_digests(Path(path))
     done = []
     for client in clients:
         with client:
-            done.append(_switch_host(client, path, digests, show))
+            done.append(_switch_host(client, path, digests, show, check))
     return done
 
 
 def _switch_host(
-    client: ServiceClient, path: str, digests: frozenset[str], show: Show
+    client: ServiceClient,
+    path: str,
+    digests: frozenset[str],
+    show: Show,
+    check: Check | None,
 ) -> Confirmed:
     before = read_version(client)
     show(f"{client.url}: before {before.describe() if before else 'no model'}")
+    unchecked = check(before) if check is not None else None
+    if unchecked is not None:
+        show(f"{client.url}: {unchecked}")
     try:
         warning = client.reload(path).get("warning")
-    except ServiceError as error:
-        if error.stage == "timeout":
-            show(f"{client.url}: now {client.version().describe()}")
+        after = client.version()
+        verified = confirm(client.url, after, path, digests)
+    except ServiceError:
+        show(f"{client.url}: {_tell_outcome(client, before)}")
         raise
-    after = client.version()
-    verified = confirm(client.url, after, path, digests)
     note = "" if verified else " (digest unverified: the path was compared)"
     note += f"; warning: {warning}" if isinstance(warning, str) else ""
     show(f"{client.url}: after  {after.describe()}{note}")
     return Confirmed(client.url, before, after, verified)
+
+
+def _tell_outcome(client: ServiceClient, before: LiveVersion | None) -> str:
+    """What is served after a switch that failed, as far as the service says."""
+    try:
+        now = read_version(client)
+    except ServiceError as error:
+        return f"which model serves now is not known: {error}"
+    if now is None:
+        return "no model is served now"
+    if not now.said:
+        return "which model serves now is not known: /version does not say"
+    same = before is not None and now.is_same(before)
+    return f"{'the previous model serves on' if same else 'now'}: {now.describe()}"
 
 
 def confirm(url: str, live: LiveVersion, path: str, digests: frozenset[str]) -> bool:
@@ -70,17 +100,18 @@ def confirm(url: str, live: LiveVersion, path: str, digests: frozenset[str]) -> 
         if live.sha256 in digests:
             return True
         problem = f"serves sha256 {live.sha256[:12]}…, the file is {sorted(digests)[0][:12]}…"
-    elif live.model_path is None or _same_file(live.model_path, path):
-        if live.model_path is not None:
-            return False
+    elif live.model_path is None:
         problem = "its /version has neither a digest nor a path"
+    elif _same_file(live.model_path, path):
+        return False
     else:
         problem = f"serves {live.model_path}"
     raise ServiceError(
         f"{url}: not confirmed: {problem}",
         status=200,
         stage="confirm",
-        hint="is another reload or host involved? see client.path_field and client.digest_field",
+        hint="is another reload or host involved? does /version tell the model in other fields "
+        "than client.path_field and client.digest_field (models.<kind>.path_field)?",
     )
 
 
@@ -100,12 +131,21 @@ def read_version(client: ServiceClient) -> LiveVersion | None:
         ServiceError: it refuses or does not answer.
     """
     try:
-        return client.version()
+        live = client.version()
     except ServiceError as error:
         if error.status != 503:
             raise
         return None
+    return None if live.empty else live
+
+
+def is_same_model(live: LiveVersion, path: Path) -> bool:
+    """Return whether `live` is the model at `path`: by digest where both say one, else by path."""
+    digests = local_digests(path)
+    if live.sha256 and digests:
+        return live.sha256 in digests
+    return live.model_path is not None and _same_file(live.model_path, str(path))
 
 
 def _same_file(first: str, second: str) -> bool:
-    return first == second or Path(first).resolve() == Path(second).resolve()
+    return os.path.realpath(first) == os.path.realpath(second)

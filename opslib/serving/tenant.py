@@ -13,7 +13,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from opslib.core.environment import ENV_NAME
 from opslib.core.errors import InputError, StorageError
 from opslib.core.files import write_text_atomic
 from opslib.core.served import read_served_state
@@ -31,7 +30,6 @@ class Tenant:
     Args:
         settings: what the service was told.
         generations: what it serves.
-        env_file: its `.env`; that beside the configuration by default.
         address: what it listens on.
         port: the port it got.
         lasting: whether it will be started again with the same address; a trial on a free port
@@ -42,7 +40,6 @@ class Tenant:
         self,
         settings: ServiceSettings,
         generations: Generations,
-        env_file: Path | None,
         address: str,
         port: int,
         *,
@@ -58,8 +55,9 @@ class Tenant:
             port=port,
             pid=os.getpid(),
             exp_dir=config.exp_dir,
-            env_file=(env_file or config.root / ENV_NAME).absolute(),
-            root=config.root,
+            env_file=settings.env_file,
+            root=settings.kind.root,
+            pin=settings.kind.pin,
             models={},
         )
         self._written: dict[Path, str] = {}
@@ -129,8 +127,8 @@ class Tenant:
             state = read_served_state(config)
             if state is not None:
                 found += state.needed()
-        pinned = self._settings.environment.model_path
-        found.append((config.resolve(pinned) if pinned else None, "pinned by MODEL_PATH"))
+        settings = self._settings
+        found.append((settings.pinned, f"pinned by {settings.kind.pin}"))
         found.append((self._coming, "about to be served"))
         for path, why in found:
             if path is not None:

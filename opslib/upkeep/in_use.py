@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from opslib.core.cards import REPORT_NAME, card_path, read_report_fields
 from opslib.core.clock import part_ahead
 from opslib.core.errors import InputError, ModelError, StorageError, storage_errors
+from opslib.core.kinds import list_kinds
 from opslib.core.models import find_model_files
 from opslib.inference.find_model import model_moment
 from opslib.release.manifest import ReleaseError
@@ -181,14 +182,21 @@ def _find_sidecars(model: Path, name: str) -> tuple[Path, ...]:
 
 
 def _by_clock(this: Round) -> Iterator[tuple[Path, str]]:
-    """The newest model that a clock running ahead did not date, and the newest by its name."""
-    models = list_models(this.config.export_dir)
-    past, _ = part_ahead(models, model_moment, this.now)
-    for path in past[-1:]:
-        yield path.resolve(), "the newest export that is not from the future"
-    stamped = [path for path in past if path.name.startswith("model-")]
-    if stamped:
-        yield max(stamped, key=lambda path: path.name).resolve(), "the newest export by its name"
+    """Of each kind the newest model that a clock running ahead did not date, and the newest by its
+    name."""
+    past, _ = part_ahead(list_models(this.config.export_dir), model_moment, this.now)
+    for kind in list_kinds(this.config):
+        what = "export" if kind.sole else kind.name
+        begin = kind.pattern.partition("*")[0] or "model-"
+        of_kind = [path for path in past if kind.has(path.name)]
+        for path in of_kind[-1:]:
+            yield path.resolve(), f"the newest {what} that is not from the future"
+        stamped = [path for path in of_kind if path.name.startswith(begin)]
+        if stamped:
+            yield (
+                max(stamped, key=lambda path: path.name).resolve(),
+                f"the newest {what} by its name",
+            )
 
 
 def _pinned(this: Round) -> tuple[dict[str, str], dict[str, str]]:

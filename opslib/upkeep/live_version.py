@@ -7,17 +7,21 @@ to import, which a job that mostly finds nothing to do should not pay.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 from opslib.core.config import Config
 from opslib.core.environment import load_service_environment
 from opslib.core.errors import StorageError
+from opslib.core.kinds import list_kinds
 from opslib.core.secrets import show_address
+from opslib.core.sections import ClientSection
 from opslib.serving.leases import FoundLease, find_leases
 from opslib.serving.reachable import LiveModel
 from opslib.upkeep.web import FAILURES, name_failure, request
 
 _HEADER = "X-API-Key"
+_MODEL_SUFFIXES = (".onnx", ".pt", ".pth")
 
 
 def ask_services(config: Config) -> tuple[LiveModel, ...]:
@@ -32,7 +36,7 @@ def ask_services(config: Config) -> tuple[LiveModel, ...]:
     addresses = dict.fromkeys(
         map(_spell_out, (config.client.url, *config.maintenance.also_serving))
     )
-    said = [ask_version(config, address) for address in addresses]
+    said = [one for address in addresses for one in ask_version(config, address)]
     for one in find_leases(config):
         if _meet(one.lease.url(), addresses) or not one.may_be_outdated():
             continue
@@ -40,14 +44,15 @@ def ask_services(config: Config) -> tuple[LiveModel, ...]:
     return tuple(said)
 
 
-def ask_version(config: Config, url: str) -> LiveModel:
-    """Return which model the service at `url` serves; no service, no model.
+def ask_version(config: Config, url: str) -> tuple[LiveModel, ...]:
+    """Return which models the service at `url` serves: one of each kind, and whatever else it names
+    that may be a model; no service, no model.
 
     Raises:
         StorageError: a service is there but does not say: then nobody knows what is in use.
         ConfigError: `.env` is unreadable.
     """
-    section, shown = config.client, show_address(url)
+    shown = show_address(url)
     secret = load_service_environment(config).api_key
     headers = {_HEADER: secret.get_secret_value()} if secret else {}
     try:
@@ -55,20 +60,55 @@ def ask_version(config: Config, url: str) -> LiveModel:
             f"{url}/version", config.maintenance.version_timeout_s, headers=headers
         )
     except ConnectionRefusedError:
-        return LiveModel(f"no service answers at {shown}")
+        return (LiveModel(f"no service answers at {shown}"),)
     except FAILURES as error:
         raise StorageError(f"{shown}/version did not answer: {name_failure(error)}") from error
     try:
         content = json.loads(body)
-        path, sha256 = content.get(section.path_field), content.get(section.digest_field)
-    except (ValueError, AttributeError):
-        path = sha256 = None
-    path, sha256 = (one if isinstance(one, str) and one else None for one in (path, sha256))
-    if status != 200 or not (path or sha256):
+    except ValueError:
+        content = None
+    found, missing = [], []
+    for kind in list_kinds(config):
+        live = _read_live(config, kind.client, content, shown) if status == 200 else None
+        found += [live] if live is not None else []
+        missing += [kind] if live is None else []
+    if missing:
         key = "" if secret else "; API_KEY is not set"
-        raise StorageError(f"{shown}/version answered {status} and not what it serves{key}")
-    where = config.resolve(path) if path and "\0" not in path else None
-    return LiveModel(f"{shown} serves {path or sha256}", where, sha256)
+        what = "" if missing[0].sole else f" as {missing[0].name} ({missing[0].client.path_field})"
+        raise StorageError(f"{shown}/version answered {status} and not what it serves{what}{key}")
+    known = {one.path for one in found}
+    named = [config.resolve(path) for path in _named_models(content)]
+    return (
+        *found,
+        *(LiveModel(f"{shown} names {path}", path) for path in named if path not in known),
+    )
+
+
+def _read_live(
+    config: Config, section: ClientSection, content: Any, shown: str
+) -> LiveModel | None:
+    """What a `/version` says of one kind; None where it does not say."""
+    if not isinstance(content, dict):
+        return None
+    path, sha256 = content.get(section.path_field), content.get(section.digest_field)
+    path, sha256 = (one if isinstance(one, str) and one else None for one in (path, sha256))
+    if path or sha256:
+        where = config.resolve(path) if path and "\0" not in path else None
+        return LiveModel(f"{shown} serves {path or sha256}", where, sha256)
+    several = len(config.models) > 1
+    if several and section.path_field in content and content[section.path_field] is None:
+        return LiveModel(f"{shown} has no model at {section.path_field}")
+    return None
+
+
+def _named_models(content: Any) -> Iterator[str]:
+    """Every text in an answer that looks like the path of a model."""
+    if isinstance(content, str):
+        if content.endswith(_MODEL_SUFFIXES) and "\0" not in content and "://" not in content:
+            yield content
+    elif isinstance(content, dict | list):
+        for one in content.values() if isinstance(content, dict) else content:
+            yield from _named_models(one)
 
 
 def _ask_tenant(config: Config, one: FoundLease) -> LiveModel:

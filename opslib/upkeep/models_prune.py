@@ -13,6 +13,7 @@ from opslib.core.config_edit import on_one_line
 from opslib.core.errors import StorageError, storage_errors
 from opslib.core.files import reveal_name
 from opslib.core.formatting import plural
+from opslib.core.kinds import list_kinds
 from opslib.core.plans import Action
 from opslib.inference.find_model import model_moment
 from opslib.upkeep.claims import Claim, Claims
@@ -70,22 +71,32 @@ class ModelShelf:
 
 
 def plan_models(this: Round, shelf: ModelShelf) -> Duty:
-    """Plan which exported models are deleted; see `maintenance.keep_onnx`.
+    """Plan which exported models of each kind are deleted; see `maintenance.keep_onnx`. What is of
+    no kind stays: nobody knows what it is for.
 
     Raises:
         StorageError: the folder cannot be read, or a link leads out of the experiment.
     """
     folder = this.find_folder(this.config.export_dir)
-    keep = this.config.maintenance.keep_onnx
-    models, ahead = part_ahead(list_models(folder), model_moment, this.now)
-    going = _choose(shelf, models, keep)
-    why = f"beyond the newest {keep}, and not in use"
+    there = list_models(folder)
+    models, ahead = part_ahead(there, model_moment, this.now)
+    kinds = list_kinds(this.config)
     claims = Claims(this)
-    actions = _finish(shelf, claims, folder)
-    actions += _delete(shelf, claims, [*models, *ahead], going, why)
-    kept = len(models) - len(going)
-    notes = (f"{plural(kept, 'model')} kept in {this.name_of(folder)}",) if going else ()
-    return Duty(MODELS, tuple(actions), notes=notes + this.note_ahead(ahead))
+    actions, notes = _finish(shelf, claims, folder), list[str]()
+    for kind in kinds:
+        of_kind = [path for path in models if kind.has(path.name)]
+        going = _choose(shelf, of_kind, kind.keep)
+        what = "" if kind.sole else f" {kind.name} models"
+        why = f"beyond the newest {kind.keep}{what}, and not in use"
+        actions += _delete(shelf, claims, there, going, why)
+        if going:
+            kept = plural(len(of_kind) - len(going), "model" if kind.sole else f"{kind.name} model")
+            notes.append(f"{kept} kept in {this.name_of(folder)}")
+    strays = [path for path in models if not any(kind.has(path.name) for kind in kinds)]
+    if strays:
+        rest = f" and {len(strays) - 1} more" if len(strays) > 1 else ""
+        notes.append(f"of no kind under `models:`, and kept: {this.name_of(strays[0])}{rest}")
+    return Duty(MODELS, tuple(actions), notes=(*notes, *this.note_ahead(ahead)))
 
 
 def plan_quantized(this: Round, shelf: ModelShelf) -> Duty:

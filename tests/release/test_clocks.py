@@ -12,6 +12,7 @@ import pytest
 from opslib.checklist.items import Visit
 from opslib.checklist.releases import check_release
 from opslib.core.errors import InputError
+from opslib.core.kinds import pick_kind
 from opslib.core.plans import carry_out
 from opslib.inference.find_model import find_onnx, newest_first
 from opslib.release.build import build_release
@@ -193,5 +194,7 @@ def test_a_model_from_the_future_is_nowhere_the_newest(place: Place) -> None:
     order = newest_first(place.export.glob("*.onnx"))
     assert set(order[-2:]) == {ahead, written}
     assert find_onnx(place.config) == order[0]
-    assert [one.path for one in start_order(place.config, None)][: len(order)] == order
+    assert [one.path for one in start_order(place.config, None, pick_kind(place.config))][
+        : len(order)
+    ] == order
     assert find_stable(place.config, None).path == order[0].resolve()

@@ -14,6 +14,7 @@ import pytest
 
 from opslib.core.errors import InputError, ModelError
 from opslib.core.files import link_atomic
+from opslib.core.kinds import pick_kind
 from opslib.core.models import resolve_model
 from opslib.core.served import ServedState, read_served_state, served_state_path
 from opslib.inference.find_model import find_onnx, list_exports
@@ -273,7 +274,7 @@ def test_a_folder_that_may_not_be_entered_is_no_crash(place: Place) -> None:
             resolve_model(place.first)
         with pytest.raises(ModelError, match="export: cannot be read: Permission denied"):
             find_onnx(config)
-        assert start_order(config, None) == []
+        assert start_order(config, None, pick_kind(config)) == []
 
 
 def test_an_export_that_is_removed_meanwhile_is_passed_over(
@@ -281,7 +282,10 @@ def test_an_export_that_is_removed_meanwhile_is_passed_over(
 ) -> None:
     gone = place.export / "gone.onnx"
     monkeypatch.setattr(Path, "iterdir", lambda _: iter([gone, place.first, place.second]))
-    assert [path.name for path in list_exports(place.export)] == ["model-b.onnx", "model-a.onnx"]
+    assert [path.name for path in list_exports(place.export, pick_kind(place.config))] == [
+        "model-b.onnx",
+        "model-a.onnx",
+    ]
 
 
 def test_a_state_in_which_all_is_well_is_one_that_earlier_builds_read(place: Place) -> None:

@@ -32,7 +32,7 @@ def service(place: Place, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
 
 def open_tenant(service: Service, port: int = 8000) -> Tenant:
     """The tenant of a service that listens everywhere."""
-    found = Tenant(service.settings, service.generations, None, "0.0.0.0", port)
+    found = Tenant(service.settings, service.generations, "0.0.0.0", port)
     service.reloader.announce = found.announce
     return found
 
@@ -154,7 +154,7 @@ def test_a_start_takes_up_the_lease_of_the_run_before_it(place: Place, service: 
 
 
 def test_the_lease_of_a_trial_goes_with_it(place: Place, service: Service) -> None:
-    trial = Tenant(service.settings, service.generations, None, "::", 49152, lasting=False)
+    trial = Tenant(service.settings, service.generations, "::", 49152, lasting=False)
     service.reloader.announce = trial.announce
     with trial:
         service.reloader.start_with(place.first)

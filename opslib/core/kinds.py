@@ -1,0 +1,151 @@
+"""Kinds of models: what a service serves side by side, such as a detector and a classifier.
+
+Every question of which model is meant is asked for one kind. A configuration without `models:` has
+one, of every exported model, which is the layout of a service with one model.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Literal
+
+from opslib.core.config import Config
+from opslib.core.environment import ENV_NAME, read_variable
+from opslib.core.errors import ConfigError, ParameterError
+from opslib.core.files import expand_user
+from opslib.core.models_section import KindSection
+from opslib.core.sections import ClientSection
+
+LATEST_NAME = "latest.onnx"
+PIN = "MODEL_PATH"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of models.
+
+    Args:
+        name: as in `models:`; `model` where there are no kinds.
+        pattern: which files of the export folder are of this kind, by name.
+        link: the name in the export folder that means the one to serve.
+        pin: the variable that pins one, in `pin_file`; relative to `root`.
+        contract: `classifier`, or `any`: it loads and gives its golden outputs.
+        keep: how many maintenance keeps.
+        client: how a service is asked for it and told to switch it.
+        sole: whether there is no other kind.
+    """
+
+    name: str
+    pattern: str
+    link: str
+    pin: str
+    pin_file: Path
+    root: Path
+    contract: Literal["classifier", "any"]
+    keep: int
+    client: ClientSection = field(repr=False)
+    sole: bool = True
+
+    def has(self, name: str) -> bool:
+        """Return whether a file of this name is a model of this kind."""
+        return fnmatchcase(name, self.pattern) and not name.startswith(".")
+
+    def of(self, text: str) -> str:
+        """Return `text` with the kind's name before it, where there are others."""
+        return text if self.sole else f"{self.name}: {text}"
+
+    def pins(self, env_file: Path | None = None) -> tuple[Path, ...]:
+        """Return the models that the environment and `pin_file` pin; the first one counts.
+
+        Args:
+            env_file: read instead of `pin_file`.
+
+        Raises:
+            ConfigError: the file cannot be read, or a path is none.
+        """
+        source = env_file or self.pin_file
+        try:
+            named = read_variable(source, self.pin)
+            return tuple((self.root / expand_user(Path(one))).absolute() for one in named)
+        except ValueError as error:
+            raise ConfigError(f"{self.pin}: {error}") from error
+
+
+def list_kinds(config: Config) -> tuple[Kind, ...]:
+    """Return the kinds of models, as the configuration lists them."""
+    if config.models:
+        return tuple(_make_kind(config, name, one) for name, one in config.models.items())
+    sole = KindSection(
+        pattern="*.onnx",
+        link=LATEST_NAME,
+        pin=PIN,
+        request_field=config.client.request_field,
+        path_field=config.client.path_field,
+        digest_field=config.client.digest_field,
+        loaded_field=config.client.loaded_field,
+    )
+    return (_make_kind(config, "model", sole),)
+
+
+def pick_kind(config: Config, name: str | None = None) -> Kind:
+    """Return the kind called `name`, or the only one.
+
+    Raises:
+        ParameterError: there is none of this name, or several and none was named.
+    """
+    kinds = list_kinds(config)
+    names = ", ".join(kind.name for kind in kinds)
+    if name is None:
+        if len(kinds) > 1:
+            raise ParameterError(f"kind: several are served: {names}; name one (--kind)")
+        return kinds[0]
+    found = next((kind for kind in kinds if kind.name == name), None)
+    if found is None:
+        raise ParameterError(f"kind: got {name!r}; expected one of {names}")
+    return found
+
+
+def pick_classifier(config: Config, name: str | None = None) -> Kind:
+    """Return the kind called `name`, else the only one, else the only classifier.
+
+    Raises:
+        ParameterError: there is none of this name, or none was named and several are classifiers,
+            or none is.
+    """
+    classifiers = [kind for kind in list_kinds(config) if kind.contract == "classifier"]
+    if name is None and len(classifiers) == 1:
+        return classifiers[0]
+    return pick_kind(config, name)
+
+
+def find_kind(config: Config, path: Path) -> Kind | None:
+    """Return the kind of the model at `path`, by its file's name, or None where none has it."""
+    name = Path(os.path.realpath(path)).name
+    return next((kind for kind in list_kinds(config) if kind.has(name)), None)
+
+
+def _make_kind(config: Config, name: str, given: KindSection) -> Kind:
+    client = config.client.model_copy(
+        update={
+            "request_field": given.request_field or f"{name}_path",
+            "path_field": given.path_field or f"{name}_model_path",
+            "digest_field": given.digest_field or f"{name}_model_sha256",
+            "loaded_field": given.loaded_field or f"models_loaded.{name}",
+        }
+    )
+    pin_file = config.resolve(given.pin_file) if given.pin_file else config.root / ENV_NAME
+    return Kind(
+        name=name,
+        pattern=given.pattern or f"{name}-*.onnx",
+        link=given.link or f"latest_{name}.onnx",
+        pin=given.pin or f"{name.upper()}_MODEL_PATH",
+        pin_file=pin_file,
+        root=pin_file.parent if given.pin_file else config.root,
+        contract=given.contract,
+        keep=given.keep or config.maintenance.keep_onnx,
+        client=client,
+        sole=len(config.models) <= 1,
+    )

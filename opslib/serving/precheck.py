@@ -1,0 +1,99 @@
+"""Is this model one of its kind? Asked on this host before it is posted to a service that gives no
+digest: such a service is foreign, and may load whatever it is told to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from opslib.core.config import Config
+from opslib.core.errors import InputError, ModelError, OpsError, UsageError
+from opslib.core.kinds import Kind
+from opslib.inference.checks import check_model
+from opslib.inference.contract import Contract, check_classes_kept
+from opslib.inference.find_model import find_card
+from opslib.inference.preprocess import load_preprocessor
+from opslib.inference.stages import Preprocess
+from opslib.inference.trial import TrialLimits, try_model
+from opslib.serving.client import LiveVersion
+
+_MIB = 1 << 20
+
+
+class Precheck:
+    """Checks models of one kind that are to follow the model `live`; each once.
+
+    Args:
+        config: where cards, code and limits are found.
+        kind: the kind that they must be of.
+        live: what is served, as the service says.
+    """
+
+    def __init__(self, config: Config, kind: Kind, live: LiveVersion | None) -> None:
+        self._config, self._kind, self._live = config, kind, live
+        section = config.reload
+        memory = section.trial_memory_mb
+        self._limits = TrialLimits(section.trial_timeout_s, memory * _MIB if memory else None)
+        self._done: dict[Path, str | None] = {}
+
+    def __call__(self, path: Path) -> str | None:
+        """Return what could not be checked of the model at `path`, or None.
+
+        Raises:
+            ModelError: it is not fit to be served, or not of the kind or contract of `live`.
+            InputError: its card is damaged.
+        """
+        if self._live is not None and self._live.sha256 is not None:
+            return None  # the service checks it itself, and says afterwards what it serves
+        if not path.exists():
+            return f"{path} was not checked: it is not on this host"
+        real = path.resolve()
+        if real not in self._done:
+            self._done[real] = self._check(real)
+        return self._done[real]
+
+    def _check(self, path: Path) -> str | None:
+        if not self._kind.has(path.name):
+            raise ModelError(
+                f"{path}: is no {self._kind.name} model by its name; expected {self._kind.pattern}"
+            )
+        card, note = find_card(self._config, path), None
+        run: Preprocess = _no_images
+        section = self._config.preprocess
+        if card is not None and card.golden:
+            try:
+                run = load_preprocessor(section.function, self._config.code_root).run
+            except OpsError as error:
+                card = card.model_copy(update={"golden": ()})
+                note = f"{path}: its golden images were not compared: {error}"
+        previous = self._previous()
+        check_model(
+            path,
+            card,
+            preprocess=run,
+            img_size=section.img_size,
+            previous=previous,
+            limits=self._limits,
+            contract=self._kind.contract,
+        )
+        if previous is not None:
+            check_classes_kept(path, card, previous)
+        return note
+
+    def _previous(self) -> Contract | None:
+        """What the model in service keeps to, where it lies on this host and can be loaded."""
+        path = Path(self._live.model_path) if self._live and self._live.model_path else None
+        if self._kind.contract != "classifier" or path is None or not path.is_file():
+            return None
+        try:
+            trial, card = try_model(path, limits=self._limits), find_card(self._config, path)
+        except (ModelError, InputError):
+            return None
+        return Contract.from_trial(trial, card.class_names if card else ())
+
+
+def _no_images(_paths: Sequence[str], _size: int) -> NDArray[np.float32]:
+    raise UsageError("there are no golden images to prepare")
