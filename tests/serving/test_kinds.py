@@ -164,3 +164,18 @@ def test_a_kind_that_is_not_loaded_may_get_any_of_its_models(house: TwoStage) ->
     with house.serve(missing={DETECTION}) as service:
         assert run(house, "rollback", "--kind", DETECTION) == 0
         assert service.live[DETECTION] == house.detectors[-1]
+
+
+def test_the_reference_service_speaks_the_names_of_its_kind(house: TwoStage) -> None:
+    from opslib.core.kinds import pick_classifier
+    from opslib.serving.client import ServiceClient
+    from opslib.serving.staging import start_service
+
+    with start_service(house.config_path) as service:
+        client = ServiceClient(service.url, service.key, pick_classifier(house.config).client)
+        with client:
+            assert client.health().model_loaded is True
+            before = client.version()
+            assert before.model_path == str(house.classifiers[-1])
+            client.reload(str(house.classifiers[0]))
+            assert client.version().model_path == str(house.classifiers[0])
