@@ -68,7 +68,7 @@ def _switch_host(
     except ServiceError:
         show(f"{client.url}: {_tell_outcome(client, before)}")
         raise
-    note = "" if verified else " (digest unverified: the path was compared)"
+    note = "" if verified else ": the path was compared"
     note += f"; warning: {warning}" if isinstance(warning, str) else ""
     show(f"{client.url}: after  {after.describe()}{note}")
     return Confirmed(client.url, before, after, verified)
