@@ -191,7 +191,7 @@ def _switch(
         clients = _open_clients(config, kind, hosts, env_file, timeout)
         switch_hosts(clients, path, show, check_here)
     except ServiceError as error:
-        show(f"stage {error.stage}; hint: {error.hint}")
+        show(f"hint: {error.hint}")
         raise
 
 
