@@ -218,6 +218,7 @@ class TwoStageService:
         version_answer: `hangs` never answers, `fails` answers 500.
         missing: kinds that are not loaded when it starts.
         lies: `/reload` says ok and does nothing.
+        late_s: how long after it is done `/reload` answers.
         asked: the body of every `/reload`, in order.
     """
 
@@ -228,6 +229,7 @@ class TwoStageService:
         self.version_answer: Literal["says", "hangs", "fails"] = "says"
         self.missing: set[str] = set()
         self.lies = False
+        self.late_s = 0.0
         self.asked: list[dict[str, str]] = []
         self.models: dict[str, Loaded | None] = dict.fromkeys(KINDS)
         self._reading: Path | None = None
@@ -304,7 +306,8 @@ class TwoStageService:
 
     def predict(self, content: bytes) -> dict[str, Any]:
         """Find the pill and say what it is."""
-        detector, classifier = (self.models[kind] for kind in KINDS)
+        detector, classifier = models = [self.models[kind] for kind in KINDS]
+        tag = _name(models)  # as of now: another thread may switch meanwhile
         if detector is None or classifier is None:
             raise HTTPException(503, "a model is not loaded")
         with Image.open(BytesIO(content)) as image:
@@ -316,13 +319,12 @@ class TwoStageService:
         likely = np.exp(scores[0] - scores[0].max())
         likely /= likely.sum()
         class_id = int(likely.argmax())
-        tag = self.version_tag
         return {"class_id": class_id, "confidence": float(likely[class_id]), "version_tag": tag}
 
     @property
     def version_tag(self) -> str:
         """Both models in one word."""
-        return "+".join(one.path.stem if one else "none" for one in self.models.values())
+        return _name(list(self.models.values()))
 
     def _find(self, kind: str) -> Path | None:
         pinned = dotenv_values(self.root / ".env").get(f"{kind.upper()}_MODEL_PATH")
@@ -364,6 +366,7 @@ def _make_app(service: TwoStageService) -> FastAPI:
             service.reload(asked)
         else:
             await run_in_threadpool(service.reload, asked)
+        await asyncio.sleep(service.late_s)
         return {"ok": True, "version_tag": service.version_tag}
 
     @app.post("/predict", dependencies=keyed)
@@ -372,6 +375,10 @@ def _make_app(service: TwoStageService) -> FastAPI:
 
     # FastAPI looks annotations up in the module, where the classes above are.
     return app
+
+
+def _name(models: list[Loaded | None]) -> str:
+    return "+".join(one.path.stem if one else "none" for one in models)
 
 
 def _load(path: Path) -> Loaded:

@@ -59,6 +59,11 @@ class Kind:
         """Return `text` with the kind's name before it, where there are others."""
         return text if self.sole else f"{self.name}: {text}"
 
+    @property
+    def option(self) -> str:
+        """What a command line that is shown to somebody needs to mean this kind."""
+        return "" if self.sole else f" --kind {self.name}"
+
     def pins(self, env_file: Path | None = None) -> tuple[Path, ...]:
         """Return the models that the environment and `pin_file` pin; the first one counts.
 
