@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 STAMP_FORMAT = "%Y%m%d-%H%M%S"
@@ -57,3 +58,8 @@ def format_signal(number: int) -> str:
     """Return the name of the signal that ended a process, with what it means where few know."""
     name = signal.Signals(number).name
     return f"{name} (a file that it had mapped became shorter)" if name == "SIGBUS" else name
+
+
+def format_counts(counts: Mapping[str, int]) -> str:
+    """Return counts of several kinds in their order: `5 .jpg, 7 .png`."""
+    return ", ".join(f"{count:,} {kind}" for kind, count in counts.items())

@@ -274,7 +274,14 @@ def _judge(
         return row.model_copy(update={"reason": made.reason})
     before, after = answers[BASELINE], answers[variant.name]
     accuracy = acc.judge_accuracy(before, after, setup.labels, setup.max_drop_pp)
-    flips = acc.list_flips(setup.images.paths, before, after, setup.labels, setup.class_names)
+    flips = acc.list_flips(
+        setup.images.paths,
+        before,
+        after,
+        setup.labels,
+        setup.class_names,
+        setup.images.folder,
+    )
     sizes = acc.class_sizes(before, setup.labels, setup.class_names)
     limit = run.config.quantize.batch_check_images
     checked = setup.names[:: -(-len(setup.names) // limit)]
