@@ -73,7 +73,7 @@ def predict(
         engines = {name: stack.enter_context(open_engine(one)) for name, one in requests.items()}
         for start in range(0, len(names), CHUNK):
             report(start / len(names), f"accuracy: {start:,} of {len(names):,} images")
-            batch = preprocessor.run(list(names[start : start + CHUNK]), img_size)
+            batch = preprocessor.run_checked(list(names[start : start + CHUNK]), img_size)
             reference: NDArray[np.float32] | None = None
             for name, engine in engines.items():
                 answer = softmax(run_batches(engine, batch, requests[name].batch_size))
@@ -119,7 +119,7 @@ def check_batch_dependence(
         if engine.facts.input_shape[0]:
             return None
         for start in range(0, len(names), CHUNK):
-            batch = preprocessor.run(list(names[start : start + CHUNK]), img_size)
+            batch = preprocessor.run_checked(list(names[start : start + CHUNK]), img_size)
             alone = softmax(run_batches(engine, batch, 1))
             shared = softmax(run_batches(engine, batch, request.batch_size))
             changed += int((alone.argmax(-1) != shared.argmax(-1)).sum())

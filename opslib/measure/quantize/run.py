@@ -187,7 +187,7 @@ def _begin(
     card, folder = setup.card, setup.model.resolve().parent
     golden = None
     if card is not None and card.golden:
-        golden = load_golden(card, folder, setup.preprocessor.run, setup.img_size)
+        golden = load_golden(card, folder, setup.preprocessor.run_checked, setup.img_size)
     probes = probe_images(setup.img_size)
     images = join_images(golden.images if golden else None, probes)
     trial = try_model(setup.model, images=images)
