@@ -21,6 +21,7 @@ from opslib.core.config import load_config
 from opslib.core.formatting import format_ms, plural
 from opslib.core.host import host_facts
 from opslib.inference.find_model import find_onnx
+from opslib.inference.images import pick_images
 from opslib.serving.capacity import DEFAULT_SHARE, DEFAULT_SPARE, instances_needed
 from opslib.serving.load import LoadPlan, LoadResult, start_load
 from opslib.serving.staging import RunningService, start_service
@@ -44,8 +45,7 @@ def main() -> int:
     parser.add_argument("--requests", type=int, default=1000, help="for each line of the table")
     arguments = parser.parse_args()
     config = load_config()
-    found = tuple(sorted(config.data_root.glob("val/**/*.jpg")))
-    images = found[:: max(1, len(found) // IMAGES)][:IMAGES]
+    images = pick_images(config, "val", None, limit=IMAGES).paths
     console = Console(width=None if sys.stdout.isatty() else 100, highlight=False)
     console.print(f"one instance, {find_onnx(config).resolve().name}, {host_facts().label}")
     table = Table()

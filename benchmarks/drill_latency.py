@@ -34,6 +34,7 @@ from opslib.core.config import load_config
 from opslib.drill.copies import copy_experiment
 from opslib.drill.request import DrillRequest
 from opslib.drill.target import choose_other, find_live
+from opslib.inference.images import pick_images
 from opslib.serving.client import LiveVersion
 from opslib.serving.keys import HEADER
 from opslib.serving.load import LoadPlan, start_load
@@ -151,7 +152,7 @@ def main() -> int:
         print("drill_latency: h2load is not installed, skipped; apt-get install nghttp2-client")
         return 0
     config = load_config()
-    image = sorted(config.data_root.glob("val/*/*.jpg"))[0]
+    image = pick_images(config, "val", None, limit=1).paths[0]
     stable = find_live(config)
     other = choose_other(config, DrillRequest(), LiveVersion(str(stable), None, None, None))
     with tempfile.TemporaryDirectory(prefix="pillops-latency-") as folder:

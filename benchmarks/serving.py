@@ -34,6 +34,7 @@ from opslib.core.config import Config, load_config
 from opslib.core.models import find_model_files
 from opslib.inference.engine import EngineRequest, session_settings
 from opslib.inference.find_model import find_onnx
+from opslib.inference.images import pick_images
 from opslib.inference.opening import open_engine
 from opslib.inference.preprocess import preprocess
 from opslib.serving.client import ServiceClient
@@ -313,8 +314,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=9)
     arguments = parser.parse_args()
     loaded = load_config()
-    found = tuple(sorted(loaded.data_root.glob("val/*/*.jpg")))
-    images = found[:: max(1, len(found) // IMAGES)][:IMAGES]
+    images = pick_images(loaded, "val", None, limit=IMAGES).paths
     key = make_key()
     with copy_experiment(loaded) as (path, config):
         variables = {"API_KEY": key, "RATE_LIMIT_PER_MIN": "100000000", "LOG_LEVEL": "WARNING"}

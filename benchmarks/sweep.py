@@ -29,7 +29,7 @@ from rich.table import Table
 from opslib.core.config import Config, load_config
 from opslib.inference.engine import EngineRequest
 from opslib.inference.find_model import find_onnx
-from opslib.inference.images import find_images
+from opslib.inference.images import pick_images
 from opslib.measure.rounds import Deadline
 from opslib.measure.station import Workload
 from opslib.measure.stats import bootstrap_interval, trimmed_mean
@@ -116,8 +116,7 @@ def measure_regret(
 
 def judge_subject(config: Config, subject: Subject, races: int) -> bool:
     """Measure everything once, race ten times, print both and return whether the bounds hold."""
-    pattern = str(config.data_root / "val/**/*.jpg")
-    names = find_images(pattern, limit=16, strict=False).take(max(16, subject.batch_size))
+    names = pick_images(config, "val", None, limit=16).take(max(16, subject.batch_size))
     grid, img_size = list_grid(config, subject)
     work = Workload(tuple(names), img_size, config.preprocess.function)
     started = time.monotonic()

@@ -22,7 +22,7 @@ from opslib.core.config import load_config
 from opslib.core.host import host_facts
 from opslib.inference.engine import EngineRequest
 from opslib.inference.find_model import find_onnx
-from opslib.inference.images import find_images
+from opslib.inference.images import pick_images
 from opslib.inference.providers import SessionSettings
 from opslib.measure.rounds import Deadline
 from opslib.measure.station import Workload
@@ -133,8 +133,7 @@ def main() -> int:
     """Print both tables."""
     config = load_config()
     model = find_onnx(config).resolve()
-    pattern = str(config.data_root / "val/**/*.jpg")
-    names = find_images(pattern, limit=TOP1_IMAGES, strict=False).take(TOP1_IMAGES)
+    names = pick_images(config, "val", None, limit=TOP1_IMAGES).take(TOP1_IMAGES)
     size = config.preprocess.img_size or SIZES[2]
     console.print(f"{model.name} on {host_facts().label}\n")
     show_batches(model, Workload(tuple(names[:32]), size, config.preprocess.function))

@@ -18,7 +18,7 @@ from opslib.core.clock import ASK
 from opslib.core.config import Config
 from opslib.core.environment import ENV_NAME, ServiceEnvironment, load_service_environment
 from opslib.core.errors import ConfigError, InputError, OpsError
-from opslib.core.formatting import format_bytes
+from opslib.core.formatting import format_bytes, format_counts, plural
 from opslib.core.host import host_facts
 from opslib.core.kinds import Kind, list_kinds
 from opslib.core.lineage import git_dirty, git_sha
@@ -212,10 +212,12 @@ def _look_at_images(config: Config) -> Iterator[Finding]:
     from opslib.inference.preprocess import DEFAULT_FUNCTION, load_preprocessor
 
     if config.data_root.is_dir():
-        yield Finding("images", "ok", f"at {config.data_root}")
+        yield _count_images(config, "val")
+        yield _count_images(config, "train")
     else:
         seen = f"{config.data_root}: no such folder"
         yield Finding("images", "problem", seen, NO_EXPERIMENT)
+    yield from _look_at_labels(config)
     function = config.preprocess.function
     if function == DEFAULT_FUNCTION:
         return
@@ -227,6 +229,34 @@ def _look_at_images(config: Config) -> Iterator[Finding]:
         )
     else:
         yield Finding("code_root", "ok", f"{function} is found in {config.code_root}")
+
+
+def _count_images(config: Config, split: Literal["val", "train"]) -> Finding:
+    from opslib.inference.images import count_suffixes, list_images
+
+    found = list_images(config, split)
+    besides = [f"left out: {format_counts(found.left_out)}"] if found.left_out else []
+    besides += found.problems
+    if found.paths:
+        seen = f"{found.pattern}: {format_counts(count_suffixes(found.paths))}"
+        state: FindingState = "note" if found.problems else "ok"
+        return Finding("images", state, "; ".join([seen, *besides]))
+    seen = "; ".join([f"{found.pattern}: no image", *besides])
+    step = f"name images in images.{split}, a glob below {config.data_root}"
+    return Finding("images", "note", seen, step)
+
+
+def _look_at_labels(config: Config) -> Iterator[Finding]:
+    from opslib.measure.quantize.labels import KEY, read_label_map
+
+    if config.images.labels is None:
+        return
+    try:
+        labels = read_label_map(config.resolve(config.images.labels))
+    except InputError as error:
+        yield Finding("labels", "problem", str(error), f"correct {KEY}")
+    else:
+        yield Finding("labels", "ok", f"{labels.path}: {plural(len(labels.ids), 'code')}")
 
 
 def _look_at_env(config: Config) -> Iterator[Finding]:

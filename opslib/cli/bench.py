@@ -113,8 +113,8 @@ def show_record(console: Console, record: BenchRecord) -> None:
     if record.parity is not None:
         word = "passed" if record.parity.passed else "failed"
         say(console, f"parity {word}: {record.parity.reason}")
-    for skipped in record.inputs.skipped:
-        say(console, f"skipped {skipped}")
+    for note in record.inputs.notes():
+        say(console, note)
     say_verdict(console, record.verdict, record.finding)
 
 

@@ -134,8 +134,8 @@ def show_quantize(console: Console, record: QuantizeRecord) -> None:
             say(console, f"{row.title}: {note}")
     if record.label_note:
         say(console, f"no labels: {record.label_note}")
-    for skipped in record.inputs.skipped:
-        say(console, f"skipped {skipped}")
+    for note in record.inputs.notes():
+        say(console, note)
     say_verdict(console, record.verdict, record.finding)
 
 

@@ -82,6 +82,8 @@ def show_sweep(console: Console, record: SweepRecord) -> None:
         say(console, text)
     for note in dict.fromkeys(row.note for row in record.rows if row.note):
         say(console, note)
+    for note in record.inputs.notes():
+        say(console, note)
     say_verdict(console, record.verdict, record.finding)
 
 

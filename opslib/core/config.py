@@ -37,6 +37,7 @@ from opslib.core.sections import (
     BenchSection,
     ClientSection,
     ExportSection,
+    ImagesSection,
     OnnxSection,
     ParitySection,
     PathsSection,
@@ -63,6 +64,7 @@ class Config(Section):
     paths: PathsSection
     export: ExportSection = ExportSection()
     models: Kinds = {}
+    images: ImagesSection = ImagesSection()
     preprocess: PreprocessSection = PreprocessSection()
     torch: TorchSection = TorchSection()
     onnx: OnnxSection = OnnxSection()

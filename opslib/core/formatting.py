@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import signal
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 STAMP_FORMAT = "%Y%m%d-%H%M%S"
+_COLOUR = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 
 
 def utc_now() -> datetime:
@@ -57,3 +61,16 @@ def format_signal(number: int) -> str:
     """Return the name of the signal that ended a process, with what it means where few know."""
     name = signal.Signals(number).name
     return f"{name} (a file that it had mapped became shorter)" if name == "SIGBUS" else name
+
+
+def format_counts(counts: Mapping[str, int]) -> str:
+    """Return counts of several kinds in their order: `5 .jpg, 7 .png`."""
+    return ", ".join(f"{count:,} {kind}" for kind, count in counts.items())
+
+
+def shorten(text: str, limit: int = 300) -> str:
+    """Return a foreign text on one line, without a terminal's colours, cut between words."""
+    plain = " ".join(_CONTROL.sub(" ", _COLOUR.sub("", text)).split())
+    if len(plain) <= limit:
+        return plain
+    return f"{plain[:limit].rpartition(' ')[0] or plain[:limit]} …"

@@ -36,6 +36,7 @@ PositiveInt = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0)]
 BatchSizes = Annotated[tuple[PositiveInt, ...], BeforeValidator(_split_commas), Field(min_length=1)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_split_commas), Field(min_length=1)]
+ImportString = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
 Provider = Annotated[
     Literal["CUDA", "CPU", "TENSORRT"], BeforeValidator(lambda name: str(name).strip().upper())
 ]
@@ -73,6 +74,14 @@ class ExportSection(Section):
     out_dir: Path | None = None
 
 
+class ImagesSection(Section):
+    """Which images are measured on, and what they show."""
+
+    val: Annotated[str, Field(min_length=1)] | None = None
+    train: Annotated[str, Field(min_length=1)] | None = None
+    labels: Path | None = None
+
+
 class PreprocessSection(Section):
     """Which code turns image files into the model's input."""
 
@@ -81,9 +90,16 @@ class PreprocessSection(Section):
 
 
 class TorchSection(Section):
-    """How a bare state dict becomes a network; a checkpoint that names its factory needs none."""
+    """Where the Torch checkpoint is looked for, and how it becomes a network."""
 
     factory: str | None = None
+    checkpoints: Names = (
+        "checkpoints/best.pt",
+        "checkpoints/*_classification_best.pt",
+        "*_classification_best.pt",
+        "artifacts/*/checkpoints/*_classification_best.pt",
+    )
+    safe_globals: Annotated[tuple[ImportString, ...], BeforeValidator(_split_commas)] = ()
 
 
 class OnnxSection(Section):

@@ -27,7 +27,7 @@ from opslib.drill.steps import (
 )
 from opslib.drill.target import Target, open_target
 from opslib.drill.verdict import decide, list_checks, sum_up
-from opslib.inference.images import ImageSet, find_images
+from opslib.inference.images import ImageSet, pick_images
 from opslib.measure.bench.setup import describe_inputs
 from opslib.measure.disturbance import Disturbance, watch_disturbance
 from opslib.measure.timing_lock import hold_timing_lock
@@ -57,8 +57,7 @@ def run_drill(
         OpsError: the service or the load broke off in a way that leaves nothing to measure.
     """
     limits = config.drill
-    pattern = request.inputs or str(config.data_root / "val" / "**" / "*")
-    images = find_images(pattern, limit=limits.images)
+    images = pick_images(config, "val", request.inputs, limit=limits.images)
     notes: list[str] = []
     with (
         hold_timing_lock("a rollback drill", providers=config.onnx.providers),

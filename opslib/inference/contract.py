@@ -125,6 +125,17 @@ def read_input_size(path: Path) -> int | None:
     return width or None if isinstance(width, int) else None
 
 
+def read_num_classes(path: Path) -> int | None:
+    """Return how many classes an ONNX file's first output has, or None where it does not say."""
+    try:
+        with path.open("rb") as file:
+            outputs = read_signature(file, str(path)).outputs
+    except (ModelError, OSError):
+        return None
+    count = outputs[0].shape[-1] if outputs and outputs[0].shape else None
+    return count or None if isinstance(count, int) else None
+
+
 def _find_shape_problem(trial: TrialResult) -> str | None:
     if len(trial.inputs) != 1 or trial.inputs[0].dtype not in FLOATS:
         return f"expected one image input of floats, the model has {_list(trial.inputs)}"

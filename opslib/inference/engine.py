@@ -81,7 +81,8 @@ class EngineRequest:
         batch_size: one session serves one batch size (plans are rebuilt at every new shape).
         settings: ONNX Runtime session options.
         factory: import string of the network for a bare Torch state dict.
-        code_root: where the factory is looked up first.
+        safe_globals: import strings of classes that a Torch checkpoint may hold.
+        code_root: where the factory and these classes are looked up first.
         weights_in_memory: ONNX Runtime gets the bytes of weights files instead of mapping them.
     """
 
@@ -91,6 +92,7 @@ class EngineRequest:
     batch_size: int = 1
     settings: SessionSettings = field(default_factory=SessionSettings)
     factory: str | None = None
+    safe_globals: tuple[str, ...] = ()
     code_root: Path | None = None
     weights_in_memory: bool = False
 

@@ -12,6 +12,7 @@ from opslib.core.cards import ModelCard, read_card, read_export_report
 from opslib.core.clock import parse_moment, part_ahead
 from opslib.core.config import Config
 from opslib.core.errors import ModelError
+from opslib.core.globs import find_matches
 from opslib.core.kinds import Kind, pick_classifier
 from opslib.core.models import resolve_model
 
@@ -103,20 +104,31 @@ def find_card(config: Config, model: Path) -> ModelCard | None:
 
 
 def find_checkpoint(config: Config, given: Path | None, card: ModelCard | None) -> Path:
-    """Return the Torch checkpoint: `given`, else the one the card names, else `best.pt`.
+    """Return the Torch checkpoint: `given`, else the one the card names, else the newest that the
+    first fitting glob of `torch.checkpoints` names, below `exp_dir` or else `code_root`.
 
     Raises:
         ModelError: there is none; the message says where was looked.
     """
     if given is not None:
         return given.absolute() if given.exists() else config.resolve(given)
-    candidates = [config.exp_dir / BEST_CHECKPOINT]
+    candidates: list[Path] = []
     if card is not None and card.ckpt_path:
         named = Path(card.ckpt_path)
         roots = (config.exp_dir, config.export_dir, config.code_root or config.root, config.root)
-        candidates = [root / named for root in roots] + candidates
+        candidates = [root / named for root in roots]
     for candidate in candidates:
         if candidate.is_file():
             return candidate
+    folders = dict.fromkeys(filter(None, (config.exp_dir, config.code_root)))
+    for root in folders:
+        for pattern in config.torch.checkpoints:
+            found = [path for path in find_matches(pattern, root).files if path.is_file()]
+            if found:
+                return newest_first(found)[0]
     looked = ", ".join(str(path) for path in dict.fromkeys(candidates))
-    raise ModelError(f"no Torch checkpoint (looked for {looked}); name one with --checkpoint")
+    raise ModelError(
+        f"no Torch checkpoint (looked for {f'{looked}, ' if looked else ''}"
+        f"{', '.join(config.torch.checkpoints)} below {' and '.join(map(str, folders))}); "
+        "name one with --checkpoint, or its pattern in torch.checkpoints"
+    )

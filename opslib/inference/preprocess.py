@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from opslib.core.errors import ConfigError, InputError
+from opslib.core.errors import ConfigError, InputError, OpsError
+from opslib.core.formatting import shorten
 
 DEFAULT_FUNCTION = "opslib.inference.preprocess:preprocess"
 MAX_PIXELS = 50_000_000
@@ -90,6 +91,24 @@ class Preprocessor:
     run: Callable[[Sequence[str], int], NDArray[np.float32]]
     split: tuple[Callable[..., Images], Callable[..., NDArray[np.float32]]] | None
 
+    def run_checked(self, paths: Sequence[str], img_size: int) -> NDArray[np.float32]:
+        """Return what `run` does, float32 `[N, 3, img_size, img_size]`.
+
+        Raises:
+            InputError: an image cannot be read.
+            ConfigError: foreign code raised; the message says which and what.
+        """
+        try:
+            return self.run(paths, img_size)
+        except OpsError:
+            raise
+        except Exception as error:
+            raise ConfigError(
+                f"preprocess.function: {self.name} raised {type(error).__name__}: "
+                f"{shorten(str(error))} (given {len(paths)} images at {img_size} px, the first "
+                f"{paths[0]})"
+            ) from error
+
 
 def load_preprocessor(function: str, code_root: Path | None) -> Preprocessor:
     """Return the preprocessing named by the import string `module:function`.
@@ -130,9 +149,15 @@ def import_object(reference: str, code_root: Path | None, *, key: str) -> Any:
         if str(code_root) not in sys.path:
             sys.path.insert(0, str(code_root))
     try:
-        return getattr(importlib.import_module(module_name), name)
+        module = importlib.import_module(module_name)
     except ImportError as error:
         where = f" (looked in {code_root} first)" if code_root else ""
         raise ConfigError(f"{key}: cannot import {reference!r}: {error}{where}") from error
+    except Exception as error:  # foreign code runs while it is imported
+        raise ConfigError(
+            f"{key}: importing {module_name} raised {type(error).__name__}: {shorten(str(error))}"
+        ) from error
+    try:
+        return getattr(module, name)
     except AttributeError as error:
         raise ConfigError(f"{key}: module {module_name} has no {name!r}") from error

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numbers
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,11 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from opslib.core.errors import ModelError, UnavailableError
+from opslib.core.formatting import shorten
 from opslib.core.host import usable_cpus
+from opslib.inference.checkpoint import read_checkpoint
 from opslib.inference.engine import ClosedOnExit, EngineFacts, EngineRequest
 from opslib.inference.preprocess import import_object
 
-_STATE_KEYS = ("state_dict", "model_state_dict", "model")
+_STATE_KEYS = ("state_dict", "model_state_dict", "model", "model_state", "net", "weights")
 
 
 class TorchEngine(ClosedOnExit):
@@ -91,38 +95,93 @@ def _load_module(torch: Any, request: EngineRequest) -> tuple[Any, dict[str, Any
             return torch.export.load(str(path)).module(), {"mode_settable": False}
         if _is_torchscript(path):
             return torch.jit.load(str(path), map_location="cpu"), {}
-        payload = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # Torch raises pickle, zip, runtime and OS errors for damaged files
-        reason = " ".join(str(error).split())[:300]
-        raise ModelError(f"{path}: Torch cannot load it: {reason}") from error
-    return _build(path, payload, request)
+    except Exception as error:  # Torch raises zip, runtime and OS errors for damaged files
+        raise ModelError(f"{path}: Torch cannot load it: {shorten(str(error))}") from error
+    payload = read_checkpoint(path, request.safe_globals, request.code_root)
+    return _build(torch, path, payload, request)
 
 
-def _build(path: Path, payload: Any, request: EngineRequest) -> tuple[Any, dict[str, Any]]:
+def _build(
+    torch: Any, path: Path, payload: Any, request: EngineRequest
+) -> tuple[Any, dict[str, Any]]:
+    if isinstance(payload, torch.nn.Module):
+        return payload, {}
     if not isinstance(payload, Mapping):
         raise ModelError(
             f"{path}: expected a state dict or a checkpoint, got {type(payload).__name__}"
         )
-    state = next((payload[key] for key in _STATE_KEYS if key in payload), payload)
+    size = payload.get("img_size")
+    facts = {"img_size": int(size) if isinstance(size, numbers.Integral) else None}
+    kinds = (Mapping, torch.nn.Module)
+    state = next((payload[key] for key in _STATE_KEYS if isinstance(payload.get(key), kinds)), None)
+    if isinstance(state, torch.nn.Module):
+        return state, facts
+    state = payload if state is None else state
+    if not any(isinstance(value, torch.Tensor) for value in state.values()):
+        raise ModelError(
+            f"{path}: has no weights ({shorten(', '.join(map(str, state)), 100) or 'empty'}); "
+            f"expected a state dict, alone or under {', '.join(_STATE_KEYS)}"
+        )
     reference = request.factory or payload.get("factory")
     if not isinstance(reference, str):
         raise ModelError(f"{path}: names no factory; set torch.factory to module:function")
-    classes = payload.get("num_classes") or _count_classes(state)
-    factory = import_object(reference, request.code_root, key="torch.factory")
-    module = factory(classes)
+    classes = payload.get("num_classes")
+    if not isinstance(classes, numbers.Integral) or classes < 1:
+        classes = _count_classes(path, state)
+    module = _make_network(reference, int(classes), request, path)
     try:
-        module.load_state_dict(state)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ModelError(f"{path}: its weights do not fit {reference}: {reason}") from error
-    return module, {"num_classes": classes, "img_size": payload.get("img_size")}
+        module.load_state_dict(_fit_names(state, module.state_dict()))
+    except Exception as error:  # a module may have a loading of its own
+        raise ModelError(
+            f"{path}: its weights do not fit {reference}: {shorten(str(error), 200)}"
+        ) from error
+    return module, facts | {"num_classes": int(classes)}
 
 
-def _count_classes(state: Mapping[str, Any]) -> int:
-    last_bias = [tensor for name, tensor in state.items() if name.endswith("bias")]
-    if not last_bias:
-        raise ModelError("the state dict has no bias to count classes by; add num_classes to it")
-    return int(last_bias[-1].shape[0])
+def _make_network(reference: str, classes: int, request: EngineRequest, path: Path) -> Any:
+    """What the factory makes; it is foreign code, and whatever it raises is told in one line."""
+    import torch
+
+    key = "torch.factory" if request.factory else f"the factory of {path.name}"
+    factory = import_object(reference, request.code_root, key=key)
+    called = f"{key}: {reference}({classes})"
+    try:
+        module = factory(classes)
+    except Exception as error:
+        hint = "it is called with the number of classes alone"
+        if re.search(r"cuda|nvidia", str(error), re.IGNORECASE):
+            hint += ", and must build on the CPU: let its device be cpu unless told otherwise"
+        raise ModelError(
+            f"{called} raised {type(error).__name__}: {shorten(str(error))}; {hint}"
+        ) from error
+    if not isinstance(module, torch.nn.Module):
+        raise ModelError(f"{called} made a {type(module).__name__}; expected a torch.nn.Module")
+    return module
+
+
+def _fit_names(state: Mapping[str, Any], wanted: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The weights without what a wrapper such as DataParallel or torch.compile put before every
+    name, where they fit then; else as they are."""
+    peeled = dict(state)
+    while set(peeled) != set(wanted):
+        heads = {name.partition(".")[0] for name in peeled}
+        if len(heads) != 1 or not all("." in name for name in peeled):
+            return state
+        peeled = {name.partition(".")[2]: value for name, value in peeled.items()}
+    return peeled
+
+
+def _count_classes(path: Path, state: Mapping[str, Any]) -> int:
+    biases = [
+        tensor
+        for name, tensor in state.items()
+        if name.endswith("bias") and getattr(tensor, "ndim", 0) == 1
+    ]
+    if not biases:
+        raise ModelError(
+            f"{path}: its state dict has no bias to count classes by; add num_classes to it"
+        )
+    return int(biases[-1].shape[0])
 
 
 def _is_torchscript(path: Path) -> bool:

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from opslib.core.errors import DeadlineError, ModelError, OpsError, UnavailableError
+from opslib.core.formatting import shorten
 from opslib.inference.engine import Engine, EngineFacts, EngineRequest, check_batch
 from opslib.inference.opening import open_engine
 from opslib.inference.preprocess import Preprocessor, load_preprocessor
@@ -152,7 +153,7 @@ def _answer(names: tuple[str, ...]) -> NDArray[np.float32]:
     padded = names + names[: -len(names) % size]
     parts = []
     for start in range(0, len(padded), size):
-        chunk = loaded.preprocessor.run(padded[start : start + size], loaded.work.img_size)
+        chunk = loaded.preprocessor.run_checked(padded[start : start + size], loaded.work.img_size)
         parts.append(loaded.engine.run(chunk))
     return np.concatenate(parts)[: len(names)]
 
@@ -234,7 +235,7 @@ def _make_batch(
         engine.close()
         raise UnavailableError(f"the model's batch size is fixed at {fixed}")
     names = list(itertools.islice(itertools.cycle(work.names), request.batch_size))
-    batch = preprocessor.run(names, work.img_size)
+    batch = preprocessor.run_checked(names, work.img_size)
     check_batch(batch, engine.facts)
     return batch
 
@@ -257,7 +258,7 @@ def _run_once(call: Callable[[], T], request: EngineRequest) -> T:
     except OpsError:
         raise
     except Exception as error:  # engines raise classes of their own, some of them not picklable
-        reason = " ".join(str(error).split())[:300]
+        reason = shorten(str(error))
         raise UnavailableError(f"batch {request.batch_size} does not run: {reason}") from None
 
 

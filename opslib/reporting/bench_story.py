@@ -78,8 +78,7 @@ def list_notes(record: BenchRecord) -> list[str]:
             f"Parity passed: {record.parity.reason}; mean squared error of the softmax outputs "
             f"{record.parity.mse_mean:.1e} (at most {record.parity.mse_mean_max:g})."
         )
-    if record.inputs.skipped:
-        lines.append(f"Skipped: {'; '.join(record.inputs.skipped)}.")
+    lines += record.inputs.notes()
     watched = record.disturbance
     if watched.load_average is not None:
         lines.append(f"Load average at the end {watched.load_average:.1f}.")

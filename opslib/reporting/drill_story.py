@@ -122,6 +122,7 @@ def list_notes(record: DrillRecord) -> list[str]:
         f"A swap window is from the request to {record.settle_s:g} s after the first answer of the "
         "new model. Requests of the kill are counted apart: a killed process cannot answer.",
     ]
+    lines += record.inputs.notes()
     lines += record.notes
     watched = record.disturbance
     if watched.load_average is not None:

@@ -170,14 +170,14 @@ def list_notes(record: QuantizeRecord) -> list[str]:
             f"Static variants were calibrated on {record.calibration.count:,} training images, "
             "none of them among the validation images."
         )
+        lines += record.calibration.notes("Calibration images")
     lines += [f"{row.title}: {row.reason}" for row in record.variants if row.reason]
     notes: dict[str, list[str]] = {}
     for row in record.variants:
         for note in row.notes:
             notes.setdefault(note, []).append(row.title)
     lines += [f"{' and '.join(titles)}: {note}" for note, titles in notes.items()]
-    if record.inputs.skipped:
-        lines.append(f"Skipped: {'; '.join(record.inputs.skipped)}.")
+    lines += record.inputs.notes()
     return lines
 
 
@@ -222,7 +222,7 @@ def show_flips(record: QuantizeRecord, config: Config, name: str | None = None) 
 
         display(Markdown(f"**{row.title}** answers every image as float32 does."))  # type: ignore[no-untyped-call]
         return
-    folder = Path(record.inputs.glob.split("*", 1)[0])
+    folder = Path(record.inputs.folder or record.inputs.glob.split("*", 1)[0])
     folder = folder if folder.is_absolute() else config.resolve(folder)
     more = len(row.flips) - len(shown)
     rest = f", {more} more not shown" if more else ""

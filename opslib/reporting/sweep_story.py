@@ -170,8 +170,7 @@ def list_notes(record: SweepRecord) -> list[str]:
         )
     if record.resumed_trials:
         lines.append(f"Resumed: {plural(record.resumed_trials, 'trial')} of an interrupted sweep.")
-    if record.inputs.skipped:
-        lines.append(f"Skipped: {'; '.join(record.inputs.skipped)}.")
+    lines += record.inputs.notes()
     return lines
 
 

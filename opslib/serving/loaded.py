@@ -167,6 +167,7 @@ def load_candidate(config: Config, candidate: Candidate) -> LoadedModel:
             weights_in_memory=candidate.own == candidate.files,
             settings=replace(settings, intra_op_num_threads=threads),
             factory=config.torch.factory,
+            safe_globals=config.torch.safe_globals,
             code_root=config.code_root,
         )
     )

@@ -15,7 +15,7 @@ from opslib.core.config import load_config
 from opslib.inference.provider_probe import probe_provider
 from opslib.serving.keys import make_key
 from tests.checklist.conftest import DEGRADED, answering
-from tests.models import write_config, write_onnx
+from tests.models import write_config, write_images, write_onnx
 
 
 def find(config_path: Path, area: str, needle: str = "") -> Finding:
@@ -76,6 +76,28 @@ def test_images_and_serving_code_that_are_not_there_are_problems(place: Path) ->
     place.write_text(place.read_text() + "preprocess: {function: 'no.such:preprocess'}\n")
     assert find(place, "images", "no such folder").state == "problem"
     assert find(place, "code_root", "no.such").state == "problem"
+
+
+def test_the_images_of_both_globs_are_counted_by_suffix(place: Path) -> None:
+    folder = place.parent / "images/val/single/K-1"
+    write_images(folder, 3)
+    (folder / "0.jpg").rename(folder / "0.PNG")
+    (folder / "0.json").touch()
+    found = find(place, "images", "/val/**/*")
+    assert (found.state, found.seen.partition(": ")[2]) == (
+        "ok",
+        "2 .jpg, 1 .png; left out: 1 .json",
+    )
+    other = find(place, "images", "/train/**/*: no image")
+    assert other.state == "note"
+    assert "images.train" in (other.next_step or "")
+
+
+def test_a_class_map_that_is_none_is_a_problem(place: Path) -> None:
+    place.write_text(place.read_text() + "images: {labels: classes.json}\n")
+    assert "classes.json: cannot be read" in find(place, "labels").seen
+    (place.parent / "classes.json").write_text('{"K-1": 0, "K-2": 1}')
+    assert find(place, "labels").seen.endswith("classes.json: 2 codes")
 
 
 def test_a_secret_is_never_shown_and_a_resolved_path_is(place: Path) -> None:

@@ -1,10 +1,12 @@
+import os
 from pathlib import Path
 
 import pytest
 
+from opslib.core.config import load_config
 from opslib.core.errors import InputError
-from opslib.inference.images import find_images
-from tests.models import write_images
+from opslib.inference.images import find_images, pick_images
+from tests.models import write_config, write_images
 
 
 def test_a_glob_descends_and_only_images_are_taken(tmp_path: Path) -> None:
@@ -50,3 +52,44 @@ def test_the_digest_changes_with_one_byte(tmp_path: Path) -> None:
     before = find_images(str(tmp_path / "*.jpg"), limit=9).sha256
     paths[0].write_bytes(paths[0].read_bytes() + b"\0")
     assert find_images(str(tmp_path / "*.jpg"), limit=9).sha256 != before
+
+
+def test_what_is_no_image_or_cannot_be_read_is_counted_by_suffix(tmp_path: Path) -> None:
+    write_images(tmp_path, 2)
+    for name in ("a.JSON", "b.json", "README", "broken.PNG", "gone.png"):
+        (tmp_path / name).write_text("no image")
+    (tmp_path / "gone.png").unlink()
+    (tmp_path / "gone.png").symlink_to("nowhere.png")
+    found = find_images(str(tmp_path / "**/*"), limit=10)
+    assert found.left_out == {".json": 2, ".png": 2, "no suffix": 1}
+    assert [Path(line.partition(":")[0]).name for line in found.skipped] == [
+        "broken.PNG",
+        "gone.png",
+    ]
+
+
+def test_a_pipe_named_like_an_image_is_not_waited_for(tmp_path: Path) -> None:
+    write_images(tmp_path, 1)
+    os.mkfifo(tmp_path / "pipe.png")
+    found = find_images(str(tmp_path / "*"), limit=10)
+    assert "pipe.png: cannot be read as an image: it is no regular file" in found.skipped[0]
+
+
+def test_a_key_names_the_images_below_the_data_folder(tmp_path: Path) -> None:
+    write_images(tmp_path / "images/val/a", 1)
+    write_images(tmp_path / "images/held/b", 2)
+    config = load_config(write_config(tmp_path, "images: {val: 'held/**/*.jpg'}\n"), {})
+    assert len(pick_images(config, "val", None, limit=9).paths) == 2
+    given = pick_images(config, "val", str(tmp_path / "images/val/*/*"), limit=9)
+    assert len(given.paths) == 1
+
+
+def test_no_image_under_the_default_names_the_key_and_what_lies_there(tmp_path: Path) -> None:
+    (tmp_path / "images/train/K-1").mkdir(parents=True)
+    (tmp_path / "images/train/K-1/labels.csv").touch()
+    config = load_config(write_config(tmp_path), {})
+    with pytest.raises(InputError) as caught:
+        pick_images(config, "train", None, limit=9)
+    message = str(caught.value)
+    assert message.startswith(f"images.train {tmp_path}/images/train/**/*: no image matches")
+    assert message.endswith("; left out: 1 .csv")

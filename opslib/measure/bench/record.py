@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from typing import Literal, Self
 
+from opslib.core.formatting import format_counts
 from opslib.core.lineage import Lineage
 from opslib.core.records import Part, Record
 from opslib.core.verdicts import Verdict
@@ -118,12 +119,29 @@ class ModelFacts(Part):
 
 
 class InputFacts(Part):
-    """Which images were read: the glob, how many, one digest over their bytes, those skipped."""
+    """Which images were read: the glob and the folder it is fixed to, how many, one digest over
+    their bytes, those skipped.
+
+    `suffixes` counts the images measured, `left_out` the files that the glob named besides.
+    """
 
     glob: str
+    folder: str | None = None
     count: int
+    suffixes: dict[str, int] = {}
+    left_out: dict[str, int] = {}
     sha256: str
     skipped: tuple[str, ...]
+
+    def notes(self, what: str = "Images measured") -> list[str]:
+        """Return what a reader must know of the images, a sentence each."""
+        lines = []
+        if self.suffixes:
+            left_out = f"; left out: {format_counts(self.left_out)}" if self.left_out else ""
+            lines.append(f"{what}: {format_counts(self.suffixes)}{left_out}.")
+        if self.skipped:
+            lines.append(f"Skipped: {'; '.join(self.skipped)}.")
+        return lines
 
 
 class BenchRecord(Record):

@@ -17,13 +17,12 @@ from opslib.inference.engine import (
     session_settings,
 )
 from opslib.inference.find_model import find_card, find_checkpoint, find_onnx
-from opslib.inference.images import ImageSet, find_images
+from opslib.inference.images import ImageSet, count_suffixes, pick_images
 from opslib.inference.preprocess import load_preprocessor
 from opslib.measure.bench.record import InputFacts, ModelFacts
 from opslib.measure.station import Workload
 
 ENGINES = ("onnx", "torch")
-VALIDATION_GLOB = "val/**/*.jpg"
 LARGEST_BATCH = 4096
 MOST_THREADS = 1024
 LARGEST_IMAGE = 4096
@@ -127,14 +126,14 @@ def prepare_bench(config: Config, request: BenchRequest) -> BenchSetup:
         providers=requested_providers(config, request.providers),
         settings=session_settings(config, threads=request.threads),
         factory=config.torch.factory,
+        safe_globals=config.torch.safe_globals,
         code_root=config.code_root,
     )
     engines, card_img_size = _resolve_engines(config, request, engine, base)
     load_preprocessor(config.preprocess.function, config.code_root)
-    pattern = request.inputs
-    if pattern is None:
-        pattern = str(config.data_root / VALIDATION_GLOB)
-    images = find_images(pattern, limit=section.max_images, strict=request.strict)
+    images = pick_images(
+        config, "val", request.inputs, limit=section.max_images, strict=request.strict
+    )
     ensure_writable(config.records_dir)
     return BenchSetup(
         engines=engines,
@@ -174,12 +173,16 @@ def _input_size(name: str, facts: EngineFacts) -> int | None:
 
 def describe_inputs(images: ImageSet, root: Path) -> InputFacts:
     """Return which images were read; a glob below `root` is told from there."""
-    pattern = images.pattern
-    if Path(pattern).is_relative_to(root):
-        pattern = Path(pattern).relative_to(root).as_posix()
+
+    def tell(path: Path) -> str:
+        return (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
+
     return InputFacts(
-        glob=pattern,
+        glob=tell(Path(images.pattern)),
+        folder=tell(images.folder),
         count=len(images.paths),
+        suffixes=count_suffixes(images.paths),
+        left_out=images.left_out,
         sha256=images.sha256,
         skipped=tuple(line.replace(f"{root}/", "") for line in images.skipped),
     )

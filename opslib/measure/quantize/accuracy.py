@@ -20,6 +20,7 @@ from opslib.inference.engine import Engine, EngineRequest
 from opslib.inference.opening import open_engine
 from opslib.inference.preprocess import Preprocessor
 from opslib.measure.bench.parity import softmax
+from opslib.measure.quantize.labels import Labels
 from opslib.measure.quantize.record import (
     Accuracy,
     BatchDependence,
@@ -43,19 +44,6 @@ CHUNK = 64
 
 
 @dataclass(frozen=True)
-class Labels:
-    """The true class of each image, int `[N]` with -1 where none is known; why, if so."""
-
-    ids: NDArray[np.int64]
-    note: str | None = None
-
-    @property
-    def known(self) -> bool:
-        """Whether every image has a label."""
-        return bool(len(self.ids)) and bool((self.ids >= 0).all())
-
-
-@dataclass(frozen=True)
 class Predictions:
     """One model's answers: class `[N]`, its softmax value `[N]`, and the mean squared difference
     of each image's softmax values from the reference model's `[N]`."""
@@ -63,27 +51,6 @@ class Predictions:
     classes: NDArray[np.int64]
     confidences: NDArray[np.float32]
     mse: NDArray[np.float64]
-
-
-def find_labels(paths: Sequence[Path], class_names: Sequence[str]) -> Labels:
-    """Return the labels that folder names give, through the card's class names.
-
-    Either every image has one or none does: a mixture would compare different sets.
-    """
-    none = np.full(len(paths), -1, dtype=np.int64)
-    if not class_names:
-        return Labels(none, "the model has no card that names its classes")
-    index = {name: number for number, name in enumerate(class_names)}
-    ids = np.array([index.get(path.parent.name, -1) for path in paths], dtype=np.int64)
-    if (ids >= 0).all():
-        return Labels(ids)
-    first = paths[int(np.flatnonzero(ids < 0)[0])]
-    missing = int((ids < 0).sum())
-    return Labels(
-        none,
-        f"{missing:,} of {len(paths):,} images lie in folders that name no class of the model, "
-        f"such as {first.parent.name!r}",
-    )
 
 
 def predict(
@@ -106,7 +73,7 @@ def predict(
         engines = {name: stack.enter_context(open_engine(one)) for name, one in requests.items()}
         for start in range(0, len(names), CHUNK):
             report(start / len(names), f"accuracy: {start:,} of {len(names):,} images")
-            batch = preprocessor.run(list(names[start : start + CHUNK]), img_size)
+            batch = preprocessor.run_checked(list(names[start : start + CHUNK]), img_size)
             reference: NDArray[np.float32] | None = None
             for name, engine in engines.items():
                 answer = softmax(run_batches(engine, batch, requests[name].batch_size))
@@ -152,7 +119,7 @@ def check_batch_dependence(
         if engine.facts.input_shape[0]:
             return None
         for start in range(0, len(names), CHUNK):
-            batch = preprocessor.run(list(names[start : start + CHUNK]), img_size)
+            batch = preprocessor.run_checked(list(names[start : start + CHUNK]), img_size)
             alone = softmax(run_batches(engine, batch, 1))
             shared = softmax(run_batches(engine, batch, request.batch_size))
             changed += int((alone.argmax(-1) != shared.argmax(-1)).sum())
@@ -214,15 +181,16 @@ def list_flips(
     after: Predictions,
     labels: Labels,
     class_names: Sequence[str],
+    folder: Path | None = None,
 ) -> tuple[Flip, ...]:
-    """Return every image that is answered otherwise, those lost first."""
+    """Return every image that is answered otherwise, named from `folder`, those lost first."""
     flips = []
     for at in np.flatnonzero(before.classes != after.classes).tolist():
         old, new, label = int(before.classes[at]), int(after.classes[at]), int(labels.ids[at])
         kind: FlipKind = "lost" if old == label else "gained" if new == label else "other"
         flips.append(
             Flip(
-                image=f"{paths[at].parent.name}/{paths[at].name}",
+                image=_tell(paths[at], folder),
                 label=_name(label, class_names) if label >= 0 else None,
                 before=_name(old, class_names),
                 before_confidence=float(before.confidences[at]),
@@ -299,6 +267,12 @@ def _check_answer(
         )
     if not np.isfinite(answer).all():
         raise ModelError(f"{request.path}: {name} answers with a NaN or an infinity")
+
+
+def _tell(path: Path, folder: Path | None) -> str:
+    if folder is not None and path.is_relative_to(folder):
+        return path.relative_to(folder).as_posix()
+    return f"{path.parent.name}/{path.name}"
 
 
 def _name(number: int, class_names: Sequence[str]) -> str:

@@ -139,7 +139,7 @@ def check_variant(config: Config, path: Path, card: ModelCard) -> ModelCheck:
     return check_model(
         path,
         card,
-        preprocess=preprocessor.run,
+        preprocess=preprocessor.run_checked,
         img_size=config.preprocess.img_size,
         card_folder=config.export_dir,
     )

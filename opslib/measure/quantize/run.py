@@ -187,7 +187,7 @@ def _begin(
     card, folder = setup.card, setup.model.resolve().parent
     golden = None
     if card is not None and card.golden:
-        golden = load_golden(card, folder, setup.preprocessor.run, setup.img_size)
+        golden = load_golden(card, folder, setup.preprocessor.run_checked, setup.img_size)
     probes = probe_images(setup.img_size)
     images = join_images(golden.images if golden else None, probes)
     trial = try_model(setup.model, images=images)
@@ -274,7 +274,14 @@ def _judge(
         return row.model_copy(update={"reason": made.reason})
     before, after = answers[BASELINE], answers[variant.name]
     accuracy = acc.judge_accuracy(before, after, setup.labels, setup.max_drop_pp)
-    flips = acc.list_flips(setup.images.paths, before, after, setup.labels, setup.class_names)
+    flips = acc.list_flips(
+        setup.images.paths,
+        before,
+        after,
+        setup.labels,
+        setup.class_names,
+        setup.images.folder,
+    )
     sizes = acc.class_sizes(before, setup.labels, setup.class_names)
     limit = run.config.quantize.batch_check_images
     checked = setup.names[:: -(-len(setup.names) // limit)]

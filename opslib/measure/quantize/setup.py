@@ -9,19 +9,23 @@ from typing import Any
 from opslib.core.cards import ModelCard
 from opslib.core.config import Config
 from opslib.core.errors import InputError, ModelError, ParameterError
-from opslib.core.files import ensure_writable, sha256_file, sha256_tree
+from opslib.core.files import ensure_writable, sha256_file
 from opslib.core.models import find_model_files
-from opslib.inference.contract import read_input_size
+from opslib.inference.contract import read_input_size, read_num_classes
 from opslib.inference.engine import EngineRequest, session_settings
 from opslib.inference.find_model import find_card, find_onnx
-from opslib.inference.images import ImageSet, find_images
+from opslib.inference.images import ImageSet, pick_images
 from opslib.inference.preprocess import Preprocessor, load_preprocessor
-from opslib.measure.bench.setup import VALIDATION_GLOB
-from opslib.measure.quantize.accuracy import Labels, find_labels
+from opslib.measure.quantize.labels import (
+    Labels,
+    check_label_map,
+    find_labels,
+    pick_labelled,
+    read_label_map,
+)
 from opslib.measure.quantize.variants import CalibrationImages, check_source
 from opslib.measure.station import Workload
 
-CALIBRATION_GLOB = "train/**/*.jpg"
 KEPT_FOLDER = "quantized"
 ALL = "all"
 _NO_LIMIT = 10**9
@@ -130,10 +134,8 @@ def prepare_quantize(config: Config, request: QuantizeRequest) -> QuantizeSetup:
     card = find_card(config, model)
     preprocessor = load_preprocessor(config.preprocess.function, config.code_root)
     img_size = _choose_img_size(config, card, model)
-    pattern = request.inputs or str(config.data_root / VALIDATION_GLOB)
-    images = _find_samples(pattern, count, section.samples, strict=request.strict)
-    class_names = card.class_names if card else ()
-    labels = find_labels(images.paths, class_names)
+    images = _find_samples(config, request, count)
+    images, labels, class_names = _label(config, images, model, card)
     if request.require_labels and not labels.known:
         raise InputError(f"--require-labels: the images have no labels: {labels.note}")
     calibration, note = _find_calibration(
@@ -204,42 +206,53 @@ def check_out(out: Path, model: Path) -> None:
         raise ParameterError(f"--out: {out} is the input model itself; give it another name")
 
 
-def _find_samples(pattern: str, count: int | None, usual: int, *, strict: bool) -> ImageSet:
-    images = find_images(pattern, limit=count or usual, strict=strict)
+def _find_samples(config: Config, request: QuantizeRequest, count: int | None) -> ImageSet:
+    limit = count or config.quantize.samples
+    images = pick_images(config, "val", request.inputs or None, limit=limit, strict=request.strict)
     found = len(images.paths) + len(images.skipped)
     if count is not None and count != _NO_LIMIT and found < count:
         raise InputError(
-            f"--n-samples {count:,}: only {found:,} images match {pattern}; "
+            f"--n-samples {count:,}: only {found:,} images match {images.pattern}; "
             "ask for fewer, or for all"
         )
     return images
+
+
+def _label(
+    config: Config, images: ImageSet, model: Path, card: ModelCard | None
+) -> tuple[ImageSet, Labels, tuple[str, ...]]:
+    """The images with what they show, and the names of the classes."""
+    names = card.class_names if card else ()
+    if config.images.labels is None:
+        return images, find_labels(images.paths, names), names
+    labels = read_label_map(config.resolve(config.images.labels))
+    count = (card.num_classes if card else None) or read_num_classes(model)
+    check_label_map(labels, names, count, model.name)
+    return *pick_labelled(images, labels), names or labels.names
 
 
 def _find_calibration(
     config: Config, given: str | None, images: ImageSet, count: int
 ) -> tuple[ImageSet | None, str | None]:
     """The calibration images without those that are validated on, by place and by content."""
-    pattern = given or str(config.data_root / CALIBRATION_GLOB)
     option = "--calibration"
     try:
-        found = find_images(pattern, limit=count)
+        found = pick_images(config, "train", given or None, limit=count)
     except InputError as error:
         if given:
             raise InputError(str(error).replace("--inputs", option, 1)) from error
-        return None, f"no calibration images match {pattern}; name some with {option}"
+        return None, f"no calibration images: {error}; name some with {option}"
     taken = {path.resolve() for path in images.paths}
     contents = {sha256_file(path) for path in images.paths}
-    free = tuple(
-        path
-        for path in found.paths
-        if path.resolve() not in taken and sha256_file(path) not in contents
-    )
-    if not free:
-        problem = f"every image of {pattern} is validated on too; calibrate on others"
+    both = [
+        path for path in found.paths if path.resolve() in taken or sha256_file(path) in contents
+    ]
+    if len(both) == len(found.paths):
+        problem = f"every image of {found.pattern} is validated on too; calibrate on others"
         if given:
             raise InputError(f"{option}: {problem}")
         return None, problem
-    return ImageSet(pattern, free, sha256_tree(list(free)), found.skipped), None
+    return found.without(both), None
 
 
 def _choose_img_size(config: Config, card: ModelCard | None, model: Path) -> int:

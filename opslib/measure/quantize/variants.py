@@ -272,7 +272,7 @@ def _calibrate(
         raise ModelError(f"{count} calibration images; the model's batch size is fixed at {size}")
     for start in starts:
         report(start / count, f"calibrating {title}: {start} of {count} images")
-        batch = images.preprocessor.run(images.paths[start : start + size], images.img_size)
+        batch = images.preprocessor.run_checked(images.paths[start : start + size], images.img_size)
         with _quiet():
             calibrator.collect_data(_OneBatch({name: batch}))
     with _quiet():

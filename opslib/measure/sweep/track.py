@@ -219,7 +219,7 @@ def _engine_errors(what: str) -> Iterator[None]:
 def _read_images(work: Workload) -> NDArray[np.float32]:
     if work not in _images:
         preprocessor = load_preprocessor(work.preprocess, work.code_root)
-        _images[work] = np.asarray(preprocessor.run(work.names, work.img_size))
+        _images[work] = np.asarray(preprocessor.run_checked(work.names, work.img_size))
     return _images[work]
 
 

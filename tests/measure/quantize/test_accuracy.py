@@ -8,17 +8,16 @@ import pytest
 from opslib.inference.engine import EngineRequest
 from opslib.inference.preprocess import load_preprocessor
 from opslib.measure.quantize.accuracy import (
-    Labels,
     Predictions,
     check_batch_dependence,
     class_sizes,
     count_flips,
-    find_labels,
     judge_accuracy,
     judge_proof,
     list_flips,
     predict,
 )
+from opslib.measure.quantize.labels import Labels, find_labels
 from opslib.measure.quantize.record import Accuracy
 from tests.models import write_images, write_onnx
 
