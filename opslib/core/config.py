@@ -253,11 +253,16 @@ def read_variables(folder: Path, environment: Mapping[str, str] | None = None) -
     return {**from_file, **(os.environ if environment is None else environment)}
 
 
+def is_own_variable(name: str) -> bool:
+    """Return whether a variable is for this project, by its name."""
+    return name.startswith(PREFIX) and name not in THEIR_VARIABLES
+
+
 def _apply_overrides(data: dict[str, Any], variables: Mapping[str, str]) -> dict[str, str]:
     """Lay the PILLSNAP_ variables over `data`; return which variable set which key."""
     origins: dict[str, str] = {}
     for name in sorted(variables):
-        if not name.startswith(PREFIX) or name in (CONFIG_VARIABLE, *THEIR_VARIABLES):
+        if name == CONFIG_VARIABLE or not is_own_variable(name):
             continue
         key = SHORT_NAMES.get(name) or name.removeprefix(PREFIX).lower().replace("__", ".")
         section, _, rest = key.partition(".")
