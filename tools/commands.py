@@ -23,9 +23,10 @@ Options of the serving repository's scripts are taken where they mean the same:
 
 | there | here |
 |---|---|
-| `reload_model.sh -p`, `--path` · `-u`, `--url` · `-t`, `--timeout` | the same; `--host` is another name of `--url` |
+| `reload_model.sh -p`, `--path` · `-t`, `--timeout` | the same |
+| `reload_model.sh -u`, `--url` | `--host` |
 | `reload_model.sh --detection`, `--classification` | `--kind detection`, `--kind classification` |
-| `backup_release.sh -o`, `--onnx` · `-a`, `--all-onnx` | the same; all models are the default here |
+| `backup_release.sh -o`, `--onnx` · `-a`, `--all-onnx` | the same; all is the default |
 | `system_maintenance.sh -n`, `--dry-run` | the same, of `maintenance.sh` |
 | `-e DIR`, `--exp-dir DIR` | refused: `PILLSNAP_EXP_DIR=DIR` before the command |
 | `-k KEY`, `--key KEY` | refused: the key stands in `.env`, where nobody else sees it |
