@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from dataclasses import replace
 
 from opslib.checklist.items import Answer, State, Visit, answer_worst
 from opslib.checklist.live import ask_health, ask_version, could_not_ask
@@ -113,8 +112,7 @@ def _look_at_live(
         fields = f"{kind.client.path_field} nor {kind.client.digest_field}"
         steps.append(f"name the field that says it: `{_key(visit, kind, 'path_field')}`")
         return [("unknown", f"not said: which model is served; /version has neither {fields}")]
-    shown = live if kind.sole else replace(live, version_tag=None)  # which is of all kinds
-    found: list[tuple[State, str]] = [("ok", f"live: {shown.describe()}")]
+    found: list[tuple[State, str]] = [("ok", f"live: {live.describe()}")]
     if live.wanted is not None:
         found.append(("failed", live.wanted))
         steps.append(
