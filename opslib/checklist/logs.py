@@ -11,8 +11,8 @@ from opslib.checklist.log_digest import LogDigest
 from opslib.core.config import Config
 from opslib.core.formatting import format_bytes, plural
 from opslib.core.secrets import live_secrets
+from opslib.upkeep import log_names
 
-TUNNEL_LOG = "cloudflared.log"
 SHOWN_GROUPS = 3
 
 
@@ -63,8 +63,8 @@ def check_tunnel_log(visit: Visit) -> Answer:
 
 def tunnel_log_path(config: Config) -> Path:
     """Return where cloudflared's log is: as the checklist is told, else as its rotation is."""
-    given = config.checklist.cloudflared_log or config.rotate.log
-    return config.resolve(given) if given else config.logs_dir / TUNNEL_LOG
+    given = config.checklist.cloudflared_log
+    return config.resolve(given) if given else log_names.tunnel_log_path(config)
 
 
 def find_log_files(path: Path, visit: Visit) -> list[Path]:

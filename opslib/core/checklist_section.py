@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from opslib.core.sections import PositiveInt, Section
+from opslib.core.sections import FilePattern, PositiveInt, Section
 
 
 def _split_commas(value: Any) -> Any:
@@ -16,23 +16,10 @@ def _split_commas(value: Any) -> Any:
     return value
 
 
-def check_file_pattern(value: str) -> str:
-    """Return a file's name, which may hold `*`, `?` and `[…]`.
-
-    Raises:
-        ValueError: it is no name but a path, or has `**`, or is hidden.
-    """
-    if "/" in value or "**" in value or value.startswith("."):
-        raise ValueError("expected a file name, which may hold * and ?, such as api.err")
-    return value
-
-
 Text = Annotated[str, Field(min_length=1)]
 Texts = Annotated[tuple[Text, ...], BeforeValidator(_split_commas)]
 LogPatterns = Annotated[
-    tuple[Annotated[Text, AfterValidator(check_file_pattern)], ...],
-    BeforeValidator(_split_commas),
-    Field(min_length=1),
+    tuple[FilePattern, ...], BeforeValidator(_split_commas), Field(min_length=1)
 ]
 Positive = Annotated[float, Field(gt=0)]
 Percent = Annotated[float, Field(gt=0, le=100)]
