@@ -75,7 +75,9 @@ def _real(path: Path) -> Path:
 
 
 def _linked(config: Config) -> list[Root]:
-    folders = dict.fromkeys((config.export_dir, config.exp_dir, config.exp_dir / "checkpoints"))
+    cleaned = [(config.exp_dir / one).parent for one in config.maintenance.checkpoint_patterns]
+    usual = (config.export_dir, config.exp_dir, config.exp_dir / "checkpoints")
+    folders = dict.fromkeys((*usual, *cleaned))
     links = [path for folder in folders for path in folder.glob("*") if path.is_symlink()]
     # One that leads nowhere counts too: what it names may be hidden for its deletion just now.
     return [Root(Path(os.path.realpath(link)), f"{link.name} points at it") for link in links]
