@@ -13,6 +13,7 @@ import asyncio
 import os
 import socket
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -40,8 +41,9 @@ from tests.serving.conftest import CLASSES, SIZE, write_card, write_colours
 DETECTION, CLASSIFICATION = "detection", "classification"
 KINDS = (DETECTION, CLASSIFICATION)
 MODELS = "models:\n  detection: {contract: any}\n  classification: {}\n"
-FIRST_DAY = 1_793_491_200  # 2026-11-01 00:00 UTC
 HOUR_S = 3600
+DAY_S = 24 * HOUR_S
+FIRST_DAY = (int(time.time()) // DAY_S - 27) * DAY_S  # recent, as exports are, and never ahead
 
 
 def write_detector(path: Path, *, seed: int = 0, boxes: int = 10) -> Path:
@@ -106,14 +108,13 @@ class TwoStage:
 
     def export_model(self, kind: str, number: int, *, card: bool = False) -> Path:
         """Export one more model, dated so many hours after the first; return its path."""
-        path = (
-            self.export / f"{kind}-202611{1 + number // 24:02d}-{number % 24:02d}0000-abc1234.onnx"
-        )
+        moment = FIRST_DAY + number * HOUR_S
+        stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(moment))
+        path = self.export / f"{kind}-{stamp}-abc1234.onnx"
         if kind == DETECTION:
             write_detector(path, seed=number)
         else:
             write_onnx(path, classes=len(CLASSES), size=SIZE, seed=number)
-        moment = FIRST_DAY + number * HOUR_S
         os.utime(path, (moment, moment))
         if card:
             write_card(path, self.images)
