@@ -100,7 +100,7 @@ def _take(walk: Walk, number: int, step: _Step) -> AcceptanceStep:
 
 _BENCH_COMMAND = (
     "scripts/perf_bench_infer.py --engine both --model MODEL "
-    f"--inputs {shlex.quote('IMAGES/val/**/*.jpg')} --batch 1,2,4,8,16"
+    f"--inputs {shlex.quote('IMAGES/val/**/*')} --batch 1,2,4,8,16"
 )
 _STEPS = (
     _Step("local /health answers 200", "curl -s http://127.0.0.1:PORT/health", steps.health_inside),

@@ -154,7 +154,7 @@ def _measured(
 def run_bench(walk: Walk) -> str:
     """Measure both engines at the batch sizes of the requirements."""
     model = str(find_onnx(walk.config).resolve())
-    inputs = f"{walk.config.data_root}/val/**/*.jpg"
+    inputs = f"{walk.config.data_root}/val/**/*"
     words = ("--engine", "both", "--model", model, "--inputs", inputs, "--batch", "1,2,4,8,16")
     return _measured(walk, "bench_*.json", "scripts/perf_bench_infer.py", *words)
 

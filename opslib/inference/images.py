@@ -122,6 +122,8 @@ def _read(files: ImageFiles, named_by: str, limit: int, *, strict: bool) -> Imag
         raise InputError(files.problems[0])
     if not files.paths:
         seen = [f"left out: {format_counts(files.left_out)}"] if files.left_out else []
+        if files.folder == Path(files.pattern) and files.folder.is_dir():
+            seen = [f"it is a folder; for all that lies in it: {files.folder}/**/*"]
         raise InputError(
             f"{where}: no image matches; expected files ending in {', '.join(IMAGE_SUFFIXES)}"
             + "".join(f"; {one}" for one in (*seen, *files.problems[:1]))

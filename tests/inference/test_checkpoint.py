@@ -166,8 +166,9 @@ def test_a_class_of_the_script_that_was_run_is_found_in_its_module(
     import __main__
 
     monkeypatch.setattr(__main__, "TrainConfig", nets.TrainConfig, raising=False)
-    monkeypatch.setattr(nets.TrainConfig, "__module__", "__main__")
-    path = save(tmp_path, {"model_state_dict": state(), "config": nets.TrainConfig()})
+    with monkeypatch.context() as script:
+        script.setattr(nets.TrainConfig, "__module__", "__main__")
+        path = save(tmp_path, {"model_state_dict": state(), "config": nets.TrainConfig()})
     assert '"MODULE:TrainConfig"' in refuse(path)
     own = f"{nets.__name__}:TrainConfig"
     open_torch(path, factory=f"{nets.__name__}:linear", safe_globals=(own,))

@@ -68,6 +68,12 @@ def test_what_is_no_image_or_cannot_be_read_is_counted_by_suffix(tmp_path: Path)
     ]
 
 
+def test_a_folder_in_place_of_a_glob_is_told_how_to_name_what_lies_in_it(tmp_path: Path) -> None:
+    write_images(tmp_path / "val", 1)
+    with pytest.raises(InputError, match=r"it is a folder; .*/val/\*\*/\*$"):
+        find_images(str(tmp_path / "val"), limit=9)
+
+
 def test_a_pipe_named_like_an_image_is_not_waited_for(tmp_path: Path) -> None:
     write_images(tmp_path, 1)
     os.mkfifo(tmp_path / "pipe.png")
