@@ -39,7 +39,8 @@ from tests.two_stage import (
 KEEP = 2
 EXTRA = f"maintenance: {{keep_onnx: {KEEP}, version_timeout_s: 0.2}}\n"
 TIMEOUT_S = 0.4
-ACTIONS = ("export", "export", "link", "pin", "reload", "reload", "rollback", "maintain", "restart")
+ACTIONS = ("export", "link", "pin", "reload", "rollback", "maintain", "restart")
+WEIGHTS = (4, 2, 3, 4, 4, 4, 1)
 MODES = ("up", "up", "up", "up", "down", "hangs", "fails", "lies", "renamed", "missing")
 PICKS = 1000
 MUTE = ("hangs", "fails", "renamed")
@@ -57,8 +58,11 @@ class Step:
 
 def choose_steps(rng: random.Random, count: int) -> list[Step]:
     """Return steps chosen at random."""
-    parts = (ACTIONS, KINDS, range(PICKS), MODES)
-    return [Step(*(rng.choice(part) for part in parts)) for _ in range(count)]  # type: ignore[arg-type]
+    actions = rng.choices(ACTIONS, WEIGHTS, k=count)
+    return [
+        Step(action, rng.choice(KINDS), rng.randrange(PICKS), rng.choice(MODES))
+        for action in actions
+    ]
 
 
 @dataclass
@@ -80,7 +84,7 @@ class Seen:
 
 def walk(folder: Path, steps: Sequence[Step], seen: Seen) -> None:
     """Take these steps in a new experiment in `folder`, and note in `seen` what came of them."""
-    place = make_two_stage(folder, each=2, extra=EXTRA)
+    place = make_two_stage(folder, each=4, extra=EXTRA)
     with place.serve() as service, _trials_here():
         walker = Walker(place, service, seen)
         for number, step in enumerate(steps, start=1):
@@ -130,7 +134,7 @@ class Walker:
         path = self.place.export_model(step.kind, self.next)
         self.truth[path] = step.kind
         moment = path.stat().st_mtime
-        if step.kind == CLASSIFICATION and step.pick % 4 == 0:  # a detector under its name
+        if step.kind == CLASSIFICATION and step.pick % 3 == 0:  # a detector under its name
             write_detector(path, seed=self.next)
             self.truth[path] = DETECTION
         elif step.pick % 4 == 1:  # copied from elsewhere, with an old date
