@@ -137,8 +137,8 @@ class Walker:
         if step.kind == CLASSIFICATION and step.pick % 3 == 0:  # a detector under its name
             write_detector(path, seed=self.next)
             self.truth[path] = DETECTION
-        elif step.pick % 4 == 1:  # copied from elsewhere, with an old date
-            moment = FIRST_DAY - self.next * HOUR_S
+        if step.pick % 2:  # copied from elsewhere, with a date among those that are there
+            moment = FIRST_DAY + (step.pick % self.next + 0.5) * HOUR_S
         os.utime(path, (moment, moment))
         self.next += 1
 
