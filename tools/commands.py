@@ -18,6 +18,19 @@ NOTE = """# Commands
 For whoever looks up an option.
 Written by `make reference` from the program's own help; a test fails when it has drifted. Exit
 codes are the same for every command: see [README.md](../README.md).
+
+Options of the serving repository's scripts are taken where they mean the same:
+
+| there | here |
+|---|---|
+| `reload_model.sh -p`, `--path` · `-t`, `--timeout` | the same |
+| `reload_model.sh -u`, `--url` | `--host` |
+| `reload_model.sh --detection`, `--classification` | `--kind detection`, `--kind classification` |
+| `backup_release.sh -o`, `--onnx` · `-a`, `--all-onnx` | the same; all is the default |
+| `system_maintenance.sh -n`, `--dry-run` | the same, of `maintenance.sh` |
+| `-e DIR`, `--exp-dir DIR` | refused: `PILLSNAP_EXP_DIR=DIR` before the command |
+| `-k KEY`, `--key KEY` | refused: the key stands in `.env`, where nobody else sees it |
+| `-v`, `--verbose` · `--no-verify` | refused: every step is shown, every switch confirmed |
 """
 
 

@@ -1,9 +1,10 @@
-"""Write the table of keys in docs/CONFIGURATION.md: types from the code, the rest from config.yaml.
+"""Write the tables of keys in docs/CONFIGURATION.md: types from the code, the rest from the file.
 
     python tools/configuration.py [--check]
 
 A key's default and its meaning are what stands beside it in config.yaml, so that there is one place
-to edit. Exit code 2 when a key has no comment there, 3 when `--check` finds the table out of date.
+to edit; those of a section that is there once for each name stand in a comment. Exit code 2 when a
+key has no comment there, 3 when `--check` finds the table out of date.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from opslib.core.config import Config
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENT = ROOT / "docs" / "CONFIGURATION.md"
+NAME, NAMED = "NAME", "#  "
 BEGIN, END = "<!-- keys -->\n", "<!-- /keys -->"
 _LINE = re.compile(r"( *)(\w+):(?: +(?!#)(.*?))?(?: +# *(.*))?")
 _WORDS = {Path: "path", str: "text", bool: "`true` or `false`", int: "whole number"} | {
@@ -53,6 +55,12 @@ def read_written(text: str) -> dict[str, Written]:
             path = [*path[: len(match[1]) // 2], match[2]]
             found[".".join(path)] = Written(match[3] or "", match[4] or "")
     return found
+
+
+def read_named(text: str) -> dict[str, Written]:
+    """Return what stands beside each key of a section called NAME, which is a comment."""
+    lines = [line.removeprefix(NAMED) for line in text.splitlines() if line.startswith(NAMED)]
+    return read_written("\n".join(lines))
 
 
 def find_keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
@@ -101,15 +109,16 @@ def make_tables(text: str) -> str:
     Raises:
         ValueError: a key is not in the text or has no comment there; all are named.
     """
-    written = read_written(text)
     problems, lines = [], list[str]()
     for section, field in Config.model_fields.items():
-        model = field.annotation
+        model, begin, written = field.annotation, section, read_written(text)
+        if get_origin(model) is dict:  # sections by name
+            model, begin, written = get_args(model)[1], NAME, read_named(text)
         if not (isinstance(model, type) and issubclass(model, BaseModel)):
             continue
         lines += [f"### `{section}`", "", f"{(model.__doc__ or '').strip()}", ""]
         lines += ["| key | type | default | meaning |", "|---|---|---|---|"]
-        for key, info in find_keys(model, f"{section}."):
+        for key, info in find_keys(model, f"{begin}."):
             beside = written.get(key)
             if beside is None or not beside.comment:
                 problems.append(key)

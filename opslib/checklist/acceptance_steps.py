@@ -16,8 +16,9 @@ from opslib.checklist.put_back import put_back
 from opslib.core.config import CONFIG_VARIABLE, Config
 from opslib.core.errors import ExitCode, OpsError
 from opslib.core.formatting import format_bytes
+from opslib.core.kinds import pick_classifier
 from opslib.core.secrets import mask
-from opslib.inference.find_model import find_onnx
+from opslib.inference.find_model import find_onnx, list_exports
 from opslib.serving.client import ServiceClient
 from opslib.serving.health_answer import describe_degraded
 from opslib.serving.keys import KEY_VARIABLE
@@ -177,12 +178,13 @@ def run_quantize(walk: Walk) -> str:
 
 def rehearse_rollback(walk: Walk) -> str:
     """Switch to another model and back, each confirmed by `/version`."""
-    found = find_onnx(walk.config).resolve()
-    exports = [path for path in walk.config.export_dir.glob("*.onnx") if not path.is_symlink()]
+    kind = pick_classifier(walk.config)
+    found = find_onnx(walk.config, kind=kind).resolve()
+    exports = list_exports(walk.config.export_dir, kind)
     other = next((path for path in sorted(exports) if path.resolve() != found), None)
     if other is None:
         raise NotRunError(f"{walk.config.export_dir}: only one model; a rollback needs two")
-    client = ServiceClient(walk.service.url, walk.service.key, walk.config.client)
+    client = ServiceClient(walk.service.url, walk.service.key, kind.client)
     with put_back(walk.config, "served"), client:
         before = client.version()
         host = ("--host", walk.service.url)
@@ -191,7 +193,7 @@ def rehearse_rollback(walk: Walk) -> str:
         switched = client.version()
         if switched.sha256 == before.sha256:
             raise StepFailedError(f"/version still says {before.describe()}")
-        walk.run(sys.executable, "-m", "opslib.cli.main", "rollback", *host)
+        walk.run(sys.executable, "-m", "opslib.cli.main", "rollback", "--kind", kind.name, *host)
         after = client.version()
     if after.sha256 != before.sha256:
         raise StepFailedError(f"/version says {after.describe()}, before {before.describe()}")

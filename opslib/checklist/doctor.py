@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Literal
 
 from opslib.core.clock import ASK
-from opslib.core.config import Config
+from opslib.core.config import Config, read_variables
 from opslib.core.environment import ENV_NAME, ServiceEnvironment, load_service_environment
 from opslib.core.errors import ConfigError, InputError, OpsError
+from opslib.core.foreign import describe_their_variables
 from opslib.core.formatting import format_bytes, format_counts, plural
 from opslib.core.host import host_facts
 from opslib.core.kinds import Kind, list_kinds
@@ -45,6 +46,7 @@ def examine(config: Config) -> Iterator[Finding]:
     """Yield the findings for `config` on this host, the ground first."""
     looks: tuple[Callable[[Config], Iterator[Finding]], ...] = (
         _look_at_code,
+        _look_at_variables,
         _look_at_packages,
         _look_at_host,
         _look_at_providers,
@@ -73,6 +75,19 @@ def _look_at_code(_config: Config) -> Iterator[Finding]:
     changed = ", with uncommitted changes" if git_dirty(folder) else ""
     where = f"pillops {__version__}, commit {git_sha(folder)}{changed}"
     yield Finding("code", "ok", f"{where}; Python {sys.version.split()[0]} at {sys.executable}")
+
+
+def _look_at_variables(config: Config) -> Iterator[Finding]:
+    """What variables did to the configuration that its file does not show."""
+    theirs = describe_their_variables(read_variables(config.root))
+    if theirs is not None:
+        yield Finding("variables", "note", theirs)
+    if config.moved:
+        seen = f"a variable names {config.exp_dir}, and with it moved {', '.join(config.moved)}"
+        yield Finding("variables", "note", seen)
+    if not config.export_dir.is_relative_to(config.exp_dir):
+        seen = f"export.out_dir, {config.export_dir}, lies outside of paths.exp_dir"
+        yield Finding("variables", "note", seen)
 
 
 def _look_at_packages(_config: Config) -> Iterator[Finding]:

@@ -7,7 +7,14 @@ import httpx
 
 from opslib.checklist.items import Answer, State, Visit
 from opslib.core.environment import load_service_environment
-from opslib.serving.client import LiveVersion, ServiceClient, ServiceError, normalise_url
+from opslib.core.kinds import Kind
+from opslib.serving.client import (
+    LiveHealth,
+    LiveVersion,
+    ServiceClient,
+    ServiceError,
+    normalise_url,
+)
 from opslib.serving.keys import HEADER
 from opslib.serving.swap import read_version
 
@@ -22,9 +29,10 @@ def read_key(visit: Visit) -> str:
     return secret.get_secret_value() if secret else ""
 
 
-def open_client(visit: Visit) -> ServiceClient:
-    """Return a client of the running service with the key of `.env` and a short timeout."""
-    section = visit.config.client
+def open_client(visit: Visit, kind: Kind) -> ServiceClient:
+    """Return a client of the running service that asks for models of this kind, with the key of
+    `.env` and a short timeout."""
+    section = kind.client
     timeout_s = visit.config.checklist.timeout_s
     return ServiceClient(section.url, read_key(visit), section, timeout_s=timeout_s)
 
@@ -39,13 +47,23 @@ def open_http(visit: Visit, *, key: str | None = None) -> httpx.Client:
     )
 
 
-def ask_version(visit: Visit) -> LiveVersion | None:
-    """Return which model is served, or None where the service is up and has none.
+def ask_health(visit: Visit, kind: Kind) -> LiveHealth:
+    """Return what the service says of itself and of its model of this kind.
 
     Raises:
         ServiceError: it refuses or does not answer.
     """
-    with open_client(visit) as client:
+    with open_client(visit, kind) as client:
+        return client.health()
+
+
+def ask_version(visit: Visit, kind: Kind) -> LiveVersion | None:
+    """Return which model of this kind is served, or None where the service is up and has none.
+
+    Raises:
+        ServiceError: it refuses or does not answer.
+    """
+    with open_client(visit, kind) as client:
         return read_version(client)
 
 

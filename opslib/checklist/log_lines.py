@@ -1,7 +1,8 @@
 """One error out of log lines: JSON of the service and of cloudflared, or text of either.
 
 Known are JSON objects with a level and a message, cloudflared's `TIME ERR message`, Python's and
-uvicorn's `ERROR` lines, and tracebacks, whose last line says what happened.
+uvicorn's `ERROR` lines, with bars between the fields or without, and tracebacks, whose last line
+says what happened.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ _LEVELS = {
     "PNC": "CRITICAL",
 }
 _TIME = re.compile(r"\[?(\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d+)?(?:Z|[+-]\d\d:?\d\d)?)")
-_TEXT = re.compile(r"(.{0,120}?)\b(ERROR|ERR|CRITICAL|FATAL|FTL|PNC)\b[\]:]*(?:\s+-)?\s*(.*)")
+_TEXT = re.compile(r"(.{0,120}?)\b(ERROR|ERR|CRITICAL|FATAL|FTL|PNC)\b[\]:]*(?:\s+[-|])?\s*(.*)")
 _CALMER = re.compile(r"\b(?:INFO|INF|WARN|WARNING|WRN|DEBUG|DBG|NOTICE|TRACE)\b")
 _CHAINED = ("Traceback (most recent call last)", "During handling of", "The above exception")
 _TRACEBACK = _CHAINED[0]

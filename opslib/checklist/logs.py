@@ -6,28 +6,41 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from opslib.checklist.facts import LogGroup
-from opslib.checklist.items import Answer, State, Visit
+from opslib.checklist.items import Answer, State, Visit, worst_state
 from opslib.checklist.log_digest import LogDigest
 from opslib.core.config import Config
 from opslib.core.formatting import format_bytes, plural
 from opslib.core.secrets import live_secrets
+from opslib.upkeep import log_names
 
-API_LOG = "api.err"
-TUNNEL_LOG = "cloudflared.log"
 SHOWN_GROUPS = 3
 
 
 def check_api_log(visit: Visit) -> Answer:
-    """Return what `api.err` and its archives say since the window began."""
-    path = visit.config.logs_dir / API_LOG
-    if not path.exists() and not find_log_files(path, visit):
+    """Return what the service's logs (`checklist.api_logs`) and their archives say since the window
+    began."""
+    folder = visit.config.logs_dir
+    logs = [folder / pattern for pattern in visit.config.checklist.api_logs]
+    missing = [str(path) for path in logs if not _is_there(path, visit)]
+    if len(missing) == len(logs):
+        told = f"{', '.join(missing)}: no such log: the service never ran on this experiment"
         return Answer(
             state="attention",
-            evidence=(f"{path}: no such log: the service never ran on this experiment",),
+            evidence=(told,),
             next_step="start the service: `make serve`; or is paths.exp_dir another folder?",
         )
-    step = f"read it: `grep ERROR {path} | tail`, then restart or roll back if answers are wrong"
-    return _digest(visit, path, "API", step)
+    named = " ".join(str(path) for path in logs)
+    step = f"read it: `grep ERROR {named} | tail`, then restart or roll back if answers are wrong"
+    answer = _digest(visit, logs, "API", step)
+    if not missing:
+        return answer
+    return answer.model_copy(
+        update={
+            "state": worst_state([answer.state, "attention"]),
+            "evidence": (*answer.evidence, *(f"{one}: no such log" for one in missing)),
+            "next_step": answer.next_step or "name the logs that there are: `checklist.api_logs`",
+        }
+    )
 
 
 def check_tunnel_log(visit: Visit) -> Answer:
@@ -45,20 +58,21 @@ def check_tunnel_log(visit: Visit) -> Answer:
             next_step=None if demo else "name the tunnel's log: `checklist.cloudflared_log`",
         )
     step = f"read it: `grep ERR {path} | tail`; does the tunnel answer? see the outside health"
-    return _digest(visit, path, "cloudflared", step)
+    return _digest(visit, [path], "cloudflared", step)
 
 
 def tunnel_log_path(config: Config) -> Path:
     """Return where cloudflared's log is: as the checklist is told, else as its rotation is."""
-    given = config.checklist.cloudflared_log or config.rotate.log
-    return config.resolve(given) if given else config.logs_dir / TUNNEL_LOG
+    given = config.checklist.cloudflared_log
+    return config.resolve(given) if given else log_names.tunnel_log_path(config)
 
 
 def find_log_files(path: Path, visit: Visit) -> list[Path]:
-    """Return the log at `path` and its rotated parts, beside it or in `archive/`, that were
-    written to since the window began, the newest last."""
+    """Return the log at `path`, whose name may be a pattern, and its rotated parts, beside it or in
+    `archive/`, that were written to since the window began, the newest last."""
     since = (visit.now - timedelta(hours=visit.window_h)).timestamp()
-    found = [path, *path.parent.glob(f"{path.name}.*"), *path.parent.glob(f"archive/{path.name}*")]
+    patterns = (path.name, f"{path.name}.*", f"archive/{path.name}*")
+    found = {path, *(one for pattern in patterns for one in path.parent.glob(pattern))}
     dated = []
     for one in found:
         try:
@@ -70,14 +84,22 @@ def find_log_files(path: Path, visit: Visit) -> list[Path]:
     return [one for _, one in sorted(dated)]
 
 
-def _digest(visit: Visit, path: Path, source: str, step: str) -> Answer:
+def _is_there(path: Path, visit: Visit) -> bool:
+    """Whether there is such a log, of whatever age, or a part of it in the window."""
+    there = path.exists() or any(path.parent.glob(path.name))
+    return there or bool(find_log_files(path, visit))
+
+
+def _digest(visit: Visit, paths: list[Path], source: str, step: str) -> Answer:
     section = visit.config.checklist
     since = visit.now - timedelta(hours=visit.window_h)
     digest = LogDigest(source, since)
-    try:
-        files = find_log_files(path, visit)
-    except PermissionError as error:
-        files, digest.problems = [], [f"{path}: {error.strerror}"]
+    files: dict[Path, None] = {}
+    for path in paths:
+        try:
+            files |= dict.fromkeys(find_log_files(path, visit))
+        except PermissionError as error:
+            digest.problems.append(f"{path}: {error.strerror}")
     for file in files:
         digest.add_file(file)
     groups = digest.groups(live_secrets(visit.config.root), section.log_ignore)

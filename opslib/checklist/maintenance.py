@@ -13,6 +13,7 @@ from opslib.core.clock import is_ahead, parse_moment, part_ahead
 from opslib.core.errors import InputError, StorageError
 from opslib.core.formatting import format_bytes, plural
 from opslib.upkeep.job_status import RAN_WELL, is_running, read_status
+from opslib.upkeep.log_names import is_log
 from opslib.upkeep.maintenance_journal import find_journals, read_journal
 from opslib.upkeep.maintenance_record import MaintenanceRecord
 
@@ -113,7 +114,7 @@ def _look_for_untold(visit: Visit) -> list[str]:
 def _look_at_logs(visit: Visit) -> list[tuple[State, str]]:
     limit_mb = visit.config.maintenance.rotate_mb
     folder = visit.config.logs_dir
-    logs = [path for path in folder.glob("*") if path.suffix in (".out", ".err")]
+    logs = [path for path in folder.glob("*") if is_log(visit.config, path.name)]
     large = [path for path in logs if path.stat().st_size > GRACE_SIZE * limit_mb * MIB]
     if large:
         shown = ", ".join(f"{p.name} ({format_bytes(p.stat().st_size)})" for p in large[:SHOWN])

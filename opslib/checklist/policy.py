@@ -19,7 +19,9 @@ from opslib.core.formatting import plural
 from opslib.serving.keys import HEADER, KEY_VARIABLE, make_key
 
 GUARDED = (("GET", "/version"), ("POST", "/predict"), ("POST", "/batch"), ("POST", "/reload"))
+OPTIONAL = "/batch"  # a foreign service may have none
 CLOSED = (401, 403)
+NOT_THERE = 404
 BUSY = (429, 503)
 EVIL = "https://checklist.invalid"
 ALLOWS = "access-control-allow-origin"
@@ -30,19 +32,22 @@ ORIGINS_STEP = "list the front ends alone in CORS_ALLOW_ORIGINS of .env, then re
 def check_strangers(visit: Visit) -> Answer:
     """Return whether every guarded route turns away a caller with no key or with a wrong one."""
     found: list[tuple[State, str]] = []
+    absent = dict[str, None]()
     callers = {"without a key": None, "with a wrong key": make_key()}
     try:
         for who, key in callers.items():
             with open_http(visit, key=key) as client:
                 for method, route in GUARDED:
                     status = client.request(method, route).status_code
-                    if status not in CLOSED:
+                    if status == NOT_THERE and route == OPTIONAL:
+                        absent[f"{method} {route}"] = None
+                    elif status not in CLOSED:
                         found.append(("failed", f"{method} {route} {who}: {status}, not 401"))
     except httpx.HTTPError as error:
         return could_not_ask(error)
-    found = found or [
-        ("ok", f"{plural(len(GUARDED), 'route')} closed without a key and with a wrong one")
-    ]
+    closed = plural(len(GUARDED) - len(absent), "route")
+    found = found or [("ok", f"{closed} closed without a key and with a wrong one")]
+    found += [("ok", f"{name} is not there ({NOT_THERE})") for name in absent]
     step = "take it from the net until it is repaired: `sc.exe stop Cloudflared`"
     return answer_worst(found, (step,))
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from opslib.checklist.ages import age_days, describe_age, tell_ahead
 from opslib.checklist.items import Answer, State, Visit, answer_worst
 from opslib.checklist.live import ask_version
 from opslib.core.clock import parse_moment, part_ahead
 from opslib.core.errors import OpsError
 from opslib.core.formatting import format_bytes, plural
+from opslib.core.kinds import list_kinds
 from opslib.release.proofs import Proof, proofs_of, read_proofs
 from opslib.release.store import StoredRelease, list_releases
-from opslib.serving.client import ServiceError
+from opslib.serving.client import LiveVersion, ServiceError
+from opslib.serving.swap import local_digests
 
 MAKE = "make one: `pillops release create`"
 PROVE = "prove one: `pillops release prove`"
@@ -105,20 +109,40 @@ def _judge(proof: Proof) -> list[tuple[State, str]]:
 
 
 def _find_live(visit: Visit, releases: tuple[StoredRelease, ...]) -> list[tuple[State, str]]:
-    """Whether a release holds the model that is served now; nothing where that is not known."""
-    try:
-        live = ask_version(visit)
-    except ServiceError:
-        return []
-    if live is None or live.sha256 is None:
-        return []
-    for one in releases:
-        if one.problem:
-            continue
+    """Whether a release holds the model of each kind that is served now; nothing where that is
+    not known."""
+    found: list[tuple[State, str]] = []
+    for kind in list_kinds(visit.config):
         try:
-            held = any(model.sha256 == live.sha256 for model in one.manifest().models)
-        except OpsError:
+            live = ask_version(visit, kind)
+        except ServiceError:
+            return []
+        digests = _digests_of(live)
+        if live is None or not digests:
             continue
-        if held:
-            return [("ok", f"the live model is in {one.name}")]
-    return [("attention", f"the live model ({live.version_tag}) is in no release")]
+        held = next((one.name for one in releases if _holds(one, digests)), None)
+        if held is not None:
+            found.append(("ok", kind.of(f"the live model is in {held}")))
+            continue
+        tag = live.version_tag if kind.sole else live.model_path
+        shown = tag or live.model_path
+        found.append(("attention", kind.of(f"the live model ({shown}) is in no release")))
+    return found
+
+
+def _digests_of(live: LiveVersion | None) -> frozenset[str]:
+    """What the live model may be known by; by its file where the service gives no digest."""
+    if live is None:
+        return frozenset()
+    if live.sha256 is not None:
+        return frozenset({live.sha256})
+    return local_digests(Path(live.model_path)) if live.model_path else frozenset()
+
+
+def _holds(release: StoredRelease, digests: frozenset[str]) -> bool:
+    if release.problem:
+        return False
+    try:
+        return any(model.sha256 in digests for model in release.manifest().models)
+    except OpsError:
+        return False

@@ -6,9 +6,9 @@ import os
 import shutil
 
 from opslib.checklist.items import Answer, State, Visit, answer_worst
-from opslib.checklist.live import ask_version, could_not_ask, open_client
+from opslib.checklist.live import ask_health, ask_version, could_not_ask
 from opslib.core.errors import InputError, ModelError
-from opslib.core.kinds import LATEST_NAME, pick_classifier
+from opslib.core.kinds import Kind, list_kinds
 from opslib.core.models import resolve_model
 from opslib.core.served import read_served_state
 from opslib.serving.client import LiveVersion, ServiceError
@@ -24,36 +24,45 @@ TUNNEL = "restart the tunnel: `sc.exe stop Cloudflared`, `sc.exe start Cloudflar
 
 
 def check_inside(visit: Visit) -> Answer:
-    """Return whether the service answers on this host, has the model that it should, and uses the
-    card."""
+    """Return whether the service answers on this host, has the model of each kind that it should,
+    and uses the card."""
     result = _probe(visit, visit.config.health.internal_url)
     if not result.ok:
         return Answer(state="failed", evidence=(_describe(result),), next_step=START)
     found: list[tuple[State, str]] = [("failed" if result.degraded else "ok", _describe(result))]
-    steps = []
+    steps: list[str] = []
     try:
-        with open_client(visit) as client:
-            said = client.health()
+        said = {kind.name: ask_health(visit, kind) for kind in list_kinds(visit.config)}
     except ServiceError as error:
         return Answer(
             state="failed",
             evidence=(_describe(result), f"client.url is another service, or none: {error}"),
             next_step=error.hint,
         )
-    if said.model_loaded is False:
-        found.append(("failed", "it has no model: /predict answers 503"))
-        steps.append("switch one in: `pillops reload --path MODEL`; logs/api.err says why")
-    if said.degraded is not None or result.degraded:
+    whole = next(iter(said.values()))
+    for kind in list_kinds(visit.config):
+        if said[kind.name].model_loaded is False:
+            found.append(("failed", kind.of("it has no model: /predict answers 503")))
+            steps.append(f"switch one in: `{_reload(kind)} MODEL`; logs/api.err says why")
+    if whole.degraded is not None or result.degraded:
         if not result.degraded:
-            found.append(("failed", f"{visit.config.client.url}: {said.degraded}"))
+            found.append(("failed", f"{visit.config.client.url}: {whole.degraded}"))
         steps.append(REPAIR)
-    device = said.device or "an unnamed device"
+    device = whole.device or "an unnamed device"
     wants_card = visit.config.onnx.providers[0] != "CPU" and shutil.which("nvidia-smi")
-    if wants_card and device == "cpu":
+    on_wrong = bool(wants_card) and device == "cpu"
+    if on_wrong:
         found.append(("attention", "it runs on the CPU although this host has a card"))
         steps.append("why CUDA could not start: the first lines of logs/api.err after its start")
-    elif said.model_loaded is not False:
-        found.append(("ok", f"a model is loaded, on {device}"))
+    for kind in list_kinds(visit.config):
+        loaded = said[kind.name].model_loaded
+        if loaded and not on_wrong:
+            found.append(("ok", kind.of(f"a model is loaded, on {device}")))
+        if loaded is None:
+            field = kind.client.loaded_field
+            what = f"not said: whether a model is loaded; /health has no {field}"
+            found.append(("unknown", kind.of(what)))
+            steps.append(f"name the field that says it: `{_key(visit, kind, 'loaded_field')}`")
     return answer_worst(found, steps)
 
 
@@ -79,34 +88,46 @@ def check_outside(visit: Visit) -> Answer:
 
 
 def check_live_model(visit: Visit) -> Answer:
-    """Return whether the model that answers is the one that `export/latest.onnx` means."""
-    try:
-        live = ask_version(visit)
-    except ServiceError as error:
-        return could_not_ask(error)
-    if live is None:
-        return Answer(
-            state="failed",
-            evidence=("no model is served",),
-            next_step="switch one in: `pillops reload --path MODEL`",
-        )
-    found: list[tuple[State, str]] = [("ok", f"live: {live.describe()}")]
+    """Return whether the model of each kind that answers is the one that its link in the export
+    folder means, such as `latest.onnx`."""
+    found: list[tuple[State, str]] = []
     steps: list[str] = []
+    for kind in list_kinds(visit.config):
+        try:
+            live = ask_version(visit, kind)
+        except ServiceError as error:
+            return could_not_ask(error)
+        of_kind = _look_at_live(visit, kind, live, steps)
+        found += [(state, kind.of(line)) for state, line in of_kind]
+    return answer_worst(found, steps)
+
+
+def _look_at_live(
+    visit: Visit, kind: Kind, live: LiveVersion | None, steps: list[str]
+) -> list[tuple[State, str]]:
+    if live is None:
+        steps.append(f"switch one in: `{_reload(kind)} MODEL`")
+        return [("failed", "no model is served")]
+    if not live.said:
+        fields = f"{kind.client.path_field} nor {kind.client.digest_field}"
+        steps.append(f"name the field that says it: `{_key(visit, kind, 'path_field')}`")
+        return [("unknown", f"not said: which model is served; /version has neither {fields}")]
+    found: list[tuple[State, str]] = [("ok", f"live: {live.describe()}")]
     if live.wanted is not None:
         found.append(("failed", live.wanted))
         steps.append(
             "put it back (`pillops release list` shows the copies) and `pillops reload --path` it; "
-            f"or keep the live one: `pillops reload --path {live.model_path}`"
+            f"or keep the live one: `{_reload(kind)} {live.model_path}`"
         )
-    _compare_latest(visit, live, found, steps)
-    _compare_pin(visit, live, found, steps)
-    return answer_worst(found, steps)
+    _compare_latest(visit, kind, live, found, steps)
+    _compare_pin(kind, live, found, steps)
+    return found
 
 
 def _compare_latest(
-    visit: Visit, live: LiveVersion, found: list[tuple[State, str]], steps: list[str]
+    visit: Visit, kind: Kind, live: LiveVersion, found: list[tuple[State, str]], steps: list[str]
 ) -> None:
-    latest = visit.config.export_dir / LATEST_NAME
+    latest = visit.config.export_dir / kind.link
     try:
         name = resolve_model(latest).name
     except ModelError:
@@ -116,19 +137,18 @@ def _compare_latest(
         return
     if is_same_model(live, latest):
         how = "" if live.sha256 else " (the path was compared: there is no digest)"
-        found.append(("ok", f"it is {LATEST_NAME}, {name}{how}"))
+        found.append(("ok", f"it is {kind.link}, {name}{how}"))
         return
     since = _switched_at(visit, live)
-    found.append(("attention", f"{LATEST_NAME} means another model, {name}{since}"))
+    found.append(("attention", f"{kind.link} means another model, {name}{since}"))
     steps.append(
         f"`pillops reload --path {latest}`; after a rollback leave it, and repair the model first"
     )
 
 
 def _compare_pin(
-    visit: Visit, live: LiveVersion, found: list[tuple[State, str]], steps: list[str]
+    kind: Kind, live: LiveVersion, found: list[tuple[State, str]], steps: list[str]
 ) -> None:
-    kind = pick_classifier(visit.config)
     path = next(iter(kind.pins()), None)
     if path is None:
         return
@@ -143,6 +163,16 @@ def _compare_pin(
         )
     )
     steps.append(f"`pillops reload --persist --path {live.model_path or 'MODEL'}`, or clear it")
+
+
+def _reload(kind: Kind) -> str:
+    """The command that switches to a model of the kind, up to the model."""
+    return f"pillops reload {'' if kind.sole else f'--kind {kind.name} '}--path"
+
+
+def _key(visit: Visit, kind: Kind, name: str) -> str:
+    """The key that says how a service is asked for the kind."""
+    return f"models.{kind.name}.{name}" if visit.config.models else f"client.{name}"
 
 
 def _switched_at(visit: Visit, live: LiveVersion) -> str:

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from opslib.cli.doors import describe_experiment, make_console, plain_cells, say
-from opslib.core.config import PREFIX, Config, load_config
+from opslib.core.config import Config, is_own_variable, load_config
 from opslib.core.errors import ExitCode
 
 _STYLES = {"ok": "green", "note": "yellow", "problem": "red bold"}
@@ -40,7 +40,7 @@ def doctor(
     for section, keys in describe_config(loaded):
         settings.add_row(*plain_cells([section, keys]))
     console.print(settings)
-    named = sorted(name for name in os.environ if name.startswith(PREFIX))
+    named = sorted(filter(is_own_variable, os.environ))
     if named:
         say(console, f"overridden by the environment: {', '.join(named)}")
     steps = list_next_steps(findings)

@@ -18,11 +18,26 @@ from typer.exceptions import Abort, TyperException
 from opslib.core.config import Config
 from opslib.core.errors import ExitCode, OpsError, ParameterError, StorageError, TerminatedError
 from opslib.core.files import ensure_writable
+from opslib.core.foreign import describe_their_variables
 from opslib.core.secrets import live_secrets, mask
 
 MAX_ERROR_CHARACTERS = 600
 INTERRUPTED = 130
 TERMINATED = "terminated by SIGTERM"
+# Options of the serving repository's scripts that mean nothing here, and what is meant.
+_SEES_ALL = "every step is shown; leave it away"
+_KEY = "a key on the command line is seen by everybody on this host; put it into .env as API_KEY"
+_EXPERIMENT = "name the experiment by PILLSNAP_EXP_DIR=DIR before the command, or by --config"
+_ALWAYS = "every switch is confirmed by /version; leave it away"
+THEIR_OPTIONS = {
+    "-e": _EXPERIMENT,
+    "--exp-dir": _EXPERIMENT,
+    "-k": _KEY,
+    "--key": _KEY,
+    "-v": _SEES_ALL,
+    "--verbose": _SEES_ALL,
+    "--no-verify": _ALWAYS,
+}
 VERDICT_STYLES = {"pass": "green bold", "fail": "red bold", "inconclusive": "yellow bold"}
 
 
@@ -81,6 +96,9 @@ def run_door(action: Callable[[], int | None]) -> NoReturn:
         raise TerminatedError(TERMINATED)
 
     signal.signal(signal.SIGTERM, terminate)
+    theirs = describe_their_variables(os.environ)
+    if theirs is not None:
+        _print_line(f"note: {theirs}")
     try:
         code = int(action() or 0)
         if code == INTERRUPTED and terminated:  # typer makes one number of all interrupts
@@ -113,9 +131,13 @@ def print_error(error: OpsError, folder: Path | None = None) -> int:
 
 
 def _print_error(text: str) -> None:
-    """Print the one line; a log on a full disk that does not take it changes no exit code."""
+    _print_line(f"error: {text}")
+
+
+def _print_line(text: str) -> None:
+    """Print a line on stderr; a log on a full disk that does not take it changes no exit code."""
     try:
-        print(f"error: {text}", file=sys.stderr, flush=True)  # noqa: T201
+        print(text, file=sys.stderr, flush=True)  # noqa: T201
     except OSError:
         _drop_unwritten(sys.stderr)
 
@@ -170,5 +192,7 @@ def call_app(app: typer.Typer, arguments: list[str] | None = None) -> int:
     except Abort as error:
         raise KeyboardInterrupt from error
     except TyperException as error:
-        raise ParameterError(f"{error.format_message()} (see --help)") from error
+        ours = THEIR_OPTIONS.get(getattr(error, "option_name", ""))
+        hint = f"; {ours}" if ours else ""
+        raise ParameterError(f"{error.format_message()} (see --help){hint}") from error
     return int(answer or 0)

@@ -19,6 +19,7 @@ from opslib.cli.doors import (
     say,
     say_verdict,
 )
+from opslib.cli.serve import KindOption
 from opslib.core.config import load_config
 from opslib.core.formatting import format_duration
 
@@ -42,6 +43,10 @@ def drill(
     long: Annotated[
         bool, typer.Option("--long", help="The soak: 20 swaps, 200 for leaks.")
     ] = False,
+    kind: KindOption = None,
+    allow_bad_models: Annotated[
+        bool, typer.Option("--allow-bad-models", help="Offer them to a service not ours.")
+    ] = False,
     json: Annotated[Path | None, typer.Option(help="Where the record goes.")] = None,
     config: Annotated[Path | None, typer.Option(help="Configuration file.")] = None,
 ) -> int:
@@ -61,6 +66,8 @@ def drill(
         load_share=load_share,
         swaps=swaps,
         long=long,
+        kind=kind,
+        allow_bad_models=allow_bad_models,
     )
     notes = make_console(stderr=True)
     where = f"the service at {request.url}" if request.url else "a staging service on a copy"

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 
 def maintain(
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan, do nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", "-n", help="Show the plan, do nothing.")
+    ] = False,
     clock_is_right: Annotated[
         bool, typer.Option("--clock-is-right", help="Go on after a long time without a round.")
     ] = False,

@@ -39,8 +39,14 @@ NamedArgument = Annotated[str, typer.Argument(metavar="RELEASE", help="Its name.
 @release_app.command()
 def create(
     onnx: Annotated[
-        Path | None, typer.Option(help="The model it is about; default: latest.onnx, else newest.")
+        Path | None,
+        typer.Option(
+            "--onnx", "-o", help="The model it is about; default: latest.onnx, else newest."
+        ),
     ] = None,
+    all_onnx: Annotated[
+        bool, typer.Option("--all-onnx", "-a", help="With all other exports: the default.")
+    ] = False,
     only: Annotated[bool, typer.Option("--only", help="That model alone, no others.")] = False,
     out: Annotated[Path | None, typer.Option(help="Another folder than releases/.")] = None,
     copy_to: Annotated[Path | None, typer.Option(help="Put a verified second copy there.")] = None,
@@ -53,6 +59,8 @@ def create(
     from opslib.cli.bench import show_progress
     from opslib.release.build import ReleaseRequest, build_release, release_record_path
 
+    if only and all_onnx:
+        raise ParameterError("--only, --all-onnx: one model or all of them; expected one of both")
     loaded = load_config(config)
     notes = make_console(stderr=True)
     request = ReleaseRequest(

@@ -13,7 +13,7 @@ import typer
 
 from opslib.cli.doors import describe_experiment, make_console, plain_cells, say_if_possible
 from opslib.core.clock import ASK, is_ahead
-from opslib.core.config import PREFIX, Config, load_config
+from opslib.core.config import Config, is_own_variable, load_config
 from opslib.core.errors import ConfigError, InputError, OpsError, UsageError
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def _load_as_cron(path: Path | None) -> Config:
     """
     loaded = load_config(path, {})
     if load_config(path) != loaded:
-        names = ", ".join(sorted(name for name in os.environ if name.startswith(PREFIX)))
+        names = ", ".join(sorted(filter(is_own_variable, os.environ)))
         raise ConfigError(f"{names}: set in this shell, unknown to cron; use .env or config.yaml")
     return loaded
 

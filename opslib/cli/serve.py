@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -48,17 +48,26 @@ def serve(
 
 
 HostOption = Annotated[
-    list[str] | None, typer.Option("--host", help="Service URL; may be given several times.")
+    list[str] | None,
+    typer.Option("--host", "--url", "-u", help="Service URL; may be given several times."),
 ]
 KindOption = Annotated[
     str | None, typer.Option(help="Which kind of models, where the service has several.")
 ]
-TimeoutOption = Annotated[float | None, typer.Option(help="Seconds to wait for a reload.")]
+TimeoutOption = Annotated[
+    float | None, typer.Option("--timeout", "-t", help="Seconds to wait for a reload.")
+]
 
 
 def reload(
-    path: Annotated[Path, typer.Option(help="The ONNX model to switch to.")],
+    path: Annotated[Path, typer.Option("--path", "-p", help="The ONNX model to switch to.")],
     kind: KindOption = None,
+    detection: Annotated[
+        bool, typer.Option("--detection", help="The same as --kind detection.")
+    ] = False,
+    classification: Annotated[
+        bool, typer.Option("--classification", help="The same as --kind classification.")
+    ] = False,
     host: HostOption = None,
     env_file: EnvFileOption = None,
     timeout: TimeoutOption = None,
@@ -68,7 +77,8 @@ def reload(
     """Switch running services to a model, one after the other, and confirm each."""
     loaded = load_config(config)
     target = path if path.is_absolute() or not path.exists() else path.absolute()
-    chosen = _pick_kind_of(loaded, target, kind)
+    named = {"detection": detection, "classification": classification}
+    chosen = _pick_kind_of(loaded, target, _name_kind(kind, named))
     _switch(loaded, chosen, str(target), host, env_file, timeout)
     _settle_pin(chosen, target, env_file, persist=persist)
     return 0
@@ -132,6 +142,18 @@ def _make_show() -> Callable[[str], None]:
     return lambda line: say(console, line)
 
 
+def _name_kind(name: str | None, options: Mapping[str, bool]) -> str | None:
+    """The kind that `--kind` or an option of its own name means, or None.
+
+    Raises:
+        ParameterError: two are named.
+    """
+    named = dict.fromkeys([*filter(None, [name]), *(one for one, on in options.items() if on)])
+    if len(named) > 1:
+        raise ParameterError(f"kind: got {' and '.join(named)}; expected one")
+    return next(iter(named), None)
+
+
 def _pick_kind_of(config: Config, path: Path, name: str | None) -> Kind:
     """The kind named, else that of the model at `path`.
 
@@ -191,7 +213,7 @@ def _switch(
         clients = _open_clients(config, kind, hosts, env_file, timeout)
         switch_hosts(clients, path, show, check_here)
     except ServiceError as error:
-        show(f"stage {error.stage}; hint: {error.hint}")
+        show(f"hint: {error.hint}")
         raise
 
 

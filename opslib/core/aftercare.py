@@ -20,11 +20,17 @@ _LIMIT_S = 90.0
 
 @contextmanager
 def start_aftercare(
-    module: str, *arguments: str, variables: Mapping[str, str] | None = None
+    module: str,
+    *arguments: str,
+    variables: Mapping[str, str] | None = None,
+    otherwise: str = "",
 ) -> Iterator[Callable[[], None]]:
     """Run `module` in a process of its own once the block has ended, in whatever way.
 
     The module's main calls `take_care`. What the block gets cancels the aftercare when called.
+
+    Args:
+        otherwise: what is to be said where it is not done in time; it goes on all the same.
 
     Raises:
         OpsError: it could not be done; the message is what the module says.
@@ -48,7 +54,11 @@ def start_aftercare(
         if process.stdout is not None and process.stdout.readline() == _READY:
             yield cancel
     finally:
-        _, said = process.communicate(timeout=_LIMIT_S)
+        try:
+            _, said = process.communicate(timeout=_LIMIT_S)
+        except subprocess.TimeoutExpired as error:
+            late = f"{module} goes on in process {process.pid} and did not end in {_LIMIT_S:g} s"
+            raise OpsError(f"{otherwise}{': ' if otherwise else ''}{late}") from error
         if process.returncode:
             raise OpsError(said.strip().rpartition("\n")[2] or f"{module} ended badly")
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from opslib.core.sections import PositiveInt, Section
+from opslib.core.sections import FilePattern, PositiveInt, Section
 
 
 def _split_commas(value: Any) -> Any:
@@ -18,6 +18,9 @@ def _split_commas(value: Any) -> Any:
 
 Text = Annotated[str, Field(min_length=1)]
 Texts = Annotated[tuple[Text, ...], BeforeValidator(_split_commas)]
+LogPatterns = Annotated[
+    tuple[FilePattern, ...], BeforeValidator(_split_commas), Field(min_length=1)
+]
 Positive = Annotated[float, Field(gt=0)]
 Percent = Annotated[float, Field(gt=0, le=100)]
 
@@ -29,6 +32,7 @@ class ChecklistSection(Section):
     """
 
     timeout_s: Positive = 5.0
+    api_logs: LogPatterns = ("api.err",)
     cloudflared_log: Path | None = None
     log_ignore: Texts = ()
     log_errors_failed: PositiveInt = 100

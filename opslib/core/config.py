@@ -3,7 +3,8 @@
 Every section is small and every key has one place. A single key is overridden by
 `PILLSNAP_<SECTION>__<KEY>`; `PILLSNAP_EXP_DIR` and `PILLSNAP_DATA_ROOT` are short for
 `paths.exp_dir` and `paths.data_root`; `PILLSNAP_CONFIG` names another file. Relative paths are
-read from the folder of the configuration file.
+read from the folder of the configuration file. Where a variable moves `paths.exp_dir`, all that the
+file names in it moves with it.
 """
 
 from __future__ import annotations
@@ -15,10 +16,7 @@ from pathlib import Path
 from typing import Any, get_args, get_origin
 
 from dotenv import dotenv_values
-from pydantic import (
-    BaseModel,
-    ValidationError,
-)
+from pydantic import BaseModel, PrivateAttr, ValidationError
 from pydantic_core import ErrorDetails
 
 from opslib.core.checklist_section import ChecklistSection
@@ -27,9 +25,11 @@ from opslib.core.config_end import check_end, check_last_line
 from opslib.core.drill_section import DrillSection
 from opslib.core.errors import ConfigError
 from opslib.core.files import expand_user
+from opslib.core.foreign import THEIR_VARIABLES, refuse_foreign
 from opslib.core.health_section import HealthSection, RotateSection
 from opslib.core.maintenance_section import MaintenanceSection
 from opslib.core.models_section import Kinds
+from opslib.core.moving import make_move, move_paths
 from opslib.core.release_section import ReleaseSection
 from opslib.core.schedule_section import ScheduleSection
 from opslib.core.sections import (
@@ -83,6 +83,12 @@ class Config(Section):
     schedule: ScheduleSection = ScheduleSection()
     maintenance: MaintenanceSection = MaintenanceSection()
     checklist: ChecklistSection = ChecklistSection()
+    _moved: tuple[str, ...] = PrivateAttr(())
+
+    @property
+    def moved(self) -> tuple[str, ...]:
+        """The keys whose paths moved with `paths.exp_dir`, which a variable set."""
+        return self._moved
 
     @property
     def root(self) -> Path:
@@ -185,7 +191,7 @@ def load_config(
 
     Raises:
         ConfigError: a key is unknown, of the wrong type or impossible; the message names the
-            key, what was given and what is allowed.
+            key, what was given and what is allowed. Or the file is another program's.
     """
     source = find_config(path)
     try:
@@ -208,15 +214,35 @@ def parse_config(text: str, source: Path, variables: Mapping[str, str]) -> Confi
     data = parse_yaml(text, str(source))
     if not isinstance(data, dict):
         raise ConfigError(f"{source}: expected sections such as `paths:`, got {show_value(data)}")
+    refuse_foreign(data, Config.model_fields, str(source))
+    written = data.get("paths")
+    home = written.get("exp_dir") if isinstance(written, dict) else None
     origins = _apply_overrides(data, variables)
     if "source" in data:
-        raise ConfigError(f"{source.name}: source: unknown key; {_allowed(Config, 'source')}")
+        raise ConfigError(f"{source}: source: unknown key; {_allowed(Config, 'source')}")
     try:
         config = Config.model_validate({**data, "source": source})
     except ValidationError as error:
         raise ConfigError(_explain(error.errors()[0], source, origins)) from error
     check_last_line(text, str(source))
+    if "paths.exp_dir" in origins and isinstance(home, str):
+        return _move_along(config, Path(home), origins)
     return config
+
+
+def _move_along(config: Config, home: Path, origins: Mapping[str, str]) -> Config:
+    """The configuration with what the file names in its experiment moved to where a variable has
+    moved that."""
+    try:
+        old = config.resolve(home)
+    except ConfigError:
+        return config  # nothing can lie in a folder that is none
+    if old == config.exp_dir:
+        return config
+    move = make_move(config.root, old, config.exp_dir)
+    moved, keys = move_paths(config, move, {"source", *origins})
+    moved._moved = tuple(keys)
+    return moved
 
 
 def read_variables(folder: Path, environment: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -229,11 +255,16 @@ def read_variables(folder: Path, environment: Mapping[str, str] | None = None) -
     return {**from_file, **(os.environ if environment is None else environment)}
 
 
+def is_own_variable(name: str) -> bool:
+    """Return whether a variable is for this project, by its name."""
+    return name.startswith(PREFIX) and name not in THEIR_VARIABLES
+
+
 def _apply_overrides(data: dict[str, Any], variables: Mapping[str, str]) -> dict[str, str]:
     """Lay the PILLSNAP_ variables over `data`; return which variable set which key."""
     origins: dict[str, str] = {}
     for name in sorted(variables):
-        if not name.startswith(PREFIX) or name == CONFIG_VARIABLE:
+        if name == CONFIG_VARIABLE or not is_own_variable(name):
             continue
         key = SHORT_NAMES.get(name) or name.removeprefix(PREFIX).lower().replace("__", ".")
         section, _, rest = key.partition(".")
@@ -269,7 +300,7 @@ def _explain(error: ErrorDetails, source: Path, origins: Mapping[str, str]) -> s
         if isinstance(inner, type) and issubclass(inner, BaseModel):
             model = inner
     where = next((f"{v} ({k})" for k, v in origins.items() if key.startswith(k)), None)
-    where = on_one_line(where or f"{source.name}: {key}")
+    where = on_one_line(where or f"{source}: {key}")
     if error["type"] == "extra_forbidden":
         return f"{where}: unknown key; {_allowed(model, parts[-1])}"
     if error["type"] == "missing":

@@ -43,9 +43,8 @@ class ServiceEnvironment(BaseSettings):
     ] = "INFO"
 
 
-def read_variable(env_file: Path, name: str) -> Iterator[str]:
-    """Yield what a variable says in the process environment and in `env_file`, where it says
-    something; the first one counts.
+def read_env_file(env_file: Path) -> dict[str, str]:
+    """Return the variables of a file that say something; none where it is not there.
 
     Raises:
         ConfigError: the file cannot be read.
@@ -54,7 +53,17 @@ def read_variable(env_file: Path, name: str) -> Iterator[str]:
         written = dotenv_values(env_file)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{env_file}: cannot be read: {error}") from error
-    for variables in (os.environ, written):
+    return {name: value for name, value in written.items() if value}
+
+
+def read_variable(env_file: Path, name: str) -> Iterator[str]:
+    """Yield what a variable says in the process environment and in `env_file`, where it says
+    something; the first one counts.
+
+    Raises:
+        ConfigError: the file cannot be read.
+    """
+    for variables in (os.environ, read_env_file(env_file)):
         for key, value in variables.items():
             if key.casefold() == name.casefold() and value:
                 yield value

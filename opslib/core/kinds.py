@@ -7,19 +7,21 @@ one, of every exported model, which is the layout of a service with one model.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal
 
 from opslib.core.config import Config
-from opslib.core.environment import ENV_NAME, read_variable
+from opslib.core.environment import ENV_NAME, read_env_file, read_variable
 from opslib.core.errors import ConfigError, ParameterError
 from opslib.core.files import expand_user
 from opslib.core.models_section import KindSection
 from opslib.core.sections import ClientSection
 
 LATEST_NAME = "latest.onnx"
+MODEL_SUFFIXES = (".onnx", ".pt", ".pth")
 PIN = "MODEL_PATH"
 
 
@@ -56,6 +58,11 @@ class Kind:
     def of(self, text: str) -> str:
         """Return `text` with the kind's name before it, where there are others."""
         return text if self.sole else f"{self.name}: {text}"
+
+    @property
+    def option(self) -> str:
+        """What a command line that is shown to somebody needs to mean this kind."""
+        return "" if self.sole else f" --kind {self.name}"
 
     def pins(self, env_file: Path | None = None) -> tuple[Path, ...]:
         """Return the models that the environment and `pin_file` pin; the first one counts.
@@ -119,6 +126,18 @@ def pick_classifier(config: Config, name: str | None = None) -> Kind:
     if name is None and len(classifiers) == 1:
         return classifiers[0]
     return pick_kind(config, name)
+
+
+def named_in_env_files(config: Config) -> Iterator[tuple[str, Path]]:
+    """Yield each variable of the files with pins that names a model, of whatever kind, and it.
+
+    Raises:
+        ConfigError: a file cannot be read.
+    """
+    for source, root in dict.fromkeys((kind.pin_file, kind.root) for kind in list_kinds(config)):
+        for name, value in read_env_file(source).items():
+            if value.endswith(MODEL_SUFFIXES):
+                yield name, root / value
 
 
 def find_kind(config: Config, path: Path) -> Kind | None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
-from opslib.core.sections import PositiveInt, Section
+from opslib.core.sections import FilePattern, PositiveInt, Section
 
 
 def _split_commas(value: Any) -> Any:
@@ -16,10 +16,21 @@ def _split_commas(value: Any) -> Any:
     return value
 
 
+def _check_checkpoints(value: str) -> str:
+    """Return a pattern of checkpoints in one folder of the experiment."""
+    path = PurePosixPath(value)
+    folder = str(path.parent)
+    if path.is_absolute() or ".." in path.parts or path.suffix not in (".pt", ".pth"):
+        raise ValueError("expected a pattern in the experiment, such as checkpoints/last_*.pt")
+    if folder == "." or any(sign in folder for sign in "*?["):
+        raise ValueError("expected a folder without * and ?, such as checkpoints/last_*.pt")
+    return value
+
+
 Days = Annotated[int, Field(ge=1, le=36_500)]
-LogNames = Annotated[
-    tuple[Annotated[str, Field(pattern=r"^[^/]+\.(out|err)$")], ...],
-    BeforeValidator(_split_commas),
+LogNames = Annotated[tuple[FilePattern, ...], BeforeValidator(_split_commas)]
+Checkpoints = Annotated[
+    tuple[Annotated[str, AfterValidator(_check_checkpoints)], ...], BeforeValidator(_split_commas)
 ]
 Addresses = Annotated[tuple[str, ...], BeforeValidator(_split_commas)]
 Mounts = Annotated[tuple[Path, ...], BeforeValidator(_split_commas)]
@@ -28,10 +39,12 @@ Mounts = Annotated[tuple[Path, ...], BeforeValidator(_split_commas)]
 class MaintenanceSection(Section):
     """How old what may get, how many of what are kept, and when a disk is called full."""
 
+    log_patterns: LogNames = ("*.out", "*.err")
     log_days: Days = 7
     rotate_mb: Annotated[float, Field(ge=0.01, le=1_000_000)] = 100.0
     reopened_logs: LogNames = ()
     archive_days: Days = 30
+    checkpoint_patterns: Checkpoints = ("checkpoints/last_*.pt",)
     checkpoint_days: Days = 14
     keep_onnx: PositiveInt = 5
     quantized_days: Days = 30

@@ -43,6 +43,16 @@ Provider = Annotated[
 Providers = Annotated[tuple[Provider, ...], BeforeValidator(_split_commas), Field(min_length=1)]
 
 
+def _check_file_pattern(value: str) -> str:
+    """Return a file's name, which may hold `*`, `?` and `[…]`; not a path, and not hidden."""
+    if not value or "/" in value or "**" in value or value.startswith("."):
+        raise ValueError("expected a file name, which may hold * and ?, such as api.err")
+    return value
+
+
+FilePattern = Annotated[str, AfterValidator(_check_file_pattern)]
+
+
 class Section(BaseModel):
     """A frozen group of keys; unknown keys are refused."""
 

@@ -92,6 +92,7 @@ def _write_config(config: Config, folder: Path) -> Path:
         "report_dir": str(folder / "reports"),
     }
     content["export"]["out_dir"] = None
+    content["models"] = {}  # of whatever kind the two are, the copy has no other
     content["reload"] |= {"model_dirs": [], "restore_dir": None}
     path = folder / "config.yaml"
     path.write_text(yaml.safe_dump(content), encoding="utf-8")

@@ -66,13 +66,20 @@ class NotPossibleError(Exception):
 class Fault:
     """One bad model: in words, and how its path comes to be.
 
-    `stage` is the check of the reference service that is meant to find it.
+    `stage` is the check of the reference service that is meant to find it. A service that reads it
+    without looking first may wait for ever, where it `hangs`.
     """
 
     name: str
     stage: str
     make: Callable[[Ground], Path | str]
     needs_folder: bool = True
+    hangs: bool = False
+
+    @property
+    def classifier(self) -> bool:
+        """Whether it is bad only as a classifier."""
+        return self.stage in ("contract", "outputs", "golden")
 
 
 def list_faults() -> tuple[Fault, ...]:
@@ -84,7 +91,7 @@ def list_faults() -> tuple[Fault, ...]:
         Fault("a model outside the folder", "path", _outside),
         Fault("a link to a model outside", "path", _link_out),
         Fault("a folder", "path", _folder),
-        Fault("a pipe", "path", _pipe),
+        Fault("a pipe", "path", _pipe, hangs=True),
         Fault("an empty file", "read", _empty),
         Fault("text", "read", _text),
         Fault("zeros", "read", _zeros),

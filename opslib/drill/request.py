@@ -27,6 +27,9 @@ class DrillRequest:
         load_share: overrides the configuration's.
         swaps: overrides the configuration's.
         long: many more swaps, then those that look for leaks.
+        kind: which kind of models is swapped; None: the only one.
+        allow_bad_models: agreed that a running service which is not ours is offered models that it
+            ought to refuse, and may not.
     """
 
     url: str | None = None
@@ -38,6 +41,8 @@ class DrillRequest:
     load_share: float | None = None
     swaps: int | None = None
     long: bool = False
+    kind: str | None = None
+    allow_bad_models: bool = False
 
 
 def make_drill_request(
@@ -51,6 +56,8 @@ def make_drill_request(
     load_share: float | None = None,
     swaps: int | None = None,
     long: bool = False,
+    kind: str | None = None,
+    allow_bad_models: bool = False,
 ) -> DrillRequest:
     """Return the request that options or notebook parameters stand for.
 
@@ -77,6 +84,8 @@ def make_drill_request(
         load_share=load_share,
         swaps=swaps,
         long=long,
+        kind=kind,
+        allow_bad_models=allow_bad_models,
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from opslib.core.config import Config
 from opslib.core.drill_section import DrillSection
-from opslib.core.errors import InputError
+from opslib.core.errors import InputError, OpsError
 from opslib.core.formatting import format_bytes, format_duration, plural, stamp, utc_now
 from opslib.core.lineage import record_lineage
 from opslib.core.models import find_model_files
@@ -117,8 +117,7 @@ class _Drill:
                 self.rehearsal = Rehearsal(
                     self.target, client, load, self.limits.settle_s, self.report
                 )
-                with keep_home(self.target) as say_home:
-                    self._tell(self.rehearsal, say_home)
+                self._tell_and_go_home(self.rehearsal)
                 self.result = load.stop(STOP_S)
 
     def describe(self, disturbance: Disturbance) -> DrillRecord:
@@ -163,6 +162,17 @@ class _Drill:
             notes=(*self.notes, *list_notes(found, rehearsal.memory, self.result)),
             raw=pack_requests(self.result.samples),
         )
+
+    def _tell_and_go_home(self, rehearsal: Rehearsal) -> None:
+        told = False
+        try:
+            with keep_home(self.target) as say_home:
+                self._tell(rehearsal, say_home)
+                told = True
+        except OpsError as error:
+            if not told:
+                raise
+            self.notes.append(str(error))  # what was measured is not lost for it
 
     def _tell(self, rehearsal: Rehearsal, say_home: Callable[[], None]) -> None:
         limits = self.limits

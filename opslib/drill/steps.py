@@ -12,6 +12,7 @@ from opslib.drill.keeper import BUSY
 from opslib.drill.memory import growth_pct
 from opslib.drill.record import EventKind
 from opslib.drill.rehearsal import Deed, Rehearsal, ask_at_once
+from opslib.drill.target import Target
 from opslib.serving.client import LiveVersion
 from opslib.serving.swap import is_same_model
 
@@ -63,6 +64,10 @@ def offer_bad_models(rehearsal: Rehearsal) -> None:
     """Offer every bad model of the list; each must be refused and nothing change."""
     target = rehearsal.target
     for fault in list_faults():
+        reason = _find_bar(target, fault)
+        if reason is not None:
+            rehearsal.note(fault.name, _promise(fault), f"not tried: {reason}", None)
+            continue
         rehearsal.report(f"bad models: {fault.name}")
         try:
             with make_fault(fault, target.stable, target.ground) as path:
@@ -144,6 +149,17 @@ def go_home(rehearsal: Rehearsal, found: LiveVersion) -> bool:
         held,
     )
     return held
+
+
+def _find_bar(target: Target, fault: Fault) -> str | None:
+    """Why this bad model is not offered to this service, or None."""
+    if target.barred is not None:
+        return target.barred
+    if fault.hangs and target.staged is None:
+        return "it may stop a service that others use for good"
+    if fault.classifier and target.kind.contract != "classifier":
+        return f"a {target.kind.name} model is no classifier"
+    return None
 
 
 def _offer(rehearsal: Rehearsal, fault: Fault, path: str) -> None:

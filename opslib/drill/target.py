@@ -23,8 +23,9 @@ from opslib.core.errors import (
 )
 from opslib.core.files import hide_name
 from opslib.core.formatting import format_bytes
-from opslib.core.kinds import pick_classifier
+from opslib.core.kinds import Kind, pick_classifier, pick_kind
 from opslib.core.models import find_model_files, resolve_model
+from opslib.core.sections import ClientSection
 from opslib.core.served import read_served_state
 from opslib.drill.copies import COPIES, copy_experiment
 from opslib.drill.request import DrillRequest
@@ -34,6 +35,7 @@ from opslib.release.rollback import find_stable
 from opslib.release.scratch import scratch_folder
 from opslib.serving.client import LiveVersion, ServiceClient, ServiceError
 from opslib.serving.keys import KEY_VARIABLE
+from opslib.serving.precheck import Precheck
 from opslib.serving.staging import StagedService
 from opslib.serving.swap import local_digests
 
@@ -53,6 +55,8 @@ class Target:
         ground: folder for bad models, one outside for those that must not be read; None where
             they cannot be put there.
         staged: the service's process where it is ours to kill.
+        kind_name: which kind of models is swapped; None: the only one.
+        barred: why no bad model may be offered; None: they may.
     """
 
     url: str
@@ -63,6 +67,8 @@ class Target:
     stables: tuple[Path, ...] = ()
     ground: tuple[Path, Path] | None = None
     staged: StagedService | None = field(default=None, repr=False)
+    kind_name: str | None = None
+    barred: str | None = None
 
     @property
     def pid(self) -> int | None:
@@ -71,7 +77,18 @@ class Target:
 
     def connect(self) -> ServiceClient:
         """Return a connection that the caller closes."""
-        return ServiceClient(self.url, self.key, self.config.client)
+        return ServiceClient(self.url, self.key, self.section)
+
+    @property
+    def kind(self) -> Kind:
+        """The kind of models that is swapped."""
+        return pick_kind(self.config, self.kind_name)
+
+    @property
+    def section(self) -> ClientSection:
+        """How it is asked: a service of ours by the contract's own field names."""
+        section = self.kind.client
+        return section if self.staged is None else ClientSection(timeout_s=section.timeout_s)
 
 
 @contextmanager
@@ -88,19 +105,28 @@ def open_target(
         ConfigError: the key of a running service is not known.
         BusyError: the card is serving already.
         InputError: a running service does not answer.
+        ParameterError: there are several kinds of models and none was named, or there is none of
+            that name, or it is none that a staging service serves.
     """
+    kind = pick_kind(config, request.kind)
     if request.url is None:
-        with _open_staging(config, request) as target:
+        with _open_staging(config, request, kind) as target:
             yield target
     else:
-        with _open_running(config, request, request.url, note) as target:
+        with _open_running(config, request, request.url, kind, note) as target:
             yield target
 
 
 @contextmanager
-def _open_staging(config: Config, request: DrillRequest) -> Iterator[Target]:
-    stable = request.model.absolute() if request.model else find_live(config)
-    other = choose_other(config, request, LiveVersion(str(stable), _digest(stable), None, None))
+def _open_staging(config: Config, request: DrillRequest, kind: Kind) -> Iterator[Target]:
+    if kind.contract != "classifier":
+        raise ParameterError(
+            f"kind: a staging service serves a classifier, which a {kind.name} model is not; drill "
+            "the service that serves it (--url)"
+        )
+    stable = request.model.absolute() if request.model else find_live(config, kind)
+    live = LiveVersion(str(stable), _digest(stable), None, None)
+    other = choose_other(config, request, live, kind)
     if not request.share_gpu and set(config.onnx.providers) - {"CPU"}:
         refuse_busy_card(config)
     with scratch_folder(Path(tempfile.gettempdir()).resolve(), "drill-copy") as folder:
@@ -117,18 +143,23 @@ def _open_staging(config: Config, request: DrillRequest) -> Iterator[Target]:
                 stables=copied.stable_copies,
                 ground=(copied.export_dir / "bad", folder / "outside"),
                 staged=staged,
+                kind_name=kind.name,
             )
 
 
 @contextmanager
 def _open_running(
-    config: Config, request: DrillRequest, url: str, note: Callable[[str], None]
+    config: Config,
+    request: DrillRequest,
+    url: str,
+    kind: Kind,
+    note: Callable[[str], None],
 ) -> Iterator[Target]:
     secret = load_service_environment(config).api_key
     if secret is None:
         raise ConfigError(f"{KEY_VARIABLE}: not set; put the key of {url} into .env")
     key = secret.get_secret_value()
-    with ServiceClient(url, key, config.client) as client:
+    with ServiceClient(url, key, kind.client) as client:
         try:
             health, live = client.health(), client.version()
         except ServiceError as error:
@@ -140,18 +171,27 @@ def _open_running(
         )
     if health.device == "cuda" and not request.share_gpu:
         raise BusyError(f"{url}: its card is serving; say share_gpu: true (--share-gpu) to load it")
-    stable = _find_running_model(request, live, url)
-    other = choose_other(config, request, live)
+    stable = _find_running_model(request, live, url, kind)
+    check = Precheck(config, kind, live)
+    other = choose_other(config, request, live, kind, check)
+    unchecked = check(other)
+    if unchecked is not None:
+        note(unchecked)
+    barred = None
+    if live.sha256 is None and not request.allow_bad_models:
+        barred = "the service is not ours; say allow_bad_models: true (--allow-bad-models)"
     ground = None
     if _is_own(url) and stable.is_file():
         bad = hide_name(stable.with_name("drill"))
         ground = (bad, Path(tempfile.gettempdir()) / bad.name)
     else:
         note("Bad models that need a file were not tried: the model folder is not on this host.")
-    yield Target(url, key, config, stable, (other,), ground=ground)
+    yield Target(
+        url, key, config, stable, (other,), ground=ground, kind_name=kind.name, barred=barred
+    )
 
 
-def _find_running_model(request: DrillRequest, live: LiveVersion, url: str) -> Path:
+def _find_running_model(request: DrillRequest, live: LiveVersion, url: str, kind: Kind) -> Path:
     """The model that a running service serves, as it names it: a drill begins and ends on it.
 
     Raises:
@@ -161,25 +201,29 @@ def _find_running_model(request: DrillRequest, live: LiveVersion, url: str) -> P
     named = request.model.absolute() if request.model else None
     if live.model_path is None:
         if named is None:
-            raise InputError(f"url: {url} does not say which model it serves; name it (--model)")
+            what = "model" if kind.sole else f"{kind.name} model"
+            raise InputError(f"url: {url} does not say which {what} it serves; name it (--model)")
         return named
     served = Path(live.model_path)
     if named is not None and named.resolve() != served.resolve():
         raise ParameterError(
             f"model: {url} serves {served.name}, and a drill ends on the model that it found; "
-            f"switch first: `pillops reload --host {url} --path {named}`"
+            f"switch first: `pillops reload{kind.option} --host {url} --path {named}`"
         )
     return served
 
 
-def find_live(config: Config) -> Path:
+def find_live(config: Config, kind: Kind | None = None) -> Path:
     """Return the ONNX model that a service on this experiment would start with.
+
+    Args:
+        kind: the kind asked for; the classifier by default.
 
     Raises:
         ModelError: there is none, or the one that it should start with is not there.
         InputError: what is served is no ONNX model, or the service's state cannot be read.
     """
-    kind = pick_classifier(config)
+    kind = kind or pick_classifier(config)
     found = next(iter(kind.pins()), None)
     state = read_served_state(config)
     if found is not None:
@@ -196,11 +240,22 @@ def find_live(config: Config) -> Path:
     return resolve_model(path, "a model to drill; name one with --model")
 
 
-def choose_other(config: Config, request: DrillRequest, live: LiveVersion) -> Path:
+def choose_other(
+    config: Config,
+    request: DrillRequest,
+    live: LiveVersion,
+    kind: Kind | None = None,
+    check: Callable[[Path], object] | None = None,
+) -> Path:
     """Return the model to swap to: the one named, else the one that a rollback would choose.
+
+    Args:
+        kind: which kind of models; the only one by default.
+        check: raises `ModelError` for a model that must not be served.
 
     Raises:
         ModelError: there is no second model.
+        ParameterError: there are several kinds and none was named.
     """
     if request.other is not None:
         other = request.other.absolute()
@@ -208,7 +263,7 @@ def choose_other(config: Config, request: DrillRequest, live: LiveVersion) -> Pa
             raise ModelError(f"{other}: is the model in service; a drill needs two that differ")
         return other
     try:
-        stable = find_stable(config, live)
+        stable = find_stable(config, live, kind, check)
     except ModelError as error:
         raise ModelError(
             f"{config.export_dir}: no second model; a drill needs one to swap to and back from: "

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from functools import cache
 from typing import Any
 
 from fastapi import FastAPI, Request
-from pydantic import ValidationError
+from pydantic import AliasChoices, Field, ValidationError, create_model
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp
@@ -96,19 +97,27 @@ def _add_routes(app: FastAPI, service: Service) -> dict[str, Endpoint]:
         current, shortfall = service.generations.current, service.standing.shortfall
         facts = current.model.engine.facts if current else None
         told = _tell_shortfall(shortfall, current) if shortfall else {}
+        loaded = current is not None
+        *parents, field = service.settings.kind.client.loaded_field.split(".")
+        named: dict[str, Any] = {field: loaded}
+        for parent in reversed(parents):
+            named = {parent: named}
         return _answer(
             Health(
                 status="degraded" if shortfall else "ok",
                 device="cuda" if facts and facts.provider != "CPU" else "cpu",
                 engine="torch" if facts and facts.engine == "torch" else "onnx",
-                model_loaded=current is not None,
+                model_loaded=loaded,
                 uptime_sec=round(time.monotonic() - service.started, 3),
                 **told,
-            )
+            ),
+            named,
         )
 
     async def version() -> Response:
-        return _answer(_describe_version(service))
+        found, fields = _describe_version(service), service.settings.kind.client
+        named = {fields.path_field: found.model_path, fields.digest_field: found.model_sha256}
+        return _answer(found, named)
 
     async def predict(request: Request) -> Response:
         done = await service.classify(request, "image", single)
@@ -138,9 +147,10 @@ def _upload_limits(settings: ServiceSettings) -> tuple[UploadLimits, UploadLimit
     return batch, UploadLimits(1, one, one)
 
 
-def _answer(content: Answer) -> Response:
-    body = content.model_dump_json(exclude_unset=True)
-    return Response(body.encode(), media_type="application/json")
+def _answer(content: Answer, named: Mapping[str, Any] | None = None) -> Response:
+    """Answer with `content`, and with what of it has other names in the configuration."""
+    said = content.model_dump(mode="json", exclude_unset=True)
+    return json_response({**said, **(named or {})})
 
 
 def _answer_fast(request: Request, done: Classified, content: dict[str, Any]) -> Response:
@@ -198,13 +208,22 @@ def _describe_version(service: Service) -> Version:
     )
 
 
+@cache
+def _reload_request(name: str) -> type[ReloadRequest]:
+    """The request with its field under another name, too."""
+    names = AliasChoices("model_path", name)
+    field = Field(min_length=1, max_length=1024, validation_alias=names)
+    return create_model("ReloadRequest", __base__=ReloadRequest, model_path=(str, field))
+
+
 async def _reload(request: Request, service: Service) -> ReloadAnswer:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise RefusalError(415, "expected application/json with model_path")
     body = b"".join([part async for part in read_body(request, _JSON_LIMIT_BYTES)])
     try:
-        wanted = ReloadRequest.model_validate_json(body, strict=True)
+        expected = _reload_request(service.settings.kind.client.request_field)
+        wanted = expected.model_validate_json(body, strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         malformed = first["type"] == "json_invalid"

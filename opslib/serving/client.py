@@ -57,7 +57,10 @@ class LiveVersion:
         """Return the version in a few words."""
         digest = f"sha256 {self.sha256[:12]}…" if self.sha256 else "digest unverified"
         number = f", generation {self.generation}" if self.generation is not None else ""
-        return f"{self.version_tag or self.model_path or 'unknown'} ({digest}{number})"
+        name = self.version_tag or self.model_path or "unknown"
+        if self.sha256 is None and self.model_path is not None:
+            name = self.model_path.rpartition("/")[2]  # a tag may be of several models together
+        return f"{name} ({digest}{number})"
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,13 @@ import resource
 from collections import OrderedDict
 
 from opslib.core.errors import ConfigError
+from opslib.serving.heap import give_back_memory
 from opslib.serving.logs import CAUSED_OUTSIDE
 
 RESERVED_DESCRIPTORS = 256  # for files, the trial's pipes and what is accepted in one turn
 MIN_CONNECTIONS = 32
 _KEPT_FOR_STRANGERS = 8  # one of so many places
+_RUSH = 64  # so many connections at once are no everyday thing
 
 SLOT = "slot"
 _log = logging.getLogger(CAUSED_OUTSIDE)
@@ -54,6 +56,7 @@ class Connections:
         self._known_limit = limit - max(1, limit // _KEPT_FOR_STRANGERS)
         self._strangers: OrderedDict[Slot, None] = OrderedDict()  # waited for longest first
         self._known: set[Slot] = set()
+        self._most = 0
 
     def __len__(self) -> int:
         return len(self._strangers) + len(self._known)
@@ -66,6 +69,7 @@ class Connections:
             longest, _ = self._strangers.popitem(last=False)
             longest.transport.abort()
             _log.warning("all %d connections taken: one without a key was closed", self._limit)
+        self._most = max(self._most, len(self))
         return slot
 
     def vouch(self, slot: Slot) -> bool:
@@ -86,9 +90,12 @@ class Connections:
             self._strangers.move_to_end(slot)
 
     def leave(self, slot: Slot) -> None:
-        """Forget `slot`."""
+        """Forget `slot`; after a rush, what it left in the heap is given back."""
         self._known.discard(slot)
         self._strangers.pop(slot, None)
+        if self._most >= _RUSH and len(self) <= self._most // 4:
+            self._most = len(self)
+            asyncio.get_running_loop().run_in_executor(None, give_back_memory)
 
 
 def find_room(wanted: int) -> int:

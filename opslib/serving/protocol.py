@@ -26,6 +26,7 @@ PIECE_BYTES = 256  # what handling one more chunk costs, as bytes that are no bo
 HEADER_TIMEOUT_S = 10.0
 MAX_DISCARDED_BYTES = 64 * 1024 * 1024
 MAX_UNREAD_BYTES = 16 * 1024
+READ_BYTES = 64 * 1024
 
 _TOO_LARGE = "The request's headers are too large."
 
@@ -63,6 +64,8 @@ class BoundedProtocol(HttpToolsProtocol):
         """Take a place and wait for the first request as long as for a further one."""
         self._slot = self.places.enter(transport)
         transport.set_write_buffer_limits(MAX_UNREAD_BYTES)
+        # Of asyncio's 256 KiB a read, much stays in the heap as holes when many send at once.
+        transport.max_size = READ_BYTES  # type: ignore[attr-defined]
         super().connection_made(JoinedWrites(transport))  # type: ignore[arg-type]
         self.headers = []
         self._watch()

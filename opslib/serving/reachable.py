@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from opslib.core.config import Config
-from opslib.core.kinds import list_kinds
+from opslib.core.kinds import list_kinds, named_in_env_files
 from opslib.core.served import read_served_state
 from opslib.inference.find_model import list_exports
 from opslib.serving.leases import find_leases
@@ -58,9 +58,9 @@ def find_roots(config: Config, live: Iterable[LiveModel] = ()) -> tuple[Root, ..
     for one in live:
         if one.path is not None:
             found.append(Root(one.path.resolve(), "served now, as /version says", of_service=True))
-    for kind in kinds:
-        for path in kind.pins():
-            found.append(Root(_real(path), f"{kind.pin} names it", of_service=True))
+    pins = [(kind.pin, path) for kind in kinds for path in kind.pins()]
+    for name, path in dict.fromkeys([*pins, *named_in_env_files(config)]):
+        found.append(Root(_real(path), f"{name} names it", of_service=True))
     state = read_served_state(config)
     if state is not None:
         found += [Root(_real(path), why, of_service=True) for path, why in state.needed()]
@@ -75,7 +75,9 @@ def _real(path: Path) -> Path:
 
 
 def _linked(config: Config) -> list[Root]:
-    folders = dict.fromkeys((config.export_dir, config.exp_dir, config.exp_dir / "checkpoints"))
+    cleaned = [(config.exp_dir / one).parent for one in config.maintenance.checkpoint_patterns]
+    usual = (config.export_dir, config.exp_dir, config.exp_dir / "checkpoints")
+    folders = dict.fromkeys((*usual, *cleaned))
     links = [path for folder in folders for path in folder.glob("*") if path.is_symlink()]
     # One that leads nowhere counts too: what it names may be hidden for its deletion just now.
     return [Root(Path(os.path.realpath(link)), f"{link.name} points at it") for link in links]

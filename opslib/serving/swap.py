@@ -65,10 +65,10 @@ def _switch_host(
         warning = client.reload(path).get("warning")
         after = client.version()
         verified = confirm(client.url, after, path, digests)
-    except ServiceError:
-        show(f"{client.url}: {_tell_outcome(client, before)}")
+    except ServiceError as error:
+        show(f"{client.url}: stage {error.stage}; {_tell_outcome(client, before)}")
         raise
-    note = "" if verified else " (digest unverified: the path was compared)"
+    note = "" if verified else ": the path was compared"
     note += f"; warning: {warning}" if isinstance(warning, str) else ""
     show(f"{client.url}: after  {after.describe()}{note}")
     return Confirmed(client.url, before, after, verified)

@@ -1,4 +1,5 @@
-"""Checkpoints: `last_*.pt` that grew old; never `best.pt`, nor what a kept model came from."""
+"""Checkpoints: those that training leaves on its way and that grew old; never a best one, nor what
+a kept model came from."""
 
 from __future__ import annotations
 
@@ -17,33 +18,48 @@ from opslib.upkeep.models_prune import QUANTIZED_FOLDER, ModelShelf
 from opslib.upkeep.rounds import Duty, Entry, Round, list_files
 
 CHECKPOINTS = "checkpoints"
-_PATTERN = "last_*.pt"
+_BEST = "best"
 
 
 def plan_checkpoints(this: Round, shelf: ModelShelf) -> Duty:
-    """Plan which checkpoints are deleted; the newest of them is always kept, and what is dated
-    after now is not it.
+    """Plan which checkpoints are deleted (`maintenance.checkpoint_patterns`); the newest of each
+    pattern is always kept, and what is dated after now is not it.
 
     Raises:
         StorageError: the folder cannot be read, or a link leads out of the experiment.
     """
-    folder = this.find_folder(this.config.exp_dir / "checkpoints")
     limit = this.config.maintenance.checkpoint_days
-    entries = list_files(folder, lambda name: fnmatchcase(name, _PATTERN))
-    entries.sort(key=lambda entry: (entry.mtime_ns, entry.path))
+    found, kept, ahead = dict[Path, Entry](), set[Path](), dict[Path, None]()
+    for pattern in this.config.maintenance.checkpoint_patterns:
+        past, later = part_ahead(_list(this, pattern), lambda entry: entry.mtime_ns / 1e9, this.now)
+        found |= {entry.path: entry for entry in past}
+        kept |= {entry.path for entry in past[-1:]}
+        ahead |= dict.fromkeys(entry.path for entry in later)
     named = named_checkpoints(this, shelf.going)
     used = Lately(partial(_find_used, this))
     actions = []
-    past, ahead = part_ahead(entries, lambda entry: entry.mtime_ns / 1e9, this.now)
-    for entry in past[:-1]:
+    for entry in sorted(found.values(), key=_by_age):
         age = this.age_days(entry)
+        if entry.path in kept or _BEST in entry.path.name:
+            continue
         if age <= limit or entry.path.name in named or shelf.in_use.why(entry.path) is not None:
             continue
         why = f"written {age:.0f} days ago, kept {limit}; not the newest and not in use"
         run = partial(_delete, this, used, entry)
         actions.append(Action("delete", this.name_of(entry.path), why, run, entry.size_bytes))
-    notes = this.note_ahead(entry.path for entry in ahead)
+    notes = this.note_ahead(ahead)
     return Duty(CHECKPOINTS, tuple(actions), notes=notes)
+
+
+def _list(this: Round, pattern: str) -> list[Entry]:
+    """The files of a pattern, the oldest first."""
+    where = this.config.exp_dir / pattern
+    folder = this.find_folder(where.parent)
+    return sorted(list_files(folder, lambda name: fnmatchcase(name, where.name)), key=_by_age)
+
+
+def _by_age(entry: Entry) -> tuple[int, Path]:
+    return entry.mtime_ns, entry.path
 
 
 def named_checkpoints(this: Round, going: Container[Path] = ()) -> dict[str, str]:

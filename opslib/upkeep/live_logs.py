@@ -17,14 +17,14 @@ from opslib.core.errors import storage_errors
 from opslib.core.files import fsync_folder
 from opslib.upkeep.cut_log import finish_cut, recall_cut
 from opslib.upkeep.gzip_logs import compress_file
+from opslib.upkeep.log_names import is_rotated
 from opslib.upkeep.open_files import await_release, find_writers, is_written
 from opslib.upkeep.rounds import Entry, Round, look_at
 from opslib.upkeep.take_front import take_front
 
 RELEASE_WAIT_S = 2.0
-ROTATED = re.compile(r".+\.(out|err)\.\d{8}-\d{6}(-\d+)?")
 _HELD = "its writer has not let go of it yet; a later run compresses it"
-NOTE = re.compile(r"\.(.+\.(?:out|err))\.rotating\.json")
+NOTE = re.compile(r"\.(.+)\.rotating\.json")
 
 
 def rotate_log(this: Round, entry: Entry, archive: Path) -> None:
@@ -90,7 +90,7 @@ def delete_log(this: Round, entry: Entry, archive: Path) -> None:
     this.find_folder(entry.path.parent)
     with storage_errors(f"delete {entry.path.name}"):
         aside = entry.path
-        if not ROTATED.fullmatch(entry.path.name):
+        if not is_rotated(this.config, entry.path.name):
             aside = _free_names(entry.path.parent, archive, entry)[0]
             entry.path.rename(aside)
         if is_written(aside):

@@ -13,7 +13,7 @@ from typing import Any
 from opslib.core.config import Config
 from opslib.core.environment import load_service_environment
 from opslib.core.errors import StorageError
-from opslib.core.kinds import list_kinds
+from opslib.core.kinds import MODEL_SUFFIXES, list_kinds
 from opslib.core.secrets import show_address
 from opslib.core.sections import ClientSection
 from opslib.serving.leases import FoundLease, find_leases
@@ -21,7 +21,6 @@ from opslib.serving.reachable import LiveModel
 from opslib.upkeep.web import FAILURES, name_failure, request
 
 _HEADER = "X-API-Key"
-_MODEL_SUFFIXES = (".onnx", ".pt", ".pth")
 
 
 def ask_services(config: Config) -> tuple[LiveModel, ...]:
@@ -104,7 +103,7 @@ def _read_live(
 def _named_models(content: Any) -> Iterator[str]:
     """Every text in an answer that looks like the path of a model."""
     if isinstance(content, str):
-        if content.endswith(_MODEL_SUFFIXES) and "\0" not in content and "://" not in content:
+        if content.endswith(MODEL_SUFFIXES) and "\0" not in content and "://" not in content:
             yield content
     elif isinstance(content, dict | list):
         for one in content.values() if isinstance(content, dict) else content:

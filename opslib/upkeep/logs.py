@@ -10,12 +10,12 @@ from opslib.core.formatting import format_bytes
 from opslib.core.plans import Action
 from opslib.upkeep.live_logs import (
     NOTE,
-    ROTATED,
     compress_rotated,
     delete_log,
     finish_rotation,
     rotate_log,
 )
+from opslib.upkeep.log_names import is_log, is_rotated
 from opslib.upkeep.open_files import is_written
 from opslib.upkeep.rounds import Duty, Entry, PassedOver, Round, list_files
 
@@ -29,7 +29,8 @@ def archive_folder(this: Round) -> Path:
 
 
 def plan_logs(this: Round) -> Duty:
-    """Plan what happens to `logs/*.out` and `*.err`, and to what a killed run left of them.
+    """Plan what happens to the logs (`maintenance.log_patterns`), and to what a killed run left of
+    them.
 
     Raises:
         StorageError: the folder cannot be read, or a link leads out of the experiment.
@@ -42,7 +43,8 @@ def plan_logs(this: Round) -> Duty:
         run = partial(finish_rotation, this, note.path, archive)
         actions.append(Action("finish rotating", this.name_of(note.path), why, run))
     # The small ones first: on a full disk each makes room for a larger one's archive.
-    for entry in sorted(list_files(folder, _is_log), key=lambda entry: entry.size_bytes):
+    logs = list_files(folder, partial(_is_of_logs, this))
+    for entry in sorted(logs, key=lambda entry: entry.size_bytes):
         try:
             step = _plan_log(this, entry, archive)
         except OSError as error:
@@ -71,15 +73,15 @@ def plan_archive(this: Round) -> Duty:
     return Duty(ARCHIVE, tuple(actions))
 
 
-def _is_log(name: str) -> bool:
-    return name.endswith((".out", ".err")) or ROTATED.fullmatch(name) is not None
+def _is_of_logs(this: Round, name: str) -> bool:
+    return is_log(this.config, name) or is_rotated(this.config, name)
 
 
 def _plan_log(this: Round, entry: Entry, archive: Path) -> Action | None:
     """The step for one log, or None where its turn has not come."""
     section, age = this.config.maintenance, this.age_days(entry)
     name, size = this.name_of(entry.path), format_bytes(entry.size_bytes)
-    rotated = ROTATED.fullmatch(entry.path.name) is not None
+    rotated = is_rotated(this.config, entry.path.name)
     large = entry.size_bytes >= section.rotate_mb * _MIB
     if not (rotated or large or age > section.log_days):
         return None

@@ -24,6 +24,7 @@ from opslib.core.plans import Action, Outcome, Plan, carry_out
 from opslib.core.records import Record
 from opslib.upkeep.cut_log import finish_cut, note_path, recall_cut
 from opslib.upkeep.gzip_logs import compress_file
+from opslib.upkeep.log_names import is_log, tunnel_log_path
 from opslib.upkeep.open_files import await_release, is_written
 from opslib.upkeep.rotation_rules import (
     MEBIBYTE,
@@ -67,10 +68,7 @@ class RotateRecord(Record):
 
 def rotated_log_path(config: Config, log: Path | None = None) -> Path:
     """Return the log that is rotated: `log`, else `rotate.log`, else the experiment's own."""
-    if log is not None:
-        return log.absolute()
-    given = config.rotate.log
-    return config.resolve(given) if given else config.logs_dir / "cloudflared.log"
+    return tunnel_log_path(config) if log is None else log.absolute()
 
 
 def run_rotation(
@@ -88,7 +86,7 @@ def run_rotation(
         raise InputError(f"{path.parent}: no such folder; expected the folder of the log")
     if path.is_symlink() or (path.exists() and not path.is_file()):
         raise InputError(f"{path}: is no regular file; name the log itself")
-    if path.parent.resolve() == config.logs_dir.resolve() and path.suffix in (".out", ".err"):
+    if path.parent.resolve() == config.logs_dir.resolve() and is_log(config, path.name):
         raise InputError(f"{path}: `pillops maintain` rotates the logs of the experiment")
     with hold_lock(path.with_name(f".{path.name}.lock"), f"rotation of {path.name}"):
         return _Rotation(config, path, show).run(dry_run=dry_run)

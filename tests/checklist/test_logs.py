@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from opslib.checklist.logs import check_api_log, check_tunnel_log
+from opslib.core.errors import ConfigError
 from opslib.core.formatting import utc_now
 from tests.checklist.conftest import Plant, json_line
 
@@ -111,3 +112,65 @@ def test_a_service_that_never_ran_is_said(resting: Plant) -> None:
     answer = check_api_log(resting.visit())
     assert answer.state == "attention"
     assert "never ran" in answer.evidence[0]
+
+
+def test_all_logs_of_the_list_are_read_and_counted(resting: Plant) -> None:
+    now = utc_now().astimezone()
+    where = "pillsnap:load_model:212"
+    write_log(resting, json_line("lost 1"))
+    access = (
+        'INFO:     127.0.0.1:50000 - "POST /predict HTTP/1.1" 500 Internal Server Error\n'
+        '{"at_utc": "2026-11-28T00:00:00+00:00", "status": 500, "path": "/ERROR", "error": null}\n'
+        f"{now:%H:%M:%S} | INFO     | ERROR rate 0.1\n"
+    )
+    write_log(resting, f"{access}ERROR:    Exception in ASGI application\n", "api.out")
+    text = f"{now:%Y-%m-%d %H:%M:%S} | ERROR    | {where} | cannot load model 7\n"
+    write_log(resting, text, f"pillsnap_errors_{now:%Y%m%d}.log")
+    visit = resting.visit(checklist__api_logs="api.err, api.out, *_errors_*.log")
+    answer = check_api_log(visit)
+    assert answer.state == "attention"
+    assert answer.evidence[0].startswith("3 error lines in 3 groups since")
+    assert "3 files" in answer.evidence[0]
+    said = " ".join(answer.evidence)
+    assert f"1 × {where} | cannot load model 7 (" in said
+    assert "Exception in ASGI application" in said
+    assert "1 line without a time: may be older" in said
+    assert "api.out" in (answer.next_step or "")
+    assert check_api_log(resting.visit()).evidence[0].startswith("1 error line in 1 group since")
+
+
+def test_a_dated_log_is_found_in_the_archive_and_read_once(resting: Plant) -> None:
+    write_log(resting, "")
+    archive = resting.place.config.logs_dir / "archive" / "x_errors_20261128.log.20261128-020000.gz"
+    archive.parent.mkdir()
+    archive.write_bytes(gzip.compress(json_line("lost").encode()))
+    answer = check_api_log(resting.visit(checklist__api_logs="api.err, *_errors_*.log, *.log"))
+    assert answer.evidence[0].startswith("1 error line in 1 group since")
+
+
+def test_a_log_of_the_list_that_is_not_there_is_said(resting: Plant) -> None:
+    write_log(resting, "")
+    visit = resting.visit(checklist__api_logs="api.err, api.out, *_errors_*.log")
+    answer = check_api_log(visit)
+    folder = resting.place.config.logs_dir
+    assert answer.state == "attention"
+    assert answer.evidence[1:] == (
+        f"{folder}/api.out: no such log",
+        f"{folder}/*_errors_*.log: no such log",
+    )
+    assert "checklist.api_logs" in (answer.next_step or "")
+    (folder / "api.err").unlink()
+    assert "never ran" in check_api_log(visit).evidence[0]
+
+
+def test_an_old_log_of_the_list_is_there(resting: Plant) -> None:
+    write_log(resting, "")
+    old = write_log(resting, "", "x_errors_20200101.log")
+    os.utime(old, (1, 1))
+    assert check_api_log(resting.visit(checklist__api_logs="api.err, *_errors_*.log")).state == "ok"
+
+
+@pytest.mark.parametrize("name", ["../api.err", "logs/**", "**", ".hidden", ""])
+def test_a_pattern_of_logs_that_leads_elsewhere_is_refused(resting: Plant, name: str) -> None:
+    with pytest.raises(ConfigError, match=r"checklist\.api_logs|CHECKLIST__API_LOGS"):
+        resting.visit(checklist__api_logs=name)

@@ -16,10 +16,12 @@ import pytest
 from dotenv import dotenv_values
 from pydantic import BaseModel
 
-from opslib.core.config import Config
+from opslib.core.config import Config, load_config
 from opslib.core.environment import ServiceEnvironment
+from opslib.core.kinds import list_kinds
+from opslib.core.models_section import KindSection
 from tests.docs.commands import make_doors, run_script
-from tests.models import write_images, write_onnx
+from tests.models import write_config, write_images, write_onnx
 from tests.upkeep.crontabs import Host, make_host
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -56,6 +58,25 @@ def section_of(name: str) -> str:
 def test_every_key_has_a_row(key: str) -> None:
     section, _, rest = key.partition(".")
     assert f"\n| `{rest}` | " in section_of(section)
+
+
+@pytest.mark.parametrize("key", KindSection.model_fields)
+def test_every_key_of_a_kind_has_a_row_with_the_default_that_its_name_gives(
+    key: str, tmp_path: Path
+) -> None:
+    row = next(line for line in section_of("models").splitlines() if f"| `{key}` |" in line)
+    written = row.split(" | ")[2].strip("`")
+    value = written.replace("NAME_M", "ONE_M").replace("NAME", "one")
+    text = f"models: {{one: {{{key}: {value}}}}}"
+    given = list_kinds(load_config(write_config(tmp_path, f"{text}\n"), {}))
+    default = list_kinds(load_config(write_config(tmp_path, "models: {one: {}}\n"), {}))
+    assert given == default, text
+
+
+def test_a_key_of_a_kind_without_a_comment_is_named() -> None:
+    bare = re.sub(r"(#    contract: classifier) +#.*", r"\1", YAML, count=1)
+    with pytest.raises(ValueError, match=r"no comment beside NAME\.contract$"):
+        load_tool().make_tables(bare)
 
 
 def test_the_table_is_what_the_code_and_the_file_say() -> None:

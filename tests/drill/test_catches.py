@@ -89,7 +89,7 @@ def test_a_service_that_keeps_its_promises_is_not_failed(drills: dict[str, Drill
     left = list(drills["none"].place.export.glob(".drill.*"))
     assert not left
     skipped = [one for one in record.injections if one.held is None]
-    assert [one.injected for one in skipped] == ["kill -9 of the service"]
+    assert [one.injected for one in skipped] == ["a pipe", "kill -9 of the service"]
 
 
 def test_dropping_the_old_model_first_is_caught_by_the_requests_that_fail(
@@ -150,3 +150,4 @@ def test_not_coming_home_is_caught(drills: dict[str, Drilled]) -> None:
     record = drills["never goes home"].record.result()
     assert record.verdict == "fail"
     assert "the end of the drill" in broken(record)
+    assert "bring it back with `pillops reload" in record.notes[0]

@@ -20,7 +20,8 @@ from opslib.core.cards import card_path, read_card
 from opslib.core.models import find_model_files
 from opslib.serving.keys import make_key
 from opslib.serving.staging import start_service
-from tests.serving.conftest import Live, make_place, open_live
+from tests.serving.conftest import Live, make_place, open_live, write_carded
+from tests.two_stage import make_two_stage
 from tests.waiting import await_that
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -250,6 +251,42 @@ def test_a_file_that_is_not_the_cards_stops_the_roll_before_the_first_switch(
     assert rolled.returncode == 2
     assert "model-b.onnx.data: missing there, or another file" in rolled.stdout
     assert fleet.generations == generations
+
+
+def test_a_two_stage_host_without_digests_is_gated_by_path_and_golden_answer(
+    fleet: Fleet, tmp_path: Path
+) -> None:
+    """The first passes the gate; the second says ok and does nothing, so both are as before."""
+    model = fleet.model.with_name("classification-20261109-000000-abc1234.onnx")
+    write_carded(model, sorted((fleet.model.parent / "golden").iterdir())[:1], seed=9)
+    fields = {
+        "request_field": "classification_path",
+        "path_field": "classification_model_path",
+        "digest_field": "classification_model_sha256",
+    }
+    places = {name: make_two_stage(tmp_path / name) for name in ("two", "three")}
+    with places["two"].serve() as honest, places["three"].serve(lies=True) as liar:
+        hosts = {
+            name: {
+                "service_url": service.url,
+                "env_file": str(service.root / ".env"),
+                "model_dir": str(places[name].export),
+                **fields,
+            }
+            for name, service in (("two", honest), ("three", liar))
+        }
+        fleet.write_inventory("two", "three", **hosts)
+        before, delivered = honest.live, places["two"].export / model.name
+        rolled = Fleet(fleet.folder, fleet.hosts, model).roll()
+        assert rolled.returncode == 2
+        said = " ".join(rolled.stdout.split())
+        serves = f"/version says {liar.live['classification']}, wanted"
+        assert f"three was not switched: /reload answered 200 ; {serves}" in said
+        assert "Every host serves what it served before: two, three" in said
+        asked = [delivered, before["classification"]]
+        assert honest.asked == [{"classification_path": str(path)} for path in asked]
+        assert honest.live == before
+        assert not list(tmp_path.glob("*/.roll-*"))
 
 
 def test_only_modules_of_ansible_itself_are_used() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import resource
 from typing import Any
 
 import pytest
 
 from opslib.core.errors import ConfigError
+from opslib.serving import connections
 from opslib.serving.connections import (
     MIN_CONNECTIONS,
     RESERVED_DESCRIPTORS,
@@ -73,6 +75,21 @@ def test_who_left_or_was_closed_holds_no_place_and_gets_none_again() -> None:
     slots[0].leave()
     slots[1].leave()
     assert len(places) == 1
+
+
+def test_memory_is_given_back_once_a_rush_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = []
+    monkeypatch.setattr(connections, "give_back_memory", lambda: given.append(True))
+
+    async def rush(count: int) -> int:
+        places = Connections(512)
+        for slot in enter(places, count)[1]:
+            slot.leave()
+        await asyncio.get_running_loop().shutdown_default_executor()
+        return len(given)
+
+    assert asyncio.run(rush(connections._RUSH - 1)) == 0
+    assert asyncio.run(rush(400)) == 1 + 1  # after three quarters of it, and of what was left
 
 
 @pytest.fixture

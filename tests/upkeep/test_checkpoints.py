@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 
+from opslib.core.errors import ConfigError
 from opslib.core.served import ServedModel, ServedState, served_state_path
 from tests.damage import UNREADABLE
-from tests.upkeep.places import Place
+from tests.upkeep.places import Place, make_place, set_age
 
 
 def left(place: Place) -> set[str]:
@@ -94,3 +97,78 @@ def test_no_checkpoint_goes_while_a_card_that_may_name_it_cannot_be_read(
     done = place.run()
     assert left(place) == {"last_1.pt", "last_2.pt", "last_3.pt"}
     assert f"{name}: evidence that is there but cannot be read" in str(done)
+
+
+PATTERNS = (
+    "checkpoint_patterns: [checkpoints/last_*.pt, checkpoints/stage*_classification_last.pt, "
+    "checkpoints/stage*_detection_last.pt, checkpoints/epoch_*.pt, checkpoints/periodic/*.pt]"
+)
+
+
+def test_each_pattern_keeps_its_newest_and_the_best_stay(tmp_path: Path) -> None:
+    place = make_place(tmp_path, PATTERNS)
+    kept = {
+        "last_2.pt",
+        "stage3_classification_last.pt",
+        "stage3_detection_last.pt",
+        "stage3_classification_best.pt",
+        "epoch_030.pt",
+        "mine.pt",
+    }
+    going = {"last_1.pt", "stage2_classification_last.pt", "epoch_010.pt", "epoch_020.pt"}
+    for number, name in enumerate(sorted(going) + sorted(kept)):
+        place.write(f"checkpoints/{name}", days=90 - number)
+    place.write("checkpoints/periodic/step_1.pt", days=40)
+    place.write("checkpoints/periodic/step_2.pt", days=30)
+    place.write("checkpoints/periodic/step_best.pt", days=50)
+    place.write("checkpoints/periodic/notes.txt", days=50)
+    place.write("checkpoints/other/step_1.pt", days=50)
+    place.run()
+    assert left(place) == {*kept, "periodic", "other"}
+    periodic = {path.name for path in (place.exp / "checkpoints/periodic").iterdir()}
+    assert periodic == {"step_2.pt", "step_best.pt", "notes.txt"}
+    assert not place.targets()
+
+
+def test_a_file_of_two_patterns_stays_where_it_is_the_newest_of_one(tmp_path: Path) -> None:
+    place = make_place(tmp_path, "checkpoint_patterns: [checkpoints/a_*.pt, checkpoints/*_z.pt]")
+    for name, days in {"a_z.pt": 60, "b_z.pt": 80, "a_1.pt": 40, "a_0.pt": 70}.items():
+        place.write(f"checkpoints/{name}", days=days)
+    place.run()
+    assert left(place) == {"a_z.pt", "a_1.pt"}
+
+
+def test_one_that_a_link_beside_it_or_a_model_means_stays_in_any_folder(tmp_path: Path) -> None:
+    place = make_place(tmp_path, PATTERNS)
+    for number in range(4):
+        place.write(f"checkpoints/periodic/step_{number}.pt", days=60 - number)
+    (place.exp / "checkpoints/periodic/resume.pt").symlink_to("step_0.pt")
+    place.write_model("model-a.onnx", card={"ckpt_path": "checkpoints/periodic/step_1.pt"})
+    place.run()
+    periodic = {path.name for path in (place.exp / "checkpoints/periodic").iterdir()}
+    assert periodic == {"step_0.pt", "step_1.pt", "step_3.pt", "resume.pt"}
+
+
+def test_a_folder_that_is_a_link_out_of_the_experiment_is_not_followed(tmp_path: Path) -> None:
+    place = make_place(tmp_path, PATTERNS)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for number in range(3):
+        set_age(Path(shutil.copy(__file__, elsewhere / f"step_{number}.pt")), 60)
+    place.write("checkpoints/mine.pt")
+    (place.exp / "checkpoints/periodic").symlink_to(elsewhere)
+    record = place.run().record
+    assert len(list(elsewhere.iterdir())) == 3
+    assert any("a link leads out of the experiment" in one.reason for one in record.skipped)
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    ["/mnt/x/last_*.pt", "../last_*.pt", "checkpoints/../*.pt", "*/last.pt", "last_*.pt", "a/*"],
+)
+def test_a_pattern_that_leads_elsewhere_or_takes_everything_is_refused(
+    tmp_path: Path, pattern: str
+) -> None:
+    place = make_place(tmp_path, f"checkpoint_patterns: ['{pattern}']")
+    with pytest.raises(ConfigError, match=r"maintenance\.checkpoint_patterns.*expected a "):
+        place.plan()

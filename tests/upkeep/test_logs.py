@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from opslib.core.errors import StorageError
+from opslib.core.errors import ConfigError, StorageError
 from opslib.core.files import hide_name
 from opslib.upkeep import gzip_logs
 from opslib.upkeep.gzip_logs import compress_file
@@ -187,3 +187,53 @@ def test_bytes_freed_are_what_the_disk_got_back(place: Place) -> None:
     packed = next((place.exp / "logs" / "archive").glob("*.gz")).stat().st_size
     assert record.freed_bytes == len(data) - packed
     assert record.freed_by_duty_bytes == {"logs": len(data) - packed}
+
+
+THEIR_LOGS = 'log_patterns: ["*.out", "*.err", "*.log"]'
+
+
+def test_logs_of_other_names_are_looked_after_where_their_patterns_say_so(tmp_path: Path) -> None:
+    place = make_place(tmp_path, THEIR_LOGS)
+    errors = "pillsnap_errors_20261101.log"
+    for name in (errors, "train.out", "notes.txt"):
+        place.write(f"logs/{name}", f"{name}\n", days=8)
+    renamed = f"{errors}.{stamp_of(9)}"  # by a run that was killed before it compressed it
+    place.write(f"logs/{renamed}", "before\n", days=9)
+    place.write("logs/cloudflared.log", "tunnel\n", days=40)
+    place.write(f"logs/cloudflared.log.{stamp_of(40)}", "tunnel\n", days=40)
+    place.run()
+    assert archives(place) == {
+        f"{errors}.{stamp_of(8)}.gz": f"{errors}\n".encode(),
+        f"{renamed}.gz": b"before\n",
+        f"train.out.{stamp_of(8)}.gz": b"train.out\n",
+    }
+    left = {path.name for path in (place.exp / "logs").iterdir() if path.is_file()}
+    assert left == {"notes.txt", "cloudflared.log", f"cloudflared.log.{stamp_of(40)}"}
+
+
+def test_without_them_they_are_left_as_before(place: Place) -> None:
+    for name in ("x_errors_1.log", f"x_errors_1.log.{stamp_of(40)}"):
+        place.write(f"logs/{name}", days=40)
+    place.write(f"logs/train.out.{stamp_of(9)}", days=9)
+    place.run()
+    assert list(archives(place)) == [f"train.out.{stamp_of(9)}.gz"]
+    assert len(list((place.exp / "logs").glob("x_errors*"))) == 2
+
+
+def test_a_large_log_of_another_name_is_cut_under_its_writer(tmp_path: Path) -> None:
+    place = make_place(tmp_path, f"{THEIR_LOGS}\nrotate_mb: 0.01")
+    log = place.write("logs/x_errors_1.log", b"line\n" * 40_000)
+    with log.open("ab") as writer:
+        place.run()
+        writer.write(b"after\n")
+    kept = b"".join(data for _, data in sorted(archives(place).items())) + log.read_bytes()
+    assert kept.replace(b" ", b"").replace(b"\n\n", b"\n").count(b"line\n") == 40_000
+    assert log.stat().st_size < 10_000
+    assert log.read_bytes().endswith(b"after\n")
+
+
+@pytest.mark.parametrize("pattern", ["../*.log", "logs/**", ".*", "''"])
+def test_a_pattern_of_logs_elsewhere_is_refused(tmp_path: Path, pattern: str) -> None:
+    place = make_place(tmp_path, f"log_patterns: [{pattern}]")
+    with pytest.raises(ConfigError, match=r"maintenance\.log_patterns.*expected a file name"):
+        place.plan()

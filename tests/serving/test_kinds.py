@@ -1,0 +1,181 @@
+"""Switching one of the models of a two-stage service: of the right kind, checked, never claimed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from opslib.cli.doors import call_app
+from opslib.cli.main import app
+from opslib.core.errors import InputError, ModelError, ParameterError
+from opslib.serving.client import ServiceError
+from tests.two_stage import CLASSIFICATION, DETECTION, TwoStage, make_two_stage
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> TwoStage:
+    return make_two_stage(tmp_path, each=3)
+
+
+def run(house: TwoStage, *arguments: object) -> int:
+    return call_app(app, [*map(str, arguments), "--config", str(house.config_path)])
+
+
+@pytest.mark.parametrize("kind", [DETECTION, CLASSIFICATION])
+def test_a_rollback_goes_back_to_the_model_before_of_its_own_kind(
+    house: TwoStage, kind: str
+) -> None:
+    with house.serve() as service:
+        before = service.live
+        assert run(house, "rollback", "--kind", kind) == 0
+        assert service.live == before | {kind: house.models[kind][1]}
+
+
+def test_a_rollback_that_is_not_told_which_kind_names_them(house: TwoStage) -> None:
+    with house.serve() as service:
+        before = service.live
+        with pytest.raises(ParameterError, match=r"detection, classification.*--kind"):
+            run(house, "rollback")
+        assert service.live == before
+
+
+@pytest.mark.parametrize("kind", [DETECTION, CLASSIFICATION])
+def test_a_model_is_posted_as_the_kind_that_its_name_says(house: TwoStage, kind: str) -> None:
+    model = house.models[kind][0]
+    with house.serve() as service:
+        assert run(house, "reload", "--path", model) == 0
+        assert service.asked == [{f"{kind}_path": str(model)}]
+        assert service.live[kind] == model
+
+
+def test_a_link_is_of_the_kind_of_what_it_means(house: TwoStage) -> None:
+    with house.serve() as service:
+        run(house, "reload", "--path", house.export / "latest_detection.onnx")
+        assert list(service.asked[0]) == ["detection_path"]
+
+
+def test_a_model_of_another_kind_than_was_said_is_refused(house: TwoStage) -> None:
+    with house.serve() as service, pytest.raises(ParameterError, match=r"is of kind detection"):
+        run(house, "reload", "--kind", CLASSIFICATION, "--path", house.detectors[0])
+    assert service.asked == []
+
+
+def test_without_kinds_a_detector_is_still_no_classifier(tmp_path: Path) -> None:
+    fields = "{request_field: classification_path, path_field: classification_model_path}"
+    house = make_two_stage(tmp_path, models="")
+    # the newest export of all is a detector
+    detector = house.export_model(DETECTION, 5)
+    with house.serve() as service:
+        text = house.config_path.read_text().replace("{url", fields[:-1] + ", url")
+        house.config_path.write_text(text)
+        with pytest.raises(ModelError, match=r"expected an output \[N, classes\]"):
+            run(house, "reload", "--path", detector)
+        assert run(house, "rollback") == 0
+        assert service.live[CLASSIFICATION] == house.classifiers[0]
+        assert service.live[DETECTION] == house.detectors[-1]
+
+
+def test_a_classifier_of_other_classes_is_not_posted(house: TwoStage) -> None:
+    from tests.models import write_onnx
+
+    other = house.export / "classification-20261102-000000-abc1234.onnx"
+    write_onnx(other, classes=7, size=16)
+    with house.serve() as service, pytest.raises(ModelError, match="it has 7 classes, expected"):
+        run(house, "reload", "--path", other)
+    assert service.asked == []
+
+
+def test_a_broken_candidate_is_passed_over_before_it_is_posted(
+    house: TwoStage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = house.detectors[1]
+    seen = broken.stat()
+    broken.write_bytes(b"no model at all")
+    os.utime(broken, ns=(seen.st_atime_ns, seen.st_mtime_ns))
+    with house.serve() as service:
+        assert run(house, "rollback", "--kind", DETECTION) == 0
+        assert service.live[DETECTION] == house.detectors[0]
+    assert "passed over" in capsys.readouterr().out
+
+
+def test_where_version_does_not_say_what_is_live_no_rollback_is_planned(house: TwoStage) -> None:
+    fields = {"detection_model_path": "detector"}
+    with house.serve(fields=fields) as service:
+        with pytest.raises(InputError, match=r"models\.detection\.path_field"):
+            run(house, "rollback", "--kind", DETECTION, "--dry-run")
+        assert service.asked == []
+
+
+def test_a_switch_that_cannot_be_confirmed_is_not_called_undone(
+    house: TwoStage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with house.serve(fields={"classification_model_path": "classifier"}) as service:
+        with pytest.raises(ServiceError, match="not confirmed"):
+            run(house, "reload", "--path", house.classifiers[0])
+        assert service.live[CLASSIFICATION] == house.classifiers[0]
+    said = capsys.readouterr().out
+    assert "which model serves now is not known" in said
+    assert "serves on" not in said
+    assert "path_field" in said
+
+
+def test_a_refused_model_leaves_the_one_that_version_names(
+    house: TwoStage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with house.serve(), pytest.raises(ServiceError):
+        run(house, "reload", "--path", "/nowhere/detection-x.onnx")
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"the previous model serves on: {house.detectors[-1].name}" in said
+
+
+def test_a_service_that_takes_another_field_has_a_hint_that_names_the_key(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    house = make_two_stage(tmp_path, models="")
+    with house.serve():
+        text = house.config_path.read_text()
+        house.config_path.write_text(
+            text.replace("{url", "{path_field: classification_model_path, url")
+        )
+        with pytest.raises(ServiceError, match="422"):
+            run(house, "reload", "--path", house.classifiers[0])
+    assert "client.request_field" in capsys.readouterr().out
+
+
+def test_the_pin_of_the_kind_is_persisted_where_that_service_reads_it(tmp_path: Path) -> None:
+    theirs = tmp_path / "serving" / ".env"
+    theirs.parent.mkdir()
+    theirs.write_text("DETECTION_MODEL_PATH=/d.onnx\nCLASSIFICATION_MODEL_PATH=/c.onnx\n")
+    models = "models:\n  detection: {contract: any, pin_file: serving/.env}\n"
+    models += "  classification: {pin_file: serving/.env}\n"
+    house = make_two_stage(tmp_path, models=models)
+    own = (house.root / ".env").read_text()
+    with house.serve():
+        run(house, "reload", "--persist", "--path", house.classifiers[0])
+    assert theirs.read_text() == (
+        f"DETECTION_MODEL_PATH=/d.onnx\nCLASSIFICATION_MODEL_PATH={house.classifiers[0]}\n"
+    )
+    assert (house.root / ".env").read_text() == own
+
+
+def test_a_kind_that_is_not_loaded_may_get_any_of_its_models(house: TwoStage) -> None:
+    with house.serve(missing={DETECTION}) as service:
+        assert run(house, "rollback", "--kind", DETECTION) == 0
+        assert service.live[DETECTION] == house.detectors[-1]
+
+
+def test_the_reference_service_speaks_the_names_of_its_kind(house: TwoStage) -> None:
+    from opslib.core.kinds import pick_classifier
+    from opslib.serving.client import ServiceClient
+    from opslib.serving.staging import start_service
+
+    with start_service(house.config_path) as service:
+        client = ServiceClient(service.url, service.key, pick_classifier(house.config).client)
+        with client:
+            assert client.health().model_loaded is True
+            before = client.version()
+            assert before.model_path == str(house.classifiers[-1])
+            client.reload(str(house.classifiers[0]))
+            assert client.version().model_path == str(house.classifiers[0])
