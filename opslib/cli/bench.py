@@ -27,7 +27,7 @@ from opslib.core.errors import ParameterError, UnavailableError
 from opslib.core.formatting import format_bytes, format_ms
 
 if TYPE_CHECKING:
-    from opslib.measure.bench.record import BenchRecord, BenchRow
+    from opslib.measure.bench.record import BenchRecord, BenchRow, InputFacts
 
 _BATCH_SIZE = re.compile(r"[1-9][0-9]{0,8}")
 BOUNDARY_NAMES = {"inference": "inference", "end_to_end": "end to end"}
@@ -113,9 +113,16 @@ def show_record(console: Console, record: BenchRecord) -> None:
     if record.parity is not None:
         word = "passed" if record.parity.passed else "failed"
         say(console, f"parity {word}: {record.parity.reason}")
-    for note in record.inputs.notes():
-        say(console, note)
+    say_inputs(console, record.inputs)
     say_verdict(console, record.verdict, record.finding)
+
+
+def say_inputs(console: Console, inputs: InputFacts) -> None:
+    """Print how many images of each kind were measured, and those skipped, one a line."""
+    for note in inputs.count_note():
+        say(console, note)
+    for skipped in inputs.skipped:
+        say(console, f"skipped {skipped}")
 
 
 def _note(row: BenchRow) -> str | None:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from opslib.cli.bench import show_progress
+from opslib.cli.bench import say_inputs, show_progress
 from opslib.cli.doors import (
     check_record_path,
     describe_experiment,
@@ -134,8 +134,7 @@ def show_quantize(console: Console, record: QuantizeRecord) -> None:
             say(console, f"{row.title}: {note}")
     if record.label_note:
         say(console, f"no labels: {record.label_note}")
-    for note in record.inputs.notes():
-        say(console, note)
+    say_inputs(console, record.inputs)
     say_verdict(console, record.verdict, record.finding)
 
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from opslib.cli.bench import parse_batch, show_progress
+from opslib.cli.bench import parse_batch, say_inputs, show_progress
 from opslib.cli.doors import (
     check_record_path,
     describe_experiment,
@@ -82,8 +82,7 @@ def show_sweep(console: Console, record: SweepRecord) -> None:
         say(console, text)
     for note in dict.fromkeys(row.note for row in record.rows if row.note):
         say(console, note)
-    for note in record.inputs.notes():
-        say(console, note)
+    say_inputs(console, record.inputs)
     say_verdict(console, record.verdict, record.finding)
 
 

@@ -133,15 +133,17 @@ class InputFacts(Part):
     sha256: str
     skipped: tuple[str, ...]
 
+    def count_note(self, what: str = "Images measured") -> list[str]:
+        """Return a sentence on the kinds of files; none for a record that does not say."""
+        if not self.suffixes:
+            return []
+        left_out = f"; left out: {format_counts(self.left_out)}" if self.left_out else ""
+        return [f"{what}: {format_counts(self.suffixes)}{left_out}."]
+
     def notes(self, what: str = "Images measured") -> list[str]:
         """Return what a reader must know of the images, a sentence each."""
-        lines = []
-        if self.suffixes:
-            left_out = f"; left out: {format_counts(self.left_out)}" if self.left_out else ""
-            lines.append(f"{what}: {format_counts(self.suffixes)}{left_out}.")
-        if self.skipped:
-            lines.append(f"Skipped: {'; '.join(self.skipped)}.")
-        return lines
+        skipped = [f"Skipped: {'; '.join(self.skipped)}."] if self.skipped else []
+        return self.count_note(what) + skipped
 
 
 class BenchRecord(Record):

@@ -16,6 +16,7 @@ from opslib.core.records import read_json
 from opslib.inference.images import ImageSet
 
 KEY = "images.labels"
+_HINT = f"a class map goes into {KEY}"
 _WANTED = (
     'expected {"CODE": class id, ...}, {"class_to_idx": {...}} or a list of codes in the order of '
     "the classes"
@@ -109,7 +110,7 @@ def find_labels(paths: Sequence[Path], class_names: Sequence[str]) -> Labels:
     """
     none = np.full(len(paths), -1, dtype=np.int64)
     if not class_names:
-        return Labels(none, "the model has no card that names its classes")
+        return Labels(none, f"the model has no card that names its classes; {_HINT}")
     index = {name: number for number, name in enumerate(class_names)}
     ids = np.array([index.get(path.parent.name, -1) for path in paths], dtype=np.int64)
     if (ids >= 0).all():
@@ -119,7 +120,7 @@ def find_labels(paths: Sequence[Path], class_names: Sequence[str]) -> Labels:
     return Labels(
         none,
         f"{missing:,} of {len(paths):,} images lie in folders that name no class of the model, "
-        f"such as {first.parent.name!r}",
+        f"such as {first.parent.name!r}; {_HINT}",
     )
 
 
