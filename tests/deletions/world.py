@@ -243,11 +243,15 @@ class World:
 
     def _start(self, instance: Instance) -> Tenant:
         """A service's leases, without the thread that renews them: the world does."""
-        environment = SimpleNamespace(model_path=instance.pin)
-        settings: Any = SimpleNamespace(config=instance.config, environment=environment)
-        generations: Any = _Serving(instance)
         env_file = instance.folder / ".env"
-        return Tenant(settings, generations, env_file, "0.0.0.0", instance.port)
+        settings: Any = SimpleNamespace(
+            config=instance.config,
+            kind=SimpleNamespace(pin="MODEL_PATH", root=instance.folder),
+            pinned=instance.pin,
+            env_file=env_file,
+        )
+        generations: Any = _Serving(instance)
+        return Tenant(settings, generations, "0.0.0.0", instance.port)
 
     def stop(self, instance: Instance) -> Outcome:
         """End a service in order."""
