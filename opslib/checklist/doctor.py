@@ -199,7 +199,7 @@ def _look_at_disk(config: Config) -> Iterator[Finding]:
 
 
 def _look_at_model(config: Config) -> Iterator[Finding]:
-    from opslib.core.cards import find_gaps
+    from opslib.core.cards import explain_report, find_gaps
     from opslib.core.models import find_model_files
     from opslib.inference.find_model import find_card, find_onnx
 
@@ -216,11 +216,14 @@ def _look_at_model(config: Config) -> Iterator[Finding]:
         yield Finding("model", "problem", f"{kind}: {error}", step)
         return
     size = format_bytes(files.size_bytes)
-    classes = f", {card.num_classes} classes" if card else ""
+    classes = f", {card.num_classes} classes" if card and card.num_classes else ""
     yield Finding("model", "ok", f"{kind} at {config.exp_dir}: {files.path.name}, {size}{classes}")
     gaps = find_gaps(card)
     if gaps is not None:
-        yield Finding("model", "note", f"{files.path.name}: {gaps}")
+        unused = explain_report(config.export_dir) if card is None else None
+        said = "; ".join(filter(None, (gaps, unused)))
+        step = f"make its card: `pillops card {files.path}`"
+        yield Finding("model", "note", f"{files.path.name}: {said}", step)
 
 
 def _look_at_images(config: Config) -> Iterator[Finding]:

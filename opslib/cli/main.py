@@ -11,6 +11,7 @@ from opslib.cli import report
 from opslib.cli.acceptance import acceptance
 from opslib.cli.apply import apply
 from opslib.cli.bench import bench
+from opslib.cli.card import card
 from opslib.cli.check import check
 from opslib.cli.demo import demo
 from opslib.cli.doctor import doctor
@@ -51,6 +52,7 @@ app.command()(sweep)
 app.command()(apply)
 app.command()(quantize)
 app.command()(promote)
+app.command()(card)
 app.command(cls=report.RunCommand)(report.run)
 app.add_typer(report.report_app, name="report")
 app.command()(report.snapshot)

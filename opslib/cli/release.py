@@ -21,8 +21,10 @@ from opslib.cli.release_prove import prove
 from opslib.core.config import Config, load_config
 from opslib.core.errors import ExitCode, OpsError, ParameterError
 from opslib.core.formatting import format_bytes, plural
+from opslib.core.kinds import Kind, find_kind, list_kinds
 
 if TYPE_CHECKING:
+    from opslib.release.restore import Restored
     from opslib.release.store import StoredRelease
     from opslib.release.verify import VerifiedModel, VerifyRecord
 
@@ -41,7 +43,7 @@ def create(
     onnx: Annotated[
         Path | None,
         typer.Option(
-            "--onnx", "-o", help="The model it is about; default: latest.onnx, else newest."
+            "--onnx", "-o", help="The model it is about; default: the linked, else newest."
         ),
     ] = None,
     all_onnx: Annotated[
@@ -51,7 +53,7 @@ def create(
     out: Annotated[Path | None, typer.Option(help="Another folder than releases/.")] = None,
     copy_to: Annotated[Path | None, typer.Option(help="Put a verified second copy there.")] = None,
     allow_missing_metrics: Annotated[
-        bool, typer.Option("--allow-missing-metrics", help="Release without metrics.json.")
+        bool, typer.Option("--allow-missing-metrics", help="Release without metrics*.json.")
     ] = False,
     config: ConfigOption = None,
 ) -> int:
@@ -162,15 +164,23 @@ def restore(
     size = format_bytes(done.manifest.size_bytes)
     say(console, f"{stored.name}: {files}, {size}, every byte as listed")
     say(console, f"restored to {done.folder}; {describe_models(done.checks)}")
+    served = _list_served(loaded, done)
     if switch:
         from opslib.cli.serve import reload
 
-        return reload(done.model, host=host, env_file=env_file, persist=persist, config=config)
-    say(console, "serve it from the next start on, with this line in .env:")
-    say(console, f"  MODEL_PATH={done.model}")
+        for kind, model in served:
+            named = None if kind.sole else kind.name
+            reload(model, kind=named, host=host, env_file=env_file, persist=persist, config=config)
+        return 0
+    which = "these lines" if len(served) > 1 else "this line"
+    say(console, f"serve it from the next start on, with {which} in .env:")
+    for kind, model in served:
+        say(console, f"  {kind.pin}={model}")
     if is_servable(loaded, done.model):
         say(console, "or switch the running service now:")
-        say(console, f"  scripts/reload_model.sh --path {quote(str(done.model))}")
+        for kind, model in served:
+            named = "" if kind.sole else f" --kind {kind.name}"
+            say(console, f"  scripts/reload_model.sh --path {quote(str(model))}{named}")
     else:
         say(console, "for /reload, add the folder to reload.model_dirs and restart the service")
     return 0
@@ -275,6 +285,16 @@ def describe_verified(name: str, record: VerifyRecord) -> str:
     files = plural(record.files, "file")
     read = f"{name}: {files}, {size}, every byte as listed"
     return f"{read}; {describe_models(record.models)}; {seconds:.2f} s"
+
+
+def _list_served(config: Config, done: Restored) -> tuple[tuple[Kind, Path], ...]:
+    """The models to serve from a restored release, each with its kind here; its main one first."""
+    found: dict[str, tuple[Kind, Path]] = {}
+    for member in (done.manifest.main, *done.manifest.mains):
+        kind = find_kind(config, Path(member))
+        if kind is not None:
+            found.setdefault(kind.name, (kind, done.folder / member))
+    return tuple(found.values()) or ((list_kinds(config)[0], done.model),)
 
 
 def _copy(config: Config, archive: Path, folder: Path) -> None:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import ConfigDict
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
 
 from opslib.core.errors import InputError, ModelError
 from opslib.core.files import sha256_file
@@ -19,6 +19,18 @@ from opslib.core.records import Part, Record, read_json
 
 REPORT_NAME = "export_report.json"
 _DAMAGED = "evidence that is there but cannot be read"
+# What a foreign report says in these is shown at most; in a form that we do not know it is none.
+_SHOWN_ONLY = frozenset(
+    {
+        "backbone",
+        "ckpt_path",
+        "compare",
+        "exported_at_utc",
+        "git_sha",
+        "params_million",
+        "providers",
+    }
+)
 
 
 class FileEntry(Part):
@@ -38,6 +50,26 @@ class GoldenAnswer(Part):
     probabilities: tuple[float, ...]
 
 
+class GoldenTensor(Part):
+    """One output of a model for a golden image, in short: `values` are taken evenly over its
+    elements in their order, `mean` and `max_abs` are of all of them."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    values: tuple[float, ...]
+    mean: float
+    max_abs: float
+
+
+class GoldenOutputs(Part):
+    """What a model that is no classifier must say of one image: each of its outputs."""
+
+    image: str
+    sha256: str
+    outputs: tuple[GoldenTensor, ...]
+
+
 class ExportCompare(Part):
     """How far the exported model's softmax outputs lie from the checkpoint's, as measured."""
 
@@ -54,32 +86,46 @@ class ExportCompare(Part):
     notes: str | None = None
 
 
+def _as_list(value: Any) -> Any:
+    """A single name as the list of it."""
+    return (value,) if isinstance(value, str) else value
+
+
 class ModelCard(Record):
     """The export report of one model plus the digests, class names and golden answers we add.
 
-    `input_shape` is `[N, C, H, W]` with a string or null where an axis is dynamic. Fields this
+    `input_shape` is `[N, C, H, W]` with a string or null where an axis is dynamic. `golden` is of
+    classifiers, `golden_outputs` of other models, which have no `num_classes` either. Fields this
     project does not know are kept as they are, so that a foreign report survives a round trip.
     """
 
     schema_name = "model-card"
     model_config = ConfigDict(extra="allow")
 
-    backbone: str
-    num_classes: int
+    backbone: str | None = None
+    num_classes: int | None = None
     ckpt_path: str | None = None
     onnx_path: str
-    exported_at_utc: str
+    exported_at_utc: str | None = None
     git_sha: str | None = None
-    input_shape: tuple[int | str | None, ...]
-    opset: int | None = None
+    input_shape: tuple[int | str | None, ...] = ()
+    opset: int | str | None = None
     dynamic_axes: Any = None
     params_million: float | None = None
-    providers: tuple[str, ...] = ()
-    postprocess: str | None = None
+    providers: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = ()
+    postprocess: Any = None
     compare: ExportCompare | None = None
     files: tuple[FileEntry, ...] = ()
     class_names: tuple[str, ...] = ()
     golden: tuple[GoldenAnswer, ...] = ()
+    golden_outputs: tuple[GoldenOutputs, ...] = Field(
+        default=(), exclude_if=lambda found: not found
+    )
+
+    @property
+    def golden_images(self) -> tuple[GoldenAnswer | GoldenOutputs, ...]:
+        """The golden images, whatever is known of the answers to them."""
+        return (*self.golden, *self.golden_outputs)
 
 
 def card_path(model: Path) -> Path:
@@ -98,20 +144,57 @@ def read_card(model: Path) -> ModelCard | None:
 
 
 def read_export_report(export_dir: Path) -> ModelCard | None:
-    """Return `export_report.json` of `export_dir`, or None where there is none or it is foreign:
-    a JSON object with other fields than ours.
+    """Return `export_report.json` of `export_dir`, or None where there is none or it is foreign and
+    does not say what is needed; see `explain_report`.
 
     Raises:
         InputError: it is there but cannot be read, or is one of ours that is damaged.
     """
     path = export_dir / REPORT_NAME
     content = read_report_fields(path)
-    try:
-        return _read(path) if content else None
-    except InputError:
-        if str(content.get("schema")).startswith(f"{ModelCard.schema_name}/"):
-            raise
+    if not content:
         return None
+    if str(content.get("schema")).startswith(f"{ModelCard.schema_name}/"):
+        return _read(path)
+    try:
+        return _read_foreign(content)
+    except ValidationError:
+        return None
+
+
+def explain_report(export_dir: Path) -> str | None:
+    """Return why the export report of `export_dir`, which is there, is not used; None where it is
+    or where there is none.
+
+    Raises:
+        InputError: see `read_export_report`.
+    """
+    content = read_report_fields(export_dir / REPORT_NAME)
+    if not content or read_export_report(export_dir) is not None:
+        return None
+    try:
+        _read_foreign(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        said = "is missing" if first["type"] == "missing" else first["msg"]
+        return f"{REPORT_NAME} is not used: {where}: {said}"
+    return None
+
+
+def _read_foreign(content: dict[str, Any]) -> ModelCard:
+    """The report of an exporter that is not ours.
+
+    Raises:
+        ValidationError: what is needed of it is missing, or of another form.
+    """
+    fields = {name: value for name, value in content.items() if name != "schema"}
+    try:
+        return ModelCard.model_validate(fields)
+    except ValidationError as error:
+        strange = {one["loc"][0] for one in error.errors()} & _SHOWN_ONLY
+        known = {name: value for name, value in fields.items() if name not in strange}
+        return ModelCard.model_validate(known)
 
 
 def read_report_fields(path: Path) -> dict[str, Any]:
@@ -138,7 +221,7 @@ def find_gaps(card: ModelCard | None) -> str | None:
         return "no card: neither its bytes nor its answers could be compared with its export"
     missing = [
         *(() if card.files else ("no digests: its bytes could not be compared with its export",)),
-        *(() if card.golden else ("no golden images: its answers could not be compared",)),
+        *(() if card.golden_images else ("no golden images: its answers could not be compared",)),
     ]
     return f"its card has {'; '.join(missing)}" if missing else None
 

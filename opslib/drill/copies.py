@@ -74,13 +74,16 @@ def copy_unit(model: Path, folder: Path) -> Path:
 
 def _copy_golden(card: ModelCard, source: Path, folder: Path) -> ModelCard:
     """Copy the card's golden images, wherever they lie, and return the card that names them."""
-    golden = []
-    for number, answer in enumerate(card.golden):
-        name = f"golden/{number}-{Path(answer.image).name}"
+    names = {}
+    for number, answer in enumerate(card.golden_images):
+        names[answer.image] = f"golden/{number}-{Path(answer.image).name}"
         (folder / "golden").mkdir(exist_ok=True)
-        shutil.copyfile(source / answer.image, folder / name)
-        golden.append(answer.model_copy(update={"image": name}))
-    return card.model_copy(update={"golden": tuple(golden)})
+        shutil.copyfile(source / answer.image, folder / names[answer.image])
+    changed: dict[str, object] = {}
+    for field in ("golden", "golden_outputs"):
+        found = getattr(card, field)
+        changed[field] = tuple(one.model_copy(update={"image": names[one.image]}) for one in found)
+    return card.model_copy(update=changed)
 
 
 def _write_config(config: Config, folder: Path) -> Path:

@@ -6,6 +6,9 @@
     outputs    answers are finite and depend on the image           `contract.check_outputs`
     golden     the card's golden images get the card's answers      `golden.check_golden`
 
+A model that is no classifier goes through `files` and `load`; where its card has golden images it
+has to answer them in finite numbers (`outputs`) and as the card says (`golden`).
+
 Each stage raises a `ModelCheckError` that carries its name, so that quantizing, releasing and
 reloading can say where a model failed.
 """
@@ -56,7 +59,8 @@ def check_model(
         img_size: input pixels where neither the model nor its card says them.
         previous: the contract of the model in service; without it the card's is taken.
         card_folder: where the golden images are looked up; the model's own folder by default.
-        contract: what it must be: an image classifier, or any model that loads.
+        contract: what it must be: an image classifier, or any model that loads and answers as its
+            own card says.
 
     Raises:
         ModelCheckError: a stage failed; `stage` names it.
@@ -76,8 +80,7 @@ def check_model(
         run_files_stage(path, card)
         stages.append("files")
     if contract == "any":
-        trial = try_model(path, limits=limits)
-        return ModelCheck(path, trial, (*stages, "load"), None)
+        return _check_any(path, card, preprocess, img_size, card_folder, limits, stages)
     expected = previous or (Contract.from_card(card) if card is not None else None)
     size = probe_size(path, expected, img_size)
     golden = None
@@ -96,6 +99,63 @@ def check_model(
         result = check_golden(path, trial.answered()[: len(golden.images)], golden)
         stages.append("golden")
     return ModelCheck(path, trial, tuple(stages), result)
+
+
+def _check_any(
+    path: Path,
+    card: ModelCard | None,
+    preprocess: Preprocess,
+    img_size: int | None,
+    card_folder: Path | None,
+    limits: TrialLimits | None,
+    stages: list[Stage],
+) -> ModelCheck:
+    """The stages of a model that only has to load and to answer as its own card says."""
+    from opslib.inference.contract import check_contract, check_outputs
+    from opslib.inference.golden import check_golden, load_golden
+    from opslib.inference.golden_outputs import check_golden_outputs
+    from opslib.inference.trial import try_model
+
+    if card is None or not card.golden_images:
+        trial = try_model(path, limits=limits)
+        return ModelCheck(path, trial, (*stages, "load"), None)
+    size = choose_size(path, card, img_size)
+    golden = load_golden(card, card_folder or path.resolve().parent, preprocess, size)
+    if card.golden_outputs:
+        trial = try_model(path, images=golden.images, every_output=True, limits=limits)
+        check_finite(path, trial)
+        answers = trial.every_output[len(card.golden) :]
+        result = check_golden_outputs(path, card.golden_outputs, answers)
+    else:  # a classifier among models of which no more is asked
+        trial = try_model(path, images=golden.images, limits=limits)
+        check_contract(path, trial, None)
+        check_outputs(path, trial.answered(), differing=0)
+        result = check_golden(path, trial.answered(), golden)
+    return ModelCheck(path, trial, (*stages, "load", "outputs", "golden"), result)
+
+
+def check_finite(path: Path, trial: TrialResult) -> None:
+    """Refuse a model of which an output holds what is no number.
+
+    Raises:
+        ModelCheckError: stage `outputs`; the message names the output.
+    """
+    from opslib.inference.golden_outputs import find_not_finite
+
+    for outputs in trial.every_output:
+        name = find_not_finite(outputs)
+        if name is not None:
+            raise ModelCheckError("outputs", f"{path}: output {name!r} holds a NaN or an infinity")
+
+
+def choose_size(path: Path, card: ModelCard | None, img_size: int | None) -> int:
+    """Return the input pixels of a model that is no classifier: its own, else what its card says,
+    else `img_size`, which is set with the classifier in mind."""
+    from opslib.inference.contract import DEFAULT_PROBE_PX, read_input_size
+
+    promised = card.input_shape[-1] if card and card.input_shape else None
+    size = promised if isinstance(promised, int) else None
+    return read_input_size(path) or size or img_size or DEFAULT_PROBE_PX
 
 
 def run_files_stage(path: Path, card: ModelCard) -> None:

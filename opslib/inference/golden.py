@@ -23,7 +23,8 @@ MAX_PROBABILITY_DIFF = 0.02
 
 @dataclass(frozen=True)
 class GoldenSet:
-    """Golden images as the model's input, float32 `[N, 3, H, W]`, and the answers expected."""
+    """Golden images as the model's input, float32 `[N, 3, H, W]`, and the answers expected of a
+    classifier."""
 
     images: NDArray[np.float32]
     answers: tuple[GoldenAnswer, ...]
@@ -44,7 +45,7 @@ def load_golden(card: ModelCard, folder: Path, preprocess: Preprocess, img_size:
         ModelCheckError: stage `golden`: an image is missing, changed or unreadable.
     """
     paths = []
-    for answer in card.golden:
+    for answer in card.golden_images:
         path = folder / answer.image
         if not path.is_file():
             raise ModelCheckError("golden", f"{path}: the golden image is missing")

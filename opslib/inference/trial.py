@@ -57,13 +57,17 @@ class TensorFacts:
 
 @dataclass(frozen=True)
 class TrialResult:
-    """What a model turned out to be, and what it answered: float32 `[N, classes]`."""
+    """What a model turned out to be, and what it answered: float32 `[N, classes]`.
+
+    `every_output` is, for each image, the outputs of numbers by name, where they were asked for.
+    """
 
     inputs: tuple[TensorFacts, ...]
     outputs: tuple[TensorFacts, ...]
     answers: NDArray[np.float32] | None
     wall_s: float
     peak_rss_bytes: int
+    every_output: tuple[dict[str, NDArray[np.generic]], ...] = ()
 
     @property
     def num_classes(self) -> int | None:
@@ -92,9 +96,13 @@ def try_model(
     path: Path,
     *,
     images: NDArray[np.float32] | None = None,
+    every_output: bool = False,
     limits: TrialLimits | None = None,
 ) -> TrialResult:
     """Load an ONNX model in a child process, answer `images` `[N, C, H, W]` with it if given.
+
+    Args:
+        every_output: answer each image alone, and keep every output instead of the first.
 
     Raises:
         ModelCheckError: stage `load`: missing, damaged, refused by ONNX Runtime, over a limit,
@@ -112,8 +120,13 @@ def try_model(
         folder = Path(name)
         if images is not None:
             np.save(folder / "images.npy", np.ascontiguousarray(images, dtype=np.float32))
-        request = {"model": os.fspath(files.path), "memory_bytes": allowed}
-        (folder / "request.json").write_text(json.dumps(request | {"timeout_s": limits.timeout_s}))
+        request = {
+            "model": os.fspath(files.path),
+            "memory_bytes": allowed,
+            "timeout_s": limits.timeout_s,
+            "every_output": every_output,
+        }
+        (folder / "request.json").write_text(json.dumps(request))
         started = time.monotonic()
         code = _run_child(path, folder, limits)
         wall_s = time.monotonic() - started
@@ -168,13 +181,26 @@ def _read_result(
     if "error" in found:
         raise ModelCheckError(stage, f"{path}: ONNX Runtime refuses it: {found['error']}")
     answers = folder / "answers.npy"
+    outputs = tuple(_tensor(one) for one in found["outputs"])
     return TrialResult(
         inputs=tuple(_tensor(one) for one in found["inputs"]),
-        outputs=tuple(_tensor(one) for one in found["outputs"]),
+        outputs=outputs,
         answers=np.load(answers) if answers.exists() else None,
         wall_s=wall_s,
         peak_rss_bytes=found["peak_rss_bytes"],
+        every_output=_read_outputs(folder / "outputs.npz", [one.name for one in outputs]),
     )
+
+
+def _read_outputs(path: Path, names: list[str]) -> tuple[dict[str, NDArray[np.generic]], ...]:
+    if not path.exists():
+        return ()
+    images: dict[int, dict[str, NDArray[np.generic]]] = {}
+    with np.load(path) as kept:
+        for key in kept.files:
+            number, place = (int(part) for part in key.split("-"))
+            images.setdefault(number, {})[names[place]] = kept[key]
+    return tuple(images[number] for number in sorted(images))
 
 
 def _tensor(found: dict[str, Any]) -> TensorFacts:

@@ -1,7 +1,8 @@
 """The child of a trial load; run as a script, it imports ONNX Runtime and nothing of ours.
 
 Its argument is a folder with `request.json` and perhaps `images.npy`. It leaves `loaded` once the
-model is loaded, `answers.npy` and `answer.json`. Whatever ends it, the parent reads on from there.
+model is loaded, `answers.npy` (or `outputs.npz`, where every output was asked for) and
+`answer.json`. Whatever ends it, the parent reads on from there.
 """
 
 import contextlib
@@ -31,7 +32,7 @@ def main(folder: Path) -> None:
     limit = mapped_bytes() + request["memory_bytes"]
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     try:
-        answer = try_model(onnxruntime, folder, request["model"])
+        answer = try_model(onnxruntime, folder, request)
     except MemoryError:
         answer = {"out_of_memory": True}
     except Exception as error:  # ONNX Runtime's own classes share no base but Exception
@@ -43,15 +44,17 @@ def main(folder: Path) -> None:
     part.rename(folder / "answer.json")
 
 
-def try_model(ort: Any, folder: Path, model: str) -> dict[str, Any]:
+def try_model(ort: Any, folder: Path, request: dict[str, Any]) -> dict[str, Any]:
     """Load the model, answer the images if there are any, return what was seen."""
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(request["model"], options, providers=["CPUExecutionProvider"])
     (folder / "loaded").touch()
     images = folder / "images.npy"
-    if images.exists():
+    if images.exists() and request.get("every_output"):
+        answer_all(session, images, folder / "outputs.npz")
+    elif images.exists():
         answer_images(session, images, folder / "answers.npy")
     return {
         "inputs": [describe(one) for one in session.get_inputs()],
@@ -77,6 +80,23 @@ def answer_images(session: Any, source: Path, target: Path) -> None:
         for start in range(0, len(padded), size)
     ]
     np.save(target, np.concatenate(parts)[:count].astype("float32"))
+
+
+def answer_all(session: Any, source: Path, target: Path) -> None:
+    """Write every output of numbers of each image, asked alone, as it is: image 0's first output
+    as `0-0`. An image is repeated where the model takes a fixed number at a time."""
+    import numpy as np
+
+    given = session.get_inputs()[0]
+    fixed = given.shape[0] if given.shape and isinstance(given.shape[0], int) else 1
+    dtype = DTYPES.get(given.type, "float32")
+    answers = {}
+    for number, image in enumerate(np.load(source)):
+        batch = np.repeat(image[None].astype(dtype), fixed, axis=0)
+        for place, values in enumerate(session.run(None, {given.name: batch})):
+            if getattr(values, "dtype", np.dtype(object)).kind in "fiub":
+                answers[f"{number}-{place}"] = values
+    np.savez(target, **answers)
 
 
 def describe(value: Any) -> dict[str, Any]:

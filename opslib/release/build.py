@@ -27,6 +27,7 @@ from opslib.core.files import (
     write_text_atomic,
 )
 from opslib.core.formatting import format_bytes, stamp, utc_now
+from opslib.core.kinds import find_kind
 from opslib.core.lineage import Lineage, git_dirty, git_sha, record_lineage
 from opslib.core.locks import hold_lock
 from opslib.core.records import Record
@@ -282,7 +283,7 @@ def _pack(
         writer.add_bytes(VERSION_NAME, version_text(released_at, sha).encode())
         entries = writer.entries()
         digests = {entry.path: entry for entry in entries}
-        models = tuple(_summarise(model, digests) for model in found.models)
+        models = tuple(_summarise(model, digests, config) for model in found.models)
         manifest = Manifest(
             content_id=compute_content_id(entries),
             released_at_utc=released_at,
@@ -295,6 +296,7 @@ def _pack(
             provider_settings=config.onnx.model_dump(mode="json"),
             files=entries,
             models=models,
+            kinds=found.kinds,
             notes=found.notes,
         )
         data = manifest.to_json().encode()
@@ -303,7 +305,7 @@ def _pack(
         return _Packed(manifest, data, sha256, writer.size_bytes)
 
 
-def _summarise(model: OpenedModel, digests: dict[str, FileEntry]) -> ModelSummary:
+def _summarise(model: OpenedModel, digests: dict[str, FileEntry], config: Config) -> ModelSummary:
     """What the manifest says of a model, from its bytes and its card.
 
     Raises:
@@ -314,7 +316,10 @@ def _summarise(model: OpenedModel, digests: dict[str, FileEntry]) -> ModelSummar
     if card is not None:
         _compare_with_card(model, unit, card)
     last = signature.outputs[0].shape[-1:] if signature.outputs else ()
-    classes = card.num_classes if card else next((n for n in last if isinstance(n, int)), None)
+    classes = card.num_classes if card else None
+    kind = find_kind(config, model.model.source)
+    if classes is None and kind is not None and kind.contract == "classifier":
+        classes = next((n for n in last if isinstance(n, int)), None)
     return ModelSummary(
         path=model.model.member,
         sha256=unit_digest(unit),

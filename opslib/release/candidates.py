@@ -48,7 +48,7 @@ def list_released(
     """
     seen = {live_sha256}
     broken: set[str] = set()
-    for stored, model, why in _order(_read_store(config, skipped), live_sha256):
+    for stored, model, why in _order(_read_store(config, skipped), live_sha256, kind):
         if model.sha256 in seen or (live_sha256 is None and Path(model.path).name == live_name):
             continue
         if stored.name in broken or not kind.has(Path(model.path).name):
@@ -97,20 +97,29 @@ def _read_store(config: Config, skipped: list[str]) -> list[tuple[StoredRelease,
 
 
 def _order(
-    store: list[tuple[StoredRelease, Manifest]], live_sha256: str | None
+    store: list[tuple[StoredRelease, Manifest]], live_sha256: str | None, kind: Kind
 ) -> Iterator[tuple[StoredRelease, ModelSummary, str]]:
-    mains = [manifest.main_model.sha256 for _, manifest in store]
-    at = mains.index(live_sha256) if live_sha256 in mains else -1
-    for stored, manifest in store[at + 1 :]:
+    mains = [(stored, _main_of(manifest, kind)) for stored, manifest in store]
+    digests = [main.sha256 if main else None for _, main in mains]
+    at = digests.index(live_sha256) if live_sha256 and live_sha256 in digests else -1
+    for stored, main in mains[at + 1 :]:
         newest = "the newest sound release of another model"
-        why = f"{newest}, before the live one" if at >= 0 else newest
-        yield stored, manifest.main_model, why
-    for stored, manifest in store[: at + 1]:
-        yield stored, manifest.main_model, "the only other release, newer than the live model's"
-    for stored, manifest in store:
+        if main is not None:
+            yield stored, main, f"{newest}, before the live one" if at >= 0 else newest
+    for stored, main in mains[: at + 1]:
+        if main is not None:
+            yield stored, main, "the only other release, newer than the live model's"
+    for (stored, manifest), digest in zip(store, digests, strict=True):
         for model in manifest.models:
-            if model.sha256 != manifest.main_model.sha256:
+            if model.sha256 != digest:
                 yield stored, model, "packed with a release, though not the model it was made for"
+
+
+def _main_of(manifest: Manifest, kind: Kind) -> ModelSummary | None:
+    """The model of a kind that a release was made for, if it has one of it."""
+    models = {model.path: model for model in manifest.models}
+    main = next((one.main for one in manifest.kinds if one.name == kind.name), manifest.main)
+    return models[main] if kind.has(Path(main).name) else None
 
 
 def _explain(stored: StoredRelease, error: Exception) -> str:

@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from opslib.core.cards import REPORT_NAME, ModelCard, card_path, read_report_fields
+from opslib.core.cards import (
+    REPORT_NAME,
+    ModelCard,
+    card_path,
+    explain_report,
+    read_report_fields,
+)
 from opslib.core.config import Config
 from opslib.core.errors import InputError, ModelError
-from opslib.core.kinds import LATEST_NAME
+from opslib.core.kinds import Kind, list_kinds
 from opslib.core.lineage import CODE_FOLDER
 from opslib.core.models import ModelFiles, find_model_files, resolve_model
 from opslib.core.records import read_json
-from opslib.inference.find_model import find_card, find_onnx
-from opslib.release.manifest import EXPORT_FOLDER
+from opslib.inference.find_model import find_card, find_onnx, list_exports, newest_first
+from opslib.release.manifest import EXPORT_FOLDER, ReleasedKind
 from opslib.release.unpack import find_name_problem, show_name
 
 EXAMPLE_NAME = ".env.example"
 REQUIREMENTS_NAME = "requirements.txt"
 METRICS_NAME = "metrics.json"
+METRICS_PATTERN = "metrics*.json"
 _ATTEMPTS = 3
 _HINT = "; release one model alone with --onnx PATH --only"
 
@@ -86,12 +93,16 @@ class OpenedModel:
 
 @dataclass(frozen=True)
 class Collection:
-    """All files of a release, opened; `main` and `latest` are members."""
+    """All files of a release, opened; `main` and `latest` are members.
+
+    Where the configuration has `models:`, `kinds` says both of each kind, and `latest` is None.
+    """
 
     files: tuple[OpenedFile, ...]
     models: tuple[OpenedModel, ...]
     main: str
     latest: str | None
+    kinds: tuple[ReleasedKind, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
@@ -111,7 +122,7 @@ def collect(
     """Yield the files of a release, opened; they are closed when the block ends.
 
     Args:
-        onnx: the model that the release is about; else what `latest.onnx` means, else the newest.
+        onnx: the model that the release is about; else what the link means, else the newest.
         only: leave the other models of `export/` out.
         allow_missing_metrics: note that `reports/metrics.json` is missing rather than refuse.
 
@@ -130,20 +141,33 @@ class _Collector:
 
     def collect(self, onnx: Path | None, only: bool, allow_missing_metrics: bool) -> Collection:
         config = self._config
-        latest = None if only and onnx is not None else resolve_latest(config.export_dir)
-        main = find_main(config, onnx)
-        paths = [main] if only else list_models(config, main, latest)
+        meant = find_meant(config, onnx, links=not (only and onnx is not None))
+        main = find_main(config, onnx, meant)
+        paths = [main] if only else list_models(config, main, meant)
+        names = {one.kind.link for one in meant if one.latest is not None}
         for path in paths:
-            if latest is not None and path.name == LATEST_NAME:
+            if path.name in names:
                 raise InputError(f"{path}: named as the link beside it in a release{_HINT}")
         models = tuple(self._add_model(path) for path in paths)
         members = {one.model.source: one.model.member for one in models}
         notes = self._add_documents(allow_missing_metrics)
-        if latest is not None and latest not in members:
-            notes.append(f"{LATEST_NAME} means {latest.name}, which is not part of this release")
+        for one in meant:
+            if one.latest is not None and one.latest not in members:
+                what = f"{one.kind.link} means {one.latest.name}"
+                notes.append(f"{what}, which is not part of this release")
+            if one.main is None and not only:
+                notes.append(f"no {one.kind.name} model ({one.kind.pattern}) is in this release")
         files = tuple(self._files[member] for member in sorted(self._files))
-        kept = members.get(latest) if latest is not None else None
-        return Collection(files, models, members[main], kept, tuple(notes))
+        latest, kinds = None, tuple[ReleasedKind, ...]()
+        if config.models:
+            kinds = tuple(
+                one.released(members)
+                for one in meant
+                if one.main is not None and one.main in members
+            )
+        elif meant[0].latest is not None:
+            latest = members.get(meant[0].latest)
+        return Collection(files, models, members[main], latest, kinds, tuple(notes))
 
     def _add_documents(self, allow_missing_metrics: bool) -> list[str]:
         config, notes = self._config, []
@@ -155,17 +179,20 @@ class _Collector:
         report = config.export_dir / REPORT_NAME
         if read_report_fields(report):
             self._add(f"{EXPORT_FOLDER}/{REPORT_NAME}", report)
+            unused = explain_report(config.export_dir)
+            notes += [f"{EXPORT_FOLDER}/{unused}"] if unused else []
         else:
             notes.append(f"{EXPORT_FOLDER}/{REPORT_NAME} was not there")
-        metrics = config.records_dir / METRICS_NAME
-        if os.path.lexists(metrics):
+        metrics = find_metrics(config.records_dir)
+        if metrics is not None:
             _check_metrics(metrics)
-            self._add(f"reports/{METRICS_NAME}", metrics)
+            self._add(f"reports/{metrics.name}", metrics)
         elif allow_missing_metrics:
             notes.append(f"reports/{METRICS_NAME} was not there: no validation metrics")
         else:
             raise InputError(
-                f"{metrics}: no such file; the latest validation metrics belong into a release "
+                f"{config.records_dir / METRICS_NAME}: no such file; the latest validation metrics "
+                f"({METRICS_PATTERN}) belong into a release "
                 "(--allow-missing-metrics releases without)"
             )
         return notes
@@ -186,7 +213,7 @@ class _Collector:
         if own.is_file():
             card_member = f"{EXPORT_FOLDER}/{own.name}"
             self._add(card_member, own)
-        for answer in card.golden if card else ():
+        for answer in card.golden_images if card else ():
             image = PurePosixPath(answer.image)
             if image.is_absolute() or ".." in image.parts:
                 raise ModelError(f"{own}: the golden image {image} lies outside the model's folder")
@@ -219,30 +246,78 @@ class _Collector:
             )
 
 
-def resolve_latest(export_dir: Path) -> Path | None:
-    """Return the file that `latest.onnx` means, or None where there is no such link.
+@dataclass(frozen=True)
+class Meant:
+    """Of one kind: the model that is meant, and what its link means; both with links resolved."""
+
+    kind: Kind
+    main: Path | None
+    latest: Path | None
+
+    def released(self, members: Mapping[Path, str]) -> ReleasedKind:
+        """Return what the manifest says of the kind; `members` has its main model."""
+        assert self.main is not None
+        return ReleasedKind(
+            name=self.kind.name,
+            pattern=self.kind.pattern,
+            link=self.kind.link,
+            contract=self.kind.contract,
+            main=members[self.main],
+            latest=members.get(self.latest) if self.latest is not None else None,
+        )
+
+
+def find_meant(config: Config, onnx: Path | None, *, links: bool = True) -> tuple[Meant, ...]:
+    """Return for each kind which model is meant: `onnx` where it is of the kind, else what the
+    kind's link means, else the newest; none where the kind has no model.
+
+    Args:
+        links: look for more than `onnx`.
 
     Raises:
-        ModelError: it leads to no file.
+        ModelError: a link leads to no file, or the export folder may not be looked into.
     """
-    link = export_dir / LATEST_NAME
-    return resolve_model(link) if link.is_symlink() else None
+    given = resolve_model(find_onnx(config, onnx)) if onnx is not None else None
+    found = []
+    for kind in list_kinds(config):
+        link = config.export_dir / kind.link
+        latest = resolve_model(link) if links and link.is_symlink() else None
+        main = given if given is not None and kind.has(given.name) else latest
+        if main is None and links:
+            there = os.path.lexists(link) or list_exports(config.export_dir, kind)
+            main = resolve_model(find_onnx(config, None, kind)) if there else None
+        found.append(Meant(kind, main, latest))
+    return tuple(found)
 
 
-def find_main(config: Config, onnx: Path | None) -> Path:
-    """Return the model that a release is about, links resolved.
+def find_main(config: Config, onnx: Path | None, meant: Sequence[Meant]) -> Path:
+    """Return the model that a release is about, links resolved: the classifier of several kinds.
 
     Raises:
         ModelError: there is none.
     """
+    if onnx is None:
+        first = sorted(meant, key=lambda one: one.kind.contract != "classifier")
+        chosen = next((one for one in first if one.main is not None), first[0])
+        if len(meant) > 1 and chosen.main is not None:
+            return chosen.main
+        onnx = find_onnx(config, None, chosen.kind)
     return resolve_model(find_onnx(config, onnx), "an ONNX model (--onnx)")
 
 
-def list_models(config: Config, main: Path, latest: Path | None) -> list[Path]:
-    """Return the models of `export/` with `main` and what `latest.onnx` means, links resolved."""
+def list_models(config: Config, main: Path, meant: Sequence[Meant]) -> list[Path]:
+    """Return the models of `export/` with `main` and what the links mean, links resolved."""
     exported = [path for path in config.export_dir.glob("*.onnx") if not path.is_symlink()]
     found = {main, *(path.resolve() for path in exported if path.is_file())}
-    return sorted(found | ({latest} if latest is not None else set()))
+    return sorted(found | {one.latest for one in meant if one.latest is not None})
+
+
+def find_metrics(folder: Path) -> Path | None:
+    """Return the newest validation metrics in `folder`, or None; those dated after now come last,
+    and a link that leads nowhere first: what it means may be the newest."""
+    found = sorted(folder.glob(METRICS_PATTERN))
+    lost = [path for path in found if not path.exists()]
+    return next(iter(lost or newest_first(found)), None)
 
 
 def _roots(config: Config) -> list[Path]:

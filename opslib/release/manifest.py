@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
@@ -49,6 +50,25 @@ class ModelSummary(Part):
     git_sha: str | None = None
 
 
+class ReleasedKind(Part):
+    """What a release holds of one kind of models, as the configuration had it.
+
+    `main` is the model of this kind that the release is about; `link` a name in the export folder
+    and `latest` the member that it meant, where that is part of the release.
+    """
+
+    name: str
+    pattern: str
+    link: Annotated[str, Field(pattern=r"^[^/]+\.onnx$")]
+    contract: Literal["classifier", "any"]
+    main: str
+    latest: str | None = None
+
+    def has(self, member: str) -> bool:
+        """Return whether a member is a model of this kind, by its name."""
+        return fnmatchcase(PurePosixPath(member).name, self.pattern)
+
+
 class Manifest(Record):
     """The list of a release's files with their digests, and what its models are.
 
@@ -73,12 +93,28 @@ class Manifest(Record):
     provider_settings: dict[str, Any] = {}
     files: tuple[FileEntry, ...]
     models: tuple[ModelSummary, ...]
+    kinds: tuple[ReleasedKind, ...] = Field(default=(), exclude_if=lambda found: not found)
     notes: tuple[str, ...] = ()
 
     @property
     def main_model(self) -> ModelSummary:
         """The model that the release is about."""
         return next(model for model in self.models if model.path == self.main)
+
+    @property
+    def mains(self) -> dict[str, str]:
+        """The models that the release is about, and for each what of it: `model`, or its kind."""
+        return {one.main: f"{one.name} model" for one in self.kinds} or {self.main: "model"}
+
+    @property
+    def links(self) -> dict[str, str]:
+        """The links of the export folder by name, with the members that they mean."""
+        found = {one.link: one.latest for one in self.kinds} or {LATEST_NAME: self.latest}
+        return {link: member for link, member in found.items() if member is not None}
+
+    def kind_of(self, member: str) -> ReleasedKind | None:
+        """Return the kind of a model, or None where it is of none, or there are no kinds."""
+        return next((one for one in self.kinds if one.has(member)), None)
 
     @property
     def size_bytes(self) -> int:
@@ -165,9 +201,12 @@ def _check_identity(manifest: Manifest, listed: Mapping[str, FileEntry], where: 
     models = {model.path: model for model in manifest.models}
     if len(models) != len(manifest.models) or manifest.main not in models:
         raise ReleaseError(f"{lie}: main: {manifest.main}")
-    link = f"{EXPORT_FOLDER}/{LATEST_NAME}"
-    if manifest.latest is not None and (manifest.latest not in models or link in listed):
-        raise ReleaseError(f"{lie}: latest: {manifest.latest}")
+    for one in manifest.kinds:
+        if one.main not in models:
+            raise ReleaseError(f"{lie}: main of {one.name}: {one.main}")
+    for link, member in manifest.links.items():
+        if member not in models or f"{EXPORT_FOLDER}/{link}" in listed:
+            raise ReleaseError(f"{lie}: {PurePosixPath(link).stem}: {member}")
     for model in manifest.models:
         unit = (model.path, *model.sidecars)
         missing = [path for path in (*unit, *filter(None, [model.card])) if path not in listed]

@@ -7,14 +7,13 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from opslib.core.cards import FileEntry
 from opslib.core.config import Config
 from opslib.core.errors import BusyError, ConfigError, OpsError, StorageError, storage_errors
 from opslib.core.files import make_hidden_folder, reveal_name, sha256_file
 from opslib.core.formatting import format_bytes, plural, utc_now
-from opslib.core.kinds import LATEST_NAME
 from opslib.core.lineage import record_lineage
 from opslib.core.ownership import make_folder
 from opslib.release.manifest import EXPORT_FOLDER, MANIFEST_NAME, Manifest, check_manifest
@@ -31,10 +30,9 @@ from opslib.release.staged import (
     start_staged,
 )
 from opslib.release.store import StoredRelease
-from opslib.release.verify import verify_release
+from opslib.release.verify import check_released, find_contract, verify_release
 
 WORK_NAME = "proof"
-LATEST_LINK = f"{EXPORT_FOLDER}/{LATEST_NAME}"
 NO_QUESTION = "its model has no golden images to be asked"
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 _NOT_THE_RELEASE = (StorageError, ConfigError, BusyError)
@@ -87,9 +85,10 @@ def compare_files(folder: Path, manifest: Manifest) -> int:
         ReleaseError: a file is missing, too many, or differs; the message names it.
     """
     found = {}
+    links = {f"{EXPORT_FOLDER}/{link}" for link in manifest.links}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if path.is_symlink() and name == LATEST_LINK:
+        if path.is_symlink() and name in links:
             continue  # made when restoring; the manifest says what it meant
         if not path.is_dir() and name != MANIFEST_NAME:
             size = path.stat().st_size
@@ -110,13 +109,20 @@ class _Test:
         self._progress = progress
         self._steps: list[ProofStep] = []
         self._manifest: Manifest | None = None
-        self._note: str | None = None
+        self._notes: list[str] = []
         self._started = time.monotonic()
 
     def run(self) -> None:
         """Go through the steps; the first that fails ends the test."""
         try:
-            self._serve(self._restore())
+            restored = self._restore()
+            self._check_others(restored)
+            if (
+                find_contract(restored.manifest, restored.manifest.main_model, self._config)
+                == "any"
+            ):
+                return  # no model of it is one that our service serves
+            self._serve(restored)
         except (OpsError, OSError):
             if all(step.ok for step in self._steps):
                 raise
@@ -140,7 +146,7 @@ class _Test:
                 ok=failed is None,
                 stages=tuple(step.name for step in self._steps if step.ok),
                 problem=f"{failed.name}: {failed.found}" if failed else None,
-                note=self._note if failed is None else None,
+                note="; ".join(dict.fromkeys(self._notes)) or None if failed is None else None,
                 took_s=took_s,
             ),
         )
@@ -160,6 +166,26 @@ class _Test:
             size = compare_files(restored.folder, restored.manifest)
             found.append(f"{format_bytes(size)} on disk, each byte as the manifest lists it")
         return restored
+
+    def _check_others(self, restored: Restored) -> None:
+        """Prove what our service does not serve: the main model of every other kind, and of the
+        first one where that is no classifier. Each is loaded and asked what its card promises."""
+        manifest = restored.manifest
+        for kind in manifest.kinds:
+            if kind.main == manifest.main and kind.contract == "classifier":
+                continue
+            model = next(one for one in manifest.models if one.path == kind.main)
+            with self._step(f"{kind.name} by itself") as found:
+                seen = check_released(manifest, model, restored.folder, self._config, "restored")
+                name = PurePosixPath(kind.main).name
+                if seen.golden_images:
+                    found.append(
+                        f"{name} loads; {plural(seen.golden_images, 'golden image')}: every output "
+                        f"as its card says, within {seen.golden_max_abs_diff:.1g}"
+                    )
+                else:
+                    self._notes.append(f"its {kind.name} model has no golden images to be asked")
+                    found.append(f"{name} loads; not asked: its card has no golden images")
 
     def _serve(self, restored: Restored) -> None:
         model, sha256 = restored.model, restored.manifest.main_model.sha256
@@ -185,7 +211,12 @@ class _Test:
     def _switch_away(self, service: StagedService, restored: Restored, work: Path) -> str:
         """Switch to another model of the release, or to a stand-in, and return its name."""
         main = restored.manifest.main_model
-        others = [one for one in restored.manifest.models if one.sha256 != main.sha256]
+        kind = restored.manifest.kind_of(main.path)
+        others = [
+            one
+            for one in restored.manifest.models
+            if one.sha256 != main.sha256 and (kind is None or kind.has(one.path))
+        ]
         for other in others[:_OTHERS_TRIED]:
             try:
                 service.reload(restored.folder / other.path)
@@ -202,7 +233,7 @@ class _Test:
         with self._step(name) as found:
             answers: Answers | None = check_answers(service, model)
             if answers is None:
-                self._note = NO_QUESTION
+                self._notes.append(NO_QUESTION)
                 found.append(f"not asked: {NO_QUESTION}")
             else:
                 found.append(
@@ -218,7 +249,8 @@ class _Test:
     @contextmanager
     def _step(self, name: str) -> Iterator[list[str]]:
         """Time a step and keep what it found or why it failed."""
-        self._progress(len(self._steps) / STEPS, f"{self._stored.name}: {name}")
+        others = max(0, len(self._manifest.kinds) - 1) if self._manifest else 0
+        self._progress(len(self._steps) / (STEPS + others), f"{self._stored.name}: {name}")
         found: list[str] = []
         started = time.monotonic()
         problem: str | None = None

@@ -10,7 +10,6 @@ from pathlib import Path, PurePosixPath
 from opslib.core.config import Config
 from opslib.core.errors import StorageError
 from opslib.core.files import folder_atomic, fsync_folder, link_atomic
-from opslib.core.kinds import LATEST_NAME
 from opslib.core.locks import hold_lock
 from opslib.release.companions import ARCHIVE_SUFFIX
 from opslib.release.manifest import EXPORT_FOLDER, Manifest
@@ -68,9 +67,8 @@ def restore_release(
             checks: tuple[VerifiedModel, ...] = ()
             if load_models:
                 checks = check_models(manifest, unpacked, config, path.name, tell)
-            if manifest.latest is not None:
-                link = unpacked / EXPORT_FOLDER / LATEST_NAME
-                link_atomic(link, PurePosixPath(manifest.latest).name)
+            for link, member in manifest.links.items():
+                link_atomic(unpacked / EXPORT_FOLDER / link, PurePosixPath(member).name)
             for inside in (unpacked, *(one for one in unpacked.rglob("*") if one.is_dir())):
                 fsync_folder(inside)
     return Restored(folder, manifest, folder / manifest.main, checks)

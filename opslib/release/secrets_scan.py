@@ -21,8 +21,15 @@ _OVERLAP_BYTES = 4096
 # What an example or a reference may say where a secret would stand.
 _HARMLESS = re.compile(
     r"""(?ix) ^ (?: env:\w+ | null | none | true | false | \W* | =*\d{1,4}(?:\.\d+)*
-      | \$\w+ | \$?\{.*\} | <.*> | your[-_ ].* | change[-_ ]?me | example ) $"""
+      | \$\w+ | \$?\{.*\} ) $"""
 )
+# What stands for a secret says so in words: `<your key>`, CHANGE_ME_STRONG_RANDOM_KEY, xxxx.
+_STANDS_FOR = re.compile(
+    r"""(?ix) ^ (?: <.*> | (?: your | insert | enter | put | todo | fixme | dummy | fake | sample
+      | example | placeholder | change[-_ ]?(?:me|this|it) | replace[-_ ]?(?:me|this|with|it)
+      ) (?: [^a-z0-9].* )? | (?: .*[^a-z0-9] )? (?: here | placeholder | x{3,} ) ) $"""
+)
+_PLAIN_WORD = re.compile(r"[a-z]{1,12}|[A-Z]{1,12}|[A-Z][a-z]{1,11}|\d{1,3}|[xX]+")
 
 
 def scan_files(files: Iterable[OpenedFile], secrets: Iterable[str]) -> None:
@@ -53,9 +60,19 @@ def find_secret(line: str, secrets: Iterable[str] = ()) -> str | None:
         return "holds the value of a secret that is in use"
     for detector, kind in _detectors():
         for value in _values(detector, line):
-            if not _HARMLESS.match(value.strip().strip("\"'`,")):
+            if not _is_harmless(value.strip().strip("\"'`,")):
                 return f"looks like a secret ({kind})"
     return None
+
+
+def _is_harmless(value: str) -> bool:
+    """Whether a value is a reference, or stands for a secret: then it is of words alone, since a
+    secret may follow what says that it stands for one."""
+    if _HARMLESS.match(value):
+        return True
+    words = re.findall(r"[A-Za-z0-9]+", value)
+    plain = all(_PLAIN_WORD.fullmatch(word) for word in words)
+    return plain and _STANDS_FOR.match(value) is not None
 
 
 def _lines(opened: OpenedFile) -> Iterator[tuple[int, str]]:

@@ -19,6 +19,7 @@ from opslib.core.config import Config
 from opslib.core.errors import GateFailedError, storage_errors
 from opslib.core.files import write_text_atomic
 from opslib.core.models import ModelFiles, find_model_files
+from opslib.core.sections import ClientSection
 from opslib.serving.health_answer import describe_degraded
 
 MAX_PROBABILITY_DIFF = 0.02  # as inference.golden, which loads numpy
@@ -28,6 +29,7 @@ STAND_IN = "stand-in.onnx"
 _EXTRA_METADATA = b"\x72\x15\x0a\x07pillops\x12\x0astands in "
 _CONTENT_TYPES = {".png": "image/png", ".bmp": "image/bmp", ".webp": "image/webp"}
 _ANSWER_TIMEOUT_S = 30.0
+_FIELDS = ("request_field", "path_field", "digest_field", "loaded_field")
 
 
 class RestoreTestError(GateFailedError):
@@ -129,7 +131,9 @@ def copy_config(
     """
     import yaml
 
+    plain_client = ClientSection()
     changed: dict[str, dict[str, Any]] = {
+        "client": {name: getattr(plain_client, name) for name in _FIELDS},
         "paths": {"exp_dir": work / "exp", "data_root": config.data_root},
         "export": {"out_dir": export_dir},
         "reload": {"restore_dir": restored.parent, "resident_models": 1},
@@ -139,6 +143,8 @@ def copy_config(
     if config.code_root is not None:
         changed["paths"]["code_root"] = config.code_root
     content = config.model_dump(mode="json", exclude={"source"})
+    # The copy serves one model, by the names that are asked for here.
+    content["models"] = {}
     content["reload"]["model_dirs"] = [str(config.resolve(p)) for p in config.reload.model_dirs]
     variables: dict[str, str] = {}
     for section, keys in changed.items():

@@ -7,11 +7,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 from opslib.core.config import Config
 from opslib.core.errors import InputError
 from opslib.core.formatting import utc_now
+from opslib.core.kinds import find_kind
 from opslib.core.records import Part, Record
 from opslib.core.sections import ExportSection
 from opslib.release.companions import (
@@ -28,6 +29,7 @@ from opslib.release.manifest import (
     MANIFEST_NAME,
     VERSION_NAME,
     Manifest,
+    ModelSummary,
     ReleaseError,
     check_manifest,
     parse_manifest,
@@ -233,6 +235,21 @@ def check_models(
     Raises:
         ReleaseError: one failed; the message names it and the stage.
     """
+    found = []
+    for number, model in enumerate(manifest.models):
+        tell((number + 1) / (len(manifest.models) + 1), f"loading {model.path}")
+        found.append(check_released(manifest, model, folder, config, where))
+    return tuple(found)
+
+
+def check_released(
+    manifest: Manifest, model: ModelSummary, folder: Path, config: Config, where: str
+) -> VerifiedModel:
+    """Take one model of an unpacked release through the model check, as its kind asks for.
+
+    Raises:
+        ReleaseError: it failed; the message names it and the stage.
+    """
     from opslib.inference.checks import check_model
     from opslib.inference.find_model import find_card
     from opslib.inference.preprocess import load_preprocessor
@@ -240,39 +257,41 @@ def check_models(
     from opslib.inference.trial import TrialLimits
 
     section, preprocess = config.reload, config.preprocess
-    run = load_preprocessor(preprocess.function, config.code_root).run
     memory = section.trial_memory_mb
-    limits = TrialLimits(section.trial_timeout_s, memory * _MIB if memory else None)
     unpacked = config.model_copy(update={"export": ExportSection(out_dir=folder / EXPORT_FOLDER)})
-    found = []
-    for number, model in enumerate(manifest.models):
-        tell((number + 1) / (len(manifest.models) + 1), f"loading {model.path}")
-        path = folder / model.path
-        try:
-            check = check_model(
-                path,
-                find_card(unpacked, path),
-                preprocess=run,
-                img_size=preprocess.img_size,
-                limits=limits,
-            )
-        except ModelCheckError as error:
-            said = str(error).replace(f"{folder}/", "")
-            raise ReleaseError(f"{where}: {model.path}: stage {error.stage}: {said}") from error
-        except InputError as error:
-            said = str(error).replace(f"{folder}/", "")
-            raise ReleaseError(f"{where}: {model.path}: {said}") from error
-        golden = check.golden
-        found.append(
-            VerifiedModel(
-                path=model.path,
-                sha256=model.sha256,
-                stages=check.stages,
-                golden_images=golden.count if golden else 0,
-                golden_max_abs_diff=golden.max_abs_diff if golden else None,
-            )
+    path = folder / model.path
+    try:
+        check = check_model(
+            path,
+            find_card(unpacked, path),
+            preprocess=load_preprocessor(preprocess.function, config.code_root).run,
+            img_size=preprocess.img_size,
+            limits=TrialLimits(section.trial_timeout_s, memory * _MIB if memory else None),
+            contract=find_contract(manifest, model, config),
         )
-    return tuple(found)
+    except ModelCheckError as error:
+        said = str(error).replace(f"{folder}/", "")
+        raise ReleaseError(f"{where}: {model.path}: stage {error.stage}: {said}") from error
+    except InputError as error:
+        said = str(error).replace(f"{folder}/", "")
+        raise ReleaseError(f"{where}: {model.path}: {said}") from error
+    golden = check.golden
+    return VerifiedModel(
+        path=model.path,
+        sha256=model.sha256,
+        stages=check.stages,
+        golden_images=golden.count if golden else 0,
+        golden_max_abs_diff=golden.max_abs_diff if golden else None,
+    )
+
+
+def find_contract(
+    manifest: Manifest, model: ModelSummary, config: Config
+) -> Literal["classifier", "any"]:
+    """Return what a released model must be: what its kind asked for when it was released; in a
+    release without kinds, what its kind asks for here; of no kind: any."""
+    kind = manifest.kind_of(model.path) if manifest.kinds else find_kind(config, Path(model.path))
+    return kind.contract if kind is not None else "any"
 
 
 def read_checksum(archive: Path) -> str:

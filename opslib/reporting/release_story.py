@@ -199,7 +199,7 @@ def publish_release(record: RotaRecord, rows: Sequence[CoverageRow], path: Path)
 
 
 def _model_row(model: ModelSummary, manifest: Manifest) -> dict[str, object]:
-    main = " (released for)" if model.path == manifest.main_model.path else ""
+    main = " (released for)" if model.path in manifest.mains else ""
     taken = model.inputs[0] if model.inputs else None
     shape = "×".join(str(side or "any") for side in taken.shape) if taken else None
     return {
@@ -215,7 +215,7 @@ def _model_row(model: ModelSummary, manifest: Manifest) -> dict[str, object]:
 
 
 def _coverage_row(row: CoverageRow) -> dict[str, object]:
-    main = row.manifest.main_model if row.manifest else None
+    mains = [Path(path).name for path in row.manifest.mains] if row.manifest else []
     proved = [one for one in row.proofs if one.ok]
     last = row.last
     words = {"fail": "FAILED", "inconclusive": "restored, not asked", "pass": "passed"}
@@ -224,7 +224,7 @@ def _coverage_row(row: CoverageRow) -> dict[str, object]:
     return {
         "release": row.stored.name + (" (pinned)" if row.stored.pinned else ""),
         "size": format_bytes(row.stored.size_bytes),
-        "released for": Path(main.path).name if main else row.problem,
+        "released for": ", ".join(mains) or row.problem,
         "last proved": _ago(proved[-1].proved_at_utc) if proved else "NEVER",
         "last test": words[last.verdict] + took if last else None,
         "tests": len(row.proofs),
@@ -233,7 +233,8 @@ def _coverage_row(row: CoverageRow) -> dict[str, object]:
 
 def _kind(path: str, models: set[str], sidecars: set[str], manifest: Manifest) -> str:
     if path in models:
-        return "the model released for" if path == manifest.main_model.path else "model"
+        what = manifest.mains.get(path)
+        return f"the {what} released for" if what else "model"
     if path in sidecars:
         return "weights of a model"
     if any(model.card == path for model in manifest.models):

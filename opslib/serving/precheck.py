@@ -63,11 +63,11 @@ class Precheck:
         card, note = find_card(self._config, path), None
         run: Preprocess = _no_images
         section = self._config.preprocess
-        if card is not None and card.golden:
+        if card is not None and card.golden_images:
             try:
                 run = load_preprocessor(section.function, self._config.code_root).run
             except OpsError as error:
-                card = card.model_copy(update={"golden": ()})
+                card = card.model_copy(update={"golden": (), "golden_outputs": ()})
                 note = f"{path}: its golden images were not compared: {error}"
         previous = self._previous()
         check_model(

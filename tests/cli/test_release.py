@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import socket
 import subprocess
@@ -11,7 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from opslib.cli.main import app
 from opslib.core.config import load_config
 from opslib.release.build import ReleaseRequest, build_release
 from opslib.release.companions import checksum_path
@@ -22,6 +25,7 @@ from opslib.serving.staging import start_service
 from opslib.upkeep.releases_prune import plan_store
 from tests.release.conftest import QUICK, make_experiment, visible
 from tests.serving.conftest import Live, Place, open_live
+from tests.two_stage import make_two_stage
 from tests.upkeep.places import NOBODY
 from tests.upkeep.test_models_prune import answering
 
@@ -310,3 +314,24 @@ def test_the_command_that_restore_prints_can_be_pasted(place: Place) -> None:
     answer = call(place, "restore", "--no-load")
     command = next(line for line in answer.stdout.splitlines() if "reload_model.sh" in line)
     assert Path(shlex.split(command)[-1]).is_file()
+
+
+def test_a_card_is_shown_then_made_and_a_restored_release_is_served_by_kind(tmp_path: Path) -> None:
+    two = make_two_stage(tmp_path, each=1)
+    model = two.detectors[0]
+    given = ["card", str(model), "--inputs", str(two.export / "golden" / "*.jpg")]
+    runner = CliRunner()
+    options = ["--config", str(two.config_path)]
+    planned = runner.invoke(app, [*given, "--dry-run", *options])
+    assert planned.exit_code == 0, planned.output
+    assert "dry run: nothing was changed" in planned.output
+    assert not model.with_suffix(".json").exists()
+    assert runner.invoke(app, [*given, *options]).exit_code == 0
+    assert "golden_outputs" in model.with_suffix(".json").read_text()
+    (two.root / ".env.example").write_text("API_KEY=\n")
+    build_release(two.config, ReleaseRequest(verify=False, allow_missing_metrics=True))
+    shown = runner.invoke(app, ["release", "restore", *options]).output
+    assert "with these lines in .env:" in shown
+    for kind, pin in (("detection", "DETECTION"), ("classification", "CLASSIFICATION")):
+        assert re.search(rf"  {pin}_MODEL_PATH=\S+/export/{kind}-", shown)
+        assert re.search(rf"reload_model.sh --path \S+ --kind {kind}", shown)

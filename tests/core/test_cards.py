@@ -11,6 +11,7 @@ from opslib.core.cards import (
     REPORT_NAME,
     ModelCard,
     card_path,
+    explain_report,
     find_gaps,
     read_card,
     read_export_report,
@@ -69,11 +70,10 @@ def test_so_is_an_export_report_but_only_where_it_is_needed(model: Path, kind: s
     [
         {},
         {"team": "serving", "accuracy": 0.9},
-        {**FIELDS, "postprocess": {"name": "softmax", "axis": 1}},
         {**FIELDS, "schema": "serving-team/3", "num_classes": "three"},
         {**FIELDS, "onnx_path": "export/another.onnx"},
     ],
-    ids=["empty", "other", "postprocess", "schema", "another_model"],
+    ids=["empty", "other", "schema", "another_model"],
 )
 def test_a_foreign_report_and_one_of_another_model_are_none(
     model: Path, report: dict[str, object]
@@ -81,6 +81,80 @@ def test_a_foreign_report_and_one_of_another_model_are_none(
     card_path(model).unlink()
     model.with_name(REPORT_NAME).write_text(json.dumps(report))
     assert find_card(load_config(write_config(model.parents[2]), {}), model) is None
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"postprocess": {"name": "softmax", "axis": 1}},
+        {"opset": "18"},
+        {"dynamic_axes": ["batch"]},
+        {"providers": "CPUExecutionProvider"},
+        {"compare": {"max_diff": 1e-6}, "params_million": "22 M"},
+        {"git_sha": {"commit": "abc"}, "providers": {"CPU": True}, "backbone": 7},
+        {"schema": "serving-team/3"},
+    ],
+    ids=lambda fields: ",".join(fields),
+)
+def test_a_foreign_report_is_used_in_whatever_form_it_says_what_is_not_needed(
+    model: Path, fields: dict[str, object]
+) -> None:
+    card_path(model).unlink()
+    model.with_name(REPORT_NAME).write_text(json.dumps({**FIELDS, **fields}))
+    card = find_card(load_config(write_config(model.parents[2]), {}), model)
+    assert card is not None
+    assert card.num_classes == 3
+    assert "postprocess" not in fields or card.postprocess == fields["postprocess"]
+    assert fields.get("providers") != "CPUExecutionProvider" or card.providers[0].startswith("CPU")
+    assert explain_report(model.parent) is None
+
+
+def test_a_foreign_report_needs_no_classes(model: Path) -> None:
+    card_path(model).unlink()
+    text = json.dumps({"onnx_path": "export/m.onnx", "input_shape": FIELDS["input_shape"]})
+    model.with_name(REPORT_NAME).write_text(text)
+    card = find_card(load_config(write_config(model.parents[2]), {}), model)
+    assert card is not None
+    assert card.num_classes is None
+
+
+@pytest.mark.parametrize(
+    ("report", "said"),
+    [
+        ({"team": "serving"}, f"{REPORT_NAME} is not used: onnx_path: is missing"),
+        ({**FIELDS, "num_classes": "three"}, "is not used: num_classes: "),
+        ({**FIELDS, "files": ["m.onnx"]}, "is not used: files"),
+    ],
+)
+def test_what_a_foreign_report_lacks_is_named(
+    model: Path, report: dict[str, object], said: str
+) -> None:
+    model.with_name(REPORT_NAME).write_text(json.dumps(report))
+    assert read_export_report(model.parent) is None
+    assert said in str(explain_report(model.parent))
+
+
+def test_the_card_of_a_classifier_is_written_as_before(model: Path) -> None:
+    written = json.loads(card_path(model).read_text())
+    assert list(written) == [
+        "schema",
+        "backbone",
+        "num_classes",
+        "ckpt_path",
+        "onnx_path",
+        "exported_at_utc",
+        "git_sha",
+        "input_shape",
+        "opset",
+        "dynamic_axes",
+        "params_million",
+        "providers",
+        "postprocess",
+        "compare",
+        "files",
+        "class_names",
+        "golden",
+    ]
 
 
 def test_a_report_of_ours_that_lacks_a_field_is_damaged(model: Path) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from opslib.drill.record import Memory
 from opslib.drill.verdict import list_checks
@@ -120,7 +121,7 @@ def test_the_commands_are_all_found() -> None:
         "/version",
         "/predict",
         "/health",
-        "metrics.json",
+        "metrics*.json",
     ):
         assert word in found
     assert set(ELSEWHERE) <= set(find_scripts())
@@ -135,6 +136,31 @@ def test_the_count_of_right_answers_counts(checkout: Live) -> None:
         image = sorted((checkout.place.config.data_root / "val" / label).glob("*.jpg"))[0]
         expected += checkout.predict(image).json()["class_name"] == label
     assert (int(right), int(total)) == (expected, 3)
+
+
+def test_it_counts_images_of_any_suffix_and_depth_and_no_answer_without_a_name(
+    checkout: Live, tmp_path: Path
+) -> None:
+    script = next(one for one in find_scripts() if "right of" in one)
+    source = checkout.place.config.data_root / "val"
+    deep = tmp_path / "val" / "images" / "single" / "VS 1"
+    for label in CLASSES:
+        image = sorted((source / label).glob("*.jpg"))[0]
+        (deep / label).mkdir(parents=True)
+        with Image.open(image) as opened:
+            opened.save(deep / label / "a.PNG")
+    expected = sum(
+        checkout.predict(deep / label / "a.PNG", "a.png", "image/png").json()["class_name"] == label
+        for label in CLASSES
+    )
+    script = f"DATA_ROOT={tmp_path}\n{script}"
+    assert execute(checkout, script).stdout.splitlines() == [f"{expected} of 3 right"]
+    nameless = script.replace(
+        "| tr -d ' ')\n  label", "| sed s/class_name/x/ | tr -d ' ')\n  label"
+    )
+    assert nameless != script
+    said = execute(checkout, nameless).stdout.splitlines()
+    assert said == ["0 of 0 right", "not counted, since the answer has no class name: 3"]
 
 
 @pytest.mark.parametrize("shell", REFERENCE)

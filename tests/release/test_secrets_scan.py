@@ -72,6 +72,14 @@ def test_a_key_like_assignment_is_found(place: Place, tmp_path: Path) -> None:
         "-----BEGIN RSA PRIVATE KEY-----",
         "aws_key: AKIAIOSFODNN7REALKEY",
         "client_secret = 'mySecret123'",
+        f"API_KEY=CHANGE_ME_{VALUE}",
+        f"API_KEY=your-{VALUE}",
+        "API_KEY=CHANGE_ME_9fK2xQ8vLmT4",
+        "API_KEY=your-secret-kJhGfDsAqWeRtYu",
+        "API_KEY=qpwoeirutyalskdjfhgzmx-here",
+        "API_KEY=xxxx8f3a9c2b7d1e",
+        f"API_KEY={VALUE}_REPLACE_ME",
+        "API_KEY=correct_horse_battery",
     ],
 )
 def test_what_looks_like_a_secret_is_flagged(line: str) -> None:
@@ -86,6 +94,15 @@ def test_what_looks_like_a_secret_is_flagged(line: str) -> None:
         "api_key: ${API_KEY}",
         "api_key: <your key>",
         "API_KEY=your-key-here",
+        "API_KEY=CHANGE_ME_STRONG_RANDOM_KEY_HERE",
+        'API_KEY="CHANGE_ME_STRONG_RANDOM_KEY_HERE"',
+        "API_KEY=your-secret-key-here",
+        "API_KEY=REPLACE_ME_WITH_64_HEX_DIGITS",
+        "API_KEY=<32 random characters>",
+        "API_KEY=xxxx-xxxx-xxxx",
+        "API_KEY=XXXXXXXXXXXXXXXXXXXXXXXX",
+        "password: changeme",
+        "secret_key: insert-yours-here",
         "password: null",
         "detect-secrets==1.5.0",
         f'"sha256": "{VALUE}"',
@@ -97,6 +114,12 @@ def test_what_looks_like_a_secret_is_flagged(line: str) -> None:
 )
 def test_digests_references_and_placeholders_are_not(line: str) -> None:
     assert find_secret(line) is None
+
+
+def test_an_example_with_a_placeholder_is_released(place: Place) -> None:
+    example = place.config_path.with_name(".env.example")
+    example.write_text("API_KEY=CHANGE_ME_STRONG_RANDOM_KEY_HERE\n")
+    assert ".env.example" in members_of(build_release(place.config, QUICK).path)
 
 
 def test_the_projects_own_files_pass() -> None:

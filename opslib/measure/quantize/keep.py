@@ -160,8 +160,9 @@ def make_card(
     answers = golden.get(row.name)
     known = card is not None and bool(card.golden) and answers is not None
     shape = card.input_shape if card else ("batch", 3, setup.img_size, setup.img_size)
+    extra: dict[str, Any] = {"quantization": evidence.model_dump()}
     return ModelCard(
-        backbone=card.backbone if card else "unknown",
+        backbone=(card.backbone if card else None) or "unknown",
         num_classes=len(answers[0]) if known and answers is not None else _classes(setup, golden),
         ckpt_path=card.ckpt_path if card else None,
         onnx_path=str(path),
@@ -179,12 +180,12 @@ def make_card(
         golden=answer_golden(card.golden, answers)
         if known and card and answers is not None
         else (),
-        **{"quantization": evidence.model_dump()},
+        **extra,
     )
 
 
 def _classes(setup: QuantizeSetup, golden: Mapping[str, NDArray[np.float32]]) -> int:
-    if setup.card is not None:
+    if setup.card is not None and setup.card.num_classes is not None:
         return setup.card.num_classes
     return next(int(one.shape[-1]) for one in golden.values())
 
