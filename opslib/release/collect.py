@@ -161,7 +161,7 @@ class _Collector:
         latest, kinds = None, tuple[ReleasedKind, ...]()
         if config.models:
             kinds = tuple(
-                one.released(members)
+                one.released(members[one.main], members)
                 for one in meant
                 if one.main is not None and one.main in members
             )
@@ -254,15 +254,14 @@ class Meant:
     main: Path | None
     latest: Path | None
 
-    def released(self, members: Mapping[Path, str]) -> ReleasedKind:
-        """Return what the manifest says of the kind; `members` has its main model."""
-        assert self.main is not None
+    def released(self, main: str, members: Mapping[Path, str]) -> ReleasedKind:
+        """Return what the manifest says of the kind, whose main model is the member `main`."""
         return ReleasedKind(
             name=self.kind.name,
             pattern=self.kind.pattern,
             link=self.kind.link,
             contract=self.kind.contract,
-            main=members[self.main],
+            main=main,
             latest=members.get(self.latest) if self.latest is not None else None,
         )
 
