@@ -88,6 +88,14 @@ def fill_files(name: str, data: bytes = b"x", days: int = 400) -> Fill:
     return fill
 
 
+def fill_daily(home: Path, count: int) -> None:
+    """Write disk reports, one a day."""
+    first = datetime(1700, 1, 1, tzinfo=UTC)
+    for number in range(count):
+        name = f"disk_{first + timedelta(days=number):%Y%m%d}.txt"
+        old_file(home / "exp" / "reports" / name, number)
+
+
 def fill_leftovers(home: Path, count: int) -> None:
     """Write what writers that died left."""
     for number in range(count):
@@ -121,7 +129,7 @@ DUTIES: dict[str, Fill] = {
     "quantized": fill_files("quantized/gone/{}.int8.onnx"),
     "restored releases": fill_restored,
     "reports": fill_reports,
-    "daily records": fill_files("reports/disk_2020{:04d}.txt"),
+    "daily records": fill_daily,
     "log archive": fill_files("logs/archive/{}.out.gz"),
     "logs, compressed": fill_files("logs/{}.out", b"line\n" * 50, days=10),
     "checkpoints": fill_files("checkpoints/last_{}.pt"),
