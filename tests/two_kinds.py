@@ -100,7 +100,7 @@ def _trials_here() -> Iterator[None]:
     def run(_path: Path, folder: Path, _limits: object) -> int:
         request = json.loads((folder / "request.json").read_text())
         try:
-            answer = trial_child.try_model(onnxruntime, folder, request["model"])
+            answer = trial_child.try_model(onnxruntime, folder, request)
         except Exception as error:
             answer = {"error": str(error)}
         (folder / "answer.json").write_text(json.dumps(answer))
