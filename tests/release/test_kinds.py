@@ -24,8 +24,8 @@ from opslib.release.rota import prove_release
 from opslib.release.store import find_release
 from opslib.serving.reachable import LiveModel
 from tests.models import write_onnx
-from tests.release.conftest import QUICK, members_of
-from tests.serving.conftest import Place, write_card
+from tests.release.conftest import QUICK, make_experiment, members_of
+from tests.serving.conftest import write_card
 from tests.two_stage import TwoStage, make_two_stage, write_detector
 
 UNVERIFIED = ReleaseRequest(verify=False)
@@ -94,8 +94,8 @@ def test_a_detector_that_answers_otherwise_fails_the_proof(place: TwoStage) -> N
     assert proof.steps[-1].name == "detection by itself"
 
 
-def test_a_release_of_one_kind_has_no_field_of_several(shared: tuple[Place, object]) -> None:
-    place, _ = shared
+def test_a_release_of_one_kind_has_no_field_of_several(tmp_path: Path) -> None:
+    place = make_experiment(tmp_path)
     manifest = members_of(build_release(place.config, UNVERIFIED).path)["MANIFEST.json"]
     assert "kinds" not in json.loads(manifest)
 
