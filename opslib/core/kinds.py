@@ -17,7 +17,7 @@ from opslib.core.config import Config
 from opslib.core.environment import ENV_NAME, read_env_file, read_variable
 from opslib.core.errors import ConfigError, ParameterError
 from opslib.core.files import expand_user
-from opslib.core.models_section import KindSection
+from opslib.core.models_section import KindSection, fill_in
 from opslib.core.sections import ClientSection
 
 LATEST_NAME = "latest.onnx"
@@ -147,24 +147,18 @@ def find_kind(config: Config, path: Path) -> Kind | None:
 
 
 def _make_kind(config: Config, name: str, given: KindSection) -> Kind:
-    client = config.client.model_copy(
-        update={
-            "request_field": given.request_field or f"{name}_path",
-            "path_field": given.path_field or f"{name}_model_path",
-            "digest_field": given.digest_field or f"{name}_model_sha256",
-            "loaded_field": given.loaded_field or f"models_loaded.{name}",
-        }
-    )
+    whole = fill_in(name, given)
+    fields = ("request_field", "path_field", "digest_field", "loaded_field")
     pin_file = config.resolve(given.pin_file) if given.pin_file else config.root / ENV_NAME
     return Kind(
         name=name,
-        pattern=given.pattern or f"{name}-*.onnx",
-        link=given.link or f"latest_{name}.onnx",
-        pin=given.pin or f"{name.upper()}_MODEL_PATH",
+        pattern=str(whole.pattern),
+        link=str(whole.link),
+        pin=str(whole.pin),
         pin_file=pin_file,
         root=pin_file.parent if given.pin_file else config.root,
         contract=given.contract,
         keep=given.keep or config.maintenance.keep_onnx,
-        client=client,
+        client=config.client.model_copy(update={key: getattr(whole, key) for key in fields}),
         sole=len(config.models) <= 1,
     )

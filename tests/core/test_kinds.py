@@ -1,0 +1,33 @@
+"""Kinds that could be taken for one another are refused before anything is asked or switched."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from opslib.core.config import load_config
+from opslib.core.errors import ConfigError
+from tests.models import write_config
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("request_field", "detection_path", "same request_field"),
+        ("path_field", "detection_model_path", "same path_field"),
+        ("digest_field", "detection_model_sha256", "same digest_field"),
+        ("link", "latest_detection.onnx", "same link"),
+        ("pin", "detection_model_path", "same pin"),
+        ("pattern", "detection-*.onnx", "would be a"),
+        ("pattern", "'*.onnx'", "would be a classification model, too"),
+        ("pin", "API_KEY", "expected a variable that pins a model"),
+        ("pin", "LOG_LEVEL", "expected a variable that pins a model"),
+    ],
+)
+def test_what_belongs_to_another_kind_is_refused_by_name(
+    tmp_path: Path, key: str, value: str, said: str
+) -> None:
+    kinds = f"models:\n  detection: {{contract: any}}\n  classification: {{{key}: {value}}}\n"
+    with pytest.raises(ConfigError, match=said):
+        load_config(write_config(tmp_path, kinds), {})
