@@ -148,9 +148,8 @@ def _name_kind(name: str | None, options: Mapping[str, bool]) -> str | None:
     Raises:
         ParameterError: two are named.
     """
-    named = dict.fromkeys(
-        [*filter(lambda one: one is not None, [name]), *(one for one, on in options.items() if on)]
-    )
+    given = [] if name is None else [name]
+    named = dict.fromkeys([*given, *(one for one, on in options.items() if on)])
     if len(named) > 1:
         raise ParameterError(f"kind: got {' and '.join(named)}; expected one")
     return next(iter(named), None)
