@@ -21,7 +21,7 @@ from opslib.cli.release_prove import prove
 from opslib.core.config import Config, load_config
 from opslib.core.errors import ExitCode, OpsError, ParameterError
 from opslib.core.formatting import format_bytes, plural
-from opslib.core.kinds import Kind, find_kind, list_kinds
+from opslib.core.kinds import Kind, find_kind, pick_classifier
 
 if TYPE_CHECKING:
     from opslib.release.restore import Restored
@@ -294,7 +294,9 @@ def _list_served(config: Config, done: Restored) -> tuple[tuple[Kind, Path], ...
         kind = find_kind(config, Path(member))
         if kind is not None:
             found.setdefault(kind.name, (kind, done.folder / member))
-    return tuple(found.values()) or ((list_kinds(config)[0], done.model),)
+    if done.manifest.kinds and not found:
+        raise ParameterError(f"{done.model}: of no kind under `models:`; switch to it with --kind")
+    return tuple(found.values()) or ((pick_classifier(config), done.model),)
 
 
 def _copy(config: Config, archive: Path, folder: Path) -> None:

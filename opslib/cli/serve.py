@@ -208,7 +208,8 @@ def _switch(
     model = Path(path)
 
     def check_here(before: LiveVersion | None) -> str | None:
-        return (check or Precheck(config, kind, before))(model)
+        same = check is not None and check.live == before
+        return (check if check and same else Precheck(config, kind, before))(model)
 
     try:
         clients = _open_clients(config, kind, hosts, env_file, timeout)

@@ -141,9 +141,11 @@ def named_in_env_files(config: Config) -> Iterator[tuple[str, Path]]:
 
 
 def find_kind(config: Config, path: Path) -> Kind | None:
-    """Return the kind of the model at `path`, by its file's name, or None where none has it."""
+    """Return the kind of the model at `path`, by its file's name, or None where none has it,
+    or several."""
     name = Path(os.path.realpath(path)).name
-    return next((kind for kind in list_kinds(config) if kind.has(name)), None)
+    found = [kind for kind in list_kinds(config) if kind.has(name)]
+    return found[0] if len(found) == 1 else None
 
 
 def _make_kind(config: Config, name: str, given: KindSection) -> Kind:

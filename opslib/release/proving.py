@@ -117,10 +117,7 @@ class _Test:
         try:
             restored = self._restore()
             self._check_others(restored)
-            if (
-                find_contract(restored.manifest, restored.manifest.main_model, self._config)
-                == "any"
-            ):
+            if find_contract(restored.manifest, restored.manifest.main_model) == "any":
                 return  # no model of it is one that our service serves
             self._serve(restored)
         except (OpsError, OSError):

@@ -12,7 +12,6 @@ from typing import BinaryIO, Literal
 from opslib.core.config import Config
 from opslib.core.errors import InputError
 from opslib.core.formatting import utc_now
-from opslib.core.kinds import find_kind
 from opslib.core.records import Part, Record
 from opslib.core.sections import ExportSection
 from opslib.release.companions import (
@@ -267,7 +266,7 @@ def check_released(
             preprocess=load_preprocessor(preprocess.function, config.code_root).run,
             img_size=preprocess.img_size,
             limits=TrialLimits(section.trial_timeout_s, memory * _MIB if memory else None),
-            contract=find_contract(manifest, model, config),
+            contract=find_contract(manifest, model),
         )
     except ModelCheckError as error:
         said = str(error).replace(f"{folder}/", "")
@@ -285,12 +284,12 @@ def check_released(
     )
 
 
-def find_contract(
-    manifest: Manifest, model: ModelSummary, config: Config
-) -> Literal["classifier", "any"]:
-    """Return what a released model must be: what its kind asked for when it was released; in a
-    release without kinds, what its kind asks for here; of no kind: any."""
-    kind = manifest.kind_of(model.path) if manifest.kinds else find_kind(config, Path(model.path))
+def find_contract(manifest: Manifest, model: ModelSummary) -> Literal["classifier", "any"]:
+    """Return what a released model must be: what its kind asked for when it was released; of no
+    kind: any; in a release without kinds, a classifier, as all were then."""
+    if not manifest.kinds:
+        return "classifier"
+    kind = manifest.kind_of(model.path)
     return kind.contract if kind is not None else "any"
 
 

@@ -33,7 +33,7 @@ class Precheck:
     """
 
     def __init__(self, config: Config, kind: Kind, live: LiveVersion | None) -> None:
-        self._config, self._kind, self._live = config, kind, live
+        self._config, self._kind, self.live = config, kind, live
         section = config.reload
         memory = section.trial_memory_mb
         self._limits = TrialLimits(section.trial_timeout_s, memory * _MIB if memory else None)
@@ -46,7 +46,7 @@ class Precheck:
             ModelError: it is not fit to be served, or not of the kind or contract of `live`.
             InputError: its card is damaged.
         """
-        if self._live is not None and self._live.sha256 is not None:
+        if self.live is not None and self.live.sha256 is not None:
             return None  # the service checks it itself, and says afterwards what it serves
         if not path.exists():
             return f"{path} was not checked: it is not on this host"
@@ -85,7 +85,7 @@ class Precheck:
 
     def _previous(self) -> Contract | None:
         """What the model in service keeps to, where it lies on this host and can be loaded."""
-        path = Path(self._live.model_path) if self._live and self._live.model_path else None
+        path = Path(self.live.model_path) if self.live and self.live.model_path else None
         if self._kind.contract != "classifier" or path is None or not path.is_file():
             return None
         try:

@@ -16,18 +16,15 @@ MIB = 1 << 20
 
 @dataclass(frozen=True)
 class ServiceSettings:
-    """The configuration and environment of one service; the key is not shown in `repr`."""
+    """The configuration, environment and pinned model of one service, as they were when it began;
+    the key is not shown in `repr`."""
 
     config: Config
     environment: ServiceEnvironment
     kind: Kind
     env_file: Path
+    pinned: Path | None
     api_key: bytes = field(repr=False)
-
-    @property
-    def pinned(self) -> Path | None:
-        """The model that the environment or `env_file` pins, or None."""
-        return next(iter(self.kind.pins(self.env_file)), None)
 
     @property
     def workers(self) -> int:
@@ -64,4 +61,5 @@ def load_settings(config: Config, env_file: Path | None = None) -> ServiceSettin
     secret = environment.api_key.get_secret_value() if environment.api_key else None
     kind = pick_classifier(config)
     source = (env_file or kind.pin_file).absolute()
-    return ServiceSettings(config, environment, kind, source, check_key(secret))
+    pinned = next(iter(kind.pins(source)), None)
+    return ServiceSettings(config, environment, kind, source, pinned, check_key(secret))

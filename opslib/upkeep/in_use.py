@@ -82,7 +82,7 @@ def find_in_use(this: Round, live: tuple[LiveModel, ...] | None = None) -> InUse
     try:
         live = ask_services(config) if live is None else live
         roots = find_roots(config, live)
-    except InputError as error:
+    except (InputError, ModelError) as error:
         raise StorageError(f"it is not known what is served: {error}") from error
     except OSError as error:
         raise StorageError(f"{error.filename}: {error.strerror}") from error

@@ -38,7 +38,7 @@ def plan_logs(this: Round) -> Duty:
     folder = this.find_folder(this.config.logs_dir)
     archive = this.find_folder(archive_folder(this))
     actions, passed_over = [], []
-    for note in list_files(folder, NOTE.fullmatch):
+    for note in list_files(folder, partial(_is_note, this)):
         why = "a run was killed while it rotated it"
         run = partial(finish_rotation, this, note.path, archive)
         actions.append(Action("finish rotating", this.name_of(note.path), why, run))
@@ -54,6 +54,12 @@ def plan_logs(this: Round) -> Duty:
         if step is not None:
             actions.append(step)
     return Duty(LOGS, tuple(actions), tuple(passed_over))
+
+
+def _is_note(this: Round, name: str) -> bool:
+    """Whether a file is the note of a rotation of ours: `pillops rotate` finishes its own."""
+    found = NOTE.fullmatch(name)
+    return found is not None and is_log(this.config, found[1])
 
 
 def plan_archive(this: Round) -> Duty:

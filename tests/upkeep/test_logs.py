@@ -12,6 +12,8 @@ from opslib.core.errors import ConfigError, StorageError
 from opslib.core.files import hide_name
 from opslib.upkeep import gzip_logs
 from opslib.upkeep.gzip_logs import compress_file
+from opslib.upkeep.logs import plan_logs
+from opslib.upkeep.rounds import Round
 from tests.upkeep.places import NOW, Place, make_place, set_age, stamp_of
 
 
@@ -237,3 +239,13 @@ def test_a_pattern_of_logs_elsewhere_is_refused(tmp_path: Path, pattern: str) ->
     place = make_place(tmp_path, f"log_patterns: [{pattern}]")
     with pytest.raises(ConfigError, match=r"maintenance\.log_patterns.*expected a file name"):
         place.plan()
+
+
+def test_the_note_of_the_other_rotation_is_left_to_it(place: Place) -> None:
+    logs = place.exp / "logs"
+    logs.mkdir(exist_ok=True)
+    config = place.config.maintenance.model_copy(update={"log_patterns": ("*.out", "*.log")})
+    theirs = logs / ".cloudflared.log.rotating.json"
+    theirs.write_text("{}")
+    this = Round(place.config.model_copy(update={"maintenance": config}), NOW)
+    assert [one for one in plan_logs(this).actions if theirs.name in one.target] == []
