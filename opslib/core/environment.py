@@ -49,6 +49,8 @@ def read_env_file(env_file: Path) -> dict[str, str]:
     Raises:
         ConfigError: the file cannot be read.
     """
+    if env_file.is_dir():
+        raise ConfigError(f"{env_file}: is a folder; expected a file of variables")
     try:
         written = dotenv_values(env_file)
     except (OSError, UnicodeDecodeError) as error:

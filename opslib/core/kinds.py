@@ -38,6 +38,8 @@ class Kind:
         keep: how many maintenance keeps.
         client: how a service is asked for it and told to switch it.
         sole: whether there is no other kind.
+        others: the patterns of the other kinds.
+        named: whether the configuration names `pin_file`, which must be there then.
     """
 
     name: str
@@ -50,10 +52,14 @@ class Kind:
     keep: int
     client: ClientSection = field(repr=False)
     sole: bool = True
+    others: tuple[str, ...] = ()
+    named: bool = False
 
     def has(self, name: str) -> bool:
-        """Return whether a file of this name is a model of this kind."""
-        return fnmatchcase(name, self.pattern) and not name.startswith(".")
+        """Return whether a file of this name is a model of this kind, and of no other."""
+        if name.startswith(".") or not fnmatchcase(name, self.pattern):
+            return False
+        return not any(fnmatchcase(name, pattern) for pattern in self.others)
 
     def of(self, text: str) -> str:
         """Return `text` with the kind's name before it, where there are others."""
@@ -71,9 +77,12 @@ class Kind:
             env_file: read instead of `pin_file`.
 
         Raises:
-            ConfigError: the file cannot be read, or a path is none.
+            ConfigError: the file cannot be read or is not there although it was named, or a path
+                is none.
         """
         source = env_file or self.pin_file
+        if self.named and env_file is None and not source.exists():
+            raise ConfigError(f"models.{self.name}.pin_file: {source}: no such file")
         try:
             named = read_variable(source, self.pin)
             return tuple((self.root / expand_user(Path(one))).absolute() for one in named)
@@ -144,8 +153,7 @@ def find_kind(config: Config, path: Path) -> Kind | None:
     """Return the kind of the model at `path`, by its file's name, or None where none has it,
     or several."""
     name = Path(os.path.realpath(path)).name
-    found = [kind for kind in list_kinds(config) if kind.has(name)]
-    return found[0] if len(found) == 1 else None
+    return next((kind for kind in list_kinds(config) if kind.has(name)), None)
 
 
 def _make_kind(config: Config, name: str, given: KindSection) -> Kind:
@@ -163,4 +171,10 @@ def _make_kind(config: Config, name: str, given: KindSection) -> Kind:
         keep=given.keep or config.maintenance.keep_onnx,
         client=config.client.model_copy(update={key: getattr(whole, key) for key in fields}),
         sole=len(config.models) <= 1,
+        others=tuple(
+            str(fill_in(other, one).pattern)
+            for other, one in config.models.items()
+            if other != name
+        ),
+        named=given.pin_file is not None,
     )

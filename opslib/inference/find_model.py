@@ -38,7 +38,7 @@ def find_onnx(config: Config, given: Path | None = None, kind: Kind | None = Non
     latest = config.export_dir / kind.link
     if os.path.lexists(latest):
         try:
-            resolve_model(latest)
+            check_link(latest, kind)
         except ModelError as error:
             raise ModelError(
                 f"{error}; link the model that is meant (`ln -sfn MODEL.onnx {latest}`), "
@@ -53,6 +53,18 @@ def find_onnx(config: Config, given: Path | None = None, kind: Kind | None = Non
         f"{config.export_dir}: {what}; make the demo with `make demo`, "
         "name one with --model, or set paths.exp_dir in the configuration"
     )
+
+
+def check_link(link: Path, kind: Kind) -> Path:
+    """Return the model that the link of a kind means.
+
+    Raises:
+        ModelError: it leads to no file, or to a model of another kind.
+    """
+    real = resolve_model(link)
+    if not kind.sole and not kind.has(real.name):
+        raise ModelError(f"{link}: means {real.name}, which is no {kind.name} model")
+    return real
 
 
 def list_exports(folder: Path, kind: Kind) -> list[Path]:

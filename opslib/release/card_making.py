@@ -65,7 +65,7 @@ class NewCard:
         try:
             for source, golden in zip(self.sources, self.card.golden_images, strict=True):
                 place = self.path.parent / golden.image
-                if place.exists():
+                if place.exists() and sha256_file(place) == golden.sha256:
                     continue
                 data = source.read_bytes()
                 if sha256_bytes(data) != golden.sha256:

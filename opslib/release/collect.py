@@ -22,7 +22,7 @@ from opslib.core.kinds import Kind, list_kinds
 from opslib.core.lineage import CODE_FOLDER
 from opslib.core.models import ModelFiles, find_model_files, resolve_model
 from opslib.core.records import read_json
-from opslib.inference.find_model import find_card, find_onnx, list_exports, newest_first
+from opslib.inference.find_model import check_link, find_card, find_onnx, list_exports, newest_first
 from opslib.release.manifest import EXPORT_FOLDER, ReleasedKind
 from opslib.release.unpack import find_name_problem, show_name
 
@@ -280,7 +280,7 @@ def find_meant(config: Config, onnx: Path | None, *, links: bool = True) -> tupl
     found = []
     for kind in list_kinds(config):
         link = config.export_dir / kind.link
-        latest = resolve_model(link) if links and link.is_symlink() else None
+        latest = check_link(link, kind) if links and link.is_symlink() else None
         main = given if given is not None and kind.has(given.name) else latest
         if main is None and links:
             there = os.path.lexists(link) or list_exports(config.export_dir, kind)

@@ -61,7 +61,7 @@ def find_stable(
             f"{keys}.path_field, or choose one: `pillops reload --path MODEL`"
         )
     live_digest = live.sha256 if live else None
-    live_path = Path(live.model_path).resolve() if live and live.model_path else None
+    live_path = config.resolve(live.model_path).resolve() if live and live.model_path else None
     skipped: list[str] = []
     for path, sha256, why in _list_candidates(config, live_path, kind):
         try:

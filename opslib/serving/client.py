@@ -51,7 +51,7 @@ class LiveVersion:
         """Return whether both are the same model, by digest where both say one, else by path."""
         if self.sha256 and other.sha256:
             return self.sha256 == other.sha256
-        return self.said and other.said and self.model_path == other.model_path
+        return self.model_path is not None and self.model_path == other.model_path
 
     def describe(self) -> str:
         """Return the version in a few words."""

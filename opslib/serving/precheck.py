@@ -85,7 +85,11 @@ class Precheck:
 
     def _previous(self) -> Contract | None:
         """What the model in service keeps to, where it lies on this host and can be loaded."""
-        path = Path(self.live.model_path) if self.live and self.live.model_path else None
+        path = (
+            self._config.resolve(self.live.model_path)
+            if self.live and self.live.model_path
+            else None
+        )
         if self._kind.contract != "classifier" or path is None or not path.is_file():
             return None
         try:

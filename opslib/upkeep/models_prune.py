@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,7 +13,7 @@ from opslib.core.config_edit import on_one_line
 from opslib.core.errors import StorageError, storage_errors
 from opslib.core.files import reveal_name
 from opslib.core.formatting import plural
-from opslib.core.kinds import Kind, list_kinds
+from opslib.core.kinds import list_kinds
 from opslib.core.plans import Action
 from opslib.inference.find_model import model_moment
 from opslib.upkeep.claims import Claim, Claims
@@ -85,7 +84,7 @@ def plan_models(this: Round, shelf: ModelShelf) -> Duty:
     claims = Claims(this)
     actions, notes = _finish(shelf, claims, folder), list[str]()
     for kind in kinds:
-        of_kind = [path for path in models if _kinds_of(path, kinds) == [kind]]
+        of_kind = [path for path in models if kind.has(path.name)]
         going = _choose(shelf, of_kind, kind.keep)
         what = "" if kind.sole else f" {kind.name} models"
         why = f"beyond the newest {kind.keep}{what}, and not in use"
@@ -93,7 +92,7 @@ def plan_models(this: Round, shelf: ModelShelf) -> Duty:
         if going:
             kept = plural(len(of_kind) - len(going), "model" if kind.sole else f"{kind.name} model")
             notes.append(f"{kept} kept in {this.name_of(folder)}")
-    strays = [path for path in models if len(_kinds_of(path, kinds)) != 1]
+    strays = [path for path in models if not any(kind.has(path.name) for kind in kinds)]
     if strays:
         rest = f" and {len(strays) - 1} more" if len(strays) > 1 else ""
         shown = f"{this.name_of(strays[0])}{rest}"
@@ -123,10 +122,6 @@ def plan_quantized(this: Round, shelf: ModelShelf) -> Duty:
         why = f"{folder.name} is no longer exported, and it is over {limit} days old"
         actions += _delete(shelf, claims, models, going, why)
     return Duty(QUANTIZED, tuple(actions))
-
-
-def _kinds_of(path: Path, kinds: Sequence[Kind]) -> list[Kind]:
-    return [kind for kind in kinds if kind.has(path.name)]
 
 
 def _choose(shelf: ModelShelf, models: list[Path], keep: int) -> list[Path]:

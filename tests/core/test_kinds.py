@@ -8,6 +8,7 @@ import pytest
 
 from opslib.core.config import load_config
 from opslib.core.errors import ConfigError
+from opslib.core.kinds import find_kind, list_kinds
 from tests.models import write_config
 
 
@@ -31,3 +32,22 @@ def test_what_belongs_to_another_kind_is_refused_by_name(
     kinds = f"models:\n  detection: {{contract: any}}\n  classification: {{{key}: {value}}}\n"
     with pytest.raises(ConfigError, match=said):
         load_config(write_config(tmp_path, kinds), {})
+
+
+def test_a_file_that_fits_two_kinds_is_of_none(tmp_path: Path) -> None:
+    kinds = "models:\n  a: {contract: any, pattern: 'det*.onnx'}\n  b: {pattern: '*_v?.onnx'}\n"
+    config = load_config(write_config(tmp_path, kinds), {})
+    assert find_kind(config, tmp_path / "det_v1.onnx") is None
+    assert not any(kind.has("det_v1.onnx") for kind in list_kinds(config))
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_a_named_file_of_pins_that_is_none_is_not_taken_for_nothing_pinned(
+    tmp_path: Path, folder: bool
+) -> None:
+    if folder:
+        (tmp_path / "theirs").mkdir()
+    kinds = "models:\n  a: {contract: any, pin_file: theirs}\n  b: {}\n"
+    kind = list_kinds(load_config(write_config(tmp_path, kinds), {}))[0]
+    with pytest.raises(ConfigError, match="theirs"):
+        kind.pins()

@@ -10,7 +10,10 @@ import pytest
 from opslib.cli.doors import call_app
 from opslib.cli.main import app
 from opslib.core.errors import InputError, ModelError, ParameterError
-from opslib.serving.client import ServiceError
+from opslib.core.kinds import pick_classifier, pick_kind
+from opslib.inference.find_model import find_onnx
+from opslib.release.rollback import find_stable
+from opslib.serving.client import LiveVersion, ServiceError
 from tests.two_stage import CLASSIFICATION, DETECTION, TwoStage, make_two_stage
 
 
@@ -167,7 +170,6 @@ def test_a_kind_that_is_not_loaded_may_get_any_of_its_models(house: TwoStage) ->
 
 
 def test_the_reference_service_speaks_the_names_of_its_kind(house: TwoStage) -> None:
-    from opslib.core.kinds import pick_classifier
     from opslib.serving.client import ServiceClient
     from opslib.serving.staging import start_service
 
@@ -179,3 +181,19 @@ def test_the_reference_service_speaks_the_names_of_its_kind(house: TwoStage) -> 
             assert before.model_path == str(house.classifiers[-1])
             client.reload(str(house.classifiers[0]))
             assert client.version().model_path == str(house.classifiers[0])
+
+
+def test_a_relative_path_of_the_live_model_is_read_from_the_configurations_folder(
+    house: TwoStage,
+) -> None:
+    newest = house.classifiers[-1]
+    live = LiveVersion(str(newest.relative_to(house.root)), None, None, None)
+    kind = pick_classifier(house.config)
+    assert find_stable(house.config, live, kind).path == house.classifiers[1]
+
+
+def test_a_link_to_a_model_of_another_kind_is_refused(house: TwoStage) -> None:
+    house.link(DETECTION, house.classifiers[0])
+    kind = pick_kind(house.config, DETECTION)
+    with pytest.raises(ModelError, match="no detection model"):
+        find_onnx(house.config, kind=kind)
