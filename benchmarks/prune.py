@@ -141,6 +141,7 @@ DUTIES: dict[str, Fill] = {
 def run_code(code: Path, config: Path, limit_s: float) -> tuple[int, int, float, float]:
     """Let the code of a checkout plan and delete; return steps planned and done, and the seconds
     of planning and of doing."""
+    os.sync()  # a file that was never written to disk is deleted for less than one that was
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PILLSNAP_")}
     answer = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(code), str(config), str(limit_s)],

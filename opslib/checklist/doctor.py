@@ -16,7 +16,8 @@ from typing import Literal
 
 from opslib.core.clock import ASK
 from opslib.core.config import Config, read_variables
-from opslib.core.environment import ENV_NAME, ServiceEnvironment, load_service_environment
+from opslib.core.env_file import ENV_NAME
+from opslib.core.environment import ServiceEnvironment, load_service_environment
 from opslib.core.errors import ConfigError, InputError, OpsError
 from opslib.core.foreign import describe_their_variables
 from opslib.core.formatting import format_bytes, format_counts, plural

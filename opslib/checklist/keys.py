@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import stat
 
-from dotenv import dotenv_values
-
 from opslib.checklist.ages import DAY_S, describe_days
 from opslib.checklist.items import Answer, State, Visit, answer_worst
 from opslib.core.clock import ASK, is_ahead
-from opslib.core.environment import ENV_NAME, load_service_environment
+from opslib.core.env_file import ENV_NAME, read_env_file
+from opslib.core.environment import load_service_environment
 from opslib.core.errors import ConfigError
 from opslib.serving.keys import KEY_VARIABLE, check_key, key_since
 
@@ -28,7 +27,7 @@ def check_key_age(visit: Visit) -> Answer:
     found: list[tuple[State, str]] = [("ok", "at least 32 random bytes")]
     steps = []
     limit = visit.config.checklist.key_age_days
-    in_file = env_file.is_file() and bool(dotenv_values(env_file).get(KEY_VARIABLE))
+    in_file = bool(read_env_file(env_file).get(KEY_VARIABLE))
     since = key_since(env_file) if in_file else None
     age = (visit.now - since).total_seconds() / DAY_S if since else None
     if since is not None and is_ahead(since, visit.now):

@@ -62,7 +62,7 @@ def check_inside(visit: Visit) -> Answer:
             field = kind.client.loaded_field
             what = f"not said: whether a model is loaded; /health has no {field}"
             found.append(("unknown", kind.of(what)))
-            steps.append(f"name the field that says it: `{_key(visit, kind, 'loaded_field')}`")
+            steps.append(f"name the field that says it: `{kind.key('loaded_field')}`")
     return answer_worst(found, steps)
 
 
@@ -110,7 +110,7 @@ def _look_at_live(
         return [("failed", "no model is served")]
     if not live.said:
         fields = f"{kind.client.path_field} nor {kind.client.digest_field}"
-        steps.append(f"name the field that says it: `{_key(visit, kind, 'path_field')}`")
+        steps.append(f"name the field that says it: `{kind.key('path_field')}`")
         return [("unknown", f"not said: which model is served; /version has neither {fields}")]
     found: list[tuple[State, str]] = [("ok", f"live: {live.describe()}")]
     if live.wanted is not None:
@@ -167,12 +167,7 @@ def _compare_pin(
 
 def _reload(kind: Kind) -> str:
     """The command that switches to a model of the kind, up to the model."""
-    return f"pillops reload {'' if kind.sole else f'--kind {kind.name} '}--path"
-
-
-def _key(visit: Visit, kind: Kind, name: str) -> str:
-    """The key that says how a service is asked for the kind."""
-    return f"models.{kind.name}.{name}" if visit.config.models else f"client.{name}"
+    return f"pillops reload{kind.option} --path"
 
 
 def _switched_at(visit: Visit, live: LiveVersion) -> str:

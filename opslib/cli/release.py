@@ -179,8 +179,7 @@ def restore(
     if is_servable(loaded, done.model):
         say(console, "or switch the running service now:")
         for kind, model in served:
-            named = "" if kind.sole else f" --kind {kind.name}"
-            say(console, f"  scripts/reload_model.sh --path {quote(str(model))}{named}")
+            say(console, f"  scripts/reload_model.sh --path {quote(str(model))}{kind.option}")
     else:
         say(console, "for /reload, add the folder to reload.model_dirs and restart the service")
     return 0
@@ -290,7 +289,7 @@ def describe_verified(name: str, record: VerifyRecord) -> str:
 def _list_served(config: Config, done: Restored) -> tuple[tuple[Kind, Path], ...]:
     """The models to serve from a restored release, each with its kind here; its main one first."""
     found: dict[str, tuple[Kind, Path]] = {}
-    for member in (done.manifest.main, *done.manifest.mains):
+    for member in done.manifest.mains:
         kind = find_kind(config, Path(member))
         if kind is not None:
             found.setdefault(kind.name, (kind, done.folder / member))

@@ -12,9 +12,11 @@ import typer
 
 from opslib.cli.doors import describe_experiment, make_console, say
 from opslib.core.config import Config, load_config
-from opslib.core.environment import ENV_NAME, load_service_environment
+from opslib.core.env_file import ENV_NAME
+from opslib.core.environment import load_service_environment
 from opslib.core.errors import ConfigError, ParameterError, TerminatedError
-from opslib.core.kinds import Kind, find_kind, pick_kind
+from opslib.core.kinds import Kind, pick_kind, pick_kind_of
+from opslib.core.models import resolve_model
 
 if TYPE_CHECKING:
     from opslib.serving.client import LiveVersion, ServiceClient
@@ -77,8 +79,11 @@ def reload(
     """Switch running services to a model, one after the other, and confirm each."""
     loaded = load_config(config)
     target = path if path.is_absolute() or not path.exists() else path.absolute()
+    if target.is_symlink():
+        resolve_model(target)  # a link that leads nowhere means nothing on another host either
     named = {"detection": detection, "classification": classification}
-    chosen = _pick_kind_of(loaded, target, _name_kind(kind, named))
+    chosen = pick_kind_of(loaded, target, _name_kind(kind, named))
+    _check_pin(chosen, target, env_file, persist=persist)
     _switch(loaded, chosen, str(target), host, env_file, timeout)
     _settle_pin(chosen, target, env_file, persist=persist)
     return 0
@@ -111,6 +116,7 @@ def rollback(
     stable = find_stable(loaded, live, chosen, check)
     for line in stable.skipped:
         show(f"passed over: {line}")
+    _check_pin(chosen, stable.path, env_file, persist=persist)
     run = partial(_switch, loaded, chosen, str(stable.path), host, env_file, timeout, check)
     carry_out(plan_rollback(stable, run), dry_run=dry_run, show=show)
     if not dry_run:
@@ -153,24 +159,6 @@ def _name_kind(name: str | None, options: Mapping[str, bool]) -> str | None:
     if len(named) > 1:
         raise ParameterError(f"kind: got {' and '.join(named)}; expected one")
     return next(iter(named), None)
-
-
-def _pick_kind_of(config: Config, path: Path, name: str | None) -> Kind:
-    """The kind named, else that of the model at `path`.
-
-    Raises:
-        ParameterError: the model is of another kind than was named, or of none.
-    """
-    found = find_kind(config, path)
-    if name is None and found is not None:
-        return found
-    chosen = pick_kind(config, name)
-    if found is not None and found != chosen:
-        raise ParameterError(
-            f"--kind {chosen.name}: {path} is of kind {found.name} by its name; expected "
-            f"{chosen.pattern}"
-        )
-    return chosen
 
 
 def _open_clients(
@@ -219,11 +207,19 @@ def _switch(
         raise
 
 
+def _check_pin(kind: Kind, path: Path, env_file: Path | None, *, persist: bool) -> None:
+    """Refuse before the switch what could not be made to last after it."""
+    from opslib.serving.dotenv import check_variable
+
+    if persist:
+        check_variable(kind.pin_source(env_file), kind.pin, str(path))
+
+
 def _settle_pin(kind: Kind, path: Path, env_file: Path | None, *, persist: bool) -> None:
     """Say or repair that `.env` pins another model than the one now served."""
     from opslib.serving.dotenv import set_variable
 
-    target = env_file or kind.pin_file
+    target = kind.pin_source(env_file)
     show = _make_show()
     if persist:
         set_variable(target, kind.pin, str(path))

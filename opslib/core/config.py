@@ -15,7 +15,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
-from dotenv import dotenv_values
 from pydantic import BaseModel, PrivateAttr, ValidationError
 from pydantic_core import ErrorDetails
 
@@ -23,6 +22,7 @@ from opslib.core.checklist_section import ChecklistSection
 from opslib.core.config_edit import on_one_line, parse_yaml, refuse_half_characters, show_value
 from opslib.core.config_end import check_end, check_last_line
 from opslib.core.drill_section import DrillSection
+from opslib.core.env_file import ENV_NAME, read_env_file
 from opslib.core.errors import ConfigError
 from opslib.core.files import expand_user
 from opslib.core.foreign import THEIR_VARIABLES, refuse_foreign
@@ -247,12 +247,8 @@ def _move_along(config: Config, home: Path, origins: Mapping[str, str]) -> Confi
 
 def read_variables(folder: Path, environment: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return the variables of `folder/.env` overridden by `environment` (the process's own)."""
-    try:
-        given = dotenv_values(folder / ".env")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{folder / '.env'}: cannot be read: {error}") from error
-    from_file = {k: v for k, v in given.items() if v is not None}
-    return {**from_file, **(os.environ if environment is None else environment)}
+    given = read_env_file(folder / ENV_NAME)
+    return {**given, **(os.environ if environment is None else environment)}
 
 
 def is_own_variable(name: str) -> bool:
@@ -279,6 +275,13 @@ def _apply_overrides(data: dict[str, Any], variables: Mapping[str, str]) -> dict
         refuse_half_characters(value, name)
         value = parse_yaml(value, name) if rest.count(".") else value
         target = data.setdefault(section, {})
+        if (
+            section == "models"
+            and isinstance(target, dict)
+            and rest.partition(".")[0] not in target
+        ):
+            kinds = ", ".join(target) or "none: models: is for the configuration file"
+            raise ConfigError(on_one_line(f"{name}: no such kind of models; expected {kinds}"))
         *parents, leaf = rest.split(".")
         for parent in parents:
             target = target.setdefault(parent, {}) if isinstance(target, dict) else None

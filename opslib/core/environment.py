@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from dotenv import dotenv_values
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from opslib.core.config import Config
 from opslib.core.config_edit import show_value
+from opslib.core.env_file import ENV_NAME, read_env_file
 from opslib.core.errors import ConfigError
 from opslib.core.sections import Names
-
-ENV_NAME = ".env"
 
 
 class ServiceEnvironment(BaseSettings):
@@ -43,21 +41,6 @@ class ServiceEnvironment(BaseSettings):
     ] = "INFO"
 
 
-def read_env_file(env_file: Path) -> dict[str, str]:
-    """Return the variables of a file that say something; none where it is not there.
-
-    Raises:
-        ConfigError: the file cannot be read.
-    """
-    if env_file.is_dir():
-        raise ConfigError(f"{env_file}: is a folder; expected a file of variables")
-    try:
-        written = dotenv_values(env_file)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{env_file}: cannot be read: {error}") from error
-    return {name: value for name, value in written.items() if value}
-
-
 def read_variable(env_file: Path, name: str) -> Iterator[str]:
     """Yield what a variable says in the process environment and in `env_file`, where it says
     something; the first one counts.
@@ -66,9 +49,14 @@ def read_variable(env_file: Path, name: str) -> Iterator[str]:
         ConfigError: the file cannot be read.
     """
     for variables in (os.environ, read_env_file(env_file)):
-        for key, value in variables.items():
-            if key.casefold() == name.casefold() and value:
-                yield value
+        yield from find_variable(variables, name)
+
+
+def find_variable(variables: Mapping[str, str], name: str) -> Iterator[str]:
+    """Yield what a variable says, whatever the case of its name, where it says something."""
+    for key, value in variables.items():
+        if key.casefold() == name.casefold() and value:
+            yield value
 
 
 def load_service_environment(config: Config, env_file: Path | None = None) -> ServiceEnvironment:

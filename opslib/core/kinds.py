@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Literal
 
 from opslib.core.config import Config
-from opslib.core.environment import ENV_NAME, read_env_file, read_variable
+from opslib.core.env_file import ENV_NAME, read_env_file
+from opslib.core.environment import read_variable
 from opslib.core.errors import ConfigError, ParameterError
 from opslib.core.files import expand_user
 from opslib.core.models_section import KindSection, fill_in
@@ -40,6 +41,7 @@ class Kind:
         sole: whether there is no other kind.
         others: the patterns of the other kinds.
         named: whether the configuration names `pin_file`, which must be there then.
+        section: where the configuration says how a service is asked for it.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Kind:
     sole: bool = True
     others: tuple[str, ...] = ()
     named: bool = False
+    section: str = "client"
 
     def has(self, name: str) -> bool:
         """Return whether a file of this name is a model of this kind, and of no other."""
@@ -70,18 +73,24 @@ class Kind:
         """What a command line that is shown to somebody needs to mean this kind."""
         return "" if self.sole else f" --kind {self.name}"
 
-    def pins(self, env_file: Path | None = None) -> tuple[Path, ...]:
-        """Return the models that the environment and `pin_file` pin; the first one counts.
+    def key(self, name: str) -> str:
+        """Return the key of the configuration that says `name`, such as `path_field`, of it."""
+        return f"{self.section}.{name}"
 
-        Args:
-            env_file: read instead of `pin_file`.
+    def pin_source(self, env_file: Path | None = None) -> Path:
+        """Return the file with its pin: the one that the configuration names, else `env_file`, the
+        service's own, else `.env` beside the configuration."""
+        return env_file if env_file is not None and not self.named else self.pin_file
+
+    def pins(self, env_file: Path | None = None) -> tuple[Path, ...]:
+        """Return the models that the environment and `pin_source` pin; the first one counts.
 
         Raises:
             ConfigError: the file cannot be read or is not there although it was named, or a path
                 is none.
         """
-        source = env_file or self.pin_file
-        if self.named and env_file is None and not source.exists():
+        source = self.pin_source(env_file)
+        if self.named and not source.exists():
             raise ConfigError(f"models.{self.name}.pin_file: {source}: no such file")
         try:
             named = read_variable(source, self.pin)
@@ -122,6 +131,28 @@ def pick_kind(config: Config, name: str | None = None) -> Kind:
     if found is None:
         raise ParameterError(f"kind: got {name!r}; expected one of {names}")
     return found
+
+
+def pick_kind_of(config: Config, path: Path, name: str | None) -> Kind:
+    """Return the kind called `name`, else that of the model at `path`.
+
+    Raises:
+        ParameterError: the model is of another kind than was named; or it is of none by its name,
+            several are served and none was named.
+    """
+    found = find_kind(config, path)
+    if name is None and found is not None:
+        return found
+    if name is None and len(kinds := list_kinds(config)) > 1:
+        patterns = ", ".join(f"{kind.name} ({kind.pattern})" for kind in kinds)
+        raise ParameterError(f"{path}: of no kind by its name; name one with --kind: {patterns}")
+    chosen = pick_kind(config, name)
+    if found is not None and found != chosen:
+        raise ParameterError(
+            f"--kind {chosen.name}: {path} is of kind {found.name} by its name; expected "
+            f"{chosen.pattern}"
+        )
+    return chosen
 
 
 def pick_classifier(config: Config, name: str | None = None) -> Kind:
@@ -177,4 +208,5 @@ def _make_kind(config: Config, name: str, given: KindSection) -> Kind:
             if other != name
         ),
         named=given.pin_file is not None,
+        section=f"models.{name}" if config.models else "client",
     )

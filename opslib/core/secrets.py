@@ -7,8 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from dotenv import dotenv_values
-
+from opslib.core.env_file import ENV_NAME, read_env_file
 from opslib.core.errors import ParameterError
 
 MASK = "********"
@@ -36,12 +35,11 @@ def live_secrets(
 
     Values shorter than eight characters are left out: masking them would garble the text.
     """
-    found: dict[str, str | None] = dict(os.environ if environment is None else environment)
-    values = {value for name, value in found.items() if is_secret_name(name) and value}
-    if folder is not None:
-        from_file = dotenv_values(folder / ".env")
-        values |= {value for name, value in from_file.items() if is_secret_name(name) and value}
-    return frozenset(value for value in values if len(value) >= MIN_SECRET_LENGTH)
+    own = os.environ if environment is None else environment
+    from_file = read_env_file(folder / ENV_NAME) if folder is not None else {}
+    named = [*own.items(), *from_file.items()]
+    found = {value for name, value in named if is_secret_name(name)}
+    return frozenset(value for value in found if len(value) >= MIN_SECRET_LENGTH)
 
 
 def mask(text: str, secrets: Iterable[str] = ()) -> str:
@@ -75,7 +73,7 @@ def resolve_reference(reference: str, folder: Path | None = None) -> str:
     name = reference.removeprefix(REFERENCE_PREFIX)
     value = os.environ.get(name)
     if not value and folder is not None:
-        value = dotenv_values(folder / ".env").get(name)
+        value = read_env_file(folder / ENV_NAME).get(name)
     if not value:
         raise ParameterError(f"{reference}: {name} is set neither in the environment nor in .env")
     return value

@@ -47,7 +47,7 @@ def keep_home(target: Target) -> AbstractContextManager[Callable[[], None]]:
 
 
 def bring_home(kind: Kind, url: str, key: str, path: str, *, limit_s: float = LIMIT_S) -> None:
-    """Switch the service to the model at `path`, and see that it serves it.
+    """Switch the service to the model at `path`, and see that it serves it, where it says so.
 
     A switch that was asked for may still be under way: until it is over, asking is refused (409).
     A switch that is not answered in time may have been done all the same: then it is asked what it

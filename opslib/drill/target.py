@@ -55,7 +55,7 @@ class Target:
         ground: folder for bad models, one outside for those that must not be read; None where
             they cannot be put there.
         staged: the service's process where it is ours to kill.
-        kind_name: which kind of models is swapped; None: the only one.
+        kind: which kind of models is swapped.
         barred: why no bad model may be offered; None: they may.
     """
 
@@ -64,10 +64,10 @@ class Target:
     config: Config
     stable: Path
     others: tuple[Path, ...]
+    kind: Kind
     stables: tuple[Path, ...] = ()
     ground: tuple[Path, Path] | None = None
     staged: StagedService | None = field(default=None, repr=False)
-    kind_name: str | None = None
     barred: str | None = None
 
     @property
@@ -78,11 +78,6 @@ class Target:
     def connect(self) -> ServiceClient:
         """Return a connection that the caller closes."""
         return ServiceClient(self.url, self.key, self.section)
-
-    @property
-    def kind(self) -> Kind:
-        """The kind of models that is swapped."""
-        return pick_kind(self.config, self.kind_name)
 
     @property
     def section(self) -> ClientSection:
@@ -143,7 +138,7 @@ def _open_staging(config: Config, request: DrillRequest, kind: Kind) -> Iterator
                 stables=copied.stable_copies,
                 ground=(copied.export_dir / "bad", folder / "outside"),
                 staged=staged,
-                kind_name=kind.name,
+                kind=kind,
             )
 
 
@@ -186,9 +181,7 @@ def _open_running(
         ground = (bad, Path(tempfile.gettempdir()) / bad.name)
     else:
         note("Bad models that need a file were not tried: the model folder is not on this host.")
-    yield Target(
-        url, key, config, stable, (other,), ground=ground, kind_name=kind.name, barred=barred
-    )
+    yield Target(url, key, config, stable, (other,), kind, ground=ground, barred=barred)
 
 
 def _find_running_model(request: DrillRequest, live: LiveVersion, url: str, kind: Kind) -> Path:

@@ -135,11 +135,14 @@ def _check_any(
 
 
 def check_finite(path: Path, trial: TrialResult) -> None:
-    """Refuse a model of which an output holds what is no number.
+    """Refuse a model of which an output holds what is no number, or none holds numbers at all.
 
     Raises:
         ModelCheckError: stage `outputs`; the message names the output.
     """
+    if not trial.every_output:
+        why = "none of its outputs holds numbers that could be compared"
+        raise ModelCheckError("outputs", f"{path}: {why}")
     from opslib.inference.golden_outputs import find_not_finite
 
     for outputs in trial.every_output:

@@ -138,14 +138,14 @@ def read_num_classes(path: Path) -> int | None:
 
 def _find_shape_problem(trial: TrialResult) -> str | None:
     if len(trial.inputs) != 1 or trial.inputs[0].dtype not in FLOATS:
-        return f"expected one image input of floats, the model has {_list(trial.inputs)}"
+        return f"expected one image input of floats, the model has {describe_tensors(trial.inputs)}"
     if len(trial.inputs[0].shape) != 4:
-        return f"expected an input [N, C, H, W], the model has {_list(trial.inputs)}"
+        return f"expected an input [N, C, H, W], the model has {describe_tensors(trial.inputs)}"
     if not trial.outputs:
         return "the model has no output"
     shape = trial.answers.shape if trial.answers is not None else trial.outputs[0].shape
     if len(shape) != 2 or trial.outputs[0].dtype not in FLOATS:
-        return f"expected an output [N, classes], the model has {_list(trial.outputs)}"
+        return f"expected an output [N, classes], the model has {describe_tensors(trial.outputs)}"
     return None
 
 
@@ -166,6 +166,7 @@ def _shape(axes: tuple[int | None, ...]) -> str:
     return "x".join("any" if axis is None else str(axis) for axis in axes)
 
 
-def _list(values: tuple[TensorFacts, ...]) -> str:
+def describe_tensors(values: tuple[TensorFacts, ...]) -> str:
+    """Return inputs or outputs in a few words: name, element type and shape of each."""
     shown = (f"{one.name}: {one.dtype} [{_shape(one.shape)}]" for one in values)
     return ", ".join(shown) or "none"

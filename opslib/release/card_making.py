@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from opslib.core.cards import (
+    FileEntry,
     GoldenAnswer,
     GoldenOutputs,
     ModelCard,
@@ -24,7 +25,7 @@ from opslib.core.config import Config
 from opslib.core.errors import InputError, ModelError, ParameterError
 from opslib.core.files import ensure_writable, sha256_bytes, sha256_file, write_bytes_atomic
 from opslib.core.formatting import plural
-from opslib.core.kinds import find_kind, pick_kind
+from opslib.core.kinds import find_kind, pick_kind_of
 from opslib.core.models import find_model_files, resolve_model
 from opslib.inference.checks import check_finite, choose_size
 from opslib.inference.contract import check_contract, check_outputs, probe_images, probe_size
@@ -107,10 +108,11 @@ def make_card(
     place = card_path(path)
     if os.path.lexists(place) and not force:
         raise ParameterError(f"{place}: is there already; --force replaces it")
-    chosen = pick_kind(config, kind) if kind is not None else find_kind(config, path)
+    chosen = find_kind(config, path) if kind is None else pick_kind_of(config, path, kind)
     with path.open("rb") as file:
         signature = read_signature(file, str(path))
-    known = _find_known(config, path)
+    files = list_files(find_model_files(path))
+    known = _find_known(config, path, files)
     found = pick_images(config, "val", inputs, limit=images).paths
     if chosen is not None and chosen.contract == "classifier":
         facts, notes = _ask_classifier(config, path, known, found)
@@ -123,7 +125,7 @@ def make_card(
         **(known.model_dump(exclude={"schema"}) if known else {}),
         "input_shape": signature.inputs[0].shape,
         "opset": signature.opset,
-        "files": list_files(find_model_files(path)),
+        "files": files,
         "golden": (),
         "golden_outputs": (),
         **facts,
@@ -174,8 +176,6 @@ def _ask_any(
     twice = join_images(images, images)
     trial = try_model(path, images=twice, every_output=True, limits=_limits(config))
     check_finite(path, trial)
-    if not trial.every_output:
-        raise ModelError(f"{path}: none of its outputs holds numbers that could be compared")
     golden = tuple(
         GoldenOutputs(image=name, sha256=digest, outputs=summarise_outputs(answer))
         for (name, digest), answer in zip(
@@ -208,12 +208,16 @@ def _name_classes(
     return (), f"no class names: by the order of the folders' names only {seen}"
 
 
-def _find_known(config: Config, path: Path) -> ModelCard | None:
-    """What is known of the model; a card that cannot be read is about to be replaced."""
+def _find_known(config: Config, path: Path, files: tuple[FileEntry, ...]) -> ModelCard | None:
+    """What is known of the model: not what a card says of other bytes, or one that cannot be
+    read, which is about to be replaced."""
     try:
-        return find_card(config, path)
+        card = find_card(config, path)
     except InputError:
-        report = read_export_report(config.export_dir)
+        card = None
+    if card is not None and card.files in ((), files):
+        return card
+    report = read_export_report(config.export_dir)
     return report if report and Path(report.onnx_path).name == path.name else None
 
 

@@ -103,8 +103,9 @@ class Manifest(Record):
 
     @property
     def mains(self) -> dict[str, str]:
-        """The models that the release is about, and for each what of it: `model`, or its kind."""
-        return {one.main: f"{one.name} model" for one in self.kinds} or {self.main: "model"}
+        """The models that the release is about, `main` first, and for each what of it: `model`, or
+        its kind."""
+        return {self.main: "model"} | {one.main: f"{one.name} model" for one in self.kinds}
 
     @property
     def links(self) -> dict[str, str]:
@@ -113,8 +114,10 @@ class Manifest(Record):
         return {link: member for link, member in found.items() if member is not None}
 
     def kind_of(self, member: str) -> ReleasedKind | None:
-        """Return the kind of a model, or None where it is of none, or there are no kinds."""
-        return next((one for one in self.kinds if one.has(member)), None)
+        """Return the kind of a model, or None where it is of none or of several, or there are no
+        kinds."""
+        found = [one for one in self.kinds if one.has(member)]
+        return found[0] if len(found) == 1 else None
 
     @property
     def size_bytes(self) -> int:

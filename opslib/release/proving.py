@@ -117,7 +117,7 @@ class _Test:
         try:
             restored = self._restore()
             self._check_others(restored)
-            if find_contract(restored.manifest, restored.manifest.main_model) == "any":
+            if _is_any(restored.manifest):
                 return  # no model of it is one that our service serves
             self._serve(restored)
         except (OpsError, OSError):
@@ -165,23 +165,24 @@ class _Test:
         return restored
 
     def _check_others(self, restored: Restored) -> None:
-        """Prove what our service does not serve: the main model of every other kind, and of the
-        first one where that is no classifier. Each is loaded and asked what its card promises."""
+        """Prove what our service does not serve: every model that the release is about but the
+        main one where that is a classifier. Each is loaded and asked what its card promises."""
         manifest = restored.manifest
-        for kind in manifest.kinds:
-            if kind.main == manifest.main and kind.contract == "classifier":
+        for model in manifest.models:
+            what = manifest.mains.get(model.path)
+            served = model.path == manifest.main and not _is_any(manifest)
+            if what is None or served:
                 continue
-            model = next(one for one in manifest.models if one.path == kind.main)
-            with self._step(f"{kind.name} by itself") as found:
+            with self._step(f"{what} by itself") as found:
                 seen = check_released(manifest, model, restored.folder, self._config, "restored")
-                name = PurePosixPath(kind.main).name
+                name = PurePosixPath(model.path).name
                 if seen.golden_images:
                     found.append(
                         f"{name} loads; {plural(seen.golden_images, 'golden image')}: every output "
                         f"as its card says, within {seen.golden_max_abs_diff:.1g}"
                     )
                 else:
-                    self._notes.append(f"its {kind.name} model has no golden images to be asked")
+                    self._notes.append(f"its {what} has no golden images to be asked")
                     found.append(f"{name} loads; not asked: its card has no golden images")
 
     def _serve(self, restored: Restored) -> None:
@@ -246,7 +247,7 @@ class _Test:
     @contextmanager
     def _step(self, name: str) -> Iterator[list[str]]:
         """Time a step and keep what it found or why it failed."""
-        others = max(0, len(self._manifest.kinds) - 1) if self._manifest else 0
+        others = len(self._manifest.mains) - 1 if self._manifest else 0
         self._progress(len(self._steps) / (STEPS + others), f"{self._stored.name}: {name}")
         found: list[str] = []
         started = time.monotonic()
@@ -270,3 +271,8 @@ class _Test:
                 took_s = round(time.monotonic() - started, 3)
                 step = ProofStep(name=name, ok=problem is None, found=ended, took_s=took_s)
                 self._steps.append(step)
+
+
+def _is_any(manifest: Manifest) -> bool:
+    """Whether the model that a release is about is one that our service does not serve."""
+    return find_contract(manifest, manifest.main_model) == "any"

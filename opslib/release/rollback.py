@@ -55,10 +55,9 @@ def find_stable(
     kind = kind or pick_kind(config)
     if live is not None and not live.said:
         fields = f"{kind.client.path_field} nor {kind.client.digest_field}"
-        keys = "client" if kind.sole else f"models.{kind.name}"
         raise InputError(
             f"which {kind.name} is live is not known: /version has neither {fields}; set "
-            f"{keys}.path_field, or choose one: `pillops reload --path MODEL`"
+            f"{kind.key('path_field')}, or choose one: `pillops reload --path MODEL`"
         )
     live_digest = live.sha256 if live else None
     live_path = config.resolve(live.model_path).resolve() if live and live.model_path else None

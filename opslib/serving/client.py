@@ -14,6 +14,7 @@ from opslib.core.sections import ClientSection
 from opslib.serving.health_answer import describe_degraded
 from opslib.serving.hints import find_hint
 from opslib.serving.keys import HEADER
+from opslib.serving.version_answer import read_version_answer, text_or_none
 
 
 class ServiceError(OpsError):
@@ -31,8 +32,7 @@ class LiveVersion:
     """What `/version` says: path and digest of the model, where the service gives them.
 
     `wanted` is where the model should lie that a degraded service does not serve, and why it does
-    not; None where all is well. `said` is False where the answer has neither of the fields that
-    tell which model it is: then nobody knows.
+    not; None where all is well. `said` and `empty` are as in `VersionAnswer`.
     """
 
     model_path: str | None
@@ -41,11 +41,7 @@ class LiveVersion:
     generation: int | None
     wanted: str | None = None
     said: bool = True
-
-    @property
-    def empty(self) -> bool:
-        """Whether the service says that it has no model of this kind."""
-        return self.said and self.model_path is None and self.sha256 is None
+    empty: bool = False
 
     def is_same(self, other: LiveVersion) -> bool:
         """Return whether both are the same model, by digest where both say one, else by path."""
@@ -115,7 +111,7 @@ class ServiceClient:
         for part in self._section.loaded_field.split("."):
             loaded = loaded.get(part) if isinstance(loaded, dict) else None
         return LiveHealth(
-            device=_text(answer.get("device")),
+            device=text_or_none(answer.get("device")),
             model_loaded=loaded if isinstance(loaded, bool) else None,
             degraded=describe_degraded(answer),
         )
@@ -127,15 +123,16 @@ class ServiceClient:
             ServiceError: it refuses or does not answer.
         """
         answer = self._call("GET", "/version")
-        section = self._section
+        found = read_version_answer(answer, self._section)
         generation = answer.get("generation")
         return LiveVersion(
-            model_path=_text(answer.get(section.path_field)),
-            sha256=_text(answer.get(section.digest_field)),
-            version_tag=_text(answer.get("version_tag")),
+            model_path=found.path,
+            sha256=found.sha256,
+            version_tag=text_or_none(answer.get("version_tag")),
             generation=generation if isinstance(generation, int) else None,
             wanted=_describe_wanted(answer.get("degraded")),
-            said=section.path_field in answer or section.digest_field in answer,
+            said=found.said,
+            empty=found.empty,
         )
 
     def reload(self, path: str) -> dict[str, Any]:
@@ -165,7 +162,7 @@ class ServiceClient:
                 f"{self.url}{route}: no answer within {self._timeout_s:g} s",
                 status=None,
                 stage="timeout",
-                hint="look at the service's api.err; /version shows what is served now",
+                hint="look at the service's log; /version shows what is served now",
             ) from error
         except (httpx.TransportError, UnicodeError) as error:
             raise ServiceError(
@@ -202,7 +199,7 @@ _STATUS_HINTS = {
     "(models.<kind>.request_field)",
     409: "another reload is under way: wait, then look at /version",
     429: "too many requests with this key: wait a minute",
-    503: "the service has no model or is overloaded: look at api.err",
+    503: "the service has no model or is overloaded: look at its log",
 }
 
 
@@ -227,10 +224,6 @@ def _refusal(where: str, answer: httpx.Response) -> ServiceError:
 def _describe_wanted(said: Any) -> str | None:
     if not isinstance(said, dict):
         return None
-    path = _text(said.get("wanted_path")) or "a model that is not known"
-    why, reason = _text(said.get("why")), _text(said.get("reason"))
+    path = text_or_none(said.get("wanted_path")) or "a model that is not known"
+    why, reason = text_or_none(said.get("why")), text_or_none(said.get("reason"))
     return f"{path}{f' ({why})' if why else ''} should be served{f': {reason}' if reason else ''}"
-
-
-def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) and value else None

@@ -14,7 +14,8 @@ from dotenv import dotenv_values
 from dotenv.parser import Binding, parse_stream
 
 from opslib.core.changes import change_file
-from opslib.core.errors import ConfigError
+from opslib.core.errors import ConfigError, storage_errors
+from opslib.core.files import ensure_writable
 from opslib.core.secrets import is_secret_name
 
 PRIVATE = 0o600
@@ -35,6 +36,19 @@ def set_variable(env_file: Path, name: str, value: str, *, note: str | None = No
     """
     change = partial(_change, env_file=env_file, name=name, value=value, note=note)
     change_file(env_file, change, mode=_new_mode(env_file, name))
+
+
+def check_variable(env_file: Path, name: str, value: str) -> None:
+    """Make sure that `set_variable` would do it, as far as is seen without changing anything.
+
+    Raises:
+        ConfigError, StorageError: as `set_variable`.
+    """
+    target = env_file.resolve()
+    ensure_writable(target.parent)
+    with storage_errors(f"read {env_file}"):
+        before = target.read_bytes() if target.exists() else None
+    _change(before, env_file=env_file, name=name, value=value, note=None)
 
 
 def _new_mode(env_file: Path, name: str) -> int | None:

@@ -15,11 +15,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from dotenv import dotenv_values
 from pydantic import Field, field_validator
 
 from opslib.core.config import Config
-from opslib.core.errors import InputError
+from opslib.core.env_file import read_env_file
+from opslib.core.environment import find_variable
+from opslib.core.errors import ConfigError, InputError
 from opslib.core.files import hide_name, sha256_bytes
 from opslib.core.kinds import PIN
 from opslib.core.records import Record
@@ -119,9 +120,8 @@ class FoundLease:
         if os.path.lexists(path):
             yield from ServedState.read(path).needed()
         # Perhaps not ours to read; what it named when that service started is in the lease.
-        with suppress(OSError, ValueError):
-            pinned = dotenv_values(lease.env_file).get(lease.pin)
-            if pinned:
+        with suppress(ConfigError):
+            for pinned in find_variable(read_env_file(lease.env_file), lease.pin):
                 yield lease.root / Path(pinned), "pinned"
 
 

@@ -13,11 +13,11 @@ from opslib.core.config import Config
 from opslib.core.errors import InputError, ModelError, OpsError, UsageError
 from opslib.core.kinds import Kind
 from opslib.inference.checks import check_model
-from opslib.inference.contract import Contract, check_classes_kept
+from opslib.inference.contract import Contract, check_classes_kept, describe_tensors
 from opslib.inference.find_model import find_card
 from opslib.inference.preprocess import load_preprocessor
-from opslib.inference.stages import Preprocess
-from opslib.inference.trial import TrialLimits, try_model
+from opslib.inference.stages import ModelCheckError, Preprocess
+from opslib.inference.trial import TensorFacts, TrialLimits, TrialResult, try_model
 from opslib.serving.client import LiveVersion
 
 _MIB = 1 << 20
@@ -69,8 +69,11 @@ class Precheck:
             except OpsError as error:
                 card = card.model_copy(update={"golden": (), "golden_outputs": ()})
                 note = f"{path}: its golden images were not compared: {error}"
-        previous = self._previous()
-        check_model(
+        live = self._try_live()
+        previous = None
+        if live is not None and self._kind.contract == "classifier":
+            previous = Contract.from_trial(*live)
+        found = check_model(
             path,
             card,
             preprocess=run,
@@ -81,22 +84,39 @@ class Precheck:
         )
         if previous is not None:
             check_classes_kept(path, card, previous)
+        elif live is not None:
+            _check_alike(path, found.trial, live[0])
         return note
 
-    def _previous(self) -> Contract | None:
-        """What the model in service keeps to, where it lies on this host and can be loaded."""
+    def _try_live(self) -> tuple[TrialResult, tuple[str, ...]] | None:
+        """What the model in service takes and answers, and its class names, where it lies on this
+        host and can be loaded."""
         path = (
             self._config.resolve(self.live.model_path)
             if self.live and self.live.model_path
             else None
         )
-        if self._kind.contract != "classifier" or path is None or not path.is_file():
+        if path is None or not path.is_file():
             return None
         try:
             trial, card = try_model(path, limits=self._limits), find_card(self._config, path)
         except (ModelError, InputError):
             return None
-        return Contract.from_trial(trial, card.class_names if card else ())
+        return trial, card.class_names if card else ()
+
+
+def _check_alike(path: Path, found: TrialResult, live: TrialResult) -> None:
+    """Refuse a model that takes or answers other tensors than the one in service: how many, of
+    which type and with how many axes. Their sizes may change from one training to the next."""
+    pairs = {"takes": (found.inputs, live.inputs), "answers": (found.outputs, live.outputs)}
+    for verb, (new, old) in pairs.items():
+        if _kinds_of(new) != _kinds_of(old):
+            said = f"{describe_tensors(new)}; the model in service {describe_tensors(old)}"
+            raise ModelCheckError("contract", f"{path}: {verb} {said}")
+
+
+def _kinds_of(tensors: tuple[TensorFacts, ...]) -> list[tuple[str, int]]:
+    return [(one.dtype, len(one.shape)) for one in tensors]
 
 
 def _no_images(_paths: Sequence[str], _size: int) -> NDArray[np.float32]:

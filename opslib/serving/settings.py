@@ -60,6 +60,6 @@ def load_settings(config: Config, env_file: Path | None = None) -> ServiceSettin
     environment = load_service_environment(config, env_file)
     secret = environment.api_key.get_secret_value() if environment.api_key else None
     kind = pick_classifier(config)
-    source = (env_file or kind.pin_file).absolute()
-    pinned = next(iter(kind.pins(source)), None)
+    source = kind.pin_source(env_file).absolute()
+    pinned = next(iter(kind.pins(env_file)), None)
     return ServiceSettings(config, environment, kind, source, pinned, check_key(secret))

@@ -18,6 +18,7 @@ from opslib.core.secrets import show_address
 from opslib.core.sections import ClientSection
 from opslib.serving.leases import FoundLease, find_leases
 from opslib.serving.reachable import LiveModel
+from opslib.serving.version_answer import read_version_answer
 from opslib.upkeep.web import FAILURES, name_failure, request
 
 _HEADER = "X-API-Key"
@@ -89,15 +90,14 @@ def _read_live(
     """What a `/version` says of one kind; None where it does not say."""
     if not isinstance(content, dict):
         return None
-    path, sha256 = content.get(section.path_field), content.get(section.digest_field)
-    path, sha256 = (one if isinstance(one, str) and one else None for one in (path, sha256))
-    if path or sha256:
-        where = config.resolve(path) if path and "\0" not in path else None
-        return LiveModel(f"{shown} serves {path or sha256}", where, sha256)
-    several = len(config.models) > 1
-    if several and section.path_field in content and content[section.path_field] is None:
+    found = read_version_answer(content, section)
+    # A service of one model that names none may have loaded one by another way.
+    if found.empty and len(config.models) > 1:
         return LiveModel(f"{shown} has no model at {section.path_field}")
-    return None
+    if found.empty or not found.said:
+        return None
+    where = config.resolve(found.path) if found.path and "\0" not in found.path else None
+    return LiveModel(f"{shown} serves {found.path or found.sha256}", where, found.sha256)
 
 
 def _named_models(content: Any) -> Iterator[str]:

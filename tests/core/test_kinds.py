@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from opslib.core.config import load_config
-from opslib.core.errors import ConfigError
-from opslib.core.kinds import find_kind, list_kinds
+from opslib.core.errors import ConfigError, ParameterError
+from opslib.core.kinds import find_kind, list_kinds, pick_kind_of
 from tests.models import write_config
 
 
@@ -51,3 +52,35 @@ def test_a_named_file_of_pins_that_is_none_is_not_taken_for_nothing_pinned(
     kind = list_kinds(load_config(write_config(tmp_path, kinds), {}))[0]
     with pytest.raises(ConfigError, match="theirs"):
         kind.pins()
+
+
+def test_a_variable_makes_no_kind_that_the_file_does_not_have(tmp_path: Path) -> None:
+    path = write_config(tmp_path, "models:\n  a: {contract: any}\n  b: {}\n")
+    assert load_config(path, {"PILLSNAP_MODELS__A__KEEP": "3"}).models["a"].keep == 3
+    with pytest.raises(ConfigError, match=r"PILLSNAP_MODELS__AA__KEEP: no such kind.*a, b"):
+        load_config(path, {"PILLSNAP_MODELS__AA__KEEP": "3"})
+
+
+def test_a_pin_stands_in_the_named_file_whatever_other_env_file_is_given(tmp_path: Path) -> None:
+    kinds = "models:\n  a: {contract: any, pin_file: theirs/.env}\n  b: {}\n"
+    theirs, ours = list_kinds(load_config(write_config(tmp_path, kinds), {}))
+    other = tmp_path / "other.env"
+    assert theirs.pin_source(other) == tmp_path / "theirs" / ".env"
+    assert ours.pin_source(other) == other
+    assert ours.pin_source() == tmp_path / ".env"
+
+
+def test_a_path_of_no_kind_is_named_with_what_the_kinds_look_like(tmp_path: Path) -> None:
+    config = load_config(write_config(tmp_path, "models:\n  a: {contract: any}\n  b: {}\n"), {})
+    with pytest.raises(ParameterError, match=r"/x\.onnx: of no kind.*a \(a-\*\.onnx\)"):
+        pick_kind_of(config, tmp_path / "x.onnx", None)
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe"])
+def test_a_file_of_variables_that_is_none_is_named_and_not_waited_for(
+    tmp_path: Path, kind: str
+) -> None:
+    path = write_config(tmp_path)
+    (os.mkfifo if kind == "pipe" else os.mkdir)(tmp_path / ".env")
+    with pytest.raises(ConfigError, match=r"\.env: is no regular file"):
+        load_config(path)

@@ -9,6 +9,7 @@ import pytest
 from opslib.core.config import load_config
 from opslib.core.errors import BusyError, InputError, ModelError, OpsError, ParameterError
 from opslib.core.files import link_atomic
+from opslib.core.kinds import pick_kind
 from opslib.core.models import find_model_files
 from opslib.core.served import ServedModel, ServedState, read_served_state
 from opslib.drill.copies import copy_experiment
@@ -189,7 +190,14 @@ def test_without_a_place_for_files_only_paths_can_be_bad(tmp_path: Path) -> None
 def test_a_service_that_cannot_be_brought_back_is_named_with_the_command_that_does_it(
     drill_place: Place,
 ) -> None:
-    gone = Target("http://127.0.0.1:9", "key", drill_place.config, Path("/models/a.onnx"), ())
+    gone = Target(
+        "http://127.0.0.1:9",
+        "key",
+        drill_place.config,
+        Path("/models/a.onnx"),
+        (),
+        pick_kind(drill_place.config),
+    )
     told = r"may serve the wrong model.*reload --host http://127.0.0.1:9 --path /models/a.onnx"
     with (
         pytest.raises(OpsError, match=told),
@@ -201,7 +209,14 @@ def test_a_service_that_cannot_be_brought_back_is_named_with_the_command_that_do
 
 
 def test_two_reloads_at_once_of_a_service_that_is_gone_end(drill_place: Place) -> None:
-    gone = Target("http://127.0.0.1:9", "key", drill_place.config, drill_place.second, ())
+    gone = Target(
+        "http://127.0.0.1:9",
+        "key",
+        drill_place.config,
+        drill_place.second,
+        (),
+        pick_kind(drill_place.config),
+    )
     deeds = [Deed("two at once", name, 0.0) for name in ("a", "b")]
     ask_at_once(gone, deeds, ["/a.onnx", "/b.onnx"])
     assert not any(deed.accepted for deed in deeds)

@@ -201,7 +201,14 @@ def disguise(place: TwoStage) -> Path:
 def make_target(place: TwoStage, service: TwoStageService) -> Target:
     """The service as a drill of its classifier knows it."""
     stable, other = place.classifiers
-    return Target(service.url, place.key, place.config, stable, (other,), kind_name=CLASSIFICATION)
+    return Target(
+        service.url,
+        place.key,
+        place.config,
+        stable,
+        (other,),
+        pick_kind(place.config, CLASSIFICATION),
+    )
 
 
 @contextmanager

@@ -155,6 +155,24 @@ def test_answers_that_are_no_numbers_are_refused(tmp_path: Path, images: list[Pa
     assert caught.value.stage == "outputs"
 
 
+def test_a_model_whose_outputs_are_no_numbers_is_refused(
+    tmp_path: Path, images: list[Path]
+) -> None:
+    model, labels = write_many_outputs(tmp_path / "m.onnx"), tmp_path / "labels.onnx"
+    write_outputs_card(model, images)
+    graph = helper.make_graph(
+        [helper.make_node("Cast", ["input"], ["label"], to=TensorProto.STRING)],
+        "labels",
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["N", 3, 16, 16])],
+        [helper.make_tensor_value_info("label", TensorProto.STRING, ["N", 3, 16, 16])],
+    )
+    opset = [helper.make_opsetid("", 18)]
+    onnx.save_model(helper.make_model(graph, opset_imports=opset, ir_version=10), labels)
+    put_in_place_of(model, labels)
+    with pytest.raises(ModelCheckError, match="none of its outputs holds numbers"):
+        check(model)
+
+
 def test_a_golden_image_that_changed_is_named(tmp_path: Path, images: list[Path]) -> None:
     model = write_detector(tmp_path / "d.onnx")
     write_outputs_card(model, images)

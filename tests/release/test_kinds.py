@@ -66,7 +66,7 @@ def test_it_is_made_verified_proved_and_restored(place: TwoStage) -> None:
     assert manifest.main == f"export/{place.classifiers[-1].name}"
     proof = prove_release(place.config, find_release(place.config, made.path))
     assert proof.verdict == "pass", proof.finding
-    step = next(one for one in proof.steps if one.name == "detection by itself")
+    step = next(one for one in proof.steps if one.name == "detection model by itself")
     assert "2 golden images: every output as its card says" in step.found
     restored = restore_release(made.path, config=place.config)
     for kind, models in place.models.items():
@@ -91,7 +91,7 @@ def test_a_detector_that_answers_otherwise_fails_the_proof(place: TwoStage) -> N
     made = build_release(place.config, UNVERIFIED)
     proof = prove_release(place.config, find_release(place.config, made.path))
     assert proof.verdict == "fail"
-    assert proof.steps[-1].name == "detection by itself"
+    assert proof.steps[-1].name == "detection model by itself"
 
 
 def test_a_release_of_one_kind_has_no_field_of_several(tmp_path: Path) -> None:
@@ -188,3 +188,33 @@ def test_a_card_that_cannot_be_written_leaves_no_image(place: TwoStage) -> None:
     with pytest.raises(StorageError, match="directory"):
         made.write()
     assert sorted((place.export / "golden").iterdir()) == before
+
+
+def test_a_release_about_a_model_of_no_kind_proves_that_it_loads(place: TwoStage) -> None:
+    card_detectors(place)
+    model = place.export / "segmentation-1.onnx"
+    write_detector(model)
+    made = build_release(place.config, ReleaseRequest(onnx=model, verify=False))
+    proof = prove_release(place.config, find_release(place.config, made.path))
+    step = next(one for one in proof.steps if one.name == "model by itself")
+    assert step.found == "segmentation-1.onnx loads; not asked: its card has no golden images"
+    assert proof.verdict == "inconclusive"
+
+
+def test_a_card_keeps_nothing_of_a_card_of_other_bytes(place: TwoStage) -> None:
+    golden, model = str(place.export / "golden" / "*.jpg"), place.detectors[0]
+    card = make_card(place.config, model, inputs=golden).card
+    model.with_suffix(".json").write_text(
+        card.model_copy(update={"git_sha": "abc1234", "ckpt_path": "best.pt"}).model_dump_json()
+    )
+    kept = make_card(place.config, model, inputs=golden, force=True).card
+    assert (kept.git_sha, kept.ckpt_path) == ("abc1234", "best.pt")
+    write_detector(model, seed=77)
+    fresh = make_card(place.config, model, inputs=golden, force=True).card
+    assert (fresh.git_sha, fresh.ckpt_path) == (None, None)
+    assert fresh.files != card.files
+
+
+def test_a_card_is_of_the_kind_that_the_name_says(place: TwoStage) -> None:
+    with pytest.raises(ParameterError, match="is of kind detection by its name"):
+        make_card(place.config, place.detectors[0], kind="classification")

@@ -9,11 +9,13 @@ import pytest
 
 from opslib.cli.doors import call_app
 from opslib.cli.main import app
-from opslib.core.errors import InputError, ModelError, ParameterError
+from opslib.core.errors import InputError, ModelError, OpsError, ParameterError
 from opslib.core.kinds import pick_classifier, pick_kind
+from opslib.core.sections import ClientSection
 from opslib.inference.find_model import find_onnx
 from opslib.release.rollback import find_stable
 from opslib.serving.client import LiveVersion, ServiceError
+from opslib.serving.version_answer import read_version_answer
 from tests.two_stage import CLASSIFICATION, DETECTION, TwoStage, make_two_stage
 
 
@@ -197,3 +199,62 @@ def test_a_link_to_a_model_of_another_kind_is_refused(house: TwoStage) -> None:
     kind = pick_kind(house.config, DETECTION)
     with pytest.raises(ModelError, match="no detection model"):
         find_onnx(house.config, kind=kind)
+
+
+def test_a_link_that_leads_nowhere_is_not_posted(house: TwoStage) -> None:
+    link = house.export / "latest_detection.onnx"
+    house.detectors[-1].unlink()
+    with house.serve() as service, pytest.raises(ModelError, match="latest_detection"):
+        run(house, "reload", "--path", link)
+    assert service.asked == []
+
+
+def test_a_classifier_under_a_detectors_name_is_not_posted(house: TwoStage) -> None:
+    from tests.models import write_onnx
+
+    disguised = house.export / "detection-20261102-000000-abc1234.onnx"
+    write_onnx(disguised, classes=3, size=16)
+    with house.serve() as service:
+        with pytest.raises(ModelError, match=r"answers .*; the model in service"):
+            run(house, "reload", "--path", disguised)
+        assert service.asked == []
+
+
+@pytest.mark.parametrize("fault", ["folder", "no text", "nowhere"])
+def test_what_cannot_be_pinned_is_refused_before_the_switch(house: TwoStage, fault: str) -> None:
+    env = house.root / "other.env"
+    env.write_bytes((house.root / ".env").read_bytes())
+    with house.serve() as service:
+        text = house.config_path.read_text()
+        pin = "detection: {contract: any, pin_file: theirs/.env"
+        assert "detection: {contract: any" in text
+        house.config_path.write_text(text.replace("detection: {contract: any", pin))
+        theirs = house.root / "theirs" / ".env"
+        if fault == "nowhere":
+            theirs.parent.write_text("a file where a folder should be")
+        else:
+            theirs.parent.mkdir()
+            theirs.mkdir() if fault == "folder" else theirs.write_bytes(b"A=\xff\n")
+        with pytest.raises(OpsError, match="theirs"):
+            run(house, "reload", "--path", house.detectors[0], "--persist", "--env-file", env)
+        assert service.asked == []
+
+
+@pytest.mark.parametrize(
+    ("said", "empty", "known"),
+    [
+        ({"path": "/m.onnx"}, False, True),
+        ({"digest": "abc"}, False, True),
+        ({"path": None}, True, True),
+        ({"path": None, "digest": "abc"}, False, True),
+        ({"digest": None}, False, False),
+        ({"path": ""}, False, False),
+        ({"path": 7}, False, False),
+        ({}, False, False),
+    ],
+)
+def test_only_a_path_that_is_null_says_that_there_is_no_model(
+    said: dict[str, object], empty: bool, known: bool
+) -> None:
+    found = read_version_answer(said, ClientSection(path_field="path", digest_field="digest"))
+    assert (found.empty, found.said) == (empty, known)
