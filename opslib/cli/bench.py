@@ -52,7 +52,7 @@ def bench(
     model: Annotated[Path | None, typer.Option(help="ONNX file; default: the latest.")] = None,
     inputs: Annotated[str | None, typer.Option(help='Images: "folder/**/*.jpg".')] = None,
     batch: Annotated[str | None, typer.Option(help="Batch sizes: 1,2,4,8,16,32.")] = None,
-    threads: Annotated[int | None, typer.Option(help="CPU threads; 0: automatic.")] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads; 0: all usable.")] = None,
     providers: Annotated[str | None, typer.Option(help="In order: CUDA,CPU.")] = None,
     checkpoint: Annotated[Path | None, typer.Option(help="Torch side of both.")] = None,
     budget: Annotated[float | None, typer.Option(help="Seconds for everything.")] = None,

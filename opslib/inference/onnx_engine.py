@@ -77,7 +77,11 @@ class OnnxEngine(ClosedOnExit):
 
 
 def make_session_options(settings: SessionSettings, choice: ProviderChoice) -> Any:
-    """Return ONNX Runtime session options for `settings`."""
+    """Return ONNX Runtime session options for `settings`.
+
+    A count of threads of 0 is resolved here: ONNX Runtime would take as many as the machine has
+    cores and pin them, whatever affinity and quota say.
+    """
     import onnxruntime as ort
 
     levels = ort.GraphOptimizationLevel
@@ -94,8 +98,8 @@ def make_session_options(settings: SessionSettings, choice: ProviderChoice) -> A
         if settings.execution_mode == "PARALLEL"
         else ort.ExecutionMode.ORT_SEQUENTIAL
     )
-    options.intra_op_num_threads = settings.intra_op_num_threads
-    options.inter_op_num_threads = settings.inter_op_num_threads
+    options.intra_op_num_threads = settings.intra_op_num_threads or usable_cpus()
+    options.inter_op_num_threads = settings.inter_op_num_threads or usable_cpus()
     if not settings.allow_spinning:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.inter_op.allow_spinning", "0")

@@ -16,6 +16,7 @@ def probe_provider(name: str) -> str | None:
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
+    options.intra_op_num_threads = 1
     try:
         choice = select_onnx_providers((name,))
         session = onnxruntime.InferenceSession(

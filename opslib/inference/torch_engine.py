@@ -35,8 +35,7 @@ class TorchEngine(ClosedOnExit):
 
         self._torch = torch
         self._device, note = _choose_device(torch, request.providers)
-        if request.settings.intra_op_num_threads:
-            torch.set_num_threads(request.settings.intra_op_num_threads)
+        torch.set_num_threads(request.settings.intra_op_num_threads or usable_cpus())
         self._module, facts = _load_module(torch, request)
         self._module = (
             self._module.to(self._device) if hasattr(self._module, "to") else self._module

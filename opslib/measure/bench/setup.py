@@ -38,7 +38,7 @@ class BenchRequest:
         checkpoint: the Torch side of `both`.
         inputs: a glob of images, `**` descends.
         batch: batch sizes.
-        threads: CPU threads of either engine; 0 is automatic.
+        threads: CPU threads of either engine; 0: all usable.
         providers: such as `CUDA,CPU`.
         budget_s: seconds for everything.
         strict: refuse unreadable images instead of skipping them.
@@ -118,7 +118,7 @@ def prepare_bench(config: Config, request: BenchRequest) -> BenchSetup:
         raise ParameterError(f"--budget: got {budget_s:g}; expected seconds above 0")
     if request.threads is not None and not 0 <= request.threads <= MOST_THREADS:
         raise ParameterError(
-            f"--threads: got {request.threads}; expected 0 (automatic) to {MOST_THREADS}"
+            f"--threads: got {request.threads}; expected 0 (all usable) to {MOST_THREADS}"
         )
     base = EngineRequest(
         engine="onnx",

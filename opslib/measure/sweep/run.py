@@ -228,7 +228,7 @@ def _explore(
     deadline = Deadline(setup.budget_s)
     progress(0.0, "finding out which settings differ")
     base = make_request(setup.engines["onnx"], SweepOptions(), setup.batch_sizes[0])
-    host = track.describe_host(base)
+    host = track.describe_host()
     facts = track.describe(base)
     model = describe_model(base, facts)
     img_size = choose_img_size(setup, {"onnx": facts})

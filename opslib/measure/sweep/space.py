@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from opslib.core.errors import UnavailableError
+from opslib.core.host import usable_cpus
 from opslib.core.sections import SweepSection
 from opslib.inference.providers import (
     DEFAULT_CUDA_OPTIONS,
@@ -36,15 +37,11 @@ TENSORRT_LIBRARY = "libnvinfer.so.10"
 
 @dataclass(frozen=True)
 class SweepHost:
-    """What of a host decides which combinations differ and which can run.
-
-    `automatic_threads` is how many ONNX Runtime takes when it is told none.
-    """
+    """What of a host decides which combinations differ and which can run."""
 
     available: tuple[str, ...]
     cuda_problem: str | None
     tensorrt_problem: str | None
-    automatic_threads: int
     usable_cpus: int
 
     @property
@@ -53,7 +50,7 @@ class SweepHost:
         return self.cuda_problem is None
 
 
-def find_sweep_host(automatic_threads: int, usable: int) -> SweepHost:
+def find_sweep_host() -> SweepHost:
     """Return what this host can run."""
     import onnxruntime
 
@@ -63,8 +60,7 @@ def find_sweep_host(automatic_threads: int, usable: int) -> SweepHost:
         available=available,
         cuda_problem=cuda_problem,
         tensorrt_problem=find_tensorrt_problem(available, cuda_problem),
-        automatic_threads=automatic_threads,
-        usable_cpus=usable,
+        usable_cpus=usable_cpus(),
     )
 
 
@@ -122,12 +118,8 @@ def cpu_axes(section: SweepSection, host: SweepHost) -> Iterable[SweepOptions]:
 
 
 def thread_counts(host: SweepHost) -> tuple[int, ...]:
-    """Return the thread counts worth trying: automatic, one, half and all usable processors.
-
-    A count that automatic already means is left out.
-    """
-    counts = {1, max(1, host.usable_cpus // 2), host.usable_cpus} - {host.automatic_threads}
-    return (0, *sorted(counts))
+    """Return the thread counts worth trying: all usable processors, which 0 means, one and half."""
+    return (0, *sorted({1, max(1, host.usable_cpus // 2)} - {host.usable_cpus}))
 
 
 def cuda_axes(section: SweepSection, host: SweepHost) -> Iterable[SweepOptions]:
@@ -164,10 +156,9 @@ def effective_options(options: SweepOptions, host: SweepHost) -> tuple[tuple[str
         options.providers, available=host.available, cuda_problem=host.cuda_problem
     )
     parts = {"providers": choice.names[0]}
-    threads = options.intra_op_num_threads
-    single = threads == 1 or (threads == 0 and host.automatic_threads == 1)
-    parts["threads"] = "1" if single else str(threads or "automatic")
-    parts["spinning"] = "none" if single else str(options.allow_spinning).lower()
+    threads = options.intra_op_num_threads or host.usable_cpus
+    parts["threads"] = str(threads)
+    parts["spinning"] = "none" if threads == 1 else str(options.allow_spinning).lower()
     if choice.names[0] != PROVIDER_NAMES["CPU"]:
         in_force = {**CUDA_OPTION_DEFAULTS, **options.cuda}
         parts |= {f"cuda.{name}": str(value) for name, value in in_force.items()}

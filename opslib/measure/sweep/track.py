@@ -16,14 +16,12 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from opslib.core.errors import DeadlineError, OpsError, UnavailableError
-from opslib.core.host import usable_cpus
 from opslib.inference.engine import Engine, EngineFacts, EngineRequest, check_batch
 from opslib.inference.opening import open_engine
 from opslib.inference.optimized_graph import digest_optimized_graph
@@ -46,7 +44,6 @@ QUIET_STEP_S = 0.002
 QUIET_SHARE = 0.15
 QUIET_TIMEOUT_S = 0.15
 VISIT_TRIES = 3
-_TASKS = Path("/proc/self/task")
 
 
 class TrackedEngineError(OpsError):
@@ -89,9 +86,9 @@ class Track:
         """Return what would be running, from a load without images."""
         return self._call(_describe, request)
 
-    def describe_host(self, request: EngineRequest) -> SweepHost:
+    def describe_host(self) -> SweepHost:
         """Return what this host can run; ask before anything is loaded."""
-        return self._call(_describe_host, request)
+        return self._call(find_sweep_host)
 
     def digest_graph(self, request: EngineRequest) -> str | None:
         """Return the digest of the optimized model; see `digest_optimized_graph`.
@@ -280,15 +277,3 @@ def _unload(number: int) -> None:
 def _describe(request: EngineRequest) -> EngineFacts:
     with open_engine(request) as engine:
         return engine.facts
-
-
-def _describe_host(request: EngineRequest) -> SweepHost:
-    """Count the threads of a session that is told none against one that is told a single one."""
-    alone, automatic = (_count_threads(request, threads) for threads in (1, 0))
-    return find_sweep_host(1 + max(0, automatic - alone), usable_cpus())
-
-
-def _count_threads(request: EngineRequest, threads: int) -> int:
-    settings = replace(request.settings, intra_op_num_threads=threads)
-    with open_engine(replace(request, providers=("CPU",), settings=settings)):
-        return len(list(_TASKS.iterdir()))

@@ -21,7 +21,7 @@ from opslib.measure.sweep.space import (
 )
 
 BUILT_IN = ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider")
-BARE = SweepHost(BUILT_IN, "no NVIDIA driver", "no NVIDIA driver", 4, 4)
+BARE = SweepHost(BUILT_IN, "no NVIDIA driver", "no NVIDIA driver", 4)
 CARD = replace(BARE, cuda_problem=None, tensorrt_problem="TensorRT is not installed")
 SECTION = SweepSection()
 
@@ -62,8 +62,9 @@ def test_the_default_is_the_first_row_and_no_combination_stands_twice() -> None:
 
 
 def test_threads_are_derived_from_what_this_process_may_use() -> None:
-    assert thread_counts(replace(BARE, usable_cpus=8, automatic_threads=16)) == (0, 1, 4, 8)
-    assert thread_counts(replace(BARE, usable_cpus=2, automatic_threads=2)) == (0, 1)
+    assert thread_counts(replace(BARE, usable_cpus=8)) == (0, 1, 4)
+    assert thread_counts(replace(BARE, usable_cpus=2)) == (0, 1)
+    assert thread_counts(replace(BARE, usable_cpus=1)) == (0,)
     given = SweepSection(threads=(3,))
     assert {one.intra_op_num_threads for one in list_options(given, BARE)} == {0, 3}
 
@@ -87,7 +88,7 @@ def test_without_a_card_cuda_alone_is_unavailable_and_cuda_cpu_is_the_cpu_and_sa
 
 def test_what_has_no_effect_makes_rows_equivalent() -> None:
     lines, arms = arms_on(BARE)
-    # 3 graphs that differ x (automatic, 2, 4 is automatic here, 1 without spinning twice)
+    # 3 graphs that differ x (0 for all 4, 2, 1 without spinning twice)
     assert len(arms) == 3 * (2 + 2 + 1)
     own = {arm.row for arm in arms}
     for line in lines:
