@@ -55,6 +55,7 @@ PREFIX = "PILLSNAP_"
 CONFIG_VARIABLE = "PILLSNAP_CONFIG"
 SHORT_NAMES = {"PILLSNAP_EXP_DIR": "paths.exp_dir", "PILLSNAP_DATA_ROOT": "paths.data_root"}
 DEFAULT_CONFIG_NAME = "config.yaml"
+TELEMETRY_OFF = "ORT_DISABLE_TELEMETRY"  # 1 since opslib was imported
 
 
 class Config(Section):
@@ -198,7 +199,10 @@ def load_config(
         text = source.read_bytes().decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{source}: cannot be read: {error}") from error
-    return parse_config(text, source, read_variables(source.parent, environment))
+    config = parse_config(text, source, read_variables(source.parent, environment))
+    if config.onnx.telemetry:
+        os.environ[TELEMETRY_OFF] = "0"
+    return config
 
 
 def parse_config(text: str, source: Path, variables: Mapping[str, str]) -> Config:

@@ -121,6 +121,7 @@ class OnnxSection(Section):
     intra_op_num_threads: Annotated[int, Field(ge=0)] = 0
     inter_op_num_threads: Annotated[int, Field(ge=0)] = 0
     allow_spinning: bool = True
+    telemetry: bool = False
     cuda: dict[str, str | int] = {"cudnn_conv_use_max_workspace": 1}
 
 
