@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.text import Text
 from typer.exceptions import Abort, TyperException
 
+from opslib.core.accounts import ensure_home
 from opslib.core.config import Config
 from opslib.core.errors import ExitCode, OpsError, ParameterError, StorageError, TerminatedError
 from opslib.core.files import ensure_writable
@@ -96,6 +97,7 @@ def run_door(action: Callable[[], int | None]) -> NoReturn:
         raise TerminatedError(TERMINATED)
 
     signal.signal(signal.SIGTERM, terminate)
+    ensure_home()
     theirs = describe_their_variables(os.environ)
     if theirs is not None:
         _print_line(f"note: {theirs}")

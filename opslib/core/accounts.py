@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import tempfile
 from pathlib import Path
 
 
@@ -23,3 +24,10 @@ def account_home() -> Path:
         return Path(pwd.getpwuid(os.geteuid()).pw_dir)
     except KeyError:
         return Path("/")
+
+
+def ensure_home() -> None:
+    """Give an account without an entry, such as a container's number, a home where it has none:
+    libraries of notebooks look for one, and so do the processes that ours start."""
+    if not os.environ.get("HOME") and account_home() == Path("/"):
+        os.environ["HOME"] = tempfile.gettempdir()

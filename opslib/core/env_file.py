@@ -21,6 +21,10 @@ def read_env_file(env_file: Path) -> dict[str, str]:
         raise ConfigError(f"{env_file}: is no regular file; expected one with variables")
     try:
         written = dotenv_values(env_file)
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"{env_file}: cannot be read: not UTF-8 text; save it as UTF-8"
+        ) from error
+    except OSError as error:
         raise ConfigError(f"{env_file}: cannot be read: {error}") from error
     return {name: value for name, value in written.items() if value is not None}

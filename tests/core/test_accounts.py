@@ -1,0 +1,73 @@
+"""An account without an entry, as a container's number is, and a checkout of another account."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from opslib.core.config import load_config
+from opslib.core.environment import load_service_environment
+from opslib.core.errors import ConfigError
+from opslib.core.lineage import git_dirty, git_sha
+from tests.models import write_config
+
+NUMBER = "54321"
+ALONE = ["unshare", "--user", f"--map-user={NUMBER}", f"--map-group={NUMBER}"]
+DOCTOR = "import sys; sys.argv[1:] = ['doctor']; from opslib.cli.main import main; main()"
+
+
+def is_possible() -> bool:
+    """Whether this kernel lets a process be a number of which nobody knows."""
+    try:
+        return subprocess.run([*ALONE, "true"], capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.skipif(not is_possible(), reason="no user namespaces here: `unshare --user`")
+@pytest.mark.parametrize("home", [None, "/nowhere"])
+def test_a_number_without_a_name_and_a_home_ends_in_no_traceback(
+    tmp_path: Path, home: str | None
+) -> None:
+    write_config(tmp_path)
+    variables = {"PATH": os.environ["PATH"], "PYTHONPATH": str(Path.cwd())}
+    told = subprocess.run(
+        [*ALONE, sys.executable, "-c", DOCTOR],
+        cwd=tmp_path,
+        env=variables | ({"HOME": home} if home else {}),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "Traceback" not in told.stderr
+    assert "experiment at" in told.stdout
+
+
+def test_a_checkout_that_git_calls_dubious_is_known_by_its_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    who = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+    for words in (["init", "-q"], [*who, "commit", "-q", "--allow-empty", "-m", "first"]):
+        subprocess.run(["git", "-C", str(tmp_path), *words], check=True)
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+    told = subprocess.run(
+        ["git", "-C", str(tmp_path), "status"], capture_output=True, text=True, check=False
+    )
+    assert "dubious ownership" in told.stderr
+    assert len(git_sha(tmp_path)) == 7
+    assert git_dirty(tmp_path) is False
+
+
+def test_a_file_of_variables_in_another_encoding_is_named(tmp_path: Path) -> None:
+    config = load_config(write_config(tmp_path), {})
+    other = tmp_path / "other.env"
+    other.write_bytes("# \ud55c\uae00\nAPI_KEY=x\n".encode("cp949"))
+    with pytest.raises(
+        ConfigError, match=r"other\.env: cannot be read: not UTF-8 text; save it as UTF-8"
+    ):
+        load_service_environment(config, other)
