@@ -135,6 +135,8 @@ def _add_routes(app: FastAPI, service: Service) -> dict[str, Endpoint]:
     add: Callable[..., None] = app.add_api_route
     add("/health", health, methods=["GET"], response_model=Health)
     add("/version", version, methods=["GET"], response_model=Version)
+    for path, endpoint in {"/health": health, "/version": version}.items():
+        add(path, endpoint, methods=["HEAD"], include_in_schema=False)
     add("/predict", predict, methods=["POST"], response_model=PredictAnswer)
     add("/batch", batch, methods=["POST"], response_model=BatchAnswer)
     add("/reload", reload, methods=["POST"], response_model=ReloadAnswer)

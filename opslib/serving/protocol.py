@@ -100,6 +100,13 @@ class BoundedProtocol(HttpToolsProtocol):
         else:
             self._watch()
 
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Answer a client that has sent a whole request and sends no more, then close."""
+        if not self._complete or self._is_answered():
+            return False
+        self.cycle.keep_alive = False
+        return True
+
     def on_message_begin(self) -> None:
         """Begin another request on this connection."""
         super().on_message_begin()

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import io
-from collections.abc import AsyncIterator
+import re
+from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from email.errors import HeaderParseError
+from email.header import decode_header, make_header
 from pathlib import PurePosixPath
+from urllib.parse import unquote
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
@@ -15,6 +20,7 @@ from opslib.serving.failures import RefusalError
 
 _OVERHEAD_BYTES = 64 * 1024  # part headers and boundaries beside the images themselves
 _MAX_PARTS = 64
+_EXTENDED = re.compile(r";\s*filename\*\s*=\s*\"?([\w-]+)'[\w-]*'([^;\"\s]+)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -95,6 +101,22 @@ def _too_large(limit_bytes: int) -> RefusalError:
     return RefusalError(413, f"the body is larger than {limit_mib:.1f} MiB")
 
 
+def _read_filename(disposition: bytes, options: Mapping[bytes, bytes]) -> str | None:
+    """The declared name of a part, None where it is no file: `filename`, which .NET and PowerShell
+    send as encoded words (RFC 2047) where it is not ASCII; else `filename*` (RFC 8187)."""
+    plain = options.get(b"filename")
+    if plain is None:
+        found = _EXTENDED.search(disposition.decode("latin-1"))
+        with suppress(LookupError):
+            return found and unquote(found[2], encoding=found[1], errors="replace")
+        return found and found[2]
+    text = plain.decode("utf-8", "replace")
+    if text.startswith("=?"):
+        with suppress(HeaderParseError, LookupError, UnicodeError):
+            return str(make_header(decode_header(text)))
+    return text
+
+
 class _Form:
     """Collects the wanted files from the parser's callbacks; everything else is dropped."""
 
@@ -145,12 +167,12 @@ class _Form:
 
     def _begin_data(self) -> None:
         _, options = parse_options_header(self._disposition)
-        if options.get(b"name") != self._name or b"filename" not in options:
+        filename = _read_filename(self._disposition, options)
+        if options.get(b"name") != self._name or filename is None:
             self._current = None
             return
         if len(self.uploads) >= self._limits.files:
             raise RefusalError(413, f"at most {self._limits.files} image(s) a request")
-        filename = options[b"filename"].decode("utf-8", "replace")
         kind = self._type.partition(b";")[0].strip().lower().decode("latin-1")
         self._current = Upload(filename, kind)
 
