@@ -68,6 +68,7 @@ def check_model(
     from opslib.inference.contract import (
         Contract,
         check_contract,
+        check_input,
         check_outputs,
         probe_images,
         probe_size,
@@ -83,6 +84,7 @@ def check_model(
         return _check_any(path, card, preprocess, img_size, card_folder, limits, stages)
     expected = previous or (Contract.from_card(card) if card is not None else None)
     size = probe_size(path, expected, img_size)
+    check_input(path, size)
     golden = None
     if card is not None and card.golden:
         golden = load_golden(card, card_folder or path.resolve().parent, preprocess, size)

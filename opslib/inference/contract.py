@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ FLOATS = ("float32", "float16", "float64")
 DEFAULT_PROBE_PX = 224
 PROBES = 4
 MIN_SPREAD = 1e-6
+_CHANNELS = (1, 3, 4)
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,35 @@ def check_contract(path: Path, trial: TrialResult, expected: Contract | None) ->
     problem = _find_shape_problem(trial) or (expected and _find_difference(trial, expected))
     if problem:
         raise ModelCheckError("contract", f"{path}: {problem}")
+
+
+def check_input(path: Path, size: int) -> None:
+    """Refuse a classifier by what its file says of its input, before anything is run.
+
+    Args:
+        size: the pixels of the images that it shall get.
+
+    Raises:
+        ModelCheckError: stage `contract`.
+    """
+    try:
+        with path.open("rb") as file:
+            inputs = read_signature(file, str(path)).inputs
+    except (ModelError, OSError):
+        return  # loading it says why
+    if len(inputs) == 1 and len(inputs[0].shape) == 4:
+        shape = inputs[0].shape
+        sides = {axis for axis in shape[2:] if isinstance(axis, int) and axis > 0}
+        what = f"its input {inputs[0].name!r} is {inputs[0].dtype} [{_shape(shape)}]"
+        problem = None
+        if shape[3] in _CHANNELS and shape[1] not in _CHANNELS:
+            problem = "channels last; expected channels first, float32 [N, 3, H, W]"
+        elif inputs[0].dtype not in FLOATS:
+            problem = "expected floats, as the preprocessing gives them"
+        elif sides and sides != {size}:
+            problem = f"the images have {size} pixels a side"
+        if problem is not None:
+            raise ModelCheckError("contract", f"{path}: {what}: {problem}")
 
 
 def check_outputs(path: Path, answers: NDArray[np.float32], *, differing: int) -> None:
@@ -162,7 +193,7 @@ def _find_difference(trial: TrialResult, expected: Contract) -> str | None:
     return None
 
 
-def _shape(axes: tuple[int | None, ...]) -> str:
+def _shape(axes: Sequence[int | str | None]) -> str:
     return "x".join("any" if axis is None else str(axis) for axis in axes)
 
 

@@ -21,6 +21,7 @@ from opslib.inference.providers import (
     check_providers_in_force,
     select_onnx_providers,
 )
+from opslib.inference.runtime_words import shorten_error
 
 _DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64"}
 _ERROR_ONLY = 3
@@ -133,8 +134,8 @@ def _load(request: EngineRequest, choice: ProviderChoice) -> Any:
             provider_options=list(choice.options),
         )
     except Exception as error:  # ONNX Runtime's own classes share no base but Exception
-        reason = " ".join(str(error).split())[:300]
-        if not choice.cpu_fallback and "fallback" in reason:
+        reason = shorten_error(error)
+        if not choice.cpu_fallback and "fallback" in str(error):
             raise UnavailableError(
                 f"{request.providers[0]} cannot run this model: {reason}"
             ) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from opslib.core.errors import OpsError
 from opslib.inference.providers import check_providers_in_force, select_onnx_providers
+from opslib.inference.runtime_words import shorten_error
 
 
 def probe_provider(name: str) -> str | None:
@@ -26,7 +27,7 @@ def probe_provider(name: str) -> str | None:
     except OpsError as error:
         return str(error).removeprefix(f"{name} cannot start: ")
     except Exception as error:  # ONNX Runtime's own errors share no base class
-        return " ".join(str(error).split())[:200]
+        return shorten_error(error)
     return None
 
 

@@ -24,7 +24,9 @@ from numpy.typing import NDArray
 from opslib.core.errors import ModelError, UsageError, storage_errors
 from opslib.core.formatting import format_bytes, format_signal
 from opslib.core.models import find_model_files
+from opslib.inference.runtime_words import shorten_error
 from opslib.inference.stages import ModelCheckError, Stage
+from opslib.inference.trial_child import RANDOM, ROWS
 
 CHILD = Path(__file__).with_name("trial_child.py")
 DEFAULT_TIMEOUT_S = 60.0
@@ -179,7 +181,10 @@ def _read_result(
             stage, f"{path}: {doing} needs more than the {format_bytes(allowed)} allowed"
         )
     if "error" in found:
-        raise ModelCheckError(stage, f"{path}: ONNX Runtime refuses it: {found['error']}")
+        said = found["error"]
+        own = said.startswith((RANDOM, ROWS))
+        reason = said if own else f"ONNX Runtime refuses it: {shorten_error(said)}"
+        raise ModelCheckError(stage, f"{path}: {reason}")
     answers = folder / "answers.npy"
     outputs = tuple(_tensor(one) for one in found["outputs"])
     return TrialResult(

@@ -259,7 +259,7 @@ class Reloader:
         try:
             yield
         except ModelCheckError as error:
-            raise StageError(_name_stage(error), str(error)) from error
+            raise StageError(error.stage, str(error)) from error
         except OpsError as error:
             raise StageError(name, str(error)) from error
         except OSError as error:
@@ -276,11 +276,6 @@ def _as_found(candidate: Candidate) -> Iterator[None]:
         yield
     except StageError as error:
         raise StageError(error.stage, str(error).replace(str(own), str(found))) from error
-
-
-def _name_stage(error: ModelCheckError) -> str:
-    """The stage of a failed check; an input of another size shows only when it is run."""
-    return "contract" if "invalid dimensions" in str(error) else error.stage
 
 
 def _since_ms(started: float) -> float:

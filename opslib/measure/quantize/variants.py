@@ -17,6 +17,7 @@ from opslib.core.errors import ModelError
 from opslib.core.files import hidden_folder
 from opslib.core.models import find_model_files
 from opslib.inference.preprocess import Preprocessor
+from opslib.inference.runtime_words import shorten_error
 
 Report = Callable[[float, str], None]
 Method = Literal["dynamic", "dynamic-gemm", "static-minmax", "static-entropy"]
@@ -145,7 +146,7 @@ def prepare_model(source: Path, target: Path) -> Path:
                 )
             except Exception as error:
                 raise ModelError(
-                    f"{source.name}: cannot be prepared for quantization: {_line(error)}"
+                    f"{source.name}: cannot be prepared for quantization: {shorten_error(error)}"
                 ) from error
     return target
 
@@ -201,8 +202,8 @@ def _quantize_dynamic(
         try:
             run(prepared)
         except Exception as error:
-            raise ModelError(f"ONNX Runtime cannot quantize it: {_line(error)}") from error
-        reason = _line(first).removeprefix("[ShapeInferenceError] ")
+            raise ModelError(f"ONNX Runtime cannot quantize it: {shorten_error(error)}") from error
+        reason = shorten_error(first).removeprefix("[ShapeInferenceError] ")
         notes.append(f"Made after quant_pre_process, since shape inference needs it: {reason}.")
     if variant.name == "dynamic" and "ConvInteger" in count_ops(target):
         notes.append(
@@ -239,7 +240,7 @@ def _quantize_static(
         except ModelError:
             raise
         except Exception as error:  # the quantizer raises classes of several libraries
-            raise ModelError(f"ONNX Runtime cannot quantize it: {_line(error)}") from error
+            raise ModelError(f"ONNX Runtime cannot quantize it: {shorten_error(error)}") from error
     return ()
 
 
@@ -298,10 +299,6 @@ def _is_quantized(op_type: str) -> bool:
 
 def _is_large(model: Path) -> bool:
     return find_model_files(model).size_bytes > EXTERNAL_FROM_BYTES
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
 
 
 @contextlib.contextmanager

@@ -26,6 +26,7 @@ from opslib.inference.engine import Engine, EngineFacts, EngineRequest, check_ba
 from opslib.inference.opening import open_engine
 from opslib.inference.optimized_graph import digest_optimized_graph
 from opslib.inference.preprocess import load_preprocessor
+from opslib.inference.runtime_words import shorten_error
 from opslib.measure.disturbance import (
     is_disturbed,
     read_thread_delays_s,
@@ -209,8 +210,7 @@ def _engine_errors(what: str) -> Iterator[None]:
     except OpsError:
         raise
     except Exception as error:
-        reason = " ".join(str(error).split())[:300]
-        raise UnavailableError(f"{what}: {reason}") from None
+        raise UnavailableError(f"{what}: {shorten_error(error)}") from None
 
 
 def _read_images(work: Workload) -> NDArray[np.float32]:

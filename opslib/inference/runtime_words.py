@@ -1,0 +1,52 @@
+"""What ONNX Runtime says, in one short line: the cause it names at the end of a long text, without
+the places in its own source."""
+
+from __future__ import annotations
+
+import re
+
+LIMIT = 110
+
+_NOISE = (
+    re.compile(r"\[ONNXRuntimeError\] : \d+ : \w+ : "),
+    re.compile(r"Load model from .*? failed:"),
+    re.compile(r"/?\S+\.(?:cc|h|cpp|cu):\d+ [^()]*\([^()]*\)(?: const)?\s*"),
+    re.compile(r"\S+ (?:[=!<>]=|[<>]) \S+ was false\.\s*"),
+    re.compile(r"Fatal error: "),
+)
+# What users meet, and how it is said here; the groups of the pattern are filled in.
+_CAUSES = (
+    (
+        r"Unsupported model IR version: (\d+), max supported IR version: (\d+)",
+        "its IR version is {0}, this ONNX Runtime takes at most {1}",
+    ),
+    (
+        r"Opset (\d+) is under development.* till opset (\d+)",
+        "its opset is {0}, this ONNX Runtime takes at most {1}",
+    ),
+    (r"(\S+?):(\S+)\(-?\d+\) is not a registered function/op", "no operator {1} of {0} here"),
+    (r"No Op registered for (\S+) with domain_version of (\d+)", "no operator {0} in opset {1}"),
+    (
+        r"cannot be reshaped to the requested shape\. Input shape:(\S+), requested shape:(\S+)",
+        "a Reshape in it has fixed sizes {1} and is given {0}: its batch is fixed inside",
+    ),
+    (r"Could not find an implementation for (\w+)\(\d+\)", "no {0} for this type of numbers"),
+    (r"Protobuf parsing failed", "it is no ONNX model, or damaged"),
+    (r"SystemError : 13", "its weights file may not be read: Permission denied"),
+)
+
+
+def shorten_error(said: BaseException | str) -> str:
+    """Return the cause in at most `LIMIT` characters; of a longer text the beginning and the end,
+    where ONNX Runtime has the reason."""
+    text = " ".join(str(said).split())
+    for pattern, words in _CAUSES:
+        found = re.search(pattern, text)
+        if found is not None:
+            return words.format(*found.groups())
+    for noise in _NOISE:
+        text = noise.sub("", text)
+    text = text.strip().rstrip(".") or type(said).__name__
+    if len(text) <= LIMIT:
+        return text
+    return f"{text[: LIMIT // 4]} … {text[3 - LIMIT * 3 // 4 :]}"

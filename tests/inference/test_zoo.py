@@ -1,0 +1,43 @@
+"""Each model of the zoo passes, or is refused by the right stage, in few words that name the cause
+and with a hint that says what to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from opslib.inference.checks import check_model
+from opslib.inference.preprocess import preprocess
+from opslib.inference.runtime_words import LIMIT, shorten_error
+from opslib.inference.stages import ModelCheckError
+from opslib.serving.hints import find_hint
+from tests.inference.zoo import SIZE, ZOO, ZooModel
+
+MOST = 200
+
+
+@pytest.mark.parametrize("one", ZOO, ids=lambda one: one.name)
+def test_it_passes_or_is_refused_in_few_words(tmp_path: Path, one: ZooModel) -> None:
+    path = tmp_path / "model.onnx"
+    one.write(path)
+    if one.stage is None:
+        assert check_model(path, None, preprocess=preprocess, img_size=SIZE).stages
+        return
+    with pytest.raises(ModelCheckError) as caught:
+        check_model(path, None, preprocess=preprocess, img_size=SIZE)
+    said = str(caught.value).removeprefix(f"{path}: ")
+    hint = find_hint(caught.value.stage, str(caught.value))
+    assert (caught.value.stage, one.says in said, one.hint in hint) == (one.stage, True, True), (
+        f"{caught.value.stage}: {said} | {hint}"
+    )
+    assert len(f"{said}; {hint}") <= MOST
+    assert not any(
+        noise in said for noise in ("onnxruntime::", "/onnxruntime_src", "ONNXRuntimeError")
+    )
+
+
+def test_of_a_long_text_the_end_is_kept() -> None:
+    said = shorten_error(f"[ONNXRuntimeError] : 1 : FAIL : {'much ' * 100} the reason is here")
+    assert said.endswith("the reason is here")
+    assert len(said) <= LIMIT + 1
