@@ -15,11 +15,13 @@ from typing import Any, BinaryIO, cast
 
 from opslib.checklist.facts import LogGroup
 from opslib.checklist.log_lines import ErrorReader, LogError, next_mark, normalise_message
+from opslib.checklist.log_wrapping import decode_blocks, is_understood, unwrap
 from opslib.core.secrets import mask
 
 BLOCK_BYTES = 1 << 20
 MAX_LINE_BYTES = 1 << 16
 MAX_GROUPS = 500
+SAMPLED = 50  # lines of each block that are looked at to know the log's form
 MAX_SHOWN = 300
 OTHERS = "(other messages)"
 
@@ -46,7 +48,8 @@ class _Tally:
 class LogDigest:
     """The errors of one log and its archives since a moment.
 
-    `problems` says which files could not be read to their end, and why.
+    `problems` says which files could not be read to their end, and why; `puzzling` which have not
+    one line in a form that is known.
     """
 
     source: str
@@ -55,6 +58,7 @@ class LogDigest:
     files: int = 0
     undated: int = 0
     problems: list[str] = field(default_factory=list)
+    puzzling: list[str] = field(default_factory=list)
     _tallies: dict[tuple[str, str], _Tally] = field(default_factory=dict)
 
     def add_file(self, path: Path) -> None:
@@ -62,7 +66,7 @@ class LogDigest:
         self.files += 1
         try:
             with _open(path) as file:
-                for error in self._read_errors(file):
+                for error in self._read_errors(file, path.name):
                     self._add(error)
         except FileNotFoundError:
             return  # rotated away in this moment: its lines are in the archive
@@ -104,9 +108,12 @@ class LogDigest:
             key = ("ERROR", OTHERS)
         self._tallies.setdefault(key, _Tally(error.message)).add(error)
 
-    def _read_errors(self, file: BinaryIO) -> Iterator[LogError]:
-        reader = ErrorReader()
+    def _read_errors(self, file: BinaryIO, name: str) -> Iterator[LogError]:
+        reader, understood, empty = ErrorReader(), False, True
         for block in self._read_blocks(file):
+            lines = block[:MAX_LINE_BYTES].split(b"\n", SAMPLED)[:SAMPLED]
+            understood = understood or any(is_understood(unwrap(line)[0]) for line in lines)
+            empty = empty and not block.strip()
             start, known = 0, dict[bytes, int]()
             while start < len(block):
                 if not reader.open:
@@ -119,12 +126,13 @@ class LogDigest:
                 yield from reader.feed(block[start:end])
                 start = end + 1
         yield from reader.finish()
+        if not understood and not empty:
+            self.puzzling.append(name)
 
     def _read_blocks(self, file: BinaryIO) -> Iterator[bytes]:
         """Yield the file in blocks that end with a line; of an endless line, its beginning."""
         rest = b""
-        while chunk := file.read(BLOCK_BYTES):
-            self.read_bytes += len(chunk)
+        for chunk in decode_blocks(self._read_chunks(file)):
             block = rest + chunk
             cut = block.rfind(b"\n") + 1
             rest = block[cut:][:MAX_LINE_BYTES]
@@ -132,6 +140,11 @@ class LogDigest:
                 yield block[:cut]
         if rest:
             yield rest
+
+    def _read_chunks(self, file: BinaryIO) -> Iterator[bytes]:
+        while chunk := file.read(BLOCK_BYTES):
+            self.read_bytes += len(chunk)
+            yield chunk
 
 
 def clean_line(text: str) -> str:

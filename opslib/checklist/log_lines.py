@@ -10,9 +10,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
+
+from opslib.checklist.log_wrapping import unwrap
 
 MAX_MESSAGE = 2000
 MARKS = (
@@ -25,6 +27,9 @@ MARKS = (
     b'"error',
     b'"fatal',
     b'"panic',
+    b"=error",
+    b"=fatal",
+    b"=panic",
 )
 _LEVELS = {
     "ERROR": "ERROR",
@@ -37,6 +42,8 @@ _LEVELS = {
 }
 _TIME = re.compile(r"\[?(\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d+)?(?:Z|[+-]\d\d:?\d\d)?)")
 _TEXT = re.compile(r"(.{0,120}?)\b(ERROR|ERR|CRITICAL|FATAL|FTL|PNC)\b[\]:]*(?:\s+[-|])?\s*(.*)")
+_LOGFMT = re.compile(r"\blevel=\"?(error|fatal|panic)\b", re.IGNORECASE)
+_FIELDS = re.compile(r'(\w+)=(?:"((?:[^"\\]|\\.)*)"|(\S+))')
 _CALMER = re.compile(r"\b(?:INFO|INF|WARN|WARNING|WRN|DEBUG|DBG|NOTICE|TRACE)\b")
 _CHAINED = ("Traceback (most recent call last)", "During handling of", "The above exception")
 _TRACEBACK = _CHAINED[0]
@@ -102,11 +109,18 @@ class ErrorReader:
 
     def feed(self, raw: bytes) -> Iterator[LogError]:
         """Take one line; yield the errors that it completes."""
+        raw, at = unwrap(raw)
         if self._pending is not None and self._continues(raw):
             return
         yield from self.finish()
         if not is_marked(raw):
             return
+        for error in self._read(raw):
+            yield _date(error, at)
+        if self._pending is not None:
+            self._pending = _date(self._pending, at)
+
+    def _read(self, raw: bytes) -> Iterator[LogError]:
         if raw.startswith(b"{"):
             found = _read_object(raw)
             if found is not None:
@@ -148,11 +162,41 @@ class ErrorReader:
 
 
 def _read_text(line: str) -> LogError | None:
+    fields = _LOGFMT.search(line)
+    if fields is not None:
+        return _read_logfmt(line, _LEVELS[fields[1].upper()])
     found = _TEXT.match(line)
     if found is None or _CALMER.search(found.group(1)):
         return None
     message = found.group(3)[:MAX_MESSAGE]
     return LogError(read_time(line), _LEVELS[found.group(2)], message or line[:MAX_MESSAGE])
+
+
+def _read_logfmt(line: str, level: str) -> LogError:
+    said = {name: quoted or plain for name, quoted, plain in _FIELDS.findall(line)}
+    parts = [said.get("msg") or said.get("message", ""), said.get("err") or said.get("error", "")]
+    message = ": ".join(part for part in parts if part) or line
+    return LogError(read_time(said.get("time") or said.get("ts")), level, message[:MAX_MESSAGE])
+
+
+def _date(error: LogError, outer: str | None) -> LogError:
+    """The error, with the time of what it came in where it says none itself."""
+    if error.at is not None or outer is None:
+        return error
+    return replace(error, at=read_time(outer) or _read_syslog_time(outer))
+
+
+def _read_syslog_time(text: str) -> datetime | None:
+    """A time without a year: the latest that is not ahead, by this host's clock."""
+    now = datetime.now().astimezone()
+    for year in (now.year, now.year - 1):
+        try:
+            found = datetime.strptime(f"{year} {text}", "%Y %b %d %H:%M:%S").astimezone()
+        except ValueError:
+            continue
+        if found <= now + timedelta(days=1):
+            return found.astimezone(UTC)
+    return None
 
 
 def _read_object(raw: bytes) -> LogError | None:

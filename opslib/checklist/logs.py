@@ -106,7 +106,7 @@ def _digest(visit: Visit, paths: list[Path], source: str, step: str) -> Answer:
     counted = [group for group in groups if not group.ignored]
     count = sum(group.count for group in counted)
     state: State = "ok"
-    if digest.problems:
+    if digest.problems or digest.puzzling:
         state = "unknown"
     if count:
         state = "failed" if count >= section.log_errors_failed else "attention"
@@ -119,8 +119,11 @@ def _digest(visit: Visit, paths: list[Path], source: str, step: str) -> Answer:
     if digest.undated:
         lines.append(f"{plural(digest.undated, 'line')} without a time: may be older")
     lines += digest.problems
-    if state == "unknown":
+    lines += [f"{name}: no line of it is in a form that is known here" for name in digest.puzzling]
+    if state == "unknown" and digest.problems:
         step = "let this account read the log, or run the checklist as one that may"
+    elif state == "unknown":
+        step = "look at it yourself; the forms that are read: docs/OPS_CHECKLIST.md"
     return Answer(
         state=state,
         evidence=tuple(lines),

@@ -153,7 +153,7 @@ def test_a_secret_in_a_log_is_not_repeated(tmp_path: Path) -> None:
 def test_what_steers_a_terminal_is_not_repeated(tmp_path: Path) -> None:
     line = "2026-11-25T07:00:00Z ERR \x1b[31mred\x07 \u202eabc\n"
     (group,) = digest(tmp_path / "log", line).groups()
-    assert group.example == "[31mred abc"
+    assert group.example == "red abc"
 
 
 def test_ignored_texts_are_counted_and_marked(tmp_path: Path) -> None:
@@ -248,3 +248,79 @@ def test_times_are_read_with_and_without_a_zone() -> None:
 def test_a_digest_in_a_message_does_not_split_a_group() -> None:
     first = normalise_message("model-20261125-071051-476b1bb.onnx: sha256 2f0c, expected 9a1e")
     assert first == "model-#-#-#.onnx: # #, expected #"
+
+
+LINES = (
+    "2026-11-25T07:00:00Z INF Starting tunnel\n"
+    '2026-11-25T07:00:01Z ERR Serve tunnel error error="timeout"\n'
+)
+TOLD = {'Serve tunnel error error="timeout"': 1}
+
+
+def in_docker(text: str) -> str:
+    moment = {"stream": "stderr", "time": "2026-11-25T07:00:02.5Z"}
+    return "".join(f"{json.dumps({'log': line} | moment)}\n" for line in text.splitlines(True))
+
+
+def behind(prefix: str) -> bytes:
+    return "".join(f"{prefix}{line}" for line in LINES.splitlines(True)).encode()
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        LINES.encode("utf-16"),
+        b"\xfe\xff" + LINES.encode("utf-16-be"),
+        LINES.encode("utf-16-le"),  # a part that was rotated away has no mark
+        LINES.encode("utf-8-sig"),
+        LINES.replace("ERR", "\x1b[31mERR\x1b[0m").encode(),
+        in_docker(LINES).encode(),
+        "".join(
+            f"Nov 25 07:00:01 host cloudflared[9]: {one}\n" for one in LINES.splitlines()
+        ).encode(),
+        "".join(
+            f"2026-11-25T07:00:01+00:00 host tunnel: {one}\n" for one in LINES.splitlines()
+        ).encode(),
+    ],
+    ids=["utf-16", "utf-16-be", "no mark", "utf-8 mark", "colours", "docker", "syslog", "rsyslog"],
+)
+def test_what_a_log_comes_wrapped_in_hides_no_error(tmp_path: Path, written: bytes) -> None:
+    found = digest(tmp_path / "cloudflared.log", written)
+    assert (counts(found), found.undated, found.puzzling) == (TOLD, 0, [])
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (
+            'time="2026-11-25T07:00:00Z" level=error msg="no route" error="EOF here"',
+            "no route: EOF here",
+        ),
+        ("level=fatal ts=2026-11-25T07:00:00Z msg=gone", "gone"),
+        ('Nov 25 07:00:00 h cloudflared[1]: {"level":"error","message":"lost"}', "lost"),
+        (
+            '{"log":"{\\"level\\":\\"error\\",\\"message\\":\\"lost\\"}\\n","time":"2026-11-25T07:00:00Z"}',
+            "lost",
+        ),
+    ],
+)
+def test_fields_are_read_wherever_they_stand(tmp_path: Path, line: str, message: str) -> None:
+    found = digest(tmp_path / "api.err", f"{line}\n")
+    assert counts(found) == {message: 1}
+    assert found.undated == 0
+
+
+def test_a_time_without_a_year_is_the_latest_that_is_past(tmp_path: Path) -> None:
+    now = datetime.now().astimezone()
+    told = now - timedelta(hours=1)
+    line = f"{told:%b %d %H:%M:%S} host tunnel[1]: ERR lost\n"
+    (group,) = digest(tmp_path / "a.log", line).groups()
+    assert group.last_utc == told.astimezone(UTC).replace(microsecond=0).isoformat()
+
+
+def test_a_log_of_which_no_line_is_understood_is_named_and_an_empty_one_is_not(
+    tmp_path: Path,
+) -> None:
+    strange = digest(tmp_path / "strange.log", "\n".join(f"step {n}: fine" for n in range(999)))
+    assert strange.puzzling == ["strange.log"]
+    assert digest(tmp_path / "empty.log", " \n\n").puzzling == []
