@@ -20,6 +20,7 @@ from opslib.core.config import Config
 from opslib.core.errors import ExitCode, OpsError, ParameterError, StorageError, TerminatedError
 from opslib.core.files import ensure_writable
 from opslib.core.foreign import describe_their_variables
+from opslib.core.formatting import spell_out
 from opslib.core.secrets import live_secrets, mask
 
 MAX_ERROR_CHARACTERS = 600
@@ -167,8 +168,7 @@ def describe_experiment(config: Config) -> str:
 def _printable(text: str) -> str:
     """The text with lone surrogates (bytes of a path that are no UTF-8) spelt out, and without
     the passwords of addresses in it."""
-    text = mask(text)
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+    return spell_out(mask(text))
 
 
 def run_command(function: Callable[..., int | None]) -> NoReturn:

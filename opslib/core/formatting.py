@@ -68,6 +68,11 @@ def format_counts(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count:,} {kind}" for kind, count in counts.items())
 
 
+def spell_out(text: str) -> str:
+    """Return `text` with lone surrogates (bytes of a name that are no UTF-8) spelt out."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def shorten(text: str, limit: int = 300) -> str:
     """Return a foreign text on one line, without a terminal's colours, cut between words."""
     plain = " ".join(_CONTROL.sub(" ", _COLOUR.sub("", text)).split())

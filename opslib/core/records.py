@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, ClassVar, Self
 
 from pydantic import (
@@ -15,9 +15,11 @@ from pydantic import (
     model_serializer,
     model_validator,
 )
+from pydantic_core import PydanticSerializationError
 
 from opslib.core.errors import InputError
 from opslib.core.files import write_text_atomic
+from opslib.core.formatting import spell_out
 
 _NUMBERS = re.compile(r"\[\n\s+((?:[-+.\deE]+|null)(?:,\n\s+(?:[-+.\deE]+|null))*)\n\s+\]")
 
@@ -58,7 +60,11 @@ class Record(Part):
 
     def to_json(self) -> str:
         """Return the record as indented JSON text, a list of numbers on one line."""
-        text = self.model_dump_json(indent=2)
+        try:
+            text = self.model_dump_json(indent=2)
+        except PydanticSerializationError:  # a file's name that is no UTF-8, spelt out here
+            plain = _spell_out_all(self.model_dump())
+            text = type(self).model_validate(plain).model_dump_json(indent=2)
         return _NUMBERS.sub(lambda match: "[" + " ".join(match[1].split()) + "]", text) + "\n"
 
     def slim(self) -> Self:
@@ -88,6 +94,19 @@ class Record(Part):
                 f"{path}: not a {cls.schema_id()} record: {where + ': ' if where else ''}"
                 f"{first['msg']}"
             ) from error
+
+
+def _spell_out_all(value: Any) -> Any:
+    """A value of a record with the texts in it spelt out."""
+    if isinstance(value, str):
+        return spell_out(value)
+    if isinstance(value, PurePath):
+        return Path(spell_out(str(value)))
+    if isinstance(value, dict):
+        return {_spell_out_all(key): _spell_out_all(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_spell_out_all(one) for one in value)
+    return value
 
 
 def read_json(path: Path) -> Any:
