@@ -18,11 +18,12 @@ from opslib.core.env_file import ENV_NAME, read_env_file
 from opslib.core.environment import read_variable
 from opslib.core.errors import ConfigError, ParameterError
 from opslib.core.files import expand_user
+from opslib.core.models import CHECKPOINT_SUFFIXES
 from opslib.core.models_section import KindSection, fill_in
 from opslib.core.sections import ClientSection
 
 LATEST_NAME = "latest.onnx"
-MODEL_SUFFIXES = (".onnx", ".pt", ".pth")
+MODEL_SUFFIXES = (".onnx", *CHECKPOINT_SUFFIXES)
 PIN = "MODEL_PATH"
 
 

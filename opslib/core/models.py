@@ -23,6 +23,8 @@ _MESSAGES: dict[str, dict[int, str]] = {
     "sparse": {1: "tensor", 2: "tensor"},
     "tensor": {13: "entry"},
 }
+CHECKPOINT_SUFFIXES = (".pt", ".pth")
+_CHECKPOINT_STARTS = (b"P", b"\x80")  # of a zip file and of a pickle
 _SMALL_BYTES = 1 << 14  # a message that is read at once; others are walked from field to field
 
 
@@ -81,6 +83,18 @@ def _describe_missing(path: Path, error: OSError) -> str:
         return f"points at {path.readlink()}, which is not there"
     except OSError:
         return "no such file"
+
+
+def is_onnx(path: Path) -> bool:
+    """Return whether a model is ONNX and no Torch checkpoint: by its name, else by its first bytes,
+    as where a cache keeps files under their digests."""
+    if path.suffix in (".onnx", *CHECKPOINT_SUFFIXES):
+        return path.suffix == ".onnx"
+    try:
+        with path.open("rb") as file:
+            return file.read(1) not in _CHECKPOINT_STARTS
+    except OSError:
+        return False
 
 
 def find_model_files(path: Path) -> ModelFiles:

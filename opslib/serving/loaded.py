@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from opslib.core.cards import ModelCard, find_gaps
 from opslib.core.config import Config
 from opslib.core.errors import ModelError
-from opslib.core.models import ModelFiles, find_model_files, resolve_model
+from opslib.core.models import ModelFiles, find_model_files, is_onnx, resolve_model
 from opslib.inference.contract import Contract
 from opslib.inference.engine import Engine, EngineRequest, session_settings
 from opslib.inference.find_model import find_card
@@ -132,7 +132,7 @@ def read_candidate(
         InputError: its card is damaged.
     """
     try:
-        onnx = path.suffix == ".onnx"
+        onnx = is_onnx(path)
         files = find_model_files(path) if onnx else ModelFiles(resolve_model(path, "a checkpoint"))
         stamps = stamp_files(files)
         own = take(files)
@@ -155,7 +155,7 @@ def load_candidate(config: Config, candidate: Candidate) -> LoadedModel:
         ModelError: it cannot be loaded, takes images of unknown size, or changed meanwhile.
         UnavailableError: this host cannot run it.
     """
-    onnx = candidate.path.suffix == ".onnx"
+    onnx = is_onnx(candidate.path)
     threads = config.service.intra_op_num_threads
     providers = parse_providers(config.onnx.providers)
     settings = session_settings(config)

@@ -26,7 +26,7 @@ from pathlib import Path
 
 from opslib.core.errors import BusyError, ModelError, OpsError, StorageError
 from opslib.core.formatting import utc_now
-from opslib.core.models import ModelFiles
+from opslib.core.models import ModelFiles, is_onnx
 from opslib.core.served import ServedModel, WantedModel, keep_served
 from opslib.inference.checks import check_model
 from opslib.inference.contract import check_classes_kept, check_outputs, probe_images
@@ -165,7 +165,7 @@ class Reloader:
             return files
 
     def _open(self, candidate: Candidate) -> LoadedModel:
-        if candidate.path.suffix == ".onnx":
+        if is_onnx(candidate.path):
             self._try(candidate)
         with self._stage("open"):
             model = load_candidate(self.settings.config, candidate)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from opslib.core.cards import ModelCard, card_path, check_files, list_files, read_card
 from opslib.core.errors import ModelError
-from opslib.core.models import find_model_files
+from opslib.core.models import find_model_files, is_onnx
 from opslib.core.wire import FileBytes
 from tests.models import write_onnx
 
@@ -156,3 +156,21 @@ def test_a_file_that_is_cut_short_while_it_is_read_is_an_error_and_not_the_end(
             data[150_000]
         with pytest.raises(IndexError):
             data[150_000:150_010]
+
+
+@pytest.mark.parametrize(
+    ("name", "begins", "expected"),
+    [
+        ("m.onnx", b"P", True),
+        ("m.pt", b"\x08", False),
+        ("0a1b2c", b"\x08\x0a", True),
+        ("0a1b2c", b"PK\x03\x04", False),
+        ("0a1b2c", b"\x80\x02", False),
+        ("model.v2", b"\x08\x0a", True),
+    ],
+)
+def test_a_name_without_a_known_suffix_is_told_by_its_first_bytes(
+    tmp_path: Path, name: str, begins: bytes, expected: bool
+) -> None:
+    (tmp_path / name).write_bytes(begins)
+    assert is_onnx(tmp_path / name) is expected

@@ -293,3 +293,16 @@ def test_a_state_in_which_all_is_well_is_one_that_earlier_builds_read(place: Pla
         kept = json.loads(served_state_path(place.config).read_bytes())
     assert set(kept) == {"schema", "current", "previous"}
     assert ServedState.model_validate(kept).wanted is None
+
+
+def test_a_model_that_lies_under_its_digest_is_the_one_that_its_link_means(place: Place) -> None:
+    blob = place.config_path.parent / "blobs" / "0a1b2c3d"
+    blob.parent.mkdir()
+    shutil.copyfile(place.first, blob)
+    link_atomic(place.export / "latest.onnx", blob)
+    with started(place) as service:
+        current = service.generations.current
+        assert current is not None
+        assert current.model.path == blob
+        assert current.model.engine.facts.engine == "onnx"
+        assert service.standing.shortfall is None

@@ -24,6 +24,7 @@ from opslib.core.verdicts import Verdict
 from opslib.inference.golden import answer_golden
 from opslib.measure.quantize.record import Proof, Rule, Speed, VariantRow
 from opslib.measure.quantize.setup import QuantizeSetup
+from opslib.measure.quantize.variants import copy_source
 
 
 class QuantizationEvidence(Part):
@@ -99,14 +100,18 @@ def copy_model(source: Path, target: Path) -> Path:
         return target
     import onnx
 
-    model = onnx.load(source)
     sidecar = f"{target.name}.data"
     with (
         storage_errors(f"write {target}"),
         hidden_folder(target) as folder,
     ):
-        aside = folder / target.name
-        onnx.save_model(model, aside, save_as_external_data=True, location=sidecar)
+        aside, read = folder / target.name, folder / "read"
+        read.mkdir()
+        model = onnx.load(copy_source(source, read))  # onnx takes no weights that are linked
+        onnx.save_model(
+            model, aside, save_as_external_data=True, location=sidecar, size_threshold=0
+        )
+        shutil.copymode(aside, folder / sidecar)  # onnx makes it for its writer alone
         (folder / sidecar).replace(target.parent / sidecar)
         aside.replace(target)
         fsync_folder(target.parent)

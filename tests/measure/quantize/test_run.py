@@ -1,6 +1,7 @@
 """Quantizing a small real model: variants, gate, files kept, promotion, and what is refused."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from opslib.core.errors import (
 from opslib.core.models import find_model_files
 from opslib.measure.quantize import run as quantize_run
 from opslib.measure.quantize.finding import describe_speedup, recommend
+from opslib.measure.quantize.keep import copy_model
 from opslib.measure.quantize.promote import find_variant, plan_promotion
 from opslib.measure.quantize.record import QuantizeRecord, VariantRow
 from opslib.measure.quantize.run import run_quantize
@@ -443,3 +445,21 @@ def test_a_variant_with_a_damaged_card_is_not_taken_for_one_without(
             plan_promotion(config, "dynamic")
     finally:
         kept.with_suffix(".json").write_bytes(text)
+
+
+@pytest.mark.parametrize("linked", [os.link, os.symlink])
+def test_a_copy_with_weights_can_be_read_by_who_reads_the_model(
+    tmp_path: Path, linked: Callable[[Path, Path], None]
+) -> None:
+    source = write_onnx(tmp_path / "m.onnx", sidecar=True)
+    sidecar = find_model_files(source).sidecars[0]
+    other = tmp_path / "elsewhere"
+    sidecar.rename(other)
+    linked(other, sidecar)
+    (tmp_path / "export").mkdir()
+    target = copy_model(source, tmp_path / "export" / "copy.onnx")
+    copied = find_model_files(target)
+    assert len(copied.sidecars) == 1
+    assert {one.stat().st_mode & 0o777 for one in copied.all} == {target.stat().st_mode & 0o777}
+    assert target.stat().st_mode & 0o044
+    onnx.checker.check_model(str(target))
