@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from opslib.core.errors import StorageError
-from opslib.core.formatting import format_duration
+from opslib.core.formatting import format_duration, plural
 from opslib.reporting.kernel import KernelGuard
 from opslib.reporting.notebooks import new_markdown, to_node
 from opslib.reporting.run_record import RunProblem, RunStatus
@@ -55,7 +55,7 @@ def describe_ending(
     if guard.reason == "terminated":
         return _ended("terminated", f"Terminated by a signal during {where}.", cell)
     if error is None:
-        return FINISHED
+        return _find_left_out(notebook, cell) or FINISHED
     raised = _raised(notebook)
     if raised is not None:
         return _ended("cell_raised", f"Code cell {raised[0]} raised {raised[1]}", raised[0])
@@ -71,6 +71,15 @@ def describe_ending(
         why = " ".join(str(error).split())
         return _ended("kernel_died", f"The kernel did not start in {tries}: {why}.", None)
     return _ended("kernel_died", f"The kernel died during {where}.", cell)
+
+
+def _find_left_out(notebook: Any, last: int | None) -> Ending | None:
+    """The ending of a run that `sys.exit(0)` ended before its last cell, or None."""
+    left = sum(bool(cell.source.strip()) for cell in _codes(notebook)[last or 0 :])
+    if not left:
+        return None
+    what = f"{plural(left, 'code cell')} after it {'was' if left == 1 else 'were'} not run"
+    return _ended("cell_raised", f"Code cell {last or 0} ended the notebook: {what}.", last)
 
 
 def invalid_output_ending(cell: int | None) -> Ending:

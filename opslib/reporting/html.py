@@ -9,8 +9,9 @@ import re
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
+from urllib.parse import unquote
 
 from opslib.core.formatting import format_bytes, format_duration
 from opslib.reporting.figures import short_number
@@ -23,6 +24,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 MAX_KEY_FIGURES = 8
 NO_ALT = "A figure without a description."
 MARKER_TAGS = frozenset({"papermill-error-cell-tag", "pillops-ended"})
+_ATTACHED = re.compile(r"!\[([^\]]*)\]\(<?attachment:([^)>\"]+?)>?(?:\s+\"[^\"]*\")?\)")
 _LINK_BESIDE = re.compile(r"\[([^\]]+)\]\(\.{1,2}/[^)\s]*\)")
 
 
@@ -167,6 +169,7 @@ def _body_notebook(notebook: Any, run: RunRecord) -> Any:
     for cell in body.cells:
         if cell.cell_type == "markdown":  # a link beside the notebook leads nowhere from a report
             cell.source = _LINK_BESIDE.sub(r"\1", cell.source)
+            _settle_attachments(cell)
     codes = [cell for cell in body.cells if cell.cell_type == "code"]
     for cell in codes:
         cell.outputs = [output for output in cell.outputs if not _is_scrap(output)]
@@ -174,6 +177,23 @@ def _body_notebook(notebook: Any, run: RunRecord) -> Any:
     if failed is not None and failed <= len(codes):
         codes[failed - 1].metadata["pillops_failed"] = True
     return body
+
+
+def _settle_attachments(cell: Any) -> None:
+    """Give the images attached to a cell names that every reader of the cell takes alike, and say
+    where one is missing: it must not cost the page."""
+    there = cell.get("attachments", {})
+    names = {name: f"{number}{PurePath(name).suffix}" for number, name in enumerate(there)}
+
+    def settle(found: re.Match[str]) -> str:
+        name = unquote(found[2].strip())
+        if name in names:
+            return f"![{found[1]}](attachment:{names[name]})"
+        return f"*(the image {name} is missing)*"
+
+    cell.source = _ATTACHED.sub(settle, cell.source)
+    cell.source = re.sub(r"(?<!\()attachment:", "missing:", cell.source)
+    cell.attachments = {names[name]: data for name, data in there.items()}
 
 
 def _is_marker(cell: Any) -> bool:

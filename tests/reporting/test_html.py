@@ -126,6 +126,38 @@ def test_a_link_to_a_file_beside_the_notebook_becomes_text() -> None:
     assert not [link for link in links if link and "docs/X.md" in link]
 
 
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("plain.png", "plain.png"),
+        ("my image.png", "my%20image.png"),
+        ("my image.png", "my image.png"),
+        ("\uc54c\uc57d.png", "\uc54c\uc57d.png"),
+        ("\uc54c\uc57d.png", "%EC%95%8C%EC%95%BD.png"),
+        ("a.png", 'a.png "with a title"'),
+    ],
+)
+def test_an_attached_image_is_shown_whatever_its_name(name: str, written: str) -> None:
+    notebook = toy_notebook(publish_cell())
+    cell = new_markdown_cell(f"![a pill](attachment:{written})")
+    cell.attachments = {name: {"image/png": base64.b64encode(b"pixels").decode()}}
+    notebook.cells.append(cell)
+    images = [
+        attributes for tag, attributes in tags(render_report(notebook, make_run())) if tag == "img"
+    ]
+    assert [one["alt"] for one in images] == ["a pill"]
+    assert str(images[0]["src"]).startswith("data:image/png;base64,")
+
+
+@pytest.mark.parametrize(
+    "written", ["![x](attachment:gone.png)", '<img src="attachment:gone.png">']
+)
+def test_a_missing_attachment_costs_no_page(written: str) -> None:
+    assert "Does the toy work?" in render(markdown=f"before\n\n{written}")
+    said = render(markdown="![x](attachment:gone%20too.png)")
+    assert "the image gone too.png is missing" in said
+
+
 def test_a_failed_run_shows_its_problem_first_and_opens_the_cell() -> None:
     run = make_run(
         status="timeout",

@@ -176,6 +176,16 @@ def test_a_cell_that_raises_is_named_with_what_it_raised(tmp_path: Path) -> None
     assert 'id="failed"' in (folder / "01_toy.html").read_text()
 
 
+def test_a_cell_that_ends_the_notebook_early_is_told_with_what_was_left_out(
+    tmp_path: Path,
+) -> None:
+    config = make_project(tmp_path, "import sys\nsys.exit(0)", "print('never')")
+    run = run_notebook("toy", config=config)
+    words = "Code cell 2 ended the notebook: 1 code cell after it was not run"
+    folder = check_report(config, run, "cell_raised", 1, words)
+    assert statuses(folder)[-1] == "pending"
+
+
 def test_a_run_over_its_time_is_called_timed_out(tmp_path: Path) -> None:
     config = make_project(tmp_path, "import time\ntime.sleep(60)", "print('never')")
     run = run_notebook("toy", config=config, timeout_s=4)
