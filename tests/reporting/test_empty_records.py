@@ -84,6 +84,11 @@ RECORDS: dict[str, Any] = {
     "quantize without intervals": quantized(
         emptiest(VariantRow, name="y", accuracy=emptiest(Accuracy, drop_pp=0.1)),
     ),
+    "quantize without the required variant": quantized(
+        emptiest(VariantRow, name="y", gated=True, status="unavailable", reason="no", file=None),
+        emptiest(VariantRow, name="z", accuracy=emptiest(Accuracy), size_bytes=5),
+        gated="y",
+    ),
     "drill": emptiest(DrillRecord),
     "drill without requests": emptiest(DrillRecord, raw=no_requests()),
     "acceptance": emptiest(AcceptanceRecord),

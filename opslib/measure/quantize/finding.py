@@ -109,7 +109,7 @@ def describe_speedup(speedup: float) -> str:
 def _describe_gated(row: VariantRow) -> str:
     accuracy = row.accuracy
     if accuracy is None:
-        return f"could not be measured: {row.reason}"
+        return f"could not be made: {row.reason}"
     passed = {
         "pass": "passes the accuracy gate",
         "fail": "fails the accuracy gate",

@@ -45,7 +45,6 @@ from opslib.measure.quantize.variants import (
     Variant,
     copy_source,
     count_ops,
-    gated_variant,
     list_variants,
     prepare_model,
     quantize_variant,
@@ -101,7 +100,7 @@ def run_quantize(
 
     Raises:
         UsageError: the request cannot be carried out; nothing was written but empty folders.
-        ModelError: the model cannot be loaded, or the required variant cannot be made.
+        ModelError: the model cannot be loaded or prepared.
     """
     clock = Deadline(None)
     setup = prepare_quantize(config, request)
@@ -199,10 +198,10 @@ def _begin(
 
 
 def _make_variants(run: _Quantization, folder: Path) -> list[_Made]:
-    """Make and try every variant; the required one must succeed.
+    """Make and try every variant.
 
     Raises:
-        ModelError: the model cannot be prepared, or the required variant cannot be made.
+        ModelError: the model cannot be prepared.
     """
     run.report("make", 0.05, "preparing the model")
     work = folder / "source"
@@ -210,11 +209,7 @@ def _make_variants(run: _Quantization, folder: Path) -> list[_Made]:
     source = copy_source(run.setup.model, work)
     prepared = prepare_model(source, folder / "prepared.onnx")
     variants = list_variants()
-    made = [_make(run, one, at, len(variants), source, prepared) for at, one in enumerate(variants)]
-    required = next(one for one in made if one.variant is gated_variant(variants))
-    if required.path is None:
-        raise ModelError(f"{run.setup.model}: {required.variant.title} failed: {required.reason}")
-    return made
+    return [_make(run, one, at, len(variants), source, prepared) for at, one in enumerate(variants)]
 
 
 def _make(

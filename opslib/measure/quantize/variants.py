@@ -8,7 +8,7 @@ import logging
 import platform
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -311,8 +311,3 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(disabled)
-
-
-def gated_variant(variants: Sequence[Variant]) -> Variant:
-    """Return the variant that decides the verdict."""
-    return next(one for one in variants if one.gated)

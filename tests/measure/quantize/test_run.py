@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -28,7 +29,13 @@ from opslib.measure.quantize.promote import find_variant, plan_promotion
 from opslib.measure.quantize.record import QuantizeRecord, VariantRow
 from opslib.measure.quantize.run import run_quantize
 from opslib.measure.quantize.setup import QuantizeRequest, parse_samples
-from opslib.measure.quantize.variants import check_source, count_ops, list_variants, static_types
+from opslib.measure.quantize.variants import (
+    Variant,
+    check_source,
+    count_ops,
+    list_variants,
+    static_types,
+)
 from tests.models import write_onnx
 
 COLOURS = {"blue": (0, 0, 220), "green": (0, 220, 0), "red": (220, 0, 0)}
@@ -140,6 +147,26 @@ def test_the_record_says_how_it_came_about(
     assert record.baseline.size_bytes == record.model.size_bytes
     assert any("per_channel" in note for note in record.row("dynamic").notes)
     assert "The required variant (Dynamic QInt8)" in record.finding
+
+
+def test_a_required_variant_that_cannot_be_made_is_a_row_with_its_reason_and_costs_no_other(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = quantize_run.quantize_variant
+
+    def make(variant: Variant, **named: Any) -> tuple[str, ...]:
+        if variant.gated:
+            raise ModelError("its Attention cannot be quantized")
+        return real(variant, **named)
+
+    monkeypatch.setattr(quantize_run, "quantize_variant", make)
+    record = run_quantize(config, QuantizeRequest(samples="all"))
+    assert record.gated_row.status == "unavailable"
+    assert record.gated_row.reason == "its Attention cannot be quantized"
+    assert (record.verdict, record.exit_code) == ("inconclusive", 4)
+    assert "(Dynamic QInt8) could not be made: its Attention cannot be" in record.finding
+    assert record.row("static-minmax").status == "measured"
+    assert (config.exp_dir / str(record.row("static-minmax").file)).is_file()
 
 
 def test_int8_is_recommended_only_where_it_is_faster(done: tuple[Config, QuantizeRecord]) -> None:
