@@ -313,8 +313,9 @@ def list_models(config: Config, main: Path, meant: Sequence[Meant]) -> list[Path
 
 def find_metrics(folder: Path) -> Path | None:
     """Return the newest validation metrics in `folder`, or None; those dated after now come last,
-    and a link that leads nowhere first: what it means may be the newest."""
-    found = sorted(folder.glob(METRICS_PATTERN))
+    and a link that leads nowhere first: what it means may be the newest. A name with a word of its
+    own after a dot, such as `metrics.old.json`, is a person's copy."""
+    found = sorted(path for path in folder.glob(METRICS_PATTERN) if "." not in path.stem)
     lost = [path for path in found if not path.exists()]
     return next(iter(lost or newest_first(found)), None)
 

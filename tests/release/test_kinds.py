@@ -133,6 +133,7 @@ def test_the_newest_metrics_are_taken_and_must_say_something(place: TwoStage) ->
     (records / "metrics_20261102.json").write_text('{"top1": 0.95}')
     ahead = records / "metrics_late.json"
     ahead.write_text('{"top1": 1.0}')
+    (records / "metrics.old.json").write_text("kept by hand")
     future = time.time() + 86_400
     os.utime(ahead, (future, future))
     os.utime(records / "metrics_20261101.json", (1, 1))
