@@ -252,7 +252,10 @@ def choose_other(
     """
     if request.other is not None:
         other = request.other.absolute()
-        if live.sha256 is not None and live.sha256 in local_digests(other):
+        known = frozenset({live.sha256}) if live.sha256 else frozenset[str]()
+        if not known and live.model_path:
+            known = local_digests(config.resolve(live.model_path))
+        if known & local_digests(other):
             raise ModelError(f"{other}: is the model in service; a drill needs two that differ")
         return other
     try:

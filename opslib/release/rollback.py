@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -59,8 +60,11 @@ def find_stable(
             f"which {kind.name} is live is not known: /version has neither {fields}; set "
             f"{kind.key('path_field')}, or choose one: `pillops reload --path MODEL`"
         )
-    live_digest = live.sha256 if live else None
     live_path = config.resolve(live.model_path).resolve() if live and live.model_path else None
+    told = live_digest = live.sha256 if live else None
+    if live_digest is None and live_path is not None:
+        with suppress(ModelError, OSError):  # of a service that gives none, if it lies here
+            live_digest = find_model_files(live_path).digest()
     skipped: list[str] = []
     for path, sha256, why in _list_candidates(config, live_path, kind):
         try:
@@ -72,7 +76,7 @@ def find_stable(
         if sha256 is not None and digest != sha256:
             skipped.append(f"{path}: it has changed since it was served")
             continue
-        if digest == live_digest or (live_digest is None and path.resolve() == live_path):
+        if digest == live_digest or (not told and path.resolve() == live_path):
             continue
         try:
             if check is not None:

@@ -38,6 +38,17 @@ def test_a_rollback_goes_back_to_the_model_before_of_its_own_kind(
         assert service.live == before | {kind: house.models[kind][1]}
 
 
+def test_a_copy_of_the_live_model_is_no_model_to_go_back_to(house: TwoStage) -> None:
+    restored = house.root / "exp" / "releases" / "restored" / "r" / "export"
+    restored.mkdir(parents=True)
+    live = restored / house.detectors[-1].name
+    live.write_bytes(house.detectors[-1].read_bytes())
+    with house.serve() as service:
+        assert run(house, "reload", "--path", live) == 0
+        assert run(house, "rollback", "--kind", DETECTION) == 0
+        assert service.live[DETECTION] == house.detectors[1]
+
+
 def test_a_rollback_that_is_not_told_which_kind_names_them(house: TwoStage) -> None:
     with house.serve() as service:
         before = service.live
