@@ -23,7 +23,8 @@ def check_api_log(visit: Visit) -> Answer:
     logs = [folder / pattern for pattern in visit.config.checklist.api_logs]
     missing = [str(path) for path in logs if not _is_there(path, visit)]
     if len(missing) == len(logs):
-        told = f"{', '.join(missing)}: no such log: the service never ran on this experiment"
+        why = "the service never ran on this experiment, or logs elsewhere"
+        told = f"{', '.join(missing)}: no such log: {why}"
         return Answer(
             state="attention",
             evidence=(told,),

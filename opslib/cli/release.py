@@ -270,12 +270,15 @@ def describe_models(models: tuple[VerifiedModel, ...]) -> str:
     """Return what the models of a release were seen to do, in a few words."""
     if not models:
         return "no model was loaded"
-    golden = sum(model.golden_images for model in models)
-    loaded = f"{plural(len(models), 'model')} loaded and answered"
-    if not golden:
+    asked = [model for model in models if model.golden_images]
+    loaded = f"{plural(len(models), 'model')} loaded"
+    if not asked:
         return f"{loaded}; no card has golden images"
-    worst = max(model.golden_max_abs_diff or 0.0 for model in models)
-    return f"{loaded} {plural(golden, 'golden image')} (largest difference {worst:.1g})"
+    golden = plural(sum(model.golden_images for model in asked), "golden image")
+    worst = max(model.golden_max_abs_diff or 0.0 for model in asked)
+    silent = len(models) - len(asked)
+    rest = f"; {silent} of them {'has' if silent == 1 else 'have'} none" if silent else ""
+    return f"{loaded} and answered {golden} (largest difference {worst:.1g}){rest}"
 
 
 def describe_verified(name: str, record: VerifyRecord) -> str:

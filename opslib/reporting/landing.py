@@ -55,7 +55,7 @@ def list_reports(config: Config, count: int) -> DataFrame:
 
 def describe_state(config: Config) -> tuple[Verdict, str]:
     """Return whether the notebooks can be run, and in one sentence why or what to do first."""
-    models = sorted(config.export_dir.glob("*.onnx"))
+    models = [path for path in config.export_dir.glob("*.onnx") if not path.is_symlink()]
     if not models:
         where = config.export_dir
         return "inconclusive", f"No model lies in {where}: make the demo with `pillops demo`."

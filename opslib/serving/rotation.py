@@ -32,9 +32,11 @@ def rotate_key(env_file: Path) -> Rotation:
     note = f"# {KEY_VARIABLE} since {utc_now().isoformat(timespec='seconds')}"
     set_variable(env_file, KEY_VARIABLE, make_key(), note=note)
     steps = (
-        "restart the service: until then it accepts the old key only",
+        "restart the service: until then it accepts the key before only"
+        if age is not None
+        else "start the service, or restart it: it has to read the key",
         "update X-API-Key at every client: front end, scripts, monitors",
-        "check with curl: /version answers 200 to the new key and 401 to the old one",
+        "check with curl: /version answers 200 to the new key and 401 to any other",
     )
     return Rotation(env_file, age, steps)
 

@@ -56,6 +56,8 @@ def _describe_comparison(comparisons: Sequence[SpeedComparison]) -> str:
     decided = [one for one in comparisons if one.comparison.verdict in ("faster", "slower")]
     if not comparisons:
         return ""
+    if not decided and any(one.comparison.verdict == "inconclusive" for one in comparisons):
+        return " Whether it is faster than Torch is undecided."
     if not decided:
         return " No measurable difference to Torch was found."
     speedups = [one.comparison.speedup for one in decided]
