@@ -192,7 +192,7 @@ def _settle_attachments(cell: Any) -> None:
         return f"*(the image {name} is missing)*"
 
     cell.source = _ATTACHED.sub(settle, cell.source)
-    cell.source = re.sub(r"(?<!\()attachment:", "missing:", cell.source)
+    cell.source = re.sub(r"""(\bsrc=["']?)attachment:""", r"\1missing:", cell.source)
     cell.attachments = {names[name]: data for name, data in there.items()}
 
 

@@ -155,6 +155,7 @@ def test_an_attached_image_is_shown_whatever_its_name(name: str, written: str) -
 def test_a_missing_attachment_costs_no_page(written: str) -> None:
     assert "Does the toy work?" in render(markdown=f"before\n\n{written}")
     said = render(markdown="![x](attachment:gone%20too.png)")
+    assert "attachment: a word" in render(markdown="attachment: a word")
     assert "the image gone too.png is missing" in said
 
 
