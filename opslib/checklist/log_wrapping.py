@@ -14,6 +14,7 @@ _ENCODINGS = (
 )
 _SAMPLE = 512
 _COLOUR = re.compile(rb"\x1b\[[0-9;]*[A-Za-z]")
+_DOCKER = re.compile(rb'\{\s*"log"\s*:')
 _SYSLOG = re.compile(
     rb"(?:<\d{1,3}>)?(?:\d )?(?P<at>[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d|\d{4}-\d\d-\d\dT\S+) "
     rb"[\w.:-]+ [\w./-]+(?:\[\d+\])?: ?"
@@ -37,13 +38,15 @@ def decode_blocks(chunks: Iterable[bytes]) -> Iterator[bytes]:
 def unwrap(line: bytes) -> tuple[bytes, str | None]:
     """Return a line without what it comes in, and the time that this says."""
     line = _COLOUR.sub(b"", line) if b"\x1b" in line else line
-    if line.startswith(b'{"log":'):
+    if _DOCKER.match(line):
         try:
             content = json.loads(line)
         except (ValueError, RecursionError):
             return line, None
-        inner, at = unwrap(str(content.get("log", "")).rstrip("\n").encode())
-        return inner, at or str(content.get("time", ""))
+        said = content.get("log")
+        if isinstance(said, str) and "level" not in content:
+            inner, at = unwrap(said.rstrip("\n").encode("utf-8", "replace"))
+            return inner, at or str(content.get("time", ""))
     found = _SYSLOG.match(line)
     if found is not None:
         return line[found.end() :], found["at"].decode("ascii", "replace")

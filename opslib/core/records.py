@@ -83,6 +83,8 @@ class Record(Part):
         Raises:
             InputError: the file is missing, not JSON, of another schema or version.
         """
+        if path.is_fifo():
+            raise InputError(f"{path}: cannot read a {cls.schema_name} record: it is a pipe")
         try:
             return cls.model_validate_json(path.read_bytes())
         except OSError as error:
@@ -115,6 +117,8 @@ def read_json(path: Path) -> Any:
     Raises:
         InputError: the file is missing or is not JSON.
     """
+    if path.is_fifo():  # reading it would wait for a writer, perhaps for ever
+        raise InputError(f"{path}: cannot be read: it is a pipe")
     try:
         return json.loads(path.read_bytes())
     except OSError as error:

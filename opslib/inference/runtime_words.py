@@ -27,6 +27,10 @@ _CAUSES = (
     (r"(\S+?):(\S+)\(-?\d+\) is not a registered function/op", "no operator {1} of {0} here"),
     (r"No Op registered for (\S+) with domain_version of (\d+)", "no operator {0} in opset {1}"),
     (
+        r"cannot be reshaped to the requested shape\. Input shape:(\S+), requested shape:(\{-1\S*)",
+        "a Reshape in it wants {1} and is given {0}: it takes images of another size",
+    ),
+    (
         r"cannot be reshaped to the requested shape\. Input shape:(\S+), requested shape:(\S+)",
         "a Reshape in it has fixed sizes {1} and is given {0}: its batch is fixed inside",
     ),

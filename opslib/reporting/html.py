@@ -24,7 +24,9 @@ TEMPLATES = Path(__file__).parent / "templates"
 MAX_KEY_FIGURES = 8
 NO_ALT = "A figure without a description."
 MARKER_TAGS = frozenset({"papermill-error-cell-tag", "pillops-ended"})
-_ATTACHED = re.compile(r"!\[([^\]]*)\]\(<?attachment:([^)>\"]+?)>?(?:\s+\"[^\"]*\")?\)")
+_ATTACHED = re.compile(
+    r"!\[([^\]]*)\]\(<?attachment:((?:[^()<>\"]|\([^()]*\))+?)>?(?:\s+(?:\"[^\"]*\"|'[^']*'))?\)"
+)
 _LINK_BESIDE = re.compile(r"\[([^\]]+)\]\(\.{1,2}/[^)\s]*\)")
 
 
@@ -49,9 +51,14 @@ def render_report(
         root: the relative path from the page's folder to the folder of the index.
     """
     body = _body_notebook(notebook, run)
-    text, _ = _exporter().from_notebook_node(
-        body, resources={"report": _head(run, files, root), "metadata": {}}
-    )
+    resources = {"report": _head(run, files, root), "metadata": {}}
+    try:
+        text, _ = _exporter().from_notebook_node(body, resources=resources)
+    except Exception:  # an attachment in a form that is not known here must not cost the page
+        for cell in body.cells:
+            cell.pop("attachments", None)
+            cell.source = cell.source.replace("attachment:", "missing:")
+        text, _ = _exporter().from_notebook_node(body, resources=resources)
     return str(text)
 
 
@@ -182,11 +189,12 @@ def _body_notebook(notebook: Any, run: RunRecord) -> Any:
 def _settle_attachments(cell: Any) -> None:
     """Give the images attached to a cell names that every reader of the cell takes alike, and say
     where one is missing: it must not cost the page."""
-    there = cell.get("attachments", {})
+    there = {name: data for name, data in (cell.get("attachments") or {}).items() if data}
     names = {name: f"{number}{PurePath(name).suffix}" for number, name in enumerate(there)}
 
     def settle(found: re.Match[str]) -> str:
-        name = unquote(found[2].strip())
+        name = found[2].strip()
+        name = name if name in names else unquote(name)
         if name in names:
             return f"![{found[1]}](attachment:{names[name]})"
         return f"*(the image {name} is missing)*"

@@ -20,6 +20,7 @@ from opslib.serving.failures import RefusalError
 
 _OVERHEAD_BYTES = 64 * 1024  # part headers and boundaries beside the images themselves
 _MAX_PARTS = 64
+_CHARSETS = ("utf-8", "iso-8859-1", "us-ascii")  # what RFC 8187 knows
 _EXTENDED = re.compile(r";\s*filename\*\s*=\s*\"?([\w-]+)'[\w-]*'([^;\"\s]+)", re.IGNORECASE)
 
 
@@ -107,13 +108,13 @@ def _read_filename(disposition: bytes, options: Mapping[bytes, bytes]) -> str | 
     plain = options.get(b"filename")
     if plain is None:
         found = _EXTENDED.search(disposition.decode("latin-1"))
-        with suppress(LookupError):
-            return found and unquote(found[2], encoding=found[1], errors="replace")
-        return found and found[2]
+        if found is None or found[1].lower() not in _CHARSETS:
+            return found and found[2]
+        return unquote(found[2], encoding=found[1], errors="replace")
     text = plain.decode("utf-8", "replace")
     if text.startswith("=?"):
         with suppress(HeaderParseError, LookupError, UnicodeError):
-            return str(make_header(decode_header(text)))
+            return str(make_header(decode_header(text))).encode("utf-8", "replace").decode()
     return text
 
 

@@ -324,3 +324,16 @@ def test_a_log_of_which_no_line_is_understood_is_named_and_an_empty_one_is_not(
     strange = digest(tmp_path / "strange.log", "\n".join(f"step {n}: fine" for n in range(999)))
     assert strange.puzzling == ["strange.log"]
     assert digest(tmp_path / "empty.log", " \n\n").puzzling == []
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"log":"2026-11-25T07:00:00Z ERR bad \\ud800 name\\n","time":"x"}', "bad ? name"),
+        ('{ "log": "ERROR boom\\n", "time": "2026-11-25T07:00:00Z"}', "boom"),
+        ('{"log":"api","level":"ERROR","message":"boom","time":"2026-11-25T07:00:00Z"}', "boom"),
+        ('{"log":{"a":1},"level":"ERROR","message":"boom","time":"2026-11-25T07:00:00Z"}', "boom"),
+    ],
+)
+def test_only_text_that_docker_wrote_is_unwrapped(tmp_path: Path, line: str, message: str) -> None:
+    assert counts(digest(tmp_path / "api.err", f"{line}\n")) == {message: 1}

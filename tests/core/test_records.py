@@ -6,7 +6,10 @@ import json
 import os
 from pathlib import Path
 
-from opslib.core.records import Part, Record
+import pytest
+
+from opslib.core.errors import InputError
+from opslib.core.records import Part, Record, read_json
 
 
 class Seen(Part):
@@ -36,3 +39,11 @@ def test_a_name_that_is_no_utf_8_is_spelt_out(tmp_path: Path) -> None:
     assert kept.names == (spelt, "good.png")
     assert (kept.where, kept.counts, kept.seen) == (Path(spelt), {spelt: 1}, (Seen(said=spelt),))
     assert json.loads(made.to_json())["schema"] == "names/1"
+
+
+def test_a_pipe_is_named_and_not_waited_for(tmp_path: Path) -> None:
+    pipe = tmp_path / "metrics.json"
+    os.mkfifo(pipe)
+    for read in (read_json, Names.read):
+        with pytest.raises(InputError, match="it is a pipe"):
+            read(pipe)

@@ -135,6 +135,9 @@ def test_a_link_to_a_file_beside_the_notebook_becomes_text() -> None:
         ("\uc54c\uc57d.png", "\uc54c\uc57d.png"),
         ("\uc54c\uc57d.png", "%EC%95%8C%EC%95%BD.png"),
         ("a.png", 'a.png "with a title"'),
+        ("a.png", "a.png 'with a title'"),
+        ("my (1).png", "my%20(1).png"),
+        ("100%25.png", "100%25.png"),
     ],
 )
 def test_an_attached_image_is_shown_whatever_its_name(name: str, written: str) -> None:
@@ -155,6 +158,8 @@ def test_an_attached_image_is_shown_whatever_its_name(name: str, written: str) -
 def test_a_missing_attachment_costs_no_page(written: str) -> None:
     assert "Does the toy work?" in render(markdown=f"before\n\n{written}")
     said = render(markdown="![x](attachment:gone%20too.png)")
+    for strange in ("![a [b]](attachment:gone.png)", "![a](attachment:)"):
+        assert "Does the toy work?" in render(markdown=strange)
     assert "attachment: a word" in render(markdown="attachment: a word")
     assert "the image gone too.png is missing" in said
 

@@ -39,6 +39,9 @@ def post(live: Live, disposition: str) -> tuple[int, str]:
         f"filename*=UTF-8'ko'{quote(KOREAN)}",
         f'filename="{KOREAN}"',
         "filename*=no-such-charset''pill.jpg",
+        "filename*=idna''%ffpill.jpg",
+        "filename*=unicode_escape''%5cud800.jpg",
+        'filename="=?utf-7?Q?+2AA-?=.jpg"',
     ],
 )
 def test_a_name_in_any_of_its_spellings_is_read(live: Live, disposition: str) -> None:
