@@ -17,6 +17,7 @@ _COLOUR = re.compile(rb"\x1b\[[0-9;]*[A-Za-z]")
 _DOCKER = re.compile(rb'\{\s*"log"\s*:')
 _SYSLOG = re.compile(
     rb"(?:<\d{1,3}>)?(?:\d )?(?P<at>[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d|\d{4}-\d\d-\d\dT\S+) "
+    rb"(?!(?:TRACE|DEBUG|INFO|INF|NOTICE|WARN|WARNING|WRN|ERROR|ERR|CRITICAL|FATAL|FTL|PANIC|PNC) )"
     rb"[\w.:-]+ [\w./-]+(?:\[\d+\])?: ?"
 )
 _KNOWN = re.compile(
@@ -64,6 +65,7 @@ def _find_decoder(begin: bytes) -> codecs.IncrementalDecoder | None:
             return codecs.getincrementaldecoder(name)("replace")
     sample = begin[:_SAMPLE]
     for first, name in ((1, "utf-16-le"), (0, "utf-16-be")):
-        if len(sample) > 1 and sample[first::2].count(0) > len(sample) // 3:
+        empty, full = sample[first::2].count(0), sample[1 - first :: 2].count(0)
+        if len(sample) > 1 and empty > len(sample) // 3 and full < len(sample) // 8:
             return codecs.getincrementaldecoder(name)("replace")
     return None

@@ -17,14 +17,14 @@ def read_env_file(env_file: Path) -> dict[str, str]:
     Raises:
         ConfigError: it is no file, or cannot be read.
     """
-    if env_file.exists() and not env_file.is_file():  # to open a pipe would wait for its writer
-        raise ConfigError(f"{env_file}: is no regular file; expected one with variables")
     try:
+        if env_file.exists() and not env_file.is_file():  # a pipe would wait for its writer
+            raise ConfigError(f"{env_file}: is no regular file; expected one with variables")
         written = dotenv_values(env_file)
     except UnicodeDecodeError as error:
         raise ConfigError(
             f"{env_file}: cannot be read: not UTF-8 text; save it as UTF-8"
         ) from error
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(f"{env_file}: cannot be read: {error}") from error
     return {name: value for name, value in written.items() if value is not None}

@@ -12,8 +12,8 @@ from opslib.core.records import Part
 
 _PACKAGES = ("numpy", "onnx", "onnxruntime-gpu", "onnxruntime", "torch", "pillow", "papermill")
 NO_GIT = "nogit"
-# Asked about another account's checkout, git is silent; this is code that runs here anyway.
-_ANY_OWNER = ("-c", "safe.directory=*", "-c", "core.fsmonitor=false")
+# Of another account's checkout git says nothing; its commit is read without running anything of it.
+_ANY_OWNER = ("-c", "safe.directory=*")
 CODE_FOLDER = Path(__file__).resolve().parents[2]
 
 
@@ -68,7 +68,13 @@ def package_versions() -> dict[str, str]:
 def _git(folder: Path, *arguments: str) -> str | None:
     try:
         answer = subprocess.run(
-            ["git", *_ANY_OWNER, "-C", str(folder), *arguments],
+            [
+                "git",
+                *(_ANY_OWNER if arguments[0] == "rev-parse" else ()),
+                "-C",
+                str(folder),
+                *arguments,
+            ],
             capture_output=True,
             text=True,
             timeout=10,

@@ -337,3 +337,12 @@ def test_a_log_of_which_no_line_is_understood_is_named_and_an_empty_one_is_not(
 )
 def test_only_text_that_docker_wrote_is_unwrapped(tmp_path: Path, line: str, message: str) -> None:
     assert counts(digest(tmp_path / "api.err", f"{line}\n")) == {message: 1}
+
+
+@pytest.mark.parametrize(
+    "line", ["ERROR app.x: failed", "ERR Link: failed", "CRITICAL root[1]: failed"]
+)
+def test_a_level_behind_the_time_is_no_host(tmp_path: Path, line: str) -> None:
+    hole = b"\0" * 600 + b"\n"  # left by a truncation under a writer
+    found = digest(tmp_path / "a.log", hole + f"2026-11-25T07:00:00Z {line}\n".encode())
+    assert sum(counts(found).values()) == 1
