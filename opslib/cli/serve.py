@@ -116,7 +116,7 @@ def rollback(
     stable = find_stable(loaded, live, chosen, check)
     for line in stable.skipped:
         show(f"passed over: {line}")
-    _check_pin(chosen, stable.path, env_file, persist=persist)
+    _check_pin(chosen, stable.path, env_file, persist=persist and not dry_run)
     run = partial(_switch, loaded, chosen, str(stable.path), host, env_file, timeout, check)
     carry_out(plan_rollback(stable, run), dry_run=dry_run, show=show)
     if not dry_run:

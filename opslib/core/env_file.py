@@ -18,6 +18,8 @@ def read_env_file(env_file: Path) -> dict[str, str]:
         ConfigError: it is no file, or cannot be read.
     """
     try:
+        if env_file.is_dir():  # a virtual environment may be called .env
+            return {}
         if env_file.exists() and not env_file.is_file():  # a pipe would wait for its writer
             raise ConfigError(f"{env_file}: is no regular file; expected one with variables")
         written = dotenv_values(env_file)

@@ -69,9 +69,11 @@ def load_service_environment(config: Config, env_file: Path | None = None) -> Se
     if env_file is not None and not env_file.is_file():
         raise ConfigError(f"--env-file: {env_file}: no such file; copy .env.example to it")
     source = env_file or config.root / ENV_NAME
-    read_env_file(source)  # refused by name where it cannot be read
     try:
         return ServiceEnvironment(_env_file=source)  # type: ignore[call-arg]
+    except UnicodeDecodeError:
+        read_env_file(source)  # refuses it by name
+        raise
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0]).upper()

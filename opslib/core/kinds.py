@@ -91,7 +91,7 @@ class Kind:
                 is none.
         """
         source = self.pin_source(env_file)
-        if self.named and not source.exists():
+        if self.named and not source.is_file():
             raise ConfigError(f"models.{self.name}.pin_file: {source}: no such file")
         try:
             named = read_variable(source, self.pin)

@@ -81,6 +81,10 @@ def check_input(path: Path, size: int) -> None:
             problem = "channels last; expected channels first, float32 [N, 3, H, W]"
         elif inputs[0].dtype not in FLOATS:
             problem = "expected floats, as the preprocessing gives them"
+        elif isinstance(shape[1], int) and shape[1] != 3:
+            problem = "the images have 3 channels"
+        elif len(sides) > 1:
+            problem = "expected a square one"
         elif sides and sides != {size}:
             problem = f"the images have {size} pixels a side"
         if problem is not None:

@@ -26,7 +26,6 @@ from opslib.core.formatting import format_bytes, format_signal
 from opslib.core.models import find_model_files
 from opslib.inference.runtime_words import shorten_error
 from opslib.inference.stages import ModelCheckError, Stage
-from opslib.inference.trial_child import RANDOM, ROWS
 
 CHILD = Path(__file__).with_name("trial_child.py")
 DEFAULT_TIMEOUT_S = 60.0
@@ -181,10 +180,10 @@ def _read_result(
             stage, f"{path}: {doing} needs more than the {format_bytes(allowed)} allowed"
         )
     if "error" in found:
-        said = found["error"]
-        own = said.startswith((RANDOM, ROWS))
-        reason = said if own else f"ONNX Runtime refuses it: {shorten_error(said)}"
-        raise ModelCheckError(stage, f"{path}: {reason}")
+        reason = shorten_error(found["error"])
+        raise ModelCheckError(stage, f"{path}: ONNX Runtime refuses it: {reason}")
+    if "refused" in found:
+        raise ModelCheckError(stage, f"{path}: {found['refused']}")
     answers = folder / "answers.npy"
     outputs = tuple(_tensor(one) for one in found["outputs"])
     return TrialResult(

@@ -218,7 +218,9 @@ def _find_known(config: Config, path: Path, files: tuple[FileEntry, ...]) -> Mod
     if card is not None and card.files in ((), files):
         return card
     report = read_export_report(config.export_dir)
-    return report if report and Path(report.onnx_path).name == path.name else None
+    if report is None or report.files not in ((), files):
+        return None
+    return report if Path(report.onnx_path).name == path.name else None
 
 
 def _prepare(config: Config, found: tuple[Path, ...], size: int) -> Any:

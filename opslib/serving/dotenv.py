@@ -39,7 +39,7 @@ def set_variable(env_file: Path, name: str, value: str, *, note: str | None = No
 
 
 def check_variable(env_file: Path, name: str, value: str) -> None:
-    """Make sure that `set_variable` would do it, as far as is seen without changing anything.
+    """Make sure that `set_variable` would do it, as far as can be seen beforehand.
 
     Raises:
         ConfigError, StorageError: as `set_variable`.

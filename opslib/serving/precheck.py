@@ -106,8 +106,8 @@ class Precheck:
 
 
 def _check_alike(path: Path, found: TrialResult, live: TrialResult) -> None:
-    """Refuse a model that takes or answers other tensors than the one in service: how many, of
-    which type and with how many axes. Their sizes may change from one training to the next."""
+    """Refuse a model that takes or answers other tensors than the one in service: how many, whether
+    of floats or integers, and with how many axes. Sizes and precision may change."""
     pairs = {"takes": (found.inputs, live.inputs), "answers": (found.outputs, live.outputs)}
     for verb, (new, old) in pairs.items():
         if _kinds_of(new) != _kinds_of(old):
@@ -116,7 +116,7 @@ def _check_alike(path: Path, found: TrialResult, live: TrialResult) -> None:
 
 
 def _kinds_of(tensors: tuple[TensorFacts, ...]) -> list[tuple[str, int]]:
-    return [(one.dtype, len(one.shape)) for one in tensors]
+    return [(one.dtype.rstrip("0123456789"), len(one.shape)) for one in tensors]
 
 
 def _no_images(_paths: Sequence[str], _size: int) -> NDArray[np.float32]:

@@ -26,7 +26,8 @@ class VersionAnswer:
 
 def read_version_answer(content: Mapping[str, Any], section: ClientSection) -> VersionAnswer:
     """Return what the answer says in the fields of a kind."""
-    path, sha256 = (text_or_none(content.get(key)) for key in _fields(section))
+    path = text_or_none(content.get(section.path_field))
+    sha256 = text_or_none(content.get(section.digest_field))
     null = section.path_field in content and content[section.path_field] is None
     return VersionAnswer(path, sha256, empty=null and sha256 is None)
 
@@ -34,7 +35,3 @@ def read_version_answer(content: Mapping[str, Any], section: ClientSection) -> V
 def text_or_none(value: Any) -> str | None:
     """Return a value that is text and says something."""
     return value if isinstance(value, str) and value else None
-
-
-def _fields(section: ClientSection) -> tuple[str, str]:
-    return section.path_field, section.digest_field

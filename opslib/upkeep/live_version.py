@@ -91,11 +91,11 @@ def _read_live(
     if not isinstance(content, dict):
         return None
     found = read_version_answer(content, section)
-    # A service of one model that names none may have loaded one by another way.
-    if found.empty and len(config.models) > 1:
-        return LiveModel(f"{shown} has no model at {section.path_field}")
-    if found.empty or not found.said:
+    if not found.said:
         return None
+    if found.empty:  # a service of one model that names none may have loaded one by another way
+        none = LiveModel(f"{shown} has no model at {section.path_field}")
+        return none if len(config.models) > 1 else None
     where = config.resolve(found.path) if found.path and "\0" not in found.path else None
     return LiveModel(f"{shown} serves {found.path or found.sha256}", where, found.sha256)
 

@@ -45,14 +45,16 @@ def run_alone(folder: Path, code: str, **variables: str) -> list[str]:
     temporary.mkdir()
     kept = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
     places = {"HOME": str(home), "TMPDIR": str(temporary), "PYTHONPATH": str(Path.cwd())}
-    subprocess.run(
+    told = subprocess.run(
         [sys.executable, "-c", code],
         cwd=folder,
         env=kept | places | variables,
         capture_output=True,
+        text=True,
         check=False,
         timeout=120,
     )
+    assert "Traceback" not in told.stderr
     found = [*home.glob(".cache/Microsoft/**/*"), *temporary.glob(".ses")]
     return sorted(path.name for path in found if path.is_file())
 

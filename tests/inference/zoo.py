@@ -203,6 +203,20 @@ ZOO = (
         "another input",
     ),
     ZooModel(
+        "grey",
+        written(model(PLAIN, [weight(1, CLASSES)], takes=("N", 1, SIZE, SIZE))),
+        "contract",
+        "the images have 3 channels",
+        "another input",
+    ),
+    ZooModel(
+        "oblong",
+        written(model(PLAIN, [W], takes=("N", 3, SIZE, 2 * SIZE))),
+        "contract",
+        "expected a square one",
+        "another input",
+    ),
+    ZooModel(
         "burnt-batch",
         written(
             model(
