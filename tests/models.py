@@ -19,8 +19,13 @@ def write_onnx(
     dtype: int = TensorProto.FLOAT,
     sidecar: bool = False,
     seed: int = 0,
+    head: str | None = None,
 ) -> Path:
-    """Write a classifier (pool, flatten, linear) and return its path."""
+    """Write a classifier (pool, flatten, linear) and return its path.
+
+    Args:
+        head: an operator that its logits go through, such as Softmax.
+    """
     rng = np.random.default_rng(seed)
     kind = helper.tensor_dtype_to_np_dtype(dtype)
     weights = [
@@ -31,12 +36,13 @@ def write_onnx(
         helper.make_node("GlobalAveragePool", ["input"], ["pooled"]),
         helper.make_node("Flatten", ["pooled"], ["flat"]),
         helper.make_node("Gemm", ["flat", "weight", "bias"], ["logits"]),
+        *([helper.make_node(head, ["logits"], ["y"])] if head else []),
     ]
     graph = helper.make_graph(
         nodes,
         "classifier",
         [helper.make_tensor_value_info("input", dtype, [batch, 3, size, size])],
-        [helper.make_tensor_value_info("logits", dtype, [batch, classes])],
+        [helper.make_tensor_value_info("y" if head else "logits", dtype, [batch, classes])],
         weights,
     )
     opset = [helper.make_opsetid("", 18)]

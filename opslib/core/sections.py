@@ -126,7 +126,7 @@ class OnnxSection(Section):
 
 
 class ParitySection(Section):
-    """How far two engines' softmax outputs may lie apart."""
+    """How far two engines' probabilities may lie apart."""
 
     mse_mean_max: Share = 1e-4
     mse_p99_max: Share = 5e-4

@@ -25,8 +25,9 @@ from opslib.core.models import find_model_files
 from opslib.demo.training import Generation
 from opslib.inference.engine import EngineRequest
 from opslib.inference.opening import open_engine
+from opslib.inference.postprocess import softmax
 from opslib.inference.preprocess import preprocess
-from opslib.measure.bench.parity import check_parity, softmax
+from opslib.measure.bench.parity import check_parity
 
 FACTORY = "opslib.demo.network:build_network"
 OPSET = 20
@@ -113,7 +114,7 @@ def compare_answers(
     reference: NDArray[np.float32], exported: NDArray[np.float32], config: Config
 ) -> ExportCompare:
     """How far the exported logits [N, classes] lie from the network's, against the limits."""
-    parity = check_parity(reference, exported, config.parity)
+    parity = check_parity(softmax(reference), softmax(exported), config.parity)
     mismatches = round(parity.samples * parity.top1_mismatch_pct / 100)
     return ExportCompare(
         mode="softmax",

@@ -98,7 +98,7 @@ def check_model(
     stages.append("outputs")
     result = None
     if golden is not None:
-        result = check_golden(path, trial.answered()[: len(golden.images)], golden)
+        result = check_golden(path, trial.probabilities()[: len(golden.images)], golden)
         stages.append("golden")
     return ModelCheck(path, trial, tuple(stages), result)
 
@@ -132,7 +132,7 @@ def _check_any(
         trial = try_model(path, images=golden.images, limits=limits)
         check_contract(path, trial, None)
         check_outputs(path, trial.answered(), differing=0)
-        result = check_golden(path, trial.answered(), golden)
+        result = check_golden(path, trial.probabilities(), golden)
     return ModelCheck(path, trial, (*stages, "load", "outputs", "golden"), result)
 
 

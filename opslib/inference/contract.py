@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from opslib.core.cards import ModelCard
 from opslib.core.errors import ModelError
+from opslib.inference.postprocess import SAYS, Postprocess, count_classes
 from opslib.inference.signature import read_signature
 from opslib.inference.stages import ModelCheckError
 from opslib.inference.trial import TensorFacts, TrialResult
@@ -26,13 +27,15 @@ _CHANNELS = (1, 3, 4)
 class Contract:
     """What a model must keep to: number of classes, input shape (None: free), class names.
 
-    `input_dtype` is None where any float will do.
+    `input_dtype` is None where any float will do, `postprocess` where whoever asks the model finds
+    out itself whether its answers are probabilities.
     """
 
     num_classes: int | None
     input_shape: tuple[int | None, ...]
     class_names: tuple[str, ...] = ()
     input_dtype: str | None = None
+    postprocess: Postprocess | None = None
 
     @classmethod
     def from_card(cls, card: ModelCard) -> Contract:
@@ -44,7 +47,7 @@ class Contract:
     def from_trial(cls, trial: TrialResult, class_names: tuple[str, ...] = ()) -> Contract:
         """Return what a loaded model keeps to."""
         first = trial.inputs[0]
-        return cls(trial.num_classes, first.shape, class_names, first.dtype)
+        return cls(trial.num_classes, first.shape, class_names, first.dtype, trial.postprocess)
 
 
 def check_contract(path: Path, trial: TrialResult, expected: Contract | None) -> None:
@@ -168,7 +171,7 @@ def read_num_classes(path: Path) -> int | None:
     except (ModelError, OSError):
         return None
     count = outputs[0].shape[-1] if outputs and outputs[0].shape else None
-    return count or None if isinstance(count, int) else None
+    return count_classes(count) or None if isinstance(count, int) else None
 
 
 def _find_shape_problem(trial: TrialResult) -> str | None:
@@ -187,6 +190,8 @@ def _find_shape_problem(trial: TrialResult) -> str | None:
 def _find_difference(trial: TrialResult, expected: Contract) -> str | None:
     if expected.num_classes and trial.num_classes != expected.num_classes:
         return f"it has {trial.num_classes} classes, expected {expected.num_classes}"
+    if expected.postprocess and trial.postprocess not in (None, expected.postprocess):
+        return f"it answers {SAYS[trial.postprocess]}, expected {SAYS[expected.postprocess]}"
     if expected.input_dtype and trial.dtype != expected.input_dtype:
         return f"it takes {trial.dtype}, expected {expected.input_dtype}"
     have = trial.inputs[0].shape[1:]

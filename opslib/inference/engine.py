@@ -1,7 +1,7 @@
 """The engine: one small seam between measuring and whatever runs the network.
 
 The timing boundary is the same for every engine: `run` takes a float32 array in host memory and
-returns logits in host memory, so that copies to and from a card are counted for both.
+returns the answers in host memory, so that copies to and from a card are counted for both.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from opslib.core.config import Config
 from opslib.core.errors import ModelError
+from opslib.inference.postprocess import Postprocess
 from opslib.inference.providers import SessionSettings, parse_providers
 
 
@@ -23,7 +24,8 @@ class EngineFacts:
     """What is really running: engine, provider or device in force, and the options in effect.
 
     `input_shape` is `[N, C, H, W]` with None where an axis is dynamic; `note` says why the
-    provider is not the first one asked for.
+    provider is not the first one asked for. `postprocess` turns the answers into probabilities;
+    None where only the answers say what does.
     """
 
     engine: str
@@ -34,6 +36,7 @@ class EngineFacts:
     input_dtype: str
     options: dict[str, str] = field(default_factory=dict)
     note: str | None = None
+    postprocess: Postprocess | None = None
 
 
 class Engine(Protocol):
@@ -45,7 +48,7 @@ class Engine(Protocol):
         ...
 
     def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return logits float32 `[N, classes]` of a float32 `[N, C, H, W]` batch."""
+        """Return the answers, float32 `[N, columns]`, of a float32 `[N, C, H, W]` batch."""
         ...
 
     def close(self) -> None:

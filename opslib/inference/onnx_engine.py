@@ -15,6 +15,7 @@ from opslib.core.host import usable_cpus
 from opslib.core.models import ModelFiles, find_model_files
 from opslib.inference.cuda_graph import CudaGraphBinding
 from opslib.inference.engine import ClosedOnExit, EngineFacts, EngineRequest, check_batch
+from opslib.inference.postprocess import count_classes, find_postprocess
 from opslib.inference.providers import (
     ProviderChoice,
     SessionSettings,
@@ -42,7 +43,7 @@ class OnnxEngine(ClosedOnExit):
         provider, note = check_providers_in_force(choice, self._session.get_providers())
         self._input = _single(self._session.get_inputs(), "input", request)
         self._output = _logits(self._session.get_outputs(), request)
-        self.facts = _describe(self._session, self._input, request.settings, provider, note)
+        self.facts = _describe(self._session, self._input, request, provider, note)
         self._dtype = np.dtype(self.facts.input_dtype)
         self._binding = None
         self._graph = None
@@ -52,7 +53,7 @@ class OnnxEngine(ClosedOnExit):
             self._binding = self._session.io_binding()
 
     def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return logits float32 `[N, classes]` of a float32 `[N, C, H, W]` batch."""
+        """Return the answers, float32 `[N, columns]`, of a float32 `[N, C, H, W]` batch."""
         if batch.dtype != self._dtype:
             batch = batch.astype(self._dtype)
         if self._graph is not None:
@@ -163,7 +164,7 @@ def _single(values: Any, what: str, request: EngineRequest) -> Any:
 
 
 def _logits(outputs: Any, request: EngineRequest) -> str:
-    """The name of the first output, which must be logits `[N, classes]`."""
+    """The name of the first output, which must be `[N, columns]`."""
     first = outputs[0]
     if first.type not in _DTYPES or (first.shape and len(first.shape) != 2):
         raise ModelError(
@@ -174,8 +175,9 @@ def _logits(outputs: Any, request: EngineRequest) -> str:
 
 
 def _describe(
-    session: Any, model_input: Any, settings: SessionSettings, provider: str, note: str | None
+    session: Any, model_input: Any, request: EngineRequest, provider: str, note: str | None
 ) -> EngineFacts:
+    settings = request.settings
     shape = tuple(axis if isinstance(axis, int) else None for axis in model_input.shape)
     classes = session.get_outputs()[0].shape
     last = classes[-1] if classes else None
@@ -193,9 +195,10 @@ def _describe(
         engine="onnx",
         provider=provider,
         threads=settings.intra_op_num_threads or usable_cpus(),
-        num_classes=last if isinstance(last, int) else None,
+        num_classes=count_classes(last) if isinstance(last, int) else None,
         input_shape=shape,
         input_dtype=_DTYPES[model_input.type],
         options=options,
         note=note,
+        postprocess=find_postprocess(request.path),
     )

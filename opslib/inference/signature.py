@@ -35,6 +35,22 @@ class Signature:
     opset: int | None
 
 
+@dataclass(frozen=True)
+class LastOperator:
+    """What computes a model's first output: its type as the graph names it, and how many columns
+    the output has, where that is fixed."""
+
+    kind: str
+    columns: int | None
+
+
+# Operators that pass values on as they are, or in another form.
+_PASSES_ON = frozenset(
+    {"Cast", "DequantizeLinear", "Dropout", "Flatten", "Identity", "QuantizeLinear", "Reshape"}
+    | {"Squeeze", "Unsqueeze"}
+)
+
+
 def read_signature(file: BinaryIO, name: str) -> Signature:
     """Return the signature of the ONNX model that `file` is open on.
 
@@ -48,6 +64,33 @@ def read_signature(file: BinaryIO, name: str) -> Signature:
         return _read(data)
     except (ValueError, IndexError, OSError) as error:
         raise ModelError(f"{name}: not an ONNX model, or damaged ({error})") from error
+
+
+def read_last_operator(file: BinaryIO, name: str) -> LastOperator | None:
+    """Return the last operator of the ONNX model that `file` is open on, those passed over that
+    only pass values on; None where the first output is none of a node's.
+
+    Raises:
+        ModelError: see `read_signature`.
+    """
+    signature = read_signature(file, name)
+    data = FileBytes(file)
+    makers: dict[str, tuple[str, str]] = {}
+    for number, begin, end in _messages(data, 0, len(data)):
+        for field, first, last in _messages(data, begin, end) if number == 7 else ():
+            if field == 1:
+                kind = "".join(_texts(data, first, last, 4))
+                source = next(_texts(data, first, last, 1), "")
+                makers.update(dict.fromkeys(_texts(data, first, last, 2), (kind, source)))
+    if not signature.outputs:
+        return None
+    wanted, shape = signature.outputs[0].name, signature.outputs[0].shape
+    while wanted in makers:
+        kind, wanted = makers.pop(wanted)
+        if kind not in _PASSES_ON:
+            columns = shape[-1] if shape else None
+            return LastOperator(kind, columns if isinstance(columns, int) else None)
+    return None
 
 
 def _read(data: Buffer) -> Signature:

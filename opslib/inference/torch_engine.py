@@ -16,6 +16,7 @@ from opslib.core.formatting import shorten
 from opslib.core.host import usable_cpus
 from opslib.inference.checkpoint import read_checkpoint
 from opslib.inference.engine import ClosedOnExit, EngineFacts, EngineRequest
+from opslib.inference.postprocess import count_classes
 from opslib.inference.preprocess import import_object
 
 _STATE_KEYS = ("state_dict", "model_state_dict", "model", "model_state", "net", "weights")
@@ -46,7 +47,7 @@ class TorchEngine(ClosedOnExit):
             engine="torch",
             provider="CUDA" if self._device.type == "cuda" else "CPU",
             threads=torch.get_num_threads() if self._device.type == "cpu" else usable_cpus(),
-            num_classes=facts.get("num_classes"),
+            num_classes=count_classes(facts.get("num_classes")),
             input_shape=(None, 3, facts.get("img_size"), facts.get("img_size")),
             input_dtype="float32",
             options={
@@ -58,7 +59,7 @@ class TorchEngine(ClosedOnExit):
         )
 
     def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return logits float32 `[N, classes]`; the copy to the host waits for the card."""
+        """Return the answers, float32 `[N, columns]`; the copy to the host waits for the card."""
         torch = self._torch
         with torch.inference_mode():
             tensor = torch.from_numpy(batch)

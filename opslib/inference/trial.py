@@ -24,6 +24,13 @@ from numpy.typing import NDArray
 from opslib.core.errors import ModelError, UsageError, storage_errors
 from opslib.core.formatting import format_bytes, format_signal
 from opslib.core.models import find_model_files
+from opslib.inference.postprocess import (
+    Postprocess,
+    count_classes,
+    find_postprocess,
+    judge_answers,
+    to_probabilities,
+)
 from opslib.inference.runtime_words import shorten_error
 from opslib.inference.stages import ModelCheckError, Stage
 
@@ -58,8 +65,9 @@ class TensorFacts:
 
 @dataclass(frozen=True)
 class TrialResult:
-    """What a model turned out to be, and what it answered: float32 `[N, classes]`.
+    """What a model turned out to be, and what it answered: float32 `[N, columns]`.
 
+    `postprocess` is what turns these answers into probabilities; None where it is not known.
     `every_output` is, for each image, the outputs of numbers by name, where they were asked for.
     """
 
@@ -69,13 +77,15 @@ class TrialResult:
     wall_s: float
     peak_rss_bytes: int
     every_output: tuple[dict[str, NDArray[np.generic]], ...] = ()
+    postprocess: Postprocess | None = None
 
     @property
     def num_classes(self) -> int | None:
-        """Length of the first output's last axis, where it is fixed."""
+        """How many classes the first output tells apart, where it is fixed."""
         if self.answers is not None:
-            return int(self.answers.shape[-1])
-        return self.outputs[0].shape[-1] if self.outputs and self.outputs[0].shape else None
+            return count_classes(int(self.answers.shape[-1]))
+        shape = self.outputs[0].shape if self.outputs else ()
+        return count_classes(shape[-1]) if shape else None
 
     @property
     def dtype(self) -> str:
@@ -91,6 +101,14 @@ class TrialResult:
         if self.answers is None:
             raise UsageError("the trial was given no images to answer")
         return self.answers
+
+    def probabilities(self) -> NDArray[np.float32]:
+        """Return the answers as probabilities, float32 `[N, classes]`.
+
+        Raises:
+            UsageError: the trial was given no images.
+        """
+        return to_probabilities(self.answered(), self.postprocess)
 
 
 def try_model(
@@ -184,16 +202,22 @@ def _read_result(
         raise ModelCheckError(stage, f"{path}: ONNX Runtime refuses it: {reason}")
     if "refused" in found:
         raise ModelCheckError(stage, f"{path}: {found['refused']}")
-    answers = folder / "answers.npy"
+    kept = folder / "answers.npy"
+    answers = np.load(kept) if kept.exists() else None
     outputs = tuple(_tensor(one) for one in found["outputs"])
     return TrialResult(
         inputs=tuple(_tensor(one) for one in found["inputs"]),
         outputs=outputs,
-        answers=np.load(answers) if answers.exists() else None,
+        answers=answers,
         wall_s=wall_s,
         peak_rss_bytes=found["peak_rss_bytes"],
         every_output=_read_outputs(folder / "outputs.npz", [one.name for one in outputs]),
+        postprocess=find_postprocess(path) or _judge(answers),
     )
+
+
+def _judge(answers: NDArray[np.float32] | None) -> Postprocess | None:
+    return judge_answers(answers) if answers is not None and answers.ndim == 2 else None
 
 
 def _read_outputs(path: Path, names: list[str]) -> tuple[dict[str, NDArray[np.generic]], ...]:

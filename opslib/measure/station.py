@@ -22,6 +22,7 @@ from opslib.core.errors import DeadlineError, ModelError, OpsError, UnavailableE
 from opslib.core.formatting import shorten
 from opslib.inference.engine import Engine, EngineFacts, EngineRequest, check_batch
 from opslib.inference.opening import open_engine
+from opslib.inference.postprocess import to_probabilities
 from opslib.inference.preprocess import Preprocessor, load_preprocessor
 from opslib.measure.bench.record import Boundary, StagesMs
 from opslib.measure.blocks import MIN_RUNS, Block, measure_block
@@ -77,7 +78,7 @@ class Station:
         return self._call(_load, request, work)
 
     def answer(self, names: tuple[str, ...]) -> NDArray[np.float32]:
-        """Return the loaded engine's logits `[N, C]` of image files."""
+        """Return the loaded engine's probabilities `[N, C]` for image files."""
         return self._call(_answer, names)
 
     def time_block(self, boundary: Boundary, seconds: float) -> TimedBlock:
@@ -155,7 +156,8 @@ def _answer(names: tuple[str, ...]) -> NDArray[np.float32]:
     for start in range(0, len(padded), size):
         chunk = loaded.preprocessor.run_checked(padded[start : start + size], loaded.work.img_size)
         parts.append(loaded.engine.run(chunk))
-    return np.concatenate(parts)[: len(names)]
+    answers = np.concatenate(parts)[: len(names)]
+    return to_probabilities(answers, loaded.engine.facts.postprocess)
 
 
 def _time_block(boundary: Boundary, seconds: float) -> TimedBlock:

@@ -143,19 +143,19 @@ def _ask_classifier(
     trial = try_model(path, images=batch, limits=_limits(config))
     check_contract(path, trial, None)
     check_outputs(path, trial.answered(), differing=len(probes))
-    logits = trial.answered()[: len(found)]
+    probabilities = trial.probabilities()[: len(found)]
     unanswered = tuple(
         GoldenAnswer(image=name, sha256=digest, class_id=0, probabilities=())
         for name, digest in map(_name_golden, found)
     )
-    golden = answer_golden(unanswered, logits)
-    classes = int(logits.shape[1])
+    golden = answer_golden(unanswered, probabilities)
+    classes = int(probabilities.shape[1])
     names, note = known.class_names if known else (), None
     if len(names) != classes:
         names, note = _name_classes(config, path, found, [one.class_id for one in golden], classes)
     facts = {"num_classes": classes, "class_names": names, "golden": golden}
-    softmax = {} if known and known.postprocess else {"postprocess": "softmax"}
-    return facts | softmax, [note] if note else []
+    said = {} if known and known.postprocess else {"postprocess": trial.postprocess}
+    return facts | said, [note] if note else []
 
 
 def _ask_any(

@@ -75,7 +75,7 @@ def list_notes(record: BenchRecord) -> list[str]:
         lines.append("Parity was not checked: one engine was measured.")
     elif record.parity.passed:
         lines.append(
-            f"Parity passed: {record.parity.reason}; mean squared error of the softmax outputs "
+            f"Parity passed: {record.parity.reason}; mean squared error of the probabilities "
             f"{record.parity.mse_mean:.1e} (at most {record.parity.mse_mean_max:g})."
         )
     lines += record.inputs.notes()

@@ -15,12 +15,12 @@ from opslib.core.cards import ModelCard, find_gaps
 from opslib.core.config import Config
 from opslib.core.errors import ModelError
 from opslib.core.models import ModelFiles, find_model_files, is_onnx, resolve_model
-from opslib.inference.contract import Contract
+from opslib.inference.contract import Contract, probe_images
 from opslib.inference.engine import Engine, EngineRequest, session_settings
 from opslib.inference.find_model import find_card
 from opslib.inference.opening import open_engine
+from opslib.inference.postprocess import Postprocess, judge_answers, to_probabilities
 from opslib.inference.providers import parse_providers
-from opslib.measure.bench.parity import softmax
 
 Stamp = tuple[str, int, int, int, int, int]
 
@@ -62,14 +62,23 @@ class Candidate:
 
 @dataclass
 class LoadedModel:
-    """A model ready for requests; `run` may be called from several threads."""
+    """A model ready for requests; `run` may be called from several threads.
+
+    `postprocess` turns its answers into probabilities; where its engine does not know, it is judged
+    by answers to probes, once.
+    """
 
     candidate: Candidate
     engine: Engine
     img_size: int
+    postprocess: Postprocess = field(init=False)
     _turn: contextlib.AbstractContextManager[object] = field(
         default_factory=contextlib.nullcontext, repr=False
     )
+
+    def __post_init__(self) -> None:
+        known = self.engine.facts.postprocess
+        self.postprocess = known or judge_answers(self.answer(probe_images(self.img_size)))
 
     @property
     def path(self) -> Path:
@@ -95,11 +104,11 @@ class LoadedModel:
         return Contract(classes, (None, facts.input_shape[1] or 3, side, side), self.class_names)
 
     def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return softmax probabilities `[N, classes]` of inputs float32 `[N, C, H, W]`."""
-        return softmax(self.answer(batch))
+        """Return probabilities `[N, classes]` of inputs float32 `[N, C, H, W]`."""
+        return to_probabilities(self.answer(batch), self.postprocess)
 
     def answer(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return logits `[N, classes]` of inputs float32 `[N, C, H, W]`, any N."""
+        """Return the answers `[N, columns]` to inputs float32 `[N, C, H, W]`, any N."""
         fixed = self.engine.facts.input_shape[0]
         with self._turn:
             if fixed is None or fixed == len(batch):
@@ -171,20 +180,20 @@ def load_candidate(config: Config, candidate: Candidate) -> LoadedModel:
             code_root=config.code_root,
         )
     )
+    on_card = engine.facts.provider != "CPU"
+    turn: contextlib.AbstractContextManager[object] = (
+        threading.Lock() if on_card else contextlib.nullcontext()
+    )
     try:
         if stamp_files(candidate.files) != candidate.stamps:
             raise ModelError(f"{candidate.path}: it was replaced while it was being loaded")
         size = config.preprocess.img_size or engine.facts.input_shape[-1] or _card_size(candidate)
         if size is None:
             raise ModelError(f"{candidate.path}: takes any size; set preprocess.img_size")
+        return LoadedModel(candidate, engine, size, turn)
     except BaseException:
         engine.close()
         raise
-    on_card = engine.facts.provider != "CPU"
-    turn: contextlib.AbstractContextManager[object] = (
-        threading.Lock() if on_card else contextlib.nullcontext()
-    )
-    return LoadedModel(candidate, engine, size, turn)
 
 
 def stamp_files(files: ModelFiles) -> tuple[Stamp, ...]:

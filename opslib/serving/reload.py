@@ -207,7 +207,7 @@ class Reloader:
         if card is not None and card.golden and card.files:
             run = self.preprocessor.run
             golden = load_golden(card, model.path.parent, run, model.img_size)
-            check_golden(model.path, model.answer(golden.images), golden)
+            check_golden(model.path, model.run(golden.images), golden)
 
     def _switch(
         self, model: LoadedModel, *, resident: bool, wanted: WantedModel | None = None

@@ -22,8 +22,8 @@ from opslib.demo import export
 from opslib.demo.build import FOLDERS, ValidationMetrics, build_demo
 from opslib.demo.network import build_network
 from opslib.demo.place import MARKER, DemoMarker, read_marker
+from opslib.inference.postprocess import softmax
 from opslib.inference.preprocess import preprocess
-from opslib.measure.bench.parity import softmax
 from opslib.serving.leases import LEASE_FOLDER, Lease
 
 from .conftest import TINY, make_config

@@ -13,6 +13,7 @@ from opslib.core.files import sha256_file
 from opslib.core.models import find_model_files
 from opslib.inference.checks import check_model
 from opslib.inference.golden import GoldenSet, answer_golden, check_golden, load_golden
+from opslib.inference.postprocess import softmax
 from opslib.inference.preprocess import preprocess
 from opslib.inference.stages import ModelCheckError
 from opslib.inference.trial import try_model
@@ -26,14 +27,14 @@ def write_model_with_card(folder: Path) -> tuple[Path, ModelCard]:
     """Write a model, three golden images and the card that the model keeps to."""
     model = write_onnx(folder / "m.onnx")
     paths = write_images(folder / "golden", 3)
-    logits = try_model(model, images=preprocess([str(p) for p in paths], 16)).answered()
+    trial = try_model(model, images=preprocess([str(p) for p in paths], 16))
     blank = tuple(
         GoldenAnswer(
             image=f"golden/{path.name}", sha256=sha256_file(path), class_id=0, probabilities=()
         )
         for path in paths
     )
-    golden = answer_golden(blank, logits)
+    golden = answer_golden(blank, trial.probabilities())
     return model, make_card(files=list_files(find_model_files(model)), golden=golden)
 
 
@@ -103,31 +104,44 @@ def golden_set(*rows: tuple[float, ...]) -> GoldenSet:
     return GoldenSet(np.zeros((len(rows), 3, 8, 8), dtype=np.float32), answers)
 
 
-def logits_of(*rows: tuple[float, ...]) -> np.ndarray:
-    return np.log(np.array(rows, dtype=np.float32))
+def said(*rows: tuple[float, ...]) -> np.ndarray:
+    return np.array(rows, dtype=np.float32)
 
 
 def test_a_near_tie_may_fall_the_other_way() -> None:
     golden = golden_set((0.401, 0.399, 0.2))
-    result = check_golden(MODEL, logits_of((0.399, 0.401, 0.2)), golden)
+    result = check_golden(MODEL, said((0.399, 0.401, 0.2)), golden)
     assert result.max_abs_diff == pytest.approx(0.002, abs=1e-5)
 
 
 def test_another_class_is_named_with_its_image() -> None:
     golden = golden_set((0.8, 0.1, 0.1), (0.1, 0.8, 0.1))
     with pytest.raises(ModelCheckError, match=r"1\.jpg is class 2, its card says 1"):
-        check_golden(MODEL, logits_of((0.8, 0.1, 0.1), (0.1, 0.1, 0.8)), golden)
+        check_golden(MODEL, said((0.8, 0.1, 0.1), (0.1, 0.1, 0.8)), golden)
 
 
 def test_the_same_class_with_another_confidence_is_refused() -> None:
     golden = golden_set((0.8, 0.1, 0.1))
     with pytest.raises(ModelCheckError, match=r"differs from its card by 0\.100"):
-        check_golden(MODEL, logits_of((0.7, 0.2, 0.1)), golden)
+        check_golden(MODEL, said((0.7, 0.2, 0.1)), golden)
+
+
+def test_among_many_classes_another_class_is_refused_however_small_all_probabilities_are() -> None:
+    wanted = np.full(200, 0.0049)
+    wanted[7] = 1 - wanted.sum() + wanted[7]
+    with pytest.raises(ModelCheckError, match=r"0\.jpg is class 8, its card says 7"):
+        check_golden(MODEL, said(tuple(np.roll(wanted, 1))), golden_set(tuple(wanted)))
+
+
+def test_a_card_of_which_the_answers_were_softmaxed_twice_is_told_as_such() -> None:
+    once = np.array([[0.75, 0.15, 0.1]], np.float32)
+    with pytest.raises(ModelCheckError, match="softmaxed them twice: make it anew"):
+        check_golden(MODEL, once, golden_set(tuple(softmax(once)[0].tolist())))
 
 
 def test_another_number_of_classes_is_refused() -> None:
     with pytest.raises(ModelCheckError, match="have 3 classes, the model answers 2"):
-        check_golden(MODEL, logits_of((0.5, 0.5)), golden_set((0.8, 0.1, 0.1)))
+        check_golden(MODEL, said((0.5, 0.5)), golden_set((0.8, 0.1, 0.1)))
 
 
 def test_answers_must_match_the_images_in_number() -> None:

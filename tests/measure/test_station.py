@@ -3,6 +3,7 @@
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from opslib.inference.engine import EngineRequest
@@ -55,3 +56,14 @@ def test_weights_emptied_while_a_model_is_measured_end_it_with_one_line(tmp_path
         (tmp_path / "m.onnx.data").open("wb").close()
         with pytest.raises(MeasureError, match=r"^onnx: .*SIGBUS \(a file .* became shorter\)"):
             measured.visit(1)
+
+
+def test_a_network_with_its_softmax_inside_answers_as_the_one_without(tmp_path: Path) -> None:
+    names = tuple(str(path) for path in write_images(tmp_path / "images", 3))
+    answers = []
+    for head in (None, "Softmax"):
+        model = write_onnx(tmp_path / f"{head}.onnx", head=head)
+        with Station("onnx") as measured:
+            measured.load(EngineRequest("onnx", model), Workload(names, 16, DEFAULT_FUNCTION))
+            answers.append(measured.answer(names))
+    np.testing.assert_allclose(*answers, atol=1e-6)

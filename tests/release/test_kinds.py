@@ -160,6 +160,17 @@ def test_a_card_is_made_of_a_model_of_either_kind(place: TwoStage) -> None:
         make_card(place.config, model, inputs=golden, force=True).write()
 
 
+def test_a_card_says_what_is_still_to_be_done_with_the_answers(place: TwoStage) -> None:
+    golden = str(place.export / "golden" / "*.jpg")
+    cards = []
+    for head in (None, "Softmax"):
+        model = write_onnx(place.export / f"classification-{head}.onnx", size=16, head=head)
+        cards.append(make_card(place.config, model, inputs=golden).card)
+    assert [card.postprocess for card in cards] == ["softmax", "none"]
+    for one, other in zip(*(card.golden for card in cards), strict=True):
+        assert one.probabilities == pytest.approx(other.probabilities, abs=1e-6)
+
+
 def test_a_card_takes_class_names_only_where_the_answers_bear_them_out(place: TwoStage) -> None:
     names, model = tuple("abc"), place.export_model("classification", 6)
     root = place.config.data_root

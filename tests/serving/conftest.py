@@ -18,6 +18,7 @@ from opslib.core.models import find_model_files
 from opslib.inference.engine import EngineRequest
 from opslib.inference.golden import answer_golden
 from opslib.inference.opening import open_engine
+from opslib.inference.postprocess import to_probabilities
 from opslib.inference.preprocess import preprocess
 from opslib.serving.keys import KEY_VARIABLE, make_key
 from opslib.serving.service import Service
@@ -41,9 +42,11 @@ def write_colours(folder: Path, count: int = 8) -> list[Path]:
     return paths
 
 
-def write_carded(path: Path, images: list[Path], *, seed: int, sidecar: bool = False) -> Path:
+def write_carded(
+    path: Path, images: list[Path], *, seed: int, sidecar: bool = False, head: str | None = None
+) -> Path:
     """Write a small model with its card: digests, class names, golden answers."""
-    write_onnx(path, classes=len(CLASSES), size=SIZE, seed=seed, sidecar=sidecar)
+    write_onnx(path, classes=len(CLASSES), size=SIZE, seed=seed, sidecar=sidecar, head=head)
     write_card(path, images)
     return path
 
@@ -51,7 +54,8 @@ def write_carded(path: Path, images: list[Path], *, seed: int, sidecar: bool = F
 def write_card(path: Path, images: list[Path], names: tuple[str, ...] = CLASSES) -> ModelCard:
     """Write the card of the model at `path`, its golden answers given by the model itself."""
     with open_engine(EngineRequest("onnx", path)) as engine:
-        logits = engine.run(preprocess([str(image) for image in images], SIZE))
+        answers = engine.run(preprocess([str(image) for image in images], SIZE))
+        probabilities = to_probabilities(answers, engine.facts.postprocess)
     golden = tuple(
         GoldenAnswer(
             image=str(image.relative_to(path.parent)),
@@ -63,14 +67,14 @@ def write_card(path: Path, images: list[Path], names: tuple[str, ...] = CLASSES)
     )
     card = ModelCard(
         backbone="linear",
-        num_classes=logits.shape[1],
+        num_classes=probabilities.shape[1],
         onnx_path=str(path),
         exported_at_utc="2026-11-01T00:00:00+00:00",
         git_sha="abc1234",
         input_shape=("N", 3, SIZE, SIZE),
         files=list_files(find_model_files(path)),
         class_names=names,
-        golden=answer_golden(golden, logits),
+        golden=answer_golden(golden, probabilities),
     )
     card.write(card_path(path))
     return card

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
+import pytest
+
 from opslib.core.models import find_model_files
+from opslib.inference.postprocess import softmax
+from opslib.inference.preprocess import preprocess
+from opslib.inference.trial import try_model
 from opslib.serving.load import LoadPlan, start_load
-from tests.serving.conftest import Live
+from tests.serving.conftest import SIZE, Live, write_carded
 
 
 def test_swaps_under_constant_load_fail_no_request_and_mix_no_generations(live: Live) -> None:
@@ -54,3 +60,16 @@ def test_a_load_counts_latency_from_when_a_request_was_due(live: Live) -> None:
     assert [sample.due_s for sample in result.samples] == [index / 500 for index in range(50)]
     assert result.latency_ms(0.5) > 0
     assert live.service.key not in result.to_json()
+
+
+@pytest.mark.parametrize("head", ["Softmax", "Sigmoid"])
+def test_a_model_with_its_activation_inside_answers_what_it_says(live: Live, head: str) -> None:
+    place = live.place
+    headed = write_carded(place.export / f"{head}.onnx", place.images, seed=1, head=head)
+    logits = try_model(place.first, images=preprocess([str(place.images[0])], SIZE)).answered()[0]
+    wanted = softmax(logits) if head == "Softmax" else 1 / (1 + np.exp(-logits))
+    assert live.reload(headed).status_code == 200
+    answer = live.predict(place.images[0]).json()
+    assert live.reload(place.first).status_code == 200
+    assert answer["class_id"] == int(wanted.argmax())
+    assert answer["confidence"] == pytest.approx(float(wanted.max()), abs=1e-3)

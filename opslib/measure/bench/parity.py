@@ -7,22 +7,23 @@ from numpy.typing import NDArray
 
 from opslib.core.errors import ModelError
 from opslib.core.sections import ParitySection
-from opslib.inference.softmax import softmax
 from opslib.measure.bench.record import ParityResult
 
-__all__ = ["Logits", "check_parity", "softmax"]
-
-Logits = NDArray[np.float32]
+Probabilities = NDArray[np.float32]
 
 
 def check_parity(
-    reference: Logits, candidate: Logits, limits: ParitySection, *, half_precision: bool = False
+    reference: Probabilities,
+    candidate: Probabilities,
+    limits: ParitySection,
+    *,
+    half_precision: bool = False,
 ) -> ParityResult:
-    """Return how far the softmax outputs of two engines lie apart, against the limits.
+    """Return how far the answers of two engines lie apart, against the limits.
 
     Args:
-        reference: logits `[N, C]` of the reference engine.
-        candidate: logits `[N, C]` of the same images.
+        reference: probabilities `[N, C]` of the reference engine.
+        candidate: probabilities `[N, C]` of the same images.
         half_precision: the limits for float16 models apply (no p99 limit).
 
     Raises:
@@ -34,9 +35,8 @@ def check_parity(
             f"{candidate.shape[-1]}; they are not the same network"
         )
     finite = bool(np.isfinite(reference).all() and np.isfinite(candidate).all())
-    first, second = softmax(reference), softmax(candidate)
-    errors = ((first - second) ** 2).mean(axis=-1)
-    mismatch_pct = 100 * float((first.argmax(-1) != second.argmax(-1)).mean())
+    errors = ((reference - candidate) ** 2).mean(axis=-1)
+    mismatch_pct = 100 * float((reference.argmax(-1) != candidate.argmax(-1)).mean())
     mse_mean_max = limits.fp16_mse_mean_max if half_precision else limits.mse_mean_max
     mse_p99_max = None if half_precision else limits.mse_p99_max
     mismatch_max_pct = (
@@ -54,16 +54,16 @@ def check_parity(
         broken.append(
             f"the predicted class differs on {mismatch_pct:.1f} % (at most {mismatch_max_pct:g} %)"
         )
-    agreement = f"same class on {100 - mismatch_pct:.1f} % of {len(first)} images"
+    agreement = f"same class on {100 - mismatch_pct:.1f} % of {len(reference)} images"
     return ParityResult(
-        samples=len(first),
+        samples=len(reference),
         mse_mean=mse_mean,
         mse_mean_max=mse_mean_max,
         mse_p99=mse_p99,
         mse_p99_max=mse_p99_max,
         top1_mismatch_pct=mismatch_pct,
         top1_mismatch_max_pct=mismatch_max_pct,
-        max_abs_diff=float(np.abs(first - second).max()),
+        max_abs_diff=float(np.abs(reference - candidate).max()),
         passed=not broken,
         reason="; ".join(broken) or agreement,
     )

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from opslib.core.errors import ModelError
 from opslib.inference.engine import Engine, EngineRequest
 from opslib.inference.opening import open_engine
+from opslib.inference.postprocess import to_probabilities
 from opslib.inference.preprocess import Preprocessor
-from opslib.measure.bench.parity import softmax
 from opslib.measure.quantize.labels import Labels
 from opslib.measure.quantize.record import (
     Accuracy,
@@ -76,7 +76,7 @@ def predict(
             batch = preprocessor.run_checked(list(names[start : start + CHUNK]), img_size)
             reference: NDArray[np.float32] | None = None
             for name, engine in engines.items():
-                answer = softmax(run_batches(engine, batch, requests[name].batch_size))
+                answer = run_batches(engine, batch, requests[name].batch_size)
                 reference = answer if reference is None else reference
                 _check_answer(name, requests[name], answer, reference)
                 classes[name].append(answer.argmax(axis=-1))
@@ -95,7 +95,7 @@ def predict(
 def run_batches(
     engine: Engine, images: NDArray[np.float32], batch_size: int
 ) -> NDArray[np.float32]:
-    """Return logits `[N, C]` of images `[N, 3, H, W]`, answered `batch_size` at a time.
+    """Return probabilities `[N, C]` for images `[N, 3, H, W]`, answered `batch_size` at a time.
 
     A model of fixed batch size gets its own, the last batch filled up.
     """
@@ -104,7 +104,7 @@ def run_batches(
     if engine.facts.input_shape[0] and count % size:
         images = np.concatenate([images, images[np.arange(-count % size) % count]])
     parts = [engine.run(images[start : start + size]) for start in range(0, len(images), size)]
-    return np.concatenate(parts)[:count]
+    return to_probabilities(np.concatenate(parts)[:count], engine.facts.postprocess)
 
 
 def check_batch_dependence(
@@ -120,8 +120,8 @@ def check_batch_dependence(
             return None
         for start in range(0, len(names), CHUNK):
             batch = preprocessor.run_checked(list(names[start : start + CHUNK]), img_size)
-            alone = softmax(run_batches(engine, batch, 1))
-            shared = softmax(run_batches(engine, batch, request.batch_size))
+            alone = run_batches(engine, batch, 1)
+            shared = run_batches(engine, batch, request.batch_size)
             changed += int((alone.argmax(-1) != shared.argmax(-1)).sum())
             largest = max(largest, float(np.abs(alone - shared).max()))
     return BatchDependence(

@@ -22,6 +22,7 @@ from opslib.core.ownership import make_folder
 from opslib.core.records import Part
 from opslib.core.verdicts import Verdict
 from opslib.inference.golden import answer_golden
+from opslib.inference.postprocess import find_postprocess
 from opslib.measure.quantize.record import Proof, Rule, Speed, VariantRow
 from opslib.measure.quantize.setup import QuantizeSetup
 from opslib.measure.quantize.variants import copy_source
@@ -178,7 +179,7 @@ def make_card(
         dynamic_axes=card.dynamic_axes if card else None,
         params_million=card.params_million if card else None,
         providers=("CPUExecutionProvider",),
-        postprocess=card.postprocess if card else "softmax",
+        postprocess=(card.postprocess if card else None) or find_postprocess(path),
         compare=compare,
         files=list_files(find_model_files(path)),
         class_names=setup.class_names,

@@ -133,7 +133,7 @@ def run_quantize(
         kept = [KeptVariant(row, models[row.name]) for row in rows[1:] if row.name in models]
         answers = {one.variant.name: one.trial for one in made if one.trial is not None}
         golden = {
-            str(name): trial.answered()[: run.golden_count] for name, trial in answers.items()
+            str(name): trial.probabilities()[: run.golden_count] for name, trial in answers.items()
         }
         files = keep_variants(config, setup, kept, golden)
     files_of = {row.name: row.model_copy(update=files.get(row.name, {})) for row in rows}

@@ -25,6 +25,7 @@ from opslib.core.errors import DeadlineError, OpsError, UnavailableError
 from opslib.inference.engine import Engine, EngineFacts, EngineRequest, check_batch
 from opslib.inference.opening import open_engine
 from opslib.inference.optimized_graph import digest_optimized_graph
+from opslib.inference.postprocess import to_probabilities
 from opslib.inference.preprocess import load_preprocessor
 from opslib.inference.runtime_words import shorten_error
 from opslib.measure.disturbance import (
@@ -114,7 +115,7 @@ class Track:
         return facts
 
     def answer(self, number: int, count: int) -> NDArray[np.float32]:
-        """Return an engine's logits `[count, classes]` of the first images, in its batches.
+        """Return an engine's probabilities `[count, classes]` for the first images, in its batches.
 
         Raises:
             TrackedEngineError: it does not run, or the process ended over it.
@@ -229,7 +230,7 @@ def _answer(number: int, count: int) -> NDArray[np.float32]:
             entry.engine.run(images[start : start + entry.size])
             for start in range(0, rounded, entry.size)
         ]
-    return np.concatenate(parts)[:count]
+    return to_probabilities(np.concatenate(parts)[:count], entry.engine.facts.postprocess)
 
 
 def _visit(number: int, runs: int) -> VisitTimes:

@@ -121,16 +121,21 @@ def test_every_model_answers_the_same_images_with_progress(tmp_path: Path) -> No
     model = write_onnx(tmp_path / "m.onnx")
     fixed = write_onnx(tmp_path / "fixed.onnx", batch=4)
     other = write_onnx(tmp_path / "other.onnx", seed=1)
+    headed = write_onnx(tmp_path / "headed.onnx", head="Softmax")
     seen: list[str] = []
     requests = {
         "float32": EngineRequest("onnx", model, batch_size=8),
         "fixed": EngineRequest("onnx", fixed, batch_size=8),
         "other": EngineRequest("onnx", other, batch_size=8),
+        "headed": EngineRequest("onnx", headed, batch_size=8),
     }
     answers = predict(requests, names, OURS, 16, lambda _share, what: seen.append(what))
     np.testing.assert_array_equal(answers["float32"].classes, answers["fixed"].classes)
     assert answers["float32"].mse.max() == 0
     assert answers["other"].mse.max() > 0
+    np.testing.assert_allclose(
+        answers["headed"].confidences, answers["float32"].confidences, atol=1e-6
+    )
     assert len(answers["other"].classes) == 70
     assert seen == ["accuracy: 0 of 70 images", "accuracy: 64 of 70 images"]
 

@@ -11,6 +11,7 @@ from opslib.core.config import Config, load_config
 from opslib.core.errors import ModelError, ParameterError
 from opslib.core.sections import ParitySection
 from opslib.inference.engine import EngineRequest
+from opslib.inference.postprocess import softmax
 from opslib.measure.sweep import arms as sweep_arms
 from opslib.measure.sweep import race as sweep_race
 from opslib.measure.sweep.gate import arithmetic_of, check_candidate
@@ -282,9 +283,10 @@ def test_notebook_parameters_become_a_request() -> None:
 
 def test_the_tolerance_knows_the_arithmetic() -> None:
     rng = np.random.default_rng(0)
-    reference = rng.normal(size=(8, 5)).astype(np.float32)
-    shifted = reference.copy()
-    shifted[:, 0] += 0.01
+    logits = rng.normal(size=(8, 5)).astype(np.float32)
+    reference = softmax(logits)
+    logits[:, 0] += 0.01
+    shifted = softmax(logits)
     limits = ParitySection()
     difference, reason = check_candidate(reference, shifted, limits, "float32")
     assert 1e-3 < difference < 1e-2
