@@ -65,7 +65,7 @@ class Precheck:
         section = self._config.preprocess
         if card is not None and card.golden_images:
             try:
-                run = load_preprocessor(section.function, self._config.code_root).run
+                run = load_preprocessor(section.function, self._config.code_root).run_checked
             except OpsError as error:
                 card = card.model_copy(update={"golden": (), "golden_outputs": ()})
                 note = f"{path}: its golden images were not compared: {error}"

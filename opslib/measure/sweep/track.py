@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import partial
 from typing import Self, TypeVar
@@ -26,7 +26,6 @@ from opslib.inference.engine import Engine, EngineFacts, EngineRequest, check_ba
 from opslib.inference.opening import open_engine
 from opslib.inference.optimized_graph import digest_optimized_graph
 from opslib.inference.preprocess import load_preprocessor
-from opslib.inference.runtime_words import shorten_error
 from opslib.measure.disturbance import (
     is_disturbed,
     read_thread_delays_s,
@@ -191,8 +190,7 @@ _images: dict[Workload, NDArray[np.float32]] = {}
 
 def _load(number: int, request: EngineRequest, work: Workload) -> EngineFacts:
     _unload(number)
-    with _engine_errors("it does not load"):
-        engine = open_engine(request)
+    engine = open_engine(request)
     fixed = engine.facts.input_shape[0]
     if fixed is not None and fixed != request.batch_size:
         engine.close()
@@ -200,17 +198,6 @@ def _load(number: int, request: EngineRequest, work: Workload) -> EngineFacts:
     _entries[number] = _Entry(engine, request, _read_images(work))
     check_batch(_entries[number].batch, engine.facts)
     return engine.facts
-
-
-@contextmanager
-def _engine_errors(what: str) -> Iterator[None]:
-    """Turn the classes that engines raise, some of them not picklable, into one that is."""
-    try:
-        yield
-    except OpsError:
-        raise
-    except Exception as error:
-        raise UnavailableError(f"{what}: {shorten_error(error)}") from None
 
 
 def _read_images(work: Workload) -> NDArray[np.float32]:
@@ -224,11 +211,10 @@ def _answer(number: int, count: int) -> NDArray[np.float32]:
     entry = _entries[number]
     rounded = -(-count // entry.size) * entry.size
     images = entry.images(rounded)
-    with _engine_errors(f"batch {entry.size} does not run"):
-        parts = [
-            entry.engine.run(images[start : start + entry.size])
-            for start in range(0, rounded, entry.size)
-        ]
+    parts = [
+        entry.engine.run(images[start : start + entry.size])
+        for start in range(0, rounded, entry.size)
+    ]
     return np.concatenate(parts)[:count]
 
 
@@ -237,11 +223,10 @@ def _visit(number: int, runs: int) -> VisitTimes:
     entry = _entries[number]
     call = partial(_run_once, entry)
     tries: list[VisitTimes] = []
-    with _engine_errors(f"batch {entry.size} does not run"):
-        while len(tries) < VISIT_TRIES:
-            tries.append(_visit_once(call, runs))
-            if not is_disturbed(share_pct(tries[-1].run_delay_s, tries[-1].wall_s)):
-                break
+    while len(tries) < VISIT_TRIES:
+        tries.append(_visit_once(call, runs))
+        if not is_disturbed(share_pct(tries[-1].run_delay_s, tries[-1].wall_s)):
+            break
     return min(tries, key=lambda one: (one.run_delay_s or 0.0) / one.wall_s)
 
 
