@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
+
+from opslib.core.files import sha256_file
 
 
 def write_onnx(
@@ -68,6 +71,21 @@ def write_images(folder: Path, count: int = 4, *, size: int = 24, seed: int = 0)
         paths.append(folder / f"{index}.jpg")
         Image.fromarray(pixels).save(paths[-1])
     return paths
+
+
+def move_into_cache(folder: Path, hub: Path) -> Path:
+    """Move a folder's files into a Hugging Face cache: under their digests in `blobs`, with links
+    to them under their names in a folder of `snapshots`, which is returned."""
+    snapshot = hub / "models--pill--net/snapshots/5e8c1f"
+    blobs = hub / "models--pill--net/blobs"
+    blobs.mkdir(parents=True)
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        blob = blobs / sha256_file(path)
+        link = snapshot / path.relative_to(folder)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(blob)
+        link.symlink_to(os.path.relpath(blob, link.parent))
+    return snapshot
 
 
 def write_config(folder: Path, extra: str = "") -> Path:

@@ -6,13 +6,23 @@ import codecs
 import json
 import re
 from collections.abc import Iterable, Iterator
+from itertools import chain
 
-_ENCODINGS = (
-    (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 _SAMPLE = 512
+_PROOF = 16  # bytes by which another encoding is known
+_KEPT = 24  # of a block, in which one might begin
+# A line end of the encoding, and behind it plain letters of another.
+_PLAIN = rb"(?=(?:\xef\xbb\xbf)?[\t -~]{16})"
+_CHANGE = {
+    "utf-8": re.compile(rb"[\r\n](?=\xff\xfe|\xfe\xff|(?:[\t -~]\0){8}|(?:\0[\t -~]){8})"),
+    "utf-16-le": re.compile(rb"[\r\n]\0" + _PLAIN),
+    "utf-16-be": re.compile(rb"\0[\r\n]" + _PLAIN),
+}
 _COLOUR = re.compile(rb"\x1b\[[0-9;]*[A-Za-z]")
 _DOCKER = re.compile(rb'\{\s*"log"\s*:')
 _SYSLOG = re.compile(
@@ -27,13 +37,19 @@ _KNOWN = re.compile(
 
 
 def decode_blocks(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield the chunks of a file as UTF-8: UTF-16 is known by its mark, or, in a part that begins
-    later, by its empty bytes."""
-    decoder = None
-    for number, chunk in enumerate(chunks):
-        if number == 0:
-            decoder = _find_decoder(chunk)
-        yield chunk if decoder is None else decoder.decode(chunk).encode("utf-8", "replace")
+    """Yield the chunks of a file as UTF-8 with line feeds alone.
+
+    UTF-16 is known by its mark, or, in a part that begins later, by its empty bytes. Behind a line
+    end another program may have gone on in another encoding.
+    """
+    kept = b""
+    for chunk in _decode(chunks):
+        block = kept + chunk
+        kept = b"\r" if block.endswith(b"\r") else b""  # a line feed may follow
+        block = block[: len(block) - len(kept)]
+        yield block.replace(b"\r\n", b"\n").replace(b"\r", b"\n") if b"\r" in block else block
+    if kept:
+        yield b"\n"
 
 
 def unwrap(line: bytes) -> tuple[bytes, str | None]:
@@ -59,13 +75,53 @@ def is_understood(line: bytes) -> bool:
     return _KNOWN.search(line) is not None
 
 
-def _find_decoder(begin: bytes) -> codecs.IncrementalDecoder | None:
-    for mark, name in _ENCODINGS:
-        if begin.startswith(mark):
-            return codecs.getincrementaldecoder(name)("replace")
-    sample = begin[:_SAMPLE]
+def _decode(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    reader, rest = None, b""
+    for chunk in chain(chunks, [None]):
+        block = rest + (chunk or b"")
+        if chunk is not None and len(block) <= _KEPT:
+            rest = block
+            continue
+        if reader is None:
+            reader, block = _begin(block, _SAMPLE)
+        while (end := reader.find_end(block)) is not None:
+            yield reader.read(block[:end], final=True)
+            reader, block = _begin(block[end:], _PROOF)
+        whole = len(block) if chunk is None else len(block) - _KEPT
+        yield reader.read(block[:whole])
+        rest = block[whole:]
+
+
+class _Reader:
+    """Reads a part of a file that is in one encoding."""
+
+    def __init__(self, encoding: str) -> None:
+        self._encoding = encoding
+        made = codecs.getincrementaldecoder(encoding)
+        self._decoder = None if encoding == "utf-8" else made("replace")
+
+    def find_end(self, block: bytes) -> int | None:
+        """Return where another encoding begins, if it does."""
+        if self._decoder is None and b"\0" not in block:
+            return None
+        found = _CHANGE[self._encoding].search(block)
+        return found.end() if found else None
+
+    def read(self, block: bytes, *, final: bool = False) -> bytes:
+        """Return a block as UTF-8."""
+        if self._decoder is None:
+            return block
+        return self._decoder.decode(block, final).encode("utf-8", "replace")
+
+
+def _begin(block: bytes, sample: int) -> tuple[_Reader, bytes]:
+    """Return who reads what begins so, and that without its mark."""
+    for mark, name in _MARKS:
+        if block.startswith(mark):
+            return _Reader(name), block[len(mark) :]
+    begin = block[:sample]
     for first, name in ((1, "utf-16-le"), (0, "utf-16-be")):
-        empty, full = sample[first::2].count(0), sample[1 - first :: 2].count(0)
-        if len(sample) > 1 and empty > len(sample) // 3 and full < len(sample) // 8:
-            return codecs.getincrementaldecoder(name)("replace")
-    return None
+        empty, full = begin[first::2].count(0), begin[1 - first :: 2].count(0)
+        if len(begin) > 1 and empty > len(begin) // 3 and full < len(begin) // 8:
+            return _Reader(name), block
+    return _Reader("utf-8"), block

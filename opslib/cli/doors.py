@@ -98,11 +98,11 @@ def run_door(action: Callable[[], int | None]) -> NoReturn:
         raise TerminatedError(TERMINATED)
 
     signal.signal(signal.SIGTERM, terminate)
-    ensure_home()
     theirs = describe_their_variables(os.environ)
     if theirs is not None:
         _print_line(f"note: {theirs}")
     try:
+        ensure_home()
         code = int(action() or 0)
         if code == INTERRUPTED and terminated:  # typer makes one number of all interrupts
             raise TerminatedError(TERMINATED)

@@ -14,7 +14,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
 
 from opslib.core.errors import InputError, ModelError
 from opslib.core.files import sha256_file
-from opslib.core.models import ModelFiles
+from opslib.core.models import ModelFiles, follow_model
 from opslib.core.records import Part, Record, read_json
 
 REPORT_NAME = "export_report.json"
@@ -129,8 +129,8 @@ class ModelCard(Record):
 
 
 def card_path(model: Path) -> Path:
-    """Return where the card of a model lies: `<stem>.json` beside the file, links resolved."""
-    return model.resolve().with_suffix(".json")
+    """Return where the card of a model lies: `<stem>.json` beside it; see `follow_model`."""
+    return follow_model(model).with_suffix(".json")
 
 
 def read_card(model: Path) -> ModelCard | None:

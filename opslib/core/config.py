@@ -18,6 +18,7 @@ from typing import Any, get_args, get_origin
 from pydantic import BaseModel, PrivateAttr, ValidationError
 from pydantic_core import ErrorDetails
 
+from opslib import TELEMETRY_SAID
 from opslib.core.checklist_section import ChecklistSection
 from opslib.core.config_edit import on_one_line, parse_yaml, refuse_half_characters, show_value
 from opslib.core.config_end import check_end, check_last_line
@@ -55,7 +56,7 @@ PREFIX = "PILLSNAP_"
 CONFIG_VARIABLE = "PILLSNAP_CONFIG"
 SHORT_NAMES = {"PILLSNAP_EXP_DIR": "paths.exp_dir", "PILLSNAP_DATA_ROOT": "paths.data_root"}
 DEFAULT_CONFIG_NAME = "config.yaml"
-TELEMETRY_OFF = "ORT_DISABLE_TELEMETRY"  # 1 since opslib was imported
+TELEMETRY_OFF = "ORT_DISABLE_TELEMETRY"  # 1 since opslib was imported, if nobody said anything
 
 
 class Config(Section):
@@ -200,7 +201,7 @@ def load_config(
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{source}: cannot be read: {error}") from error
     config = parse_config(text, source, read_variables(source.parent, environment))
-    if config.onnx.telemetry:
+    if config.onnx.telemetry and TELEMETRY_SAID is None:
         os.environ[TELEMETRY_OFF] = "0"
     return config
 

@@ -6,7 +6,6 @@ one, of every exported model, which is the layout of a service with one model.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -18,7 +17,7 @@ from opslib.core.env_file import ENV_NAME, read_env_file
 from opslib.core.environment import read_variable
 from opslib.core.errors import ConfigError, ParameterError
 from opslib.core.files import expand_user
-from opslib.core.models import CHECKPOINT_SUFFIXES
+from opslib.core.models import CHECKPOINT_SUFFIXES, follow_model
 from opslib.core.models_section import KindSection, fill_in
 from opslib.core.sections import ClientSection
 
@@ -184,7 +183,7 @@ def named_in_env_files(config: Config) -> Iterator[tuple[str, Path]]:
 def find_kind(config: Config, path: Path) -> Kind | None:
     """Return the kind of the model at `path`, by its file's name, or None where none has it,
     or several."""
-    name = Path(os.path.realpath(path)).name
+    name = follow_model(path).name
     return next((kind for kind in list_kinds(config) if kind.has(name)), None)
 
 

@@ -9,15 +9,13 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from stat import S_IMODE, S_ISDIR
 
-from opslib.core.accounts import account_name
-from opslib.core.errors import BusyError, StorageError, storage_errors
+from opslib.core.accounts import make_own_folder
+from opslib.core.errors import BusyError, storage_errors
 from opslib.core.formatting import utc_now
 from opslib.core.ownership import give_to_folders_owner, make_folder
 
@@ -72,38 +70,15 @@ def take_flock(descriptor: int, wait_s: float, how: int = fcntl.LOCK_EX) -> bool
 def host_lock_path(resource: str) -> Path:
     """Return where the lock of a host-wide resource (`timing`, `gpu-0`) lives for this account.
 
-    `PILLOPS_LOCK_DIR` names another folder, for hosts whose temporary folder is private.
+    `PILLOPS_LOCK_DIR` names another folder, for hosts whose temporary folder is private. Not
+    `XDG_RUNTIME_DIR`: cron's jobs have none, and a lock looked for at two places is none.
 
     Raises:
         StorageError: the default folder is not this account's alone.
     """
     folder = os.environ.get(LOCK_DIR_VARIABLE)
-    return (Path(folder) if folder else _own_folder()) / f"{resource}.lock"
-
-
-def _own_folder() -> Path:
-    """The folder in the shared temporary one, where anybody may have made it beforehand.
-
-    Not `XDG_RUNTIME_DIR`: cron's jobs have none, and a lock looked for at two places is none.
-    """
-    uid = os.geteuid()
-    folder = Path(tempfile.gettempdir()) / f"pillops-{uid}"
-    with storage_errors(f"create {folder}"):
-        with suppress(FileExistsError):
-            folder.mkdir(mode=0o700)
-        found = folder.lstat()
-    if not S_ISDIR(found.st_mode):
-        problem = "it is no folder"
-    elif found.st_uid != uid:
-        problem = f"it belongs to {account_name(found.st_uid)}"
-    elif S_IMODE(found.st_mode) & 0o077:
-        problem = f"it is open to others (mode {S_IMODE(found.st_mode):o})"
-    else:
-        return folder
-    raise StorageError(
-        f"{folder}: not a folder of {account_name()} alone, as locks need: {problem}; "
-        f"remove it, or name another with {LOCK_DIR_VARIABLE}"
-    )
+    own = Path(folder) if folder else make_own_folder("locks", LOCK_DIR_VARIABLE)
+    return own / f"{resource}.lock"
 
 
 def _open_lock(path: Path) -> tuple[int, bool]:

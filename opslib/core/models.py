@@ -54,16 +54,34 @@ class ModelFiles:
         return sha256_bytes("".join(sorted(lines)).encode())
 
 
+def follow_model(path: Path) -> Path:
+    """Return where a model lies, with its weights and card: `path` with its links followed.
+
+    A Hugging Face cache keeps files under their digests in `blobs` and links to them from
+    `snapshots`: there the link is the place, since it alone has the model's name and company.
+    """
+    real = Path(os.path.realpath(path))
+    snapshots = real.parent.with_name("snapshots")
+    step = path
+    while real.parent.name == "blobs":
+        place = Path(os.path.realpath(step.parent)) / step.name
+        if place.is_relative_to(snapshots):
+            return place
+        if not place.is_symlink():
+            break
+        step = place.parent / place.readlink()
+    return real
+
+
 def resolve_model(path: Path, expected: str = "an ONNX model") -> Path:
-    """Return the file that `path` means, links followed.
+    """Return the file that `path` means; see `follow_model`.
 
     Raises:
         ModelError: there is none: missing, a link that dangles or leads in a circle, a folder, or
             not to be looked at.
     """
     try:
-        real = Path(os.path.realpath(path, strict=True))
-        mode = real.stat().st_mode
+        mode = Path(os.path.realpath(path, strict=True)).stat().st_mode
     except OSError as error:
         raise ModelError(
             f"{path}: {_describe_missing(path, error)}; expected {expected}"
@@ -71,7 +89,7 @@ def resolve_model(path: Path, expected: str = "an ONNX model") -> Path:
     if not stat.S_ISREG(mode):
         what = "is a folder" if stat.S_ISDIR(mode) else "is no regular file"
         raise ModelError(f"{path}: {what}; expected {expected}")
-    return real
+    return follow_model(path)
 
 
 def _describe_missing(path: Path, error: OSError) -> str:
@@ -98,7 +116,7 @@ def is_onnx(path: Path) -> bool:
 
 
 def find_model_files(path: Path) -> ModelFiles:
-    """Return the ONNX file at `path`, links resolved, with the sidecars it refers to.
+    """Return the ONNX file at `path`, as `resolve_model`, with the sidecars it refers to.
 
     Reads the wire format without loading weights, so that it is fast on any size and needs no
     ONNX library.

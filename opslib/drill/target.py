@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -24,7 +23,7 @@ from opslib.core.errors import (
 from opslib.core.files import hide_name
 from opslib.core.formatting import format_bytes
 from opslib.core.kinds import Kind, pick_classifier, pick_kind
-from opslib.core.models import find_model_files, resolve_model
+from opslib.core.models import find_model_files, follow_model, is_onnx, resolve_model
 from opslib.core.sections import ClientSection
 from opslib.core.served import read_served_state
 from opslib.drill.copies import COPIES, copy_experiment
@@ -228,7 +227,7 @@ def find_live(config: Config, kind: Kind | None = None) -> Path:
     elif state is not None:
         found = state.current.path
     path = found or find_onnx(config, kind=kind)
-    if os.path.realpath(path).rpartition(".")[2] != "onnx":
+    if not is_onnx(follow_model(path)):
         raise InputError(f"{path}: served, but no ONNX model; name one with --model")
     return resolve_model(path, "a model to drill; name one with --model")
 

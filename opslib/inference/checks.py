@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Literal
 
 from opslib.core.cards import ModelCard, check_files
 from opslib.core.errors import ModelError
-from opslib.core.models import find_model_files
+from opslib.core.models import find_model_files, follow_model
 from opslib.inference.stages import ModelCheckError, Preprocess, Stage
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def check_model(
     check_input(path, size)
     golden = None
     if card is not None and card.golden:
-        golden = load_golden(card, card_folder or path.resolve().parent, preprocess, size)
+        golden = load_golden(card, card_folder or follow_model(path).parent, preprocess, size)
     probes = probe_images(size)
     batch = join_images(golden.images if golden else None, probes)
     trial = try_model(path, images=batch, limits=limits)
@@ -122,7 +122,7 @@ def _check_any(
         trial = try_model(path, limits=limits)
         return ModelCheck(path, trial, (*stages, "load"), None)
     size = choose_size(path, card, img_size)
-    golden = load_golden(card, card_folder or path.resolve().parent, preprocess, size)
+    golden = load_golden(card, card_folder or follow_model(path).parent, preprocess, size)
     if card.golden_outputs:
         trial = try_model(path, images=golden.images, every_output=True, limits=limits)
         check_finite(path, trial)

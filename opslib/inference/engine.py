@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from opslib.core.config import Config
-from opslib.core.errors import ModelError
+from opslib.core.errors import ModelError, UnavailableError
 from opslib.inference.postprocess import Postprocess
 from opslib.inference.providers import SessionSettings, parse_providers
 
@@ -48,7 +48,11 @@ class Engine(Protocol):
         ...
 
     def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the answers, float32 `[N, columns]`, of a float32 `[N, C, H, W]` batch."""
+        """Return the answers, float32 `[N, columns]`, of a float32 `[N, C, H, W]` batch.
+
+        Raises:
+            UnavailableError: the library behind it raised.
+        """
         ...
 
     def close(self) -> None:
@@ -116,6 +120,12 @@ def session_settings(config: Config, *, threads: int | None = None) -> SessionSe
 def requested_providers(config: Config, given: str | None) -> tuple[str, ...]:
     """Return the providers given on a command line, else the configured ones."""
     return parse_providers(given if given is not None else config.onnx.providers)
+
+
+def not_run(path: Path, batch: NDArray[Any], reason: str) -> UnavailableError:
+    """Return the error for a batch over which the library raised; its own classes share no base
+    but Exception, and some cannot be pickled."""
+    return UnavailableError(f"{path.name}: batch {len(batch)} does not run: {reason}")
 
 
 def check_batch(batch: NDArray[Any], facts: EngineFacts) -> None:

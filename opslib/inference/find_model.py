@@ -14,7 +14,7 @@ from opslib.core.config import Config
 from opslib.core.errors import ModelError
 from opslib.core.globs import find_matches
 from opslib.core.kinds import Kind, pick_classifier
-from opslib.core.models import resolve_model
+from opslib.core.models import follow_model, resolve_model
 
 BEST_CHECKPOINT = Path("checkpoints/best.pt")
 _STAMP = re.compile(r"(?<!\d)\d{8}-\d{6}(?!\d)")
@@ -110,7 +110,7 @@ def find_card(config: Config, model: Path) -> ModelCard | None:
     if card is not None:
         return card
     report = read_export_report(config.export_dir)
-    if report is not None and Path(report.onnx_path).name == model.resolve().name:
+    if report is not None and Path(report.onnx_path).name == follow_model(model).name:
         return report
     return None
 

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from opslib.core.errors import ModelError, UnavailableError
+from opslib.core.errors import ModelError, OpsError, UnavailableError
 from opslib.core.host import usable_cpus
 from opslib.core.models import ModelFiles, find_model_files
 from opslib.inference.cuda_graph import CudaGraphBinding
-from opslib.inference.engine import ClosedOnExit, EngineFacts, EngineRequest, check_batch
+from opslib.inference.engine import ClosedOnExit, EngineFacts, EngineRequest, check_batch, not_run
 from opslib.inference.postprocess import count_classes, find_postprocess
 from opslib.inference.providers import (
     ProviderChoice,
@@ -38,6 +38,7 @@ class OnnxEngine(ClosedOnExit):
             ModelError: the file is missing, damaged or no image classifier.
             UnavailableError: none of the providers asked for starts here.
         """
+        self._path = request.path
         choice = select_onnx_providers(request.providers, cuda_options=request.settings.cuda)
         self._session = session or _load(request, choice)
         provider, note = check_providers_in_force(choice, self._session.get_providers())
@@ -54,6 +55,14 @@ class OnnxEngine(ClosedOnExit):
 
     def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the answers, float32 `[N, columns]`, of a float32 `[N, C, H, W]` batch."""
+        try:
+            return self._run(batch)
+        except OpsError:
+            raise
+        except Exception as error:
+            raise not_run(self._path, batch, shorten_error(error)) from error
+
+    def _run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         if batch.dtype != self._dtype:
             batch = batch.astype(self._dtype)
         if self._graph is not None:
@@ -134,7 +143,7 @@ def _load(request: EngineRequest, choice: ProviderChoice) -> Any:
             providers=list(choice.names),
             provider_options=list(choice.options),
         )
-    except Exception as error:  # ONNX Runtime's own classes share no base but Exception
+    except Exception as error:
         reason = shorten_error(error)
         if not choice.cpu_fallback and "fallback" in str(error):
             raise UnavailableError(

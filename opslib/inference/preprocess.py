@@ -54,11 +54,20 @@ def decode(paths: Sequence[str | Path], img_size: int) -> Images:
 
 
 def to_pixels(image: Any, img_size: int) -> NDArray[np.uint8]:
-    """Return an opened Pillow image as RGB `[H, W, 3]` uint8; see `decode`."""
+    """Return an opened Pillow image as RGB `[H, W, 3]` uint8; see `decode`.
+
+    Raises:
+        ValueError: grey of 32 bits, of which nothing says which number is white.
+    """
     from PIL import ImageOps
 
     image.draft("RGB", (img_size, img_size))
     upright = ImageOps.exif_transpose(image)
+    if upright.mode in ("I", "F"):
+        raise ValueError("grey of 32 bits, whose white is not known; expected 8 or 16 bits")
+    if upright.mode.startswith("I;16"):  # clipped by `convert`, which halves the bits of colours
+        grey = (np.asarray(upright) >> 8).astype(np.uint8)
+        return np.repeat(grey[:, :, None], 3, axis=2)
     return np.asarray(upright.convert("RGB"))
 
 

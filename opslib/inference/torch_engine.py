@@ -15,7 +15,7 @@ from opslib.core.errors import ModelError, UnavailableError
 from opslib.core.formatting import shorten
 from opslib.core.host import usable_cpus
 from opslib.inference.checkpoint import read_checkpoint
-from opslib.inference.engine import ClosedOnExit, EngineFacts, EngineRequest
+from opslib.inference.engine import ClosedOnExit, EngineFacts, EngineRequest, not_run
 from opslib.inference.postprocess import count_classes
 from opslib.inference.preprocess import import_object
 
@@ -34,7 +34,7 @@ class TorchEngine(ClosedOnExit):
         """
         import torch
 
-        self._torch = torch
+        self._torch, self._path = torch, request.path
         self._device, note = _choose_device(torch, request.providers)
         torch.set_num_threads(request.settings.intra_op_num_threads or usable_cpus())
         self._module, facts = _load_module(torch, request)
@@ -61,11 +61,14 @@ class TorchEngine(ClosedOnExit):
     def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the answers, float32 `[N, columns]`; the copy to the host waits for the card."""
         torch = self._torch
-        with torch.inference_mode():
-            tensor = torch.from_numpy(batch)
-            if self._device.type == "cuda":
-                tensor = tensor.to(self._device, non_blocking=True)
-            answer: NDArray[np.float32] = self._module(tensor).float().cpu().numpy()
+        try:
+            with torch.inference_mode():
+                tensor = torch.from_numpy(batch)
+                if self._device.type == "cuda":
+                    tensor = tensor.to(self._device, non_blocking=True)
+                answer: NDArray[np.float32] = self._module(tensor).float().cpu().numpy()
+        except Exception as error:  # a module may raise anything
+            raise not_run(self._path, batch, shorten(str(error), 110)) from error
         return answer
 
     def close(self) -> None:

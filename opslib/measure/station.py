@@ -18,8 +18,7 @@ from typing import Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from opslib.core.errors import DeadlineError, ModelError, OpsError, UnavailableError
-from opslib.core.formatting import shorten
+from opslib.core.errors import DeadlineError, ModelError, UnavailableError
 from opslib.inference.engine import Engine, EngineFacts, EngineRequest, check_batch
 from opslib.inference.opening import open_engine
 from opslib.inference.postprocess import to_probabilities
@@ -138,7 +137,7 @@ def _load(request: EngineRequest, work: Workload) -> EngineFacts:
     preprocessor = load_preprocessor(work.preprocess, work.code_root)
     engine = open_engine(request)
     batch = _make_batch(engine, request, work, preprocessor)
-    _check_answer(_run_once(lambda: engine.run(batch), request), request)
+    _check_answer(engine.run(batch), request)
     _loaded.append(_Loaded(engine, request, work, preprocessor, batch))
     return engine.facts
 
@@ -164,7 +163,7 @@ def _time_block(boundary: Boundary, seconds: float) -> TimedBlock:
     loaded = _loaded[-1]
     stages: list[tuple[float, float, float]] = []
     call = _inference_call(loaded) if boundary == "inference" else _whole_call(loaded, stages)
-    first_s = _time_once(call, loaded.request)
+    first_s = _time_second(call)
     warmup = max(1, min(10, int(WARMUP_SHARE * seconds / first_s)))
     min_runs = MIN_RUNS if MIN_RUNS * first_s <= 2 * seconds else FEWEST_RUNS
     measure = partial(measure_block, call, seconds=seconds, warmup=warmup, min_runs=min_runs)
@@ -205,7 +204,7 @@ def _whole_call(loaded: _Loaded, stages: list[tuple[float, float, float]]) -> Ca
     def call_whole() -> None:
         paths = list(itertools.islice(names, count))
         started = clock()
-        batch = loaded.preprocessor.run(paths, size)
+        batch = loaded.preprocessor.run_checked(paths, size)
         transformed = clock()
         run(batch)
         stages.append((0.0, transformed - started, clock() - transformed))
@@ -253,20 +252,9 @@ def _check_answer(answer: NDArray[np.float32], request: EngineRequest) -> None:
         raise ModelError(f"{request.path.name} answers with values that are not finite")
 
 
-def _run_once(call: Callable[[], T], request: EngineRequest) -> T:
-    """Return what the first call does; a failing one says which batch size did not run."""
-    try:
-        return call()
-    except OpsError:
-        raise
-    except Exception as error:  # engines raise classes of their own, some of them not picklable
-        reason = shorten(str(error))
-        raise UnavailableError(f"batch {request.batch_size} does not run: {reason}") from None
-
-
-def _time_once(call: Callable[[], object], request: EngineRequest) -> float:
+def _time_second(call: Callable[[], object]) -> float:
     """Seconds of a second call."""
-    _run_once(call, request)
+    call()
     started = time.perf_counter()
     call()
     return max(1e-7, time.perf_counter() - started)

@@ -11,7 +11,7 @@ from pathlib import Path
 from opslib.core.config import Config
 from opslib.core.errors import InputError, ModelError
 from opslib.core.kinds import Kind, pick_kind
-from opslib.core.models import find_model_files
+from opslib.core.models import find_model_files, follow_model
 from opslib.core.plans import Action, Plan
 from opslib.core.served import read_served_state
 from opslib.inference.find_model import list_exports
@@ -60,7 +60,7 @@ def find_stable(
             f"which {kind.name} is live is not known: /version has neither {fields}; set "
             f"{kind.key('path_field')}, or choose one: `pillops reload --path MODEL`"
         )
-    live_path = config.resolve(live.model_path).resolve() if live and live.model_path else None
+    live_path = follow_model(config.resolve(live.model_path)) if live and live.model_path else None
     told = live_digest = live.sha256 if live else None
     if live_digest is None and live_path is not None:
         with suppress(ModelError, OSError):  # of a service that gives none, if it lies here
@@ -76,7 +76,7 @@ def find_stable(
         if sha256 is not None and digest != sha256:
             skipped.append(f"{path}: it has changed since it was served")
             continue
-        if digest == live_digest or (not told and path.resolve() == live_path):
+        if digest == live_digest or (not told and follow_model(path) == live_path):
             continue
         try:
             if check is not None:
@@ -84,7 +84,7 @@ def find_stable(
         except (ModelError, InputError) as error:
             skipped.append(str(error))
             continue
-        return StableModel(path.resolve(), digest, why, skipped=tuple(skipped))
+        return StableModel(follow_model(path), digest, why, skipped=tuple(skipped))
     live_name = live_path.name if live_path else None
     for one in list_released(config, live_digest, live_name, skipped, kind):
         found = StableModel(one.path, one.sha256, one.why, skipped=tuple(skipped))

@@ -263,7 +263,7 @@ def check_released(
         check = check_model(
             path,
             find_card(unpacked, path),
-            preprocess=load_preprocessor(preprocess.function, config.code_root).run,
+            preprocess=load_preprocessor(preprocess.function, config.code_root).run_checked,
             img_size=preprocess.img_size,
             limits=TrialLimits(section.trial_timeout_s, memory * _MIB if memory else None),
             contract=find_contract(manifest, model),

@@ -9,24 +9,22 @@ import re
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 from opslib.core.formatting import format_bytes, format_duration
+from opslib.reporting.attachments import settle_attachments
 from opslib.reporting.figures import short_number
 from opslib.reporting.notebooks import to_node
 from opslib.reporting.run_record import LOG_FILE, RUN_FILE, RunRecord
 from opslib.reporting.sanitize import clean_html, order_headings
 from opslib.reporting.scraps import SCRAP_MIME_PREFIX, Scrap
+from opslib.reporting.terminal_text import settle_text
 
 TEMPLATES = Path(__file__).parent / "templates"
 MAX_KEY_FIGURES = 8
 NO_ALT = "A figure without a description."
 MARKER_TAGS = frozenset({"papermill-error-cell-tag", "pillops-ended"})
-_ATTACHED = re.compile(
-    r"!\[([^\]]*)\]\(<?attachment:((?:[^()<>\"]|\([^()]*\))+?)>?(?:\s+(?:\"[^\"]*\"|'[^']*'))?\)"
-)
 _LINK_BESIDE = re.compile(r"\[([^\]]+)\]\(\.{1,2}/[^)\s]*\)")
 
 
@@ -176,32 +174,17 @@ def _body_notebook(notebook: Any, run: RunRecord) -> Any:
     for cell in body.cells:
         if cell.cell_type == "markdown":  # a link beside the notebook leads nowhere from a report
             cell.source = _LINK_BESIDE.sub(r"\1", cell.source)
-            _settle_attachments(cell)
+            settle_attachments(cell)
     codes = [cell for cell in body.cells if cell.cell_type == "code"]
     for cell in codes:
         cell.outputs = [output for output in cell.outputs if not _is_scrap(output)]
+        for output in cell.outputs:
+            if output.output_type == "stream":
+                output.text = settle_text(output.text)
     failed = run.problem.cell if run.problem else None
     if failed is not None and failed <= len(codes):
         codes[failed - 1].metadata["pillops_failed"] = True
     return body
-
-
-def _settle_attachments(cell: Any) -> None:
-    """Give the images attached to a cell names that every reader of the cell takes alike, and say
-    where one is missing: it must not cost the page."""
-    there = {name: data for name, data in (cell.get("attachments") or {}).items() if data}
-    names = {name: f"{number}{PurePath(name).suffix}" for number, name in enumerate(there)}
-
-    def settle(found: re.Match[str]) -> str:
-        name = found[2].strip()
-        name = name if name in names else unquote(name)
-        if name in names:
-            return f"![{found[1]}](attachment:{names[name]})"
-        return f"*(the image {name} is missing)*"
-
-    cell.source = _ATTACHED.sub(settle, cell.source)
-    cell.source = re.sub(r"""(\bsrc=["']?)attachment:""", r"\1missing:", cell.source)
-    cell.attachments = {names[name]: data for name, data in there.items()}
 
 
 def _is_marker(cell: Any) -> bool:

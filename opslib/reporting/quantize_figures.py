@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from opslib.inference.preprocess import to_pixels
 from opslib.measure.quantize.finding import describe_speedup
 from opslib.measure.quantize.record import Flip, QuantizeRecord, VariantRow
 from opslib.reporting.themes import Theme
@@ -81,9 +82,10 @@ def draw_flips(flips: tuple[Flip, ...], folder: Path, theme: Theme) -> Figure | 
         path = folder / flip.image
         if path.is_file():
             with Image.open(path) as image:
-                image.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
-                few = image.convert("RGB").quantize(SHOWN_COLOURS).convert("RGB")
-                axes.imshow(few, interpolation="none")  # embedded as it is, not enlarged
+                shown = Image.fromarray(to_pixels(image, THUMBNAIL_PX))
+            shown.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
+            few = shown.quantize(SHOWN_COLOURS).convert("RGB")
+            axes.imshow(few, interpolation="none")  # embedded as it is, not enlarged
         axes.set_title(KIND_WORDS[flip.kind], color=colours[flip.kind], fontsize=10, pad=4)
         text = f"float32  {flip.before} ({flip.before_confidence:.0%})\n"
         text += f"INT8  {flip.after} ({flip.after_confidence:.0%})"

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from opslib.core.errors import ModelError
-from opslib.core.models import ModelFiles
+from opslib.core.models import ModelFiles, follow_model
 
 _LONGEST = 1024
 
 
 def confine_path(text: str, folders: Sequence[Path], base: Path) -> Path:
-    """Return the model file that `text` names, links resolved.
+    """Return the model file that `text` names; see `follow_model`.
 
     Args:
         text: an absolute path, or one relative to `base`.
@@ -44,7 +44,7 @@ def confine_path(text: str, folders: Sequence[Path], base: Path) -> Path:
     if not real.is_file():
         what = "is a folder" if real.is_dir() else "is no regular file"
         raise ModelError(f"{shown}: {what}; expected an ONNX model")
-    return real
+    return follow_model(path)
 
 
 def confine_sidecars(files: ModelFiles, folders: Sequence[Path]) -> None:

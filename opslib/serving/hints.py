@@ -46,6 +46,9 @@ _BY_STAGE = {
     "outputs": "its weights are broken (NaN or constant answers): export it from a good checkpoint",
     "golden": "it no longer answers its golden images as its card says: export it again",
     "open": "it loads in a trial but not here: look at memory (free -m, nvidia-smi) and api.err",
+    "preprocess": "an image that is no image is refused otherwise: look at preprocess.function",
+    "inference": "it ran when it was loaded: look at memory (free -m, nvidia-smi) and at what is "
+    "special in the image; another model is one reload away",
     "warmup": "it fails on this host's providers: look at api.err, try onnx.providers: [CPU]",
     "trial": "see the service's api.err",
 }

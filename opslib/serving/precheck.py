@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from opslib.core.config import Config
 from opslib.core.errors import InputError, ModelError, OpsError, UsageError
 from opslib.core.kinds import Kind
+from opslib.core.models import follow_model
 from opslib.inference.checks import check_model
 from opslib.inference.contract import Contract, check_classes_kept, describe_tensors
 from opslib.inference.find_model import find_card
@@ -50,7 +51,7 @@ class Precheck:
             return None  # the service checks it itself, and says afterwards what it serves
         if not path.exists():
             return f"{path} was not checked: it is not on this host"
-        real = path.resolve()
+        real = follow_model(path)
         if real not in self._done:
             self._done[real] = self._check(real)
         return self._done[real]
@@ -65,7 +66,7 @@ class Precheck:
         section = self._config.preprocess
         if card is not None and card.golden_images:
             try:
-                run = load_preprocessor(section.function, self._config.code_root).run
+                run = load_preprocessor(section.function, self._config.code_root).run_checked
             except OpsError as error:
                 card = card.model_copy(update={"golden": (), "golden_outputs": ()})
                 note = f"{path}: its golden images were not compared: {error}"

@@ -186,7 +186,7 @@ class Reloader:
             check_model(
                 candidate.own.path,
                 candidate.card,
-                preprocess=self.preprocessor.run,
+                preprocess=self.preprocessor.run_checked,
                 img_size=self.settings.config.preprocess.img_size,
                 previous=previous,
                 card_folder=candidate.path.parent,
@@ -205,7 +205,7 @@ class Reloader:
             model.answer(probes[[0] * size])
         card = model.candidate.card
         if card is not None and card.golden and card.files:
-            run = self.preprocessor.run
+            run = self.preprocessor.run_checked
             golden = load_golden(card, model.path.parent, run, model.img_size)
             check_golden(model.path, model.run(golden.images), golden)
 

@@ -8,13 +8,13 @@ hangs must not hold the event loop up.
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from opslib.core.errors import OpsError
+from opslib.core.models import follow_model
 from opslib.core.served import WantedModel
 from opslib.serving.generations import Generation, Generations
 from opslib.serving.loaded import LoadedModel, Stamp, stamp_files
@@ -54,7 +54,7 @@ def find_shortfall(wanted: WantedModel | None, path: Path, sha256: str) -> Short
         return None
     if wanted.path is None:
         return Shortfall("which was served last is not known", wanted)
-    if os.path.realpath(wanted.path) != str(path):
+    if follow_model(wanted.path) != path:
         return Shortfall("it could not be loaded", wanted)
     if wanted.sha256 is None:
         return None

@@ -13,6 +13,7 @@ from pathlib import Path
 from opslib.core.config import Config
 from opslib.core.errors import InputError, ModelError
 from opslib.core.kinds import Kind
+from opslib.core.models import follow_model
 from opslib.core.served import ServedState, WantedModel, read_served_state
 from opslib.inference.find_model import BEST_CHECKPOINT, list_exports
 from opslib.serving.logs import EVENT_LOGGER
@@ -99,5 +100,5 @@ def _list_exports(folder: Path, kind: Kind) -> list[Path]:
 
 def _follow(link: Path) -> Path:
     """The file that a link names, also where it is not there; the link itself for a circle."""
-    real = Path(os.path.realpath(link))
-    return link if real.is_symlink() else real
+    real = follow_model(link)
+    return real if real.exists() or not real.is_symlink() else link

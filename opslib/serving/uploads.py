@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from email.errors import HeaderParseError
 from email.header import decode_header, make_header
+from email.message import Message
 from pathlib import PurePosixPath
-from urllib.parse import unquote
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
@@ -21,7 +20,6 @@ from opslib.serving.failures import RefusalError
 _OVERHEAD_BYTES = 64 * 1024  # part headers and boundaries beside the images themselves
 _MAX_PARTS = 64
 _CHARSETS = ("utf-8", "iso-8859-1", "us-ascii")  # what RFC 8187 knows
-_EXTENDED = re.compile(r";\s*filename\*\s*=\s*\"?([\w-]+)'[\w-]*'([^;\"\s]+)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -107,10 +105,15 @@ def _read_filename(disposition: bytes, options: Mapping[bytes, bytes]) -> str | 
     send as encoded words (RFC 2047) where it is not ASCII; else `filename*` (RFC 8187)."""
     plain = options.get(b"filename")
     if plain is None:
-        found = _EXTENDED.search(disposition.decode("latin-1"))
-        if found is None or found[1].lower() not in _CHARSETS:
-            return found and found[2]
-        return unquote(found[2], encoding=found[1], errors="replace")
+        header = Message()
+        header["Content-Disposition"] = disposition.decode("latin-1")
+        found = header.get_param("filename", header="Content-Disposition")
+        if not isinstance(found, tuple):
+            return None
+        charset, _, name = found
+        if charset is None or charset.lower() not in _CHARSETS:
+            return name
+        return name.encode("latin-1").decode(charset, "replace")
     text = plain.decode("utf-8", "replace")
     if text.startswith("=?"):
         with suppress(HeaderParseError, LookupError, UnicodeError):

@@ -254,6 +254,7 @@ LINES = (
     "2026-11-25T07:00:00Z INF Starting tunnel\n"
     '2026-11-25T07:00:01Z ERR Serve tunnel error error="timeout"\n'
 )
+LAST = LINES.splitlines(keepends=True)[1]
 TOLD = {'Serve tunnel error error="timeout"': 1}
 
 
@@ -287,6 +288,31 @@ def behind(prefix: str) -> bytes:
 def test_what_a_log_comes_wrapped_in_hides_no_error(tmp_path: Path, written: bytes) -> None:
     found = digest(tmp_path / "cloudflared.log", written)
     assert (counts(found), found.undated, found.puzzling) == (TOLD, 0, [])
+
+
+@pytest.mark.parametrize("block_bytes", [1 << 20, 100, 64, 7])
+@pytest.mark.parametrize(
+    "written",
+    [
+        [LAST.encode("utf-8-sig")],
+        [LINES.encode("utf-16"), LINES.encode()],
+        [LINES.encode("utf-16"), LAST.encode("utf-8-sig")],
+        [b"\xfe\xff", LINES.encode("utf-16-be"), LINES.encode()],
+        [LINES.encode(), LINES.encode("utf-16")],
+        [LINES.encode(), LINES.encode("utf-16-le"), LINES.encode(), LINES.encode("utf-16-be")],
+        [LINES.replace("\n", "\r").encode()],
+        [LINES.replace("\n", "\r").encode("utf-16"), LINES.encode()],
+        [LINES.replace("\n", "\r\n").encode()],
+    ],
+    ids=["mark", "16-8", "16-8 mark", "be-8", "8-16 mark", "8-16-8-be", "cr", "16 cr-8", "crlf"],
+)
+def test_an_encoding_or_line_end_that_changes_midway_hides_no_error(
+    tmp_path: Path, written: list[bytes], block_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("opslib.checklist.log_digest.BLOCK_BYTES", block_bytes)
+    found = digest(tmp_path / "cloudflared.log", b"".join(written))
+    errors = sum(len(one) > 2 for one in written)
+    assert (counts(found), found.undated, found.puzzling) == (dict.fromkeys(TOLD, errors), 0, [])
 
 
 @pytest.mark.parametrize(

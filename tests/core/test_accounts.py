@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from stat import S_IMODE
 
 import pytest
 
@@ -45,6 +46,30 @@ def test_a_number_without_a_name_and_a_home_ends_in_no_traceback(
     )
     assert "Traceback" not in told.stderr
     assert "experiment at" in told.stdout
+
+
+@pytest.mark.skipif(not is_possible(), reason="no user namespaces here: `unshare --user`")
+@pytest.mark.parametrize("home", [None, "", "/"])
+def test_a_number_without_a_home_gets_a_folder_of_its_own(tmp_path: Path, home: str | None) -> None:
+    write_config(tmp_path)
+    show = "import os; from opslib.cli.doors import run_door\n"
+    show += "run_door(lambda: print(os.environ['HOME']))"
+    variables = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": str(Path.cwd()),
+        "TMPDIR": str(tmp_path),
+    }
+    told = subprocess.run(
+        [*ALONE, sys.executable, "-c", show],
+        cwd=tmp_path,
+        env=variables | ({} if home is None else {"HOME": home}),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    own = tmp_path / f"pillops-{NUMBER}"
+    assert told.stdout.strip() == str(own)
+    assert S_IMODE(own.stat().st_mode) == 0o700
 
 
 def test_a_checkout_that_git_calls_dubious_is_known_by_its_commit(

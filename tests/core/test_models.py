@@ -10,7 +10,7 @@ from opslib.core.cards import ModelCard, card_path, check_files, list_files, rea
 from opslib.core.errors import ModelError
 from opslib.core.models import find_model_files, is_onnx
 from opslib.core.wire import FileBytes
-from tests.models import write_onnx
+from tests.models import move_into_cache, write_onnx
 
 
 def test_a_model_alone_has_the_digest_that_sha256sum_prints(tmp_path: Path) -> None:
@@ -47,6 +47,26 @@ def test_a_link_leads_to_the_real_model_and_its_sidecar(tmp_path: Path) -> None:
     path = write_onnx(tmp_path / "export/m.onnx", sidecar=True)
     (tmp_path / "latest.onnx").symlink_to("export/m.onnx")
     assert find_model_files(tmp_path / "latest.onnx").path == path
+
+
+@pytest.mark.parametrize("folder", ["", "onnx"])
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_model_in_a_hugging_face_cache_keeps_its_name_its_weights_and_its_card(
+    tmp_path: Path, folder: str, linked: bool
+) -> None:
+    made = write_onnx(tmp_path / "made" / folder / "m.onnx", sidecar=True)
+    digest = find_model_files(made).digest()
+    made.with_name("m.json").write_text("{}")
+    place = move_into_cache(tmp_path / "made", tmp_path / "hub") / folder / "m.onnx"
+    given = place
+    if linked:
+        given = tmp_path / "export/latest.onnx"
+        given.parent.mkdir()
+        given.symlink_to(place)
+    files = find_model_files(given)
+    assert files.all == (place, place.with_name("m.onnx.data"))
+    assert files.digest() == digest
+    assert card_path(given) == place.with_name("m.json")
 
 
 def test_a_missing_sidecar_is_named(tmp_path: Path) -> None:

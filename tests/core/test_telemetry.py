@@ -76,6 +76,11 @@ def test_it_reports_where_nobody_says_no(place: Path, code: str) -> None:
     assert found == [".ses", "deviceid", "onnxruntime.db"]
 
 
+def test_what_the_environment_says_itself_wins_over_the_key(place: Path) -> None:
+    said = {"ORT_DISABLE_TELEMETRY": "1", "PILLSNAP_ONNX__TELEMETRY": "true"}
+    assert run_alone(place, ALLOWED, **said) == []
+
+
 @pytest.mark.parametrize("what", PROCESSES)
 def test_nothing_is_kept_or_reported_by_a_process_of_ours(place: Path, what: str) -> None:
     assert run_alone(place, PROCESSES[what]) == []

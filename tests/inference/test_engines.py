@@ -1,3 +1,4 @@
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +99,35 @@ def test_a_cpu_session_is_never_labelled_cuda(tmp_path: Path) -> None:
     engine = OnnxEngine(request(tmp_path / "m.onnx", "CUDA", "CPU"), session)
     assert engine.facts.provider == "CPU"
     assert "CUDA could not start" in (engine.facts.note or "")
+
+
+def test_a_batch_over_which_onnx_runtime_raises_is_told_in_a_class_of_ours(tmp_path: Path) -> None:
+    class RuntimeExceptionError(Exception):
+        """As ONNX Runtime's own: of no base that others know, and not picklable."""
+
+        def __init__(self, code: int, said: str) -> None:
+            super().__init__(said)
+
+    class Broken(FakeSession):
+        def run(self, *_: object) -> list[np.ndarray]:
+            raise RuntimeExceptionError(1, "allocation\n failed")
+
+    engine = OnnxEngine(request(tmp_path / "m.onnx"), Broken(["CPUExecutionProvider"]))
+    with pytest.raises(UnavailableError) as caught:
+        engine.run(BATCH)
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert str(again) == "m.onnx: batch 2 does not run: allocation failed"
+
+
+def test_a_batch_over_which_a_torch_module_raises_is_told_in_a_class_of_ours(
+    tmp_path: Path,
+) -> None:
+    path = write_checkpoint(tmp_path, state())
+    with (
+        open_engine(torch_request(path, factory="nets:linear")) as engine,
+        pytest.raises(UnavailableError, match=r"best\.pt: batch 2 does not run: mat1"),
+    ):
+        engine.run(np.zeros((2, 4, 1, 1), np.float32))
 
 
 @pytest.mark.gpu

@@ -38,6 +38,24 @@ def test_exif_rotation_is_applied(tmp_path: Path) -> None:
     assert decode([path], 20)[0].shape == (40, 20, 3)
 
 
+@pytest.mark.parametrize(("kind", "order"), [("PNG", "<u2"), ("TIFF", "<u2"), ("TIFF", ">u2")])
+def test_sixteen_bit_grey_is_scaled_and_not_clipped(tmp_path: Path, kind: str, order: str) -> None:
+    path = tmp_path / "grey.png"
+    levels = np.arange(0, 1 << 16, 64, dtype=order).reshape(32, 32)
+    mode = "I;16B" if order == ">u2" else "I;16"
+    Image.frombytes(mode, (32, 32), levels.tobytes()).save(path, kind)
+    (pixels,) = decode([path], 16)
+    np.testing.assert_array_equal(pixels, np.repeat((levels >> 8)[:, :, None], 3, axis=2))
+
+
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_thirty_two_bit_grey_whose_white_is_unknown_is_refused(tmp_path: Path, mode: str) -> None:
+    path = tmp_path / "depth.png"
+    Image.new(mode, (8, 8), 1000).save(path, "TIFF")
+    with pytest.raises(InputError, match=r"depth\.png: .*32 bits.*expected 8 or 16"):
+        decode([path], 16)
+
+
 @pytest.mark.parametrize("content", [b"", b"no image", b"\xff\xd8\xff\xe0 cut"])
 def test_what_is_no_image_is_named(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "broken.jpg"

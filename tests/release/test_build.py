@@ -42,7 +42,7 @@ from tests.release.conftest import (
     members_of,
     visible,
 )
-from tests.serving.conftest import Place
+from tests.serving.conftest import Place, make_cached
 
 EPOCH = "1700000000"
 
@@ -183,6 +183,25 @@ def test_a_model_from_elsewhere_and_what_the_link_means_are_packed_too(
     assert manifest.latest == manifest.main == "export/model-far.onnx"
     assert manifest.main_model.sidecars == ("export/model-far.onnx.data",)
     assert len(manifest.models) == 3
+
+
+def test_a_model_of_a_hugging_face_cache_is_packed_under_its_own_names(
+    place: Place, tmp_path: Path
+) -> None:
+    net = make_cached(tmp_path / "hub")
+    link_atomic(place.export / "latest.onnx", net)
+    for image in place.images:
+        image.unlink()
+    for model in (place.first, place.second):
+        model.unlink()
+    record = build_release(place.config)
+    members = members_of(record.path)
+    for name in ("net.onnx", "net.onnx.data", "net.json", "golden/0.jpg"):
+        assert members[f"export/{name}"] == (net.parent / name).read_bytes()
+    manifest = manifest_of(record)
+    assert (manifest.main, manifest.latest) == ("export/net.onnx", "export/net.onnx")
+    (verified,) = verify_release(record.path, config=place.config).models
+    assert verified.golden_images == len(place.images)
 
 
 def test_a_foreign_model_without_a_card_is_described_from_its_own_bytes(place: Place) -> None:

@@ -1,11 +1,15 @@
 import base64
 import re
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from opslib.core.errors import InputError
+from opslib.measure.quantize.record import Flip
 from opslib.reporting.figures import (
     figure_html,
     format_number,
@@ -13,6 +17,7 @@ from opslib.reporting.figures import (
     table_html,
     verdict_html,
 )
+from opslib.reporting.quantize_figures import draw_flips
 from opslib.reporting.themes import DARK, LIGHT, Theme
 
 
@@ -124,3 +129,21 @@ def test_numbers_have_three_significant_digits(value: float, text: str, short: s
     assert format_number(value) == text
     assert short_number(value) == short
     assert format_number(value, 1) == f"{value:,.1f}"
+
+
+def test_an_image_answered_otherwise_is_shown_as_the_model_saw_it(tmp_path: Path) -> None:
+    grey = np.full((40, 20), 0x6000, dtype=np.uint16)
+    Image.fromarray(grey).save(tmp_path / "deep.png")
+    flip = Flip(
+        image="deep.png",
+        label=None,
+        before="oval",
+        before_confidence=0.6,
+        after="round",
+        after_confidence=0.5,
+        kind="other",
+    )
+    figure = draw_flips((flip,), tmp_path, LIGHT)
+    assert figure is not None
+    shown = np.asarray(figure.axes[0].get_images()[0].get_array())
+    assert (shown[..., :3] == 0x60).all()

@@ -153,6 +153,37 @@ def test_an_attached_image_is_shown_whatever_its_name(name: str, written: str) -
 
 
 @pytest.mark.parametrize(
+    "written",
+    [
+        '<img alt="a pill" src="attachment:my%20(1).png" width="300">',
+        "<p>\n<IMG SRC='attachment:my (1).png' alt='a pill'/>\n</p>",
+        "<img src=attachment:my%20(1).png alt='a pill'>",
+        "![a pill][one]\n\n[one]: attachment:my%20(1).png",
+        '![a pill][one]\n\n[one]: <attachment:my (1).png> "with a title"',
+    ],
+)
+def test_an_image_attached_by_html_or_by_reference_is_shown(written: str) -> None:
+    notebook = toy_notebook(publish_cell())
+    cell = new_markdown_cell(written)
+    pixels = base64.b64encode(b"pixels").decode()
+    cell.attachments = {"my (1).png": {"image/png": pixels}}
+    notebook.cells.append(cell)
+    page = tags(render_report(notebook, make_run()))
+    images = [attributes for tag, attributes in page if tag == "img"]
+    assert [one["alt"] for one in images] == ["a pill"]
+    assert "".join(str(images[0]["src"]).split()) == f"data:image/png;base64,{pixels}"
+
+
+def test_one_reference_to_a_missing_image_costs_no_other_image() -> None:
+    notebook = toy_notebook(publish_cell())
+    cell = new_markdown_cell("![a pill](attachment:a.png) ![b][b]\n\n[b]: attachment:gone.png")
+    cell.attachments = {"a.png": {"image/png": base64.b64encode(b"pixels").decode()}}
+    notebook.cells.append(cell)
+    page = render_report(notebook, make_run())
+    assert [one["alt"] for tag, one in tags(page) if tag == "img"] == ["a pill"]
+
+
+@pytest.mark.parametrize(
     "written", ["![x](attachment:gone.png)", '<img src="attachment:gone.png">']
 )
 def test_a_missing_attachment_costs_no_page(written: str) -> None:

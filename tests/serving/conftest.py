@@ -24,7 +24,7 @@ from opslib.serving.keys import KEY_VARIABLE, make_key
 from opslib.serving.service import Service
 from opslib.serving.settings import load_settings
 from opslib.serving.staging import RunningService, start_service
-from tests.models import write_config, write_onnx
+from tests.models import move_into_cache, write_config, write_onnx
 
 CLASSES = ("round", "oval", "capsule")
 SIZE = 16
@@ -113,6 +113,14 @@ def make_place(folder: Path, extra: str = "") -> Place:
     second = write_carded(export / "model-b.onnx", images, seed=2, sidecar=True)
     link_atomic(export / "latest.onnx", second.name)
     return Place(write_config(folder, extra), first, second, images)
+
+
+def make_cached(hub: Path) -> Path:
+    """Write a model with weights, card and golden images into a Hugging Face cache; return its
+    link in the snapshot."""
+    made = hub / "made"
+    path = write_carded(made / "net.onnx", write_colours(made / "golden"), seed=3, sidecar=True)
+    return move_into_cache(made, hub) / path.name
 
 
 @pytest.fixture

@@ -57,6 +57,26 @@ def test_what_a_spelling_hides_is_judged_as_it_reads(live: Live, disposition: st
     assert post(live, disposition)[0] == 415
 
 
+@pytest.mark.parametrize(
+    ("field", "more"),
+    [
+        ("image; filename*=utf-8''a.jpg", ""),
+        ("image", "; title=\"; filename*=utf-8''a.jpg\""),
+        ("image", '; title="\\"; filename*=utf-8\'\'a.jpg"'),
+    ],
+)
+def test_a_name_inside_another_parameter_makes_no_file(live: Live, field: str, more: str) -> None:
+    head = f'Content-Disposition: form-data; name="{field}"{more}\r\n'
+    body = b"--b\r\n" + head.encode() + b"Content-Type: image/jpeg\r\n\r\nx\r\n--b--\r\n"
+    kind = {"Content-Type": "multipart/form-data; boundary=b"}
+    answer = live.client.post("/predict", content=body, headers=kind)
+    assert (answer.status_code, answer.json()["code"]) == (422, "file_missing")
+
+
+def test_a_name_in_pieces_is_put_together(live: Live) -> None:
+    assert post(live, "filename*0*=utf-8''pi%6cl; filename*1=.jpg")[0] == 200
+
+
 def test_a_long_name_of_encoded_words_costs_nothing(live: Live) -> None:
     assert post(live, f'filename="{"=?a?q?" * 600}"')[0] == 415
 

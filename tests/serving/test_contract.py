@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import os
 import time
+from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
+from PIL import Image
 
 from opslib.core.errors import OpsError
 from opslib.core.models import find_model_files
@@ -105,6 +108,18 @@ def test_an_upload_that_cannot_be_used_says_why(
     answer = live.client.post("/predict", files=files)
     assert (answer.status_code, answer.json()["code"]) == (status, code)
     assert answer.json()["detail"]
+
+
+def test_sixteen_bit_grey_is_answered_as_the_same_image_of_eight(
+    live: Live, tmp_path: Path
+) -> None:
+    levels = np.linspace(0, 0.4, 1024).reshape(32, 32)
+    deep, plain = tmp_path / "deep.png", tmp_path / "plain.png"
+    Image.fromarray((levels * 65535).astype(np.uint16)).save(deep)
+    Image.fromarray((levels * 255).astype(np.uint8)).save(plain)
+    answers = [live.predict(path, "a.png", "image/png").json() for path in (deep, plain)]
+    assert answers[0]["class_id"] == answers[1]["class_id"]
+    assert answers[0]["confidence"] == pytest.approx(answers[1]["confidence"], abs=0.01)
 
 
 def test_a_damaged_image_is_422(live: Live) -> None:

@@ -23,7 +23,7 @@ from opslib.serving.loaded import load_candidate, read_candidate
 from opslib.serving.rate_limit import RateLimit
 from opslib.serving.rotation import key_age_days, rotate_key
 from opslib.serving.work import InferenceQueue
-from tests.serving.conftest import Place
+from tests.serving.conftest import Place, make_cached
 
 
 def test_a_new_key_is_64_hex_digits_and_strong_enough() -> None:
@@ -72,6 +72,15 @@ def test_a_path_is_followed_to_its_end_before_it_is_allowed(tmp_path: Path) -> N
     for text in ("loop.onnx", "none.onnx", "m.txt", "../export/m.onnx", ""):
         with pytest.raises(ModelError):
             confine_path(text, folders, export)
+
+
+def test_a_model_of_a_hugging_face_cache_keeps_its_place_beside_weights_and_card(
+    tmp_path: Path,
+) -> None:
+    net = make_cached(tmp_path / "hub")
+    assert confine_path(str(net), [tmp_path / "hub"], tmp_path) == net
+    with pytest.raises(ModelError, match="outside"):
+        confine_path(str(net), [net.parent], tmp_path)
 
 
 def test_a_renamed_log_is_opened_anew_and_secrets_are_masked(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from opslib.core.files import link_atomic
 from opslib.core.kinds import pick_kind
 from opslib.core.models import resolve_model
 from opslib.core.served import ServedState, read_served_state, served_state_path
+from opslib.drill.target import find_live
 from opslib.inference.find_model import find_onnx, list_exports
 from opslib.serving.keys import make_key
 from opslib.serving.reachable import find_roots
@@ -25,7 +26,7 @@ from opslib.serving.settings import load_settings
 from opslib.serving.staging import start_service
 from opslib.serving.standing import Shortfall
 from opslib.serving.start import load_first_model, start_order
-from tests.serving.conftest import Place, open_live
+from tests.serving.conftest import Place, make_cached, open_live
 from tests.waiting import await_that
 
 
@@ -306,3 +307,19 @@ def test_a_model_that_lies_under_its_digest_is_the_one_that_its_link_means(place
         assert current.model.path == blob
         assert current.model.engine.facts.engine == "onnx"
         assert service.standing.shortfall is None
+
+
+def test_a_model_of_a_hugging_face_cache_is_served_under_its_name_with_its_card(
+    place: Place,
+) -> None:
+    net = make_cached(place.config_path.parent / "hub")
+    link_atomic(place.export / "latest.onnx", net)
+    for _ in range(2):  # the second is told by the state
+        with started(place) as service:
+            current = service.generations.current
+            assert current is not None
+            assert current.model.path == net
+            assert current.model.candidate.version_tag == "net"
+            assert current.model.candidate.gaps is None
+            assert service.standing.shortfall is None
+    assert find_live(place.config) == net

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import partial
 from typing import Self, TypeVar
@@ -27,7 +27,6 @@ from opslib.inference.opening import open_engine
 from opslib.inference.optimized_graph import digest_optimized_graph
 from opslib.inference.postprocess import to_probabilities
 from opslib.inference.preprocess import load_preprocessor
-from opslib.inference.runtime_words import shorten_error
 from opslib.measure.disturbance import (
     is_disturbed,
     read_thread_delays_s,
@@ -192,8 +191,7 @@ _images: dict[Workload, NDArray[np.float32]] = {}
 
 def _load(number: int, request: EngineRequest, work: Workload) -> EngineFacts:
     _unload(number)
-    with _engine_errors("it does not load"):
-        engine = open_engine(request)
+    engine = open_engine(request)
     fixed = engine.facts.input_shape[0]
     if fixed is not None and fixed != request.batch_size:
         engine.close()
@@ -201,17 +199,6 @@ def _load(number: int, request: EngineRequest, work: Workload) -> EngineFacts:
     _entries[number] = _Entry(engine, request, _read_images(work))
     check_batch(_entries[number].batch, engine.facts)
     return engine.facts
-
-
-@contextmanager
-def _engine_errors(what: str) -> Iterator[None]:
-    """Turn the classes that engines raise, some of them not picklable, into one that is."""
-    try:
-        yield
-    except OpsError:
-        raise
-    except Exception as error:
-        raise UnavailableError(f"{what}: {shorten_error(error)}") from None
 
 
 def _read_images(work: Workload) -> NDArray[np.float32]:
@@ -225,11 +212,10 @@ def _answer(number: int, count: int) -> NDArray[np.float32]:
     entry = _entries[number]
     rounded = -(-count // entry.size) * entry.size
     images = entry.images(rounded)
-    with _engine_errors(f"batch {entry.size} does not run"):
-        parts = [
-            entry.engine.run(images[start : start + entry.size])
-            for start in range(0, rounded, entry.size)
-        ]
+    parts = [
+        entry.engine.run(images[start : start + entry.size])
+        for start in range(0, rounded, entry.size)
+    ]
     return to_probabilities(np.concatenate(parts)[:count], entry.engine.facts.postprocess)
 
 
@@ -238,11 +224,10 @@ def _visit(number: int, runs: int) -> VisitTimes:
     entry = _entries[number]
     call = partial(_run_once, entry)
     tries: list[VisitTimes] = []
-    with _engine_errors(f"batch {entry.size} does not run"):
-        while len(tries) < VISIT_TRIES:
-            tries.append(_visit_once(call, runs))
-            if not is_disturbed(share_pct(tries[-1].run_delay_s, tries[-1].wall_s)):
-                break
+    while len(tries) < VISIT_TRIES:
+        tries.append(_visit_once(call, runs))
+        if not is_disturbed(share_pct(tries[-1].run_delay_s, tries[-1].wall_s)):
+            break
     return min(tries, key=lambda one: (one.run_delay_s or 0.0) / one.wall_s)
 
 

@@ -6,10 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from opslib.core.errors import ExitCode, UnavailableError
+from opslib.core.errors import ExitCode
 from opslib.inference.engine import EngineRequest
 from opslib.measure.station import Workload
-from opslib.measure.sweep import track as tracks
 from opslib.measure.sweep.track import Track, TrackedEngineError
 from tests.models import write_images, write_onnx
 
@@ -100,24 +99,3 @@ def test_a_graph_whose_optimization_ends_the_process_has_no_digest(
     with Track("t") as track:
         assert track.digest_graph(DeadlyRequest(engine.engine, engine.path)) is None
         assert track.digest_graph(engine) is not None
-
-
-def test_a_visit_says_in_a_class_of_ours_what_an_engine_raised(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    class RuntimeExceptionError(Exception):
-        """As ONNX Runtime's own: of no base that others know."""
-
-    class Broken:
-        batch, size = np.zeros((1, 3, 8, 8), np.float32), 4
-
-        @property
-        def engine(self) -> "Broken":
-            return self
-
-        def run(self, _batch: object) -> None:
-            raise RuntimeExceptionError("allocation\n failed")
-
-    monkeypatch.setitem(tracks._entries, 7, Broken())
-    with pytest.raises(UnavailableError, match="batch 4 does not run: allocation failed"):
-        tracks._visit(7, 3)

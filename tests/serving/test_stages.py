@@ -1,0 +1,125 @@
+"""Where a library or foreign code raises, the answer names the stage and the service goes on."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
+
+from opslib.inference.preprocess import Preprocessor
+from opslib.serving.classify import classify
+from opslib.serving.decoding import UploadDecoder
+from opslib.serving.failures import RefusalError
+from opslib.serving.reload import StageError
+from opslib.serving.service import Service
+from opslib.serving.start import load_first_model
+from opslib.serving.uploads import Upload
+from tests.serving.conftest import SIZE, Live, Place
+
+
+class OwnError(Exception):
+    """As a library's own: of no base that others know."""
+
+
+def fail(*_: object) -> Any:
+    raise OwnError("it is\n broken")
+
+
+def write_picky(path: Path) -> Path:
+    """Write a model over which ONNX Runtime raises for a bright image alone."""
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["input"], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["flat"]),
+        helper.make_node("ReduceMean", ["flat", "axes"], ["mean"], keepdims=0),
+        helper.make_node("Sub", ["mean", "bright"], ["over"]),
+        helper.make_node("Ceil", ["over"], ["whole"]),
+        helper.make_node("Relu", ["whole"], ["positive"]),
+        helper.make_node("Cast", ["positive"], ["index"], to=TensorProto.INT64),
+        helper.make_node("Gather", ["table", "index"], ["looked_up"]),
+        helper.make_node("Add", ["flat", "looked_up"], ["logits"]),
+    ]
+    weights = [
+        numpy_helper.from_array(np.array([1], "int64"), "axes"),
+        numpy_helper.from_array(np.float32(1.5), "bright"),
+        numpy_helper.from_array(np.zeros((1, 3), "float32"), "table"),
+    ]
+    shape = ["N", 3, SIZE, SIZE]
+    graph = helper.make_graph(
+        nodes,
+        "picky",
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", 3])],
+        weights,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.save_model(model, path)
+    return path
+
+
+def write_grey(path: Path, level: int) -> Path:
+    Image.new("RGB", (20, 20), (level, level, level)).save(path)
+    return path
+
+
+def test_an_image_over_which_the_model_raises_is_500_with_the_stage(
+    live: Live, tmp_path: Path
+) -> None:
+    assert live.reload(write_picky(live.place.export / "picky.onnx")).status_code == 200
+    bright, dark = write_grey(tmp_path / "bright.png", 255), write_grey(tmp_path / "dark.png", 0)
+    answer = live.predict(bright, "a.png", "image/png")
+    assert answer.status_code == 500
+    said = answer.json()
+    assert (said["code"], said["stage"]) == ("stage_failed", "inference")
+    assert said["detail"].startswith("picky.onnx: batch 1 does not run: ")
+    assert said["hint"]
+    assert live.predict(dark, "a.png", "image/png").status_code == 200
+    live.reload(live.place.first)
+    assert '"stage": "inference"' in live.place.read_log("api.err")
+
+
+def test_preprocessing_that_raises_is_500_with_the_stage(service: Service, place: Place) -> None:
+    service.reloader.start_with(place.first)
+    decoder = UploadDecoder(
+        Preprocessor("own:prepare", fail, None),
+        allowed_exts=[".jpg"],
+        max_pixels=10**6,
+        max_total_pixels=10**6,
+    )
+    upload = Upload("a.jpg", "image/jpeg", io.BytesIO(place.images[0].read_bytes()))
+    with pytest.raises(RefusalError) as caught:
+        classify([upload], service.generations, decoder)
+    assert (caught.value.status, caught.value.extra["stage"]) == (500, "preprocess")
+    assert caught.value.detail == "preprocess raised OwnError; see api.err"
+
+
+def test_a_model_over_which_onnx_runtime_raises_here_is_passed_over_at_a_start(
+    service: Service,
+    place: Place,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    run = onnxruntime.InferenceSession.run
+
+    def run_but_the_second(session: Any, *args: Any) -> Any:
+        return fail() if place.second.name in session._model_path else run(session, *args)
+
+    monkeypatch.setattr(onnxruntime.InferenceSession, "run", run_but_the_second)
+    load_first_model(service)
+    assert service.current().model.path == place.first
+    assert "not served: model-b.onnx: batch 4 does not run: it is broken" in caplog.messages
+
+
+def test_foreign_preprocessing_that_raises_on_a_golden_image_refuses_in_one_line(
+    service: Service, place: Place
+) -> None:
+    service.reloader.preprocessor = Preprocessor("own:prepare", fail, None)
+    with pytest.raises(StageError, match=r"own:prepare raised OwnError: it is broken") as caught:
+        service.reloader.start_with(place.first)
+    assert caught.value.stage == "trial"
