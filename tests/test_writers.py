@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -38,7 +39,11 @@ def test_a_killed_rotation_leaves_no_key_that_nothing_removes(tmp_path: Path) ->
     assert kill_rotations(tmp_path, KILLS, seed=20261128).unswept == ()
 
 
-def test_what_a_killed_rotation_leaves_is_ignored_by_git(tmp_path: Path) -> None:
+def test_what_a_killed_rotation_leaves_is_ignored_by_git(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
     subprocess.run(["git", "init", "-q", tmp_path], check=True)
     shutil.copy(ROOT / ".gitignore", tmp_path)
     (tmp_path / ".env").touch()

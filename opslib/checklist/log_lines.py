@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from opslib.checklist.log_wrapping import unwrap
+from opslib.core.formatting import utc_now
 
 MAX_MESSAGE = 2000
 MARKS = (
@@ -188,7 +189,7 @@ def _date(error: LogError, outer: str | None) -> LogError:
 
 def _read_syslog_time(text: str) -> datetime | None:
     """A time without a year: the latest that is not ahead, by this host's clock."""
-    now = datetime.now().astimezone()
+    now = utc_now().astimezone()
     for year in (now.year, now.year - 1):
         try:
             found = datetime.strptime(f"{year} {text}", "%Y %b %d %H:%M:%S").astimezone()

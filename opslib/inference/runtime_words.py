@@ -47,7 +47,8 @@ def shorten_error(said: BaseException | str) -> str:
     for pattern, words in _CAUSES:
         found = re.search(pattern, text)
         if found is not None:
-            return words.format(*found.groups())
+            text = words.format(*found.groups())
+            break
     for noise in _NOISE:
         text = noise.sub("", text)
     text = text.strip().rstrip(".") or type(said).__name__

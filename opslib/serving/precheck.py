@@ -4,6 +4,7 @@ digest: such a service is foreign, and may load whatever it is told to."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -70,7 +71,7 @@ class Precheck:
             except OpsError as error:
                 card = card.model_copy(update={"golden": (), "golden_outputs": ()})
                 note = f"{path}: its golden images were not compared: {error}"
-        live = self._try_live()
+        live = self._live
         previous = None
         if live is not None and self._kind.contract == "classifier":
             previous = Contract.from_trial(*live)
@@ -89,15 +90,18 @@ class Precheck:
             _check_alike(path, found.trial, live[0])
         return note
 
-    def _try_live(self) -> tuple[TrialResult, tuple[str, ...]] | None:
-        """What the model in service takes and answers, and its class names, where it lies on this
-        host and can be loaded."""
+    @cached_property
+    def _live(self) -> tuple[TrialResult, tuple[str, ...]] | None:
+        """What the model in service takes and answers, and its class names, where it is of the
+        kind, lies on this host and can be loaded."""
         path = (
             self._config.resolve(self.live.model_path)
             if self.live and self.live.model_path
             else None
         )
         if path is None or not path.is_file():
+            return None
+        if not (self._kind.sole or self._kind.has(follow_model(path).name)):
             return None
         try:
             trial, card = try_model(path, limits=self._limits), find_card(self._config, path)

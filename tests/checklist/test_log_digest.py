@@ -6,6 +6,7 @@ import gzip
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -19,6 +20,14 @@ from tests.checklist.conftest import json_line
 
 NOW = datetime(2026, 11, 25, 8, 0, tzinfo=UTC)
 SINCE = NOW - timedelta(hours=24)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def fixed_clock() -> Iterator[None]:
+    """Lines of syslog have no year: which one is meant depends on the moment."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("opslib.checklist.log_lines.utc_now", lambda: NOW)
+        yield
 
 
 def digest(path: Path, text: str | bytes) -> LogDigest:
@@ -336,12 +345,21 @@ def test_fields_are_read_wherever_they_stand(tmp_path: Path, line: str, message:
     assert found.undated == 0
 
 
-def test_a_time_without_a_year_is_the_latest_that_is_past(tmp_path: Path) -> None:
-    now = datetime.now().astimezone()
-    told = now - timedelta(hours=1)
+@pytest.mark.parametrize(
+    ("now", "told"),
+    [
+        (datetime(2027, 11, 25, 8).astimezone(), datetime(2027, 11, 25, 7).astimezone()),
+        (datetime(2027, 1, 1, 0, 30).astimezone(), datetime(2026, 12, 31, 23, 59, 58).astimezone()),
+        (datetime(2029, 1, 1).astimezone(), datetime(2028, 2, 29, 12).astimezone()),
+    ],
+)
+def test_a_time_without_a_year_is_the_latest_that_is_past(
+    tmp_path: Path, now: datetime, told: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("opslib.checklist.log_lines.utc_now", lambda: now)
     line = f"{told:%b %d %H:%M:%S} host tunnel[1]: ERR lost\n"
     (group,) = digest(tmp_path / "a.log", line).groups()
-    assert group.last_utc == told.astimezone(UTC).replace(microsecond=0).isoformat()
+    assert group.last_utc == told.astimezone(UTC).isoformat()
 
 
 def test_a_log_of_which_no_line_is_understood_is_named_and_an_empty_one_is_not(

@@ -75,15 +75,17 @@ def test_a_number_without_a_home_gets_a_folder_of_its_own(tmp_path: Path, home: 
 def test_a_checkout_that_git_calls_dubious_is_known_by_its_commit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
     who = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
     for words in (["init", "-q"], [*who, "commit", "-q", "--allow-empty", "-m", "first"]):
         subprocess.run(["git", "-C", str(tmp_path), *words], check=True)
     monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
-    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
     told = subprocess.run(
         ["git", "-C", str(tmp_path), "status"], capture_output=True, text=True, check=False
     )
-    assert "dubious ownership" in told.stderr
+    if told.returncode == 0:
+        pytest.skip("this git asks nobody whose a checkout is")
     assert len(git_sha(tmp_path)) == 7
     assert git_dirty(tmp_path) is None  # that would run its filters
 

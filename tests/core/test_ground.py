@@ -162,7 +162,7 @@ def test_the_cgroup_quota_is_read_in_cores(tmp_path: Path, text: str, cores: flo
 
 def test_lineage_names_the_commit_or_says_that_there_is_none(tmp_path: Path) -> None:
     assert git_sha(tmp_path) == "nogit"
-    env = {**os.environ, "GIT_CONFIG_GLOBAL": "/dev/null"}
+    env = {**os.environ, "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
     for command in (
         ["init", "-q"],
         ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "--allow-empty", "-m", "x"],

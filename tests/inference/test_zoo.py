@@ -41,3 +41,24 @@ def test_of_a_long_text_the_end_is_kept() -> None:
     said = shorten_error(f"[ONNXRuntimeError] : 1 : FAIL : {'much ' * 100} the reason is here")
     assert said.endswith("the reason is here")
     assert len(said) <= LIMIT + 1
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("{}:Head(-1) is not a registered function/op", "standard operators"),
+        ("own:{}(-1) is not a registered function/op", "standard operators"),
+        ("No Op registered for {} with domain_version of 18", "standard operators"),
+        ("Could not find an implementation for {}(1)", "float32"),
+        (
+            "cannot be reshaped to the requested shape. "
+            "Input shape:{{{0}}}, requested shape:{{2,{0}}}",
+            "dynamic batch",
+        ),
+    ],
+)
+def test_a_known_cause_with_long_names_stays_short_and_keeps_its_hint(text: str, hint: str) -> None:
+    said = f"ONNX Runtime refuses it: {shorten_error(text.format('long' * 100))}"
+    found = find_hint("load", said)
+    assert hint in found
+    assert len(f"{said}; {found}") <= MOST

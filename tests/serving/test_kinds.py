@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,8 +14,10 @@ from opslib.core.errors import InputError, ModelError, OpsError, ParameterError
 from opslib.core.kinds import pick_classifier, pick_kind
 from opslib.core.sections import ClientSection
 from opslib.inference.find_model import find_onnx
+from opslib.inference.trial import TrialResult, try_model
 from opslib.release.rollback import find_stable
 from opslib.serving.client import LiveVersion, ServiceError
+from opslib.serving.precheck import Precheck
 from opslib.serving.version_answer import read_version_answer
 from tests.two_stage import CLASSIFICATION, DETECTION, TwoStage, make_two_stage
 
@@ -269,3 +272,24 @@ def test_only_a_path_that_is_null_says_that_there_is_no_model(
 ) -> None:
     found = read_version_answer(said, ClientSection(path_field="path", digest_field="digest"))
     assert (found.empty, found.said) == (empty, known)
+
+
+def test_the_model_in_service_is_loaded_once_and_only_where_it_is_of_the_kind(
+    house: TwoStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[Path] = []
+
+    def load(path: Path, **options: Any) -> TrialResult:
+        loaded.append(path)
+        return try_model(path, **options)
+
+    monkeypatch.setattr("opslib.serving.precheck.try_model", load)
+    kind = pick_kind(house.config, DETECTION)
+    first, second, live = house.detectors
+    check = Precheck(house.config, kind, LiveVersion(str(live), None, None, None))
+    for model in (first, second):
+        check(model)
+    assert loaded == [live]
+    other = house.models[CLASSIFICATION][-1]
+    Precheck(house.config, kind, LiveVersion(str(other), None, None, None))(first)
+    assert loaded == [live]
