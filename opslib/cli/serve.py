@@ -15,7 +15,7 @@ from opslib.core.config import Config, load_config
 from opslib.core.env_file import ENV_NAME
 from opslib.core.environment import load_service_environment
 from opslib.core.errors import ConfigError, ParameterError, TerminatedError
-from opslib.core.kinds import Kind, pick_kind, pick_kind_of
+from opslib.core.kinds import Kind, list_kinds, pick_classifier, pick_kind, pick_kind_of
 from opslib.core.models import resolve_model
 
 if TYPE_CHECKING:
@@ -41,6 +41,11 @@ def serve(
     def announce(url: str, model: str) -> None:
         place = describe_experiment(loaded)
         say(notes, f"{place}: serving {model} at {url} (pid {os.getpid()})")
+        kinds = list_kinds(loaded)
+        if len(kinds) > 1:
+            one = pick_classifier(loaded).name
+            rest = ", ".join(kind.name for kind in kinds if kind.name != one)
+            say(notes, f"note: of {len(kinds)} kinds it serves {one} alone, and not {rest}")
 
     try:
         serve_forever(loaded, host=host, port=port, env_file=env_file, on_ready=announce)

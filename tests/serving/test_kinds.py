@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,9 @@ from opslib.cli.doors import call_app
 from opslib.cli.main import app
 from opslib.core.errors import InputError, ModelError, OpsError, ParameterError
 from opslib.core.kinds import pick_classifier, pick_kind
+from opslib.core.models import find_model_files
 from opslib.core.sections import ClientSection
+from opslib.core.served import ServedModel, keep_served
 from opslib.inference.find_model import find_onnx
 from opslib.release.rollback import find_stable
 from opslib.serving.client import LiveVersion, ServiceError
@@ -36,6 +39,41 @@ def test_a_rollback_goes_back_to_the_model_before_of_its_own_kind(
         before = service.live
         assert run(house, "rollback", "--kind", kind) == 0
         assert service.live == before | {kind: house.models[kind][1]}
+
+
+def test_what_our_own_service_served_decides_no_rollback_of_another_service(
+    house: TwoStage,
+) -> None:
+    oldest, kind = house.classifiers[0], pick_classifier(house.config)
+    keep_served(
+        house.config,
+        ServedModel(
+            path=oldest,
+            sha256=find_model_files(oldest).digest(),
+            version_tag=oldest.stem,
+            generation=1,
+            switched_at_utc="2026-11-01T00:00:00+00:00",
+        ),
+    )
+    with house.serve() as service:
+        assert run(house, "rollback", "--kind", CLASSIFICATION) == 0
+        assert service.live[CLASSIFICATION] == house.classifiers[1]
+    newest = house.classifiers[-1]
+    ours = LiveVersion(str(newest), find_model_files(newest).digest(), None, None)
+    assert find_stable(house.config, ours, kind).path == oldest
+    assert find_stable(house.config, None, kind).path == newest
+
+
+def test_our_own_service_says_which_kind_it_serves_and_which_it_does_not(
+    house: TwoStage, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def serve(*_given: object, on_ready: Callable[[str, str], None], **_options: object) -> None:
+        on_ready("http://127.0.0.1:1", "some-model")
+
+    monkeypatch.setattr("opslib.serving.server.serve", serve)
+    assert run(house, "serve") == 0
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert told == "note: of 2 kinds it serves classification alone, and not detection"
 
 
 def test_a_copy_of_the_live_model_is_no_model_to_go_back_to(house: TwoStage) -> None:
