@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -68,6 +69,9 @@ TimeoutOption = Annotated[
 
 def reload(
     path: Annotated[Path, typer.Option("--path", "-p", help="The ONNX model to switch to.")],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Judge the model and ask each service, switch none.")
+    ] = False,
     kind: KindOption = None,
     detection: Annotated[
         bool, typer.Option("--detection", help="The same as --kind detection.")
@@ -88,8 +92,11 @@ def reload(
         resolve_model(target)  # a link that leads nowhere means nothing on another host either
     named = {"detection": detection, "classification": classification}
     chosen = pick_kind_of(loaded, target, _name_kind(kind, named))
-    _check_pin(chosen, target, env_file, persist=persist)
-    _switch(loaded, chosen, str(target), host, env_file, timeout)
+    _check_pin(chosen, target, env_file, persist=persist and not dry_run)
+    _switch(loaded, chosen, str(target), host, env_file, timeout, dry_run=dry_run)
+    if dry_run:
+        _make_show()("dry run: nothing was changed")
+        return 0
     _settle_pin(chosen, target, env_file, persist=persist)
     return 0
 
@@ -112,10 +119,10 @@ def rollback(
     loaded = load_config(config)
     chosen = pick_kind(loaded, kind)
     clients = _open_clients(loaded, chosen, host, env_file, timeout)
-    with clients[0] as first:
-        live = read_version(first)
     show = _make_show()
-    what = "live" if chosen.sole else f"live {chosen.name}"
+    with clients[0] as first, _hint_shown(show):
+        live = read_version(first)
+    what = "live" if chosen.sole else f"live {chosen.name}:"
     show(f"{describe_experiment(loaded)}: {what} {live.describe() if live else 'no model'}")
     check = Precheck(loaded, chosen, live)
     stable = find_stable(loaded, live, chosen, check)
@@ -192,8 +199,9 @@ def _switch(
     env_file: Path | None,
     timeout: float | None,
     check: Precheck | None = None,
+    *,
+    dry_run: bool = False,
 ) -> None:
-    from opslib.serving.client import ServiceError
     from opslib.serving.precheck import Precheck
     from opslib.serving.swap import switch_hosts
 
@@ -204,9 +212,18 @@ def _switch(
         same = check is not None and check.live == before
         return (check if check and same else Precheck(config, kind, before))(model)
 
-    try:
+    with _hint_shown(show):
         clients = _open_clients(config, kind, hosts, env_file, timeout)
-        switch_hosts(clients, path, show, check_here)
+        switch_hosts(clients, path, show, check_here, dry_run=dry_run)
+
+
+@contextmanager
+def _hint_shown(show: Callable[[str], None]) -> Iterator[None]:
+    """Say what to do about a service that refuses or does not answer, before that is told."""
+    from opslib.serving.client import ServiceError
+
+    try:
+        yield
     except ServiceError as error:
         show(f"hint: {error.hint}")
         raise

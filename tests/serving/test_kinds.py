@@ -76,6 +76,34 @@ def test_our_own_service_says_which_kind_it_serves_and_which_it_does_not(
     assert told == "note: of 2 kinds it serves classification alone, and not detection"
 
 
+def test_a_dry_run_of_a_reload_judges_the_model_and_posts_nothing(
+    house: TwoStage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    env, model = (house.root / ".env").read_text(), house.classifiers[0]
+    broken = house.export / "classification-broken.onnx"
+    broken.write_bytes(b"no model at all")
+    with house.serve() as service:
+        assert run(house, "reload", "--dry-run", "--persist", "--path", model) == 0
+        with pytest.raises(ModelError):
+            run(house, "reload", "--dry-run", "--path", broken)
+        assert service.asked == []
+    said = capsys.readouterr().out
+    assert f"would be asked to switch to {model}" in said
+    assert "dry run: nothing was changed" in said
+    assert (house.root / ".env").read_text() == env
+
+
+def test_a_rollback_without_a_service_says_what_to_do(
+    house: TwoStage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    house.config_path.write_text(
+        f"{house.config_path.read_text()}client: {{url: 'http://127.0.0.1:9'}}\n"
+    )
+    with pytest.raises(ServiceError, match="cannot be reached: Connection refused"):
+        run(house, "rollback", "--kind", DETECTION, "--dry-run")
+    assert "hint: is the service up?" in capsys.readouterr().out
+
+
 def test_a_copy_of_the_live_model_is_no_model_to_go_back_to(house: TwoStage) -> None:
     restored = house.root / "exp" / "releases" / "restored" / "r" / "export"
     restored.mkdir(parents=True)
