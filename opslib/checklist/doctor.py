@@ -28,9 +28,7 @@ from opslib.core.secrets import show_address
 
 FindingState = Literal["ok", "note", "problem"]
 LOW_DISK_SHARE = 0.10
-NO_EXPERIMENT = (
-    "make the demo: `make demo`; your own model and images: paths.exp_dir and paths.data_root"
-)
+YOUR_OWN = "your own model and images: paths.exp_dir and paths.data_root"
 
 
 @dataclass(frozen=True)
@@ -54,7 +52,7 @@ def examine(config: Config) -> Iterator[Finding]:
         _look_at_kernel,
         _look_at_cron,
         _look_at_disk,
-        _look_at_model,
+        _look_at_models,
         _look_at_images,
         _look_at_env,
         _look_at_service,
@@ -199,32 +197,41 @@ def _look_at_disk(config: Config) -> Iterator[Finding]:
         yield Finding("disk", "ok", seen)
 
 
-def _look_at_model(config: Config) -> Iterator[Finding]:
+def _look_at_models(config: Config) -> Iterator[Finding]:
+    for kind in list_kinds(config):
+        yield from _look_at_model(config, kind)
+
+
+def _look_at_model(config: Config, kind: Kind) -> Iterator[Finding]:
     from opslib.core.cards import explain_report, find_gaps
     from opslib.core.models import find_model_files
     from opslib.inference.find_model import find_card, find_onnx
 
-    kind = "the embedded demo" if config.is_demo else "experiment"
+    where = kind.of("the embedded demo" if config.is_demo else "experiment")
     try:
-        files = find_model_files(find_onnx(config))
+        files = find_model_files(find_onnx(config, kind=kind))
     except OpsError as error:
-        yield Finding("model", "problem", f"{kind}: {error}", NO_EXPERIMENT)
+        yield Finding("model", "problem", f"{where}: {error}", _name_experiment(config))
         return
     try:
         card = find_card(config, files.path)
     except InputError as error:
         step = "restore the card from a release, or move it away to serve without"
-        yield Finding("model", "problem", f"{kind}: {error}", step)
+        yield Finding("model", "problem", f"{where}: {error}", step)
         return
     size = format_bytes(files.size_bytes)
     classes = f", {card.num_classes} classes" if card and card.num_classes else ""
-    yield Finding("model", "ok", f"{kind} at {config.exp_dir}: {files.path.name}, {size}{classes}")
+    yield Finding("model", "ok", f"{where} at {config.exp_dir}: {files.path.name}, {size}{classes}")
     gaps = find_gaps(card)
     if gaps is not None:
         unused = explain_report(config.export_dir) if card is None else None
         said = "; ".join(filter(None, (gaps, unused)))
         step = f"make its card: `pillops card {files.path}`"
         yield Finding("model", "note", f"{files.path.name}: {said}", step)
+
+
+def _name_experiment(config: Config) -> str:
+    return f"make the demo: `make demo`; {YOUR_OWN}" if config.can_be_demo else f"name {YOUR_OWN}"
 
 
 def _look_at_images(config: Config) -> Iterator[Finding]:
@@ -235,7 +242,7 @@ def _look_at_images(config: Config) -> Iterator[Finding]:
         yield _count_images(config, "train")
     else:
         seen = f"{config.data_root}: no such folder"
-        yield Finding("images", "problem", seen, NO_EXPERIMENT)
+        yield Finding("images", "problem", seen, _name_experiment(config))
     yield from _look_at_labels(config)
     function = config.preprocess.function
     if function == DEFAULT_FUNCTION:
@@ -329,6 +336,7 @@ def _look_at_key(env_file: Path, found: ServiceEnvironment) -> Finding:
 def _look_at_service(config: Config) -> Iterator[Finding]:
     import httpx
 
+    from opslib.checklist.live import start_step
     from opslib.serving.client import normalise_url
     from opslib.upkeep.probe import judge
 
@@ -337,9 +345,7 @@ def _look_at_service(config: Config) -> Iterator[Finding]:
     try:
         answer = httpx.get(f"{address}/health", timeout=2.0, trust_env=False)
     except (httpx.HTTPError, httpx.InvalidURL):
-        yield Finding(
-            "service", "note", f"{url} does not answer", "start the service: `make serve`"
-        )
+        yield Finding("service", "note", f"{url} does not answer", start_step(config))
         return
     judged = judge(answer.status_code, answer.content)
     if judged.degraded:

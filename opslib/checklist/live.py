@@ -3,9 +3,12 @@ it could not be asked."""
 
 from __future__ import annotations
 
+from urllib.parse import urlsplit
+
 import httpx
 
 from opslib.checklist.items import Answer, State, Visit
+from opslib.core.config import Config
 from opslib.core.environment import load_service_environment
 from opslib.core.kinds import Kind
 from opslib.serving.client import (
@@ -21,6 +24,14 @@ from opslib.serving.swap import read_version
 AGENT = {"User-Agent": "pillops-checklist"}
 TOO_MANY = 429
 SEE_SERVICE = "first the service itself: see Health, inside"
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+def start_step(config: Config) -> str:
+    """Return what to do about a service that does not run; our own has a command for it."""
+    address = urlsplit(normalise_url(config.client.url))
+    here = address.hostname in _LOOPBACK and (address.port or 80) == config.service.port
+    return "start the service" + (": `make serve`" if here and not config.models else "")
 
 
 def read_key(visit: Visit) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from opslib.checklist.facts import LogGroup
 from opslib.checklist.items import Answer, State, Visit, worst_state
+from opslib.checklist.live import start_step
 from opslib.checklist.log_digest import LogDigest
 from opslib.core.config import Config
 from opslib.core.formatting import format_bytes, plural
@@ -28,7 +29,7 @@ def check_api_log(visit: Visit) -> Answer:
         return Answer(
             state="attention",
             evidence=(told,),
-            next_step="start the service: `make serve`; or is paths.exp_dir another folder?",
+            next_step=f"{start_step(visit.config)}; or is paths.exp_dir another folder?",
         )
     named = " ".join(str(path) for path in logs)
     step = f"read it: `grep ERROR {named} | tail`, then restart or roll back if answers are wrong"

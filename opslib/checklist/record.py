@@ -61,7 +61,7 @@ def decide(items: Sequence[Item]) -> tuple[Verdict, str]:
         if named:
             parts.append(f"{_list_names(named)} {_agree(words, len(named))}")
     count = sum(item.state == "ok" for item in items)
-    good = f"{plural(count, 'item')} {'is' if count == 1 else 'are'} ok"
+    good = f"{plural(count, 'item') if count else 'no item'} {'are' if count > 1 else 'is'} ok"
     finding = f"{'; '.join(parts)}; {good}." if parts else f"all is well, {good}."
     if any(item.state == "failed" for item in items):
         return "fail", finding
@@ -77,9 +77,10 @@ def keep_checklist(record: ChecklistRecord, config: Config, path: Path | None = 
             made in its place would hide that.
     """
     if path is None and not config.exp_dir.is_dir():
+        demo = " The demo is made with `make demo`" if config.can_be_demo else ""
         raise StorageError(
             f"{config.exp_dir}: no such folder, so the record is not kept; "
-            "is its disk mounted? The demo is made with `make demo`"
+            f"is its disk mounted?{demo}"
         )
     name = f"checklist_{record.period}_{stamp()}.json"
     return record.write(path or config.records_dir / name)

@@ -6,7 +6,7 @@ import os
 import shutil
 
 from opslib.checklist.items import Answer, State, Visit, answer_worst
-from opslib.checklist.live import ask_health, ask_version, could_not_ask
+from opslib.checklist.live import ask_health, ask_version, could_not_ask, start_step
 from opslib.core.errors import InputError, ModelError
 from opslib.core.kinds import Kind, list_kinds
 from opslib.core.models import resolve_model
@@ -15,7 +15,6 @@ from opslib.serving.client import LiveVersion, ServiceError
 from opslib.serving.swap import is_same_model
 from opslib.upkeep.probe import CheckResult, probe
 
-START = "start it: `make serve`; if it ended by itself, read logs/api.err"
 REPAIR = (
     "switch to the model that should be served: `pillops reload --path MODEL`; "
     "where it should lie and why it is not served: `/version` and logs/api.err"
@@ -28,7 +27,8 @@ def check_inside(visit: Visit) -> Answer:
     and uses the card."""
     result = _probe(visit, visit.config.health.internal_url)
     if not result.ok:
-        return Answer(state="failed", evidence=(_describe(result),), next_step=START)
+        step = f"{start_step(visit.config)}; if it ended by itself, read logs/api.err"
+        return Answer(state="failed", evidence=(_describe(result),), next_step=step)
     found: list[tuple[State, str]] = [("failed" if result.degraded else "ok", _describe(result))]
     steps: list[str] = []
     try:
@@ -97,8 +97,9 @@ def check_live_model(visit: Visit) -> Answer:
             live = ask_version(visit, kind)
         except ServiceError as error:
             return could_not_ask(error)
-        of_kind = _look_at_live(visit, kind, live, steps)
-        found += [(state, kind.of(line)) for state, line in of_kind]
+        whole = answer_worst(_look_at_live(visit, kind, live, steps))
+        # All lines of a kind stand together: where the worst of them does.
+        found += [(whole.state, kind.of(line)) for line in whole.evidence]
     return answer_worst(found, steps)
 
 

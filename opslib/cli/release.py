@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.box import SIMPLE_HEAD
+from rich.console import JustifyMethod
 from rich.table import Table
 
 from opslib.cli.doors import (
@@ -19,7 +20,7 @@ from opslib.cli.doors import (
 )
 from opslib.cli.release_prove import prove
 from opslib.core.config import Config, load_config
-from opslib.core.errors import ExitCode, OpsError, ParameterError
+from opslib.core.errors import ExitCode, OpsError, ParameterError, StorageError
 from opslib.core.formatting import format_bytes, plural
 from opslib.core.kinds import Kind, find_kind, pick_classifier
 
@@ -156,6 +157,8 @@ def restore(
             f"--out {target}: a running service may not serve from there; leave --out away, "
             "or add the folder to reload.model_dirs"
         )
+    if switch and target is None:
+        _refuse_restored(loaded, stored, persist=persist)
     with show_progress(notes) as progress:
         done = restore_release(
             stored.path, target, config=loaded, load_models=not no_load, progress=progress
@@ -199,16 +202,18 @@ def list_all(config: ConfigOption = None) -> int:
         say(console, f"{loaded.releases_dir}: no release; make one with `pillops release create`")
         return 0
     table = Table(box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
-    table.add_column("release", no_wrap=True)
-    table.add_column("size", justify="right", no_wrap=True)
-    table.add_column("models", justify="right")
-    table.add_column("about", overflow="fold")
-    table.add_column("last proved", no_wrap=True)
-    table.add_column("note", overflow="fold")
+    for name in ("release", "size", "models", "about", "last proved"):
+        justify: JustifyMethod = "right" if name in ("size", "models") else "left"
+        table.add_column(name, justify=justify, no_wrap=True)
     for one in there:
         table.add_row(*plain_cells(_cells(one, describe_last(proofs, one.name))))
+    # A name that is broken in two cannot be pasted: the lines get as long as they have to.
+    whole = console.measure(table, options=console.options.update(max_width=1000)).maximum
+    console.width = max(console.width, whole)
     console.print(table)
     broken = [one for one in there if one.problem]
+    for one in broken:
+        say(console, f"{one.name}: {one.problem}")
     total = format_bytes(sum(one.size_bytes for one in there))
     tail = f"; {len(broken)} to look at" if broken else ""
     say(console, f"{plural(len(there), 'release')}, {total} in {loaded.releases_dir}{tail}")
@@ -301,6 +306,22 @@ def _list_served(config: Config, done: Restored) -> tuple[tuple[Kind, Path], ...
     return tuple(found.values()) or ((pick_classifier(config), done.model),)
 
 
+def _refuse_restored(config: Config, stored: StoredRelease, *, persist: bool) -> None:
+    """Refuse to restore what was restored before, naming how to switch to it.
+
+    Raises:
+        StorageError: its folder is there.
+    """
+    folder, manifest = config.restore_dir / stored.name, stored.read_copy()
+    if manifest is None or not folder.is_dir():
+        return
+    option = " --persist" if persist else ""
+    steps = [
+        f"`pillops reload --path {quote(str(folder / one))}{option}`" for one in manifest.mains
+    ]
+    raise StorageError(f"{folder}: is there already; switch to it: {', then '.join(steps)}")
+
+
 def _copy(config: Config, archive: Path, folder: Path) -> None:
     from opslib.release.copy import copy_release
 
@@ -321,12 +342,10 @@ def _from_here(path: Path | None) -> Path | None:
 
 def _cells(one: StoredRelease, last_proved: str) -> list[str]:
     manifest = one.read_copy()
-    notes = [*(["pinned"] if one.pinned else []), *([one.problem] if one.problem else [])]
     return [
-        one.name,
+        f"{one.name} (pinned)" if one.pinned else one.name,
         format_bytes(one.size_bytes),
         str(len(manifest.models)) if manifest else "–",
-        Path(manifest.main).name if manifest else "–",
+        "\n".join(Path(main).name for main in manifest.mains) if manifest else "–",
         last_proved,
-        "; ".join(notes),
     ]

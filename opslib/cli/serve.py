@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,7 +16,7 @@ from opslib.core.config import Config, load_config
 from opslib.core.env_file import ENV_NAME
 from opslib.core.environment import load_service_environment
 from opslib.core.errors import ConfigError, ParameterError, TerminatedError
-from opslib.core.kinds import Kind, pick_kind, pick_kind_of
+from opslib.core.kinds import Kind, list_kinds, pick_classifier, pick_kind, pick_kind_of
 from opslib.core.models import resolve_model
 
 if TYPE_CHECKING:
@@ -41,6 +42,11 @@ def serve(
     def announce(url: str, model: str) -> None:
         place = describe_experiment(loaded)
         say(notes, f"{place}: serving {model} at {url} (pid {os.getpid()})")
+        kinds = list_kinds(loaded)
+        if len(kinds) > 1:
+            one = pick_classifier(loaded).name
+            rest = ", ".join(kind.name for kind in kinds if kind.name != one)
+            say(notes, f"note: of {len(kinds)} kinds it serves {one} alone, and not {rest}")
 
     try:
         serve_forever(loaded, host=host, port=port, env_file=env_file, on_ready=announce)
@@ -63,6 +69,9 @@ TimeoutOption = Annotated[
 
 def reload(
     path: Annotated[Path, typer.Option("--path", "-p", help="The ONNX model to switch to.")],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Judge the model and ask each service, switch none.")
+    ] = False,
     kind: KindOption = None,
     detection: Annotated[
         bool, typer.Option("--detection", help="The same as --kind detection.")
@@ -83,8 +92,11 @@ def reload(
         resolve_model(target)  # a link that leads nowhere means nothing on another host either
     named = {"detection": detection, "classification": classification}
     chosen = pick_kind_of(loaded, target, _name_kind(kind, named))
-    _check_pin(chosen, target, env_file, persist=persist)
-    _switch(loaded, chosen, str(target), host, env_file, timeout)
+    _check_pin(chosen, target, env_file, persist=persist and not dry_run)
+    _switch(loaded, chosen, str(target), host, env_file, timeout, dry_run=dry_run)
+    if dry_run:
+        _make_show()("dry run: nothing was changed")
+        return 0
     _settle_pin(chosen, target, env_file, persist=persist)
     return 0
 
@@ -107,10 +119,10 @@ def rollback(
     loaded = load_config(config)
     chosen = pick_kind(loaded, kind)
     clients = _open_clients(loaded, chosen, host, env_file, timeout)
-    with clients[0] as first:
-        live = read_version(first)
     show = _make_show()
-    what = "live" if chosen.sole else f"live {chosen.name}"
+    with clients[0] as first, _hint_shown(show):
+        live = read_version(first)
+    what = "live" if chosen.sole else f"live {chosen.name}:"
     show(f"{describe_experiment(loaded)}: {what} {live.describe() if live else 'no model'}")
     check = Precheck(loaded, chosen, live)
     stable = find_stable(loaded, live, chosen, check)
@@ -187,8 +199,9 @@ def _switch(
     env_file: Path | None,
     timeout: float | None,
     check: Precheck | None = None,
+    *,
+    dry_run: bool = False,
 ) -> None:
-    from opslib.serving.client import ServiceError
     from opslib.serving.precheck import Precheck
     from opslib.serving.swap import switch_hosts
 
@@ -199,9 +212,18 @@ def _switch(
         same = check is not None and check.live == before
         return (check if check and same else Precheck(config, kind, before))(model)
 
-    try:
+    with _hint_shown(show):
         clients = _open_clients(config, kind, hosts, env_file, timeout)
-        switch_hosts(clients, path, show, check_here)
+        switch_hosts(clients, path, show, check_here, dry_run=dry_run)
+
+
+@contextmanager
+def _hint_shown(show: Callable[[str], None]) -> Iterator[None]:
+    """Say what to do about a service that refuses or does not answer, before that is told."""
+    from opslib.serving.client import ServiceError
+
+    try:
+        yield
     except ServiceError as error:
         show(f"hint: {error.hint}")
         raise

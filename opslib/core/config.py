@@ -155,6 +155,11 @@ class Config(Section):
         """Whether the experiment is the embedded demo."""
         return (self.exp_dir / ".demo.json").exists()
 
+    @property
+    def can_be_demo(self) -> bool:
+        """Whether the demo could be made here: it has one model, and lies in the checkout."""
+        return not self.models and self.exp_dir.is_relative_to(self.root)
+
 
 def find_config(path: Path | str | None = None) -> Path:
     """Return the configuration file: `path`, else `PILLSNAP_CONFIG`, else the nearest

@@ -49,8 +49,9 @@ def find_onnx(config: Config, given: Path | None = None, kind: Kind | None = Non
     if exports:
         return exports[0]
     what = "no ONNX model" if kind.sole else f"no {kind.name} model ({kind.pattern})"
+    make = "make the demo with `make demo`" if config.can_be_demo else "export one"
     raise ModelError(
-        f"{config.export_dir}: {what}; make the demo with `make demo`, "
+        f"{config.export_dir}: {what}; {make}, "
         "name one with --model, or set paths.exp_dir in the configuration"
     )
 

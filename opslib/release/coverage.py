@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from opslib.core.config import Config
 from opslib.core.errors import OpsError
 from opslib.release.manifest import Manifest
-from opslib.release.proofs import Proof, proofs_of, read_proofs
+from opslib.release.proofs import Proof, Standing, proofs_of, read_proofs
 from opslib.release.store import StoredRelease, list_releases
-
-Standing = Literal["never proved", "proved", "failed", "not asked"]
-_STANDINGS: dict[str, Standing] = {"pass": "proved", "fail": "failed", "inconclusive": "not asked"}
 
 
 @dataclass(frozen=True)
@@ -34,7 +30,7 @@ class CoverageRow:
     def standing(self) -> Standing:
         """What its last test says; `not asked` where it was restored and served, but its model
         has no golden images."""
-        return _STANDINGS[self.last.verdict] if self.last else "never proved"
+        return self.last.standing if self.last else "never proved"
 
 
 def read_coverage(config: Config) -> tuple[CoverageRow, ...]:

@@ -57,7 +57,7 @@ class ProofRecord(Record):
 class RotaRecord(Record):
     """What one run of the rota proved, and how much of the store was ever proved before and after.
 
-    `unproved_before` and `unproved_after` are the releases whose last test is missing or failed.
+    `unproved_before` and `unproved_after` are the releases without a last test that proves them.
     `planned` are those that a dry run would have tested.
     """
 

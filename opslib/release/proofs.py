@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Literal
 
 from opslib.core.config import Config
 from opslib.core.errors import InputError
@@ -14,6 +15,13 @@ from opslib.core.verdicts import Verdict
 
 PROOFS_NAME = "proofs.json"
 _LOCK_WAIT_S = 10.0
+
+Standing = Literal["never proved", "proved", "failed", "not asked"]
+_STANDINGS: dict[Verdict, Standing] = {
+    "pass": "proved",
+    "fail": "failed",
+    "inconclusive": "not asked",
+}
 
 
 class Proof(Part):
@@ -39,6 +47,11 @@ class Proof(Part):
         if not self.ok:
             return "fail"
         return "inconclusive" if self.note else "pass"
+
+    @property
+    def standing(self) -> Standing:
+        """What a release is by this test, its last one; `not asked` is not proved."""
+        return _STANDINGS[self.verdict]
 
 
 class ProofHistory(Record):
@@ -101,8 +114,9 @@ def proofs_of(
 
 
 def describe_last(proofs: Iterable[Proof], release: str) -> str:
-    """Return when a release was last proved, as a date; `never`, or that its last test failed."""
+    """Return when a release was proved, as a date; `never`, or how else its last test ended."""
     last = next(reversed(proofs_of(proofs, release)), None)
     if last is None:
         return "never"
-    return last.proved_at_utc[:10] if last.ok else f"FAILED {last.proved_at_utc[:10]}"
+    word = {"proved": "", "failed": "FAILED "}.get(last.standing, f"{last.standing} ")
+    return f"{word}{last.proved_at_utc[:10]}"

@@ -66,7 +66,10 @@ def find_stable(
         with suppress(ModelError, OSError):  # of a service that gives none, if it lies here
             live_digest = find_model_files(live_path).digest()
     skipped: list[str] = []
-    for path, sha256, why in _list_candidates(config, live_path, kind):
+    # Our service gives digests; of another one's models served.json knows nothing.
+    is_own = live.sha256 is not None if live else kind.sole
+    history = _list_history(config, kind) if is_own else []
+    for path, sha256, why in (*history, *_list_exports(config, live_path, kind)):
         try:
             digest = find_model_files(path).digest()
         except (ModelError, OSError) as error:
@@ -110,24 +113,30 @@ def plan_rollback(stable: StableModel, run: Callable[[], None]) -> Plan:
     return Plan(f"rollback to sha256 {stable.sha256[:12]}…", steps)
 
 
-def _list_candidates(
-    config: Config, live_path: Path | None, kind: Kind
-) -> list[tuple[Path, str | None, str]]:
-    """Paths with the digest they must have (None: any) and why, the best first."""
+def _list_history(config: Config, kind: Kind) -> list[tuple[Path, str | None, str]]:
+    """What our service had in service, with the digest that each must have and why, the latest
+    first."""
     try:
         state = read_served_state(config)
     except InputError:
         state = None
     served = [state.current, *state.previous] if state else []
-    found: list[tuple[Path, str | None, str]] = [
+    return [
         (one.path, one.sha256, f"served until the switch after {one.switched_at_utc}")
         for one in served
         if kind.has(one.path.name)
     ]
+
+
+def _list_exports(
+    config: Config, live_path: Path | None, kind: Kind
+) -> list[tuple[Path, str | None, str]]:
+    """The exports, of whatever digest, and why each, the best first."""
     exports = list_exports(config.export_dir, kind)
     age = live_path.stat().st_mtime_ns if live_path and live_path.exists() else None
     older = [path for path in exports if age is None or path.stat().st_mtime_ns <= age]
     newer = [path for path in exports if path not in older]
-    found += [(path, None, "the newest export before the live one") for path in older]
-    found += [(path, None, "the only other export, newer than the live one") for path in newer]
-    return found
+    return [
+        *((path, None, "the newest export before the live one") for path in older),
+        *((path, None, "the only other export, newer than the live one") for path in newer),
+    ]

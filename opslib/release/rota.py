@@ -75,9 +75,9 @@ def next_in_rota(releases: Sequence[R], proofs: Sequence[Proof]) -> R | None:
 
 
 def list_unproved(releases: Iterable[Listed], proofs: Sequence[Proof]) -> tuple[str, ...]:
-    """Return the names of the releases whose last test is missing or failed."""
-    last = {one.release: one.ok for one in proofs}
-    return tuple(one.name for one in releases if not last.get(one.name, False))
+    """Return the names of the releases that their last test, if there was one, does not prove."""
+    last = {one.release: one.standing for one in proofs}
+    return tuple(one.name for one in releases if last.get(one.name) != "proved")
 
 
 def prove_release(

@@ -8,8 +8,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from opslib.core.formatting import plural
-from opslib.release.coverage import CoverageRow, Standing
-from opslib.release.proofs import Proof
+from opslib.release.coverage import CoverageRow
+from opslib.release.proofs import Proof, Standing
 from opslib.reporting.themes import Theme
 
 if TYPE_CHECKING:

@@ -195,7 +195,7 @@ def publish_release(record: RotaRecord, rows: Sequence[CoverageRow], path: Path)
         publish("restore_test_s", took_s, unit="s", better="lower", label=label)
     publish("tested", len(record.tests), label="Tested in this run")
     publish("releases", len(rows), label="Releases")
-    publish("unproved", len(record.unproved_after), better="lower", label="Never proved or failed")
+    publish("unproved", len(record.unproved_after), better="lower", label="Not proved")
 
 
 def _model_row(model: ModelSummary, manifest: Manifest) -> dict[str, object]:
@@ -216,7 +216,7 @@ def _model_row(model: ModelSummary, manifest: Manifest) -> dict[str, object]:
 
 def _coverage_row(row: CoverageRow) -> dict[str, object]:
     mains = [Path(path).name for path in row.manifest.mains] if row.manifest else []
-    proved = [one for one in row.proofs if one.ok]
+    proved = [one for one in row.proofs if one.standing == "proved"]
     last = row.last
     words = {"fail": "FAILED", "inconclusive": "restored, not asked", "pass": "passed"}
     passed = last is not None and last.verdict == "pass"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -166,7 +167,7 @@ class ServiceClient:
             ) from error
         except (httpx.TransportError, UnicodeError) as error:
             raise ServiceError(
-                f"{self.url}{route}: cannot be reached: {error}",
+                f"{self.url}{route}: cannot be reached: {_ERRNO.sub('', str(error))}",
                 status=None,
                 stage="connect",
                 hint="is the service up? `curl -s URL/health`; is host and port right?",
@@ -192,6 +193,7 @@ def normalise_url(host: str) -> str:
     return (host if "://" in host else f"http://{host}").rstrip("/")
 
 
+_ERRNO = re.compile(r"^\[Errno -?\d+\] ")
 _STATUS_HINTS = {
     401: "the key in .env is not the service's: was it rotated without a restart?",
     404: "no such route: is client.url the service's root?",

@@ -28,13 +28,19 @@ class Confirmed:
 
 
 def switch_hosts(
-    clients: Sequence[ServiceClient], path: str, show: Show, check: Check | None = None
+    clients: Sequence[ServiceClient],
+    path: str,
+    show: Show,
+    check: Check | None = None,
+    *,
+    dry_run: bool = False,
 ) -> list[Confirmed]:
     """Switch each service to the model at `path`; the first failure ends it.
 
     Args:
         check: asked before the model is posted whether it may follow what is served; returns what
             it could not check.
+        dry_run: ask what is served and `check`, and post nothing.
 
     Raises:
         ServiceError: a host refused, did not answer or does not serve the model afterwards; the
@@ -45,7 +51,15 @@ def switch_hosts(
     done = []
     for client in clients:
         with client:
-            done.append(_switch_host(client, path, digests, show, check))
+            before = read_version(client)
+            show(f"{client.url}: before {before.describe() if before else 'no model'}")
+            unchecked = check(before) if check is not None else None
+            if unchecked is not None:
+                show(f"{client.url}: {unchecked}")
+            if dry_run:
+                show(f"{client.url}: would be asked to switch to {path}")
+            else:
+                done.append(_switch_host(client, path, digests, show, before))
     return done
 
 
@@ -54,13 +68,8 @@ def _switch_host(
     path: str,
     digests: frozenset[str],
     show: Show,
-    check: Check | None,
+    before: LiveVersion | None,
 ) -> Confirmed:
-    before = read_version(client)
-    show(f"{client.url}: before {before.describe() if before else 'no model'}")
-    unchecked = check(before) if check is not None else None
-    if unchecked is not None:
-        show(f"{client.url}: {unchecked}")
     try:
         warning = client.reload(path).get("warning")
         after = client.version()

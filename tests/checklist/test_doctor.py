@@ -27,7 +27,7 @@ def find(config_path: Path, area: str, needle: str = "") -> Finding:
 def place(tmp_path: Path) -> Path:
     write_onnx(tmp_path / "exp/export/m.onnx")
     (tmp_path / "images").mkdir()
-    return write_config(tmp_path, "client: {url: 'http://127.0.0.1:9'}\n")
+    return write_config(tmp_path, "client: {url: 'http://127.0.0.1:9'}\nservice: {port: 9}\n")
 
 
 def run_doctor(config_path: Path, **variables: str) -> subprocess.CompletedProcess[str]:

@@ -20,7 +20,8 @@ def test_a_healthy_service_is_ok_inside_and_outside(plant: Plant) -> None:
 
 
 def test_a_service_that_is_down_has_failed_with_the_command_to_start_it(resting: Plant) -> None:
-    answer = check_inside(resting.visit())
+    port = resting.service.url.rpartition(":")[2]
+    answer = check_inside(resting.visit(service__port=port))
     assert answer.state == "failed"
     assert "connection refused" in answer.evidence[0]
     assert "make serve" in (answer.next_step or "")

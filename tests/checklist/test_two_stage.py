@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from opslib.checklist.doctor import examine, list_next_steps
 from opslib.checklist.items import Answer, Period, Visit
+from opslib.checklist.live import start_step
 from opslib.checklist.logs import check_api_log
 from opslib.checklist.policy import check_strangers
 from opslib.checklist.releases import check_release
@@ -135,6 +137,50 @@ def test_a_kind_that_is_pinned_to_another_model_wants_attention(
     house.pin(**{kind: last})
     pinned = f"{kind}: {kind.upper()}_MODEL_PATH pins it: a restart brings back {last.name}"
     assert pinned in said(check_live_model(visit(house)))
+
+
+def test_the_lines_of_a_kind_stand_together_those_of_the_worse_kind_first(
+    house: TwoStage, service: TwoStageService
+) -> None:
+    house.link("classification", house.export_model("classification", 7))
+    lines = said(check_live_model(visit(house)))
+    assert [line.partition(":")[0] for line in lines] == ["classification"] * 2 + ["detection"] * 2
+    assert "means another model" in lines[0]
+
+
+def test_a_foreign_service_is_not_started_by_our_command(house: TwoStage) -> None:
+    down = visit(house, client__url="http://127.0.0.1:9", health__internal_url="http://127.0.0.1:9")
+    steps = [check_inside(down).next_step, check_api_log(down).next_step]
+    steps += list_next_steps(list(examine(down.config)))
+    assert any("start the service" in (step or "") for step in steps[2:])
+    assert all("start the service" in (step or "") for step in steps[:2])
+    assert not [step for step in steps if "make serve" in (step or "")]
+
+
+def test_only_a_service_at_our_own_port_of_this_host_is_started_by_our_command(
+    tmp_path: Path,
+) -> None:
+    place = make_two_stage(tmp_path, models="")
+    told = {
+        url: start_step(visit(place, client__url=url).config)
+        for url in ("http://localhost:8000/", "http://localhost:8001", "http://192.0.2.1:8000")
+    }
+    assert list(told.values()) == [
+        "start the service: `make serve`",
+        "start the service",
+        "start the service",
+    ]
+
+
+def test_the_doctor_looks_at_the_model_of_each_kind(house: TwoStage) -> None:
+    for model in house.detectors:
+        model.unlink()
+    rows = [one for one in examine(house.config) if one.area == "model" and one.state != "note"]
+    assert [(one.state, one.seen.partition(":")[0]) for one in rows] == [
+        ("problem", "detection"),
+        ("ok", "classification"),
+    ]
+    assert "demo" not in f"{rows[0].seen} {rows[0].next_step}"
 
 
 def test_which_of_the_live_models_is_in_no_release_is_said(

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from opslib.cli.main import app
 from opslib.core.config import load_config
+from opslib.core.errors import StorageError
 from opslib.release.build import ReleaseRequest, build_release
 from opslib.release.companions import checksum_path
 from opslib.release.store import list_releases
@@ -332,6 +333,13 @@ def test_a_card_is_shown_then_made_and_a_restored_release_is_served_by_kind(tmp_
     build_release(two.config, ReleaseRequest(verify=False, allow_missing_metrics=True))
     shown = runner.invoke(app, ["release", "restore", *options]).output
     assert "with these lines in .env:" in shown
+    again = runner.invoke(app, ["release", "restore", "--reload", "--persist", *options])
+    assert isinstance(again.exception, StorageError)
+    steps = re.findall(r"`pillops reload --path (\S+) --persist`", str(again.exception))
+    kinds = [Path(one).name.partition("-")[0] for one in steps if Path(one).is_file()]
+    assert sorted(kinds) == ["classification", "detection"]
+    listed = runner.invoke(app, ["release", "list", *options]).output
+    assert {one.name for one in (model, two.classifiers[0])} <= set(listed.split())
     for kind, pin in (("detection", "DETECTION"), ("classification", "CLASSIFICATION")):
         assert re.search(rf"  {pin}_MODEL_PATH=\S+/export/{kind}-", shown)
         assert re.search(rf"reload_model.sh --path \S+ --kind {kind}", shown)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -17,12 +18,20 @@ from opslib.release.proofs import (
     proofs_path,
     read_proofs,
 )
+from opslib.release.rota import list_unproved
 from tests.models import write_config
 
 
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
     return load_config(write_config(tmp_path), {})
+
+
+@dataclass(frozen=True)
+class Named:
+    """A release by its name alone."""
+
+    name: str
 
 
 def proof(release: str, *, ok: bool = True, content_id: str | None = None, at: int = 1) -> Proof:
@@ -82,3 +91,11 @@ def test_the_last_test_of_a_release_is_told_in_a_word() -> None:
     assert describe_last(history, "a") == "2026-11-03"
     assert describe_last(history, "b") == "FAILED 2026-11-02"
     assert describe_last(history, "d") == "never"
+
+
+def test_a_release_that_could_not_be_asked_is_not_proved_wherever_that_is_said() -> None:
+    silent = proof("a", at=4).model_copy(update={"note": "no golden images"})
+    assert silent.standing == "not asked"
+    assert describe_last((silent,), "a") == "not asked 2026-11-04"
+    assert list_unproved([Named("a")], (silent,)) == ("a",)
+    assert list_unproved([Named("a")], (silent, proof("a", at=5))) == ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ from opslib.cli.doors import call_app
 from opslib.cli.main import app
 from opslib.core.errors import InputError, ModelError, OpsError, ParameterError
 from opslib.core.kinds import pick_classifier, pick_kind
+from opslib.core.models import find_model_files
 from opslib.core.sections import ClientSection
+from opslib.core.served import ServedModel, keep_served
 from opslib.inference.find_model import find_onnx
 from opslib.inference.trial import TrialResult, try_model
 from opslib.release.rollback import find_stable
@@ -39,6 +42,69 @@ def test_a_rollback_goes_back_to_the_model_before_of_its_own_kind(
         before = service.live
         assert run(house, "rollback", "--kind", kind) == 0
         assert service.live == before | {kind: house.models[kind][1]}
+
+
+def test_what_our_own_service_served_decides_no_rollback_of_another_service(
+    house: TwoStage,
+) -> None:
+    oldest, kind = house.classifiers[0], pick_classifier(house.config)
+    keep_served(
+        house.config,
+        ServedModel(
+            path=oldest,
+            sha256=find_model_files(oldest).digest(),
+            version_tag=oldest.stem,
+            generation=1,
+            switched_at_utc="2026-11-01T00:00:00+00:00",
+        ),
+    )
+    with house.serve() as service:
+        assert run(house, "rollback", "--kind", CLASSIFICATION) == 0
+        assert service.live[CLASSIFICATION] == house.classifiers[1]
+    newest = house.classifiers[-1]
+    ours = LiveVersion(str(newest), find_model_files(newest).digest(), None, None)
+    assert find_stable(house.config, ours, kind).path == oldest
+    assert find_stable(house.config, None, kind).path == newest
+
+
+def test_our_own_service_says_which_kind_it_serves_and_which_it_does_not(
+    house: TwoStage, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def serve(*_given: object, on_ready: Callable[[str, str], None], **_options: object) -> None:
+        on_ready("http://127.0.0.1:1", "some-model")
+
+    monkeypatch.setattr("opslib.serving.server.serve", serve)
+    assert run(house, "serve") == 0
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert told == "note: of 2 kinds it serves classification alone, and not detection"
+
+
+def test_a_dry_run_of_a_reload_judges_the_model_and_posts_nothing(
+    house: TwoStage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    env, model = (house.root / ".env").read_text(), house.classifiers[0]
+    broken = house.export / "classification-broken.onnx"
+    broken.write_bytes(b"no model at all")
+    with house.serve() as service:
+        assert run(house, "reload", "--dry-run", "--persist", "--path", model) == 0
+        with pytest.raises(ModelError):
+            run(house, "reload", "--dry-run", "--path", broken)
+        assert service.asked == []
+    said = capsys.readouterr().out
+    assert f"would be asked to switch to {model}" in said
+    assert "dry run: nothing was changed" in said
+    assert (house.root / ".env").read_text() == env
+
+
+def test_a_rollback_without_a_service_says_what_to_do(
+    house: TwoStage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    house.config_path.write_text(
+        f"{house.config_path.read_text()}client: {{url: 'http://127.0.0.1:9'}}\n"
+    )
+    with pytest.raises(ServiceError, match="cannot be reached: Connection refused"):
+        run(house, "rollback", "--kind", DETECTION, "--dry-run")
+    assert "hint: is the service up?" in capsys.readouterr().out
 
 
 def test_a_copy_of_the_live_model_is_no_model_to_go_back_to(house: TwoStage) -> None:
