@@ -34,7 +34,15 @@ _CAUSES = (
         r"cannot be reshaped to the requested shape\. Input shape:(\S+), requested shape:(\S+)",
         "a Reshape in it has fixed sizes {1} and is given {0}: its batch is fixed inside",
     ),
+    (
+        r"(MatMul|GEMM):? [Dd]imension mismatch",
+        "a {0} in it does not fit these images: it takes images of another size",
+    ),
     (r"Could not find an implementation for (\w+)\(\d+\)", "no {0} for this type of numbers"),
+    (
+        r"model loaded from bytes .*External data path does not exist",
+        "it looks for its weights file in another folder than its own, as for a constant If",
+    ),
     (r"Protobuf parsing failed", "it is no ONNX model, or damaged"),
     (r"SystemError : 13", "its weights file may not be read: Permission denied"),
 )

@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from opslib.core.errors import DeadlineError, ModelError, OpsError, UnavailableError
-from opslib.core.formatting import shorten
 from opslib.inference.engine import Engine, EngineFacts, EngineRequest, check_batch
 from opslib.inference.opening import open_engine
 from opslib.inference.preprocess import Preprocessor, load_preprocessor
+from opslib.inference.runtime_words import shorten_error
 from opslib.measure.bench.record import Boundary, StagesMs
 from opslib.measure.blocks import MIN_RUNS, Block, measure_block
 from opslib.measure.rounds import VisitTimes, visit_arm
@@ -258,7 +258,7 @@ def _run_once(call: Callable[[], T], request: EngineRequest) -> T:
     except OpsError:
         raise
     except Exception as error:  # engines raise classes of their own, some of them not picklable
-        reason = shorten(str(error))
+        reason = shorten_error(error)
         raise UnavailableError(f"batch {request.batch_size} does not run: {reason}") from None
 
 
