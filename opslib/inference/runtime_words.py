@@ -28,11 +28,16 @@ _CAUSES = (
     (r"No Op registered for (\S+) with domain_version of (\d+)", "no operator {0} in opset {1}"),
     (
         r"cannot be reshaped to the requested shape\. Input shape:(\S+), requested shape:(\{-1\S*)",
-        "a Reshape in it wants {1} and is given {0}: it takes images of another size",
+        "a Reshape in it wants {1} and is given {0}: it takes images of another size, or several "
+        "at once",
     ),
     (
         r"cannot be reshaped to the requested shape\. Input shape:(\S+), requested shape:(\S+)",
         "a Reshape in it has fixed sizes {1} and is given {0}: its batch is fixed inside",
+    ),
+    (
+        r"Please load external data into raw data for tensor: (.+?)\.? ?$",
+        "its tensor {0} decides shapes and lies in a weights file",
     ),
     (
         r"(MatMul|GEMM):? [Dd]imension mismatch",

@@ -13,6 +13,7 @@ _BY_WORD = (
     ("its opset is", "export it at a lower opset (opset_version), or update onnxruntime"),
     ("for this type of numbers", "export it as float32"),
     ("a constant If", "save it with its weights inside (onnx.save, no external data)"),
+    ("decides shapes", "save it with small tensors inside (size_threshold=1024)"),
     ("no operator", "export it with standard operators, at an opset that has them"),
     ("channels last", "export it with channels first; tf2onnx: `--inputs-as-nchw`"),
     ("expected floats", "export it without image conversion inside: scaled floats are sent to it"),
