@@ -43,6 +43,15 @@ _CAUSES = (
         r"(MatMul|GEMM):? [Dd]imension mismatch",
         "a {0} in it does not fit these images: it takes images of another size",
     ),
+    (
+        r"Type parameter \(\w+\) of Optype \((\w+)\) bound to different types "
+        r"\(tensor\((\w+)\) and tensor\((\w+)\)",
+        "a {0} in it is given both {1} and {2}",
+    ),
+    (
+        r"External initializer: .* given file_length: \d+ are out of bounds|unexpected end of file",
+        "its weights file is shorter than its weights",
+    ),
     (r"Could not find an implementation for (\w+)\(\d+\)", "no {0} for this type of numbers"),
     (
         r"model loaded from bytes .*External data path does not exist",

@@ -42,3 +42,9 @@ def test_of_a_long_text_the_end_is_kept() -> None:
     said = shorten_error(f"[ONNXRuntimeError] : 1 : FAIL : {'much ' * 100} the reason is here")
     assert said.endswith("the reason is here")
     assert len(said) <= LIMIT + 1
+
+
+@pytest.mark.parametrize("stage", ["load", "outputs"])
+def test_the_longest_words_of_onnx_runtime_leave_room_for_what_to_do(stage: str) -> None:
+    said = shorten_error("much " * 100)
+    assert len(f"ONNX Runtime refuses it: {said}; {find_hint(stage, said)}") <= MOST

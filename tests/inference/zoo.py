@@ -82,7 +82,8 @@ def beside(made: ModelProto, name: str) -> Callable[[Path], object]:
     def write(path: Path) -> None:
         (path.parent / name).parent.mkdir(exist_ok=True)
         options = {"save_as_external_data": True, "location": name, "size_threshold": 0}
-        onnx.save_model(made, path, **options)  # type: ignore[arg-type]
+        copy = ModelProto.FromString(made.SerializeToString())  # onnx changes what it writes
+        onnx.save_model(copy, path, **options)  # type: ignore[arg-type]
 
     return write
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -89,6 +90,12 @@ def without_weights(path: Path) -> None:
     (path.parent / "model.onnx.data").unlink()
 
 
+def weights_cut_off(path: Path) -> None:
+    """A model whose weights file was not copied to its end."""
+    beside(model(PLAIN, [W]), "model.onnx.data")(path)
+    os.truncate(path.parent / "model.onnx.data", 20)
+
+
 def weights_at(location: str) -> Callable[[Path], object]:
     """A model that names this place for its weights, where nothing of ours is."""
 
@@ -151,6 +158,13 @@ FILES = (
         stage="load",
         says="is missing beside it",
         hint="with its weights file",
+    ),
+    ZooModel(
+        "weights-cut-off",
+        weights_cut_off,
+        stage="load",
+        says="shorter than its weights",
+        hint="copy its weights file again",
     ),
     ZooModel(
         "weights-above",
