@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 BENCHMARKS := overhead verdicts reporting sweep tradeoffs serving drill_latency release upkeep prune checklist
-SOAKS := upkeep flood writers deletions kinds
+SOAKS := upkeep flood writers deletions kinds zoo
 
 .PHONY: help demo test acceptance lint fmt typecheck perf soak notebooks snapshot reference serve lab lock clean
 
@@ -46,7 +46,7 @@ acceptance: $(VENV)/.runtime  ## walk through every operation once on the demo e
 	@$(BIN)/pillops demo
 	@$(BIN)/pillops acceptance
 
-soak: $(VENV)/.dev  ## the long loops: swaps, logs, floods, writers and deletions, killed at random for an hour
+soak: $(VENV)/.dev  ## the long loops: swaps, logs, floods, writers, deletions, kinds and models, over an hour
 	@$(BIN)/pillops demo
 	@code=0; $(BIN)/pillops drill --long || code=$$?; for name in $(SOAKS); do \
 	  echo "== benchmarks/soak_$$name.py"; $(BIN)/python benchmarks/soak_$$name.py || code=$$?; \
@@ -58,9 +58,10 @@ notebooks: $(VENV)/.runtime  ## execute every notebook on the configured experim
 snapshot: $(VENV)/.runtime  ## rewrite the tables of docs/PERFORMANCE.md from the newest good runs
 	@$(BIN)/pillops snapshot
 
-reference: $(VENV)/.runtime  ## write docs/COMMANDS.md and the table of docs/CONFIGURATION.md from the code
+reference: $(VENV)/.runtime  ## write docs/COMMANDS.md and the tables of docs/CONFIGURATION.md and docs/MODELS.md
 	@$(BIN)/python tools/commands.py
 	@$(BIN)/python tools/configuration.py
+	@$(BIN)/python tools/models.py
 
 serve: $(VENV)/.runtime  ## run the reference service on the configured experiment
 	@$(BIN)/pillops serve

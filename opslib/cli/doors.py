@@ -17,11 +17,21 @@ from typer.exceptions import Abort, TyperException
 
 from opslib.core.accounts import ensure_home
 from opslib.core.config import Config
-from opslib.core.errors import ExitCode, OpsError, ParameterError, StorageError, TerminatedError
+from opslib.core.errors import (
+    ExitCode,
+    ModelError,
+    OpsError,
+    ParameterError,
+    StorageError,
+    TerminatedError,
+    UnavailableError,
+)
 from opslib.core.files import ensure_writable
 from opslib.core.foreign import describe_their_variables
 from opslib.core.formatting import spell_out
 from opslib.core.secrets import live_secrets, mask
+from opslib.inference.stages import ModelCheckError
+from opslib.serving.hints import find_hint, find_hint_by_word
 
 MAX_ERROR_CHARACTERS = 600
 INTERRUPTED = 130
@@ -125,12 +135,25 @@ def run_door(action: Callable[[], int | None]) -> NoReturn:
 def print_error(error: OpsError, folder: Path | None = None) -> int:
     """Print the error as one line on stderr, a long one without its middle, and return its exit
     code."""
-    text = mask(" ".join(str(error).split()), live_secrets(folder))
+    hint = _find_hint(error)
+    text = mask(" ".join(f"{error}{hint}".split()), live_secrets(folder))
     if len(text) > MAX_ERROR_CHARACTERS:
         half = (MAX_ERROR_CHARACTERS - 3) // 2
         text = f"{text[:half]} … {text[-half:]}"
     _print_error(_printable(text))
     return int(error.exit_code)
+
+
+def _find_hint(error: OpsError) -> str:
+    """What to do about a model that was refused, or a release of one, as `; ...`."""
+    if "(hint: " in str(error):
+        return ""
+    for one in (error, error.__cause__):
+        if isinstance(one, ModelCheckError):
+            return f"; {find_hint(one.stage, str(one))}"
+    known = any(isinstance(one, ModelError | UnavailableError) for one in (error, error.__cause__))
+    hint = find_hint_by_word(str(error)) if known else None
+    return f"; {hint}" if hint else ""
 
 
 def _print_error(text: str) -> None:

@@ -67,10 +67,11 @@ def quantize(
         record = run_quantize(loaded, request, progress=progress)
     path = keep_quantize(record, loaded, json)
     show_quantize(console, record)
-    if out is not None:
+    kept = [row for row in record.variants if row.file]
+    if out is not None and any(row.gated for row in kept):
         say(notes, f"dynamic INT8 model: {out}")
-    kept = next(row.file for row in record.variants if row.file)
-    say(notes, f"variants: {(loaded.exp_dir / kept).parent}")
+    for row in kept[:1]:
+        say(notes, f"variants: {(loaded.exp_dir / str(row.file)).parent}")
     say(notes, f"record: {path}")
     return record.exit_code
 

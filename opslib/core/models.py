@@ -25,6 +25,12 @@ _MESSAGES: dict[str, dict[int, str]] = {
 }
 CHECKPOINT_SUFFIXES = (".pt", ".pth")
 _CHECKPOINT_STARTS = (b"P", b"\x80")  # of a zip file and of a pickle
+_STARTS = {  # of what is taken for ONNX, and what it is
+    b"ORTM": "ONNX Runtime's own format (.ort)",
+    b"version https://git-lfs": "a Git LFS pointer",
+    b"PK\x03\x04": "a zip file, such as a Torch checkpoint",
+}
+_START_BYTES = 32  # the mark of the .ort format stands behind its first number
 _SMALL_BYTES = 1 << 14  # a message that is read at once; others are walked from field to field
 
 
@@ -150,7 +156,16 @@ def _external_locations(path: Path) -> list[str]:
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
     except (ValueError, IndexError) as error:
-        raise ModelError(f"{path}: not an ONNX model, or damaged ({error})") from error
+        known = _recognise(path)
+        what = f" but {known}" if known else f", or damaged ({error})"
+        raise ModelError(f"{path}: not an ONNX model{what}") from error
+
+
+def _recognise(path: Path) -> str | None:
+    """What a file is that people take for an ONNX model, told by its first bytes."""
+    with path.open("rb") as file:
+        begin = file.read(_START_BYTES)
+    return next((what for mark, what in _STARTS.items() if mark in begin), None)
 
 
 def _walk(data: Buffer, start: int, end: int, message: str) -> Iterator[str]:

@@ -177,8 +177,8 @@ def _logits(outputs: Any, request: EngineRequest) -> str:
     first = outputs[0]
     if first.type not in _DTYPES or (first.shape and len(first.shape) != 2):
         raise ModelError(
-            f"{request.path}: its output {first.name} is {first.type} {first.shape}; "
-            "expected floats [N, classes]"
+            f"{request.path}: expected an output [N, classes] of floats, the model has "
+            f"{first.name}: {first.type} {first.shape}"
         )
     return str(first.name)
 

@@ -28,13 +28,35 @@ _CAUSES = (
     (r"No Op registered for (\S+) with domain_version of (\d+)", "no operator {0} in opset {1}"),
     (
         r"cannot be reshaped to the requested shape\. Input shape:(\S+), requested shape:(\{-1\S*)",
-        "a Reshape in it wants {1} and is given {0}: it takes images of another size",
+        "a Reshape in it wants {1} and is given {0}: it takes images of another size, or several "
+        "at once",
     ),
     (
         r"cannot be reshaped to the requested shape\. Input shape:(\S+), requested shape:(\S+)",
         "a Reshape in it has fixed sizes {1} and is given {0}: its batch is fixed inside",
     ),
+    (
+        r"Please load external data into raw data for tensor: (.+?)\.? ?$",
+        "its tensor {0} decides shapes and lies in a weights file",
+    ),
+    (
+        r"(MatMul|GEMM):? [Dd]imension mismatch",
+        "a {0} in it does not fit these images: it takes images of another size",
+    ),
+    (
+        r"Type parameter \(\w+\) of Optype \((\w+)\) bound to different types "
+        r"\(tensor\((\w+)\) and tensor\((\w+)\)",
+        "a {0} in it is given both {1} and {2}",
+    ),
+    (
+        r"External initializer: .* given file_length: \d+ are out of bounds|unexpected end of file",
+        "its weights file is shorter than its weights",
+    ),
     (r"Could not find an implementation for (\w+)\(\d+\)", "no {0} for this type of numbers"),
+    (
+        r"model loaded from bytes .*External data path does not exist",
+        "it looks for its weights file in another folder than its own, as for a constant If",
+    ),
     (r"Protobuf parsing failed", "it is no ONNX model, or damaged"),
     (r"SystemError : 13", "its weights file may not be read: Permission denied"),
 )

@@ -62,13 +62,20 @@ def try_model(ort: Any, folder: Path, request: dict[str, Any]) -> dict[str, Any]
     images = folder / "images.npy"
     if images.exists() and request.get("every_output"):
         answer_all(session, images, folder / "outputs.npz")
-    elif images.exists():
+    elif images.exists() and takes_images(session):
         answer_images(session, images, folder / "answers.npy")
     return {
         "inputs": [describe(one) for one in session.get_inputs()],
         "outputs": [describe(one) for one in session.get_outputs()],
         "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }
+
+
+def takes_images(session: Any) -> bool:
+    """Whether it can be asked as a classifier: one input and a first output of floats; of another
+    model the parent says what it has."""
+    tensors = (*session.get_inputs(), *session.get_outputs()[:1])
+    return len(tensors) == 2 and all(one.type in DTYPES for one in tensors)
 
 
 def answer_images(session: Any, source: Path, target: Path) -> None:
@@ -86,8 +93,9 @@ def answer_images(session: Any, source: Path, target: Path) -> None:
 
     def run(batch: Any) -> Any:
         answers = session.run([output], {given.name: batch.astype(dtype)})[0]
-        if answers.ndim and len(answers) != len(batch):
-            raise RefusedError(f"it answers {len(batch)} image(s) with {len(answers)} rows")
+        rows = len(answers) if answers.ndim else 0
+        if rows != len(batch):
+            raise RefusedError(f"it answers {len(batch)} image(s) with {rows} rows")
         return answers
 
     parts = [run(padded[start : start + size]) for start in range(0, len(padded), size)]

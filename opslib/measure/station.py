@@ -241,13 +241,22 @@ def _make_batch(
     return batch
 
 
-def _check_answer(answer: NDArray[np.float32], request: EngineRequest) -> None:
-    """Refuse what is no classifier's answer: another shape than [N, classes], or not finite."""
+def check_shape(answer: NDArray[np.float32], request: EngineRequest) -> None:
+    """Refuse an answer of another shape than [N, classes].
+
+    Raises:
+        ModelError: the message names the model and the shape.
+    """
     if answer.ndim != 2 or len(answer) != request.batch_size:
         raise ModelError(
             f"{request.path.name} answers {request.batch_size} images with {list(answer.shape)}; "
             "expected [N, classes]"
         )
+
+
+def _check_answer(answer: NDArray[np.float32], request: EngineRequest) -> None:
+    """Refuse what is no classifier's answer: another shape than [N, classes], or not finite."""
+    check_shape(answer, request)
     if not np.isfinite(answer).all():
         raise ModelError(f"{request.path.name} answers with values that are not finite")
 

@@ -25,6 +25,8 @@ ELSEWHERE = {
     "make demo": "tests/demo/test_build.py",
     "make test": "Makefile",
     "make acceptance": "Makefile",
+    "pillops bench --model FILE": "tests/zoo/test_doors.py",
+    "pillops release create --onnx FILE --only": "tests/zoo/test_doors.py",
     "make lab": "tests/reporting/test_lab.py",
     ".venv/bin/pillops run 01_bench -p batch 1,8 -p budget_s 30": (
         "tests/notebooks/test_notebooks.py"

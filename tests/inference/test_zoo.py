@@ -12,14 +12,15 @@ from opslib.inference.preprocess import preprocess
 from opslib.inference.runtime_words import LIMIT, shorten_error
 from opslib.inference.stages import ModelCheckError
 from opslib.serving.hints import find_hint
-from tests.inference.zoo import SIZE, ZOO, ZooModel
+from tests.inference.zoo import SIZE, ZooModel
+from tests.zoo.table import MODELS
 
 MOST = 200
 
 
-@pytest.mark.parametrize("one", ZOO, ids=lambda one: one.name)
+@pytest.mark.parametrize("one", MODELS, ids=lambda one: one.name)
 def test_it_passes_or_is_refused_in_few_words(tmp_path: Path, one: ZooModel) -> None:
-    path = tmp_path / "model.onnx"
+    path = tmp_path / one.file
     one.write(path)
     if one.stage is None:
         assert check_model(path, None, preprocess=preprocess, img_size=SIZE).stages
@@ -62,3 +63,9 @@ def test_a_known_cause_with_long_names_stays_short_and_keeps_its_hint(text: str,
     found = find_hint("load", said)
     assert hint in found
     assert len(f"{said}; {found}") <= MOST
+
+
+@pytest.mark.parametrize("stage", ["load", "outputs"])
+def test_the_longest_words_of_onnx_runtime_leave_room_for_what_to_do(stage: str) -> None:
+    said = shorten_error("much " * 100)
+    assert len(f"ONNX Runtime refuses it: {said}; {find_hint(stage, said)}") <= MOST

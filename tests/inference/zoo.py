@@ -18,13 +18,14 @@ Axes = Sequence[int | str | None]
 @dataclass(frozen=True)
 class ZooModel:
     """One model: how it is written, the stage that refuses it (None: it passes), the words that
-    name the cause, and those that say what to do."""
+    name the cause, and those that say what to do; the name that its file has."""
 
     name: str
     write: Callable[[Path], object]
     stage: str | None = None
     says: str = ""
     hint: str = ""
+    file: str = "model.onnx"
 
 
 def weight(*shape: int, seed: int = 0, kind: type = np.float32) -> onnx.TensorProto:
@@ -81,7 +82,8 @@ def beside(made: ModelProto, name: str) -> Callable[[Path], object]:
     def write(path: Path) -> None:
         (path.parent / name).parent.mkdir(exist_ok=True)
         options = {"save_as_external_data": True, "location": name, "size_threshold": 0}
-        onnx.save_model(made, path, **options)  # type: ignore[arg-type]
+        copy = ModelProto.FromString(made.SerializeToString())  # onnx changes what it writes
+        onnx.save_model(copy, path, **options)  # type: ignore[arg-type]
 
     return write
 
@@ -95,6 +97,13 @@ def with_function() -> ModelProto:
     )
     made.functions.append(head)
     made.opset_import.append(helper.make_opsetid("own", 1))
+    return made
+
+
+def among_inputs(opset: int) -> ModelProto:
+    """A model as older exporters wrote them: its weights stand among its inputs, too."""
+    made = model(PLAIN, [weight(3, CLASSES)], opset=opset, ir=3)
+    made.graph.input.append(helper.make_tensor_value_info("w", TensorProto.FLOAT, [3, CLASSES]))
     return made
 
 
@@ -112,7 +121,7 @@ ON = numpy_helper.from_array(np.array(True), "on")
 
 ZOO = (
     ZooModel("plain", written(model(PLAIN, [W]))),
-    ZooModel("opset-8", written(model(PLAIN, [W], opset=8, ir=3))),
+    ZooModel("opset-8", written(among_inputs(8))),
     ZooModel("opset-11", written(model(PLAIN, [W], opset=11, ir=6))),
     ZooModel("opset-26", written(model(PLAIN, [W], opset=26, ir=13))),
     ZooModel("half", written(model(PLAIN, [weight(3, CLASSES, kind=np.float16)], types=HALF))),
@@ -200,21 +209,21 @@ ZOO = (
         written(model(PLAIN, [W], takes=("N", 3, 20, 20))),
         "contract",
         "the images have 16 pixels",
-        "another input",
+        "preprocess.img_size",
     ),
     ZooModel(
         "grey",
         written(model(PLAIN, [weight(1, CLASSES)], takes=("N", 1, SIZE, SIZE))),
         "contract",
         "the images have 3 channels",
-        "another input",
+        "for colour images",
     ),
     ZooModel(
         "oblong",
         written(model(PLAIN, [W], takes=("N", 3, SIZE, 2 * SIZE))),
         "contract",
         "expected a square one",
-        "another input",
+        "as many rows as columns",
     ),
     ZooModel(
         "burnt-batch",
@@ -286,7 +295,7 @@ ZOO = (
         ),
         "contract",
         "expected an output [N, classes]",
-        "another input",
+        "logits as the first output",
     ),
     ZooModel(
         "constant",

@@ -10,6 +10,7 @@ from opslib.core.config import Config
 from opslib.core.errors import ModelError, ParameterError
 from opslib.core.files import ensure_writable, sha256_file
 from opslib.core.models import find_model_files
+from opslib.inference.contract import check_input, read_input_size
 from opslib.inference.engine import (
     EngineFacts,
     EngineRequest,
@@ -150,8 +151,12 @@ def choose_img_size(setup: BenchSetup, facts: dict[str, EngineFacts]) -> int:
     """Return the input size in pixels: configured, else the model's own, else its card's.
 
     Raises:
-        ModelError: nothing says it.
+        ModelError: nothing says it, or the ONNX model takes other images.
     """
+    for request in setup.engines.values():
+        size = setup.card_img_size or read_input_size(request.path)
+        if request.engine == "onnx" and size:
+            check_input(request.path, size)
     sizes = [_input_size(setup.engines[engine].path.name, fact) for engine, fact in facts.items()]
     found = setup.card_img_size or next(filter(None, sizes), None)
     if found is None:

@@ -24,6 +24,7 @@ from opslib.inference.contract import (
     PROBES,
     Contract,
     check_contract,
+    check_input,
     check_outputs,
     probe_images,
 )
@@ -184,6 +185,7 @@ def _begin(
     """Try the float32 model in a child, on the probes and on its golden images."""
     progress(0.0, "trying the float32 model")
     card, folder = setup.card, setup.model.resolve().parent
+    check_input(setup.model, setup.img_size)
     golden = None
     if card is not None and card.golden:
         golden = load_golden(card, folder, setup.preprocessor.run_checked, setup.img_size)

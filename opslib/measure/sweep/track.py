@@ -34,7 +34,7 @@ from opslib.measure.disturbance import (
     worst_growth_s,
 )
 from opslib.measure.rounds import Visit, VisitTimes, visit_arm
-from opslib.measure.station import Workload
+from opslib.measure.station import Workload, check_shape
 from opslib.measure.sweep.space import SweepHost, find_sweep_host
 from opslib.measure.workers import MeasureError, Worker
 
@@ -176,7 +176,8 @@ class _Entry:
     """One loaded engine with the images that it answers and is timed on."""
 
     def __init__(self, engine: Engine, request: EngineRequest, images: NDArray[np.float32]) -> None:
-        self.engine, self.size, self._images = engine, request.batch_size, images
+        self.engine, self.request, self._images = engine, request, images
+        self.size = request.batch_size
         self.batch = self.images(request.batch_size)
 
     def images(self, count: int) -> NDArray[np.float32]:
@@ -216,6 +217,7 @@ def _answer(number: int, count: int) -> NDArray[np.float32]:
         entry.engine.run(images[start : start + entry.size])
         for start in range(0, rounded, entry.size)
     ]
+    check_shape(parts[0], entry.request)
     return to_probabilities(np.concatenate(parts)[:count], entry.engine.facts.postprocess)
 
 
