@@ -205,7 +205,10 @@ def _look_at_models(config: Config) -> Iterator[Finding]:
 def _look_at_model(config: Config, kind: Kind) -> Iterator[Finding]:
     from opslib.core.cards import explain_report, find_gaps
     from opslib.core.models import find_model_files
+    from opslib.inference.contract import Contract, check_input, probe_size
     from opslib.inference.find_model import find_card, find_onnx
+    from opslib.inference.stages import ModelCheckError
+    from opslib.serving.hints import find_hint
 
     where = kind.of("the embedded demo" if config.is_demo else "experiment")
     try:
@@ -219,6 +222,15 @@ def _look_at_model(config: Config, kind: Kind) -> Iterator[Finding]:
         step = "restore the card from a release, or move it away to serve without"
         yield Finding("model", "problem", f"{where}: {error}", step)
         return
+    if kind.contract == "classifier":
+        try:
+            expected = Contract.from_card(card) if card is not None else None
+            given = probe_size(files.path, expected, config.preprocess.img_size)
+            check_input(files.path, given)
+        except ModelCheckError as error:
+            step = find_hint(error.stage, str(error))
+            yield Finding("model", "problem", f"{where}: {error}", step)
+            return
     size = format_bytes(files.size_bytes)
     classes = f", {card.num_classes} classes" if card and card.num_classes else ""
     yield Finding("model", "ok", f"{where} at {config.exp_dir}: {files.path.name}, {size}{classes}")

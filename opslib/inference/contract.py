@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from opslib.core.cards import ModelCard
 from opslib.core.errors import ModelError
 from opslib.inference.postprocess import SAYS, Postprocess, count_classes
-from opslib.inference.signature import read_signature
+from opslib.inference.signature import read_last_operator, read_signature
 from opslib.inference.stages import ModelCheckError
 from opslib.inference.trial import TensorFacts, TrialResult
 
@@ -56,7 +56,11 @@ def check_contract(path: Path, trial: TrialResult, expected: Contract | None) ->
     Raises:
         ModelCheckError: stage `contract`; the message says what differs.
     """
-    problem = _find_shape_problem(trial) or (expected and _find_difference(trial, expected))
+    problem = (
+        _find_shape_problem(trial)
+        or _find_order_problem(path)
+        or (expected and _find_difference(trial, expected))
+    )
     if problem:
         raise ModelCheckError("contract", f"{path}: {problem}")
 
@@ -185,6 +189,17 @@ def _find_shape_problem(trial: TrialResult) -> str | None:
     if len(shape) != 2 or trial.outputs[0].dtype not in FLOATS:
         return f"expected an output [N, classes], the model has {describe_tensors(trial.outputs)}"
     return None
+
+
+def _find_order_problem(path: Path) -> str | None:
+    """Why the columns of the answers are not classes; None where they may be."""
+    try:
+        with path.open("rb") as file:
+            last = read_last_operator(file, str(path))
+    except (ModelError, OSError):
+        return None
+    sorts = last is not None and last.kind == "TopK"
+    return "expected an output [N, classes], the model sorts them (TopK)" if sorts else None
 
 
 def _find_difference(trial: TrialResult, expected: Contract) -> str | None:

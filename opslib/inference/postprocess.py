@@ -29,7 +29,16 @@ _ACTIVATIONS = frozenset(
     {"Softmax", "BiasSoftmax", "QLinearSoftmax", "Sigmoid", "HardSigmoid", "QLinearSigmoid"}
 )
 _LINEAR = frozenset(
-    {"Add", "Conv", "FusedConv", "FusedGemm", "FusedMatMul", "Gemm", "GlobalAveragePool"}
+    {
+        "Add",
+        "Conv",
+        "ConvInteger",
+        "FusedConv",
+        "FusedGemm",
+        "FusedMatMul",
+        "Gemm",
+        "GlobalAveragePool",
+    }
     | {"LogSoftmax", "MatMul", "MatMulInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul"}
     | {"QGemm", "QLinearAdd", "QLinearConv", "QLinearMatMul", "ReduceMean"}
 )

@@ -75,21 +75,39 @@ def read_last_operator(file: BinaryIO, name: str) -> LastOperator | None:
     """
     signature = read_signature(file, name)
     data = FileBytes(file)
-    makers: dict[str, tuple[str, str]] = {}
+    makers: dict[str, _Node] = {}
     for number, begin, end in _messages(data, 0, len(data)):
         for field, first, last in _messages(data, begin, end) if number == 7 else ():
             if field == 1:
                 kind = "".join(_texts(data, first, last, 4))
-                source = next(_texts(data, first, last, 1), "")
-                makers.update(dict.fromkeys(_texts(data, first, last, 2), (kind, source)))
+                node = _Node(kind, tuple(_texts(data, first, last, 1)))
+                makers.update(dict.fromkeys(_texts(data, first, last, 2), node))
     if not signature.outputs:
         return None
-    wanted, shape = signature.outputs[0].name, signature.outputs[0].shape
-    while wanted in makers:
-        kind, wanted = makers.pop(wanted)
-        if kind not in _PASSES_ON:
-            columns = shape[-1] if shape else None
-            return LastOperator(kind, columns if isinstance(columns, int) else None)
+    made = _follow(makers, signature.outputs[0].name)
+    if made is not None and made.kind == "Mul":  # an 8-bit product is scaled afterwards
+        sources = (_follow(makers, one) for one in made.inputs)
+        made = next((one for one in sources if one and one.kind.endswith("Integer")), made)
+    if made is None:
+        return None
+    shape = signature.outputs[0].shape
+    columns = shape[-1] if shape else None
+    return LastOperator(made.kind, columns if isinstance(columns, int) else None)
+
+
+@dataclass(frozen=True)
+class _Node:
+    kind: str
+    inputs: tuple[str, ...]
+
+
+def _follow(makers: dict[str, _Node], wanted: str) -> _Node | None:
+    """The node that computes a value, those passed over that only pass it on."""
+    for _ in makers:  # of a graph with a circle, which is none, the end is never found
+        node = makers.get(wanted)
+        if node is None or node.kind not in _PASSES_ON:
+            return node
+        wanted = node.inputs[0] if node.inputs else ""
     return None
 
 

@@ -10,6 +10,7 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 from onnx import NodeProto, helper, numpy_helper
+from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from opslib.inference.checks import check_model
 from opslib.inference.contract import Contract, probe_images, read_num_classes
@@ -137,6 +138,12 @@ def test_one_column_is_the_probability_of_the_second_of_two_classes(
     assert read_num_classes(path) == 2
     wanted = np.concatenate([1 - second, second], axis=-1)
     np.testing.assert_allclose(check.trial.probabilities(), wanted, atol=1e-6)
+
+
+def test_a_column_stays_a_logit_in_eight_bits(tmp_path: Path) -> None:
+    path = write(tmp_path / "m.onnx", ending_in("Identity"), columns=1)
+    quantize_dynamic(str(path), str(tmp_path / "q.onnx"), weight_type=QuantType.QInt8)
+    assert find_postprocess(tmp_path / "q.onnx") == "sigmoid"
 
 
 def test_a_column_that_a_softmax_makes_one_of_is_refused(tmp_path: Path) -> None:

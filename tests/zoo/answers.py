@@ -189,6 +189,9 @@ ANSWERS = (
                 ["N", 2],
             )
         ),
+        "contract",
+        "sorts them (TopK)",
+        "its logits as the first output",
     ),
     ZooModel(
         "two-inputs",
