@@ -104,6 +104,8 @@ def promote(
 
 def show_quantize(console: Console, record: QuantizeRecord) -> None:
     """Print a quantization's rows as a table, its notes and the verdict."""
+    from opslib.measure.quantize.finding import describe_prepared
+
     host = record.lineage.host
     isa = ", ".join(flag for flag in host.isa if "vnni" in flag or "amx" in flag) or "no VNNI"
     images = f"{record.inputs.count:,} {'labelled' if record.labelled else 'unlabelled'} images"
@@ -130,8 +132,11 @@ def show_quantize(console: Console, record: QuantizeRecord) -> None:
     for row in record.rows:
         table.add_row(*plain_cells(_cells(row, record)))
     console.print(table)
+    if record.prepared:
+        say(console, describe_prepared(record.prepared))
     for row in record.rows:
-        for note in (*([row.reason] if row.reason else []), *row.notes):
+        where = row.divergence.finding if row.divergence else None
+        for note in filter(None, (row.reason, where, *row.notes)):
             say(console, f"{row.title}: {note}")
     if record.label_note:
         say(console, f"no labels: {record.label_note}")

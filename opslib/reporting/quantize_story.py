@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING
 
 from opslib.core.config import Config
 from opslib.core.formatting import format_bytes, format_ms
-from opslib.measure.quantize.finding import describe_proof, describe_speedup, round_up
+from opslib.measure.quantize.finding import (
+    describe_prepared,
+    describe_proof,
+    describe_speedup,
+    round_up,
+)
 from opslib.measure.quantize.record import QuantizeRecord, VariantRow, VariantSpeed
 from opslib.measure.tango import PairedCounts, drop_interval, fewest_images, images_to_settle
 from opslib.reporting.quantize_figures import (
@@ -171,7 +176,10 @@ def list_notes(record: QuantizeRecord) -> list[str]:
             "none of them among the validation images."
         )
         lines += record.calibration.notes("Calibration images")
+    if record.prepared:
+        lines.append(describe_prepared(record.prepared))
     lines += [f"{row.title}: {row.reason}" for row in record.variants if row.reason]
+    lines += [f"{row.title}: {row.divergence.finding}" for row in record.variants if row.divergence]
     notes: dict[str, list[str]] = {}
     for row in record.variants:
         for note in row.notes:

@@ -14,6 +14,7 @@ from opslib.inference.stages import ModelCheckError
 from opslib.serving.hints import find_hint
 from tests.inference.zoo import SIZE, ZooModel
 from tests.zoo.table import MODELS
+from tests.zoo.variants import prepare
 
 MOST = 200
 
@@ -24,6 +25,7 @@ def test_it_passes_or_is_refused_in_few_words(tmp_path: Path, one: ZooModel) -> 
     one.write(path)
     if one.stage is None:
         assert check_model(path, None, preprocess=preprocess, img_size=SIZE).stages
+        assert prepare(path) is None
         return
     with pytest.raises(ModelCheckError) as caught:
         check_model(path, None, preprocess=preprocess, img_size=SIZE)

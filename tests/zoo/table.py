@@ -20,6 +20,7 @@ CHOSEN = ("sidecar-with-a-space", "half", "odd-names", "channels-last", "ir-14",
 _UNSTEADY = {"bench": WORKS, "sweep": "does not answer alike"}
 _NOTHING_TO_DO = {"quantize": "has no operator that can be quantized"}
 _QUANTIZED = {"quantize": "already quantized"}
+_OPTIMIZED = {"quantize": "already optimized"}
 _HALF = {"quantize": "a float16 model"}
 ELSEWHERE: dict[str, dict[str, str]] = {
     "half": _HALF,
@@ -29,7 +30,7 @@ ELSEWHERE: dict[str, dict[str, str]] = {
     "function": _NOTHING_TO_DO,
     "branch": _NOTHING_TO_DO,
     "branch-with-weights-beside": _NOTHING_TO_DO,
-    "optimized": _NOTHING_TO_DO,
+    "optimized": _OPTIMIZED,
     "unknown-operator": _NOTHING_TO_DO,
     "own-domain": _NOTHING_TO_DO,
     "feature-map": _NOTHING_TO_DO,
@@ -45,9 +46,9 @@ ELSEWHERE: dict[str, dict[str, str]] = {
     "over-the-batch": dict.fromkeys(("bench", "sweep"), WORKS),
     "links-of-a-cache": {"doctor": "no ONNX model"},
     "ort": {"doctor": "no ONNX model", "reload": "expected a file ending in .onnx"},
-    "shared-weight": {"quantize": "could not be made"},
     "sparse": {"quantize": "could not be made"},
-    "optimized-all": {"quantize": "could not be made"},
+    "optimized-extended": _OPTIMIZED,
+    "optimized-all": _OPTIMIZED,
 }
 UNREADABLE = (
     "cut-off",

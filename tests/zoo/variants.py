@@ -1,4 +1,5 @@
-"""What becomes of a variant of one of the zoo's models when it is inspected and tried."""
+"""What becomes of a variant of one of the zoo's models when it is inspected, tried and prepared for
+quantization."""
 
 from __future__ import annotations
 
@@ -10,11 +11,16 @@ from pathlib import Path
 import onnx
 from onnx import ModelProto
 
+from opslib.core.errors import ModelError
 from opslib.core.models import find_model_files
 from opslib.inference.checks import check_model
+from opslib.inference.contract import probe_images
 from opslib.inference.preprocess import preprocess
 from opslib.inference.signature import read_signature
 from opslib.inference.stages import ModelCheckError
+from opslib.inference.trial import try_model
+from opslib.measure.quantize.preparation import prepare_graph, prepare_model
+from opslib.measure.quantize.source import check_source, copy_source
 from opslib.serving.hints import find_hint
 from tests.inference.zoo import SIZE, ZooModel
 from tests.zoo.mutations import SAME, save, vary
@@ -44,6 +50,8 @@ def try_variant(
         return f"{what}: no input or output found"
     try:
         check_model(path, None, preprocess=preprocess, img_size=SIZE)
+        fault = prepare(path)
+        return f"{what}: {fault}" if fault else None
     except ModelCheckError as error:
         said = str(error).removeprefix(f"{path}: ")
         shown = f"{said}; {find_hint(error.stage, said)}"
@@ -52,6 +60,24 @@ def try_variant(
         if len(shown) > MOST or any(one in shown for one in NOISE):
             return f"{what}: {len(shown)} characters: {shown}"
     return None
+
+
+def prepare(model: Path) -> str | None:
+    """Return what is wrong with how a model that passes is prepared for the quantizers: it answers
+    as before, or is refused in one line."""
+    try:
+        check_source(model)
+        with tempfile.TemporaryDirectory() as folder:
+            work = Path(folder) / "source"
+            work.mkdir()
+            images = probe_images(SIZE)
+            answers = try_model(model, images=images).answered()
+            graph = prepare_graph(copy_source(model, work), work / "graph.onnx", images, answers)
+            prepare_model(graph.path, work / "prepared.onnx")
+    except ModelError as error:
+        said = str(error).removeprefix(f"{model}: ")
+        return f"{len(said)} characters: {said}" if len(said) > MOST or "\n" in said else None
+    return next((one for one in graph.done if "left as it is" in one), None)
 
 
 @cache

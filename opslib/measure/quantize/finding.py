@@ -82,6 +82,11 @@ def describe_loss(row: VariantRow) -> str:
     return f"on {plural(one.n, 'image')} {change} ({limit}; {proof})"
 
 
+def describe_prepared(done: Sequence[str]) -> str:
+    """Return what was done to the float32 model before it was quantized, in a sentence."""
+    return f"Prepared for quantizing: {', '.join(done)}."
+
+
 def describe_proof(one: Accuracy) -> str:
     """Return what is proven of the drop, and how many images would settle it if nothing is."""
     if one.proof == "proven":

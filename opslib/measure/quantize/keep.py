@@ -25,7 +25,7 @@ from opslib.inference.golden import answer_golden
 from opslib.inference.postprocess import find_postprocess
 from opslib.measure.quantize.record import Proof, Rule, Speed, VariantRow
 from opslib.measure.quantize.setup import QuantizeSetup
-from opslib.measure.quantize.variants import copy_source
+from opslib.measure.quantize.source import copy_source
 
 
 class QuantizationEvidence(Part):

@@ -93,6 +93,33 @@ class VariantSpeed(Part):
     row: BenchRow | None
 
 
+class LayerNoise(Part):
+    """One layer of a variant against float32, over all values and the images looked at.
+
+    `snr_db` is the signal-to-noise ratio, at most 120; null where float32 answers 0 throughout and
+    the variant does not. `calibrated` is the range that static quantization can tell at all.
+    """
+
+    layer: str
+    snr_db: float | None
+    float_range: tuple[float, float]
+    int8_range: tuple[float, float]
+    calibrated: tuple[float, float] | None = None
+
+
+class Divergence(Part):
+    """Where a variant that loses accuracy parts from float32: its layers in the order they run.
+
+    `first` is the first layer whose ratio is below `limit_db`, null where none is.
+    """
+
+    n: int
+    limit_db: float
+    first: str | None
+    finding: str
+    layers: tuple[LayerNoise, ...]
+
+
 class VariantRow(Part):
     """One variant, or the float32 baseline; sizes count sidecars, `file` is relative to the
     experiment folder."""
@@ -114,6 +141,7 @@ class VariantRow(Part):
     flips: tuple[Flip, ...] = ()
     batch_dependence: BatchDependence | None = None
     speed: tuple[VariantSpeed, ...] = ()
+    divergence: Divergence | None = None
 
     def speedup(self, batch_size: int) -> float | None:
         """Return the variant's speed over float32's at a batch size, where it was measured."""
@@ -127,7 +155,8 @@ class QuantizeRecord(Record):
     """A quantization, whole: conditions, variants, accuracy, speed, verdict, recommendation.
 
     The verdict is the accuracy gate of the gated variant; `recommended` is what to deploy, the
-    float32 model included.
+    float32 model included. `prepared` is what was done to the float32 model before it was
+    quantized, a phrase each.
     """
 
     schema_name = "quantize"
@@ -155,6 +184,7 @@ class QuantizeRecord(Record):
     recommended: str
     recommendation: str
     rows: tuple[VariantRow, ...]
+    prepared: tuple[str, ...] = ()
 
     @property
     def baseline(self) -> VariantRow:

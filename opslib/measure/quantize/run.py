@@ -31,30 +31,28 @@ from opslib.inference.contract import (
 from opslib.inference.engine import EngineRequest
 from opslib.inference.golden import load_golden
 from opslib.inference.images import ImageSet
+from opslib.inference.runtime_words import shorten_error
 from opslib.inference.stages import ModelCheckError
 from opslib.inference.trial import TrialResult, join_images, try_model
 from opslib.measure.bench.record import ModelFacts
 from opslib.measure.bench.setup import describe_inputs
 from opslib.measure.disturbance import watch_disturbance
 from opslib.measure.quantize import accuracy as acc
+from opslib.measure.quantize.divergence import find_divergence
 from opslib.measure.quantize.finding import explain, judge_gate, recommend, sum_up
 from opslib.measure.quantize.keep import KeptVariant, keep_variants
+from opslib.measure.quantize.preparation import prepare_graph, prepare_model
 from opslib.measure.quantize.record import QuantizeRecord, VariantRow
 from opslib.measure.quantize.setup import QuantizeRequest, QuantizeSetup, prepare_quantize
+from opslib.measure.quantize.source import copy_source
 from opslib.measure.quantize.speed import measure_speed
-from opslib.measure.quantize.variants import (
-    Variant,
-    copy_source,
-    count_ops,
-    list_variants,
-    prepare_model,
-    quantize_variant,
-)
+from opslib.measure.quantize.variants import Variant, count_ops, list_variants, quantize_variant
 from opslib.measure.rounds import Deadline
 from opslib.measure.timing_lock import hold_timing_lock
 
 Progress = Callable[[float, str], None]
 BASELINE = "float32"
+DIVERGENCE_IMAGES = 4
 _SHARES = {"make": (0.0, 0.2), "answer": (0.2, 0.45), "time": (0.45, 1.0)}
 
 
@@ -67,6 +65,15 @@ class _Made:
     trial: TrialResult | None = None
     notes: tuple[str, ...] = ()
     reason: str | None = None
+
+
+@dataclass(frozen=True)
+class _Sources:
+    """What is quantized: the float32 graph, the same optimized, and what was done to it first."""
+
+    graph: Path
+    optimized: Path
+    prepared: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -112,12 +119,13 @@ def run_quantize(
         watch_disturbance(gpu=False) as watch,
     ):
         run, trial = _begin(config, setup, progress)
-        made = _make_variants(run, making)
+        sources = _prepare(run, making, trial)
+        made = _make_variants(run, sources)
         usable = {one.variant.name: one.path for one in made if one.path is not None}
         models: dict[str, Path] = {BASELINE: setup.model} | {
             str(name): path for name, path in usable.items()
         }
-        rows = _judge_rows(run, made, models)
+        rows = _judge_rows(run, made, models, sources.graph)
         speeds = measure_speed(
             {name: setup.at(path, 1) for name, path in models.items()},
             setup.workload(),
@@ -171,6 +179,7 @@ def run_quantize(
         recommended=recommended.name,
         recommendation=explain(recommended, rows[0]),
         rows=tuple(files_of[row.name] for row in rows),
+        prepared=sources.prepared,
     )
 
 
@@ -199,8 +208,8 @@ def _begin(
     return _Quantization(config, setup, images, count, contract, progress), trial
 
 
-def _make_variants(run: _Quantization, folder: Path) -> list[_Made]:
-    """Make and try every variant.
+def _prepare(run: _Quantization, folder: Path, trial: TrialResult) -> _Sources:
+    """Make the model ready for the quantizers.
 
     Raises:
         ModelError: the model cannot be prepared.
@@ -208,22 +217,24 @@ def _make_variants(run: _Quantization, folder: Path) -> list[_Made]:
     run.report("make", 0.05, "preparing the model")
     work = folder / "source"
     work.mkdir()
-    source = copy_source(run.setup.model, work)
-    prepared = prepare_model(source, folder / "prepared.onnx")
+    copy = copy_source(run.setup.model, work)
+    graph = prepare_graph(copy, folder / "graph.onnx", run.images, trial.answered())
+    return _Sources(graph.path, prepare_model(graph.path, folder / "prepared.onnx"), graph.done)
+
+
+def _make_variants(run: _Quantization, sources: _Sources) -> list[_Made]:
     variants = list_variants()
-    return [_make(run, one, at, len(variants), source, prepared) for at, one in enumerate(variants)]
+    return [_make(run, one, at, len(variants), sources) for at, one in enumerate(variants)]
 
 
-def _make(
-    run: _Quantization, variant: Variant, at: int, count: int, source: Path, prepared: Path
-) -> _Made:
-    target = prepared.parent / f"{variant.name}.onnx"
+def _make(run: _Quantization, variant: Variant, at: int, count: int, sources: _Sources) -> _Made:
+    target = sources.optimized.parent / f"{variant.name}.onnx"
     run.report("make", at / count, f"making variants: {variant.title}")
     try:
         notes = quantize_variant(
             variant,
-            source=source,
-            prepared=prepared,
+            source=sources.graph,
+            prepared=sources.optimized,
             target=target,
             calibration=run.setup.calibration_images(),
             report=lambda share, what: run.report("make", (at + share) / count, what),
@@ -241,7 +252,9 @@ def _make(
     return _Made(variant, target, trial, notes)
 
 
-def _judge_rows(run: _Quantization, made: list[_Made], models: dict[str, Path]) -> list[VariantRow]:
+def _judge_rows(
+    run: _Quantization, made: list[_Made], models: dict[str, Path], graph: Path
+) -> list[VariantRow]:
     setup, batch = run.setup, run.deployment_batch
     requests = {name: setup.at(path, batch, spinning=False) for name, path in models.items()}
     answers = acc.predict(
@@ -255,7 +268,12 @@ def _judge_rows(run: _Quantization, made: list[_Made], models: dict[str, Path]) 
     for at, one in enumerate(made):
         what = f"alone and in a batch: {one.variant.title}"
         run.report("answer", 0.7 + 0.3 * at / len(made), what)
-        rows.append(_judge(run, one, answers, requests))
+        row = _judge(run, one, answers, requests)
+        if one.path is not None:
+            changed = answers[BASELINE].classes != answers[one.variant.name].classes
+            where = _locate(run, row, graph, one.path, np.flatnonzero(changed))
+            row = row.model_copy(update=where)
+        rows.append(row)
     return rows
 
 
@@ -294,6 +312,26 @@ def _judge(
             ),
         }
     )
+
+
+def _locate(
+    run: _Quantization,
+    row: VariantRow,
+    graph: Path,
+    path: Path,
+    lost: NDArray[np.int64],
+) -> dict[str, object]:
+    """Where a variant that loses accuracy parts from float32, told by the images that it lost."""
+    if row.accuracy is None or row.accuracy.rule == "met":
+        return {}
+    setup = run.setup
+    names = [setup.names[at] for at in lost[:DIVERGENCE_IMAGES].tolist()]
+    images = setup.preprocessor.run_checked(names, setup.img_size)
+    try:
+        return {"divergence": find_divergence(graph, path, images)}
+    except Exception as error:  # ONNX Runtime's own classes share no base but Exception
+        why = f"Which layer loses the accuracy could not be found out: {shorten_error(error)}."
+        return {"notes": (*row.notes, why)}
 
 
 def _describe(

@@ -23,7 +23,8 @@ from opslib.measure.quantize.labels import (
     pick_labelled,
     read_label_map,
 )
-from opslib.measure.quantize.variants import CalibrationImages, check_source
+from opslib.measure.quantize.source import check_source
+from opslib.measure.quantize.variants import CalibrationImages
 from opslib.measure.station import Workload
 
 KEPT_FOLDER = "quantized"

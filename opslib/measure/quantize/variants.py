@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
 import platform
-import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from opslib.core.errors import ModelError
 from opslib.core.files import hidden_folder
-from opslib.core.models import find_model_files
+from opslib.inference.onnx_engine import make_session_options
 from opslib.inference.preprocess import Preprocessor
+from opslib.inference.providers import SessionSettings, select_onnx_providers
 from opslib.inference.runtime_words import shorten_error
+from opslib.measure.quantize.preparation import quiet
+from opslib.measure.quantize.source import is_large
 
 Report = Callable[[float, str], None]
 Method = Literal["dynamic", "dynamic-gemm", "static-minmax", "static-entropy"]
 
 GATED = "dynamic"
-QUANTIZABLE = ("Conv", "MatMul", "Gemm", "ConvTranspose", "Attention", "LSTM", "GRU")
 CALIBRATION_BATCH = 8
-EXTERNAL_FROM_BYTES = 1 << 30
-_QUANTIZED_OPS = ("DynamicQuantizeLinear", "QuantizeLinear", "DequantizeLinear")
 
 
 @dataclass(frozen=True)
@@ -84,73 +80,6 @@ def static_types(machine: str | None = None) -> Literal["U8S8", "S8S8"]:
     return "U8S8" if name in ("x86_64", "amd64", "i686") else "S8S8"
 
 
-def check_source(path: Path) -> None:
-    """Refuse a model that cannot be quantized: missing, INT8 already, float16, nothing to do.
-
-    Raises:
-        ModelError: one line that says why.
-    """
-    import onnx
-
-    find_model_files(path)
-    try:
-        model = onnx.load(path, load_external_data=False)
-    except Exception as error:  # protobuf's and onnx's own classes share no base but Exception
-        raise ModelError(f"{path}: not an ONNX model, or damaged ({error})") from error
-    ops = Counter(node.op_type for node in model.graph.node)
-    quantized = [name for name in ops if _is_quantized(name)]
-    if quantized:
-        shown = ", ".join(f"{ops[name]} {name}" for name in sorted(quantized))
-        raise ModelError(f"{path}: already quantized ({shown}); expected the float32 export")
-    halves = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
-    weights = [one.data_type for one in model.graph.initializer]
-    inputs = [one.type.tensor_type.elem_type for one in model.graph.input]
-    if any(kind in halves for kind in (*weights, *inputs)):
-        raise ModelError(f"{path}: a float16 model; expected the float32 export")
-    if not any(name in ops for name in QUANTIZABLE):
-        raise ModelError(
-            f"{path}: has no operator that can be quantized; expected one of "
-            f"{', '.join(QUANTIZABLE[:3])}"
-        )
-
-
-def copy_source(path: Path, folder: Path) -> Path:
-    """Copy the model and its sidecars into `folder`, where the quantizer may write beside it."""
-    files = find_model_files(path)
-    for one in files.all:
-        target = folder / one.relative_to(files.path.parent)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(one, target)
-    return folder / files.path.name
-
-
-def prepare_model(source: Path, target: Path) -> Path:
-    """Write the model optimized and with inferred shapes, as static quantization needs it.
-
-    Raises:
-        ModelError: shape inference cannot read it.
-    """
-    from onnxruntime.quantization.shape_inference import quant_pre_process
-
-    external = find_model_files(source).size_bytes > EXTERNAL_FROM_BYTES
-    with _quiet():
-        try:
-            quant_pre_process(str(source), str(target), save_as_external_data=external)
-        except Exception:  # symbolic shape inference raises bare exceptions for what it lacks
-            try:
-                quant_pre_process(
-                    str(source),
-                    str(target),
-                    skip_symbolic_shape=True,
-                    save_as_external_data=external,
-                )
-            except Exception as error:
-                raise ModelError(
-                    f"{source.name}: cannot be prepared for quantization: {shorten_error(error)}"
-                ) from error
-    return target
-
-
 def quantize_variant(
     variant: Variant,
     *,
@@ -186,13 +115,13 @@ def _quantize_dynamic(
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     def run(model: Path) -> None:
-        with _quiet():
+        with quiet():
             quantize_dynamic(
                 str(model),
                 str(target),
                 op_types_to_quantize=["MatMul", "Gemm"] if variant.name == "dynamic-gemm" else None,
                 weight_type=QuantType.QInt8,
-                use_external_data_format=_is_large(model),
+                use_external_data_format=is_large(model),
             )
 
     notes = []
@@ -224,7 +153,7 @@ def _quantize_static(
     with hidden_folder(target) as folder:
         try:
             cache = _calibrate(prepared, folder, method, images, report, variant.title)
-            with _quiet():
+            with quiet():
                 quantize_static(
                     str(prepared),
                     str(target),
@@ -234,7 +163,7 @@ def _quantize_static(
                     activation_type=activation,
                     weight_type=QuantType.QInt8,
                     calibrate_method=method,
-                    use_external_data_format=_is_large(prepared),
+                    use_external_data_format=is_large(prepared),
                     calibration_cache_path=cache,
                 )
         except ModelError:
@@ -256,14 +185,15 @@ def _calibrate(
     from onnxruntime.quantization.calibrate import create_calibrator, save_tensors_data
     from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
-    with _quiet():
+    with quiet():
         calibrator = create_calibrator(
             prepared,
             list({*QLinearOpsRegistry, *QDQRegistry}),
             augmented_model_path=str(folder / "augmented.onnx"),
             calibrate_method=method,
-            use_external_data_format=_is_large(prepared),
+            use_external_data_format=is_large(prepared),
         )
+    calibrator.infer_session = _open_session(folder / "augmented.onnx")
     fixed = calibrator.infer_session.get_inputs()[0].shape[0]
     size = fixed if isinstance(fixed, int) else CALIBRATION_BATCH
     name = calibrator.infer_session.get_inputs()[0].name
@@ -274,12 +204,21 @@ def _calibrate(
     for start in starts:
         report(start / count, f"calibrating {title}: {start} of {count} images")
         batch = images.preprocessor.run_checked(images.paths[start : start + size], images.img_size)
-        with _quiet():
+        with quiet():
             calibrator.collect_data(_OneBatch({name: batch}))
-    with _quiet():
+    with quiet():
         cache = folder / "ranges.json"
         save_tensors_data(calibrator.compute_data(), cache)
     return cache
+
+
+def _open_session(model: Path) -> Any:
+    """A session as the calibrator opens it, but on the CPUs that this process may use."""
+    import onnxruntime as ort
+
+    settings = SessionSettings(graph_optimization_level="DISABLE_ALL")
+    options = make_session_options(settings, select_onnx_providers(("CPU",)))
+    return ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
 
 
 class _OneBatch:
@@ -290,24 +229,3 @@ class _OneBatch:
 
     def get_next(self) -> dict[str, Any] | None:
         return next(self._feeds, None)
-
-
-def _is_quantized(op_type: str) -> bool:
-    integer = op_type.endswith("Integer") or op_type.startswith(("QLinear", "QGemm", "QAttention"))
-    return integer or op_type in _QUANTIZED_OPS
-
-
-def _is_large(model: Path) -> bool:
-    return find_model_files(model).size_bytes > EXTERNAL_FROM_BYTES
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the quantizer's chatter off the screen; its errors still rise."""
-    disabled = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logging.disable(disabled)

@@ -29,9 +29,9 @@ from opslib.measure.quantize.promote import find_variant, plan_promotion
 from opslib.measure.quantize.record import QuantizeRecord, VariantRow
 from opslib.measure.quantize.run import run_quantize
 from opslib.measure.quantize.setup import QuantizeRequest, parse_samples
+from opslib.measure.quantize.source import check_source
 from opslib.measure.quantize.variants import (
     Variant,
-    check_source,
     count_ops,
     list_variants,
     static_types,

@@ -1,0 +1,119 @@
+"""Quantizing models that the quantizers get wrong: what is prepared, and what is told of a loss."""
+
+import platform
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from onnx import ModelProto
+from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
+
+from opslib.core.config import Config, load_config
+from opslib.measure.quantize import run as quantizing
+from opslib.measure.quantize.divergence import find_divergence
+from opslib.measure.quantize.preparation import Prepared
+from opslib.measure.quantize.record import QuantizeRecord
+from opslib.measure.quantize.run import run_quantize
+from opslib.measure.quantize.setup import QuantizeRequest
+from opslib.reporting.quantize_story import list_notes
+from tests.measure.quantize import faulty
+from tests.measure.quantize.test_run import write_colours
+
+NO_TIMING = "quantize: {budget_s: 1, batch: [1]}\nonnx: {providers: [CPU]}\n"
+
+
+def make_config(folder: Path, made: ModelProto, *, sidecar: bool = False) -> Config:
+    write_colours(folder / "images/val", 6, seed=1)
+    write_colours(folder / "images/train", 4, seed=2)
+    faulty.write(made, folder / "exp/export/m.onnx", sidecar=sidecar)
+    (folder / "config.yaml").write_text(f"paths:\n  exp_dir: exp\n  data_root: images\n{NO_TIMING}")
+    return load_config(folder / "config.yaml", {})
+
+
+def quantize(folder: Path, made: ModelProto, *, sidecar: bool = False) -> QuantizeRecord:
+    config = make_config(folder, made, sidecar=sidecar)
+    return run_quantize(config, QuantizeRequest(samples="all"))
+
+
+def flips(record: QuantizeRecord) -> dict[str, int]:
+    """Changed answers by variant; an unavailable one counts as every answer."""
+    return {row.name: row.accuracy.flipped if row.accuracy else 18 for row in record.variants}
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (faulty.shared_weight, "2 shared weights duplicated"),
+        (faulty.beta, "beta folded in 1 Gemm"),
+        (faulty.alpha, "alpha folded in 1 Gemm"),
+        (faulty.opset_10, "opset 10 → 13"),
+    ],
+)
+@pytest.mark.parametrize("sidecar", [False, True])
+def test_what_the_quantizers_get_wrong_is_prepared_and_told_and_no_answer_is_lost(
+    tmp_path: Path, make: Callable[[], ModelProto], says: str, sidecar: bool
+) -> None:
+    record = quantize(tmp_path, make(), sidecar=sidecar)
+    assert record.prepared == (says,)
+    assert f"Prepared for quantizing: {says}." in list_notes(record)
+    assert flips(record) == {row.name: 0 for row in record.variants}
+    assert not any(row.divergence for row in record.variants)
+
+
+def test_a_report_says_which_layer_loses_the_accuracy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quantizing, "prepare_graph", lambda source, *_: Prepared(source))
+    record = quantize(tmp_path, faulty.shared_weight())
+    row = record.row("dynamic")
+    assert row.accuracy is not None
+    assert row.accuracy.rule == "undecided"
+    assert row.divergence is not None
+    assert row.divergence.first == "fc1"
+    (note,) = [line for line in list_notes(record) if line.startswith(f"{row.title}: fc1 (")]
+    assert "is the first layer where INT8 parts from float32: its values are" in note
+    assert record.row("static-minmax").divergence is None
+
+
+class Images(CalibrationDataReader):
+    """A batch of images, once."""
+
+    def __init__(self, images: NDArray[np.float32]) -> None:
+        self._given = iter([{"input": images}])
+
+    def get_next(self) -> dict[str, NDArray[np.float32]] | None:
+        return next(self._given, None)
+
+
+def spread(seed: int, scale: float = 1.0) -> NDArray[np.float32]:
+    """Eight images of noise about three colours."""
+    noise = np.random.default_rng(seed).normal(size=(8, 3, faulty.SIZE, faulty.SIZE))
+    return (scale * (noise + np.array([1, 0, -1])[:, None, None])).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("make", "calibrated", "says"),
+    [
+        (faulty.dead_relu, 1.0, "branch/Relu is the first layer .*: in float32 it is dead"),
+        (faulty.beta, 1.0, r"head \(.* dB\) is the first layer"),
+        (faulty.alpha, 0.1, "calibration saw .* alone, so it saturates"),
+    ],
+)
+def test_the_first_layer_that_parts_is_named_with_what_is_known_of_the_reason(
+    tmp_path: Path, make: Callable[[], ModelProto], calibrated: float, says: str
+) -> None:
+    source, variant = faulty.write(make(), tmp_path / "m.onnx"), tmp_path / "q.onnx"
+    kinds = {"activation_type": QuantType.QInt8, "weight_type": QuantType.QInt8}
+    quantize_static(str(source), str(variant), Images(spread(0, calibrated)), **kinds)
+    assert re.search(says, find_divergence(source, variant, spread(1)[:2]).finding)
+
+
+def test_a_layer_that_is_dead_in_float_stays_so_in_eight_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")  # where activations are signed
+    record = quantize(tmp_path, faulty.dead_relu())
+    assert flips(record) == {row.name: 0 for row in record.variants}
