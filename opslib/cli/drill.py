@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -96,9 +97,15 @@ def show_drill(console: Console, record: DrillRecord) -> None:
         if check.reason:
             say(console, f"{check.name}: {check.reason}")
     for injection in record.injections:
-        if injection.held is not True:
-            word = "not tried" if injection.held is None else "broken"
-            say(console, f"{word}: {injection.injected}: {injection.seen}")
+        if injection.held is False:
+            say(console, f"broken: {injection.injected}: {injection.seen}")
+    untried = defaultdict(list)
+    for injection in record.injections:
+        if injection.held is None:
+            untried[injection.seen.removeprefix("not tried: ")].append(injection.injected)
+    for reason, names in untried.items():
+        what = names[0] if len(names) == 1 else f"{len(names)} of {len(record.injections)} faults"
+        say(console, f"not tried: {what}: {reason}")
     for note in record.notes:
         say(console, note)
     say_verdict(console, record.verdict, record.finding)

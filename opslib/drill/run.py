@@ -10,6 +10,7 @@ from opslib.core.config import Config
 from opslib.core.drill_section import DrillSection
 from opslib.core.errors import InputError, OpsError
 from opslib.core.formatting import format_bytes, format_duration, plural, stamp, utc_now
+from opslib.core.kinds import pick_kind
 from opslib.core.lineage import record_lineage
 from opslib.core.models import find_model_files
 from opslib.drill.analysis import Findings, analyse, pack_requests
@@ -57,6 +58,7 @@ def run_drill(
         OpsError: the service or the load broke off in a way that leaves nothing to measure.
     """
     limits = config.drill
+    pick_kind(config, request.kind)  # before images are looked for, which takes a while
     images = pick_images(config, "val", request.inputs, limit=limits.images)
     notes: list[str] = []
     with (

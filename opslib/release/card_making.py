@@ -106,6 +106,8 @@ def make_card(
     """
     path = resolve_model(find_onnx(config, model))
     place = card_path(path)
+    if place.is_dir():
+        raise ParameterError(f"{place}: is a folder; expected the place of the card")
     if os.path.lexists(place) and not force:
         raise ParameterError(f"{place}: is there already; --force replaces it")
     chosen = find_kind(config, path) if kind is None else pick_kind_of(config, path, kind)

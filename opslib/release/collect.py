@@ -6,8 +6,9 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from opslib.core.cards import (
     REPORT_NAME,
@@ -185,7 +186,7 @@ class _Collector:
             notes.append(f"{EXPORT_FOLDER}/{REPORT_NAME} was not there")
         metrics = find_metrics(config.records_dir)
         if metrics is not None:
-            _check_metrics(metrics)
+            notes += _check_metrics(metrics)
             self._add(f"reports/{metrics.name}", metrics)
         elif allow_missing_metrics:
             notes.append(f"reports/{METRICS_NAME} was not there: no validation metrics")
@@ -340,10 +341,23 @@ def _find_card(config: Config, path: Path) -> ModelCard | None:
         ) from error
 
 
-def _check_metrics(path: Path) -> None:
+def _check_metrics(path: Path) -> list[str]:
+    """What a reader must know of metrics that go into a release: which are no finite numbers."""
     content = read_json(path)
     if not isinstance(content, dict) or not content:
         raise InputError(f"{path}: says nothing; expected a JSON object of validation metrics")
+    odd = [f"{name} is {value}" for name, value in _list_numbers(content) if not isfinite(value)]
+    return [f"reports/{path.name}: {', '.join(odd)}"] if odd else []
+
+
+def _list_numbers(content: Any, name: str = "") -> Iterator[tuple[str, float]]:
+    """Every number of a JSON value with its place, as `val.top1`."""
+    if isinstance(content, dict | list):
+        parts = content.items() if isinstance(content, dict) else enumerate(content)
+        for key, value in parts:
+            yield from _list_numbers(value, f"{name}.{key}" if name else str(key))
+    elif isinstance(content, float):
+        yield name, content
 
 
 def _inside(files: ModelFiles, path: Path) -> str:

@@ -8,10 +8,13 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from opslib.cli.drill import show_drill
 from opslib.core.errors import ExitCode, ModelError, OpsError, ParameterError
 from opslib.core.kinds import pick_kind
 from opslib.drill.faults import list_faults
@@ -108,6 +111,11 @@ def test_without_consent_a_service_that_is_not_ours_is_offered_no_bad_model(
     names = {Path(path).name for asked in done.asked for path in asked.values()}
     assert names == {done.record.model.name, done.record.other_model.name}
     assert done.record.exit_code in (ExitCode.SKIPPED, ExitCode.INCONCLUSIVE)
+    printed = StringIO()
+    show_drill(Console(file=printed, width=200), done.record)
+    told = [line for line in printed.getvalue().splitlines() if line.startswith("not tried: ")]
+    assert sum("say allow_bad_models" in line for line in told) == 1
+    assert f"{len(list_faults())} of {len(done.record.injections)} faults" in "".join(told)
 
 
 def test_a_pipe_is_offered_to_no_running_service_even_with_consent(
@@ -149,11 +157,8 @@ def test_with_several_kinds_a_drill_says_which_there_are(tmp_path: Path) -> None
         (None, "name one"),
         ("none", "got 'none'; expected one of detection, clas"),
     ):
-        with (
-            pytest.raises(ParameterError, match=told),
-            open_target(place.config, DrillRequest(kind=named), print),
-        ):
-            pass
+        with pytest.raises(ParameterError, match=told):  # before there are any images
+            run_drill(place.config, DrillRequest(kind=named, inputs="none/*.jpg"))
 
 
 def test_a_staging_service_is_drilled_with_the_classifier_and_with_nothing_else(

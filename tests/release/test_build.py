@@ -393,6 +393,13 @@ def test_a_given_model_that_is_not_there_is_refused(place: Place) -> None:
         build_release(place.config, ReleaseRequest(onnx=Path("/nowhere.onnx")))
 
 
+def test_metrics_that_are_no_finite_numbers_are_noted(place: Place) -> None:
+    path = place.config.records_dir / "metrics.json"
+    path.write_text('{"val": {"top1": NaN, "top5": 0.99}, "losses": [1, Infinity]}')
+    record = build_release(place.config, ReleaseRequest(load_models=False))
+    assert "reports/metrics.json: val.top1 is nan, losses.1 is inf" in record.notes
+
+
 def test_missing_metrics_may_be_allowed_and_are_then_noted(place: Place) -> None:
     lose_metrics(place)
     record = build_release(

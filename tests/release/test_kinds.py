@@ -202,6 +202,15 @@ def test_a_card_that_cannot_be_written_leaves_no_image(place: TwoStage) -> None:
     assert sorted((place.export / "golden").iterdir()) == before
 
 
+def test_a_folder_in_place_of_a_card_is_refused_before_the_model_is_asked(place: TwoStage) -> None:
+    model = write_onnx(place.export / "classification-y.onnx", classes=3, size=16)
+    model.with_suffix(".json").mkdir()
+    with pytest.raises(
+        ParameterError, match=r"y\.json: is a folder; expected the place of the card"
+    ):
+        make_card(place.config, model, force=True)
+
+
 def test_a_release_about_a_model_of_no_kind_proves_that_it_loads(place: TwoStage) -> None:
     card_detectors(place)
     model = place.export / "segmentation-1.onnx"

@@ -25,7 +25,8 @@ def sum_up(
     timed = [row for row in rows if row.boundary == "inference" and row.latency_ms]
     if not timed:
         reasons = "; ".join(dict.fromkeys(row.reason or "" for row in rows))
-        return f"Nothing could run: {reasons}."
+        none = all(row.status == "unavailable" for row in rows)
+        return f"Nothing {'could run' if none else 'was measured'}: {reasons}."
     parts = [_describe_engine(timed), _describe_comparison(comparisons)]
     if verdict == "inconclusive":
         wide = [row for row in rows if row.status == "inconclusive"]
