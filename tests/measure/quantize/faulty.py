@@ -20,8 +20,9 @@ def node(kind: str, inputs: str, output: str, name: str = "", **attributes: obje
     return helper.make_node(kind, inputs.split(), [output], name=name, **attributes)
 
 
-# Its transpose is another, and no sum of two products overflows 16 bits where a CPU adds in these.
-TURN = np.roll(np.eye(3), 1, axis=0)
+# Its transpose is another, and no two neighbours of a column sum up to what a CPU without INT8
+# instructions saturates at.
+ROTATION = np.eye(3)[[1, 2, 0]]
 
 
 def model(
@@ -52,7 +53,7 @@ def shared_weight() -> ModelProto:
             node("Gemm", "flat w b", "first", "fc1", transB=1),
             node("Gemm", "first w b", "y", "fc2", transB=1),
         ],
-        [weight("w", TURN + 0.05), weight("b", [0.1, -0.1, 0.0])],
+        [weight("w", ROTATION), weight("b", [0.1, -0.1, 0.0])],
     )
 
 
@@ -77,11 +78,16 @@ def opset_10() -> ModelProto:
     return model(
         [
             node("Relu", "flat", "positive"),
-            node("MatMul", "positive w", "hidden", "fc1"),
+            node("Gemm", "positive w b", "hidden", "fc1"),
             node("Relu", "hidden", "kept"),
-            node("MatMul", "kept v", "y", "fc2"),
+            node("Gemm", "kept v c", "y", "fc2"),
         ],
-        [weight("w", np.eye(3, WIDE) + 0.05), weight("v", np.eye(WIDE, 3))],
+        [
+            weight("w", np.eye(3, WIDE)),
+            weight("b", np.full(WIDE, 0.1)),
+            weight("v", np.eye(WIDE, 3)),
+            weight("c", np.zeros(3)),
+        ],
         opset=10,
         ir=5,
     )
@@ -91,12 +97,17 @@ def dead_relu() -> ModelProto:
     """A branch whose Relu is 0 for every image; without its Relu the branch decides."""
     return model(
         [
-            node("Gemm", "flat w b", "hidden", "branch/fc"),
+            node("Conv", "pooled k b", "hidden", "branch/Conv"),
             node("Relu", "hidden", "kept", "branch/Relu"),
-            node("Add", "flat kept", "sum", "join"),
-            node("MatMul", "sum v", "y", "head"),
+            node("Sub", "pooled kept", "sum", "join"),
+            node("Flatten", "sum", "features"),
+            node("MatMul", "features v", "y", "head"),
         ],
-        [weight("w", np.eye(3)), weight("b", [-9, -4, -2]), weight("v", np.eye(3))],
+        [
+            weight("k", np.diag([1, 0, 0])[:, :, None, None]),
+            weight("b", [-8, -0.01, -0.01]),
+            weight("v", np.eye(3)),
+        ],
     )
 
 

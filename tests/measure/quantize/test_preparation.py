@@ -12,12 +12,15 @@ from onnx import ModelProto
 from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
 
 from opslib.core.config import Config, load_config
+from opslib.core.errors import ModelError
+from opslib.inference.trial import try_model
 from opslib.measure.quantize import run as quantizing
 from opslib.measure.quantize.divergence import find_divergence
-from opslib.measure.quantize.preparation import Prepared
+from opslib.measure.quantize.preparation import Prepared, prepare_graph
 from opslib.measure.quantize.record import QuantizeRecord
 from opslib.measure.quantize.run import run_quantize
 from opslib.measure.quantize.setup import QuantizeRequest
+from opslib.measure.quantize.source import check_source
 from opslib.reporting.quantize_story import list_notes
 from tests.measure.quantize import faulty
 from tests.measure.quantize.test_run import write_colours
@@ -63,6 +66,22 @@ def test_what_the_quantizers_get_wrong_is_prepared_and_told_and_no_answer_is_los
     assert not any(row.divergence for row in record.variants)
 
 
+def test_a_report_names_the_dead_layer_where_int8_parts_from_float(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")  # where activations are signed
+    record = quantize(tmp_path, faulty.dead_relu())
+    row = record.row("static-minmax")
+    assert row.accuracy is not None
+    assert row.accuracy.rule != "met"
+    assert row.divergence is not None
+    assert row.divergence.first == "branch/Relu"
+    (note,) = [line for line in list_notes(record) if line.startswith(f"{row.title}: branch/Relu")]
+    assert "is the first layer where INT8 parts from float32: in float32 it is dead" in note
+    assert "−" in note
+    assert record.row("dynamic").divergence is None
+
+
 def test_a_report_says_which_layer_loses_the_accuracy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -97,7 +116,6 @@ def spread(seed: int, scale: float = 1.0) -> NDArray[np.float32]:
 @pytest.mark.parametrize(
     ("make", "calibrated", "says"),
     [
-        (faulty.dead_relu, 1.0, "branch/Relu is the first layer .*: in float32 it is dead"),
         (faulty.beta, 1.0, r"head \(.* dB\) is the first layer"),
         (faulty.alpha, 0.1, "calibration saw .* alone, so it saturates"),
     ],
@@ -111,9 +129,18 @@ def test_the_first_layer_that_parts_is_named_with_what_is_known_of_the_reason(
     assert re.search(says, find_divergence(source, variant, spread(1)[:2]).finding)
 
 
-def test_a_layer_that_is_dead_in_float_stays_so_in_eight_bits(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(platform, "machine", lambda: "aarch64")  # where activations are signed
-    record = quantize(tmp_path, faulty.dead_relu())
-    assert flips(record) == {row.name: 0 for row in record.variants}
+def test_a_graph_whose_answers_would_change_is_left_as_it_is(tmp_path: Path) -> None:
+    source = faulty.write(faulty.beta(), tmp_path / "m.onnx")
+    images = np.random.default_rng(0).uniform(size=(4, 3, 16, 16)).astype(np.float32)
+    answers = try_model(source, images=images).answered()
+    target = tmp_path / "graph.onnx"
+    assert prepare_graph(source, target, images, answers).path == target
+    left = prepare_graph(source, target, images, answers + 1)
+    assert left.path == source
+    assert left.done == ("left as it is, since its float answers would change by 1",)
+
+
+def test_an_optimized_model_is_refused_with_its_cause(tmp_path: Path) -> None:
+    path = faulty.write(faulty.optimized(), tmp_path / "m.onnx")
+    with pytest.raises(ModelError, match=r"already optimized by ONNX Runtime \(1 FusedMatMul"):
+        check_source(path)
