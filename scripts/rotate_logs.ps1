@@ -247,7 +247,7 @@ function Save-Packed {
     try {
         $to = [System.IO.File]::Open($partial, [System.IO.FileMode]::Create, [System.IO.FileAccess]::Write, [System.IO.FileShare]::None)
         try {
-            $pack = New-Object System.IO.Compression.GZipStream($to, [System.IO.Compression.CompressionMode]::Compress, $true)
+            $pack = New-Object System.IO.Compression.GZipStream($to, [System.IO.Compression.CompressionLevel]::Fastest, $true)
             try {
                 $from.CopyTo($pack)
             }
