@@ -45,7 +45,7 @@ BeforeAll {
 
     function Open-TestServer {
         # Answers each request on a free loopback port with one status and body, after a while, from
-        # a runspace of its own that ends with the listener; `bodies` are what was posted to it.
+        # a runspace of its own that ends by an event; `bodies` are what was posted to it.
         param([int]$Status, [string]$Body, [int]$DelayMs)
         $probe = New-Object System.Net.Sockets.TcpListener([System.Net.IPAddress]::Loopback, 0)
         $probe.Start()
@@ -64,7 +64,9 @@ BeforeAll {
                 param($Server, $Status, $Body, $DelayMs)
                 try {
                     while ($true) {
-                        $context = $Server.listener.GetContext()
+                        $asking = $Server.listener.BeginGetContext($null, $null)
+                        if ([System.Threading.WaitHandle]::WaitAny(@($Server.ended, $asking.AsyncWaitHandle)) -eq 0) { return }
+                        $context = $Server.listener.EndGetContext($asking)
                         $reader = New-Object System.IO.StreamReader($context.Request.InputStream)
                         $null = $Server.bodies.Add($reader.ReadToEnd())
                         $null = $Server.ended.WaitOne($DelayMs)
@@ -75,19 +77,20 @@ BeforeAll {
                     }
                 }
                 catch {
-                    # The listener was closed.
+                    # Whoever asked has gone.
                     $null = $_
                 }
             }).AddArgument($server).AddArgument($Status).AddArgument($Body).AddArgument($DelayMs)
-        $null = $server.shell.BeginInvoke()
+        $server.running = $server.shell.BeginInvoke()
         return $server
     }
 
     function Close-TestServer {
         param([hashtable]$Server)
+        # By an event: closing a listener does not always wake who waits for a request.
         $null = $Server.ended.Set()
-        $Server.listener.Close()
-        $Server.shell.Dispose()
+        if ($Server.running.AsyncWaitHandle.WaitOne(10000)) { $Server.shell.Dispose() }
+        $Server.listener.Abort()
     }
 
     if (-not (Test-Windows)) {
