@@ -7,8 +7,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
-BENCHMARKS := overhead verdicts reporting sweep tradeoffs serving drill_latency release upkeep prune checklist
-SOAKS := upkeep flood writers deletions kinds
+BENCHMARKS := overhead verdicts reporting sweep tradeoffs serving drill_latency release upkeep prune checklist rotation
+SOAKS := upkeep flood writers deletions kinds rotation
 
 .PHONY: help demo test acceptance lint fmt typecheck perf soak notebooks snapshot reference serve lab lock clean
 

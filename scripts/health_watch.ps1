@@ -221,6 +221,24 @@ function Get-AlertDecision {
     return @{ state = $next; actions = $actions; reason = $Reason; exit_code = 3 }
 }
 
+function Get-ForgetfulDecision {
+    # What a run without any memory leads to: one failure has to do, and something is done in the
+    # first minute of an hour alone, so that no restart and no alert comes twice in one.
+    param([hashtable]$Checks, [hashtable]$Policy, [long]$NowS)
+    $own = $Policy.Clone()
+    $own.failures = 1
+    $decision = Get-HealthDecision -State (Get-EmptyState) -Checks $Checks -Policy $own -NowS $NowS
+    if (Test-HourBegins -NowS $NowS) { return $decision }
+    if ($decision.actions.Count -gt 0) { $decision.exit_code = 3 }
+    $decision.actions = @()
+    return $decision
+}
+
+function Test-HourBegins {
+    param([long]$NowS)
+    return ($NowS % 3600) -lt 60
+}
+
 # --- clock and words ---------------------------------------------------------------------------------------
 
 function Get-NowS {
@@ -284,7 +302,15 @@ function Get-ErrorText {
     return ($inner.Message -replace '\s+', ' ').Trim()
 }
 
-# --- state: whole or not at all ------------------------------------------------------------------
+function Test-Held {
+    # Whether it failed because another process has the file open: Windows' two numbers, and flock's.
+    param([System.Management.Automation.ErrorRecord]$ErrorRecord)
+    $inner = $ErrorRecord.Exception
+    while ($null -ne $inner.InnerException) { $inner = $inner.InnerException }
+    return ($inner -is [System.IO.IOException]) -and (@(11, 32, 33) -contains ($inner.HResult -band 65535))
+}
+
+# --- state: whole or not at all, and a second time where no full disk and no other program is ------
 
 function ConvertTo-WatchMemory {
     # The state from its JSON text; a missing key is an error, but for what earlier builds lacked.
@@ -310,23 +336,111 @@ function ConvertTo-WatchMemory {
         if ($null -ne $raw.state.degradation.since_s) { $state.degradation.since_s = [long]$raw.state.degradation.since_s }
         $state.degradation.alerted = [bool]$raw.state.degradation.alerted
     }
-    $waiting = @($raw.undelivered | ForEach-Object { @{ event = [string]$_.event; text = [string]$_.text } })
-    return @{ state = $state; undelivered = $waiting }
+    $memory = @{ state = $state; undelivered = @(); kept_at_s = [long]0; alone = $false; trouble_told_s = [long]0 }
+    foreach ($name in @('kept_at_s', 'alone', 'trouble_told_s')) {
+        if ($null -ne $raw.PSObject.Properties[$name]) { $memory[$name] = $raw.$name }
+    }
+    $memory.undelivered = @($raw.undelivered | ForEach-Object { ConvertTo-Notice -Raw $_ })
+    return $memory
+}
+
+function ConvertTo-Notice {
+    # A notice and who did not take it yet; in earlier builds that was the webhook alone.
+    param([object]$Raw)
+    $notice = @{ event = [string]$Raw.event; text = [string]$Raw.text; at_s = [long]0; to_event_log = $false; to_webhook = $true }
+    foreach ($name in @('at_s', 'to_event_log', 'to_webhook')) {
+        if ($null -ne $Raw.PSObject.Properties[$name]) { $notice[$name] = $Raw.$name }
+    }
+    return $notice
+}
+
+function Get-SecondPath {
+    # Where the second memory lies: a value of the account's own registry, for nobody else writes
+    # there and no full disk and no open file stands in the way; elsewhere a temporary file.
+    param([string]$Path)
+    if (Test-Windows) { return 'HKEY_CURRENT_USER\Software\PillSnap' }
+    return Join-Path -Path ([System.IO.Path]::GetTempPath()) -ChildPath ('pillsnap' + ($Path -replace '[^A-Za-z0-9]+', '-'))
+}
+
+function Test-Windows {
+    return [Environment]::OSVersion.Platform -eq 'Win32NT'
+}
+
+function Read-SecondMemory {
+    # The JSON text, or '' where there is none.
+    param([string]$Path)
+    $place = Get-SecondPath -Path $Path
+    if (Test-Windows) { return [string][Microsoft.Win32.Registry]::GetValue($place, $Path, '') }
+    if (-not [System.IO.File]::Exists($place)) { return '' }
+    return [System.IO.File]::ReadAllText($place)
+}
+
+function Write-SecondMemory {
+    param([string]$Path, [string]$Json)
+    $place = Get-SecondPath -Path $Path
+    if (Test-Windows) {
+        [Microsoft.Win32.Registry]::SetValue($place, $Path, $Json)
+    }
+    else {
+        [System.IO.File]::WriteAllText($place, $Json)
+    }
+}
+
+function Read-StateText {
+    # The JSON text of the state, tried again for two seconds where another program has it open.
+    param([string]$Path)
+    $watch = [System.Diagnostics.Stopwatch]::StartNew()
+    while ($true) {
+        try {
+            return [System.IO.File]::ReadAllText($Path)
+        }
+        catch {
+            if ((-not (Test-Held -ErrorRecord $_)) -or ($watch.Elapsed.TotalSeconds -ge 2)) { throw }
+        }
+        Start-Sleep -Milliseconds 200
+    }
+}
+
+function Get-SecondMemory {
+    # What was kept the second time, or $null.
+    param([string]$Path)
+    try {
+        return (ConvertTo-WatchMemory -Json (Read-SecondMemory -Path $Path))
+    }
+    catch {
+        return $null
+    }
 }
 
 function Read-WatchMemory {
-    # What the last run left, and a note where that could not be read: counting starts anew then.
+    # What the last run left, and a note where that could not be read. The second memory counts where
+    # the first cannot be read, and where the last run, within an hour, could write no other.
     param([string]$Path)
     $fresh = @{ state = (Get-EmptyState); undelivered = @() }
-    if (-not [System.IO.File]::Exists($Path)) { return @{ memory = $fresh; note = '' } }
+    $second = Get-SecondMemory -Path $Path
+    $isLast = ($null -ne $second) -and $second.alone -and ([Math]::Abs((Get-NowS) - $second.kept_at_s) -lt 3600)
+    if (-not [System.IO.File]::Exists($Path)) {
+        if ($isLast) { return @{ memory = $second; note = '' } }
+        return @{ memory = $fresh; note = '' }
+    }
+    $held = $false
     try {
-        $memory = ConvertTo-WatchMemory -Json ([System.IO.File]::ReadAllText($Path))
+        $memory = ConvertTo-WatchMemory -Json (Read-StateText -Path $Path)
+        if ($isLast -and ($second.kept_at_s -ge $memory.kept_at_s)) { $memory = $second }
         return @{ memory = $memory; note = '' }
     }
     catch {
-        $why = Get-ErrorText -ErrorRecord $_
-        $note = "the state in $Path cannot be read (${why}); counting starts anew"
+        $held = Test-Held -ErrorRecord $_
+        $note = "the state in $Path cannot be read ($(Get-ErrorText -ErrorRecord $_)); "
     }
+    if ($null -ne $second) {
+        $fresh = $second
+        $note += "what $(Get-SecondPath -Path $Path) holds counts"
+    }
+    else {
+        $note += 'counting starts anew'
+    }
+    if ($held) { return @{ memory = $fresh; note = $note } }
     try {
         [System.IO.File]::Copy($Path, "$Path.damaged", $true)
     }
@@ -337,40 +451,75 @@ function Read-WatchMemory {
 }
 
 function Save-WatchMemory {
-    # Written beside itself, flushed to disk, then renamed: a killed run leaves the old one whole.
+    # Written beside itself, flushed to disk, then renamed: a killed run leaves the old one whole. A
+    # second time in another place. What cannot be kept stops nothing: `trouble` says why, and `lost`
+    # whether the next run will know nothing of this one.
     param([string]$Path, [hashtable]$Memory)
     $content = @{
-        schema      = 'health-watch-windows/1'
-        state       = $Memory.state
-        undelivered = @($Memory.undelivered)
+        schema         = 'health-watch-windows/1'
+        state          = $Memory.state
+        undelivered    = @($Memory.undelivered)
+        trouble_told_s = [long]$Memory['trouble_told_s']
+        kept_at_s      = (Get-NowS)
+        alone          = $false
     }
     $bytes = [System.Text.Encoding]::UTF8.GetBytes((ConvertTo-Json -InputObject $content -Depth 6))
     $temporary = "$Path.tmp"
-    $stream = [System.IO.File]::Open($temporary, [System.IO.FileMode]::Create, [System.IO.FileAccess]::Write, [System.IO.FileShare]::None)
+    $watch = [System.Diagnostics.Stopwatch]::StartNew()
+    $why = ''
+    while ($true) {
+        try {
+            $stream = [System.IO.File]::Open($temporary, [System.IO.FileMode]::Create, [System.IO.FileAccess]::Write, [System.IO.FileShare]::None)
+            try {
+                $stream.Write($bytes, 0, $bytes.Length)
+                $stream.Flush($true)
+            }
+            finally {
+                $stream.Dispose()
+            }
+            if ([System.IO.File]::Exists($Path)) {
+                # A plain $null would arrive as an empty string.
+                [System.IO.File]::Replace($temporary, $Path, [NullString]::Value)
+            }
+            else {
+                [System.IO.File]::Move($temporary, $Path)
+            }
+            break
+        }
+        catch {
+            $why = Get-ErrorText -ErrorRecord $_
+            # Another program may have it open; a run waits for that once.
+            if ((-not (Test-Held -ErrorRecord $_)) -or $Memory['waited'] -or ($watch.Elapsed.TotalSeconds -ge 2)) { break }
+        }
+        $why = ''
+        Start-Sleep -Milliseconds 200
+    }
+    $content.alone = ($why -ne '')
+    if ($content.alone) {
+        $Memory.waited = $true
+        $Memory.trouble = "the state in $Path cannot be written ($why); it is kept in $(Get-SecondPath -Path $Path)"
+    }
+    $Memory.lost = $false
     try {
-        $stream.Write($bytes, 0, $bytes.Length)
-        $stream.Flush($true)
+        Write-SecondMemory -Path $Path -Json (ConvertTo-Json -InputObject $content -Depth 6)
     }
-    finally {
-        $stream.Dispose()
-    }
-    if ([System.IO.File]::Exists($Path)) {
-        # A plain $null would arrive as an empty string.
-        [System.IO.File]::Replace($temporary, $Path, [NullString]::Value)
-    }
-    else {
-        [System.IO.File]::Move($temporary, $Path)
+    catch {
+        if (-not $content.alone) { return }
+        $Memory.lost = $true
+        $Memory.trouble = "nothing can be remembered: neither $Path ($why) nor $(Get-SecondPath -Path $Path) ($(Get-ErrorText -ErrorRecord $_)) can be written; something is done in the first minute of an hour alone"
     }
 }
 
 function Open-RunLock {
-    # A file that this process alone has open; Windows lets go of it when the process ends.
+    # A file that this process alone has open, or $null where another run has it; Windows lets go of
+    # it when the process ends.
     param([string]$Path)
     try {
         return [System.IO.File]::Open($Path, [System.IO.FileMode]::OpenOrCreate, [System.IO.FileAccess]::ReadWrite, [System.IO.FileShare]::None)
     }
     catch {
-        return $null
+        if (Test-Held -ErrorRecord $_) { return $null }
+        throw
     }
 }
 
@@ -389,22 +538,33 @@ function Write-WatchLog {
         [System.IO.File]::AppendAllText($Settings.LogPath, "$now $line`r`n")
     }
     catch {
-        $why = Get-ErrorText -ErrorRecord $_
-        [Console]::Error.WriteLine("cannot append to $($Settings.LogPath): $why")
+        $Settings['log_trouble'] = "cannot append to $($Settings.LogPath): $(Get-ErrorText -ErrorRecord $_)"
+        Write-Console -Text $Settings['log_trouble'] -IsError $true
+    }
+}
+
+function Write-Console {
+    # Nobody may be there to read it: that stops nothing.
+    param([string]$Text, [bool]$IsError)
+    try {
+        if ($IsError) { [Console]::Error.WriteLine($Text) } else { [Console]::Out.WriteLine($Text) }
+    }
+    catch {
+        $null = $_
     }
 }
 
 function Write-Trouble {
     # For a person: on the console and in the log.
     param([hashtable]$Settings, [string]$Text)
-    [Console]::Error.WriteLine($Text)
+    Write-Console -Text $Text -IsError $true
     Write-WatchLog -Settings $Settings -Text $Text
 }
 
 function Write-RunLine {
     # What a run saw and did: for whoever runs it by hand, and for the log.
     param([hashtable]$Settings, [string]$Text)
-    [Console]::Out.WriteLine($Text)
+    Write-Console -Text $Text -IsError $false
     Write-WatchLog -Settings $Settings -Text $Text
 }
 
@@ -418,31 +578,45 @@ function Write-RestartResult {
     }
 }
 
+function Write-EventEntry {
+    param([string]$Source, [string]$Text, [string]$Kind, [int]$Number)
+    if (-not [System.Diagnostics.EventLog]::SourceExists($Source)) {
+        [System.Diagnostics.EventLog]::CreateEventSource($Source, 'Application')
+    }
+    [System.Diagnostics.EventLog]::WriteEntry($Source, $Text, [System.Diagnostics.EventLogEntryType]$Kind, $Number)
+}
+
 function Write-AlertEvent {
-    # Into the Windows event log; Write-EventLog is no part of PowerShell 7. Returns '' or why not.
-    param([string]$Source, [string]$Text, [bool]$IsAlert)
+    # Into the Windows event log; Write-EventLog is no part of PowerShell 7. Returns '' or why not,
+    # whatever goes wrong.
+    param([string]$Source, [string]$Text, [bool]$IsAlert, [bool]$IsTrouble = $false)
     $kind = 'Information'
     $number = 101
     if ($IsAlert) {
         $kind = 'Error'
         $number = 100
     }
+    if ($IsTrouble) {
+        $kind = 'Warning'
+        $number = 102
+    }
     try {
-        if (-not [System.Diagnostics.EventLog]::SourceExists($Source)) {
-            [System.Diagnostics.EventLog]::CreateEventSource($Source, 'Application')
-        }
-        $entryType = [System.Diagnostics.EventLogEntryType]$kind
-        [System.Diagnostics.EventLog]::WriteEntry($Source, $Text, $entryType, $number)
+        Write-EventEntry -Source $Source -Text $Text -Kind $kind -Number $number
         return ''
     }
     catch {
         $why = Get-ErrorText -ErrorRecord $_
     }
-    $quoted = $Text -replace '"', "'"
-    $arguments = '/T {0} /ID {1} /L APPLICATION /SO "{2}" /D "{3}"' -f $kind.ToUpperInvariant(), $number, $Source, $quoted
-    $run = Invoke-Program -Name 'eventcreate.exe' -Arguments $arguments -TimeoutSeconds 15
-    if ($run.ok) { return '' }
-    return "event log: $why; eventcreate: $($run.detail)"
+    try {
+        $quoted = $Text -replace '"', "'"
+        $arguments = '/T {0} /ID {1} /L APPLICATION /SO "{2}" /D "{3}"' -f $kind.ToUpperInvariant(), $number, $Source, $quoted
+        $run = Invoke-Program -Name 'eventcreate.exe' -Arguments $arguments -TimeoutSeconds 5
+        if ($run.ok) { return '' }
+        return "event log: $why; eventcreate: $($run.detail)"
+    }
+    catch {
+        return "event log: $why; eventcreate: $(Get-ErrorText -ErrorRecord $_)"
+    }
 }
 
 function Send-Notice {
@@ -694,34 +868,73 @@ function Get-SettledResult {
 # --- one run -------------------------------------------------------------------------------------
 
 function Send-Undelivered {
-    # In order; what fails is tried again by the next run.
+    # In order, to each that has not taken it yet; what fails is tried again by the next run.
     param([hashtable]$Settings, [hashtable]$Memory)
-    $waiting = @($Memory.undelivered)
-    if (($waiting.Count -eq 0) -or ($Settings.Webhook -eq '')) { return @{ state = $Memory.state; undelivered = @() } }
+    Send-ToEventLog -Settings $Settings -Waiting @($Memory.undelivered | ForEach-Object { if ($_.to_event_log) { $_ } })
+    Send-ToWebhook -Settings $Settings -Waiting @($Memory.undelivered | ForEach-Object { if ($_.to_webhook) { $_ } })
+    $Memory.undelivered = @($Memory.undelivered | ForEach-Object { if ($_.to_event_log -or $_.to_webhook) { $_ } })
+    return $Memory
+}
+
+function Send-ToEventLog {
+    # Given up after an hour: an account may not be allowed to write there at all.
+    param([hashtable]$Settings, [object[]]$Waiting)
+    foreach ($notice in $Waiting) {
+        $failure = Write-AlertEvent -Source $Settings.EventSource -Text $notice.text -IsAlert ($notice.event -eq 'alert') -IsTrouble ($notice.event -eq 'trouble')
+        $isOver = [Math]::Abs((Get-NowS) - $notice.at_s) -ge 3600
+        $notice.to_event_log = ($failure -ne '') -and (-not $isOver)
+        if ($failure -eq '') { continue }
+        Write-Trouble -Settings $Settings -Text "$failure; tried again by the next run for an hour"
+        break
+    }
+}
+
+function Send-ToWebhook {
+    param([hashtable]$Settings, [object[]]$Waiting)
+    if ($Settings.Webhook -eq '') {
+        foreach ($notice in $Waiting) { $notice.to_webhook = $false }
+        return
+    }
+    if ($Waiting.Count -eq 0) { return }
     $name = $Settings.Webhook.Substring('env:'.Length)
     $address = [Environment]::GetEnvironmentVariable($name)
     if ([string]::IsNullOrEmpty($address)) { $address = [Environment]::GetEnvironmentVariable($name, 'Machine') }
     if ([string]::IsNullOrEmpty($address)) {
         Write-Trouble -Settings $Settings -Text "webhook: the variable $name is not set"
-        return $Memory
+        return
     }
-    while ($waiting.Count -gt 0) {
-        $failure = Send-Notice -Address $address -Notice $waiting[0] -TimeoutSeconds $Settings.TimeoutSeconds
+    foreach ($notice in $Waiting) {
+        $failure = Send-Notice -Address $address -Notice $notice -TimeoutSeconds $Settings.TimeoutSeconds
         if ($failure -ne '') {
             Write-Trouble -Settings $Settings -Text "webhook: $failure; tried again by the next run"
-            break
+            return
         }
-        $waiting = @($waiting | Select-Object -Skip 1)
+        $notice.to_webhook = $false
     }
-    return @{ state = $Memory.state; undelivered = $waiting }
 }
 
 function Write-Notice {
-    # Console, log, Windows event log; the webhook follows from the state.
+    # Console and log; the event log and the webhook follow from the state.
     param([hashtable]$Settings, [hashtable]$Notice)
     Write-Trouble -Settings $Settings -Text $Notice.text
-    $failure = Write-AlertEvent -Source $Settings.EventSource -Text $Notice.text -IsAlert ($Notice.event -eq 'alert')
-    if ($failure -ne '') { Write-Trouble -Settings $Settings -Text $failure }
+}
+
+function Get-TroubleNotice {
+    # What goes wrong in the watch itself, once an hour; its times are all that a notice of it needs.
+    param([hashtable]$Settings, [hashtable]$Memory, [long]$NowS)
+    $found = @()
+    foreach ($text in @($Memory['trouble'], $Settings['log_trouble'])) {
+        if (($null -ne $text) -and ($text -ne '')) { $found += $text }
+    }
+    if ($found.Count -eq 0) { return @() }
+    if ($Memory.lost) {
+        if (-not (Test-HourBegins -NowS $NowS)) { return @() }
+    }
+    elseif ([Math]::Abs($NowS - [long]$Memory['trouble_told_s']) -lt 3600) {
+        return @()
+    }
+    $Memory.trouble_told_s = $NowS
+    return @(@{ event = 'trouble'; text = 'PillSnap TROUBLE: {0} [{1}]' -f ($found -join '; '), $env:COMPUTERNAME })
 }
 
 function Get-DueNotice {
@@ -751,6 +964,8 @@ function Invoke-HealthRun {
     $read = Read-WatchMemory -Path $Settings.StatePath
     if ($read.note -ne '') { Write-Trouble -Settings $Settings -Text $read.note }
     $memory = $read.memory
+    $memory.trouble = $read.note
+    $memory.lost = $false
     $before = $memory.state
     $results = @(Get-AllResult -Settings $Settings)
     $now = Get-NowS
@@ -758,6 +973,10 @@ function Invoke-HealthRun {
     $memory.state = $decision.state
     # Before anything is restarted: a run that is killed meanwhile has counted it.
     Save-WatchMemory -Path $Settings.StatePath -Memory $memory
+    if ($memory.lost) {
+        $before = Get-EmptyState
+        $decision = Get-ForgetfulDecision -Checks (ConvertTo-CheckSet -Results $results) -Policy $Settings.Policy -NowS $now
+    }
     $done = @($decision.actions)
     if ($done -contains 'restart') {
         $restart = Invoke-Restart -Settings $Settings
@@ -768,9 +987,15 @@ function Invoke-HealthRun {
     }
     $memory.state = $decision.state
     $notices = @(Get-DueNotice -Actions $done -Decision $decision -Before $before -Results $results -NowS $now)
+    Write-RunLine -Settings $Settings -Text (Get-RunLine -Results $results -Actions $done -State $decision.state)
+    $notices += @(Get-TroubleNotice -Settings $Settings -Memory $memory -NowS $now)
+    foreach ($notice in $notices) {
+        $notice.at_s = $now
+        $notice.to_event_log = $true
+        $notice.to_webhook = $true
+    }
     $memory.undelivered = @(@($memory.undelivered) + $notices | Select-Object -Last 20)
     Save-WatchMemory -Path $Settings.StatePath -Memory $memory
-    Write-RunLine -Settings $Settings -Text (Get-RunLine -Results $results -Actions $done -State $decision.state)
     foreach ($notice in $notices) { Write-Notice -Settings $Settings -Notice $notice }
     $memory = Send-Undelivered -Settings $Settings -Memory $memory
     Save-WatchMemory -Path $Settings.StatePath -Memory $memory
@@ -792,12 +1017,19 @@ function Invoke-HealthWatch {
     param([hashtable]$Settings)
     $lock = $null
     try {
-        foreach ($path in @($Settings.StatePath, $Settings.LogPath)) {
-            $null = [System.IO.Directory]::CreateDirectory([System.IO.Path]::GetDirectoryName($path))
+        try {
+            foreach ($path in @($Settings.LogPath, $Settings.StatePath)) {
+                $null = [System.IO.Directory]::CreateDirectory([System.IO.Path]::GetDirectoryName($path))
+            }
+            $lock = Open-RunLock -Path "$($Settings.StatePath).lock"
+            $isBusy = $null -eq $lock
         }
-        $lock = Open-RunLock -Path "$($Settings.StatePath).lock"
-        if ($null -eq $lock) {
-            [Console]::Error.WriteLine("error: $($Settings.StatePath).lock is held by another run, or cannot be written")
+        catch {
+            # Told with the state, which lies beside. Windows starts no task beside itself.
+            $isBusy = $false
+        }
+        if ($isBusy) {
+            Write-Console -Text "error: $($Settings.StatePath).lock is held by another run" -IsError $true
             return 6
         }
         return (Invoke-HealthRun -Settings $Settings)

@@ -99,10 +99,68 @@ function Get-ErrorText {
     return ($inner.Message -replace '\s+', ' ').Trim()
 }
 
+function Test-Held {
+    # Whether it failed because another process has the file open: Windows' two numbers, and flock's.
+    param([System.Management.Automation.ErrorRecord]$ErrorRecord)
+    $inner = $ErrorRecord.Exception
+    while ($null -ne $inner.InnerException) { $inner = $inner.InnerException }
+    return ($inner -is [System.IO.IOException]) -and (@(11, 32, 33) -contains ($inner.HResult -band 65535))
+}
+
 function Get-FolderName {
     # The names of the files beside the log.
     param([string]$Folder)
     return @([System.IO.Directory]::GetFiles($Folder) | ForEach-Object { [System.IO.Path]::GetFileName($_) })
+}
+
+function Get-TakenName {
+    # The names that a new archive may not have: a half-written one that stays takes its name too.
+    param([string]$Folder)
+    return @([System.IO.Directory]::GetFileSystemEntries($Folder) | ForEach-Object { [System.IO.Path]::GetFileName($_) -replace '\.partial$', '' })
+}
+
+function Get-FreePath {
+    # The path itself, or with -2, -3 and so on where something lies that could not be removed.
+    param([string]$Path)
+    $free = $Path
+    $number = 1
+    while ([System.IO.File]::Exists($free) -or [System.IO.Directory]::Exists($free)) {
+        $number += 1
+        $free = "$Path-$number"
+    }
+    return $free
+}
+
+function Initialize-Writable {
+    # Clears the attribute that keeps Windows from deleting or replacing a file.
+    param([string]$Path)
+    if (-not [System.IO.File]::Exists($Path)) { return }
+    $readOnly = [System.IO.FileAttributes]::ReadOnly
+    $attributes = [System.IO.File]::GetAttributes($Path)
+    if ($attributes -band $readOnly) { [System.IO.File]::SetAttributes($Path, $attributes -bxor $readOnly) }
+}
+
+function Invoke-Deletion {
+    param([string]$Path)
+    [System.IO.File]::Delete($Path)
+}
+
+function Get-DeletionFailure {
+    # Deletes a file of ours; returns '' or why it is still there.
+    param([string]$Path)
+    try {
+        Initialize-Writable -Path $Path
+        Invoke-Deletion -Path $Path
+        return ''
+    }
+    catch {
+        return (Get-ErrorText -ErrorRecord $_)
+    }
+}
+
+function Write-Skipped {
+    param([string]$Path, [string]$Why)
+    [Console]::Error.WriteLine("skipped: ${Path}: $Why")
 }
 
 function Read-LastRotation {
@@ -110,7 +168,9 @@ function Read-LastRotation {
     param([string]$Path, [long]$NowS)
     if (-not [System.IO.File]::Exists($Path)) { return $NowS }
     try {
-        $since = [long]([System.IO.File]::ReadAllText($Path) | ConvertFrom-Json).since_s
+        # ConvertFrom-Json costs an engine 10 MiB and as much time as a third of the packing.
+        $since = [long][regex]::Match([System.IO.File]::ReadAllText($Path), '^\s*\{\s*"since_s":\s*([0-9]+)\s*\}\s*$').Groups[1].Value
+        if ($since -eq 0) { throw 'no since_s in it' }
         if ($since -le $NowS) { return $since }
         $why = 'lies in the future'
     }
@@ -125,8 +185,9 @@ function Save-LastRotation {
     # Written beside itself, then renamed: a killed run leaves the old one whole.
     param([string]$Path, [long]$SinceS)
     $temporary = "$Path.tmp"
-    [System.IO.File]::WriteAllText($temporary, (ConvertTo-Json -InputObject @{ since_s = $SinceS }))
+    [System.IO.File]::WriteAllText($temporary, "{""since_s"": $SinceS}")
     if ([System.IO.File]::Exists($Path)) {
+        Initialize-Writable -Path $Path
         # A plain $null would arrive as an empty string.
         [System.IO.File]::Replace($temporary, $Path, [NullString]::Value)
     }
@@ -136,13 +197,16 @@ function Save-LastRotation {
 }
 
 function Open-RunLock {
-    # A file that this process alone has open; Windows lets go of it when the process ends.
+    # A file that this process alone has open, or $null where another run has it; Windows lets go of
+    # it when the process ends.
     param([string]$Path)
     try {
+        Initialize-Writable -Path $Path
         return [System.IO.File]::Open($Path, [System.IO.FileMode]::OpenOrCreate, [System.IO.FileAccess]::ReadWrite, [System.IO.FileShare]::None)
     }
     catch {
-        return $null
+        if (Test-Held -ErrorRecord $_) { return $null }
+        throw "$Path cannot be opened: $(Get-ErrorText -ErrorRecord $_)"
     }
 }
 
@@ -160,16 +224,14 @@ function Get-StreamHash {
     }
 }
 
-function Get-ContentHash {
-    # SHA-256 of a file's content, or of what a gzip file holds.
-    param([string]$Path, [switch]$Packed)
+function Get-PackedHash {
+    # SHA-256 of what a gzip file holds.
+    param([string]$Path)
     $file = [System.IO.File]::Open($Path, [System.IO.FileMode]::Open, [System.IO.FileAccess]::Read, [System.IO.FileShare]::Read)
-    $stream = $file
+    $stream = New-Object System.IO.Compression.GZipStream($file, [System.IO.Compression.CompressionMode]::Decompress)
     try {
-        if ($Packed) {
-            $stream = New-Object System.IO.Compression.GZipStream($file, [System.IO.Compression.CompressionMode]::Decompress)
-        }
-        return (Get-StreamHash -Stream $stream)
+        # Hashing asks for 4 KiB at a time, which unpacking is slow to give.
+        return (Get-StreamHash -Stream (New-Object System.IO.BufferedStream($stream, 1048576)))
     }
     finally {
         $stream.Dispose()
@@ -178,14 +240,17 @@ function Get-ContentHash {
 }
 
 function Save-Packed {
-    # Compresses Source into the new file Target, and reads it back before it takes that name.
+    # Compresses Source into the new file Target, and reads it back before it takes that name; the
+    # source is read once, its hash taken on the way.
     param([string]$Source, [string]$Target)
     $partial = "$Target.partial"
-    $from = [System.IO.File]::Open($Source, [System.IO.FileMode]::Open, [System.IO.FileAccess]::Read, [System.IO.FileShare]::Read)
+    $sha = [System.Security.Cryptography.SHA256]::Create()
+    $file = [System.IO.File]::Open($Source, [System.IO.FileMode]::Open, [System.IO.FileAccess]::Read, [System.IO.FileShare]::Read)
+    $from = New-Object System.Security.Cryptography.CryptoStream($file, $sha, [System.Security.Cryptography.CryptoStreamMode]::Read)
     try {
         $to = [System.IO.File]::Open($partial, [System.IO.FileMode]::Create, [System.IO.FileAccess]::Write, [System.IO.FileShare]::None)
         try {
-            $pack = New-Object System.IO.Compression.GZipStream($to, [System.IO.Compression.CompressionMode]::Compress, $true)
+            $pack = New-Object System.IO.Compression.GZipStream($to, [System.IO.Compression.CompressionLevel]::Fastest, $true)
             try {
                 $from.CopyTo($pack)
             }
@@ -198,58 +263,77 @@ function Save-Packed {
         finally {
             $to.Dispose()
         }
+        $hash = [BitConverter]::ToString($sha.Hash).Replace('-', '')
     }
     finally {
         $from.Dispose()
+        $file.Dispose()
+        $sha.Dispose()
     }
-    if ((Get-ContentHash -Path $partial -Packed) -ne (Get-ContentHash -Path $Source)) {
+    if ((Get-PackedHash -Path $partial) -ne $hash) {
         [System.IO.File]::Delete($partial)
         throw "$Target reads back differently; the disk may be failing"
     }
     [System.IO.File]::Move($partial, $Target)
 }
 
-function Test-PackedContent {
-    # Whether a gzip file holds content of this hash; a damaged one does not.
-    param([string]$Path, [string]$Hash)
+function Test-Archived {
+    # Whether a gzip file holds the content of a file that was set aside. More may follow where that
+    # is a copy: the log that it was made of went on. A damaged archive holds nothing.
+    param([string]$Archive, [string]$Aside, [bool]$MoreMayFollow)
+    $short = [System.IO.File]::Open($Aside, [System.IO.FileMode]::Open, [System.IO.FileAccess]::Read, [System.IO.FileShare]::Read)
     try {
-        return ((Get-ContentHash -Path $Path -Packed) -eq $Hash)
+        $file = [System.IO.File]::Open($Archive, [System.IO.FileMode]::Open, [System.IO.FileAccess]::Read, [System.IO.FileShare]::Read)
+        $long = New-Object System.IO.Compression.GZipStream($file, [System.IO.Compression.CompressionMode]::Decompress)
+        try {
+            if (-not (Test-StreamStart -Long $long -Short $short)) { return $false }
+            return $MoreMayFollow -or ($long.ReadByte() -lt 0)
+        }
+        catch {
+            [Console]::Error.WriteLine("$Archive cannot be read: $(Get-ErrorText -ErrorRecord $_)")
+            return $false
+        }
+        finally {
+            $long.Dispose()
+            $file.Dispose()
+        }
     }
-    catch {
-        [Console]::Error.WriteLine("$Path cannot be read: $(Get-ErrorText -ErrorRecord $_)")
-        return $false
+    finally {
+        $short.Dispose()
     }
 }
 
 function Save-Archive {
-    # Moves the set-aside content into an archive; one that a killed run made already is not made twice.
+    # Packs the set-aside content into an archive and returns its name; one that a killed run made
+    # already is not made twice.
     param([string]$Aside, [string]$Folder, [string]$LogName, [string]$Day)
-    $names = @(Get-FolderName -Folder $Folder)
-    $hash = Get-ContentHash -Path $Aside
     $written = [System.IO.File]::GetLastWriteTimeUtc($Aside)
-    foreach ($name in $names) {
+    $isCopy = [System.IO.Path]::GetFileName($Aside).StartsWith("$LogName.copy", [System.StringComparison]::Ordinal)
+    foreach ($name in @(Get-FolderName -Folder $Folder)) {
         $path = Join-Path -Path $Folder -ChildPath $name
         if ((Get-ArchiveOrder -Name $name -LogName $LogName) -eq '') { continue }
         if ([System.IO.File]::GetLastWriteTimeUtc($path) -lt $written) { continue }
-        if (Test-PackedContent -Path $path -Hash $hash) {
-            [System.IO.File]::Delete($Aside)
-            return $name
-        }
+        if (Test-Archived -Archive $path -Aside $Aside -MoreMayFollow $isCopy) { return $name }
     }
-    $name = Get-ArchiveName -LogName $LogName -Day $Day -Taken $names
-    Save-Packed -Source $Aside -Target (Join-Path -Path $Folder -ChildPath $name)
-    [System.IO.File]::Delete($Aside)
+    $name = Get-ArchiveName -LogName $LogName -Day $Day -Taken @(Get-TakenName -Folder $Folder)
+    Save-Packed -Target (Join-Path -Path $Folder -ChildPath $name) -Source $Aside
     return $name
 }
 
 # --- taking the content away from the writer -----------------------------------------------------
+
+function Get-ServiceEntry {
+    # What Windows says of a service, or $null.
+    param([string]$ServiceName)
+    return (Get-CimInstance -ClassName Win32_Service -Filter "Name='$ServiceName'" -OperationTimeoutSec 15)
+}
 
 function Get-WriterProcess {
     # The process of the service that writes the log, or $null; one that hosts others is none.
     param([string]$ServiceName)
     if ($ServiceName -eq '') { return $null }
     try {
-        $found = Get-CimInstance -ClassName Win32_Service -Filter "Name='$ServiceName'" -OperationTimeoutSec 15
+        $found = Get-ServiceEntry -ServiceName $ServiceName
         if (($null -eq $found) -or ($found.ServiceType -ne 'Own Process') -or ($found.ProcessId -eq 0)) { return $null }
         return [System.Diagnostics.Process]::GetProcessById([int]$found.ProcessId)
     }
@@ -257,6 +341,14 @@ function Get-WriterProcess {
         [Console]::Error.WriteLine("the process of $ServiceName cannot be found: $(Get-ErrorText -ErrorRecord $_)")
         return $null
     }
+}
+
+function Get-HolderText {
+    # Who has the log open, as far as the table of services tells.
+    param([string]$ServiceName)
+    $process = Get-WriterProcess -ServiceName $ServiceName
+    if ($null -eq $process) { return "a program that is not the service '$ServiceName'" }
+    return "$($process.ProcessName) (process $($process.Id), the service '$ServiceName') or another program"
 }
 
 function Initialize-Pause {
@@ -339,6 +431,24 @@ function Invoke-RenameAlone {
     }
 }
 
+function Test-StreamStart {
+    # Whether one stream begins with all that is in the other.
+    param([System.IO.Stream]$Long, [System.IO.Stream]$Short)
+    $mine = New-Object byte[] 1048576
+    $theirs = New-Object byte[] 1048576
+    while ($true) {
+        $count = $Short.Read($mine, 0, $mine.Length)
+        if ($count -eq 0) { return $true }
+        $got = 0
+        while ($got -lt $count) {
+            $more = $Long.Read($theirs, $got, $count - $got)
+            if ($more -eq 0) { return $false }
+            $got += $more
+        }
+        if ([Convert]::ToBase64String($mine, 0, $count) -cne [Convert]::ToBase64String($theirs, 0, $count)) { return $false }
+    }
+}
+
 function Test-StartsWith {
     # Whether the log still begins with all that the copy holds: it was not truncated then.
     param([string]$LogPath, [string]$CopyPath)
@@ -348,20 +458,7 @@ function Test-StartsWith {
     try {
         $log = [System.IO.File]::Open($LogPath, [System.IO.FileMode]::Open, [System.IO.FileAccess]::Read, $share)
         try {
-            if ($log.Length -lt $copy.Length) { return $false }
-            $mine = New-Object byte[] 1048576
-            $theirs = New-Object byte[] 1048576
-            while ($true) {
-                $count = $copy.Read($mine, 0, $mine.Length)
-                if ($count -eq 0) { return $true }
-                $got = 0
-                while ($got -lt $count) {
-                    $more = $log.Read($theirs, $got, $count - $got)
-                    if ($more -eq 0) { return $false }
-                    $got += $more
-                }
-                if ([Convert]::ToBase64String($mine, 0, $count) -ne [Convert]::ToBase64String($theirs, 0, $count)) { return $false }
-            }
+            return (Test-StreamStart -Long $log -Short $copy)
         }
         finally {
             $log.Dispose()
@@ -374,88 +471,161 @@ function Test-StartsWith {
 
 # --- one run -------------------------------------------------------------------------------------
 
+function Get-LeftoverPath {
+    # What lies where a run sets content aside, files and folders.
+    param([string]$Folder, [string]$LogName)
+    $pattern = '^' + [regex]::Escape($LogName) + '\.(copy|rotating)(-[0-9]+)?$'
+    return @([System.IO.Directory]::GetFileSystemEntries($Folder) | ForEach-Object { if ([System.IO.Path]::GetFileName($_) -match $pattern) { $_ } })
+}
+
+function Invoke-Leftover {
+    # Finishes what a killed run set aside; returns '' or why it is still there. A copy counts only
+    # where the log was truncated after it.
+    param([string]$Path, [string]$LogPath, [string]$LogName, [string]$Day)
+    if ([System.IO.Directory]::Exists($Path)) { return 'a folder lies where the log is set aside; rename or remove it' }
+    $isCopy = [System.IO.Path]::GetFileName($Path).StartsWith("$LogName.copy", [System.StringComparison]::Ordinal)
+    $where = 'the log'
+    try {
+        if ((-not $isCopy) -or (-not (Test-StartsWith -LogPath $LogPath -CopyPath $Path))) {
+            $where = Save-Archive -Aside $Path -Folder ([System.IO.Path]::GetDirectoryName($LogPath)) -LogName $LogName -Day $Day
+        }
+    }
+    catch {
+        return "a killed run left it, and it cannot be archived ($(Get-ErrorText -ErrorRecord $_)); it is tried again by the next run"
+    }
+    $why = Get-DeletionFailure -Path $Path
+    if ($why -ne '') { return "all of it is in $where, and it cannot be deleted ($why); delete it" }
+    if ($where -ne 'the log') { [Console]::Out.WriteLine("finished the rotation of a killed run: $where") }
+    return ''
+}
+
 function Invoke-Recovery {
-    # Finishes what a killed run left: a copy counts only where the log was truncated after it.
+    # Finishes what killed runs left; returns how much of it is left still.
     param([string]$LogPath, [string]$Folder, [string]$LogName, [string]$Day)
+    $left = 0
     foreach ($name in @(Get-FolderName -Folder $Folder)) {
-        if ($name.StartsWith("$LogName.") -and $name.EndsWith('.gz.partial')) {
-            [System.IO.File]::Delete((Join-Path -Path $Folder -ChildPath $name))
-        }
+        if ((-not $name.EndsWith('.partial')) -or ((Get-ArchiveOrder -Name ($name -replace '\.partial$', '') -LogName $LogName) -eq '')) { continue }
+        $path = Join-Path -Path $Folder -ChildPath $name
+        $why = Get-DeletionFailure -Path $path
+        if ($why -eq '') { continue }
+        $left += 1
+        Write-Skipped -Path $path -Why "a killed run left it half written, and it cannot be deleted ($why); delete it"
     }
-    $copy = "$LogPath.copy"
-    if ([System.IO.File]::Exists($copy)) {
-        if (Test-StartsWith -LogPath $LogPath -CopyPath $copy) {
-            [System.IO.File]::Delete($copy)
-        }
-        else {
-            $made = Save-Archive -Aside $copy -Folder $Folder -LogName $LogName -Day $Day
-            [Console]::Out.WriteLine("finished the rotation of a killed run: $made")
-        }
+    foreach ($path in @(Get-LeftoverPath -Folder $Folder -LogName $LogName)) {
+        $why = Invoke-Leftover -Path $path -LogPath $LogPath -LogName $LogName -Day $Day
+        if ($why -eq '') { continue }
+        $left += 1
+        Write-Skipped -Path $path -Why $why
     }
-    $aside = "$LogPath.rotating"
-    if ([System.IO.File]::Exists($aside)) {
-        $made = Save-Archive -Aside $aside -Folder $Folder -LogName $LogName -Day $Day
-        [Console]::Out.WriteLine("finished the rotation of a killed run: $made")
-    }
+    return $left
 }
 
 function Invoke-Prune {
-    # Deletes all but the newest archives; returns how many could not be deleted.
-    param([string]$Folder, [string]$LogName, [int]$Keep)
-    $skipped = 0
+    # Deletes all but the newest archives; returns which could not be deleted, told once.
+    param([string]$Folder, [string]$LogName, [int]$Keep, [string[]]$Told = @())
+    $skipped = @($Told)
     foreach ($name in @(Get-SurplusArchive -LogName $LogName -Names @(Get-FolderName -Folder $Folder) -Keep $Keep)) {
-        try {
-            [System.IO.File]::Delete((Join-Path -Path $Folder -ChildPath $name))
+        if ($skipped -contains $name) { continue }
+        $path = Join-Path -Path $Folder -ChildPath $name
+        $why = Get-DeletionFailure -Path $path
+        if ($why -eq '') {
             [Console]::Out.WriteLine("deleted $name")
         }
-        catch {
-            $skipped += 1
-            [Console]::Error.WriteLine("skipped: $name cannot be deleted: $(Get-ErrorText -ErrorRecord $_)")
+        else {
+            $skipped += $name
+            Write-Skipped -Path $path -Why "the newest $Keep are kept, and it cannot be deleted ($why); delete it"
         }
     }
     return $skipped
 }
 
+function Get-StateFailure {
+    # Keeps from when the age counts; returns how many states could not be written.
+    param([string]$Path, [long]$SinceS)
+    try {
+        Save-LastRotation -Path $Path -SinceS $SinceS
+        return 0
+    }
+    catch {
+        Write-Skipped -Path $Path -Why "it cannot be written ($(Get-ErrorText -ErrorRecord $_)); the log is rotated by its size alone until it can"
+        return 1
+    }
+}
+
+function Invoke-SetAside {
+    # Takes the content away from whoever writes the log; returns the file that holds it now.
+    param([hashtable]$Settings)
+    $log = $Settings.LogPath
+    $aside = Get-FreePath -Path "$log.rotating"
+    Initialize-Writable -Path $log
+    if (Invoke-RenameAlone -LogPath $log -AsidePath $aside) { return $aside }
+    $writer = $null
+    if (-not $Settings.NoPause) {
+        $writer = Get-WriterProcess -ServiceName $Settings.ServiceName
+        if ($null -ne $writer) { Initialize-Pause }
+    }
+    $copy = Get-FreePath -Path "$log.copy"
+    try {
+        Invoke-CutUnderWriter -LogPath $log -CopyPath $copy -Writer $writer
+    }
+    catch {
+        if (-not (Test-Held -ErrorRecord $_)) { throw }
+        throw "it is open in $(Get-HolderText -ServiceName $Settings.ServiceName), which lets nobody else write it ($(Get-ErrorText -ErrorRecord $_)); stop that program, or have it share its log for writing"
+    }
+    [System.IO.File]::Move($copy, $aside)
+    return $aside
+}
+
 function Invoke-LogRotation {
-    # Rotates a log that is due; returns the exit code.
+    # Rotates a log that is due; returns the exit code. What makes room comes first.
     param([hashtable]$Settings, [scriptblock]$Ask)
     $log = $Settings.LogPath
     $folder = [System.IO.Path]::GetDirectoryName($log)
     $name = [System.IO.Path]::GetFileName($log)
     $now = [DateTimeOffset]::UtcNow
+    $nowS = $now.ToUnixTimeSeconds()
     $day = $now.UtcDateTime.ToString('yyyyMMdd', [Globalization.CultureInfo]::InvariantCulture)
+    $skipped = 0
+    $kept = @()
+    if (-not $Settings.DryRun) {
+        $kept = @(Invoke-Prune -Folder $folder -LogName $name -Keep $Settings.Policy.keep)
+        $skipped += Invoke-Recovery -LogPath $log -Folder $folder -LogName $name -Day $day
+    }
+    $skipped += Invoke-DueRotation -Settings $Settings -Ask $Ask -Folder $folder -Day $day -NowS $nowS
+    if (-not $Settings.DryRun) { $kept = @(Invoke-Prune -Folder $folder -LogName $name -Keep $Settings.Policy.keep -Told $kept) }
+    if (($skipped + $kept.Count) -gt 0) { return 9 }
+    return 0
+}
+
+function Invoke-DueRotation {
+    # Rotates the log if it is due and wanted; returns how much was left.
+    param([hashtable]$Settings, [scriptblock]$Ask, [string]$Folder, [string]$Day, [long]$NowS)
+    $log = $Settings.LogPath
     $state = "$log.rotation.json"
-    if (-not $Settings.DryRun) { Invoke-Recovery -LogPath $log -Folder $folder -LogName $name -Day $day }
     if (-not [System.IO.File]::Exists($log)) {
         [Console]::Out.WriteLine("$log is not there: nothing to rotate")
         return 0
     }
-    $nowS = $now.ToUnixTimeSeconds()
-    $since = Read-LastRotation -Path $state -NowS $nowS
-    if ((-not $Settings.DryRun) -and ($since -eq $nowS)) { Save-LastRotation -Path $state -SinceS $nowS }
+    $skipped = 0
+    $since = Read-LastRotation -Path $state -NowS $NowS
+    if ((-not $Settings.DryRun) -and ($since -eq $NowS)) { $skipped = Get-StateFailure -Path $state -SinceS $NowS }
     $size = (New-Object System.IO.FileInfo($log)).Length
-    $due = Get-DueReason -SizeBytes $size -AgeDays (($nowS - $since) / 86400) -Policy $Settings.Policy
+    $due = Get-DueReason -SizeBytes $size -AgeDays (($NowS - $since) / 86400) -Policy $Settings.Policy
     if ($due -eq '') {
         [Console]::Out.WriteLine("$log is not due: $size bytes")
-        return 0
+        return $skipped
     }
-    if (-not (& $Ask "$log ($size bytes, due by $due)")) { return 0 }
-    $aside = "$log.rotating"
-    if (-not (Invoke-RenameAlone -LogPath $log -AsidePath $aside)) {
-        $writer = $null
-        if (-not $Settings.NoPause) {
-            $writer = Get-WriterProcess -ServiceName $Settings.ServiceName
-            if ($null -ne $writer) { Initialize-Pause }
-        }
-        Invoke-CutUnderWriter -LogPath $log -CopyPath "$log.copy" -Writer $writer
-        [System.IO.File]::Move("$log.copy", $aside)
-    }
-    $made = Save-Archive -Aside $aside -Folder $folder -LogName $name -Day $day
-    Save-LastRotation -Path $state -SinceS $nowS
+    if (-not (& $Ask "$log ($size bytes, due by $due)")) { return $skipped }
+    $aside = Invoke-SetAside -Settings $Settings
+    $made = Save-Archive -Aside $aside -Folder $Folder -LogName ([System.IO.Path]::GetFileName($log)) -Day $Day
     [Console]::Out.WriteLine("rotated $log (due by $due) into $made")
-    $skipped = Invoke-Prune -Folder $folder -LogName $name -Keep $Settings.Policy.keep
-    if ($skipped -gt 0) { return 9 }
-    return 0
+    $skipped = Get-StateFailure -Path $state -SinceS $NowS
+    $why = Get-DeletionFailure -Path $aside
+    if ($why -ne '') {
+        $skipped += 1
+        Write-Skipped -Path $aside -Why "all of it is in $made, and it cannot be deleted ($why); delete it"
+    }
+    return $skipped
 }
 
 function Invoke-Rotation {
@@ -470,13 +640,13 @@ function Invoke-Rotation {
     try {
         $lock = Open-RunLock -Path "$($Settings.LogPath).lock"
         if ($null -eq $lock) {
-            [Console]::Error.WriteLine("error: $($Settings.LogPath).lock is held by another run, or cannot be written")
+            [Console]::Error.WriteLine("error: $($Settings.LogPath).lock is held by another run")
             return 6
         }
         return (Invoke-LogRotation -Settings $Settings -Ask $Ask)
     }
     catch {
-        [Console]::Error.WriteLine("error: $(Get-ErrorText -ErrorRecord $_)")
+        [Console]::Error.WriteLine("error: $($Settings.LogPath) is not rotated, and nothing of it is lost: $(Get-ErrorText -ErrorRecord $_)")
         return 1
     }
     finally {

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 from opslib.core.config import Config
-from opslib.core.errors import ExitCode, OpsError, ParameterError, storage_errors
+from opslib.core.errors import ExitCode, OpsError, ParameterError, StorageError, storage_errors
 from opslib.core.experiment import check_experiment
 from opslib.core.locks import hold_lock
 from opslib.core.ownership import open_to_append
 from opslib.core.secrets import resolve_reference
-from opslib.upkeep.health_record import HealthRecord, WatchMemory, keep_memory, read_memory
+from opslib.upkeep.health_record import (
+    HealthRecord,
+    WatchMemory,
+    keep_memory,
+    read_memory,
+    second_path,
+)
 from opslib.upkeep.health_rules import (
+    HOUR_S,
     ActionName,
     Checks,
     Decision,
@@ -23,6 +31,8 @@ from opslib.upkeep.health_rules import (
     Policy,
     decide,
     decide_after_restart,
+    decide_forgetful,
+    hour_begins,
 )
 from opslib.upkeep.notices import (
     Notice,
@@ -31,6 +41,7 @@ from opslib.upkeep.notices import (
     write_degraded,
     write_recovery,
     write_sound,
+    write_trouble,
 )
 from opslib.upkeep.probe import CheckResult, probe
 from opslib.upkeep.restart import run_restart
@@ -74,9 +85,10 @@ def watch_health(config: Config, alert: Show) -> HealthRecord:
     Args:
         alert: gets what a person must read: alerts, recovery notices, what went wrong here.
 
-    What must survive to the next run is written where the last one wrote it when the disk is full.
-    Where even that fails, the run says so, alerts at the first failure and restarts nothing: it
-    cannot know how often something failed or was restarted.
+    What must survive to the next run is written where the last one wrote it when the disk is full,
+    and where that fails in a second place. What is wrong with the watch itself is told once an
+    hour. A run that can remember nothing acts in the first minute of an hour alone: it cannot know
+    how often something failed, was told or was restarted.
 
     Raises:
         BusyError: another run is under way.
@@ -85,8 +97,22 @@ def watch_health(config: Config, alert: Show) -> HealthRecord:
     path = health_state_path(config)
     if path.is_relative_to(config.exp_dir):
         check_experiment(config)
-    with hold_lock(path.with_suffix(".lock"), "health watch"):
+    with _hold_lock(path):
         return _Run(config, path, alert).run()
+
+
+@contextmanager
+def _hold_lock(path: Path) -> Iterator[None]:
+    """Hold the lock beside the state or, where it has no place there, in the second place; a run
+    that has neither goes on, since cron's runs overlap only where one hangs."""
+    with ExitStack() as held:
+        try:
+            held.enter_context(hold_lock(path.with_suffix(".lock"), "health watch"))
+        except StorageError:
+            with suppress(StorageError):
+                second = second_path(path).with_suffix(".lock")
+                held.enter_context(hold_lock(second, "health watch"))
+        yield
 
 
 class _Run:
@@ -97,8 +123,10 @@ class _Run:
         self._section = config.health
         self._path = path
         self._alert = alert
-        self._log_works = self._remembers = True
-        self._memory, damage = read_memory(path)
+        self._remembers = True
+        self._trouble = ""
+        self._log_trouble = ""
+        self._memory, damage = read_memory(path, _now_s())
         if damage:
             self._say(damage)
 
@@ -106,25 +134,29 @@ class _Run:
         results = _probe(self._config)
         if not _read(results).good:
             self._keep(self._memory, always=True)
-        remembers = self._remembers
         policy = Policy(
-            failures=self._section.failures if remembers else 1,
+            failures=self._section.failures,
             successes=self._section.successes,
             restart_on=self._section.restart_on,
-            can_restart=remembers and self._section.restart_command is not None,
+            can_restart=self._section.restart_command is not None,
             max_restarts_per_hour=self._section.max_restarts_per_hour,
         )
         before = self._memory.decisions
-        decision = decide(before, _read(results), policy, _now_s())
-        actions, restart = decision.actions, None
+        now_s = _now_s()
+        decision = decide(before, _read(results), policy, now_s)
         self._keep(self._memory.model_copy(update={"decisions": decision.state}))
+        if not self._remembers:
+            before = HealthState()
+            decision = decide_forgetful(_read(results), policy, now_s)
+        actions, restart = decision.actions, None
         if "restart" in actions:
             restart, results, decision = self._restart(decision, results, policy)
             actions += decision.actions
         notices = _write_notices(actions, decision, results, before)
         record = _record(results, decision, actions, restart, notices)
-        self._keep(self._memory.model_copy(update={"decisions": decision.state}), notices)
         self._log(record.describe())
+        notices += self._write_trouble(now_s)
+        self._keep(self._memory.model_copy(update={"decisions": decision.state}), notices)
         for notice in notices:
             self._say(notice.text)
         self._deliver()
@@ -152,6 +184,16 @@ class _Run:
                 return results
             time.sleep(min(SETTLE_POLL_S, max(give_up - time.monotonic(), 0)))
 
+    def _write_trouble(self, now_s: int) -> tuple[Notice, ...]:
+        """What is wrong with the watch itself, once an hour."""
+        told_s = self._memory.trouble_told_s
+        is_due = told_s is None or abs(now_s - told_s) >= HOUR_S
+        what = "; ".join(filter(None, (self._trouble, self._log_trouble)))
+        if not what or not (is_due if self._remembers else hour_begins(now_s)):
+            return ()
+        self._memory = self._memory.model_copy(update={"trouble_told_s": now_s})
+        return (write_trouble(what, now_s),)
+
     def _deliver(self) -> None:
         """Send what is not delivered yet, in order; what fails is tried again by the next run."""
         waiting, reference = self._memory.undelivered, self._section.webhook
@@ -178,11 +220,9 @@ class _Run:
     ) -> None:
         if notices and self._section.webhook is not None:
             memory = memory.with_notices(notices)
-        if always or memory != self._memory or not self._path.exists():
-            failure = keep_memory(self._path, memory)
-            if failure and self._remembers:
-                self._say(f"{failure}; alerting at once, restarting nothing")
-            self._remembers = failure is None
+        if always or notices or memory != self._memory or not self._path.exists():
+            memory = memory.model_copy(update={"kept_at_s": _now_s(), "alone": False})
+            self._trouble, self._remembers = keep_memory(self._path, memory)
         self._memory = memory
 
     def _say(self, text: str) -> None:
@@ -190,7 +230,7 @@ class _Run:
         self._log(text)
 
     def _log(self, text: str) -> None:
-        """Append a line to the log; a log that cannot be written is told once, and no more."""
+        """Append a line to the log; that it cannot be written is told once an hour."""
         path = health_log_path(self._config)
         moment = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         line = " ".join(text.splitlines())
@@ -201,9 +241,7 @@ class _Run:
             ):
                 file.write(f"{moment} {line}\n")
         except OpsError as error:
-            if self._log_works:
-                self._alert(str(error))
-            self._log_works = False
+            self._log_trouble = str(error)
 
 
 def _probe(config: Config) -> dict[str, CheckResult]:

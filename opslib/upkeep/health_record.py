@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from contextlib import suppress
 from pathlib import Path
 
 from opslib.core.errors import InputError, StorageError
 from opslib.core.files import overwrite
+from opslib.core.locks import host_lock_path
 from opslib.core.records import Record
-from opslib.upkeep.health_rules import ActionName, HealthState, Layer, Reason
+from opslib.upkeep.health_rules import HOUR_S, ActionName, HealthState, Layer, Reason
 from opslib.upkeep.notices import Notice
 from opslib.upkeep.probe import CheckResult
 
@@ -56,6 +58,9 @@ class WatchMemory(Record):
 
     decisions: HealthState = HealthState()
     undelivered: tuple[Notice, ...] = ()
+    trouble_told_s: int | None = None
+    kept_at_s: int = 0
+    alone: bool = False
 
     def with_notices(self, notices: tuple[Notice, ...]) -> WatchMemory:
         """Return the memory with more notices to deliver, the oldest dropped past a limit."""
@@ -63,37 +68,77 @@ class WatchMemory(Record):
         return self.model_copy(update={"undelivered": kept})
 
 
-def read_memory(path: Path) -> tuple[WatchMemory, str | None]:
+def second_path(path: Path) -> Path:
+    """Return where the state at `path` is kept a second time: in the account's own temporary
+    folder, on another disk as a rule.
+
+    Raises:
+        StorageError: that folder is not this account's alone.
+    """
+    name = hashlib.sha256(str(path).encode()).hexdigest()[:16]
+    return host_lock_path(f"health-{name}").with_suffix(".json")
+
+
+def read_memory(path: Path, now_s: int) -> tuple[WatchMemory, str | None]:
     """Return what the last run left, and a note where it could not be read.
 
-    A damaged file is set aside beside itself and counting starts anew: a watch that refuses to
-    run watches nothing.
+    The second memory counts where the last run, within an hour, could write no other. A damaged
+    file is set aside beside itself and counting starts anew: a watch that refuses to run watches
+    nothing.
     """
+    second = _read_second(path, now_s)
     if not path.exists():
-        return WatchMemory(), None
+        return second or WatchMemory(), None
     try:
-        return WatchMemory.read(path), None
+        memory = WatchMemory.read(path)
     except InputError as error:
         aside = path.with_name(path.name + ".damaged")
         try:
             path.replace(aside)
         except OSError as failure:
-            return WatchMemory(), f"{error}; counting starts anew ({failure.strerror})"
-        return WatchMemory(), f"{error}; set aside as {aside.name}, counting starts anew"
+            return second or WatchMemory(), f"{error}; counting starts anew ({failure.strerror})"
+        note = f"{error}; set aside as {aside.name}, counting starts anew"
+        return second or WatchMemory(), note
+    return second if second and second.kept_at_s >= memory.kept_at_s else memory, None
 
 
-def keep_memory(path: Path, memory: WatchMemory) -> str | None:
-    """Keep what survives to the next run, and return None, or why that failed.
+def _read_second(path: Path, now_s: int) -> WatchMemory | None:
+    """What the last run could keep there alone."""
+    with suppress(InputError, StorageError):
+        found = WatchMemory.read(second_path(path))
+        if found.alone and abs(now_s - found.kept_at_s) < HOUR_S:
+            return found
+    return None
+
+
+def keep_memory(path: Path, memory: WatchMemory) -> tuple[str, bool]:
+    """Keep what survives to the next run; return '' or why not at `path`, and whether it is kept.
 
     On a full disk it is written where the last run's lies, without what is not delivered yet if
-    only so it fits.
+    only so it fits; where not even that works, in a second place.
     """
+    why = _write(path, memory)
+    if not why:
+        with suppress(OSError, StorageError):
+            second_path(path).unlink(missing_ok=True)
+        return "", True
+    try:
+        second = second_path(path)
+        memory.model_copy(update={"alone": True}).write(second)
+    except StorageError as error:
+        act = "something is done in the first minute of an hour alone"
+        return f"nothing can be remembered: {why}; {error}; {act}", False
+    return f"{why}; it is kept in {second}", True
+
+
+def _write(path: Path, memory: WatchMemory) -> str:
+    """Write the memory, over the last one if need be; return '' or why that failed."""
     try:
         memory.write(path)
     except StorageError as error:
         for one in (memory, memory.model_copy(update={"undelivered": ()})):
             with suppress(StorageError):
                 overwrite(path, one.to_json().encode())
-                return None
+                return ""
         return str(error)
-    return None
+    return ""

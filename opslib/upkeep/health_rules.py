@@ -12,6 +12,7 @@ from opslib.core.errors import ExitCode
 from opslib.core.records import Part, Record
 
 HOUR_S = 3600
+MINUTE_S = 60
 
 ActionName = Literal["restart", "alert", "recovery", "alert-degraded", "recovery-degraded"]
 Layer = Literal["app", "tunnel", "both"]
@@ -166,6 +167,20 @@ def _decide_outage(state: HealthState, checks: Checks, policy: Policy, now_s: in
         return _alert_once(opened, "limit")
     restarted = {"restarts_at_s": (*recent, now_s), "internal_failures": 0, "external_failures": 0}
     return Decision(opened.model_copy(update=restarted), ("restart",), "failures")
+
+
+def decide_forgetful(checks: Checks, policy: Policy, now_s: int) -> Decision:
+    """Return what a run without any memory leads to: one failure has to do, and something is done
+    in the first minute of an hour alone, so that no restart and no alert comes twice in one."""
+    decision = decide(HealthState(), checks, replace(policy, failures=1), now_s)
+    if hour_begins(now_s) or not decision.actions:
+        return decision
+    return replace(decision, actions=(), exit_code=ExitCode.GATE_FAILED)
+
+
+def hour_begins(now_s: int) -> bool:
+    """Whether it is the first minute of an hour."""
+    return now_s % HOUR_S < MINUTE_S
 
 
 def decide_after_restart(state: HealthState, checks: Checks, policy: Policy) -> Decision:

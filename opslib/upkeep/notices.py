@@ -34,10 +34,13 @@ REASONS: dict[Reason, str] = {
 }
 
 
-class Notice(Part):
-    """One message to people: an alert or the news that it is over."""
+Event = Literal["alert", "recovery", "trouble"]
 
-    event: Literal["alert", "recovery"]
+
+class Notice(Part):
+    """One message to people: an alert, the news that it is over, or trouble of the watch itself."""
+
+    event: Event
     text: str
     layer: str
     host: str
@@ -79,6 +82,11 @@ def write_sound(since_s: int, now_s: int) -> Notice:
     return _notice("recovery", text, "model", since_s, now_s)
 
 
+def write_trouble(what: str, now_s: int) -> Notice:
+    """Return the news that something is wrong with the watch itself, not with what it watches."""
+    return _notice("trouble", f"TROUBLE: {what}", "watch", now_s, now_s)
+
+
 def deliver(notice: Notice, address: str, timeout_s: float) -> str | None:
     """Send a notice to a webhook; return None, or why it could not be delivered.
 
@@ -88,9 +96,7 @@ def deliver(notice: Notice, address: str, timeout_s: float) -> str | None:
     return tell(address, timeout_s, body=notice.to_webhook(), headers=headers)
 
 
-def _notice(
-    event: Literal["alert", "recovery"], text: str, layer: str, since_s: int, now_s: int
-) -> Notice:
+def _notice(event: Event, text: str, layer: str, since_s: int, now_s: int) -> Notice:
     host = socket.gethostname()
     return Notice(
         event=event,

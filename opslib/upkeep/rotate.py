@@ -235,7 +235,10 @@ class _Rotation:
             meant = reveal_name(name, "tmp") or ""
             ours = {self._state.name, note_path(self._folder, self._log.name).name}
             if meant in ours or is_set_aside(meant.removesuffix(".gz"), self._log.name):
-                (self._folder / name).unlink()
+                try:
+                    (self._folder / name).unlink()
+                except OSError as error:
+                    self._untold.append(f"delete {name}: a killed run left it: {error.strerror}")
 
     def _finish_cut(self) -> None:
         note = note_path(self._folder, self._log.name)

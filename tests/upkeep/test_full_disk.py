@@ -167,7 +167,7 @@ def test_the_health_watch_counts_restarts_and_alerts_on_a_full_disk(full: Place)
         urls = "internal_url: 'http://127.0.0.1:9/health'"
         file.write(f"health: {{{urls}, restart_command: {command!r}, settle_s: 0}}\n")
     path, alerts = health_state_path(full.config), list[str]()
-    read_memory(path)[0].write(path)
+    read_memory(path, 0)[0].write(path)
     fill_disk(full.exp)
     first = watch_health(full.config, alerts.append)
     assert (first.actions, first.internal_failures) == ((), 1)
@@ -177,20 +177,16 @@ def test_the_health_watch_counts_restarts_and_alerts_on_a_full_disk(full: Place)
     assert any(text.startswith("PillSnap ALERT: the app is down") for text in alerts)
 
 
-def test_a_watch_that_can_remember_nothing_alerts_at_once_and_restarts_nothing(
-    full: Place,
-) -> None:
+def test_a_watch_without_a_state_on_a_full_disk_remembers_elsewhere(full: Place) -> None:
     with full.config_path.open("a") as file:
-        file.write(
-            "health: {internal_url: 'http://127.0.0.1:9/health', restart_command: 'false'}\n"
-        )
+        urls = "internal_url: 'http://127.0.0.1:9/health'"
+        file.write(f"health: {{{urls}, restart_command: 'true', settle_s: 0}}\n")
     fill_disk(full.exp)
-    for _ in range(2):
-        alerts: list[str] = []
-        record = watch_health(full.config, alerts.append)
-        assert record.actions == ("alert",)
-        assert any("alerting at once, restarting nothing" in text for text in alerts)
-        assert any(text.startswith("PillSnap ALERT") for text in alerts)
+    alerts = list[str]()
+    actions = [watch_health(full.config, alerts.append).actions for _ in range(3)]
+    assert actions == [(), ("restart", "alert"), ()]
+    assert sum(text.startswith("PillSnap ALERT") for text in alerts) == 1
+    assert sum(text.startswith("PillSnap TROUBLE") for text in alerts) == 1
 
 
 def test_a_rotation_whose_state_finds_no_room_deletes_what_is_over_the_number_kept(

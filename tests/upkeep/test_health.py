@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
@@ -13,9 +14,10 @@ from pathlib import Path
 import pytest
 
 from opslib.core.config import Config, load_config
-from opslib.core.errors import BusyError, ConfigError, ParameterError, StorageError
+from opslib.core.errors import BusyError, ConfigError, ParameterError
 from opslib.core.locks import hold_lock
 from opslib.serving.staging import start_service
+from opslib.upkeep import health
 from opslib.upkeep.health import (
     check_health,
     health_log_path,
@@ -316,15 +318,77 @@ def test_a_second_run_at_the_same_time_ends_as_busy(watch: Watch) -> None:
         watch.run()
 
 
-def test_a_state_that_has_no_place_is_an_error_before_anything_is_asked(
-    watch: Watch,
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The watch's clock, in seconds, to be set by the test; it stands at the full hour."""
+    now = [1_800_000_000]
+    monkeypatch.setattr(health, "_now_s", lambda: now[0])
+    return now
+
+
+def test_a_state_that_has_no_place_stops_neither_restart_nor_alert(
+    watch: Watch, clock: list[int]
 ) -> None:
-    watch.run(external="500")
-    watch.settings["state"] = "/dev/null/state.json"
-    with pytest.raises(StorageError):
+    (watch.folder / "file").touch()
+    watch.settings["state"] = str(watch.folder / "file" / "state.json")
+    seen = []
+    for _ in range(70):
+        seen.append(watch.run(external="500").actions)
+        clock[0] += 60
+    assert seen[:3] == [(), ("restart", "alert"), ()]
+    events = [one["event"] for one in watch.world.posted]
+    assert events == ["trouble", "alert", "trouble"]
+    assert "it is kept in" in str(watch.world.posted[0]["text"])
+    assert watch.restarts <= 6
+
+
+def test_a_state_that_another_program_holds_open_is_no_hindrance(watch: Watch) -> None:
+    watch.run()
+    path = health_state_path(watch.config)
+    with path.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert watch.run(external="500").actions == ()
+        assert watch.run().actions == ("restart", "alert")
+
+
+def test_a_watch_that_can_remember_nothing_acts_once_an_hour(
+    watch: Watch, clock: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (watch.folder / "file").touch()
+    monkeypatch.setenv("PILLOPS_LOCK_DIR", str(watch.folder / "file"))
+    watch.settings["state"] = str(watch.folder / "file" / "state.json")
+    for _ in range(120):
+        assert watch.run(external="500").exit_code == 3
+        clock[0] += 60
+    assert watch.restarts == 2
+    events = [one["event"] for one in watch.world.posted]
+    assert events == ["alert", "trouble"] * 2
+    assert "nothing can be remembered" in str(watch.world.posted[1]["text"])
+
+
+def test_what_was_kept_elsewhere_counts_until_the_state_has_its_place_again(watch: Watch) -> None:
+    blocked = watch.folder / "file"
+    blocked.touch()
+    watch.settings["state"] = str(blocked / "state.json")
+    assert watch.run(external="500").actions == ()
+    blocked.unlink()
+    blocked.mkdir()
+    assert watch.run().actions == ("restart", "alert")
+    assert not WatchMemory.read(blocked / "state.json").alone
+    (blocked / "state.json").unlink()
+    assert watch.run().external_failures == 1, "who removes the state counts anew"
+
+
+def test_a_log_that_has_no_place_is_told_to_the_webhook_once_an_hour(
+    watch: Watch, clock: list[int]
+) -> None:
+    watch.settings["log"] = "/dev/null/health.out"
+    for _ in range(61):
         watch.run()
-    assert watch.restarts == 0
-    assert len(watch.world.server.asked) == 2
+        clock[0] += 60
+    texts = [str(one["text"]) for one in watch.world.posted]
+    assert len(texts) == 2
+    assert all("TROUBLE: cannot append to /dev/null/health.out" in text for text in texts)
 
 
 def test_a_log_that_cannot_be_written_is_told_and_the_watch_goes_on(watch: Watch) -> None:

@@ -307,6 +307,21 @@ def test_half_written_files_of_a_killed_run_are_removed_and_no_others(place: Pla
     assert all(path.exists() for path in others)
 
 
+@pytest.mark.parametrize("kind", ["half written", "set aside"])
+def test_what_cannot_be_touched_is_named_and_the_log_is_rotated(place: Place, kind: str) -> None:
+    place.log.write_text("line\n" * 5000)
+    stuck = place.log.with_name(f"{NAME}.{datetime.now(UTC):%Y%m%d}")
+    if kind == "half written":
+        stuck = hide_name(place.state)
+    stuck.mkdir()
+    for _ in range(2):
+        record = place.run()
+        assert record.exit_code == 9
+        assert stuck.name in record.skipped[0]
+    assert len(place.archives) == 1
+    assert not place.log.exists() or place.log.stat().st_size < 4096
+
+
 def test_a_killed_rename_is_finished_once(place: Place) -> None:
     """The archive is there, and what it was made from too: it is not made twice."""
     content = b"line\n" * 4000
