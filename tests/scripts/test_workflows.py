@@ -100,4 +100,4 @@ def test_every_step_of_a_windows_script_has_its_pester_file() -> None:
     scripts = {path.stem for path in (ROOT / "scripts").glob("*.ps1")}
     names = [path.name for path in (ROOT / "tests/pester").glob("*.Tests.ps1")]
     tests = {name.removesuffix(".Tests.ps1") for name in names}
-    assert tests == scripts
+    assert tests == scripts | {"rules"}
