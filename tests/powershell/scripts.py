@@ -7,7 +7,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = sorted((ROOT / "scripts").glob("*.ps1"))
-PESTER = sorted((ROOT / "tests" / "pester").glob("*.ps1"))
+PESTER = sorted((ROOT / "tests").glob("p*/*.ps1"))
 
 
 def read_parameters(path: Path) -> dict[str, str]:
