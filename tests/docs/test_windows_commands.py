@@ -70,3 +70,18 @@ def test_no_form_hangs_on_the_shell() -> None:
         assert "--%" not in command
         assert r"\"" not in command
         assert "'" not in command, "cmd knows no single quotes"
+
+
+@pytest.mark.skipif(shutil.which("pwsh") is None, reason=MISSING)
+@pytest.mark.parametrize("command", [one for one in find_commands() if " -File " in one])
+def test_a_form_with_file_shows_what_it_would_register(command: str) -> None:
+    words = [word.replace("\\", "/") for word in expect(command)[1:]]
+    if "-WhatIf" not in words:
+        words.append("-WhatIf")
+    answer = subprocess.run(
+        ["pwsh", *words], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert answer.returncode == 0, answer.stderr
+    assert r"\PillSnap\HealthWatch" in answer.stdout
+    if "-Webhook" in words:
+        assert 'health_watch.ps1" -Webhook env:HEALTH_WEBHOOK"' in answer.stdout
