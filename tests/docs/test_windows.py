@@ -8,13 +8,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docs" / "WINDOWS.md").read_text()
 BIN_PATH = (
-    r'config Cloudflared binPath= "\"C:\ProgramData\chocolatey\lib\cloudflared\tools'
-    r"\cloudflared.exe\" --config \"C:\ProgramData\Cloudflare\cloudflared\config.yml\" "
+    r'config Cloudflared binPath= "C:\ProgramData\chocolatey\lib\cloudflared\tools'
+    r"\cloudflared.exe --config C:\ProgramData\Cloudflare\cloudflared\config.yml "
     r'tunnel run <TUNNEL_ID>"'
 )
 ICACLS = (
     r'icacls "C:\ProgramData\Cloudflare\cloudflared" /inheritance:r /grant:r '
-    r'"BUILTIN\Administrators":(OI)(CI)(F) "NT AUTHORITY\SYSTEM":(OI)(CI)(F) /T /C'
+    r'"BUILTIN\Administrators:(OI)(CI)(F)" "NT AUTHORITY\SYSTEM:(OI)(CI)(F)" /T /C'
 )
 REST = ["sc.exe config Cloudflared start= auto", "sc.exe start Cloudflared"]
 
@@ -24,15 +24,13 @@ def blocks(language: str) -> list[list[str]]:
     return [block.splitlines() for block in found]
 
 
-def test_the_service_is_set_up_in_powershell_as_the_reference_says() -> None:
+def test_the_service_is_set_up_alike_in_each_shell() -> None:
     (block,) = blocks("powershell")
-    assert block == ["cloudflared service install", f"sc.exe --% {BIN_PATH}", *REST]
-
-
-def test_the_service_is_set_up_in_cmd_as_the_reference_says() -> None:
-    setup, hardening, _ = blocks("bat")
-    assert setup == ["cloudflared service install", f"sc.exe {BIN_PATH}", *REST]
+    assert block == ["cloudflared service install", f"sc.exe {BIN_PATH}", *REST]
+    hardening, _ = blocks("bat")
     assert hardening == [ICACLS]
+    assert "--%" not in TEXT
+    assert r"\"" not in TEXT
 
 
 def test_the_files_are_named_with_their_folder() -> None:
