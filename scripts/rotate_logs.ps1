@@ -82,7 +82,9 @@ function Get-SurplusArchive {
         $order = Get-ArchiveOrder -Name $name -LogName $LogName
         if ($order -ne '') { $orders += "$order $name" }
     }
-    $orders = @($orders | Sort-Object)
+    # By code, not by the culture: Sort-Object would ask that.
+    $orders = [string[]]$orders
+    [System.Array]::Sort($orders, [System.StringComparer]::Ordinal)
     $surplus = @()
     for ($index = 0; $index -lt ($orders.Count - $Keep); $index++) {
         $surplus += $orders[$index].Substring(16)

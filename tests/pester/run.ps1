@@ -8,4 +8,5 @@ $configuration.Run.PassThru = $true
 $configuration.Output.Verbosity = 'Detailed'
 if ($env:OS -ne 'Windows_NT') { $configuration.Filter.ExcludeTag = @('Windows') }
 $run = Invoke-Pester -Configuration $configuration
+foreach ($test in $run.NotRun) { "skipped, needs Windows: $($test.ExpandedPath)" }
 if (($run.Result -ne 'Passed') -or ($run.PassedCount -eq 0)) { exit 1 }

@@ -9,7 +9,7 @@ import pytest
 
 from tests.powershell.scripts import ROOT
 
-MISSING = "needs pwsh on PATH: PowerShell 7 with Pester 5.7.1 (../shared/tools, where it is there)"
+MISSING = "no pwsh on PATH: install PowerShell 7 and its module Pester 5.7.1"
 
 
 @pytest.mark.skipif(shutil.which("pwsh") is None, reason=MISSING)
