@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.powershell.scripts import ROOT
+from tests.powershell.scripts import ROOT, SCRIPTS
 from tests.powershell.test_pester import MISSING
 
 PROGRAMS = ("icacls", "sc.exe", "powershell.exe", "cloudflared", "netsh")
@@ -31,11 +31,17 @@ QUOTED = {
 }
 
 
-def find_commands() -> list[str]:
-    texts = [path.read_text() for path in sorted((ROOT / "docs").glob("*.md"))]
+def find_lines() -> list[str]:
+    """The lines that the documents and the scripts' own examples give for Windows."""
+    texts = [path.read_text() for path in (ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")))]
     blocks = [b for t in texts for b in re.findall(r"```(?:powershell|bat)\n(.*?)```", t, re.S)]
-    lines = [line for block in blocks for line in block.splitlines()]
-    return sorted({line for line in lines if line.startswith(PROGRAMS)})
+    helps = [path.read_text() for path in SCRIPTS]
+    examples = [line for text in helps for line in re.findall(r"\.EXAMPLE\n +(.+)", text)]
+    return [*(line for block in blocks for line in block.splitlines()), *examples]
+
+
+def find_commands() -> list[str]:
+    return sorted({line for line in find_lines() if line.startswith(PROGRAMS)})
 
 
 def expect(command: str) -> list[str]:
@@ -73,7 +79,7 @@ def test_no_form_hangs_on_the_shell() -> None:
 
 
 @pytest.mark.skipif(shutil.which("pwsh") is None, reason=MISSING)
-@pytest.mark.parametrize("command", [one for one in find_commands() if " -File " in one])
+@pytest.mark.parametrize("command", [one for one in find_commands() if " -File scripts" in one])
 def test_a_form_with_file_shows_what_it_would_register(command: str) -> None:
     words = [word.replace("\\", "/") for word in expect(command)[1:]]
     if "-WhatIf" not in words:
@@ -85,3 +91,18 @@ def test_a_form_with_file_shows_what_it_would_register(command: str) -> None:
     assert r"\PillSnap\HealthWatch" in answer.stdout
     if "-Webhook" in words:
         assert 'health_watch.ps1" -Webhook env:HEALTH_WEBHOOK"' in answer.stdout
+
+
+INSTALLS = [line for line in find_lines() if "\\Register-Tasks.ps1 " in line and line[0] == "."]
+
+
+@pytest.mark.skipif(shutil.which("pwsh") is None, reason=MISSING)
+@pytest.mark.parametrize("command", sorted({one for one in INSTALLS if "-Remove" not in one}))
+def test_an_installation_shows_what_it_would_register(command: str) -> None:
+    typed = re.sub(r"^\.\\(?:scripts\\)?", "./scripts/", command)
+    run = ["pwsh", "-NoProfile", "-Command", f"{typed.removesuffix(' -WhatIf')} -WhatIf"]
+    answer = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert answer.returncode == 0, answer.stderr
+    assert r"\PillSnap\HealthWatch" in answer.stdout
+    for word in re.findall(r"-(?:RestartOn|Webhook|Keep) \S+", command):
+        assert word in answer.stdout.replace('"', "")
