@@ -29,18 +29,22 @@ _ACTIVATIONS = frozenset(
     {"Softmax", "BiasSoftmax", "QLinearSoftmax", "Sigmoid", "HardSigmoid", "QLinearSigmoid"}
 )
 _LINEAR = frozenset(
-    {
-        "Add",
+    [
         "Conv",
         "ConvInteger",
+        "DynamicQuantizeMatMul",
         "FusedConv",
         "FusedGemm",
         "FusedMatMul",
         "Gemm",
-        "GlobalAveragePool",
-    }
-    | {"LogSoftmax", "MatMul", "MatMulInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul"}
-    | {"QGemm", "QLinearAdd", "QLinearConv", "QLinearMatMul", "ReduceMean"}
+        "LogSoftmax",
+        "MatMul",
+        "MatMulInteger",
+        "MatMulIntegerToFloat",
+        "QGemm",
+        "QLinearConv",
+        "QLinearMatMul",
+    ]
 )
 
 
@@ -52,10 +56,14 @@ def find_postprocess(path: Path) -> Postprocess | None:
             last = read_last_operator(file, str(path))
     except (ModelError, OSError):
         return None
-    if last is None or last.kind not in _ACTIVATIONS | _LINEAR:
+    if last is None:
         return None
     if last.kind in _ACTIVATIONS:
         return "none"
+    # A bias or a scale behind a layer; a sum of probabilities is judged by its values.
+    combined = bool(last.behind & _LINEAR) and not last.behind & _ACTIVATIONS
+    if last.kind not in _LINEAR and not combined:
+        return None
     return "sigmoid" if last.columns == 1 else "softmax"
 
 

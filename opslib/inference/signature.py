@@ -37,13 +37,19 @@ class Signature:
 
 @dataclass(frozen=True)
 class LastOperator:
-    """What computes a model's first output: its type as the graph names it, and how many columns
-    the output has, where that is fixed."""
+    """What computes a model's first output: its type as the graph names it (with its domain, where
+    that is not ONNX's or ONNX Runtime's), and how many columns the output has, where that is fixed.
+
+    `behind` are the types of what is added up or multiplied, where it is that.
+    """
 
     kind: str
     columns: int | None
+    behind: frozenset[str] = frozenset()
 
 
+_OWN_DOMAINS = ("", "ai.onnx", "com.microsoft")
+_COMBINES = ("Add", "Mul")
 # Operators that pass values on as they are, or in another form.
 _PASSES_ON = frozenset(
     {"Cast", "DequantizeLinear", "Dropout", "Flatten", "Identity", "QuantizeLinear", "Reshape"}
@@ -80,25 +86,35 @@ def read_last_operator(file: BinaryIO, name: str) -> LastOperator | None:
         for field, first, last in _messages(data, begin, end) if number == 7 else ():
             if field == 1:
                 kind = "".join(_texts(data, first, last, 4))
+                domain = "".join(_texts(data, first, last, 7))
+                kind = kind if domain in _OWN_DOMAINS else f"{domain}::{kind}"
                 node = _Node(kind, tuple(_texts(data, first, last, 1)))
                 makers.update(dict.fromkeys(_texts(data, first, last, 2), node))
     if not signature.outputs:
         return None
     made = _follow(makers, signature.outputs[0].name)
-    if made is not None and made.kind == "Mul":  # an 8-bit product is scaled afterwards
-        sources = (_follow(makers, one) for one in made.inputs)
-        made = next((one for one in sources if one and one.kind.endswith("Integer")), made)
     if made is None:
         return None
     shape = signature.outputs[0].shape
     columns = shape[-1] if shape else None
-    return LastOperator(made.kind, columns if isinstance(columns, int) else None)
+    behind = _look_behind(makers, made, depth=4)
+    return LastOperator(made.kind, columns if isinstance(columns, int) else None, behind)
 
 
 @dataclass(frozen=True)
 class _Node:
     kind: str
     inputs: tuple[str, ...]
+
+
+def _look_behind(makers: dict[str, _Node], made: _Node, depth: int) -> frozenset[str]:
+    """The types of what is added up or multiplied in the end; none for another operator."""
+    if made.kind not in _COMBINES or not depth:
+        return frozenset()
+    found: set[str] = set()
+    for source in filter(None, (_follow(makers, one) for one in made.inputs)):
+        found |= _look_behind(makers, source, depth - 1) or {source.kind}
+    return frozenset(found)
 
 
 def _follow(makers: dict[str, _Node], wanted: str) -> _Node | None:

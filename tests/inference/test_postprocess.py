@@ -33,6 +33,12 @@ EXP = [
     helper.make_node("ReduceSum", ["exp", "last"], ["sum"], keepdims=1),
     helper.make_node("Div", ["exp", "sum"], ["y"]),
 ]
+MEAN_OF_TWO = [
+    helper.make_node("Softmax", ["logits"], ["one"]),
+    helper.make_node("Softmax", ["logits"], ["two"]),
+    helper.make_node("Add", ["one", "two"], ["sum"]),
+    helper.make_node("Mul", ["sum", "half"], ["y"]),
+]
 QUANTIZED = [
     helper.make_node("Softmax", ["logits"], ["p"], axis=1),
     helper.make_node("QuantizeLinear", ["p", "scale", "zero"], ["q"]),
@@ -66,6 +72,7 @@ def write(
         "w": rng.normal(size=(3, columns)).astype(np.float32),
         "b": rng.normal(size=columns).astype(np.float32),
         "last": np.array([1], np.int64),
+        "half": np.array(0.5, np.float32),
         "scale": np.array(1 / 255, np.float32),
         "zero": np.array(0, np.uint8),
     }
@@ -101,9 +108,19 @@ def logits_of(path: Path, columns: int = CLASSES) -> NDArray[np.float32]:
         (ending_in("Softmax", "Cast", "Identity"), False),
         (QUANTIZED, False),
         (EXP, False),
+        (MEAN_OF_TWO, False),
         (ending_in("Softmax"), True),
     ],
-    ids=["logits", "log-softmax", "softmax", "then-cast", "8-bit", "by-hand", "in-a-function"],
+    ids=[
+        "logits",
+        "log-softmax",
+        "softmax",
+        "then-cast",
+        "8-bit",
+        "by-hand",
+        "ensemble",
+        "in-a-function",
+    ],
 )
 def test_however_the_softmax_is_written_it_is_applied_once(
     tmp_path: Path, end: list[NodeProto], function: bool
@@ -115,6 +132,15 @@ def test_however_the_softmax_is_written_it_is_applied_once(
     with open_engine(EngineRequest("onnx", path)) as engine:
         got = to_probabilities(engine.run(probe_images(SIZE)), engine.facts.postprocess)
     np.testing.assert_allclose(got, wanted, atol=3e-3)
+
+
+def test_a_function_that_is_only_called_softmax_is_none(tmp_path: Path) -> None:
+    path = write(tmp_path / "m.onnx", ending_in("Identity"), function=True)
+    made = onnx.load(path)
+    made.functions[0].name = made.graph.node[-1].op_type = "Softmax"
+    onnx.save(made, path)
+    assert find_postprocess(path) is None
+    assert try_model(path, images=probe_images(SIZE)).postprocess == "softmax"
 
 
 def test_sigmoids_of_several_classes_stay_as_they_are(tmp_path: Path) -> None:

@@ -27,7 +27,6 @@ ELSEWHERE: dict[str, dict[str, str]] = {
     "half-inside": _HALF,
     "int8-static": _QUANTIZED,
     "int8-dynamic": _QUANTIZED,
-    "function": _NOTHING_TO_DO,
     "branch": _NOTHING_TO_DO,
     "branch-with-weights-beside": _NOTHING_TO_DO,
     "optimized": _OPTIMIZED,

@@ -121,6 +121,9 @@ def _load_at_least(source: Path) -> tuple[ir.Model, tuple[str, ...]]:
             model, done = _raise_opset(source), f"opset {opset} → {LEAST_OPSET}"
         except Exception as error:  # the converter's class derives from Exception alone
             done = f"opset stays {opset}, since it cannot be raised ({shorten_error(error)})"
+    if model.functions:
+        common.InlinePass()(model)  # the quantizers do not look into them
+        done = ", ".join(filter(None, (done, "functions inlined")))
     common.RemoveInitializersFromInputsPass()(model)
     common.LiftConstantsToInitializersPass(size_limit=0)(model)
     common.IdentityEliminationPass()(model)  # an exporter's way to say that weights are shared
@@ -143,7 +146,10 @@ def _separate_weights(model: ir.Model) -> tuple[str, ...]:
     import onnx_ir as ir
 
     shared = 0
-    for name, weight in list(model.graph.initializers.items()):
+    nodes = ir.traversal.RecursiveGraphIterator(model.graph)
+    graphs = {id(one.graph): one.graph for one in nodes if isinstance(one.graph, ir.Graph)}
+    weights = [(graph, one) for graph in graphs.values() for one in graph.initializers.items()]
+    for graph, (name, weight) in weights:
         uses = weight.uses()
         layers = [use for use in uses if use.node.op_type in QUANTIZABLE]
         if len(uses) == len(layers):
@@ -153,14 +159,20 @@ def _separate_weights(model: ir.Model) -> tuple[str, ...]:
         shared += 1
         for number, use in enumerate(layers, start=2):
             copy = ir.Value(
-                name=f"{name}__{number}",
+                name=_unused(graph, f"{name}__{number}"),
                 type=weight.type,
                 shape=weight.shape,
                 const_value=weight.const_value,
             )
-            model.graph.register_initializer(copy)
+            graph.register_initializer(copy)
             use.node.replace_input_with(use.idx, copy)
     return (f"{plural(shared, 'shared weight')} duplicated",) if shared else ()
+
+
+def _unused(graph: ir.Graph, name: str) -> str:
+    while name in graph.initializers:
+        name += "_"
+    return name
 
 
 def _separate_again(prepared: Path) -> Path:

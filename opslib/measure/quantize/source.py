@@ -29,7 +29,8 @@ def check_source(path: Path) -> None:
         model = onnx.load(path, load_external_data=False)
     except Exception as error:  # protobuf's and onnx's own classes share no base but Exception
         raise ModelError(f"{path}: not an ONNX model, or damaged ({error})") from error
-    ops = Counter(node.op_type for node in model.graph.node)
+    nodes = [*model.graph.node, *(node for one in model.functions for node in one.node)]
+    ops = Counter(node.op_type for node in nodes)
     quantized = [name for name in ops if _is_quantized(name)]
     if quantized:
         raise ModelError(

@@ -93,6 +93,18 @@ def opset_10() -> ModelProto:
     )
 
 
+def function() -> ModelProto:
+    """The only layer inside a function, into which no quantizer looks."""
+    made = model(
+        [helper.make_node("Head", ["flat", "w"], ["y"], domain="own")], [weight("w", ROTATION)]
+    )
+    opsets = [helper.make_opsetid("", 18)]
+    inside = [node("MatMul", "a b", "c", "fc")]
+    made.functions.append(helper.make_function("own", "Head", ["a", "b"], ["c"], inside, opsets))
+    made.opset_import.append(helper.make_opsetid("own", 1))
+    return made
+
+
 def dead_relu() -> ModelProto:
     """A branch whose Relu is 0 for every image; without its Relu the branch decides."""
     return model(

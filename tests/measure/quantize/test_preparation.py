@@ -53,6 +53,7 @@ def flips(record: QuantizeRecord) -> dict[str, int]:
         (faulty.beta, "beta folded in 1 Gemm"),
         (faulty.alpha, "alpha folded in 1 Gemm"),
         (faulty.opset_10, "opset 10 → 13"),
+        (faulty.function, "functions inlined"),
     ],
 )
 @pytest.mark.parametrize("sidecar", [False, True])
