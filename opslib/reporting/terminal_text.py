@@ -1,4 +1,8 @@
-"""What a cell printed for a terminal, as a terminal would leave it standing."""
+"""What a cell printed for a terminal, as a terminal would leave it standing.
+
+nbconvert (7.17.2) turns colours into styles and leaves links, backspaces and what was written over in
+the page as control characters.
+"""
 
 from __future__ import annotations
 

@@ -78,7 +78,8 @@ def prepare_model(source: Path, target: Path) -> Path:
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     external = is_large(source)
-    # Shape inference that ends early leaves its graph where the process stands.
+    # Symbolic shape inference that ends early (onnxruntime 1.31.1) leaves its graph as
+    # `sym_shape_infer_temp.onnx` where the process stands.
     with quiet(), contextlib.chdir(target.parent):
         try:
             quant_pre_process(str(source), str(target), save_as_external_data=external)
