@@ -1,7 +1,7 @@
 """What a cell printed for a terminal, as a terminal would leave it standing.
 
-nbconvert (7.17.2) turns colours into styles and leaves links, backspaces and what was written over in
-the page as control characters.
+nbconvert (7.17.2) turns colours into styles, and leaves links, backspaces and what was written over
+in the page as control characters.
 """
 
 from __future__ import annotations
