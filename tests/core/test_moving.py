@@ -101,7 +101,7 @@ def test_the_doctor_says_what_moved_and_finds_no_model_of_another_tree(
     said = [one.seen for one in found if one.area == "variables"]
     assert any("PILLSNAP_URL: a variable of the serving repository" in line for line in said)
     assert any("with it moved export.out_dir, " in line for line in said)
-    assert [one.state for one in found if one.area == "model"] == ["problem"]
+    assert {one.state for one in found if one.area == "model"} == {"problem"}  # of each kind
 
 
 def test_the_doctor_notes_an_export_folder_outside_of_the_experiment(written: Path) -> None:
