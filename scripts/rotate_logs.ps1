@@ -233,7 +233,7 @@ function Get-PackedHash {
     $stream = New-Object System.IO.Compression.GZipStream($file, [System.IO.Compression.CompressionMode]::Decompress)
     try {
         # Hashing asks for 4 KiB at a time, which unpacking is slow to give.
-        return (Get-StreamHash -Stream (New-Object System.IO.BufferedStream($stream, 1048576)))
+        return (Get-StreamHash -Stream (New-Object System.IO.BufferedStream($stream, 65536)))
     }
     finally {
         $stream.Dispose()
@@ -246,6 +246,8 @@ function Save-Packed {
     # source is read once, its hash taken on the way.
     param([string]$Source, [string]$Target)
     $partial = "$Target.partial"
+    # What was read and compared so far is not kept while the log goes through.
+    [System.GC]::Collect()
     $sha = [System.Security.Cryptography.SHA256]::Create()
     $file = [System.IO.File]::Open($Source, [System.IO.FileMode]::Open, [System.IO.FileAccess]::Read, [System.IO.FileShare]::Read)
     $from = New-Object System.Security.Cryptography.CryptoStream($file, $sha, [System.Security.Cryptography.CryptoStreamMode]::Read)
@@ -436,8 +438,8 @@ function Invoke-RenameAlone {
 function Test-StreamStart {
     # Whether one stream begins with all that is in the other.
     param([System.IO.Stream]$Long, [System.IO.Stream]$Short)
-    $mine = New-Object byte[] 1048576
-    $theirs = New-Object byte[] 1048576
+    $mine = New-Object byte[] 24576
+    $theirs = New-Object byte[] 24576
     while ($true) {
         $count = $Short.Read($mine, 0, $mine.Length)
         if ($count -eq 0) { return $true }
@@ -645,6 +647,8 @@ function Invoke-Rotation {
             [Console]::Error.WriteLine("error: $($Settings.LogPath).lock is held by another run")
             return 6
         }
+        # What reading this script left is not kept while a log goes through.
+        [System.GC]::Collect()
         return (Invoke-LogRotation -Settings $Settings -Ask $Ask)
     }
     catch {
