@@ -122,9 +122,14 @@ def _load_at_least(source: Path) -> tuple[ir.Model, tuple[str, ...]]:
             model, done = _raise_opset(source), f"opset {opset} → {LEAST_OPSET}"
         except Exception as error:  # the converter's class derives from Exception alone
             done = f"opset stays {opset}, since it cannot be raised ({shorten_error(error)})"
-    if model.functions:
-        common.InlinePass()(model)  # the quantizers do not look into them
-        done = ", ".join(filter(None, (done, "functions inlined")))
+    if model.functions:  # the quantizers do not look into them
+        try:
+            common.InlinePass()(model)
+            inlined = "functions inlined"
+        except Exception as error:  # of another opset than the model, as the pass refuses it
+            model = ir.load(source)
+            inlined = f"functions stay, since they cannot be inlined ({shorten_error(error)})"
+        done = ", ".join(filter(None, (done, inlined)))
     common.RemoveInitializersFromInputsPass()(model)
     common.LiftConstantsToInitializersPass(size_limit=0)(model)
     common.IdentityEliminationPass()(model)  # an exporter's way to say that weights are shared
