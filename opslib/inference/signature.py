@@ -80,16 +80,10 @@ def read_last_operator(file: BinaryIO, name: str) -> LastOperator | None:
         ModelError: see `read_signature`.
     """
     signature = read_signature(file, name)
-    data = FileBytes(file)
-    makers: dict[str, _Node] = {}
-    for number, begin, end in _messages(data, 0, len(data)):
-        for field, first, last in _messages(data, begin, end) if number == 7 else ():
-            if field == 1:
-                kind = "".join(_texts(data, first, last, 4))
-                domain = "".join(_texts(data, first, last, 7))
-                kind = kind if domain in _OWN_DOMAINS else f"{domain}::{kind}"
-                node = _Node(kind, tuple(_texts(data, first, last, 1)))
-                makers.update(dict.fromkeys(_texts(data, first, last, 2), node))
+    try:
+        makers = _read_nodes(FileBytes(file))
+    except (ValueError, IndexError, OSError) as error:
+        raise ModelError(f"{name}: not an ONNX model, or damaged ({error})") from error
     if not signature.outputs:
         return None
     made = _follow(makers, signature.outputs[0].name)
@@ -105,6 +99,20 @@ def read_last_operator(file: BinaryIO, name: str) -> LastOperator | None:
 class _Node:
     kind: str
     inputs: tuple[str, ...]
+
+
+def _read_nodes(data: Buffer) -> dict[str, _Node]:
+    """The nodes of the graph, by each value that they compute."""
+    makers: dict[str, _Node] = {}
+    for number, begin, end in _messages(data, 0, len(data)):
+        for field, first, last in _messages(data, begin, end) if number == 7 else ():
+            if field == 1:
+                kind = "".join(_texts(data, first, last, 4))
+                domain = "".join(_texts(data, first, last, 7))
+                kind = kind if domain in _OWN_DOMAINS else f"{domain}::{kind}"
+                node = _Node(kind, tuple(_texts(data, first, last, 1)))
+                makers.update(dict.fromkeys(_texts(data, first, last, 2), node))
+    return makers
 
 
 def _look_behind(makers: dict[str, _Node], made: _Node, depth: int) -> frozenset[str]:

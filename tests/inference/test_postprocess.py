@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from onnx import NodeProto, helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
+from opslib.core.errors import ModelError
 from opslib.inference.checks import check_model
 from opslib.inference.contract import Contract, probe_images, read_num_classes
 from opslib.inference.engine import EngineRequest
@@ -24,6 +25,7 @@ from opslib.inference.postprocess import (
     to_probabilities,
 )
 from opslib.inference.preprocess import preprocess
+from opslib.inference.signature import read_last_operator
 from opslib.inference.stages import ModelCheckError
 from opslib.inference.trial import try_model
 
@@ -195,6 +197,15 @@ def test_where_the_graph_does_not_say_it_the_answers_do(tmp_path: Path) -> None:
     assert judge_answers(np.array([[0.2, 0.8], [0.5, 0.5]], np.float32)) == "none"
     assert judge_answers(np.array([[0.2, 0.8], [0.5, 0.9]], np.float32)) == "softmax"
     assert judge_answers(np.array([[-0.2, 1.2]], np.float32)) == "softmax"
+
+
+def test_a_node_that_is_damaged_is_told_as_a_damaged_model(tmp_path: Path) -> None:
+    path = write(tmp_path / "m.onnx", ending_in("Softmax"))
+    # The length of the last operator's name is made longer than the node.
+    path.write_bytes(path.read_bytes().replace(b"\x07Softmax", b"\x7fSoftmax"))
+    with path.open("rb") as file, pytest.raises(ModelError, match="or damaged"):
+        read_last_operator(file, path.name)
+    assert find_postprocess(path) is None
 
 
 def test_softmax_and_sigmoid_survive_large_logits() -> None:
