@@ -52,7 +52,10 @@ def _most(count: Counter[str]) -> str:
 
 def _find_stale(samples: Sequence[Sample], events: Sequence[DrillEvent]) -> set[int]:
     """Requests that were due after a switch was confirmed, answered before anything else was
-    done, and got the model that had been there before it."""
+    done, and got the model that had been there before it.
+
+    Of two switches at once either may come last, so that the model before may be the right one.
+    """
     ordered = sorted(events, key=lambda event: event.start_s)
     starts = [event.start_s for event in ordered]
     found = set()
@@ -63,6 +66,8 @@ def _find_stale(samples: Sequence[Sample], events: Sequence[DrillEvent]) -> set[
         last = ordered[at]
         switched = last.status == 200 and last.first_answer_s is not None
         if not switched or last.mark_before is None or one.due_s <= last.end_s:
+            continue
+        if at > 0 and ordered[at - 1].end_s > last.start_s:
             continue
         undisturbed = at + 1 == len(starts) or one.due_s + one.latency_ms / 1000 < starts[at + 1]
         if undisturbed and mark_of(one) == last.mark_before:

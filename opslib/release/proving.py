@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from opslib.core.cards import FileEntry
 from opslib.core.config import Config
 from opslib.core.errors import BusyError, ConfigError, OpsError, StorageError, storage_errors
-from opslib.core.files import make_hidden_folder, reveal_name, sha256_file
+from opslib.core.files import hide_name, make_hidden_folder, reveal_name, sha256_file
 from opslib.core.formatting import format_bytes, plural, utc_now
 from opslib.core.lineage import record_lineage
 from opslib.core.ownership import make_folder
@@ -61,7 +61,7 @@ def carry_out_proof(
 @contextmanager
 def open_workplace(restore_dir: Path) -> Iterator[Path]:
     """Yield a temporary folder below `restore_dir` and remove it, whatever happens; what a killed
-    test left there goes first; its service ended with it.
+    test left there goes first; its service ends with it.
 
     Raises:
         StorageError: the folder cannot be made.
@@ -70,7 +70,10 @@ def open_workplace(restore_dir: Path) -> Iterator[Path]:
         make_folder(restore_dir)
         for stale in restore_dir.iterdir():
             if reveal_name(stale.name, "tmp") == WORK_NAME:
-                shutil.rmtree(stale, ignore_errors=True)
+                aside = stale.rename(
+                    hide_name(restore_dir / WORK_NAME)
+                )  # its service may be ending
+                shutil.rmtree(aside, ignore_errors=True)
         folder = make_hidden_folder(restore_dir / WORK_NAME)
     try:
         yield folder

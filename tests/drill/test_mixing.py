@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from opslib.drill.mixing import find_mixed
 from tests.drill.makers import make_event, make_sample, make_steady
 
@@ -58,3 +60,13 @@ def test_an_answer_that_may_belong_to_the_next_switch_is_not_blamed() -> None:
 def test_failed_requests_say_nothing_about_models() -> None:
     samples = [*make_steady(0, 1), make_sample(1.0, 5, status=503, error="x", header_generation=6)]
     assert find_mixed(samples, []) == {}
+
+
+def test_of_two_switches_at_once_the_model_before_may_be_the_one_that_stays() -> None:
+    other = make_event("two at once", 1.0, end_s=1.4, mark_before="m1", mark_after="m2")
+    same = make_event("two at once", 1.01, end_s=1.2, mark_before="m1", mark_after="m2")
+    samples = [*make_steady(0, 1.4, 1), *make_steady(1.4, 2, 2), *make_steady(2, 3, 1)]
+    plain: dict[str, Any] = {"generation": None, "header_generation": None}
+    marks = [make_sample(**(asdict(one) | plain)) for one in samples]
+    assert find_mixed(marks, [same]) != {}
+    assert find_mixed(marks, [other, same]) == {}

@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ import pytest
 from opslib.core.cards import GoldenAnswer, ModelCard, card_path
 from opslib.core.config import Config
 from opslib.core.errors import BusyError, InputError, StorageError
+from opslib.core.files import hide_name
 from opslib.core.locks import hold_lock
 from opslib.core.models import find_model_files
 from opslib.release.manifest import ReleaseError
@@ -311,6 +314,27 @@ def test_what_a_killed_test_left_is_cleared_by_the_next(
     assert left_behind(config) == []
     await_end(service)
     assert prove_release(config, stored).verdict == "pass"
+
+
+def test_a_service_that_is_still_ending_holds_nothing_there(tmp_path: Path) -> None:
+    stale = hide_name(tmp_path / WORK_NAME) / "export" / ".in-use" / "lease.json"
+    started = threading.Event()
+    stale.parent.mkdir(parents=True)
+
+    def write_on() -> None:
+        while stale.parents[1].is_dir():
+            with suppress(OSError):
+                stale.parent.mkdir(exist_ok=True)
+                stale.write_text("{}")
+            started.set()
+
+    service = threading.Thread(target=write_on)
+    service.start()
+    started.wait()
+    with open_workplace(tmp_path):
+        pass
+    service.join(10)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_terminated_test_cleans_up_and_counts_for_nothing(
