@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from typing import Any
 
 from opslib.drill.mixing import find_mixed
 from tests.drill.makers import make_event, make_sample, make_steady
@@ -67,6 +67,6 @@ def test_of_two_switches_at_once_the_model_before_may_be_the_one_that_stays() ->
     same = make_event("two at once", 1.01, end_s=1.2, mark_before="m1", mark_after="m2")
     samples = [*make_steady(0, 1.4, 1), *make_steady(1.4, 2, 2), *make_steady(2, 3, 1)]
     plain: dict[str, Any] = {"generation": None, "header_generation": None}
-    marks = [make_sample(**(asdict(one) | plain)) for one in samples]
+    marks = [make_sample(**(one.model_dump() | plain)) for one in samples]
     assert find_mixed(marks, [same]) != {}
     assert find_mixed(marks, [other, same]) == {}
