@@ -63,8 +63,8 @@ def test_failed_requests_say_nothing_about_models() -> None:
 
 
 def test_of_two_switches_at_once_the_model_before_may_be_the_one_that_stays() -> None:
-    other = make_event("two at once", 1.0, end_s=1.4, mark_before="m1", mark_after="m2")
-    same = make_event("two at once", 1.01, end_s=1.2, mark_before="m1", mark_after="m2")
+    other = make_event("two at once", 1.0, end_s=1.4, mark_before="tag-m1", mark_after="tag-m2")
+    same = make_event("two at once", 1.01, end_s=1.2, mark_before="tag-m1", mark_after="tag-m2")
     samples = [*make_steady(0, 1.4, 1), *make_steady(1.4, 2, 2), *make_steady(2, 3, 1)]
     plain: dict[str, Any] = {"generation": None, "header_generation": None}
     marks = [make_sample(**(one.model_dump() | plain)) for one in samples]
