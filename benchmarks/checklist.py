@@ -21,12 +21,12 @@ from pathlib import Path
 
 from figures import Row, show_rows
 
-from opslib.checklist.run import run_checklist
 from opslib.core.config import Config, load_config
 from opslib.core.formatting import stamp, utc_now
-from opslib.measure.bench.record import BenchRecord, BenchRow
-from opslib.release.build import ReleaseRequest, build_release
-from opslib.release.rota import prove_by_rota
+from opslib.ops.bench.record import BenchRecord, BenchRow
+from opslib.ops.checklist.run import run_checklist
+from opslib.ops.release.build import ReleaseRequest, build_release
+from opslib.ops.release.rota import prove_by_rota
 from opslib.serving.rotation import rotate_key
 from opslib.serving.staging import start_service
 from opslib.upkeep.maintenance import run_maintenance
@@ -39,7 +39,7 @@ DIGEST = """
 import sys, time
 from datetime import UTC, datetime
 from pathlib import Path
-from opslib.checklist.log_digest import LogDigest
+from opslib.ops.checklist.log_digest import LogDigest
 started = time.perf_counter()
 digest = LogDigest("API", datetime(2000, 1, 1, tzinfo=UTC))
 digest.add_file(Path(sys.argv[1]))

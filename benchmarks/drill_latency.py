@@ -31,10 +31,10 @@ import numpy as np
 from figures import Row, show_rows
 
 from opslib.core.config import load_config
-from opslib.drill.copies import copy_experiment
-from opslib.drill.request import DrillRequest
-from opslib.drill.target import choose_other, find_live
 from opslib.inference.images import pick_images
+from opslib.ops.drill.copies import copy_experiment
+from opslib.ops.drill.request import DrillRequest
+from opslib.ops.drill.target import choose_other, find_live
 from opslib.serving.client import LiveVersion
 from opslib.serving.keys import HEADER
 from opslib.serving.load import LoadPlan, start_load

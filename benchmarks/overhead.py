@@ -28,8 +28,8 @@ from opslib.inference.fake_session import FakeSession
 from opslib.inference.find_model import find_onnx
 from opslib.inference.onnx_engine import OnnxEngine, make_session_options
 from opslib.inference.providers import SessionSettings, select_onnx_providers
-from opslib.measure.paired import Limits, judge
-from opslib.measure.rounds import Deadline, RoundPlan, Visit, VisitTimes, run_rounds, visit_arm
+from opslib.timing.paired import Limits, judge
+from opslib.timing.rounds import Deadline, RoundPlan, Visit, VisitTimes, run_rounds, visit_arm
 
 SETTINGS = SessionSettings(force_spinning_stop=True)
 PLAN = RoundPlan(rounds=40, runs_per_round=10)

@@ -31,8 +31,8 @@ PROBE = """
 import sys
 from pathlib import Path
 from opslib.core.config import load_config
-from opslib.release.build import ReleaseRequest, build_release
-from opslib.release.verify import verify_release
+from opslib.ops.release.build import ReleaseRequest, build_release
+from opslib.ops.release.verify import verify_release
 checked = sys.argv[2] == "checked"
 config = load_config(sys.argv[1])
 request = ReleaseRequest(allow_missing_metrics=True, verify=checked, load_models=checked)
@@ -121,7 +121,7 @@ def make_by_us(config: Path, how: str) -> tuple[float, int, Path]:
 
 def verify_by_us(archive: Path, config: Path) -> None:
     """The command, from start to end."""
-    command = [sys.executable, "-m", "opslib.cli.main", "release", "verify", archive, "--no-load"]
+    command = [sys.executable, "-m", "opslib.cli", "release", "verify", archive, "--no-load"]
     subprocess.run([*command, "--config", config], capture_output=True, check=True, cwd=ROOT)
 
 

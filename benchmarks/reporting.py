@@ -24,15 +24,15 @@ from rich.table import Table
 
 from opslib.core.config import find_config
 from opslib.core.lineage import record_lineage
-from opslib.reporting.index import build_index
-from opslib.reporting.notebooks import notebook_text
-from opslib.reporting.run_record import RUN_FILE, RunChange, RunRecord
-from opslib.reporting.scraps import Scrap
+from opslib.runs.index import build_index
+from opslib.runs.notebooks import notebook_text
+from opslib.runs.run_record import RUN_FILE, RunChange, RunRecord
+from opslib.telling.scraps import Scrap
 
 CELLS = (
     "import time\ntime.sleep(1)",
-    "from opslib.reporting.figures import show_verdict\n"
-    "from opslib.reporting.scraps import publish, publish_outcome",
+    "from opslib.telling.figures import show_verdict\n"
+    "from opslib.telling.scraps import publish, publish_outcome",
     "publish('latency', 1.5, unit='ms', better='lower')\n"
     "show_verdict('pass', 'It answers in time.')\n"
     "publish_outcome('pass', 'It answers in time.')",
@@ -58,7 +58,7 @@ def write_project(folder: Path) -> Path:
 def measure_runner(folder: Path, repeats: int) -> list[Figure]:
     """Return the runner's overhead and what publishing costs inside the notebook, in seconds."""
     config = write_project(folder)
-    command = [sys.executable, "-m", "opslib.cli.main", "run", "toy", "--config", str(config)]
+    command = [sys.executable, "-m", "opslib.cli", "run", "toy", "--config", str(config)]
     overheads, publishing = [], []
     for _ in range(repeats):
         started = time.perf_counter()

@@ -30,15 +30,15 @@ from opslib.core.config import Config, load_config
 from opslib.inference.engine import EngineRequest
 from opslib.inference.find_model import find_onnx
 from opslib.inference.images import pick_images
-from opslib.measure.rounds import Deadline
-from opslib.measure.station import Workload
-from opslib.measure.stats import bootstrap_interval, trimmed_mean
-from opslib.measure.sweep.arms import make_request
-from opslib.measure.sweep.finals import Finals, measure_finalists
-from opslib.measure.sweep.record import SweepOptions
-from opslib.measure.sweep.run import SweepRequest, run_sweep
-from opslib.measure.sweep.space import cpu_axes
-from opslib.measure.sweep.track import Track
+from opslib.ops.sweep.arms import make_request
+from opslib.ops.sweep.finals import Finals, measure_finalists
+from opslib.ops.sweep.record import SweepOptions
+from opslib.ops.sweep.run import SweepRequest, run_sweep
+from opslib.ops.sweep.space import cpu_axes
+from opslib.ops.sweep.track import Track
+from opslib.timing.rounds import Deadline
+from opslib.timing.station import Workload
+from opslib.timing.stats import bootstrap_interval, trimmed_mean
 
 RACES = 10
 MAX_REGRET_PCT = 2.0

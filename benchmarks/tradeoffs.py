@@ -24,11 +24,11 @@ from opslib.inference.engine import EngineRequest
 from opslib.inference.find_model import find_onnx
 from opslib.inference.images import pick_images
 from opslib.inference.providers import SessionSettings
-from opslib.measure.rounds import Deadline
-from opslib.measure.station import Workload
-from opslib.measure.stats import bootstrap_interval
-from opslib.measure.sweep.finals import Finals, run_finals
-from opslib.measure.sweep.track import Track
+from opslib.ops.sweep.finals import Finals, run_finals
+from opslib.ops.sweep.track import Track
+from opslib.timing.rounds import Deadline
+from opslib.timing.station import Workload
+from opslib.timing.stats import bootstrap_interval
 
 BATCHES = (1, 2, 4, 8, 16, 32)
 THREADS = (1, 0)

@@ -25,8 +25,8 @@ from rich.table import Table
 
 from opslib.core.errors import ExitCode
 from opslib.core.formatting import format_duration
-from opslib.measure.disturbance import Disturbance, watch_disturbance
-from opslib.measure.paired import Arm, Comparison, compare_arms
+from opslib.timing.disturbance import Disturbance, watch_disturbance
+from opslib.timing.paired import Arm, Comparison, compare_arms
 
 BATCH_SIZES = (1, 8)
 SLOWDOWN = 0.05

@@ -11,4 +11,4 @@ if [[ ! -x "$python" ]]; then
   echo "error: $python: no Python here; run \`make demo\` in $root or set PILLSNAP_PYTHON" >&2
   exit 2
 fi
-exec "$python" -m opslib.cli.main release create "$@"
+exec "$python" -m opslib.cli release create "$@"

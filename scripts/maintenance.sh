@@ -11,4 +11,4 @@ if [[ ! -x "$python" ]]; then
   echo "error: $python: no Python here; run \`make demo\` in $root or set PILLSNAP_PYTHON" >&2
   exit 2
 fi
-exec nice -n 10 "$python" -m opslib.cli.maintain "$@"
+exec nice -n 10 "$python" -m opslib.upkeep.maintain_command "$@"

@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from opslib.checklist.doctor import examine
 from opslib.core.config import load_config
 from opslib.core.config_edit import show_value
 from opslib.core.errors import ConfigError, OpsError, ParameterError
 from opslib.core.secrets import mask, show_address
-from opslib.drill.request import make_drill_request
-from opslib.reporting.redaction import Redactor
+from opslib.ops.checklist.doctor import examine
+from opslib.ops.drill.request import make_drill_request
+from opslib.runs.redaction import Redactor
 from opslib.serving.client import ServiceClient
+from opslib.serving.live_version import ask_services
 from opslib.upkeep.health import check_health
-from opslib.upkeep.live_version import ask_services
 from tests.models import write_config
 from tests.upkeep.servers import open_world
 
@@ -41,7 +41,7 @@ ADDRESSES = [
 
 def run(folder: Path, *words: str, variables: dict[str, str] | None = None) -> str:
     """What the command line prints, on both streams."""
-    command = [sys.executable, "-m", "opslib.cli.main", *words]
+    command = [sys.executable, "-m", "opslib.cli", *words]
     environment = {**os.environ, "API_KEY": "k" * 40, **(variables or {})}
     answer = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, check=False

@@ -20,10 +20,11 @@ from unittest.mock import patch
 
 from dotenv import dotenv_values
 
-from opslib.cli.maintain import maintain
-from opslib.cli.serve import reload, rollback
 from opslib.core.errors import ExitCode, OpsError
 from opslib.inference import trial_child
+from opslib.ops.release.rollback_command import rollback
+from opslib.serving.command import reload
+from opslib.upkeep.maintain_command import maintain
 from tests.two_stage import (
     CLASSIFICATION,
     DETECTION,

@@ -10,7 +10,7 @@ from typing import Any
 import typer
 from typer.cli import get_docs_for_click
 
-from opslib.cli.main import app
+from opslib.cli import app
 
 TARGET = Path(__file__).resolve().parents[1] / "docs" / "COMMANDS.md"
 NOTE = """# Commands

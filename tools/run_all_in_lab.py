@@ -14,8 +14,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from tests.reporting.browser import open_browser, open_page  # noqa: E402
-from tests.reporting.test_lab import lab_server  # noqa: E402
+from tests.runs.browser import open_browser, open_page  # noqa: E402
+from tests.runs.test_lab import lab_server  # noqa: E402
 
 LIMIT_MS = 600_000
 # What is out of sight has no innerText.

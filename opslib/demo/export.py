@@ -25,9 +25,9 @@ from opslib.core.models import find_model_files
 from opslib.demo.training import Generation
 from opslib.inference.engine import EngineRequest
 from opslib.inference.opening import open_engine
+from opslib.inference.parity import check_parity
 from opslib.inference.postprocess import softmax
 from opslib.inference.preprocess import preprocess
-from opslib.measure.bench.parity import check_parity
 
 FACTORY = "opslib.demo.network:build_network"
 OPSET = 20

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from opslib.core.errors import OpsError
+from opslib.inference.hints import find_hint
 from opslib.serving.decoding import UploadDecoder
 from opslib.serving.failures import RefusalError
 from opslib.serving.generations import Generation, Generations
-from opslib.serving.hints import find_hint
 from opslib.serving.logs import CAUSED_OUTSIDE
 from opslib.serving.uploads import Upload
 

@@ -12,8 +12,8 @@ import httpx
 from opslib.core.errors import OpsError, ParameterError
 from opslib.core.secrets import show_address
 from opslib.core.sections import ClientSection
+from opslib.inference.hints import find_hint
 from opslib.serving.health_answer import describe_degraded
-from opslib.serving.hints import find_hint
 from opslib.serving.keys import HEADER
 from opslib.serving.version_answer import read_version_answer, text_or_none
 

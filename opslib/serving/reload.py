@@ -31,12 +31,12 @@ from opslib.core.served import ServedModel, WantedModel, keep_served
 from opslib.inference.checks import check_model
 from opslib.inference.contract import check_classes_kept, check_outputs, probe_images
 from opslib.inference.golden import check_golden, load_golden
+from opslib.inference.hints import find_hint
 from opslib.inference.preprocess import Preprocessor
 from opslib.inference.stages import ModelCheckError
 from opslib.inference.trial import TrialLimits
 from opslib.serving.confine import confine_path, confine_sidecars
 from opslib.serving.generations import Generation, Generations
-from opslib.serving.hints import find_hint
 from opslib.serving.loaded import Candidate, LoadedModel, load_candidate, read_candidate
 from opslib.serving.logs import EVENT_LOGGER
 from opslib.serving.own_copy import copy_model

@@ -106,7 +106,7 @@ class StagedService:
         """
         port = self._running.url.rpartition(":")[2] if self._running else "0"
         output = Path(self._folder.name) / "output.txt"
-        command = [sys.executable, "-m", "opslib.cli.main", "serve", "--config", str(self._config)]
+        command = [sys.executable, "-m", "opslib.cli", "serve", "--config", str(self._config)]
         with output.open("wb") as sink:
             self._process = process = subprocess.Popen(
                 [*command, "--host", "127.0.0.1", "--port", port],

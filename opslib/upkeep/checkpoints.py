@@ -11,9 +11,9 @@ from pathlib import Path
 from opslib.core.cards import REPORT_NAME, card_path
 from opslib.core.clock import part_ahead
 from opslib.core.errors import StorageError
+from opslib.core.lately import Lately
 from opslib.core.plans import Action
 from opslib.upkeep.in_use import InUse, find_in_use, list_models, read_field
-from opslib.upkeep.lately import Lately
 from opslib.upkeep.models_prune import QUANTIZED_FOLDER, ModelShelf
 from opslib.upkeep.rounds import Duty, Entry, Round, list_files
 

@@ -12,10 +12,10 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from opslib.core.config import Config
+from opslib.core.deadline import run_within
 from opslib.core.errors import storage_errors
 from opslib.core.files import write_text_atomic
 from opslib.core.formatting import format_bytes
-from opslib.upkeep.deadline import run_within
 from opslib.upkeep.maintenance_record import DiskUse
 
 HISTORY_FILE = "disk_history.jsonl"

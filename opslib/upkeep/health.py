@@ -15,6 +15,7 @@ from opslib.core.experiment import check_experiment
 from opslib.core.locks import hold_lock
 from opslib.core.ownership import open_to_append
 from opslib.core.secrets import resolve_reference
+from opslib.core.web import check_address
 from opslib.upkeep.health_record import (
     HealthRecord,
     WatchMemory,
@@ -45,7 +46,6 @@ from opslib.upkeep.notices import (
 )
 from opslib.upkeep.probe import CheckResult, probe
 from opslib.upkeep.restart import run_restart
-from opslib.upkeep.web import check_address
 
 SETTLE_POLL_S = 1.0
 

@@ -17,10 +17,10 @@ from opslib.core.errors import InputError, ModelError, StorageError, storage_err
 from opslib.core.kinds import list_kinds
 from opslib.core.models import find_model_files
 from opslib.inference.find_model import model_moment
-from opslib.release.manifest import ReleaseError
-from opslib.release.store import list_releases, read_pins
+from opslib.ops.release.manifest import ReleaseError
+from opslib.ops.release.store import list_releases, read_pins
+from opslib.serving.live_version import ask_services
 from opslib.serving.reachable import LiveModel, find_roots
-from opslib.upkeep.live_version import ask_services
 from opslib.upkeep.rounds import Round
 
 

@@ -23,7 +23,7 @@ from opslib.core.files import overwrite
 from opslib.core.formatting import format_duration, utc_now
 from opslib.core.records import Record
 from opslib.core.secrets import resolve_reference
-from opslib.upkeep.web import check_address, tell
+from opslib.core.web import check_address, tell
 
 # A run that came to its end did its work: an inconclusive verdict or a skipped file is for the
 # checklist to show, a dead man is for jobs that did not run.

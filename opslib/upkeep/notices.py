@@ -9,9 +9,9 @@ from typing import Literal
 
 from opslib.core.formatting import format_duration
 from opslib.core.records import Part
+from opslib.core.web import tell
 from opslib.upkeep.health_rules import Incident, Reason
 from opslib.upkeep.probe import CheckResult
-from opslib.upkeep.web import tell
 
 LAYERS_DOWN = {
     "app": "the app is down",

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _POLL_S = 0.02
+_OURS = ("opslib.cli", "opslib.cli.main")  # the latter of earlier builds, which may still run
 _ACCESS_MODE = 0o3
 
 
@@ -26,7 +27,7 @@ class Writer:
     def reopens(self) -> bool:
         """Whether it is our service writing its own log, which it opens anew after a rename; what
         a shell redirected into the file is not."""
-        ours = any(one == "opslib.cli.main" or Path(one).name == "pillops" for one in self.command)
+        ours = any(one in _OURS or Path(one).name == "pillops" for one in self.command)
         return ours and "serve" in self.command and self.descriptor > 2
 
 

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from functools import partial
 from typing import NamedTuple
 
+from opslib.core.deadline import run_within
 from opslib.core.records import Part
 from opslib.core.secrets import show_address
+from opslib.core.web import FAILURES, name_failure, request
 from opslib.serving.health_answer import describe_degraded
-from opslib.upkeep.deadline import run_within
-from opslib.upkeep.web import FAILURES, name_failure, request
 
 
 class CheckResult(Part):

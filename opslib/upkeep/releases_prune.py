@@ -1,23 +1,16 @@
-"""Releases: `opslib.release.prune` decides; here its plan becomes part of the nightly one."""
+"""Releases: `opslib.ops.release.prune` decides; here its plan becomes part of the nightly one."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import replace
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 
-from opslib.core.config import Config
-from opslib.core.errors import BusyError, InputError, StorageError
-from opslib.core.plans import Action, Plan
-from opslib.release.companions import ARCHIVE_SUFFIX
-from opslib.release.prune import find_kept, plan_prune
-from opslib.release.store import list_releases
-from opslib.serving.reachable import LiveModel
-from opslib.upkeep.lately import Lately
-from opslib.upkeep.live_version import ask_services
+from opslib.core.errors import InputError, StorageError
+from opslib.core.plans import Action
+from opslib.ops.release.companions import ARCHIVE_SUFFIX
+from opslib.ops.release.prune import plan_store
+from opslib.ops.release.store import list_releases
 from opslib.upkeep.models_prune import ModelShelf
 from opslib.upkeep.rounds import Duty, Round, list_files
 
@@ -53,39 +46,6 @@ def plan_releases(this: Round, shelf: ModelShelf) -> Duty:
     stored = list_releases(this.config, now=this.now)
     notes = this.note_ahead(one.path for one in stored if one.is_ahead)
     return Duty(RELEASES, tuple(actions), notes=notes)
-
-
-def plan_store(
-    config: Config,
-    live: Sequence[LiveModel],
-    *,
-    keep: int | None = None,
-    now: datetime | None = None,
-) -> Plan:
-    """Return the plan that prunes the store; each step asks again whether its release must stay.
-
-    Raises:
-        InputError: what is pinned, served or proved cannot be read.
-    """
-    plan = plan_prune(config, keep=keep, live=live, now=now)
-    kept = Lately(partial(_find_kept, config, keep, now))
-    steps = [replace(step, run=partial(_delete_unless_kept, kept, step)) for step in plan.actions]
-    return Plan(plan.title, tuple(steps))
-
-
-def _find_kept(config: Config, keep: int | None, now: datetime | None) -> dict[str, str]:
-    return find_kept(config, keep=keep, live=ask_services(config), now=now)
-
-
-def _delete_unless_kept(kept: Lately[dict[str, str]], step: Action) -> None:
-    name = Path(step.target).name.removesuffix(ARCHIVE_SUFFIX)
-    try:
-        why = kept.get().get(name)
-        if why is not None:
-            raise StorageError(f"it is kept by now: {why}")
-        step.run()
-    except (InputError, BusyError) as error:
-        raise StorageError(str(error)) from error
 
 
 def _delete(this: Round, archive: Path, step: Action) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from opslib.core.errors import storage_errors
 from opslib.core.files import reveal_name
 from opslib.core.plans import Action
-from opslib.release.store import is_release_name
+from opslib.ops.release.store import is_release_name
 from opslib.upkeep.claims import Claim, Claims
 from opslib.upkeep.in_use import Digests, InUse
 from opslib.upkeep.models_prune import ModelShelf

@@ -18,7 +18,7 @@ from tests.models import write_config
 
 NUMBER = "54321"
 ALONE = ["unshare", "--user", f"--map-user={NUMBER}", f"--map-group={NUMBER}"]
-DOCTOR = "import sys; sys.argv[1:] = ['doctor']; from opslib.cli.main import main; main()"
+DOCTOR = "import sys; sys.argv[1:] = ['doctor']; from opslib.cli import main; main()"
 
 
 def is_possible() -> bool:
@@ -52,7 +52,7 @@ def test_a_number_without_a_name_and_a_home_ends_in_no_traceback(
 @pytest.mark.parametrize("home", [None, "", "/"])
 def test_a_number_without_a_home_gets_a_folder_of_its_own(tmp_path: Path, home: str | None) -> None:
     write_config(tmp_path)
-    show = "import os; from opslib.cli.doors import run_door\n"
+    show = "import os; from opslib.telling.doors import run_door\n"
     show += "run_door(lambda: print(os.environ['HOME']))"
     variables = {
         "PATH": os.environ["PATH"],

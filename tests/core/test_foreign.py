@@ -47,7 +47,7 @@ def test_a_command_names_them_once_and_shows_no_value(tmp_path: Path, command: s
     words = {"maintain": ["maintain", "--dry-run"], "release": ["release", "list"]}[command]
     variables = {"PILLSNAP_API_KEY": "s3cret-of-theirs", "PILLSNAP_URL": "http://other:8000"}
     answer = subprocess.run(
-        [sys.executable, "-m", "opslib.cli.main", *words, "--config", write_config(tmp_path)],
+        [sys.executable, "-m", "opslib.cli", *words, "--config", write_config(tmp_path)],
         capture_output=True,
         text=True,
         check=False,

@@ -102,7 +102,7 @@ def test_the_command_line_says_it_in_one_line_and_writes_nothing(shared: Path) -
     write_config(shared)
     (shared / "exp").mkdir()
     answer = subprocess.run(
-        [sys.executable, "-m", "opslib.cli.main", "schedule", "remove"],
+        [sys.executable, "-m", "opslib.cli", "schedule", "remove"],
         env=os.environ | {"PILLSNAP_CONFIG": str(shared / "config.yaml")},
         capture_output=True,
         text=True,

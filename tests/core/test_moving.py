@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from opslib.checklist.doctor import examine
 from opslib.core.config import load_config
+from opslib.ops.checklist.doctor import examine
 from tests.models import write_onnx
 
 ROOT = Path(__file__).resolve().parents[2]

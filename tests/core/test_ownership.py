@@ -14,7 +14,7 @@ from opslib.core.config_edit import set_keys
 from opslib.core.files import ensure_writable, write_text_atomic
 from opslib.core.locks import hold_lock
 from opslib.core.served import ServedModel, keep_served, served_state_path
-from opslib.release.store import PINS_NAME, Pins
+from opslib.ops.release.store import PINS_NAME, Pins
 from opslib.serving.access_log import AccessLog
 from opslib.serving.dotenv import set_variable
 from opslib.serving.logs import open_logs

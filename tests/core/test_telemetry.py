@@ -12,7 +12,7 @@ import pytest
 from tests.models import write_config, write_onnx
 
 PROCESSES = {
-    "the doctor": "import sys; sys.argv[1:] = ['doctor']; from opslib.cli.main import main; main()",
+    "the doctor": "import sys; sys.argv[1:] = ['doctor']; from opslib.cli import main; main()",
     "an engine": """
 from pathlib import Path
 from opslib.inference.engine import EngineRequest

@@ -8,10 +8,10 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from opslib.cli.maintain import maintain
-from opslib.cli.release import prune
-from opslib.release.restore import restore_release
-from opslib.release.store import pin_release
+from opslib.ops.release.command import prune
+from opslib.ops.release.restore import restore_release
+from opslib.ops.release.store import pin_release
+from opslib.upkeep.maintain_command import maintain
 from tests.deletions.template import open_world
 from tests.deletions.things import Fate, Outcome
 from tests.deletions.world import World

@@ -6,8 +6,8 @@ import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from opslib.cli.maintain import maintain
-from opslib.cli.release import prune
+from opslib.ops.release.command import prune
+from opslib.upkeep.maintain_command import maintain
 from opslib.upkeep.maintenance import plan_maintenance
 from tests.deletions.needs import find_halves, find_missing, find_needs, read
 from tests.deletions.template import open_world

@@ -156,7 +156,7 @@ def _kill(instance: Instance, words: str, rng: random.Random) -> None:
 
 
 def _finish(instance: Instance, words: str) -> tuple[int, str]:
-    command = [sys.executable, "-m", "opslib.cli.main", *words.split(), *OPTIONS.get(words, ())]
+    command = [sys.executable, "-m", "opslib.cli", *words.split(), *OPTIONS.get(words, ())]
     answer = subprocess.run(
         [*command, "--config", str(instance.config_path)],
         cwd=ROOT,

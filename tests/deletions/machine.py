@@ -17,10 +17,10 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from opslib.cli.release import prune
 from opslib.core.errors import BusyError, ModelError, SkippedError, StorageError
-from opslib.release.restore import restore_release
-from opslib.release.store import pin_release, unpin_release
+from opslib.ops.release.command import prune
+from opslib.ops.release.restore import restore_release
+from opslib.ops.release.store import pin_release, unpin_release
 from opslib.upkeep.maintenance import plan_maintenance
 from tests.deletions.needs import (
     find_halves,

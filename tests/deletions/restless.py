@@ -7,9 +7,9 @@ import contextlib
 import io
 import sys
 
-from opslib.cli.doors import call_app
-from opslib.cli.main import app
+from opslib.cli import app
 from opslib.core.errors import OpsError
+from opslib.telling.doors import call_app
 
 if __name__ == "__main__":
     config, *words = sys.argv[1:]

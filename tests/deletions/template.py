@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import Literal
 
-from opslib.release.restore import restore_release
+from opslib.ops.release.restore import restore_release
 from tests.deletions.needs import list_models
 from tests.deletions.things import DAY_S, Fate
 from tests.deletions.world import World

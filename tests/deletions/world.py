@@ -24,16 +24,17 @@ from typing import Any
 from unittest import mock
 from urllib.parse import urlsplit
 
-from opslib.cli.maintain import maintain
 from opslib.core import formatting
 from opslib.core.errors import OpsError
 from opslib.core.files import link_atomic, write_bytes_atomic
 from opslib.core.formatting import stamp
 from opslib.core.lineage import record_lineage
 from opslib.core.served import ServedModel, ServedState, read_served_state, served_state_path
-from opslib.release import build
+from opslib.ops.release import build
+from opslib.serving import live_version
 from opslib.serving.tenant import Tenant
-from opslib.upkeep import disk, live_version
+from opslib.upkeep import disk
+from opslib.upkeep.maintain_command import maintain
 from tests.deletions.faults import FileLayer
 from tests.deletions.things import DAY_S, Aged, Clock, Fate, Instance, Model, Outcome, Release
 from tests.upkeep.places import tiny_model, write_field

@@ -26,7 +26,7 @@ def make_doors(folder: Path) -> None:
     """Lay `folder` out like a checkout: `.venv/bin/`, notebooks and scripts of this one."""
     bin_folder = folder / ".venv" / "bin"
     bin_folder.mkdir(parents=True)
-    modules = (("pillops", "-m opslib.cli.main"), ("papermill", "-m papermill"), ("python", ""))
+    modules = (("pillops", "-m opslib.cli"), ("papermill", "-m papermill"), ("python", ""))
     for name, module in modules:  # a link to the interpreter would lose its packages
         door = bin_folder / name
         door.write_text(f'#!/bin/sh\nexec {sys.executable} {module} "$@"\n')

@@ -27,11 +27,11 @@ ELSEWHERE = {
     "make acceptance": "Makefile",
     "pillops bench --model FILE": "tests/zoo/test_doors.py",
     "pillops release create --onnx FILE --only": "tests/zoo/test_doors.py",
-    "make lab": "tests/reporting/test_lab.py",
+    "make lab": "tests/runs/test_lab.py",
     ".venv/bin/pillops run 01_bench -p batch 1,8 -p budget_s 30": (
         "tests/notebooks/test_notebooks.py"
     ),
-    ".venv/bin/pillops run bench -p batch 1,8 -p budget_s 30": "tests/reporting/test_parameters.py",
+    ".venv/bin/pillops run bench -p batch 1,8 -p budget_s 30": "tests/runs/test_parameters.py",
     ".venv/bin/python scripts/perf_bench_infer.py --engine both --batch 1,2,4,8": (
         "tests/scripts/test_perf_bench_infer.py"
     ),

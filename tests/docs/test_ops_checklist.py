@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from opslib.checklist.run import CHECKS
 from opslib.core.checklist_section import ChecklistSection
 from opslib.core.errors import ExitCode
+from opslib.ops.checklist.run import CHECKS
 from opslib.serving.staging import start_service
-from tests.checklist.conftest import ORIGIN, Plant, care_for, write_env
 from tests.docs.commands import clean_environment, make_doors, run_script
-from tests.release.restoring import make_releasable
+from tests.ops.checklist.conftest import ORIGIN, Plant, care_for, write_env
+from tests.ops.release.restoring import make_releasable
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docs" / "OPS_CHECKLIST.md").read_text()
@@ -23,7 +23,7 @@ STARTERS = ("curl", "sha256sum", "grep", "df", "ls", "head", "set", ".venv/bin/p
 ELSEWHERE = {
     ".venv/bin/pillops run 01_bench": "a benchmark needs a minute and images: tests/notebooks",
     ".venv/bin/pillops report check": "needs two benchmark reports: tests/reporting",
-    ".venv/bin/pillops run 06_checklist -p period weekly": "tests/checklist/test_notebook.py",
+    ".venv/bin/pillops run 06_checklist -p period weekly": "tests/ops/checklist/test_notebook.py",
 }
 
 

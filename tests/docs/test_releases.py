@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from opslib.core.release_section import ReleaseSection
-from opslib.release.build import build_release
+from opslib.ops.release.build import build_release
 from tests.docs.commands import clean_environment, make_doors, run_script
-from tests.release.conftest import QUICK, make_experiment
+from tests.ops.release.conftest import QUICK, make_experiment
 from tests.serving.conftest import Place
 
 ROOT = Path(__file__).resolve().parents[2]

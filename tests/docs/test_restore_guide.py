@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from opslib.release.store import list_releases
+from opslib.ops.release.store import list_releases
 from opslib.serving.keys import make_key
 from opslib.serving.staging import start_service
 from tests.docs.commands import clean_environment, make_doors, run_script, serve_until_ready
-from tests.release.restoring import flip_byte, make_releasable
+from tests.ops.release.restoring import flip_byte, make_releasable
 from tests.serving.conftest import Live, open_live
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -131,7 +131,7 @@ def test_all_that_an_operator_needs_is_in_the_guide() -> None:
 
 def test_every_option_of_a_restore_test_is_in_the_guide() -> None:
     answer = subprocess.run(
-        [sys.executable, "-m", "opslib.cli.main", "release", "prove", "--help"],
+        [sys.executable, "-m", "opslib.cli", "release", "prove", "--help"],
         capture_output=True,
         text=True,
         check=True,

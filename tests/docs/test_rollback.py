@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from opslib.drill.record import Memory
-from opslib.drill.verdict import list_checks
+from opslib.ops.drill.record import Memory
+from opslib.ops.drill.verdict import list_checks
 from opslib.serving.keys import make_key
 from opslib.serving.staging import start_service
 from tests.docs.commands import clean_environment, make_doors, run_script
-from tests.drill.conftest import make_drill_place
-from tests.drill.test_verdict import GOOD, KEPT, LIMITS
+from tests.ops.drill.conftest import make_drill_place
+from tests.ops.drill.test_verdict import GOOD, KEPT, LIMITS
 from tests.serving.conftest import CLASSES, Live, open_live, write_colours
 
 ROOT = Path(__file__).resolve().parents[2]

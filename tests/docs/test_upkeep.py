@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from opslib.core.maintenance_section import MaintenanceSection
-from opslib.release.build import build_release
+from opslib.ops.release.build import build_release
 from tests.docs.commands import clean_environment, make_doors, run_script
-from tests.release.conftest import QUICK, make_experiment
+from tests.ops.release.conftest import QUICK, make_experiment
 from tests.serving.conftest import Place
 from tests.upkeep.places import Place as UpkeepPlace
 from tests.upkeep.places import set_age

@@ -11,8 +11,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from opslib.reporting.parameters import read_parameters
-from opslib.reporting.scraps import read_scraps
+from opslib.runs.parameters import read_parameters
+from opslib.telling.scraps import read_scraps
 from tests.models import write_config, write_images, write_onnx
 
 ROOT = Path(__file__).resolve().parents[2]

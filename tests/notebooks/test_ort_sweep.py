@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from opslib.reporting.scraps import read_scraps
+from opslib.telling.scraps import read_scraps
 from tests.models import write_config, write_images, write_onnx
 from tests.notebooks.test_notebooks import papermill
 

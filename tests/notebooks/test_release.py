@@ -10,11 +10,11 @@ import nbformat
 import pytest
 
 from opslib.core.cards import ModelCard, card_path
-from opslib.release.proofs import read_proofs
-from opslib.release.store import list_releases
-from opslib.reporting.scraps import read_scraps
+from opslib.ops.release.proofs import read_proofs
+from opslib.ops.release.store import list_releases
+from opslib.telling.scraps import read_scraps
 from tests.notebooks.test_notebooks import papermill
-from tests.release.restoring import flip_byte, make_releasable, release
+from tests.ops.release.restoring import flip_byte, make_releasable, release
 from tests.serving.conftest import Place
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from opslib.reporting.scraps import read_scraps
+from opslib.telling.scraps import read_scraps
 from tests.notebooks.test_notebooks import papermill
 from tests.serving.conftest import Place
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.measure.sweep.makers import make_sweep
 from tests.models import write_config, write_images, write_onnx
+from tests.ops.sweep.makers import make_sweep
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "scripts/ort_optimize.py"
@@ -72,16 +72,16 @@ def test_bad_input_ends_with_one_line_and_2(
 def test_apply_shows_the_plan_and_then_writes_it(experiment: Path) -> None:
     record = make_sweep().write(experiment.parent / "exp/reports/ort_bench.json")
     before = experiment.read_bytes()
-    dry = call("-m", "opslib.cli.main", "apply", record, "--dry-run", folder=experiment.parent)
+    dry = call("-m", "opslib.cli", "apply", record, "--dry-run", folder=experiment.parent)
     assert dry.returncode == 0, dry.stderr
     assert "set onnx.allow_spinning: true -> false" in dry.stdout
     assert experiment.read_bytes() == before
-    wet = call("-m", "opslib.cli.main", "apply", "ort_bench.json", folder=experiment.parent)
+    wet = call("-m", "opslib.cli", "apply", "ort_bench.json", folder=experiment.parent)
     assert wet.returncode == 0, wet.stderr
     assert "allow_spinning: false  # kept" in experiment.read_text()
 
 
 def test_apply_refuses_what_is_no_sweep(experiment: Path) -> None:
-    answer = call("-m", "opslib.cli.main", "apply", experiment, folder=experiment.parent)
+    answer = call("-m", "opslib.cli", "apply", experiment, folder=experiment.parent)
     assert answer.returncode == 2
     assert "not a ort_bench/1 record" in answer.stderr

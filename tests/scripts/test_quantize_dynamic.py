@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from onnx import TensorProto
 
-from tests.measure.quantize.test_run import make_config, write_colour_model
 from tests.models import write_onnx
+from tests.ops.quantize.test_run import make_config, write_colour_model
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts/quantize_dynamic.py"
 EXTRA = "quantize: {budget_s: 2, samples: 12, batch: [1]}\nonnx: {providers: [CPU]}\n"

@@ -33,7 +33,7 @@ def staged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
 
 
 def call(staged: Live, *arguments: str, script: bool = True) -> subprocess.CompletedProcess[str]:
-    door = [str(SCRIPT)] if script else [sys.executable, "-m", "opslib.cli.main"]
+    door = [str(SCRIPT)] if script else [sys.executable, "-m", "opslib.cli"]
     config = ["--config", str(staged.place.config_path)]
     environment = {k: v for k, v in os.environ.items() if k != "API_KEY"}
     return subprocess.run(
@@ -127,7 +127,7 @@ def test_a_service_with_a_weak_key_does_not_start(tmp_path: Path) -> None:
     place = make_place(tmp_path)
     place.config_path.with_name(".env").write_text("API_KEY=changeme\n")
     answer = subprocess.run(
-        [sys.executable, "-m", "opslib.cli.main", "serve", "--config", place.config_path],
+        [sys.executable, "-m", "opslib.cli", "serve", "--config", place.config_path],
         capture_output=True,
         text=True,
         env={k: v for k, v in os.environ.items() if k != "API_KEY"},

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.release.conftest import make_experiment
+from tests.ops.release.conftest import make_experiment
 from tests.two_stage import TwoStage, TwoStageService, make_two_stage
 from tests.upkeep.places import make_place
 

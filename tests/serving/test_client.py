@@ -15,7 +15,7 @@ import pytest
 from opslib.core.errors import ModelError
 from opslib.core.models import find_model_files
 from opslib.core.sections import ClientSection
-from opslib.release.rollback import find_stable, plan_rollback
+from opslib.ops.release.rollback import find_stable, plan_rollback
 from opslib.serving.client import LiveVersion, ServiceClient, ServiceError, normalise_url
 from opslib.serving.keys import make_key
 from opslib.serving.swap import confirm, switch_hosts

@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from opslib.cli.doors import call_app
-from opslib.cli.main import app
+from opslib.cli import app
 from opslib.core.errors import InputError, ModelError, OpsError, ParameterError
 from opslib.core.kinds import pick_classifier, pick_kind
 from opslib.core.models import find_model_files
@@ -18,10 +17,11 @@ from opslib.core.sections import ClientSection
 from opslib.core.served import ServedModel, keep_served
 from opslib.inference.find_model import find_onnx
 from opslib.inference.trial import TrialResult, try_model
-from opslib.release.rollback import find_stable
+from opslib.ops.release.rollback import find_stable
 from opslib.serving.client import LiveVersion, ServiceError
 from opslib.serving.precheck import Precheck
 from opslib.serving.version_answer import read_version_answer
+from opslib.telling.doors import call_app
 from tests.two_stage import CLASSIFICATION, DETECTION, TwoStage, make_two_stage
 
 

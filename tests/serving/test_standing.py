@@ -17,8 +17,8 @@ from opslib.core.files import link_atomic
 from opslib.core.kinds import pick_kind
 from opslib.core.models import resolve_model
 from opslib.core.served import ServedState, read_served_state, served_state_path
-from opslib.drill.target import find_live
 from opslib.inference.find_model import find_onnx, list_exports
+from opslib.ops.drill.target import find_live
 from opslib.serving.keys import make_key
 from opslib.serving.reachable import find_roots
 from opslib.serving.service import Service

@@ -67,7 +67,7 @@ class Host:
 
     def command(self, *words: str, config: Path | None = None) -> list[str]:
         """The command line of `pillops schedule` with these words."""
-        program = [sys.executable, "-m", "opslib.cli.main", "schedule", *words]
+        program = [sys.executable, "-m", "opslib.cli", "schedule", *words]
         return [*program, "--config", str(config or self.config_path)]
 
 

@@ -30,7 +30,13 @@ def fill(place: Place) -> list[Path]:
 
 def end_halfway(place: Place, how: signal.Signals) -> subprocess.Popen[str]:
     """Start a round and end it once it has deleted something."""
-    command = [sys.executable, "-m", "opslib.cli.maintain", "--config", str(place.config_path)]
+    command = [
+        sys.executable,
+        "-m",
+        "opslib.upkeep.maintain_command",
+        "--config",
+        str(place.config_path),
+    ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def has_deleted() -> bool:

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from opslib.cli.maintain import maintain
 from opslib.core.errors import SkippedError
 from opslib.upkeep.clock_gap import CLOCK, find_doubt
 from opslib.upkeep.job_status import read_status
+from opslib.upkeep.maintain_command import maintain
 from opslib.upkeep.maintenance import plan_maintenance, run_maintenance
 from opslib.upkeep.maintenance_record import MaintenanceRecord
 from tests.upkeep.places import NOW, Place, set_age, stamp_of, tiny_model
@@ -177,7 +177,7 @@ def test_the_script_hands_the_persons_word_on(place: Place) -> None:
     set_age(place.config_path, 400)
     place.write("logs/archive/api.out.gz", days=400)
     given = ["--clock-is-right", "--config", str(place.config_path)]
-    command = [sys.executable, "-m", "opslib.cli.maintain", *given]
+    command = [sys.executable, "-m", "opslib.upkeep.maintain_command", *given]
     subprocess.run(command, cwd=root, check=True, capture_output=True)
     assert not (place.exp / "logs/archive/api.out.gz").exists()
 

@@ -75,7 +75,7 @@ def test_h10_a_real_cron_starts_what_was_installed_and_the_run_is_logged(tmp_pat
             )
             return answer.stdout
 
-        pillops = (sys.executable, "-m", "opslib.cli.main", "schedule")
+        pillops = (sys.executable, "-m", "opslib.cli", "schedule")
         foreign = "# mine\n0 0 1 1 * true \\% stays\n"
         call("crontab", "-", given=foreign)
         call(*pillops, "install", "--config", str(path))

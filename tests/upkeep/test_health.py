@@ -440,7 +440,7 @@ def test_a_webhook_whose_variable_is_missing_is_refused_by_the_check(watch: Watc
 
 def call(watch: Watch, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "opslib.cli.main", *words, "--config", str(watch.config.source)],
+        [sys.executable, "-m", "opslib.cli", *words, "--config", str(watch.config.source)],
         capture_output=True,
         text=True,
         timeout=60,
@@ -479,7 +479,7 @@ def test_the_reference_service_is_healthy_until_it_is_stopped(watch: Watch) -> N
 
 
 def test_a_watch_loads_nothing_heavy() -> None:
-    code = "import opslib.cli.main, opslib.upkeep.health, sys;print(*sys.modules)"
+    code = "import opslib.cli, opslib.upkeep.health, sys;print(*sys.modules)"
     answer = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )

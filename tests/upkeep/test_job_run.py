@@ -17,7 +17,7 @@ import pytest
 
 from opslib.core.errors import BusyError, DeadlineError, ExitCode, UsageError
 from opslib.core.locks import hold_lock
-from opslib.reporting.run_record import RunRecord
+from opslib.runs.run_record import RunRecord
 from opslib.upkeep import job_status
 from opslib.upkeep.job_run import run_job
 from opslib.upkeep.job_status import JobStatus, jobs_dir, read_status, track_job
@@ -143,7 +143,7 @@ def test_a_terminated_job_leaves_nothing_behind_and_says_so(host: Host, tmp_path
     pid_file = tmp_path / "pid"
     code = f"""
 from pathlib import Path
-from opslib.cli.doors import run_door
+from opslib.telling.doors import run_door
 from opslib.core.config import load_config
 from opslib.upkeep.job_run import run_job
 from opslib.upkeep.jobs import Job, Place

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from opslib.upkeep import lately
+from opslib.core import lately
+from opslib.core.lately import Lately
 from opslib.upkeep.gzip_logs import compress_file
-from opslib.upkeep.lately import Lately
 from tests.upkeep.places import Place, set_age
 
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from opslib.core.files import hide_name
-from opslib.release.proving import open_workplace
+from opslib.ops.release.proving import open_workplace
 from opslib.upkeep.rotate import run_rotation
 from tests.upkeep.places import Place, set_age
 

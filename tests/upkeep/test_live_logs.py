@@ -161,7 +161,7 @@ def test_our_running_service_is_known_and_goes_on_in_a_new_file(tmp_path: Path) 
 def test_what_a_shell_redirects_into_a_log_is_not_taken_for_the_service(tmp_path: Path) -> None:
     log = tmp_path / "api.out"
     code = "import sys, time; print('ready', flush=True); sys.stdin.read()"
-    command = [sys.executable, "-c", code, "opslib.cli.main", "serve"]
+    command = [sys.executable, "-c", code, "opslib.cli", "serve"]
     with log.open("ab") as sink:
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=sink)
     try:

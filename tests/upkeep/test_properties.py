@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from opslib.core.cards import FileEntry
 from opslib.core.served import ServedModel, ServedState, served_state_path
-from opslib.release.manifest import Manifest, ModelSummary, compute_content_id
-from opslib.release.store import Pins
+from opslib.ops.release.manifest import Manifest, ModelSummary, compute_content_id
+from opslib.ops.release.store import Pins
 from tests.upkeep.places import Place, make_place, set_age, tiny_model
 
 Ages = st.one_of(

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from opslib.release.build import ReleaseRequest, build_release
-from opslib.release.store import list_releases, pin_release
+from opslib.ops.release.build import ReleaseRequest, build_release
+from opslib.ops.release.store import list_releases, pin_release
 from tests.serving.conftest import make_place as make_serving_place
 from tests.upkeep.places import Place, set_age
 

@@ -340,7 +340,7 @@ def test_the_command_rotates_and_says_so(place: Place) -> None:
     place.log.write_bytes(b"line\n" * 4000)
     words = ["rotate", "--config", str(place.config.source)]
     answer = subprocess.run(
-        [sys.executable, "-m", "opslib.cli.main", *words],
+        [sys.executable, "-m", "opslib.cli", *words],
         capture_output=True,
         text=True,
         timeout=60,

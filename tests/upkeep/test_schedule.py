@@ -285,7 +285,7 @@ def test_every_program_that_a_job_starts_is_in_this_checkout(job: Job, host: Hos
         elif command[0] == place.pillops:
             words = [word for word in command[1:] if not word.startswith("-")]
             subprocess.run(
-                [sys.executable, "-m", "opslib.cli.main", *words, "--help"],
+                [sys.executable, "-m", "opslib.cli", *words, "--help"],
                 check=True,
                 capture_output=True,
             )
@@ -308,8 +308,8 @@ def test_h8_the_maintenance_keeps_its_account_however_it_is_started(host: Host) 
 def test_looking_at_the_schedule_loads_nothing_heavy(host: Host) -> None:
     heavy = {"numpy", "pandas", "torch", "onnxruntime", "papermill", "httpx", "matplotlib"}
     code = (
-        "import sys; from opslib.cli import main, doors; "
-        f"doors.call_app(main.app, ['schedule', 'show', '--config', {str(host.config_path)!r}]); "
+        "import sys; from opslib import cli; from opslib.telling import doors; "
+        f"doors.call_app(cli.app, ['schedule', 'show', '--config', {str(host.config_path)!r}]); "
         "print(*sys.modules, file=sys.stderr)"
     )
     answer = subprocess.run(

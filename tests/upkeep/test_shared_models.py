@@ -23,9 +23,9 @@ from opslib.core.files import hide_name
 from opslib.core.served import ServedModel, ServedState
 from opslib.serving.keys import make_key
 from opslib.serving.leases import LEASE_FOLDER, Lease, find_leases
+from opslib.serving.live_version import ask_services
 from opslib.serving.staging import StagedService
 from opslib.upkeep import claims, in_use
-from opslib.upkeep.live_version import ask_services
 from tests.serving.conftest import make_place as make_serving_place
 from tests.upkeep.places import Place, make_place, set_age
 from tests.upkeep.test_models_prune import answering, fill, left, name_of

@@ -15,11 +15,11 @@ from unittest import mock
 import httpx
 from PIL import Image
 
-from opslib.cli.doors import call_app, print_error
-from opslib.cli.main import app
+from opslib.cli import app
 from opslib.core.errors import ExitCode, OpsError
 from opslib.serving.keys import KEY_VARIABLE
 from opslib.serving.staging import RunningService, start_service
+from opslib.telling.doors import call_app, print_error
 from tests.inference.zoo import SIZE, ZooModel
 from tests.models import write_config, write_onnx
 from tests.zoo.table import WORKS, expect

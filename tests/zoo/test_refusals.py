@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from opslib.core.errors import ModelError
-from opslib.measure.quantize import run as quantize_run
+from opslib.ops.quantize import run as quantize_run
 from tests.zoo.doors import Answer, command, make_place
 from tests.zoo.table import MODELS
 

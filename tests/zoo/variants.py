@@ -15,13 +15,13 @@ from opslib.core.errors import ModelError
 from opslib.core.models import find_model_files
 from opslib.inference.checks import check_model
 from opslib.inference.contract import probe_images
+from opslib.inference.hints import find_hint
 from opslib.inference.preprocess import preprocess
 from opslib.inference.signature import read_signature
 from opslib.inference.stages import ModelCheckError
 from opslib.inference.trial import try_model
-from opslib.measure.quantize.preparation import prepare_graph, prepare_model
-from opslib.measure.quantize.source import check_source, copy_source
-from opslib.serving.hints import find_hint
+from opslib.ops.quantize.preparation import prepare_graph, prepare_model
+from opslib.ops.quantize.source import check_source, copy_source
 from tests.inference.zoo import SIZE, ZooModel
 from tests.zoo.mutations import SAME, save, vary
 from tests.zoo.table import MODELS

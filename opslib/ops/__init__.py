@@ -1,0 +1,29 @@
+"""The operations: one folder each, and the registry by which all others find them."""
+
+from __future__ import annotations
+
+from pathlib import PurePath
+
+from opslib.ops.bench.operation import BENCH
+from opslib.ops.checklist.operation import CHECKLIST
+from opslib.ops.drill.operation import DRILL
+from opslib.ops.quantize.operation import QUANTIZE
+from opslib.ops.release.operation import RELEASE
+from opslib.ops.sweep.operation import SWEEP
+from opslib.telling.operation import Operation, Records
+
+OPERATIONS: dict[str, Operation] = {}
+
+
+def register(*operations: Operation) -> None:
+    """Make operations known: their commands, records, comparisons and tables."""
+    OPERATIONS.update({one.name: one for one in operations})
+
+
+def find_records(file_name: str) -> Records | None:
+    """Return whose records' files begin as `file_name` does, or None."""
+    known = (one.records for one in OPERATIONS.values() if one.records is not None)
+    return next((one for one in known if PurePath(file_name).name.startswith(one.files)), None)
+
+
+register(BENCH, SWEEP, QUANTIZE, RELEASE, DRILL, CHECKLIST)

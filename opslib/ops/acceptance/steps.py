@@ -1,0 +1,201 @@
+"""What each step of the acceptance walk does: a command of an operator, and what it must show."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from opslib.core.config import CONFIG_VARIABLE, Config
+from opslib.core.errors import ExitCode, OpsError
+from opslib.core.formatting import format_bytes
+from opslib.core.kinds import pick_classifier
+from opslib.core.secrets import mask
+from opslib.inference.find_model import find_onnx, list_exports
+from opslib.ops.acceptance.put_back import put_back
+from opslib.serving.client import ServiceClient
+from opslib.serving.health_answer import describe_degraded
+from opslib.serving.keys import KEY_VARIABLE
+from opslib.serving.staging import RunningService
+from opslib.serving.swap import local_digests
+
+CODE_ROOT = Path(__file__).resolve().parents[2]
+# A benchmark or sweep that fails measured nothing: its engines disagree.
+_MEASURED = (ExitCode.PASS, ExitCode.INCONCLUSIVE)
+_STEP_LIMIT_S = 600.0
+
+
+class StepFailedError(OpsError):
+    """A step of the walk did not do what it promises; the message is what was seen instead."""
+
+
+class NotRunError(OpsError):
+    """A step cannot be run on this host; the message says why."""
+
+
+@dataclass(frozen=True)
+class Walk:
+    """What every step may use: the experiment, its running service, and the seconds to measure."""
+
+    config: Config
+    service: RunningService
+    outside: str
+    budget_s: float
+
+    def run(
+        self,
+        *words: str,
+        codes: tuple[int, ...] = (0,),
+        variables: Mapping[str, str] | None = None,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command of the checkout as an operator does, with `variables` added.
+
+        Raises:
+            StepFailedError: it ended with another code than `codes`.
+        """
+        own = {"PILLSNAP_PYTHON": sys.executable} if words[0].endswith(".sh") else {}
+        if words[0].endswith(".py"):
+            words = (sys.executable, *words)
+        environment = {
+            **os.environ,
+            CONFIG_VARIABLE: str(self.config.source),
+            KEY_VARIABLE: self.service.key,
+            **own,
+            **(variables or {}),
+        }
+        limit_s = _STEP_LIMIT_S + self.budget_s
+        try:
+            answer = subprocess.run(
+                words,
+                cwd=CODE_ROOT,
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=limit_s,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise StepFailedError(f"took longer than {limit_s:g} s") from error
+        if answer.returncode not in codes:
+            said = mask(answer.stderr or answer.stdout, [self.service.key]).strip().splitlines()
+            last = said[-1] if said else "nothing"
+            raise StepFailedError(f"ended with {answer.returncode}: {last}")
+        return answer
+
+
+def check_health(url: str) -> str:
+    """Return what `/health` of a service says; it must be 200 with the model that is wanted."""
+    import httpx
+
+    try:
+        answer = httpx.get(f"{url}/health", timeout=5.0, trust_env=False)
+    except httpx.HTTPError as error:
+        raise StepFailedError(f"{url}/health: {error}") from error
+    if answer.status_code != 200 or not answer.json().get("model_loaded"):
+        raise StepFailedError(f"{url}/health: {answer.status_code} {answer.text[:200]}")
+    degraded = describe_degraded(answer.json())
+    if degraded is not None:
+        raise StepFailedError(f"{url}/health: {degraded}")
+    return f"200, {answer.json()['engine']} on {answer.json()['device']}, a model is loaded"
+
+
+def health_inside(walk: Walk) -> str:
+    """Ask the service itself."""
+    return check_health(walk.service.url)
+
+
+def health_outside(walk: Walk) -> str:
+    """Ask through the address that stands in for the public one."""
+    seen = check_health(walk.outside)
+    return f"{seen}; simulated by the loopback address {walk.outside}"
+
+
+def make_release(walk: Walk) -> str:
+    """Make a release and let `sha256sum` agree."""
+    archive = Path(walk.run("scripts/backup_release.sh").stdout.strip())
+    checked = subprocess.run(
+        ["sha256sum", "-c", "--status", f"{archive.name}.sha256"], cwd=archive.parent, check=False
+    )
+    if checked.returncode:
+        raise StepFailedError(f"{archive.name}: sha256sum -c says no")
+    return f"{archive.name}, {format_bytes(archive.stat().st_size)}; sha256sum -c agrees"
+
+
+def newest(folder: Path, pattern: str, since: float) -> Path:
+    """Return the newest file of a pattern written since then (Unix seconds).
+
+    Raises:
+        StepFailedError: there is none.
+    """
+    found = [path for path in folder.glob(pattern) if path.stat().st_mtime >= since]
+    if not found:
+        raise StepFailedError(f"{folder}/{pattern}: no new record")
+    return max(found, key=lambda path: path.stat().st_mtime)
+
+
+def _measured(
+    walk: Walk, pattern: str, *words: str, codes: tuple[ExitCode, ...] = _MEASURED
+) -> str:
+    since = time.time() - 1
+    answer = walk.run(*words, "--budget", f"{walk.budget_s:g}", codes=codes)
+    record = newest(walk.config.records_dir, pattern, since)
+    content = json.loads(record.read_bytes())
+    verdict, schema = content.get("verdict", "none"), content["schema"]
+    allowed = "" if answer.returncode == 0 else ": the step is that it runs and says so"
+    return f"{record.name} ({schema}), verdict {verdict}, exit code {answer.returncode}{allowed}"
+
+
+def run_bench(walk: Walk) -> str:
+    """Measure both engines at the batch sizes of the requirements."""
+    model = str(find_onnx(walk.config).resolve())
+    inputs = f"{walk.config.data_root}/val/**/*"
+    words = ("--engine", "both", "--model", model, "--inputs", inputs, "--batch", "1,2,4,8,16")
+    return _measured(walk, "bench_*.json", "scripts/perf_bench_infer.py", *words)
+
+
+def run_sweep(walk: Walk) -> str:
+    """Race the settings, with no arguments but the time allowed."""
+    return _measured(walk, "ort_bench.json", "scripts/ort_optimize.py")
+
+
+def run_quantize(walk: Walk) -> str:
+    """Compare INT8 with float32; the variant is thrown away."""
+    model = str(find_onnx(walk.config).resolve())
+    with tempfile.TemporaryDirectory(prefix="pillops-acceptance-") as folder:
+        out = f"{folder}/model.int8.onnx"
+        words = ("--model", model, "--out", out)
+        codes = (*_MEASURED, ExitCode.GATE_FAILED)  # "do not deploy it" is a decision, too
+        return _measured(
+            walk, "quantize_*.json", "scripts/quantize_dynamic.py", *words, codes=codes
+        )
+
+
+def rehearse_rollback(walk: Walk) -> str:
+    """Switch to another model and back, each confirmed by `/version`."""
+    kind = pick_classifier(walk.config)
+    found = find_onnx(walk.config, kind=kind).resolve()
+    exports = list_exports(walk.config.export_dir, kind)
+    other = next((path for path in sorted(exports) if path.resolve() != found), None)
+    if other is None:
+        raise NotRunError(f"{walk.config.export_dir}: only one model; a rollback needs two")
+    client = ServiceClient(walk.service.url, walk.service.key, kind.client)
+    with put_back(walk.config, "served"), client:
+        before = client.version()
+        host = ("--host", walk.service.url)
+        target = found if before.sha256 in local_digests(other) else other
+        walk.run("scripts/reload_model.sh", "--path", str(target), *host)
+        switched = client.version()
+        if switched.sha256 == before.sha256:
+            raise StepFailedError(f"/version still says {before.describe()}")
+        walk.run(sys.executable, "-m", "opslib.cli", "rollback", "--kind", kind.name, *host)
+        after = client.version()
+    if after.sha256 != before.sha256:
+        raise StepFailedError(f"/version says {after.describe()}, before {before.describe()}")
+    tags = f"{before.version_tag} to {switched.version_tag} and back"
+    return f"{tags}; /version confirms generation {after.generation}"

@@ -1,0 +1,151 @@
+"""`pillops bench` and `scripts/perf_bench_infer.py`: measure, print a table, keep the record."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from opslib.core.config import load_config
+from opslib.core.errors import ParameterError, UnavailableError
+from opslib.core.formatting import format_bytes, format_ms
+from opslib.telling.doors import (
+    ConfigOption,
+    check_record_path,
+    describe_experiment,
+    make_console,
+    plain_cells,
+    say,
+    say_inputs,
+    say_verdict,
+)
+from opslib.telling.progress import show_progress
+
+if TYPE_CHECKING:
+    from opslib.ops.bench.record import BenchRecord, BenchRow
+
+_BATCH_SIZE = re.compile(r"[1-9][0-9]{0,8}")
+BOUNDARY_NAMES = {"inference": "inference", "end_to_end": "end to end"}
+
+
+def parse_batch(text: str | None) -> tuple[int, ...] | None:
+    """Return batch sizes from `1,2,4`, or None where none are given.
+
+    Raises:
+        ParameterError: a part is not a whole number from 1 up.
+    """
+    if text is None:
+        return None
+    parts = [part.strip() for part in text.split(",")]
+    if any(not _BATCH_SIZE.fullmatch(part) for part in parts):
+        raise ParameterError(f"--batch: got {text!r}; expected whole numbers from 1 up: 1,2,4")
+    return tuple(int(part) for part in parts)
+
+
+def bench(
+    engine: Annotated[str | None, typer.Option(help="onnx, torch or both.")] = None,
+    model: Annotated[Path | None, typer.Option(help="ONNX file; default: the latest.")] = None,
+    inputs: Annotated[str | None, typer.Option(help='Images: "folder/**/*.jpg".')] = None,
+    batch: Annotated[str | None, typer.Option(help="Batch sizes: 1,2,4,8,16,32.")] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads; 0: all usable.")] = None,
+    providers: Annotated[str | None, typer.Option(help="In order: CUDA,CPU.")] = None,
+    checkpoint: Annotated[Path | None, typer.Option(help="Torch side of both.")] = None,
+    budget: Annotated[float | None, typer.Option(help="Seconds for everything.")] = None,
+    strict: Annotated[bool, typer.Option(help="Refuse unreadable images.")] = False,
+    json: Annotated[Path | None, typer.Option(help="Where the record goes.")] = None,
+    config: ConfigOption = None,
+) -> int:
+    """Measure latency and throughput at each batch size, after a parity check."""
+    from opslib.ops.bench.run import keep_bench, run_bench
+    from opslib.ops.bench.setup import BenchRequest
+
+    check_record_path(json)
+    loaded = load_config(config)
+    console = make_console()
+    notes = make_console(stderr=True)
+    request = BenchRequest(
+        engine=engine,
+        model=model,
+        checkpoint=checkpoint,
+        inputs=inputs,
+        batch=parse_batch(batch),
+        threads=threads,
+        providers=providers,
+        budget_s=budget,
+        strict=strict,
+    )
+    say(notes, f"benchmark of {describe_experiment(loaded)}")
+    with show_progress(notes) as progress:
+        record = run_bench(loaded, request, progress=progress)
+    path = keep_bench(record, loaded, json)
+    show_record(console, record)
+    say(notes, f"record: {path}")
+    if all(row.status == "unavailable" for row in record.rows) and record.verdict != "fail":
+        raise UnavailableError(record.finding)
+    return record.exit_code
+
+
+def show_record(console: Console, record: BenchRecord) -> None:
+    """Print a benchmark's rows as a table, its notes, the comparisons and the verdict."""
+    notes = list(dict.fromkeys(filter(None, map(_note, record.rows))))
+    table = Table(
+        caption=Text(_caption(record), style="table.caption"),
+        caption_justify="left",
+        pad_edge=False,
+    )
+    for name in ("engine", "on", "boundary"):
+        table.add_column(name)
+    for name in ("batch", "p50 ms", "±%", "p90 ms", "p99 ms", "img/s", "peak memory"):
+        table.add_column(name, justify="right")
+    table.add_column("status")
+    for row in record.rows:
+        table.add_row(*plain_cells(_cells(row, notes)), end_section=row.boundary == "end_to_end")
+    console.print(table)
+    for number, note in enumerate(notes, start=1):
+        say(console, f"[{number}] {note}")
+    for one in record.comparisons:
+        say(console, f"batch {one.batch_size}: {one.comparison.reason}")
+    if record.parity is not None:
+        word = "passed" if record.parity.passed else "failed"
+        say(console, f"parity {word}: {record.parity.reason}")
+    say_inputs(console, record.inputs)
+    say_verdict(console, record.verdict, record.finding)
+
+
+def _note(row: BenchRow) -> str | None:
+    """The row's reason, unless its own interval already shows it."""
+    wide = row.status == "inconclusive" and row.half_width_pct is not None
+    return None if wide else row.reason
+
+
+def _cells(row: BenchRow, notes: list[str]) -> list[str]:
+    latency, note = row.latency_ms, _note(row)
+    mark = f" [{notes.index(note) + 1}]" if note else ""
+    return [
+        row.engine,
+        row.provider,
+        BOUNDARY_NAMES[row.boundary],
+        str(row.batch_size),
+        format_ms(latency.p50 if latency else None),
+        f"{row.half_width_pct:.1f}" if row.half_width_pct is not None else "–",
+        format_ms(latency.p90 if latency else None),
+        format_ms(latency.p99 if latency else None),
+        f"{row.throughput_img_s:,.0f}" if row.throughput_img_s else "–",
+        format_bytes(row.peak_rss_bytes) if row.peak_rss_bytes else "–",
+        row.status + mark,
+    ]
+
+
+def _caption(record: BenchRecord) -> str:
+    host = record.lineage.host
+    floor = record.noise_floor
+    noise = f"; noise floor (A/A) ±{floor.half_width_pct:.1f} %" if floor else ""
+    return (
+        f"{host.label}; {record.inputs.count} images at {record.img_size} px; "
+        f"± is the 95 % interval of the median{noise}"
+    )

@@ -1,0 +1,233 @@
+"""Two bench records side by side: what got better, worse, or cannot be told.
+
+A difference counts when a test *and* a minimum effect say so: the 99 % interval of the latency
+ratio excludes 1 (Welch's t with Satterthwaite's degrees of freedom on the logarithms of the block
+medians) and the ratio lies farther from 1 than 2 % and than both records' own noise floor.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from opslib.core.formatting import plural
+from opslib.core.records import Part, Record
+from opslib.ops.bench.record import BenchRecord, BenchRow
+from opslib.timing.boundary import Boundary
+
+Outcome = Literal["better", "worse", "no measurable change", "not comparable"]
+MIN_EFFECT_PCT = 2.0
+CONFIDENCE = 0.99
+MIN_BLOCKS = 2
+
+
+class RowComparison(Part):
+    """One row of the candidate record against the same row of the baseline.
+
+    `latency_ratio` is candidate / baseline (below 1 is better); `min_effect_pct` the distance
+    from 1 that counted; `reason` says why a row is not comparable.
+    """
+
+    engine: str
+    provider: str
+    batch_size: int
+    boundary: Boundary
+    outcome: Outcome
+    reason: str | None = None
+    baseline_p50_ms: float | None = None
+    candidate_p50_ms: float | None = None
+    latency_ratio: float | None = None
+    latency_ratio_ci99: tuple[float, float] | None = None
+    min_effect_pct: float | None = None
+
+    @property
+    def label(self) -> str:
+        """The row in words."""
+        where = "inference" if self.boundary == "inference" else "end to end"
+        return f"{self.engine} on {self.provider}, batch {self.batch_size}, {where}"
+
+    @property
+    def change_pct(self) -> float | None:
+        """Change of the latency in percent; negative is faster."""
+        return None if self.latency_ratio is None else 100 * (self.latency_ratio - 1)
+
+
+class RecordComparison(Record):
+    """All rows of two bench records, matched by engine, provider, batch size and boundary."""
+
+    schema_name: ClassVar[str] = "record-comparison"
+
+    rows: tuple[RowComparison, ...]
+
+    def count(self, outcome: Outcome) -> int:
+        """Return how many rows have this outcome."""
+        return sum(row.outcome == outcome for row in self.rows)
+
+    @property
+    def comparable(self) -> bool:
+        """Whether at least one row could be compared."""
+        return any(row.outcome != "not comparable" for row in self.rows)
+
+    @property
+    def reason(self) -> str | None:
+        """Why nothing could be compared, where that is so."""
+        if self.comparable or not self.rows:
+            return None if self.rows else "there are no rows"
+        return self.rows[0].reason
+
+    @property
+    def summary(self) -> str:
+        """The comparison as one sentence, the largest change named."""
+        if not self.comparable:
+            return f"not comparable: {self.reason}"
+        names: tuple[Outcome, ...] = ("worse", "better")
+        parts = [
+            f"{plural(self.count(name), 'row')} {name} (most: {self._most(name)})"
+            for name in names
+            if self.count(name)
+        ]
+        same, other = self.count("no measurable change"), self.count("not comparable")
+        if same:
+            parts.append(f"{plural(same, 'row')} without a measurable change")
+        if other:
+            parts.append(f"{plural(other, 'row')} not comparable")
+        return ", ".join(parts)
+
+    def _most(self, outcome: Outcome) -> str:
+        found = [row for row in self.rows if row.outcome == outcome]
+        row = max(found, key=lambda item: abs(math.log(item.latency_ratio or 1.0)))
+        change = row.change_pct or 0.0
+        return f"{row.label} {abs(change):.1f} % {'slower' if change > 0 else 'faster'}"
+
+
+def compare_records(
+    baseline: BenchRecord, candidate: BenchRecord, *, across_models: bool = False
+) -> RecordComparison:
+    """Return how the candidate's latencies differ from the baseline's, row by row.
+
+    Args:
+        across_models: compare although the models differ, which is then the point.
+    """
+    refusal = _refuse_records(baseline, candidate, across_models)
+    floor_pct = max(MIN_EFFECT_PCT, noise_floor_pct(baseline), noise_floor_pct(candidate))
+    rows = []
+    for old, new in _pair_rows(baseline.rows, candidate.rows):
+        reason = refusal or _refuse_rows(old, new)
+        if reason is None and old is not None and old.boundary == "end_to_end":
+            same = baseline.inputs.sha256 == candidate.inputs.sha256
+            reason = None if same else "the images differ"
+        if reason is not None or old is None or new is None:
+            rows.append(_unmatched(old, new, reason))
+        else:
+            rows.append(_compare_rows(old, new, floor_pct))
+    return RecordComparison(rows=tuple(rows))
+
+
+def noise_floor_pct(record: BenchRecord) -> float:
+    """Return how far from 1 the record's comparison of a thing with itself reached, in percent."""
+    if record.noise_floor is None:
+        return 0.0
+    return 100 * max(abs(end - 1) for end in record.noise_floor.speedup_ci95)
+
+
+def welch_interval(
+    baseline: Sequence[float], candidate: Sequence[float], confidence: float = CONFIDENCE
+) -> tuple[float, tuple[float, float]]:
+    """Return the difference of two means (candidate - baseline) and its interval.
+
+    Welch (1947): unequal variances, degrees of freedom after Satterthwaite (1946).
+    """
+    from scipy.special import stdtrit
+
+    old, new = np.asarray(baseline, dtype=float), np.asarray(candidate, dtype=float)
+    parts = [old.var(ddof=1) / old.size, new.var(ddof=1) / new.size]
+    difference, variance = float(new.mean() - old.mean()), float(sum(parts))
+    if variance == 0:
+        return difference, (difference, difference)
+    spread = sum(
+        part**2 / (size - 1) for part, size in zip(parts, (old.size, new.size), strict=True)
+    )
+    reach = float(stdtrit(variance**2 / spread, (1 + confidence) / 2)) * math.sqrt(variance)
+    return difference, (difference - reach, difference + reach)
+
+
+def _compare_rows(old: BenchRow, new: BenchRow, floor_pct: float) -> RowComparison:
+    logs = [np.log(row.block_medians_ms()) for row in (old, new)]
+    effect, (low, high) = welch_interval(logs[0].tolist(), logs[1].tolist())
+    outcome: Outcome = "no measurable change"
+    if (low > 0 or high < 0) and abs(effect) >= math.log1p(floor_pct / 100):
+        outcome = "worse" if effect > 0 else "better"
+    return RowComparison(
+        engine=new.engine,
+        provider=new.provider,
+        batch_size=new.batch_size,
+        boundary=new.boundary,
+        outcome=outcome,
+        baseline_p50_ms=_p50(old),
+        candidate_p50_ms=_p50(new),
+        latency_ratio=math.exp(effect),
+        latency_ratio_ci99=(math.exp(low), math.exp(high)),
+        min_effect_pct=floor_pct,
+    )
+
+
+def _refuse_records(old: BenchRecord, new: BenchRecord, across_models: bool) -> str | None:
+    if old.lineage.host_fingerprint != new.lineage.host_fingerprint:
+        return f"hosts differ ({old.lineage.host.label} and {new.lineage.host.label})"
+    if not across_models and (old.model and old.model.sha256) != (new.model and new.model.sha256):
+        return "models differ"
+    if old.img_size != new.img_size:
+        return f"image sizes differ ({old.img_size} and {new.img_size} pixels)"
+    if old.preprocess != new.preprocess:
+        return f"preprocessing differs ({old.preprocess} and {new.preprocess})"
+    return None
+
+
+def _refuse_rows(old: BenchRow | None, new: BenchRow | None) -> str | None:
+    if old is None or new is None:
+        return "only in the candidate" if old is None else "only in the baseline"
+    for which, row in (("baseline", old), ("candidate", new)):
+        if row.status != "measured":
+            return f"{row.status} in the {which}"
+        if len(row.block_medians_ms()) < MIN_BLOCKS:
+            return f"fewer than {MIN_BLOCKS} blocks in the {which}"
+    if old.threads != new.threads:
+        return f"threads differ ({old.threads} and {new.threads})"
+    return None if old.options == new.options else "session options differ"
+
+
+def _unmatched(old: BenchRow | None, new: BenchRow | None, reason: str | None) -> RowComparison:
+    row = new or old
+    if row is None:
+        raise ValueError("a comparison needs a row on one side")
+    return RowComparison(
+        engine=row.engine,
+        provider=row.provider,
+        batch_size=row.batch_size,
+        boundary=row.boundary,
+        outcome="not comparable",
+        reason=reason,
+        baseline_p50_ms=_p50(old),
+        candidate_p50_ms=_p50(new),
+    )
+
+
+def _p50(row: BenchRow | None) -> float | None:
+    return row.latency_ms.p50 if row is not None and row.latency_ms is not None else None
+
+
+def _pair_rows(
+    old: Sequence[BenchRow], new: Sequence[BenchRow]
+) -> list[tuple[BenchRow | None, BenchRow | None]]:
+    """Rows of the same key paired in their order, the candidate's order first."""
+    waiting: dict[tuple[str, str, int, str], list[BenchRow]] = defaultdict(list)
+    for row in old:
+        waiting[row.key].append(row)
+    pairs: list[tuple[BenchRow | None, BenchRow | None]] = []
+    for row in new:
+        pairs.append((waiting[row.key].pop(0) if waiting[row.key] else None, row))
+    return pairs + [(row, None) for rows in waiting.values() for row in rows]

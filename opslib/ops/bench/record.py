@@ -1,0 +1,110 @@
+"""What a benchmark leaves behind: every row with its raw values, its evidence and its lineage."""
+
+from __future__ import annotations
+
+import statistics
+from typing import Literal, Self
+
+from opslib.core.lineage import Lineage
+from opslib.core.records import Part, Record
+from opslib.core.verdicts import Verdict
+from opslib.inference.facts import InputFacts, ModelFacts
+from opslib.inference.parity import ParityResult
+from opslib.timing.boundary import Boundary, StagesMs
+from opslib.timing.disturbance import Disturbance
+from opslib.timing.paired import Comparison
+
+RowStatus = Literal["measured", "inconclusive", "unavailable"]
+
+
+class LatencyMs(Part):
+    """Latency of one call in milliseconds.
+
+    `p50` is the median of the block medians and `ci95` the 95 % interval of the long-run median;
+    `p90` and `p99` are null where `n` samples do not support them.
+    """
+
+    p50: float
+    p90: float | None
+    p99: float | None
+    ci95: tuple[float, float] | None
+    n: int
+
+
+class BenchRow(Part):
+    """One engine at one batch size within one boundary.
+
+    `inference` starts with a preprocessed float array in host memory and ends with logits in host
+    memory, for both engines; `end_to_end` starts with file names. `provider` is the one in force.
+    `raw_ms` holds the milliseconds of every timed call that the figures rest on, a tuple for each
+    block; `disturbed_raw_ms` those of blocks left out because a thread waited for a CPU.
+    """
+
+    engine: Literal["onnx", "torch"]
+    provider: str
+    requested_providers: str
+    batch_size: int
+    threads: int
+    boundary: Boundary
+    status: RowStatus
+    reason: str | None = None
+    latency_ms: LatencyMs | None = None
+    half_width_pct: float | None = None
+    throughput_img_s: float | None = None
+    throughput_ci95_img_s: tuple[float, float] | None = None
+    stages_ms: StagesMs | None = None
+    peak_rss_bytes: int | None = None
+    run_delay_pct: float | None = None
+    options: dict[str, str] = {}
+    raw_ms: tuple[tuple[float, ...], ...] = ()
+    disturbed_raw_ms: tuple[tuple[float, ...], ...] = ()
+
+    @property
+    def key(self) -> tuple[str, str, int, str]:
+        """What makes two rows comparable: engine, provider, batch size, boundary."""
+        return (self.engine, self.provider, self.batch_size, self.boundary)
+
+    def block_medians_ms(self) -> list[float]:
+        """Return the median latency in milliseconds of each block."""
+        return [statistics.median(block) for block in self.raw_ms if block]
+
+    def slim(self) -> Self:
+        """Return the row with the median of each block in place of its calls."""
+        medians = tuple((median,) for median in self.block_medians_ms())
+        return self.model_copy(update={"raw_ms": medians, "disturbed_raw_ms": ()})
+
+
+class SpeedComparison(Part):
+    """ONNX Runtime against Torch at one batch size, measured in interleaved rounds."""
+
+    batch_size: int
+    comparison: Comparison
+
+
+class BenchRecord(Record):
+    """A benchmark, whole: conditions, gates, rows, comparisons, noise floor and verdict."""
+
+    schema_name = "bench"
+
+    verdict: Verdict
+    finding: str
+    exit_code: int
+    lineage: Lineage
+    model: ModelFacts | None
+    checkpoint: ModelFacts | None
+    inputs: InputFacts
+    preprocess: str
+    img_size: int
+    seed: int
+    budget_s: float
+    wall_s: float
+    target_half_width_pct: float
+    disturbance: Disturbance
+    parity: ParityResult | None
+    noise_floor: Comparison | None
+    comparisons: tuple[SpeedComparison, ...]
+    rows: tuple[BenchRow, ...]
+
+    def slim(self) -> Self:
+        """Return the record with the median of each block in place of its calls."""
+        return self.model_copy(update={"rows": tuple(row.slim() for row in self.rows)})

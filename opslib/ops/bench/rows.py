@@ -1,0 +1,186 @@
+"""Absolute latency of every configuration: blocks in random order until intervals are narrow.
+
+Five short blocks tell more than three long ones of the same total: drift between blocks is what
+makes an interval wide, and Student's t needs 2.8 standard errors at five blocks, 4.3 at three.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from opslib.core.errors import OpsError
+from opslib.core.sections import BenchSection
+from opslib.inference.engine import EngineFacts, EngineRequest
+from opslib.ops.bench.record import BenchRow, LatencyMs, RowStatus
+from opslib.ops.bench.setup import BenchSetup
+from opslib.timing.blocks import MIN_RUNS, Block, Summary, choose_blocks, summarize_blocks
+from opslib.timing.boundary import Boundary, StagesMs
+from opslib.timing.rounds import Deadline
+from opslib.timing.station import Station, TimedBlock, Workload
+
+BOUNDARIES: tuple[Boundary, ...] = ("inference", "end_to_end")
+PLANNED_BLOCKS = 5
+LONGEST_BLOCK_S = 1.0
+SHORTEST_BLOCK_S = 0.2
+
+
+@dataclass
+class Cell:
+    """One engine at one batch size, and the blocks measured so far within each boundary."""
+
+    request: EngineRequest
+    facts: EngineFacts | None
+    reason: str | None
+    blocks: dict[Boundary, list[TimedBlock]] = field(
+        default_factory=lambda: {boundary: [] for boundary in BOUNDARIES}
+    )
+
+    def summary(self, boundary: Boundary) -> Summary | None:
+        """Return what the blocks of one boundary say, or None where there is none."""
+        blocks = [timed.block for timed in self.blocks[boundary]]
+        return summarize_blocks(blocks) if blocks else None
+
+    def is_wide(self, target_half_width_pct: float) -> bool:
+        """Whether an interval of the cell is still wider than the target."""
+        return any(
+            _problem(self.summary(boundary), target_half_width_pct) for boundary in BOUNDARIES
+        )
+
+
+def make_cells(
+    setup: BenchSetup,
+    facts: dict[str, EngineFacts],
+    problems: dict[str, str],
+    stopped: str | None,
+) -> list[Cell]:
+    """Return one cell for each engine and batch size; those that cannot run carry the reason."""
+    return [
+        Cell(setup.at_batch(engine, size), facts.get(engine), problems.get(engine) or stopped)
+        for engine in setup.engines
+        for size in setup.batch_sizes
+    ]
+
+
+def measure_cells(
+    cells: list[Cell],
+    stations: dict[str, Station],
+    work: Workload,
+    *,
+    deadline: Deadline,
+    target_half_width_pct: float,
+    rng: random.Random,
+    report: Callable[[str], None],
+) -> None:
+    """Add blocks to `cells`, each alone, in random order, until all are narrow or time is up."""
+    load_s, pass_number, pending = 0.0, 0, list(cells)
+    while pending and deadline.left_s > 0:
+        blocks_left = max(1, PLANNED_BLOCKS - pass_number) * len(pending) * len(BOUNDARIES)
+        fitting_s = deadline.left_s / blocks_left - load_s / len(BOUNDARIES)
+        seconds = max(SHORTEST_BLOCK_S, min(LONGEST_BLOCK_S, fitting_s))
+        for cell in rng.sample(pending, len(pending)):
+            if deadline.left_s <= 0:
+                break
+            one = f"{cell.request.engine}, batch {cell.request.batch_size}"
+            report(f"timing each alone, round {pass_number + 1}: {one}")
+            load_s = max(load_s, _measure_cell(cell, stations, work, seconds))
+        pass_number += 1
+        pending = [cell for cell in cells if cell.reason is None]
+        if pass_number >= PLANNED_BLOCKS:
+            pending = [cell for cell in pending if cell.is_wide(target_half_width_pct)]
+
+
+def _measure_cell(
+    cell: Cell, stations: dict[str, Station], work: Workload, seconds: float
+) -> float:
+    """Measure one block within each boundary; return the seconds that loading took."""
+    station = stations[cell.request.engine]
+    started = time.monotonic()
+    try:
+        cell.facts = station.load(cell.request, work)
+        load_s = time.monotonic() - started
+        for boundary in BOUNDARIES:
+            cell.blocks[boundary].append(station.time_block(boundary, seconds))
+        station.unload()
+    except OpsError as error:
+        cell.reason = str(error)
+        return 0.0
+    return load_s
+
+
+def make_row(cell: Cell, section: BenchSection) -> Iterator[BenchRow]:
+    """Yield the cell's rows, one for each boundary."""
+    facts, request = cell.facts, cell.request
+    for boundary in BOUNDARIES:
+        summary = None if cell.reason else cell.summary(boundary)
+        problem = cell.reason or _problem(summary, section.target_half_width_pct)
+        blocks = cell.blocks[boundary]
+        all_blocks = [timed.block for timed in blocks]
+        used = choose_blocks(all_blocks)
+        peaks = [timed.peak_rss_bytes for timed in blocks if timed.peak_rss_bytes]
+        status: RowStatus = (
+            "unavailable" if cell.reason else "inconclusive" if problem else "measured"
+        )
+        size = request.batch_size
+        yield BenchRow(
+            engine="onnx" if request.engine == "onnx" else "torch",
+            provider=facts.provider if facts else "none",
+            requested_providers=",".join(request.providers),
+            batch_size=size,
+            threads=facts.threads if facts else request.settings.intra_op_num_threads,
+            boundary=boundary,
+            status=status,
+            reason=problem or (facts.note if facts else None),
+            latency_ms=_latency(summary),
+            half_width_pct=summary.half_width_pct if summary else None,
+            throughput_img_s=1000 * size / summary.p50_ms if summary else None,
+            throughput_ci95_img_s=(
+                (1000 * size / summary.ci95_ms[1], 1000 * size / summary.ci95_ms[0])
+                if summary and summary.ci95_ms
+                else None
+            ),
+            stages_ms=_median_stages([timed.stages for timed in blocks if timed.stages]),
+            peak_rss_bytes=max(peaks, default=None),
+            run_delay_pct=summary.run_delay_pct if summary else None,
+            options=facts.options if facts else {},
+            raw_ms=tuple(map(_raw_ms, used)),
+            disturbed_raw_ms=tuple(_raw_ms(block) for block in all_blocks if block not in used),
+        )
+
+
+def _problem(summary: Summary | None, target_half_width_pct: float) -> str | None:
+    """Why the figure of these blocks is not conclusive, or None."""
+    if summary is None:
+        return "the time budget ended before it was measured"
+    if summary.half_width_pct is None:
+        return "the time budget ended after one block; an interval needs two"
+    if summary.n < MIN_RUNS:
+        return f"{summary.n} runs fitted into the time budget; a median needs {MIN_RUNS}"
+    if summary.half_width_pct > target_half_width_pct:
+        return (
+            f"the 95 % interval is ±{summary.half_width_pct:.1f} %, "
+            f"±{target_half_width_pct:g} % is wanted"
+        )
+    return None
+
+
+def _raw_ms(block: Block) -> tuple[float, ...]:
+    return tuple(float(f"{one:.4g}") for one in block.times_ms)
+
+
+def _latency(summary: Summary | None) -> LatencyMs | None:
+    if summary is None:
+        return None
+    return LatencyMs(
+        p50=summary.p50_ms,
+        p90=summary.p90_ms,
+        p99=summary.p99_ms,
+        ci95=summary.ci95_ms,
+        n=summary.n,
+    )
+
+
+def _median_stages(stages: list[StagesMs]) -> StagesMs | None:
+    return sorted(stages, key=lambda one: one.preprocess)[len(stages) // 2] if stages else None

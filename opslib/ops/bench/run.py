@@ -1,0 +1,227 @@
+"""The benchmark: gates first, then paired comparisons, then each configuration alone.
+
+Order of work within the time budget: parity of the two engines; an A/A comparison (the noise
+floor) and ONNX Runtime against Torch, in interleaved rounds; then absolute latency, each engine
+alone in its own process, in separated blocks taken in random order, until every interval is
+narrow enough or the budget ends.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from opslib.core.config import Config
+from opslib.core.errors import ExitCode, ModelError, UnavailableError
+from opslib.core.formatting import stamp
+from opslib.core.lineage import record_lineage
+from opslib.core.verdicts import VERDICT_EXIT_CODES, Verdict
+from opslib.inference.engine import EngineFacts, requested_providers
+from opslib.inference.facts import ModelFacts, describe_inputs, describe_model
+from opslib.inference.parity import ParityResult, check_parity
+from opslib.ops.bench.finding import sum_up
+from opslib.ops.bench.record import BenchRecord, BenchRow, SpeedComparison
+from opslib.ops.bench.rows import make_cells, make_row, measure_cells
+from opslib.ops.bench.setup import BenchRequest, BenchSetup, choose_img_size, prepare_bench
+from opslib.timing.disturbance import watch_disturbance
+from opslib.timing.lock import hold_timing_lock
+from opslib.timing.paired import Comparison
+from opslib.timing.rounds import Deadline
+from opslib.timing.station import Station, Workload
+from opslib.timing.station_pair import Side, compare_stations
+
+Progress = Callable[[float, str], None]
+
+COMPARISON_SHARE = 0.35
+PARITY_BATCH = 8
+
+
+@dataclass(frozen=True)
+class _Bench:
+    """One benchmark under way."""
+
+    config: Config
+    setup: BenchSetup
+    stations: dict[str, Station]
+    work: Workload
+    deadline: Deadline
+    progress: Progress
+
+    def report(self, what: str) -> None:
+        self.progress(min(1.0, self.deadline.spent_s / self.setup.budget_s), what)
+
+
+def run_bench(
+    config: Config, request: BenchRequest, *, progress: Progress = lambda _share, _what: None
+) -> BenchRecord:
+    """Return the record of a benchmark; nothing is written.
+
+    The verdict is `fail` where parity is broken, `inconclusive` where an interval is wider than
+    the target at the end of the budget, else `pass`.
+
+    Args:
+        progress: told the share of the budget that is spent (0..1) and what is being done.
+
+    Raises:
+        UsageError: the request cannot be measured; see `prepare_bench`.
+        BusyError: another timed operation runs on this host.
+    """
+    setup = prepare_bench(config, request)
+    deadline = Deadline(setup.budget_s)
+    providers = requested_providers(config, request.providers)
+    with (
+        hold_timing_lock("a benchmark", providers=providers),
+        watch_disturbance(gpu=True) as watch,
+        ExitStack() as stack,
+    ):
+        stations = {name: stack.enter_context(Station(name)) for name in setup.engines}
+        progress(0.0, "loading the engines")
+        facts, problems = _describe(setup, stations)
+        models = _describe_models(setup, facts)
+        img_size = choose_img_size(setup, facts) if facts else 0
+        bench = _Bench(config, setup, stations, setup.workload(img_size), deadline, progress)
+        parity = _check_parity(bench, facts)
+        stopped = "parity failed" if parity and not parity.passed else None
+        cells = make_cells(setup, facts, problems, stopped)
+        noise_floor, comparisons = (None, ()) if stopped else _compare(bench, facts)
+        measure_cells(
+            [cell for cell in cells if cell.reason is None],
+            stations,
+            bench.work,
+            deadline=deadline,
+            target_half_width_pct=config.bench.target_half_width_pct,
+            rng=random.Random(config.bench.seed),  # noqa: S311 (order of blocks, no secret)
+            report=bench.report,
+        )
+        rows = tuple(row for cell in cells for row in make_row(cell, config.bench))
+    verdict, exit_code = _decide(rows, parity, setup)
+    if models != _describe_models(setup, facts):
+        raise ModelError("a model's file changed while it was measured; measure it again")
+    progress(1.0, "done")
+    return BenchRecord(
+        verdict=verdict,
+        finding=sum_up(rows, comparisons, parity, verdict, config.bench),
+        exit_code=exit_code,
+        lineage=record_lineage(),
+        model=models.get("onnx"),
+        checkpoint=models.get("torch"),
+        inputs=describe_inputs(setup.images, config.root),
+        preprocess=setup.preprocess,
+        img_size=img_size,
+        seed=config.bench.seed,
+        budget_s=setup.budget_s,
+        wall_s=round(deadline.spent_s, 3),
+        target_half_width_pct=config.bench.target_half_width_pct,
+        disturbance=watch.result(),
+        parity=parity,
+        noise_floor=noise_floor,
+        comparisons=comparisons,
+        rows=rows,
+    )
+
+
+def keep_bench(record: BenchRecord, config: Config, path: Path | None = None) -> Path:
+    """Write the record to `path`, by default `{exp_dir}/reports/bench_<UTC>.json`; return it."""
+    return record.write(path or config.records_dir / f"bench_{stamp()}.json")
+
+
+def _describe(
+    setup: BenchSetup, stations: dict[str, Station]
+) -> tuple[dict[str, EngineFacts], dict[str, str]]:
+    """Load each engine once: what is really running, or why it cannot on this host."""
+    facts: dict[str, EngineFacts] = {}
+    problems: dict[str, str] = {}
+    for name, station in stations.items():
+        try:
+            facts[name] = station.describe(setup.engines[name])
+        except UnavailableError as error:
+            problems[name] = str(error)
+    classes = {name: fact.num_classes for name, fact in facts.items() if fact.num_classes}
+    if len(set(classes.values())) > 1:
+        raise ModelError(
+            f"{setup.engines['torch'].path} has {classes['torch']} classes, "
+            f"{setup.engines['onnx'].path} has {classes['onnx']}; they are not the same network"
+        )
+    return facts, problems
+
+
+def _describe_models(setup: BenchSetup, facts: dict[str, EngineFacts]) -> dict[str, ModelFacts]:
+    return {name: describe_model(setup.engines[name], fact) for name, fact in facts.items()}
+
+
+def _check_parity(bench: _Bench, facts: dict[str, EngineFacts]) -> ParityResult | None:
+    if set(facts) != {"onnx", "torch"}:
+        return None
+    bench.report("checking that both engines answer alike")
+    names = tuple(bench.setup.images.take(bench.config.parity.samples))
+    fixed = facts["onnx"].input_shape[0]
+    answers = {}
+    for engine in ("torch", "onnx"):
+        batch_size = fixed if engine == "onnx" and fixed else PARITY_BATCH
+        bench.stations[engine].load(bench.setup.at_batch(engine, batch_size), bench.work)
+        answers[engine] = bench.stations[engine].answer(names)
+        bench.stations[engine].unload()
+    half = facts["onnx"].input_dtype == "float16"
+    return check_parity(answers["torch"], answers["onnx"], bench.config.parity, half_precision=half)
+
+
+def _compare(
+    bench: _Bench, facts: dict[str, EngineFacts]
+) -> tuple[Comparison | None, tuple[SpeedComparison, ...]]:
+    """Compare an engine with itself, then ONNX Runtime with Torch at every batch size."""
+    if not facts:
+        return None, ()
+    fixed = facts["onnx"].input_shape[0] if "onnx" in facts else None
+    sizes = [size for size in bench.setup.batch_sizes if fixed in (None, size)]
+    both = len(facts) == 2
+    share_s = COMPARISON_SHARE * bench.setup.budget_s / (1 + len(sizes) * both)
+    noise_floor = None
+    first = next(iter(facts))
+    if sizes:
+        bench.report(f"noise floor, {first} against itself")
+        with Station(f"{first} (again)") as twin:
+            pair = [(first, bench.stations[first]), (first, twin)]
+            noise_floor = _compare_pair(bench, pair, sizes[0], share_s)
+    comparisons = []
+    for size in sizes if both else []:
+        bench.report(f"comparing onnx with torch: batch {size}")
+        pair = [(name, bench.stations[name]) for name in ("torch", "onnx")]
+        comparison = _compare_pair(bench, pair, size, share_s)
+        comparisons.append(SpeedComparison(batch_size=size, comparison=comparison))
+    return noise_floor, tuple(comparisons)
+
+
+def _compare_pair(
+    bench: _Bench, pair: Sequence[tuple[str, Station]], batch_size: int, budget_s: float
+) -> Comparison:
+    sides = [
+        Side(station.name, bench.setup.at_batch(name, batch_size, paired=True), station)
+        for name, station in pair
+    ]
+    return compare_stations(
+        sides[0],
+        sides[1],
+        bench.work,
+        min_effect_pct=bench.config.bench.min_effect_pct,
+        budget_s=budget_s,
+        seed=bench.config.bench.seed,
+    )
+
+
+def _decide(
+    rows: Sequence[BenchRow], parity: ParityResult | None, setup: BenchSetup
+) -> tuple[Verdict, int]:
+    verdict: Verdict = "pass"
+    if parity is not None and not parity.passed:
+        verdict = "fail"
+    elif any(row.status == "inconclusive" for row in rows):
+        verdict = "inconclusive"
+    elif all(row.status == "unavailable" for row in rows):
+        return "inconclusive", int(ExitCode.USAGE)
+    code = VERDICT_EXIT_CODES[verdict]
+    if code == ExitCode.PASS and setup.images.skipped:
+        code = ExitCode.SKIPPED
+    return verdict, int(code)

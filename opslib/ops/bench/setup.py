@@ -1,0 +1,192 @@
+"""What a benchmark is asked to measure, resolved and checked before any time is spent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from opslib.core.config import Config
+from opslib.core.errors import ModelError, ParameterError
+from opslib.core.files import ensure_writable
+from opslib.core.models import find_model_files
+from opslib.inference.contract import check_input, read_input_size
+from opslib.inference.engine import (
+    EngineFacts,
+    EngineRequest,
+    requested_providers,
+    session_settings,
+)
+from opslib.inference.find_model import find_card, find_checkpoint, find_onnx
+from opslib.inference.images import ImageSet, pick_images
+from opslib.inference.preprocess import load_preprocessor
+from opslib.timing.station import Workload
+
+ENGINES = ("onnx", "torch")
+LARGEST_BATCH = 4096
+MOST_THREADS = 1024
+LARGEST_IMAGE = 4096
+
+
+@dataclass(frozen=True)
+class BenchRequest:
+    """What a person asks a benchmark for; None means what the configuration says.
+
+    Args:
+        engine: `onnx`, `torch` or `both`.
+        model: the ONNX file, or with `engine="torch"` the checkpoint.
+        checkpoint: the Torch side of `both`.
+        inputs: a glob of images, `**` descends.
+        batch: batch sizes.
+        threads: CPU threads of either engine; 0: all usable.
+        providers: such as `CUDA,CPU`.
+        budget_s: seconds for everything.
+        strict: refuse unreadable images instead of skipping them.
+    """
+
+    engine: str | None = None
+    model: Path | None = None
+    checkpoint: Path | None = None
+    inputs: str | None = None
+    batch: tuple[int, ...] | None = None
+    threads: int | None = None
+    providers: str | None = None
+    budget_s: float | None = None
+    strict: bool = False
+
+
+def make_request(
+    *,
+    model: str | None = None,
+    checkpoint: str | None = None,
+    batch: list[int] | None = None,
+    **others: Any,
+) -> BenchRequest:
+    """Return a request from the plain values of a notebook's parameters."""
+    return BenchRequest(
+        model=Path(model) if model else None,
+        checkpoint=Path(checkpoint) if checkpoint else None,
+        batch=tuple(batch) if batch else None,
+        **others,
+    )
+
+
+@dataclass(frozen=True)
+class BenchSetup:
+    """A request with nothing left open: engines by name, images, batch sizes and budget."""
+
+    engines: dict[str, EngineRequest]
+    images: ImageSet
+    preprocess: str
+    code_root: Path | None
+    card_img_size: int | None
+    batch_sizes: tuple[int, ...]
+    budget_s: float
+
+    def at_batch(self, engine: str, batch_size: int, *, paired: bool = False) -> EngineRequest:
+        """Return the request of one engine at one batch size.
+
+        `paired` stops ONNX Runtime's threads from spinning between calls, so that an idle arm
+        does not slow its neighbour.
+        """
+        request = self.engines[engine]
+        settings = replace(request.settings, force_spinning_stop=paired)
+        return replace(request, batch_size=batch_size, settings=settings)
+
+    def workload(self, img_size: int) -> Workload:
+        """Return the images and their preprocessing at `img_size` pixels."""
+        names = tuple(str(path) for path in self.images.paths)
+        return Workload(names, img_size, self.preprocess, self.code_root)
+
+
+def prepare_bench(config: Config, request: BenchRequest) -> BenchSetup:
+    """Return `request` resolved against `config`.
+
+    Raises:
+        UsageError: something is missing, damaged, unknown or impossible; nothing was written.
+    """
+    section = config.bench
+    engine = request.engine or section.engine
+    if engine not in (*ENGINES, "both"):
+        raise ParameterError(f"--engine: unknown engine {engine!r}; expected onnx, torch or both")
+    batch_sizes = request.batch or section.batch
+    for size in batch_sizes:
+        if not 1 <= size <= LARGEST_BATCH:
+            raise ParameterError(f"--batch: got {size}; expected 1 to {LARGEST_BATCH}")
+    budget_s = section.budget_s if request.budget_s is None else request.budget_s
+    if not budget_s > 0:
+        raise ParameterError(f"--budget: got {budget_s:g}; expected seconds above 0")
+    if request.threads is not None and not 0 <= request.threads <= MOST_THREADS:
+        raise ParameterError(
+            f"--threads: got {request.threads}; expected 0 (all usable) to {MOST_THREADS}"
+        )
+    base = EngineRequest(
+        engine="onnx",
+        path=Path(),
+        providers=requested_providers(config, request.providers),
+        settings=session_settings(config, threads=request.threads),
+        factory=config.torch.factory,
+        safe_globals=config.torch.safe_globals,
+        code_root=config.code_root,
+    )
+    engines, card_img_size = _resolve_engines(config, request, engine, base)
+    load_preprocessor(config.preprocess.function, config.code_root)
+    images = pick_images(
+        config, "val", request.inputs, limit=section.max_images, strict=request.strict
+    )
+    ensure_writable(config.records_dir)
+    return BenchSetup(
+        engines=engines,
+        images=images,
+        preprocess=config.preprocess.function,
+        code_root=config.code_root,
+        card_img_size=config.preprocess.img_size or card_img_size,
+        batch_sizes=tuple(dict.fromkeys(batch_sizes)),
+        budget_s=budget_s,
+    )
+
+
+def choose_img_size(setup: BenchSetup, facts: dict[str, EngineFacts]) -> int:
+    """Return the input size in pixels: configured, else the model's own, else its card's.
+
+    Raises:
+        ModelError: nothing says it, or the ONNX model takes other images.
+    """
+    for request in setup.engines.values():
+        size = setup.card_img_size or read_input_size(request.path)
+        if request.engine == "onnx" and size:
+            check_input(request.path, size)
+    sizes = [_input_size(setup.engines[engine].path.name, fact) for engine, fact in facts.items()]
+    found = setup.card_img_size or next(filter(None, sizes), None)
+    if found is None:
+        raise ModelError(
+            "the model takes images of any size; set preprocess.img_size in the configuration"
+        )
+    return found
+
+
+def _input_size(name: str, facts: EngineFacts) -> int | None:
+    """The size in pixels that a model's input fixes, or None where it takes any."""
+    shape = facts.input_shape
+    if len(shape) != 4 or shape[1] not in (None, 3) or shape[2] != shape[3]:
+        raise ModelError(f"{name}: its input is {list(shape)}; expected [N, 3, S, S] images")
+    if shape[3] is not None and not 1 <= shape[3] <= LARGEST_IMAGE:
+        raise ModelError(f"{name}: its input is {shape[3]} px; expected 1 to {LARGEST_IMAGE}")
+    return shape[3]
+
+
+def _resolve_engines(
+    config: Config, request: BenchRequest, engine: str, base: EngineRequest
+) -> tuple[dict[str, EngineRequest], int | None]:
+    if engine == "torch":
+        path = find_checkpoint(config, request.checkpoint or request.model, None)
+        return {"torch": replace(base, engine="torch", path=path)}, None
+    onnx = find_onnx(config, request.model)
+    find_model_files(onnx)
+    card = find_card(config, onnx)
+    engines = {"onnx": replace(base, path=onnx)}
+    if engine == "both":
+        checkpoint = find_checkpoint(config, request.checkpoint, card)
+        engines["torch"] = replace(base, engine="torch", path=checkpoint)
+    size = card.input_shape[-1] if card and card.input_shape else None
+    return engines, size if isinstance(size, int) else None

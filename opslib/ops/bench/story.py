@@ -1,0 +1,302 @@
+"""A benchmark told to people: its tables, its figures and the values it publishes."""
+
+from __future__ import annotations
+
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from opslib.core.formatting import format_bytes, format_ms
+from opslib.ops.bench.finding import ENGINE_NAMES
+from opslib.ops.bench.record import BenchRecord, BenchRow
+from opslib.telling.scraps import publish, publish_outcome
+from opslib.telling.themes import Theme
+from opslib.timing.boundary import Boundary
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
+
+BOUNDARY_TITLES: dict[Boundary, str] = {
+    "inference": "inference only",
+    "end_to_end": "end to end",
+}
+ENGINE_ORDER = ("onnx", "torch")
+STAGE_TITLES = {"decode": "decode", "transform": "transform", "inference": "inference"}
+
+
+def bench_frame(record: BenchRecord, boundary: Boundary) -> DataFrame:
+    """Return the rows of one boundary as a table: latency in ms, throughput in img/s."""
+    import pandas as pd
+
+    rows = [row for row in record.rows if row.boundary == boundary]
+    return pd.DataFrame([_table_row(row) for row in rows])
+
+
+def comparison_frame(record: BenchRecord) -> DataFrame:
+    """Return the paired comparisons as a table, the noise floor (A/A) last."""
+    import pandas as pd
+
+    lines = [
+        (f"ONNX Runtime against Torch, batch {one.batch_size}", one.comparison)
+        for one in record.comparisons
+    ]
+    if record.noise_floor is not None:
+        lines.append((f"{ENGINE_NAMES[record.noise_floor.baseline]} itself", record.noise_floor))
+    return pd.DataFrame(
+        [
+            {
+                "comparison": what,
+                "speed-up": f"{one.speedup:.3f} ×",
+                "95 % interval": f"{one.speedup_ci95[0]:.3f} to {one.speedup_ci95[1]:.3f}",
+                "rounds": one.rounds,
+                "verdict": one.verdict,
+            }
+            for what, one in lines
+        ]
+    )
+
+
+def show_notes(record: BenchRecord) -> None:
+    """Show `list_notes` as a list."""
+    from IPython.display import display
+
+    lines = list_notes(record)
+    html = f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>"
+    text = "\n".join(lines)
+    display({"text/html": html, "text/plain": text}, raw=True)  # type: ignore[no-untyped-call]
+
+
+def list_notes(record: BenchRecord) -> list[str]:
+    """Return what a reader must know beside the figures: provider notes, parity, skipped images,
+    what disturbed the measurement."""
+    lines = list(dict.fromkeys(row.reason for row in record.rows if row.reason and _is_note(row)))
+    if record.parity is None:
+        lines.append("Parity was not checked: one engine was measured.")
+    elif record.parity.passed:
+        lines.append(
+            f"Parity passed: {record.parity.reason}; mean squared error of the probabilities "
+            f"{record.parity.mse_mean:.1e} (at most {record.parity.mse_mean_max:g})."
+        )
+    lines += record.inputs.notes()
+    watched = record.disturbance
+    if watched.load_average is not None:
+        lines.append(f"Load average at the end {watched.load_average:.1f}.")
+    if watched.foreign_gpu_processes:
+        lines.append(f"Other processes on the card: {', '.join(watched.foreign_gpu_processes)}.")
+    return lines
+
+
+def draw_against_batch(record: BenchRecord, theme: Theme) -> Figure | None:
+    """Draw latency and throughput of inference against batch size, with 95 % intervals; None
+    where no engine was timed."""
+    import matplotlib.pyplot as plt
+
+    if not _engines(record):
+        return None
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8.8, 3.6))
+    for index, engine in enumerate(_engines(record)):
+        rows = _timed(record, engine, "inference")
+        colour = theme.series[index]
+        label = f"{ENGINE_NAMES[engine]} ({rows[0].provider})"
+        _line(left, rows, [row.latency_ms.p50 for row in rows if row.latency_ms], colour, label)
+        _band(left, rows, [row.latency_ms.ci95 if row.latency_ms else None for row in rows], colour)
+        _line(right, rows, [row.throughput_img_s or 0.0 for row in rows], colour, label)
+        _band(right, rows, [row.throughput_ci95_img_s for row in rows], colour)
+    left.set_title("Latency of a batch, median")
+    left.set_ylabel("ms")
+    left.set_yscale("log")
+    right.set_title("Throughput")
+    right.set_ylabel("images per second")
+    right.set_ylim(bottom=0)
+    for axes in (left, right):
+        sizes = sorted({row.batch_size for row in record.rows})
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(sizes, [str(size) for size in sizes])
+        axes.minorticks_off()
+        axes.set_xlabel("batch size")
+        axes.legend()
+    return figure
+
+
+def describe_against_batch(record: BenchRecord) -> str:
+    """Return what `draw_against_batch` shows, in words."""
+    parts = []
+    for engine in _engines(record):
+        rows = _timed(record, engine, "inference")
+        values = "; ".join(
+            f"batch {row.batch_size}: {row.latency_ms.p50:.2f} ms, "
+            f"{row.throughput_img_s or 0:,.0f} images per second"
+            for row in rows
+            if row.latency_ms
+        )
+        parts.append(f"{ENGINE_NAMES[engine]} on {rows[0].provider}: {values}")
+    if not parts:
+        return "No latency and no throughput: no engine was timed."
+    return "Latency and throughput against batch size. " + ". ".join(parts) + "."
+
+
+def draw_stages(record: BenchRecord, theme: Theme) -> Figure | None:
+    """Draw where an image's time goes end to end: decode, transform, inference, in ms; None where
+    no stages were measured."""
+    import matplotlib.pyplot as plt
+
+    staged = {engine: rows for engine in ENGINE_ORDER if (rows := _staged(record, engine))}
+    if not staged:
+        return None
+    figure, grid = plt.subplots(1, len(staged), figsize=(8.8, 3.4), sharey=True, squeeze=False)
+    for axes, (engine, rows) in zip(grid[0], staged.items(), strict=True):
+        positions = range(len(rows))
+        bottom = [0.0] * len(rows)
+        for index, (label, values) in enumerate(_stage_values(rows).items()):
+            colour = theme.series[(0, 4, 2)[index % 3]]
+            axes.bar(positions, values, bottom=bottom, color=colour, label=label, width=0.72)
+            bottom = [low + value for low, value in zip(bottom, values, strict=True)]
+        axes.set_xticks(list(positions), [str(row.batch_size) for row in rows])
+        axes.set_xlabel("batch size")
+        axes.set_title(ENGINE_NAMES[engine])
+    grid[0][0].set_ylabel("ms per image")
+    grid[0][-1].legend(loc="upper right")
+    return figure
+
+
+def describe_stages(record: BenchRecord) -> str:
+    """Return what `draw_stages` shows, in words."""
+    parts = []
+    for engine in ENGINE_ORDER:
+        for row in _staged(record, engine):
+            if row.stages_ms is None:
+                continue
+            whole = row.stages_ms.preprocess + row.stages_ms.inference
+            share = 100 * row.stages_ms.preprocess / whole if whole else 0.0
+            parts.append(
+                f"{ENGINE_NAMES[engine]} at batch {row.batch_size}: {share:.0f} % of "
+                f"{whole / row.batch_size:.2f} ms per image is decoding and transforming"
+            )
+    if not parts:
+        return "No stages were measured: where the time of an image goes is not known."
+    return "Where the time of an image goes, end to end. " + "; ".join(parts) + "."
+
+
+def snapshot_table(record: BenchRecord) -> tuple[list[str], list[list[str]]]:
+    """Return the columns and rows of text that stand in `docs/PERFORMANCE.md`."""
+    columns = ["Engine", "Provider", "Batch", "Boundary", "p50 ms (95 % interval)", "img/s"]
+    rows = []
+    for row in record.rows:
+        if row.latency_ms is None:
+            continue
+        ends = row.latency_ms.ci95
+        interval = f"{format_ms(ends[0])}–{format_ms(ends[1])}" if ends else "no interval"
+        doubt = "" if row.status == "measured" else f", {row.status}"
+        rows.append(
+            [
+                ENGINE_NAMES[row.engine],
+                row.provider,
+                str(row.batch_size),
+                row.boundary.replace("_", " "),
+                f"{format_ms(row.latency_ms.p50)} ({interval}{doubt})",
+                f"{row.throughput_img_s or 0:,.0f}",
+            ]
+        )
+    return columns, rows
+
+
+def publish_bench(record: BenchRecord, path: Path) -> None:
+    """Publish the verdict and the key figures of a benchmark as scraps."""
+    publish_outcome(record.verdict, record.finding, exit_code=record.exit_code, record_path=path)
+    for engine in _engines(record):
+        rows = _timed(record, engine, "inference")
+        first = min(rows, key=lambda row: row.batch_size)
+        best = max(rows, key=lambda row: row.throughput_img_s or 0.0)
+        name = ENGINE_NAMES[engine]
+        if first.latency_ms:
+            publish(
+                f"{engine}_p50_ms",
+                round(first.latency_ms.p50, 4),
+                unit="ms",
+                better="lower",
+                label=f"{name}, batch {first.batch_size}, median",
+            )
+        publish(
+            f"{engine}_throughput_img_s",
+            round(best.throughput_img_s or 0.0, 1),
+            unit="img/s",
+            better="higher",
+            label=f"{name}, best throughput (batch {best.batch_size})",
+        )
+    if record.noise_floor is not None:
+        publish(
+            "noise_floor_pct",
+            round(record.noise_floor.half_width_pct, 2),
+            unit="%",
+            label="Noise floor (A/A)",
+        )
+
+
+def _engines(record: BenchRecord) -> list[str]:
+    return [name for name in ENGINE_ORDER if _timed(record, name, "inference")]
+
+
+def _staged(record: BenchRecord, engine: str) -> list[BenchRow]:
+    return [row for row in _timed(record, engine, "end_to_end") if row.stages_ms]
+
+
+def _timed(record: BenchRecord, engine: str, boundary: Boundary) -> list[BenchRow]:
+    rows = [
+        row
+        for row in record.rows
+        if row.engine == engine and row.boundary == boundary and row.latency_ms
+    ]
+    return sorted(rows, key=lambda row: row.batch_size)
+
+
+def _is_note(row: BenchRow) -> bool:
+    return row.status != "inconclusive" or row.half_width_pct is None
+
+
+def _table_row(row: BenchRow) -> dict[str, object]:
+    latency = row.latency_ms
+    return {
+        "engine": ENGINE_NAMES[row.engine],
+        "on": row.provider,
+        "batch": row.batch_size,
+        "p50 ms": latency.p50 if latency else None,
+        "± %": row.half_width_pct,
+        "p90 ms": latency.p90 if latency else None,
+        "p99 ms": latency.p99 if latency else None,
+        "img/s": row.throughput_img_s,
+        "runs": latency.n if latency else None,
+        "peak memory": format_bytes(row.peak_rss_bytes) if row.peak_rss_bytes else None,
+        "status": row.status,
+    }
+
+
+def _stage_values(rows: list[BenchRow]) -> dict[str, list[float]]:
+    stages = [(row.stages_ms, row.batch_size) for row in rows if row.stages_ms]
+    if all(stage.decode is not None for stage, _ in stages):
+        return {
+            title: [float(getattr(stage, name)) / size for stage, size in stages]
+            for name, title in STAGE_TITLES.items()
+        }
+    return {
+        "preprocess": [stage.preprocess / size for stage, size in stages],
+        "inference": [stage.inference / size for stage, size in stages],
+    }
+
+
+def _line(axes: Axes, rows: list[BenchRow], values: list[float], colour: str, label: str) -> None:
+    axes.plot([row.batch_size for row in rows], values, marker="o", color=colour, label=label)
+
+
+def _band(
+    axes: Axes, rows: list[BenchRow], intervals: list[tuple[float, float] | None], colour: str
+) -> None:
+    known = [
+        (row.batch_size, *interval)
+        for row, interval in zip(rows, intervals, strict=True)
+        if interval is not None
+    ]
+    if known:
+        sizes, lows, highs = zip(*known, strict=True)
+        axes.fill_between(sizes, lows, highs, color=colour, alpha=0.22, linewidth=0)

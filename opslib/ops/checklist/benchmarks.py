@@ -1,0 +1,177 @@
+"""Whether the model still runs as fast here as it did when it was last measured."""
+
+from __future__ import annotations
+
+import re
+import statistics
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from opslib.core.clock import is_ahead, parse_moment, part_ahead
+from opslib.core.errors import InputError
+from opslib.core.formatting import plural
+from opslib.ops.checklist.ages import age_days, describe_age, tell_ahead
+from opslib.ops.checklist.facts import SpeedChange
+from opslib.ops.checklist.items import Answer, State, Visit
+
+if TYPE_CHECKING:
+    from opslib.ops.bench.compare import RecordComparison, RowComparison
+    from opslib.ops.bench.record import BenchRecord
+
+PATTERN = "bench_*.json"
+MAX_READ = 20
+_STAMP = re.compile(r"\d{8}-\d{6}")
+RERUN = "run the benchmark: `pillops run 01_bench`"
+
+
+def check_benchmark(visit: Visit) -> Answer:
+    """Return how old the last benchmark is, and whether it was slower than the one before on the
+    same host, beyond the noise of both."""
+    section = visit.config.checklist
+    ahead: list[str] = []
+    records = _read_records(visit, ahead)
+    last = next(records, None)
+    told_ahead = tell_ahead("benchmark", ahead)
+    if last is None:
+        missing = f"not set up: no benchmark in {visit.config.records_dir}"
+        return Answer(state="attention", evidence=(told_ahead or missing,), next_step=RERUN)
+    path, newest = last
+    age = age_days(newest.lineage.created_at_utc, visit.now)
+    lines = [f"last benchmark {describe_age(age)}: {path.name}"]
+    state: State = "ok"
+    step = None
+    if told_ahead:
+        lines.append(told_ahead)
+        state, step = "attention", "set the clock right; move them away, or run the benchmark again"
+    if age is None or age > section.bench_age_days:
+        lines.append(f"older than {section.bench_age_days:g} days")
+        state, step = "attention", RERUN
+    found = _find_comparable(newest, records)
+    if found is None:
+        lines.append("nothing to compare it with yet: the first on this host")
+        return Answer(state=state, evidence=tuple(lines), next_step=step)
+    before, same_model, comparison = found
+    lines.append(_name_pair(before, newest, same_model))
+    if not comparison.comparable:
+        lines.append(f"{comparison.summary}")
+        again = "run it again while nothing else runs: `pillops run 01_bench`"
+        return Answer(state="attention", evidence=tuple(lines), next_step=again)
+    verdict, told = _judge(visit, comparison, same_model=same_model)
+    lines.append(told)
+    if verdict != "ok":
+        step = "run it again; if it stays: `pillops report diff`, then what changed since then?"
+        state = verdict
+    return Answer(
+        state=state,
+        evidence=tuple(lines),
+        next_step=step,
+        speeds=tuple(_change(row) for row in comparison.rows if row.change_pct is not None),
+    )
+
+
+def _judge(visit: Visit, comparison: RecordComparison, *, same_model: bool) -> tuple[State, str]:
+    """The state that the changes of all rows lead to, and the reason."""
+    section = visit.config.checklist
+    slower = [
+        row
+        for row in comparison.rows
+        if row.outcome == "worse" and (row.change_pct or 0) >= section.regression_attention_pct
+    ]
+    count = plural(len([r for r in comparison.rows if r.change_pct is not None]), "row")
+    if not slower:
+        limit = f"{section.regression_attention_pct:g} %"
+        return "ok", f"no regression of {limit} or more beyond the noise in {count}"
+    worst = max(slower, key=lambda row: row.change_pct or 0)
+    told = (
+        f"{len(slower)} of {count} slower; most: {worst.label}, "
+        f"{worst.baseline_p50_ms:.3g} to {worst.candidate_p50_ms:.3g} ms "
+        f"(+{worst.change_pct or 0:.1f} %)"
+    )
+    if not same_model:
+        return "attention", f"{told}; the model is another one, which may be the reason"
+    if _is_the_host(comparison, section.regression_attention_pct):
+        return "attention", f"{told}; Torch is too: the host is slower, not the runtime"
+    served = [row.change_pct or 0 for row in slower if row.engine == "onnx"]
+    failed = max(served, default=0.0) >= section.regression_failed_pct
+    return ("failed" if failed else "attention"), told
+
+
+def _is_the_host(comparison: RecordComparison, within_pct: float) -> bool:
+    """Whether Torch, which serves nothing here and is the control, became slower by about as
+    much as ONNX Runtime, or by more."""
+    medians = []
+    for engine in ("onnx", "torch"):
+        rows = [row for row in comparison.rows if row.engine == engine]
+        changes = [row.change_pct for row in rows if row.change_pct is not None]
+        if not changes:
+            return False
+        medians.append(statistics.median(changes))
+    served, control = medians
+    return control >= within_pct and served <= control + within_pct
+
+
+def _find_comparable(
+    newest: BenchRecord, older: Iterator[tuple[Path, BenchRecord]]
+) -> tuple[BenchRecord, bool, RecordComparison] | None:
+    """The benchmark before on the same host: the last one of this model that can be compared,
+    else of this model, else of another one."""
+    from opslib.ops.bench.compare import compare_records
+
+    second = third = None
+    for _, one in older:
+        if one.lineage.host_fingerprint != newest.lineage.host_fingerprint:
+            continue
+        same = (one.model and one.model.sha256) == (newest.model and newest.model.sha256)
+        comparison = compare_records(one, newest, across_models=not same)
+        if same and comparison.comparable:
+            return one, True, comparison
+        if same:
+            second = second or (one, True, comparison)
+        else:
+            third = third or (one, False, comparison)
+    return second or third
+
+
+def _read_records(visit: Visit, ahead: list[str]) -> Iterator[tuple[Path, BenchRecord]]:
+    """The benchmarks kept, newest first; what is no record of ours is passed over, and so is what
+    is dated after now, whose names `ahead` gets."""
+    from opslib.ops.bench.record import BenchRecord
+
+    paths = sorted(visit.config.records_dir.glob(PATTERN), reverse=True)
+    past, future = part_ahead(paths, _named_moment, visit.now)
+    ahead += [path.name for path in future]
+    for path in past[:MAX_READ]:
+        try:
+            record = BenchRecord.read(path)
+        except InputError:
+            continue
+        if is_ahead(parse_moment(record.lineage.created_at_utc), visit.now):
+            ahead.append(path.name)
+        else:
+            yield path, record
+
+
+def _named_moment(path: Path) -> datetime | None:
+    named = _STAMP.search(path.name)
+    return parse_moment(named[0]) if named else None
+
+
+def _name_pair(before: BenchRecord, newest: BenchRecord, same_model: bool) -> str:
+    day = datetime.fromisoformat(before.lineage.created_at_utc).strftime("%Y-%m-%d %H:%M")
+    model = newest.model.name if newest.model else "Torch alone"
+    was = f", which had {before.model.name}" if before.model and not same_model else ""
+    return f"{model} against the one of {day} UTC{was}"
+
+
+def _change(row: RowComparison) -> SpeedChange:
+    low, high = row.latency_ratio_ci99 or (1.0, 1.0)
+    return SpeedChange(
+        what=row.label,
+        before_ms=row.baseline_p50_ms or 0.0,
+        after_ms=row.candidate_p50_ms or 0.0,
+        change_pct=row.change_pct or 0.0,
+        change_ci99_pct=(100 * (low - 1), 100 * (high - 1)),
+        outcome=row.outcome,
+    )

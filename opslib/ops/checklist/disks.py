@@ -1,0 +1,127 @@
+"""How full the disks are, and when they will be if they go on like this."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+
+from opslib.core.config import Config
+from opslib.core.formatting import format_bytes, plural
+from opslib.ops.checklist.ages import DAY_S, describe_days
+from opslib.ops.checklist.facts import DiskFacts, DiskPoint
+from opslib.ops.checklist.items import Answer, State, Visit, answer_worst
+from opslib.upkeep.disk import DiskReport, look_at_disks, read_disk_history
+from opslib.upkeep.maintenance_record import DiskUse
+
+MIN_POINTS = 7
+MIN_SPAN_DAYS = 5.0
+HISTORY_DAYS = 60.0
+CONFIDENCE = 0.95
+SURGE_FULL_DAYS = 2.0
+SURGE_MIN_DAYS = 0.25
+FREE_UP = "free it: `pillops maintain --dry-run` shows what it would delete; then look at `du`"
+MOUNT = "mount what is missing, or take it off `maintenance.disks`"
+
+
+LookAtDisks = Callable[[Config, datetime], DiskReport]
+
+
+def check_disks(visit: Visit, look: LookAtDisks = look_at_disks) -> Answer:
+    """Return how full each disk is, its trend, and when it will be full.
+
+    Args:
+        look: how the use of the mounted file systems is read.
+    """
+    report = look(visit.config, visit.now)
+    history: dict[str, list[DiskPoint]] = {}
+    for one in read_disk_history(visit.config):
+        point = DiskPoint(at_utc=one.at_utc, used_bytes=one.used_bytes)
+        history.setdefault(one.mount, []).append(point)
+    disks = [describe_disk(use, history.get(use.mount, []), visit.now) for use in report.disks]
+    found = [_judge(disk, visit) for disk in disks]
+    state: State = "ok" if visit.config.is_demo else "attention"
+    lost = f"{visit.config.exp_dir}: "
+    found += [("failed" if note.startswith(lost) else state, note) for note in report.notes]
+    steps = (FREE_UP if any(state != "ok" for state, _ in found[: len(disks)]) else MOUNT,)
+    return answer_worst(found, steps).model_copy(update={"disks": tuple(disks)})
+
+
+def describe_disk(use: DiskUse, history: Sequence[DiskPoint], now: datetime) -> DiskFacts:
+    """Return the facts of one disk: its use as `df` shows it, and what its history tells.
+
+    Growth is Theil and Sen's slope, the median over all pairs of points, so that what maintenance
+    deletes now and then does not bend it.
+    """
+    here = DiskPoint(at_utc=now.isoformat(timespec="seconds"), used_bytes=use.used_bytes)
+    points = [p for p in history if 0 < _days_before(p, now) <= HISTORY_DAYS]
+    points = [*sorted(points, key=lambda point: point.at_utc), here]
+    facts = DiskFacts(
+        mount=use.mount,
+        total_bytes=use.total_bytes,
+        used_bytes=use.used_bytes,
+        free_bytes=use.free_bytes,
+        used_pct=use.used_pct,
+        trend="",
+        history=tuple(points),
+    )
+    span = _days_before(points[0], now)
+    if len(points) < MIN_POINTS or span < MIN_SPAN_DAYS:
+        over = f" over {describe_days(span)}" if len(points) > 1 else ""
+        seen = f"{plural(len(points), 'reading')}{over}"
+        return facts.model_copy(update={"trend": f"no trend yet ({seen})"})
+    return _with_trend(facts, [-_days_before(point, now) for point in points])
+
+
+def _with_trend(facts: DiskFacts, days: list[float]) -> DiskFacts:
+    from scipy.stats import theilslopes
+
+    used = [float(point.used_bytes) for point in facts.history]
+    slope, _, low, high = (float(v) for v in theilslopes(used, days, CONFIDENCE))
+    growth = {"growth_bytes_per_day": slope, "growth_ci95_bytes_per_day": (low, high)}
+    if high < 0:
+        return facts.model_copy(update={"trend": f"shrinking by {_rate(-slope)}", **growth})
+    if low <= 0:
+        return facts.model_copy(update={"trend": "no clear growth", **growth})
+    until, earliest = facts.free_bytes / slope, facts.free_bytes / high
+    trend = f"growing by {_rate(slope)}, full in {describe_days(until)}"
+    trend += f" (at the earliest {describe_days(earliest)})"
+    full = {"days_until_full": until, "days_until_full_earliest": earliest}
+    return facts.model_copy(update={"trend": trend, **growth, **full})
+
+
+def _judge(disk: DiskFacts, visit: Visit) -> tuple[State, str]:
+    section, surge_days = visit.config.checklist, _find_surge(disk)
+    told = (
+        f"{disk.mount}: {disk.used_pct:.0f} % used, {format_bytes(disk.free_bytes)} free; "
+        f"{disk.trend}"
+    )
+    if surge_days is not None:
+        told += f"; at the pace since the last reading in {describe_days(surge_days)}"
+    if disk.used_pct >= section.disk_failed_pct:
+        return "failed", told
+    soon = disk.days_until_full is not None and disk.days_until_full < section.disk_full_days
+    full = disk.used_pct >= section.disk_attention_pct
+    return ("attention" if full or soon or surge_days is not None else "ok"), told
+
+
+def _find_surge(disk: DiskFacts) -> float | None:
+    """Days until full at the pace since the last reading, where that is alarmingly few."""
+    if len(disk.history) < 2:
+        return None
+    before, here = disk.history[-2:]
+    span = _days_before(before, datetime.fromisoformat(here.at_utc))
+    grown = here.used_bytes - before.used_bytes
+    if span < SURGE_MIN_DAYS or grown <= 0:
+        return None
+    days = disk.free_bytes / (grown / span)
+    return days if days < SURGE_FULL_DAYS else None
+
+
+def _days_before(point: DiskPoint, now: datetime) -> float:
+    moment = datetime.fromisoformat(point.at_utc)
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return (now - moment).total_seconds() / DAY_S
+
+
+def _rate(bytes_per_day: float) -> str:
+    return f"{format_bytes(bytes_per_day)} a day"

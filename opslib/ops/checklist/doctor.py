@@ -1,0 +1,370 @@
+"""What is installed, what really works here, and what to do next: findings, one a line.
+
+Nothing is changed. A finding is `ok`, a `note` (works without it, and says what is missing for
+what) or a `problem` (something this project needs does not work).
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+from opslib.core.clock import ASK
+from opslib.core.config import Config, read_variables
+from opslib.core.env_file import ENV_NAME
+from opslib.core.environment import ServiceEnvironment, load_service_environment
+from opslib.core.errors import ConfigError, InputError, OpsError
+from opslib.core.foreign import describe_their_variables
+from opslib.core.formatting import format_bytes, format_counts, plural
+from opslib.core.host import host_facts
+from opslib.core.kinds import Kind, list_kinds
+from opslib.core.lineage import git_dirty, git_sha
+from opslib.core.secrets import show_address
+
+FindingState = Literal["ok", "note", "problem"]
+LOW_DISK_SHARE = 0.10
+YOUR_OWN = "your own model and images: paths.exp_dir and paths.data_root"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at: where, how it is, what was seen, and what to do about it."""
+
+    area: str
+    state: FindingState
+    seen: str
+    next_step: str | None = None
+
+
+def examine(config: Config) -> Iterator[Finding]:
+    """Yield the findings for `config` on this host, the ground first."""
+    looks: tuple[Callable[[Config], Iterator[Finding]], ...] = (
+        _look_at_code,
+        _look_at_variables,
+        _look_at_packages,
+        _look_at_host,
+        _look_at_providers,
+        _look_at_kernel,
+        _look_at_cron,
+        _look_at_disk,
+        _look_at_models,
+        _look_at_images,
+        _look_at_env,
+        _look_at_service,
+    )
+    for look in looks:
+        yield from look(config)
+
+
+def list_next_steps(findings: list[Finding]) -> list[str]:
+    """Return what to do, problems first, each step once."""
+    ordered = sorted(findings, key=lambda one: one.state != "problem")
+    return list(dict.fromkeys(one.next_step for one in ordered if one.next_step))
+
+
+def _look_at_code(_config: Config) -> Iterator[Finding]:
+    from opslib import __version__
+
+    folder = Path(__file__).resolve().parents[2]
+    changed = ", with uncommitted changes" if git_dirty(folder) else ""
+    where = f"pillops {__version__}, commit {git_sha(folder)}{changed}"
+    yield Finding("code", "ok", f"{where}; Python {sys.version.split()[0]} at {sys.executable}")
+
+
+def _look_at_variables(config: Config) -> Iterator[Finding]:
+    """What variables did to the configuration that its file does not show."""
+    theirs = describe_their_variables(read_variables(config.root))
+    if theirs is not None:
+        yield Finding("variables", "note", theirs)
+    if config.moved:
+        seen = f"a variable names {config.exp_dir}, and with it moved {', '.join(config.moved)}"
+        yield Finding("variables", "note", seen)
+    if not config.export_dir.is_relative_to(config.exp_dir):
+        seen = f"export.out_dir, {config.export_dir}, lies outside of paths.exp_dir"
+        yield Finding("variables", "note", seen)
+
+
+def _look_at_packages(_config: Config) -> Iterator[Finding]:
+    from packaging.requirements import Requirement
+
+    wrong = []
+    wanted = [Requirement(text) for text in metadata.requires("pillops") or ()]
+    needed = [one for one in wanted if one.marker is None or one.marker.evaluate()]
+    for requirement in needed:
+        try:
+            version = metadata.version(requirement.name)
+        except metadata.PackageNotFoundError:
+            if requirement.name != "onnxruntime-gpu" or not _has_cpu_runtime():
+                wrong.append(f"{requirement.name} is missing")
+            continue
+        if not requirement.specifier.contains(version, prereleases=True):
+            wrong.append(f"{requirement.name} {version} (wanted {requirement.specifier})")
+    if wrong:
+        step = "install what is missing: `pip install -r requirements.txt`"
+        yield Finding("packages", "problem", "; ".join(wrong), step)
+    else:
+        yield Finding("packages", "ok", f"{len(needed)} packages as wanted")
+
+
+def _has_cpu_runtime() -> bool:
+    try:
+        return bool(metadata.version("onnxruntime"))
+    except metadata.PackageNotFoundError:
+        return False
+
+
+def _look_at_host(_config: Config) -> Iterator[Finding]:
+    facts = host_facts()
+    memory = format_bytes(facts.memory_bytes)
+    seen = f"{facts.cpu}, {facts.cpus_usable} of {facts.cpus_total} cores usable, {memory}"
+    yield Finding("host", "ok", f"{seen}; {facts.os}")
+    for card in facts.gpus:
+        seen = f"{card.name}, driver {card.driver}, {format_bytes(card.memory_bytes)}"
+        yield Finding("card", "ok", seen)
+    if not facts.gpus:
+        yield Finding("card", "note", "nvidia-smi shows no NVIDIA card: figures are of the CPU")
+
+
+def _look_at_providers(config: Config) -> Iterator[Finding]:
+    from opslib.inference.provider_probe import probe_provider
+
+    for name in ("CUDA", "TENSORRT", "CPU"):
+        problem = probe_provider(name)
+        if problem is None:
+            yield Finding("provider", "ok", f"{name}: a session starts on it")
+            continue
+        wanted = name in config.onnx.providers
+        alone = wanted and len(config.onnx.providers) == 1
+        state: FindingState = "problem" if name == "CPU" or alone else "note"
+        step = None
+        if name == "CUDA" and (alone or (wanted and host_facts().gpus)):
+            step = "see docs/PERFORMANCE.md for the driver and the packages that CUDA needs"
+        yield Finding("provider", state, f"{name}: {problem}", step)
+
+
+def _look_at_kernel(_config: Config) -> Iterator[Finding]:
+    from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
+
+    try:
+        found = KernelSpecManager().get_kernel_spec("python3")
+    except NoSuchKernel:
+        step = "install the kernel: `python -m ipykernel install --sys-prefix`"
+        seen = "python3 is not installed: `pillops run` works, plain papermill does not"
+        yield Finding("kernel", "problem", seen, step)
+        return
+    program = found.argv[0]
+    # Jupyter itself puts the running interpreter in the place of a bare "python".
+    bare = program in (
+        "python",
+        "python3",
+        f"python{sys.version_info.major}.{sys.version_info.minor}",
+    )
+    same = bare or Path(program).absolute() == Path(sys.executable).absolute()
+    if same:
+        yield Finding("kernel", "ok", f"python3 runs {sys.executable if bare else program}")
+    else:
+        seen = f"python3 runs {program}, not this interpreter: plain papermill may miss packages"
+        yield Finding("kernel", "note", seen, "activate the environment before plain papermill")
+
+
+def _look_at_cron(_config: Config) -> Iterator[Finding]:
+    from opslib.upkeep.schedule import is_cron_running
+
+    if not shutil.which("crontab"):
+        step = "where schedules shall run on this host: `apt-get install cron`"
+        yield Finding("cron", "note", "the program crontab is missing", step)
+        return
+    if is_cron_running():
+        yield Finding("cron", "ok", "installed and running")
+    else:
+        step = "start cron: `service cron start`; under WSL2 see docs/SCHEDULES.md"
+        yield Finding("cron", "note", "installed, but no cron runs: no schedule fires", step)
+
+
+def _look_at_disk(config: Config) -> Iterator[Finding]:
+    folder = next(one for one in (config.exp_dir, *config.exp_dir.parents) if one.exists())
+    use = shutil.disk_usage(folder)
+    seen = f"{folder}: {format_bytes(use.free)} free of {format_bytes(use.total)}"
+    if use.free < use.total * LOW_DISK_SHARE:
+        step = "see what can be freed: `scripts/maintenance.sh --dry-run`"
+        yield Finding("disk", "problem", seen, step)
+    else:
+        yield Finding("disk", "ok", seen)
+
+
+def _look_at_models(config: Config) -> Iterator[Finding]:
+    for kind in list_kinds(config):
+        yield from _look_at_model(config, kind)
+
+
+def _look_at_model(config: Config, kind: Kind) -> Iterator[Finding]:
+    from opslib.core.cards import explain_report, find_gaps
+    from opslib.core.models import find_model_files
+    from opslib.inference.contract import Contract, check_input, probe_size
+    from opslib.inference.find_model import find_card, find_onnx
+    from opslib.inference.hints import find_hint
+    from opslib.inference.stages import ModelCheckError
+
+    where = kind.of("the embedded demo" if config.is_demo else "experiment")
+    try:
+        files = find_model_files(find_onnx(config, kind=kind))
+    except OpsError as error:
+        yield Finding("model", "problem", f"{where}: {error}", _name_experiment(config))
+        return
+    try:
+        card = find_card(config, files.path)
+    except InputError as error:
+        step = "restore the card from a release, or move it away to serve without"
+        yield Finding("model", "problem", f"{where}: {error}", step)
+        return
+    if kind.contract == "classifier":
+        try:
+            expected = Contract.from_card(card) if card is not None else None
+            given = probe_size(files.path, expected, config.preprocess.img_size)
+            check_input(files.path, given)
+        except ModelCheckError as error:
+            step = find_hint(error.stage, str(error))
+            yield Finding("model", "problem", f"{where}: {error}", step)
+            return
+    size = format_bytes(files.size_bytes)
+    classes = f", {card.num_classes} classes" if card and card.num_classes else ""
+    yield Finding("model", "ok", f"{where} at {config.exp_dir}: {files.path.name}, {size}{classes}")
+    gaps = find_gaps(card)
+    if gaps is not None:
+        unused = explain_report(config.export_dir) if card is None else None
+        said = "; ".join(filter(None, (gaps, unused)))
+        step = f"make its card: `pillops card {files.path}`"
+        yield Finding("model", "note", f"{files.path.name}: {said}", step)
+
+
+def _name_experiment(config: Config) -> str:
+    return f"make the demo: `make demo`; {YOUR_OWN}" if config.can_be_demo else f"name {YOUR_OWN}"
+
+
+def _look_at_images(config: Config) -> Iterator[Finding]:
+    from opslib.inference.preprocess import DEFAULT_FUNCTION, load_preprocessor
+
+    if config.data_root.is_dir():
+        yield _count_images(config, "val")
+        yield _count_images(config, "train")
+    else:
+        seen = f"{config.data_root}: no such folder"
+        yield Finding("images", "problem", seen, _name_experiment(config))
+    yield from _look_at_labels(config)
+    function = config.preprocess.function
+    if function == DEFAULT_FUNCTION:
+        return
+    try:
+        load_preprocessor(function, config.code_root)
+    except OpsError as error:
+        yield Finding(
+            "code_root", "problem", str(error), "correct paths.code_root or preprocess.function"
+        )
+    else:
+        yield Finding("code_root", "ok", f"{function} is found in {config.code_root}")
+
+
+def _count_images(config: Config, split: Literal["val", "train"]) -> Finding:
+    from opslib.inference.images import count_suffixes, list_images
+
+    found = list_images(config, split)
+    besides = [f"left out: {format_counts(found.left_out)}"] if found.left_out else []
+    besides += found.problems
+    if found.paths:
+        seen = f"{found.pattern}: {format_counts(count_suffixes(found.paths))}"
+        state: FindingState = "note" if found.problems else "ok"
+        return Finding("images", state, "; ".join([seen, *besides]))
+    seen = "; ".join([f"{found.pattern}: no image", *besides])
+    step = f"name images in images.{split}, a glob below {config.data_root}"
+    return Finding("images", "note", seen, step)
+
+
+def _look_at_labels(config: Config) -> Iterator[Finding]:
+    from opslib.ops.quantize.labels import KEY, read_label_map
+
+    if config.images.labels is None:
+        return
+    try:
+        labels = read_label_map(config.resolve(config.images.labels))
+    except InputError as error:
+        yield Finding("labels", "problem", str(error), f"correct {KEY}")
+    else:
+        yield Finding("labels", "ok", f"{labels.path}: {plural(len(labels.ids), 'code')}")
+
+
+def _look_at_env(config: Config) -> Iterator[Finding]:
+    env_file = config.root / ENV_NAME
+    try:
+        found = load_service_environment(config)
+    except ConfigError as error:
+        yield Finding(ENV_NAME, "problem", str(error), f"correct it in {env_file}")
+        return
+    for kind in list_kinds(config):
+        yield from _look_at_pin(kind)
+    yield _look_at_key(env_file, found)
+
+
+def _look_at_pin(kind: Kind) -> Iterator[Finding]:
+    try:
+        pinned = next(iter(kind.pins()), None)
+    except ConfigError as error:
+        yield Finding("pin", "problem", str(error), f"correct {kind.pin_file}")
+        return
+    if pinned is None:
+        return
+    if pinned.is_file():
+        yield Finding("pin", "note", f"{kind.pin} pins {pinned}: a start serves that")
+    else:
+        seen = f"{kind.pin} names {pinned}, which is not there: the service will not start"
+        yield Finding("pin", "problem", seen, f"correct or clear {kind.pin} in {kind.pin_file}")
+
+
+def _look_at_key(env_file: Path, found: ServiceEnvironment) -> Finding:
+    from opslib.serving.keys import check_key
+    from opslib.serving.rotation import MAX_AGE_DAYS, key_age_days
+
+    step = "put a key into .env: `pillops key rotate`"
+    try:
+        check_key(found.api_key.get_secret_value() if found.api_key else None)
+    except ConfigError as error:
+        state: FindingState = "problem" if env_file.exists() else "note"
+        return Finding("key", state, str(error).partition(";")[0], step)
+    age = key_age_days(env_file)
+    shown = "set outside of .env" if age is None else f"{age:.0f} days old"
+    if age is not None and age < 0:
+        seen = f"API_KEY is strong and dated after now: {ASK}"
+        return Finding("key", "note", seen, step)
+    if age is not None and age > MAX_AGE_DAYS:
+        seen = f"API_KEY is strong and {shown}; monthly is the rule"
+        return Finding("key", "note", seen, step)
+    return Finding("key", "ok", f"API_KEY is strong, {shown}")
+
+
+def _look_at_service(config: Config) -> Iterator[Finding]:
+    import httpx
+
+    from opslib.ops.checklist.live import start_step
+    from opslib.serving.client import normalise_url
+    from opslib.upkeep.probe import judge
+
+    address = normalise_url(config.client.url)
+    url = f"{show_address(address)}/health"
+    try:
+        answer = httpx.get(f"{address}/health", timeout=2.0, trust_env=False)
+    except (httpx.HTTPError, httpx.InvalidURL):
+        yield Finding("service", "note", f"{url} does not answer", start_step(config))
+        return
+    judged = judge(answer.status_code, answer.content)
+    if judged.degraded:
+        step = f"which model it wants and why it has not got it: {config.logs_dir}/api.err"
+        yield Finding("service", "problem", f"{url}: {judged.detail}", step)
+    elif answer.status_code == 200:
+        yield Finding("service", "ok", f"{url} answers 200")
+    else:
+        step = f"look at {config.logs_dir}/api.err"
+        yield Finding("service", "problem", f"{url} answers {answer.status_code}", step)

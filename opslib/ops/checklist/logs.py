@@ -1,0 +1,158 @@
+"""Which errors the service and the tunnel have logged since the last look."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from opslib.core.config import Config
+from opslib.core.formatting import format_bytes, plural
+from opslib.core.secrets import live_secrets
+from opslib.ops.checklist.facts import LogGroup
+from opslib.ops.checklist.items import Answer, State, Visit, worst_state
+from opslib.ops.checklist.live import start_step
+from opslib.ops.checklist.log_digest import LogDigest
+from opslib.upkeep import log_names
+
+SHOWN_GROUPS = 3
+
+
+def check_api_log(visit: Visit) -> Answer:
+    """Return what the service's logs (`checklist.api_logs`) and their archives say since the window
+    began."""
+    folder = visit.config.logs_dir
+    logs = [folder / pattern for pattern in visit.config.checklist.api_logs]
+    missing = [str(path) for path in logs if not _is_there(path, visit)]
+    if len(missing) == len(logs):
+        why = "the service never ran on this experiment, or logs elsewhere"
+        told = f"{', '.join(missing)}: no such log: {why}"
+        return Answer(
+            state="attention",
+            evidence=(told,),
+            next_step=f"{start_step(visit.config)}; or is paths.exp_dir another folder?",
+        )
+    named = " ".join(str(path) for path in logs)
+    step = f"read it: `grep ERROR {named} | tail`, then restart or roll back if answers are wrong"
+    answer = _digest(visit, logs, "API", step)
+    if not missing:
+        return answer
+    return answer.model_copy(
+        update={
+            "state": worst_state([answer.state, "attention"]),
+            "evidence": (*answer.evidence, *(f"{one}: no such log" for one in missing)),
+            "next_step": answer.next_step or "name the logs that there are: `checklist.api_logs`",
+        }
+    )
+
+
+def check_tunnel_log(visit: Visit) -> Answer:
+    """Return what cloudflared's log and its rotated parts say since the window began."""
+    path = tunnel_log_path(visit.config)
+    try:
+        there = path.is_file() or bool(find_log_files(path, visit))
+    except PermissionError:
+        there = True  # reading it will say so
+    if not there:
+        demo = visit.config.is_demo
+        return Answer(
+            state="not applicable" if demo else "attention",
+            evidence=(f"not set up: {path} is not there",),
+            next_step=None if demo else "name the tunnel's log: `checklist.cloudflared_log`",
+        )
+    step = f"read it: `grep ERR {path} | tail`; does the tunnel answer? see the outside health"
+    return _digest(visit, [path], "cloudflared", step)
+
+
+def tunnel_log_path(config: Config) -> Path:
+    """Return where cloudflared's log is: as the checklist is told, else as its rotation is."""
+    given = config.checklist.cloudflared_log
+    return config.resolve(given) if given else log_names.tunnel_log_path(config)
+
+
+def find_log_files(path: Path, visit: Visit) -> list[Path]:
+    """Return the log at `path`, whose name may be a pattern, and its rotated parts, beside it or in
+    `archive/`, that were written to since the window began, the newest last."""
+    since = (visit.now - timedelta(hours=visit.window_h)).timestamp()
+    patterns = (path.name, f"{path.name}.*", f"archive/{path.name}*")
+    found = {path, *(one for pattern in patterns for one in path.parent.glob(pattern))}
+    dated = []
+    for one in found:
+        try:
+            facts = one.stat()
+        except FileNotFoundError:
+            continue
+        if facts.st_mtime >= since and one.is_file():
+            dated.append((facts.st_mtime_ns, one))
+    return [one for _, one in sorted(dated)]
+
+
+def _is_there(path: Path, visit: Visit) -> bool:
+    """Whether there is such a log, of whatever age, or a part of it in the window."""
+    there = path.exists() or any(path.parent.glob(path.name))
+    return there or bool(find_log_files(path, visit))
+
+
+def _digest(visit: Visit, paths: list[Path], source: str, step: str) -> Answer:
+    section = visit.config.checklist
+    since = visit.now - timedelta(hours=visit.window_h)
+    digest = LogDigest(source, since)
+    files: dict[Path, None] = {}
+    for path in paths:
+        try:
+            files |= dict.fromkeys(find_log_files(path, visit))
+        except PermissionError as error:
+            digest.problems.append(f"{path}: {error.strerror}")
+    for file in files:
+        digest.add_file(file)
+    groups = digest.groups(live_secrets(visit.config.root), section.log_ignore)
+    counted = [group for group in groups if not group.ignored]
+    count = sum(group.count for group in counted)
+    state: State = "ok"
+    if digest.problems or digest.puzzling:
+        state = "unknown"
+    if count:
+        state = "failed" if count >= section.log_errors_failed else "attention"
+    if any(group.level == "CRITICAL" for group in counted):
+        state = "failed"
+    lines = [_sum_up(digest, count, groups, since)]
+    lines += [describe_group(group) for group in counted[:SHOWN_GROUPS]]
+    if len(counted) > SHOWN_GROUPS:
+        lines.append(f"and {plural(len(counted) - SHOWN_GROUPS, 'other message')}")
+    if digest.undated:
+        lines.append(f"{plural(digest.undated, 'line')} without a time: may be older")
+    lines += digest.problems
+    lines += [f"{name}: no line of it is in a form that is known here" for name in digest.puzzling]
+    if state == "unknown" and digest.problems:
+        step = "let this account read the log, or run the checklist as one that may"
+    elif state == "unknown":
+        step = "look at it yourself; the forms that are read: docs/OPS_CHECKLIST.md"
+    return Answer(
+        state=state,
+        evidence=tuple(lines),
+        next_step=None if state == "ok" else step,
+        groups=tuple(groups),
+    )
+
+
+def _sum_up(digest: LogDigest, count: int, groups: list[LogGroup], since: datetime) -> str:
+    ignored = sum(group.count for group in groups if group.ignored)
+    kinds = len([group for group in groups if not group.ignored])
+    said = f"{plural(count, 'error line')} in {plural(kinds, 'group')}" if count else "no error"
+    passed = f", {ignored:,} ignored as configured" if ignored else ""
+    read = f"{plural(digest.files, 'file')}, {format_bytes(digest.read_bytes)}"
+    return f"{said} since {since.astimezone(UTC):%Y-%m-%d %H:%M} UTC{passed} ({read})"
+
+
+def describe_group(group: LogGroup) -> str:
+    """Return a group as one line: how often, when, what."""
+    if group.first_utc is None or group.last_utc is None:
+        when = "no time"
+    elif group.first_utc[:16] == group.last_utc[:16]:
+        when = _short(group.last_utc)
+    else:
+        when = f"{_short(group.first_utc)} to {_short(group.last_utc)}"
+    return f"{group.count:,} × {group.example} ({when})"
+
+
+def _short(moment_utc: str) -> str:
+    return moment_utc[5:16].replace("T", " ")

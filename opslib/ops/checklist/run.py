@@ -1,0 +1,129 @@
+"""Going through the checklist of a period: every item asked, none of them able to stop the rest."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import UTC, timedelta
+
+from opslib.core.config import Config
+from opslib.core.errors import OpsError, ParameterError
+from opslib.core.lineage import record_lineage
+from opslib.core.secrets import live_secrets, mask
+from opslib.core.verdicts import VERDICT_EXIT_CODES
+from opslib.ops.checklist.benchmarks import check_benchmark
+from opslib.ops.checklist.disks import check_disks
+from opslib.ops.checklist.history import find_since, read_checklists
+from opslib.ops.checklist.items import (
+    PERIODS,
+    WINDOW_H,
+    Answer,
+    Check,
+    Item,
+    Period,
+    Visit,
+    parse_period,
+)
+from opslib.ops.checklist.keys import check_key_age
+from opslib.ops.checklist.log_digest import clean_line
+from opslib.ops.checklist.logs import check_api_log, check_tunnel_log
+from opslib.ops.checklist.maintenance import check_maintenance, check_rotation
+from opslib.ops.checklist.policy import check_cors, check_strangers, check_uploads
+from opslib.ops.checklist.record import ChecklistRecord, decide
+from opslib.ops.checklist.releases import check_release, check_restore
+from opslib.ops.checklist.service import check_inside, check_live_model, check_outside
+
+Progress = Callable[[str], None]
+MAX_WINDOW_H = 24.0 * 366
+
+CHECKS = (
+    Check("inside", "Health, inside", "daily", check_inside),
+    Check("outside", "Health, outside", "daily", check_outside),
+    Check("model", "Live model", "daily", check_live_model),
+    Check("api_log", "API log", "daily", check_api_log),
+    Check("tunnel_log", "Tunnel log", "daily", check_tunnel_log),
+    Check("disks", "Disks", "daily", check_disks),
+    Check("maintenance", "Maintenance", "weekly", check_maintenance),
+    Check("rotation", "Log rotation", "weekly", check_rotation),
+    Check("release", "Release", "weekly", check_release),
+    Check("restore", "Restore test", "weekly", check_restore),
+    Check("key", "API key", "monthly", check_key_age),
+    Check("strangers", "Strangers", "monthly", check_strangers),
+    Check("cors", "Browsers (CORS)", "monthly", check_cors),
+    Check("uploads", "Uploads", "monthly", check_uploads),
+    Check("benchmark", "Benchmark", "monthly", check_benchmark),
+)
+
+
+def checks_of(period: Period) -> tuple[Check, ...]:
+    """Return the checks of a period; a longer one has those of the shorter ones too."""
+    included = PERIODS[: PERIODS.index(period) + 1]
+    return tuple(check for check in CHECKS if check.period in included)
+
+
+def run_checklist(
+    config: Config,
+    period: str,
+    *,
+    hours: float | None = None,
+    progress: Progress | None = None,
+) -> ChecklistRecord:
+    """Go through the checklist of `period` and return what was found.
+
+    Args:
+        hours: how far back the logs are read; by default the period itself.
+        progress: told the title of each item before it is looked at.
+
+    Raises:
+        ParameterError: there is no such period, or `hours` is not above 0.
+    """
+    chosen = parse_period(period)
+    window_h = WINDOW_H[chosen] if hours is None else hours
+    if not 0 < window_h <= MAX_WINDOW_H:
+        raise ParameterError(f"hours: got {hours}, expected more than 0, at most {MAX_WINDOW_H:g}")
+    started = time.monotonic()
+    visit = Visit(config, chosen, window_h)
+    secrets = live_secrets(config.root)
+    earlier = read_checklists(config, now=visit.now)
+    items = []
+    for check in checks_of(chosen):
+        if progress is not None:
+            progress(check.title)
+        item = _ask(check, visit, secrets)
+        items.append(item.model_copy(update={"since_utc": find_since(item, earlier)}))
+    verdict, finding = decide(items)
+    since = visit.now - timedelta(hours=window_h)
+    return ChecklistRecord(
+        verdict=verdict,
+        finding=f"{chosen.capitalize()}: {finding}",
+        exit_code=int(VERDICT_EXIT_CODES[verdict]),
+        lineage=record_lineage(),
+        experiment=str(config.exp_dir),
+        period=chosen,
+        since_utc=since.astimezone(UTC).isoformat(timespec="seconds"),
+        items=tuple(items),
+        wall_s=round(time.monotonic() - started, 3),
+    )
+
+
+def _ask(check: Check, visit: Visit, secrets: frozenset[str]) -> Item:
+    """Answer one item; what it could not read makes it `unknown`, not the end of the list."""
+    started = time.monotonic()
+    try:
+        answer = check.answer(visit)
+    except (OpsError, OSError, ValueError) as error:
+        answer = Answer(state="unknown", evidence=(str(error),), next_step="repair what it names")
+    step = answer.next_step
+    told = answer.model_copy(
+        update={
+            "evidence": tuple(clean_line(mask(line, secrets)) for line in answer.evidence),
+            "next_step": clean_line(mask(step, secrets)) if step else None,
+        }
+    )
+    return Item(
+        name=check.name,
+        title=check.title,
+        period=check.period,
+        took_s=round(time.monotonic() - started, 3),
+        **dict(told),
+    )

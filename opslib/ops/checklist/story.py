@@ -1,0 +1,245 @@
+"""A checklist told to people: the items with their evidence, logs, disks, speed, and lately."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from opslib.core.config import Config
+from opslib.core.formatting import format_bytes, format_ms, plural
+from opslib.ops.checklist.facts import DiskFacts
+from opslib.ops.checklist.figures import (
+    describe_disks,
+    describe_lately,
+    draw_disks,
+    draw_lately,
+)
+from opslib.ops.checklist.history import read_checklists
+from opslib.ops.checklist.items import Item, State
+from opslib.ops.checklist.record import ChecklistRecord
+from opslib.telling.figures import show_figure, show_table
+from opslib.telling.scraps import publish, publish_outcome
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+BADGES: dict[State, str] = {
+    "failed": "fail",
+    "attention": "inconclusive",
+    "unknown": "inconclusive",
+    "ok": "pass",
+    "not applicable": "",
+}
+_LAB = {
+    "fail": "background:#fde8e8;color:#931a1f",
+    "inconclusive": "background:#fcf0d6;color:#6e4600",
+    "pass": "background:#e3f4ea;color:#0a5c33",
+    "": "background:#e9edf3;color:#3c4757",
+}
+_CODE = re.compile(r"`([^`]+)`")
+MAX_GROUPS = 25
+
+
+def show_items(record: ChecklistRecord) -> None:
+    """Show every item, the worst first: its state, what was found, and what to do next."""
+    _display(items_html(record), items_text(record))
+
+
+def items_html(record: ChecklistRecord) -> str:
+    """Return the list of `show_items`."""
+    label = f"The {record.period} checklist, the worst first"
+    rows = "".join(_row(item) for item in record.by_state())
+    return f'<ul class="pillops-items" aria-label="{label}" style="list-style:none">{rows}</ul>'
+
+
+def items_text(record: ChecklistRecord) -> str:
+    """Return the items as lines of text."""
+    lines = []
+    for item in record.by_state():
+        lines.append(f"{item.state}: {item.title}: {'; '.join(item.told)}")
+        if item.next_step:
+            lines.append(f"    next: {item.next_step}")
+    return "\n".join(lines)
+
+
+def show_errors(record: ChecklistRecord) -> None:
+    """Show the error lines of the logs, grouped by what they say, or that there were none."""
+    groups = [group for item in record.items for group in item.groups]
+    if not groups:
+        _say(f"No error line since {record.since_utc[:16].replace('T', ' ')} UTC.")
+        return
+    more = len(groups) - MAX_GROUPS
+    rest = f"; {plural(more, 'rarer group')} not shown" if more > 0 else ""
+    show_table(errors_frame(record), caption=f"Errors by message, the most frequent first{rest}")
+
+
+def errors_frame(record: ChecklistRecord) -> DataFrame:
+    """Return the groups of error lines as a table: log, count, first and last time, message."""
+    import pandas as pd
+
+    groups = [group for item in record.items for group in item.groups]
+    groups.sort(key=lambda group: -group.count)
+    return pd.DataFrame(
+        [
+            {
+                "log": group.source,
+                "level": f"{group.level}, ignored" if group.ignored else group.level,
+                "count": group.count,
+                "first (UTC)": _minute(group.first_utc),
+                "last (UTC)": _minute(group.last_utc),
+                "message, the last one": group.example,
+            }
+            for group in groups[:MAX_GROUPS]
+        ]
+    )
+
+
+def show_disks(record: ChecklistRecord) -> None:
+    """Show how full each disk is and was, and the numbers behind it."""
+    disks = _disks(record)
+    if not disks:
+        _say("No disk could be read.")
+        return
+    show_figure(lambda theme: draw_disks(disks, theme), alt=describe_disks(disks))
+    show_table(disks_frame(record), caption="Disks: use, growth, and when they are full")
+
+
+def disks_frame(record: ChecklistRecord) -> DataFrame:
+    """Return the disks as a table: size, use, growth with its 95 % interval, days until full."""
+    import pandas as pd
+
+    rows = []
+    for disk in _disks(record):
+        ends = disk.growth_ci95_bytes_per_day
+        rows.append(
+            {
+                "mount": disk.mount,
+                "size": format_bytes(disk.total_bytes),
+                "used %": round(disk.used_pct, 1),
+                "free": format_bytes(disk.free_bytes),
+                "readings": len(disk.history),
+                "growth a day (95 % interval)": _growth(disk.growth_bytes_per_day, ends),
+                "full in days": disk.days_until_full,
+                "at the earliest": disk.days_until_full_earliest,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def show_speeds(record: ChecklistRecord) -> None:
+    """Show the last benchmark against the one before, or why there is nothing to show."""
+    item = record.item("benchmark")
+    if item is None:
+        _say("Benchmarks are looked at monthly.")
+    elif not item.speeds:
+        _say("; ".join(item.evidence) + ".")
+    else:
+        show_table(speeds_frame(record), caption="The last benchmark against the one before")
+
+
+def speeds_frame(record: ChecklistRecord) -> DataFrame:
+    """Return the changes of latency, in ms and percent with the 99 % interval, slowest first."""
+    import pandas as pd
+
+    speeds = [speed for item in record.items for speed in item.speeds]
+    speeds.sort(key=lambda speed: -speed.change_pct)
+    return pd.DataFrame(
+        [
+            {
+                "row": speed.what,
+                "before ms": format_ms(speed.before_ms),
+                "now ms": format_ms(speed.after_ms),
+                "change": _signed(speed.change_pct),
+                "99 % interval": " to ".join(_signed(end) for end in speed.change_ci99_pct),
+                "outcome": speed.outcome,
+            }
+            for speed in speeds
+        ]
+    )
+
+
+def show_lately(record: ChecklistRecord, config: Config) -> None:
+    """Show the states of all items in the last runs, this one included."""
+    runs = _with_this(read_checklists(config), record)
+    if len(runs) < 2:
+        _say("This is the first run of the checklist that was kept.")
+        return
+    show_figure(lambda theme: draw_lately(runs, theme), alt=describe_lately(runs))
+
+
+def publish_checklist(record: ChecklistRecord, path: Path) -> None:
+    """Publish the verdict, how many items are in which state, and the key figures."""
+    publish_outcome(record.verdict, record.finding, exit_code=record.exit_code, record_path=path)
+    publish("failed_items", record.count("failed"), better="lower", label="Failed")
+    attention = record.count("attention") + record.count("unknown")
+    publish("attention_items", attention, better="lower", label="Want attention")
+    publish("ok_items", record.count("ok"), better="higher", label="Ok")
+    errors = sum(g.count for item in record.items for g in item.groups if not g.ignored)
+    publish("error_lines", errors, better="lower", label="Error lines in logs")
+    disks = _disks(record)
+    if disks:
+        fullest = max(disks, key=lambda disk: disk.used_pct)
+        publish(
+            "disk_used_pct",
+            round(fullest.used_pct, 1),
+            unit="%",
+            better="lower",
+            label=f"Fullest disk ({fullest.mount})",
+        )
+
+
+def _row(item: Item) -> str:
+    badge = BADGES[item.state]
+    classes = f"badge {badge}".strip()
+    style = f"padding:.1em .7em;border-radius:99px;font-weight:600;{_LAB[badge]}"
+    lines = [escape(line) for line in item.told]
+    if item.next_step:
+        step = _CODE.sub(r"<code>\1</code>", escape(item.next_step))
+        lines.append(f"<strong>Next:</strong> {step}")
+    return (
+        f'<li style="margin:.4em 0"><span class="{classes}" style="{style}">{item.state}</span>'
+        f"<div><strong>{escape(item.title)}</strong><br>{'<br>'.join(lines)}</div></li>"
+    )
+
+
+def _with_this(runs: Sequence[ChecklistRecord], record: ChecklistRecord) -> list[ChecklistRecord]:
+    """The runs up to this one, which may be among them already."""
+    now = record.lineage.created_at_utc
+    return [*(one for one in runs if one.lineage.created_at_utc < now), record]
+
+
+def _disks(record: ChecklistRecord) -> list[DiskFacts]:
+    return [disk for item in record.items for disk in item.disks]
+
+
+def _growth(value: float | None, ends: tuple[float, float] | None) -> str | None:
+    if value is None or ends is None:
+        return None
+    low, high = (_size(end) for end in ends)
+    return f"{_size(value)} ({low} to {high})"
+
+
+def _size(size_bytes: float) -> str:
+    return format_bytes(size_bytes).replace("-", "−")
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.1f} %".replace("-", "−")
+
+
+def _minute(moment_utc: str | None) -> str | None:
+    """A moment to the minute, which no column breaks apart."""
+    return moment_utc[:16].replace("T", "\u00a0").replace("-", "\u2011") if moment_utc else None
+
+
+def _say(text: str) -> None:
+    _display(f"<p>{escape(text)}</p>", text)
+
+
+def _display(html: str, text: str) -> None:
+    from IPython.display import display
+
+    display({"text/html": html, "text/plain": text}, raw=True)  # type: ignore[no-untyped-call]

@@ -1,0 +1,187 @@
+"""From deeds and requests to events, windows and figures, on the load's own clock."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from opslib.ops.drill.mixing import find_mixed
+from opslib.ops.drill.record import Calm, DrillEvent, RawRequests, WindowKind, WindowStats
+from opslib.ops.drill.rehearsal import Deed
+from opslib.ops.drill.windows import (
+    Answers,
+    Timings,
+    Window,
+    describe_window,
+    find_recovery,
+    longest_stall_ms,
+    mark_of,
+)
+from opslib.serving.load import LoadResult, Sample
+
+SWITCHES = ("swap", "rollback", "two at once", "switch", "leak", "back")
+_WINDOWS_OF: dict[WindowKind, tuple[str, ...]] = {
+    "swaps and rollbacks": ("swap", "rollback"),
+    "swaps": ("swap",),
+    "rollbacks": ("rollback",),
+    "bad models": ("bad model",),
+    "two at once": ("two at once",),
+    "kill -9": ("kill -9",),
+    "leak swaps": ("leak",),
+}
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What the requests of a drill say.
+
+    `failed` counts requests outside the kill's window, `failed_in_kill` those inside;
+    `recovery_s` is from kill -9 to the first answer, None where there was no kill or no answer.
+    """
+
+    calms: tuple[Calm, ...]
+    events: tuple[DrillEvent, ...]
+    windows: tuple[WindowStats, ...]
+    failed: int
+    failed_in_kill: int
+    first_failures: tuple[str, ...]
+    mixed: dict[int, str]
+    longest_stall_ms: float
+    recovery_s: float | None
+    sent_late_p99_ms: float
+
+
+def analyse(
+    load: LoadResult,
+    deeds: Sequence[Deed],
+    calms: Sequence[tuple[WindowKind, float, float]],
+    *,
+    settle_s: float,
+) -> Findings:
+    """Return what the load's requests say about what was done to the service."""
+    samples, zero = load.samples, load.started_clock_s
+    timings = Timings.of(samples)
+    events = place_events(samples, deeds, zero, settle_s, load.wall_s)
+    spans = tuple(
+        Calm(kind=kind, start_s=start - zero, end_s=end - zero) for kind, start, end in calms
+    )
+    windows = list_windows(events, spans)
+    kills = [one for one in windows if one.kind == "kill -9"]
+    in_kill = find_killed(timings, kills)
+    mixed = find_mixed(samples, events)
+    failures = [
+        one for one, killed in zip(samples, in_kill, strict=True) if one.failed and not killed
+    ]
+    late = [
+        one.sent_late_ms
+        for one, killed in zip(samples, in_kill, strict=True)
+        if one.sent_late_ms is not None and not killed
+    ]
+    kill = next((one for one in events if one.kind == "kill -9"), None)
+    return Findings(
+        calms=spans,
+        events=events,
+        windows=_describe_windows(windows, timings),
+        failed=len(failures),
+        failed_in_kill=int((timings.failed & in_kill).sum()),
+        first_failures=tuple(
+            f"{one.status or 'no answer'} at {one.due_s:.1f} s: {one.error}" for one in failures[:3]
+        ),
+        mixed=mixed,
+        longest_stall_ms=longest_stall_ms(timings, in_kill | timings.failed),
+        recovery_s=kill.ready_s if kill else None,
+        sent_late_p99_ms=float(np.quantile(late, 0.99)) if late else 0.0,
+    )
+
+
+def place_events(
+    samples: Sequence[Sample],
+    deeds: Sequence[Deed],
+    zero: float,
+    settle_s: float,
+    end_s: float,
+) -> tuple[DrillEvent, ...]:
+    """Return the deeds as events of the load, each with the answer that first showed its effect."""
+    ordered = sorted(deeds, key=lambda deed: deed.start)
+    starts = [deed.start - zero for deed in ordered]
+    answers = Answers.of(samples)
+    events = []
+    for number, deed in enumerate(ordered):
+        start, end = starts[number], deed.end - zero
+        later = [one for one in starts[number + 1 :] if one > end]
+        until = min(later, default=end_s)
+        before = answers.mark_before(start)
+        first, after = None, before
+        if deed.kind == "kill -9":
+            first = find_recovery(samples, start)
+            after = answers.mark_before(first) if first is not None else None
+            window_end = end_s if first is None else first + settle_s
+        elif deed.kind in SWITCHES and deed.accepted:
+            first, after = answers.first_other(before, start, until) or (None, before)
+            window_end = min(until, max(first or end, end) + settle_s)
+        else:
+            window_end = end
+        events.append(
+            DrillEvent(
+                kind=deed.kind,
+                name=deed.name,
+                start_s=start,
+                end_s=end,
+                first_answer_s=first,
+                window_end_s=window_end,
+                status=deed.status,
+                stage=deed.stage,
+                resident=deed.resident,
+                mark_before=before,
+                mark_after=after,
+            )
+        )
+    return tuple(events)
+
+
+def list_windows(events: Sequence[DrillEvent], calms: Sequence[Calm]) -> list[Window]:
+    """Return every window, those of nothing happening first."""
+    windows = [Window(one.kind, one.start_s, one.end_s) for one in calms]
+    for kind, of in _WINDOWS_OF.items():
+        windows += [Window(kind, e.start_s, e.window_end_s) for e in events if e.kind in of]
+    return windows
+
+
+def find_killed(
+    timings: Timings, kills: Sequence[Window]
+) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    """Return which requests a kill may have hit: those in flight then, and those due until the
+    service had been back for a while."""
+    hit = np.zeros(len(timings.due_s), dtype=np.bool_)
+    for kill in kills:
+        hit |= (timings.done_s >= kill.start_s) & (timings.due_s < kill.end_s)
+    return hit
+
+
+def pack_requests(samples: Sequence[Sample]) -> RawRequests:
+    """Return every request in columns, as a record keeps them."""
+    marks: dict[str, int] = {}
+    numbers = []
+    for one in samples:
+        mark = None if one.failed else mark_of(one)
+        numbers.append(-1 if mark is None else marks.setdefault(mark, len(marks)))
+    return RawRequests(
+        marks=tuple(marks),
+        due_s=tuple(round(one.due_s, 4) for one in samples),
+        latency_ms=tuple(round(one.latency_ms, 3) for one in samples),
+        sent_late_ms=tuple(round(one.sent_late_ms or 0.0, 3) for one in samples),
+        status=tuple(
+            one.status if one.error is None or one.status != 200 else 0 for one in samples
+        ),
+        mark=tuple(numbers),
+    )
+
+
+def _describe_windows(windows: Sequence[Window], timings: Timings) -> tuple[WindowStats, ...]:
+    kinds = list(dict.fromkeys(one.kind for one in windows))
+    return tuple(
+        describe_window(kind, [one for one in windows if one.kind == kind], timings)
+        for kind in kinds
+    )

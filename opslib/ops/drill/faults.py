@@ -1,0 +1,258 @@
+"""Models that a service must refuse, made from the one it serves: the drill's list of bad news.
+
+Those that need no file (a typo, an address) can be tried on any service; the others are written
+into a folder that the service takes models from.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from opslib.core.cards import ModelCard, card_path, list_files, read_card
+from opslib.core.errors import ModelError
+from opslib.core.models import find_model_files
+from opslib.ops.drill.copies import copy_unit
+from opslib.ops.drill.stand_in import Signature, read_signature, write_stand_in
+
+BAD_NAME = "bad.onnx"
+OTHER_PX = 8
+_CUT_BYTES = 40
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What bad models are made of and where.
+
+    Args:
+        stable: the served model, as the service names it.
+        folder: an empty one that the service may take models from.
+        outside: one that it may not.
+    """
+
+    stable: Path
+    folder: Path
+    outside: Path
+
+    @property
+    def card(self) -> ModelCard | None:
+        """The served model's card, or None where it has none.
+
+        Raises:
+            InputError: it is damaged.
+        """
+        return read_card(self.stable)
+
+    @property
+    def signature(self) -> Signature:
+        """What the served model takes and answers."""
+        return read_signature(self.stable)
+
+    @property
+    def path(self) -> Path:
+        """Where the bad model of this ground lies."""
+        return self.folder / BAD_NAME
+
+
+class NotPossibleError(Exception):
+    """A bad model that cannot be made of this one; the message is the reason."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One bad model: in words, and how its path comes to be.
+
+    `stage` is the check of the reference service that is meant to find it. A service that reads it
+    without looking first may wait for ever, where it `hangs`.
+    """
+
+    name: str
+    stage: str
+    make: Callable[[Ground], Path | str]
+    needs_folder: bool = True
+    hangs: bool = False
+
+    @property
+    def classifier(self) -> bool:
+        """Whether it is bad only as a classifier."""
+        return self.stage in ("contract", "outputs", "golden")
+
+
+def list_faults() -> tuple[Fault, ...]:
+    """Return every bad model, in the order of the stages that refuse them."""
+    return (
+        Fault("a path with a typo", "path", _typo, needs_folder=False),
+        Fault("a path that climbs out", "path", _climbing, needs_folder=False),
+        Fault("a web address", "path", lambda _: "https://models.invalid/m.onnx", False),
+        Fault("a model outside the folder", "path", _outside),
+        Fault("a link to a model outside", "path", _link_out),
+        Fault("a folder", "path", _folder),
+        Fault("a pipe", "path", _pipe, hangs=True),
+        Fault("an empty file", "read", _empty),
+        Fault("text", "read", _text),
+        Fault("zeros", "read", _zeros),
+        Fault("a cut-off file", "read", _truncated),
+        Fault("no weights file beside it", "read", _without_sidecar),
+        Fault("weights that are a link out", "read", _sidecar_link_out),
+        Fault("one flipped bit", "files", _flipped),
+        Fault("another number of classes", "contract", _other_count),
+        Fault("classes in another order", "contract", _other_names),
+        Fault("another input size", "contract", _other_size),
+        Fault("NaN weights", "outputs", _nan),
+        Fault("constant answers", "outputs", _constant),
+        Fault("wrong golden answers", "golden", _wrong_golden),
+    )
+
+
+@contextmanager
+def make_fault(
+    fault: Fault, stable: Path, places: tuple[Path, Path] | None
+) -> Iterator[Path | str]:
+    """Make a bad model, yield the path to ask a service for, and remove what was made.
+
+    Args:
+        stable: the served model, as the service names it.
+        places: where a folder inside and one outside the service's reach may be made; None:
+            nowhere.
+
+    Raises:
+        NotPossibleError: it cannot be made of this model, or there is no place for it.
+    """
+    if places is None:
+        if fault.needs_folder:
+            raise NotPossibleError("the service's model folder cannot be written from here")
+        yield fault.make(Ground(stable, stable.parent, stable.parent))
+        return
+    ground = Ground(stable, *places)
+    try:
+        try:
+            for folder in places:
+                folder.mkdir(parents=True)
+            path = fault.make(ground)
+        except (ModelError, OSError, ValueError) as error:
+            raise NotPossibleError(str(error)) from error
+        yield path
+    finally:
+        for folder in places:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _typo(ground: Ground) -> Path:
+    return ground.stable.with_name(f"{ground.stable.stem}-typo.onnx")
+
+
+def _climbing(ground: Ground) -> str:
+    return f"{ground.stable.parent}/../../../../../../etc/{ground.stable.name}"
+
+
+def _outside(ground: Ground) -> Path:
+    path = ground.outside / BAD_NAME
+    return path if path.exists() else write_stand_in(path, ground.signature)
+
+
+def _link_out(ground: Ground) -> Path:
+    ground.path.symlink_to(_outside(ground))
+    return ground.path
+
+
+def _folder(ground: Ground) -> Path:
+    ground.path.mkdir()
+    return ground.path
+
+
+def _pipe(ground: Ground) -> Path:
+    os.mkfifo(ground.path)
+    return ground.path
+
+
+def _empty(ground: Ground) -> Path:
+    ground.path.touch()
+    return ground.path
+
+
+def _text(ground: Ground) -> Path:
+    ground.path.write_text("this is no model\n" * 50)
+    return ground.path
+
+
+def _zeros(ground: Ground) -> Path:
+    ground.path.write_bytes(bytes(1 << 16))
+    return ground.path
+
+
+def _truncated(ground: Ground) -> Path:
+    ground.path.write_bytes(ground.stable.read_bytes()[:-_CUT_BYTES])
+    return ground.path
+
+
+def _without_sidecar(ground: Ground) -> Path:
+    write_stand_in(ground.path, ground.signature, sidecar=True)
+    ground.path.with_name(f"{BAD_NAME}.data").unlink()
+    return ground.path
+
+
+def _sidecar_link_out(ground: Ground) -> Path:
+    write_stand_in(ground.path, ground.signature, sidecar=True)
+    sidecar = ground.path.with_name(f"{BAD_NAME}.data")
+    sidecar.symlink_to(sidecar.rename(ground.outside / sidecar.name))
+    return ground.path
+
+
+def _flipped(ground: Ground) -> Path:
+    if not (ground.card and ground.card.files):
+        raise NotPossibleError("the model has no card with digests")
+    copy = copy_unit(ground.stable, ground.folder)
+    weights = max(find_model_files(copy).all, key=lambda path: path.stat().st_size)
+    with weights.open("r+b") as file:
+        file.seek(weights.stat().st_size // 2)
+        byte = file.read(1)[0]
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([byte ^ 0x40]))
+    return copy
+
+
+def _other_count(ground: Ground) -> Path:
+    signature = ground.signature
+    return write_stand_in(ground.path, replace(signature, classes=signature.classes + 1))
+
+
+def _other_names(ground: Ground) -> Path:
+    card = ground.card
+    if card is None or len(card.class_names) < 2:
+        raise NotPossibleError("the model has no card with class names")
+    copy = copy_unit(ground.stable, ground.folder)
+    names = (*card.class_names[1:], card.class_names[0])
+    ModelCard.read(card_path(copy)).model_copy(update={"class_names": names}).write(card_path(copy))
+    return copy
+
+
+def _other_size(ground: Ground) -> Path:
+    signature = ground.signature
+    if not signature.height or not signature.width:
+        raise NotPossibleError("the model takes images of any size")
+    height, width = signature.height + OTHER_PX, signature.width + OTHER_PX
+    return write_stand_in(ground.path, replace(signature, height=height, width=width))
+
+
+def _nan(ground: Ground) -> Path:
+    return write_stand_in(ground.path, ground.signature, fill=float("nan"))
+
+
+def _constant(ground: Ground) -> Path:
+    return write_stand_in(ground.path, ground.signature, fill=0.0)
+
+
+def _wrong_golden(ground: Ground) -> Path:
+    if not (ground.card and ground.card.golden and ground.card.files):
+        raise NotPossibleError("the model has no card with golden images")
+    copy = copy_unit(ground.stable, ground.folder)
+    card = ModelCard.read(card_path(copy))
+    for path in find_model_files(copy).all:
+        path.unlink()
+    files = find_model_files(write_stand_in(copy, ground.signature))
+    card.model_copy(update={"files": list_files(files)}).write(card_path(copy))
+    return copy

@@ -1,0 +1,292 @@
+"""The figures of a rollback drill: its timeline, its latencies, the service's memory."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from opslib.core.errors import InputError
+from opslib.core.formatting import format_ms
+from opslib.ops.drill.record import DrillEvent, DrillRecord, EventKind, RawRequests, WindowKind
+from opslib.telling.themes import Theme
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+LANES: tuple[tuple[EventKind, str], ...] = (
+    ("swap", "swap"),
+    ("rollback", "roll back"),
+    ("leak", "look for leaks"),
+    ("bad model", "bad model"),
+    ("two at once", "two at once"),
+    ("switch", "switch"),
+    ("kill -9", "kill -9"),
+    ("back", "back home"),
+)
+COMPARED: tuple[WindowKind, ...] = ("baseline", "A/A", "swaps and rollbacks")
+MAX_POINTS = 2000
+CURVE_POINTS = 200
+TICKS_MS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 30_000)
+
+
+def draw_timeline(record: DrillRecord, theme: Theme) -> Figure | None:
+    """Draw every request's latency over time, and below it every event in its lane; None where
+    no single requests are kept."""
+    import matplotlib.pyplot as plt
+
+    if record.raw is None or not record.raw.due_s:
+        return None
+    lanes = [(kind, title) for kind, title in LANES if record.events_of(kind)]
+    figure, (top, bottom) = plt.subplots(
+        2,
+        1,
+        figsize=(8.8, 3.6 + 0.3 * len(lanes)),
+        sharex=True,
+        height_ratios=(3.1, 0.25 + 0.3 * len(lanes)),
+    )
+    _draw_requests(top, record, theme)
+    _draw_events(bottom, record, lanes, theme)
+    for axes in (top, bottom):
+        for start, end in _calm_spans(record):
+            axes.axvspan(start, end, color=theme.neutral, alpha=0.13, linewidth=0)
+            axes.axvline(start, color=theme.surface, linewidth=2)
+    for (start, _end), name in zip(_calm_spans(record), _calm_names(record), strict=True):
+        top.annotate(
+            name,
+            (start, 1),
+            xycoords=("data", "axes fraction"),
+            xytext=(3, -3),
+            textcoords="offset points",
+            va="top",
+            fontsize=9,
+            color=theme.muted,
+        )
+    bottom.set_xlabel("seconds from the first request")
+    return figure
+
+
+def describe_timeline(record: DrillRecord) -> str:
+    """Return what `draw_timeline` shows, in words."""
+    if record.raw is None:
+        return "No timeline: this record was slimmed, its single requests are gone."
+    if not record.raw.due_s:
+        return "No timeline: no request was measured."
+    parts = [
+        f"{title} at {', '.join(f'{event.start_s:.0f}' for event in record.events_of(kind)[:12])}"
+        f"{' and later' if len(record.events_of(kind)) > 12 else ''} s"
+        for kind, title in LANES
+        if record.events_of(kind)
+    ]
+    return (
+        f"Latency of {record.requests:,} requests over time with every event. "
+        f"{'; '.join(parts) or 'Nothing was done to the service'}. "
+        f"{record.failed} requests failed outside the kill, {record.failed_in_kill} in it."
+    )
+
+
+def draw_distribution(record: DrillRecord, theme: Theme) -> Figure | None:
+    """Draw which share of the requests took longer than so many milliseconds, by window; None
+    where no request of these windows is kept."""
+    import matplotlib.pyplot as plt
+    import numpy as np
+
+    if not _has_distribution(record):
+        return None
+    figure, axes = plt.subplots(figsize=(8.8, 3.7))
+    styles = dict(zip(COMPARED, ((theme.neutral, "-"), (theme.neutral, "--")), strict=False))
+    lowest = 1.0
+    for kind in COMPARED:
+        values = np.sort(latencies_ms(record, kind))
+        if not len(values):
+            continue
+        shares = 1 - np.arange(len(values)) / len(values)
+        lowest = min(lowest, 1 / len(values))
+        from_top = np.unique(np.geomspace(1, len(values), CURVE_POINTS).round().astype(int))
+        values, shares = values[-from_top[::-1]], shares[-from_top[::-1]]
+        colour, line = styles.get(kind, (theme.series[0], "-"))
+        axes.step(values, shares, where="pre", color=colour, linestyle=line, label=kind)
+    axes.axhline(0.01, color=theme.muted, linewidth=1)
+    base = record.window("baseline")
+    if base is not None and base.p99_ms is not None:
+        allowed = record.p99_ratio_max * base.p99_ms
+        axes.axvline(allowed, color=theme.worse, linestyle=":", linewidth=1.6)
+        axes.annotate(
+            f" {record.p99_ratio_max:g} × baseline's p99",
+            (allowed, 1.0),
+            xycoords=("data", "axes fraction"),
+            va="bottom",
+            fontsize=9,
+            color=theme.worse,
+        )
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_ylim(lowest / 1.5, 1.2)
+    _set_ms_ticks(axes, "x")
+    shares_shown = [share for share in (1, 0.5, 0.1, 0.01, 0.001, 0.0001) if share >= lowest / 1.5]
+    axes.set_yticks(shares_shown, [_share(share) for share in shares_shown])
+    axes.minorticks_off()
+    axes.set_xlabel("milliseconds")
+    axes.set_title("Requests that took longer", pad=18)
+    axes.legend(loc="lower left")
+    return figure
+
+
+def describe_distribution(record: DrillRecord) -> str:
+    """Return what `draw_distribution` shows, in words."""
+    if not _has_distribution(record):
+        gone = "this record was slimmed" if record.raw is None else "none was measured"
+        return f"No distribution of latencies: {gone}."
+    parts = []
+    for kind in COMPARED:
+        window = record.window(kind)
+        if window is not None:
+            parts.append(
+                f"{kind}: median {format_ms(window.p50_ms)} ms, p99 {format_ms(window.p99_ms)} ms, "
+                f"worst {format_ms(window.worst_ms)} ms of {window.requests:,}"
+            )
+    return f"Distribution of latencies by window. {'; '.join(parts)}."
+
+
+def draw_memory(record: DrillRecord, theme: Theme) -> Figure | None:
+    """Draw the service's memory after each switch that looked for leaks (else each swap); None
+    where it was not measured."""
+    import matplotlib.pyplot as plt
+
+    rows = [one for one in record.memory if one.during == "leak"] or list(record.memory)
+    if not rows:
+        return None
+    figure, axes = plt.subplots(figsize=(8.8, 2.6))
+    values = [one.rss_bytes / 2**20 for one in rows]
+    axes.plot([one.swap for one in rows], values, color=theme.series[0], marker=".")
+    axes.set_ylim(0, max(values) * 1.15)
+    axes.set_xlabel("switches")
+    axes.set_ylabel("MiB")
+    axes.set_title("Resident memory of the service")
+    return figure
+
+
+def describe_memory(record: DrillRecord) -> str:
+    """Return what `draw_memory` shows, in words."""
+    rows = [one for one in record.memory if one.during == "leak"] or list(record.memory)
+    if not rows:
+        return "No memory was measured: the service is not a process of this drill."
+    first, last = rows[0], rows[-1]
+    return (
+        f"Memory of the service: {first.rss_bytes / 2**20:.0f} MiB after switch {first.swap}, "
+        f"{last.rss_bytes / 2**20:.0f} MiB after switch {last.swap}."
+    )
+
+
+def latencies_ms(record: DrillRecord, kind: WindowKind) -> Any:
+    """Return the latencies of the good answers to requests that were due in windows of a kind."""
+    import numpy as np
+
+    raw = _raw(record)
+    due, good = np.asarray(raw.due_s), np.asarray(raw.status) == 200
+    inside = np.zeros(len(due), dtype=bool)
+    for start, end in _spans(record, kind):
+        inside |= (due >= start) & (due < end)
+    return np.asarray(raw.latency_ms)[inside & good]
+
+
+def _has_distribution(record: DrillRecord) -> bool:
+    return record.raw is not None and any(len(latencies_ms(record, kind)) for kind in COMPARED)
+
+
+def _raw(record: DrillRecord) -> RawRequests:
+    if record.raw is None:
+        raise InputError("this record was slimmed: its single requests are gone")
+    return record.raw
+
+
+def _spans(record: DrillRecord, kind: WindowKind) -> list[tuple[float, float]]:
+    if kind == "swaps and rollbacks":
+        events = record.events_of("swap", "rollback")
+        return [(event.start_s, event.window_end_s) for event in events]
+    return [(one.start_s, one.end_s) for one in record.calms if one.kind == kind]
+
+
+def _calm_spans(record: DrillRecord) -> list[tuple[float, float]]:
+    return [(one.start_s, one.end_s) for one in record.calms]
+
+
+def _calm_names(record: DrillRecord) -> list[str]:
+    return [one.kind for one in record.calms]
+
+
+def _draw_requests(axes: Axes, record: DrillRecord, theme: Theme) -> None:
+    import numpy as np
+
+    raw = _raw(record)
+    due, latency = np.asarray(raw.due_s), np.asarray(raw.latency_ms)
+    good = np.asarray(raw.status) == 200
+    step = max(1, int(good.sum()) // MAX_POINTS)
+    slow = latency > (np.quantile(latency[good], 0.99) if good.any() else 0)
+    shown = good & (slow | (np.arange(len(due)) % step == 0))
+    axes.scatter(
+        due[shown],
+        latency[shown],
+        s=3,
+        color=theme.series[0],
+        alpha=0.45,
+        linewidths=0,
+        rasterized=True,
+    )
+    axes.set_yscale("log")
+    if good.any():
+        low, high = float(latency[good].min()), float(latency[good].max())
+        axes.set_ylim(low / 1.3, high * 3)
+    if (~good).any():
+        axes.scatter(
+            due[~good],
+            [0.93] * int((~good).sum()),
+            transform=axes.get_xaxis_transform(),
+            marker="x",
+            s=22,
+            color=theme.worse,
+            linewidths=1.2,
+            label=f"not answered with 200: {int((~good).sum())}",
+        )
+        axes.legend(loc="upper right", bbox_to_anchor=(1, 1.14))
+    for event in record.events_of("swap", "rollback"):
+        axes.axvspan(
+            event.start_s, event.window_end_s, color=theme.series[0], alpha=0.1, linewidth=0
+        )
+    _set_ms_ticks(axes, "y")
+    axes.minorticks_off()
+    axes.set_ylabel("ms, by when it was due")
+    axes.set_title("Latency of each request")
+
+
+def _draw_events(
+    axes: Axes, record: DrillRecord, lanes: list[tuple[EventKind, str]], theme: Theme
+) -> None:
+    for at, (kind, _title) in enumerate(lanes):
+        for event in record.events_of(kind):
+            colour = _event_colour(event, theme)
+            end = max(event.end_s, event.first_answer_s or event.end_s)
+            axes.plot([event.start_s, end], [at, at], color=colour, linewidth=5, alpha=0.5)
+            axes.plot([event.start_s], [at], marker="|", markersize=12, color=colour)
+    axes.set_yticks(range(len(lanes)), [title for _, title in lanes])
+    axes.set_ylim(len(lanes) - 0.4, -0.6)
+    axes.grid(axis="x")
+    axes.grid(visible=False, axis="y")
+
+
+def _event_colour(event: DrillEvent, theme: Theme) -> str:
+    if event.kind in ("bad model", "two at once") and event.status != 200:
+        return theme.series[3]
+    if event.kind == "kill -9":
+        return theme.worse
+    return theme.series[0]
+
+
+def _set_ms_ticks(axes: Axes, which: str) -> None:
+    low, high = axes.get_xlim() if which == "x" else axes.get_ylim()
+    ticks = [tick for tick in TICKS_MS if low <= tick <= high]
+    set_ticks = axes.set_xticks if which == "x" else axes.set_yticks
+    set_ticks(ticks, [f"{tick:g}" for tick in ticks])
+
+
+def _share(share: float) -> str:
+    return f"{100 * share:g} %"

@@ -1,0 +1,213 @@
+"""The drill's verdict: each promise as one line, with its figure, its limit and its result."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from opslib.core.drill_section import DrillSection
+from opslib.core.errors import ExitCode
+from opslib.core.formatting import format_ms, plural
+from opslib.core.verdicts import VERDICT_EXIT_CODES, Verdict
+from opslib.ops.drill.analysis import Findings
+from opslib.ops.drill.memory import growth_pct
+from opslib.ops.drill.record import Check, DrillEvent, Injection, Memory, WindowStats
+
+
+def list_checks(
+    found: Findings,
+    injections: Sequence[Injection],
+    memory: Sequence[Memory],
+    limits: DrillSection,
+) -> tuple[Check, ...]:
+    """Return every line of the verdict."""
+    windows = {one.kind: one for one in found.windows}
+    checks = [
+        _check_failures(found),
+        _check_mixed(found),
+        check_p99(
+            windows.get("baseline"), windows.get("A/A"), windows.get("swaps and rollbacks"), limits
+        ),
+        _check_time("swap, until the new model's first answer", found, "swap", limits.swap_max_s),
+        _check_time(
+            "rollback, until the old model's first answer", found, "rollback", limits.rollback_max_s
+        ),
+        _check_stall(found, limits),
+    ]
+    if any(event.kind == "kill -9" for event in found.events):
+        checks.append(_check_recovery(found, limits))
+    growth = growth_pct(memory)
+    if growth is not None:
+        checks.append(
+            Check(
+                name="memory, from the 10th switch to the last",
+                value=f"{growth:+.1f} %",
+                limit=f"at most +{limits.rss_growth_max_pct:g} %",
+                result="pass" if growth <= limits.rss_growth_max_pct else "fail",
+            )
+        )
+    checks.append(_check_promises(injections))
+    return tuple(checks)
+
+
+def check_p99(
+    baseline: WindowStats | None,
+    twin: WindowStats | None,
+    swaps: WindowStats | None,
+    limits: DrillSection,
+) -> Check:
+    """Compare the 99th percentile in swap windows with that of nothing happening.
+
+    Within `p99_ratio_max` times the baseline's, or not above the A/A window's interval where that
+    reaches no further than `p99_ratio_max` times its own percentile, it passes.
+    Above both it fails, unless its own interval reaches down to what is allowed, or the two
+    windows of nothing happening differ by as much: then it is inconclusive.
+
+    Args:
+        baseline: the first window of nothing happening.
+        twin: the second, the A/A window.
+        swaps: the windows of swaps and rollbacks.
+    """
+    name, limit = "p99 in swap windows", f"at most {limits.p99_ratio_max:g} × the baseline's"
+
+    def answer(result: Verdict, value: str, reason: str | None = None) -> Check:
+        return Check(name=name, value=value, limit=limit, result=result, reason=reason)
+
+    parts = {"baseline": baseline, "A/A": twin, "swap": swaps}
+    few = [what for what, one in parts.items() if one is None or one.p99_ms is None]
+    if few or not (baseline and twin and swaps and baseline.p99_ms and twin.p99_ms):
+        return answer("inconclusive", "not known", f"too few requests in: {', '.join(few)}")
+    p99, base = swaps.p99_ms or 0.0, baseline.p99_ms
+    ratio = p99 / base
+    value = f"{format_ms(p99)} ms, {ratio:.2f} × ({format_ms(base)} ms)"
+    noise = max(base, twin.p99_ms) / min(base, twin.p99_ms)
+    restless = f"two windows of nothing happening differ by {noise:.1f} × on this host"
+    if ratio <= limits.p99_ratio_max:
+        return answer("pass", value, restless if noise > limits.p99_ratio_max else None)
+    highest = twin.p99_ci95_ms[1] if twin.p99_ci95_ms else twin.p99_ms
+    if p99 <= highest:
+        reason = f"not above the A/A window's interval, which ends at {format_ms(highest)} ms"
+        # An interval that wide is no evidence: a restless host must not excuse anything.
+        wide = highest / twin.p99_ms > limits.p99_ratio_max
+        return answer("inconclusive" if wide else "pass", value, reason)
+    if noise > limits.p99_ratio_max:
+        return answer("inconclusive", value, restless)
+    allowed = max(limits.p99_ratio_max * base, highest)
+    lowest = swaps.p99_ci95_ms[0] if swaps.p99_ci95_ms else p99
+    if lowest <= allowed:
+        reason = f"its interval begins at {format_ms(lowest)} ms, allowed are {format_ms(allowed)}"
+        return answer("inconclusive", value, reason)
+    return answer("fail", value)
+
+
+def decide(checks: Sequence[Check], injections: Sequence[Injection]) -> tuple[Verdict, int]:
+    """Return the verdict and the exit code: what could not be tried ends a good drill with 9."""
+    results = {check.result for check in checks}
+    verdict: Verdict = next((one for one in ("fail", "inconclusive") if one in results), "pass")
+    code = VERDICT_EXIT_CODES[verdict]
+    if code == ExitCode.PASS and any(one.held is None for one in injections):
+        code = ExitCode.SKIPPED
+    return verdict, int(code)
+
+
+def sum_up(checks: Sequence[Check], found: Findings, requests: int) -> str:
+    """Return the finding: what broke, what is not known, or what was survived."""
+    for result in ("fail", "inconclusive"):
+        named = [_name(check) for check in checks if check.result == result]
+        if named:
+            word = "Not kept" if result == "fail" else "Not decided"
+            return f"{word}: {'; '.join(named)}."
+    switches = Counter(event.kind for event in found.events if event.status == 200)
+    there, back = switches["swap"], switches["rollback"]
+    also = f" and {plural(switches['leak'], 'more switch', 'more switches')}"
+    p99 = next(check for check in checks if check.name.startswith("p99"))
+    why = f", {p99.reason}" if p99.reason else ""
+    return (
+        f"{plural(there, 'swap')} and {plural(back, 'rollback')}"
+        f"{also if switches['leak'] else ''} under load: 0 of "
+        f"{requests - found.failed_in_kill:,} requests failed outside the kill, none mixed; "
+        f"p99 in swap windows {p99.value}{why}."
+    )
+
+
+def _name(check: Check) -> str:
+    why = f" ({check.reason})" if check.reason else ""
+    return f"{check.name}: {check.value} (allowed: {check.limit}){why}"
+
+
+def _check_failures(found: Findings) -> Check:
+    return Check(
+        name="failed requests outside the kill",
+        value=str(found.failed),
+        limit="0",
+        result="fail" if found.failed else "pass",
+        reason=found.first_failures[0] if found.first_failures else None,
+    )
+
+
+def _check_mixed(found: Findings) -> Check:
+    reasons = Counter(found.mixed.values())
+    return Check(
+        name="answers that mix models",
+        value=str(len(found.mixed)),
+        limit="0",
+        result="fail" if found.mixed else "pass",
+        reason=reasons.most_common(1)[0][0] if reasons else None,
+    )
+
+
+def _check_time(name: str, found: Findings, kind: str, limit_s: float) -> Check:
+    events = [event for event in found.events if event.kind == kind]
+    unseen = [event for event in events if event.ready_s is None]
+    slowest = max((event.ready_s or 0.0 for event in events), default=0.0)
+    limit = f"at most {limit_s:g} s"
+    if unseen or not events:
+        value = f"{len(unseen)} of {len(events)} never seen in an answer"
+        return Check(name=name, value=value, limit=limit, result="fail", reason=_why(unseen))
+    return Check(
+        name=name,
+        value=f"{_seconds(slowest)} at worst",
+        limit=limit,
+        result="pass" if slowest <= limit_s else "fail",
+    )
+
+
+def _why(unseen: Sequence[DrillEvent]) -> str | None:
+    refused = [event for event in unseen if event.status != 200]
+    return f"answered {refused[0].status}, stage {refused[0].stage}" if refused else None
+
+
+def _check_stall(found: Findings, limits: DrillSection) -> Check:
+    longest = found.longest_stall_ms
+    return Check(
+        name="longest stall",
+        value=f"{format_ms(longest)} ms",
+        limit=f"at most {limits.stall_max_ms:g} ms",
+        result="pass" if longest <= limits.stall_max_ms else "fail",
+    )
+
+
+def _check_recovery(found: Findings, limits: DrillSection) -> Check:
+    took = found.recovery_s
+    return Check(
+        name="recovery from kill -9",
+        value="no answer any more" if took is None else _seconds(took),
+        limit=f"at most {limits.recovery_max_s:g} s",
+        result="pass" if took is not None and took <= limits.recovery_max_s else "fail",
+    )
+
+
+def _check_promises(injections: Sequence[Injection]) -> Check:
+    broken = [one for one in injections if one.held is False]
+    tried = sum(one.held is not None for one in injections)
+    return Check(
+        name="bad models and faults survived",
+        value=f"{tried - len(broken)} of {tried}",
+        limit="all",
+        result="fail" if broken else "pass",
+        reason=f"{broken[0].injected}: {broken[0].seen}" if broken else None,
+    )
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.2f} s" if value >= 1 else f"{1000 * value:.0f} ms"

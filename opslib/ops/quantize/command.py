@@ -1,0 +1,170 @@
+"""`pillops quantize`, `pillops promote` and `scripts/quantize_dynamic.py`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from opslib.core.config import load_config
+from opslib.core.formatting import format_bytes, format_ms
+from opslib.telling.doors import (
+    ConfigOption,
+    check_record_path,
+    describe_experiment,
+    make_console,
+    plain_cells,
+    say,
+    say_inputs,
+    say_verdict,
+)
+from opslib.telling.progress import show_progress
+
+if TYPE_CHECKING:
+    from opslib.ops.quantize.record import QuantizeRecord, VariantRow
+
+
+def quantize(
+    model: Annotated[Path | None, typer.Option(help="Float32 ONNX; default: the latest.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Where the dynamic INT8 model goes.")] = None,
+    n_samples: Annotated[
+        str | None, typer.Option(help="Validation images: a number or all.")
+    ] = None,
+    max_drop: Annotated[
+        float | None, typer.Option(help="Points of top-1 that may be lost.")
+    ] = None,
+    inputs: Annotated[str | None, typer.Option(help='Validation images: "val/**/*.jpg".')] = None,
+    calibration: Annotated[str | None, typer.Option(help="Images for static INT8: a glob.")] = None,
+    budget: Annotated[float | None, typer.Option(help="Seconds for timing.")] = None,
+    require_labels: Annotated[bool, typer.Option(help="Refuse images without labels.")] = False,
+    strict: Annotated[bool, typer.Option(help="Refuse unreadable images.")] = False,
+    json: Annotated[Path | None, typer.Option(help="Where the record goes.")] = None,
+    config: ConfigOption = None,
+) -> int:
+    """Make INT8 variants, compare their accuracy and speed with float32, and say what to deploy."""
+    from opslib.ops.quantize.run import keep_quantize, run_quantize
+    from opslib.ops.quantize.setup import QuantizeRequest
+
+    check_record_path(json)
+    loaded = load_config(config)
+    console, notes = make_console(), make_console(stderr=True)
+    request = QuantizeRequest(
+        model=model,
+        out=out,
+        inputs=inputs,
+        samples=n_samples,
+        calibration=calibration,
+        max_drop_pp=max_drop,
+        budget_s=budget,
+        require_labels=require_labels,
+        strict=strict,
+    )
+    say(notes, f"quantization of {describe_experiment(loaded)}")
+    with show_progress(notes) as progress:
+        record = run_quantize(loaded, request, progress=progress)
+    path = keep_quantize(record, loaded, json)
+    show_quantize(console, record)
+    kept = [row for row in record.variants if row.file]
+    if out is not None and any(row.gated for row in kept):
+        say(notes, f"dynamic INT8 model: {out}")
+    for row in kept[:1]:
+        say(notes, f"variants: {(loaded.exp_dir / str(row.file)).parent}")
+    say(notes, f"record: {path}")
+    return record.exit_code
+
+
+def promote(
+    model: Annotated[str, typer.Argument(help="A quantized file, or a name: static-minmax.")],
+    dry_run: Annotated[bool, typer.Option(help="Show the plan and stop.")] = False,
+    force: Annotated[bool, typer.Option(help="Against the evidence; the card says so.")] = False,
+    config: ConfigOption = None,
+) -> int:
+    """Put an INT8 variant into export/ with its model card, unless its evidence is against it."""
+    from opslib.core.errors import SkippedError
+    from opslib.core.plans import carry_out
+    from opslib.ops.quantize.promote import plan_promotion
+
+    loaded = load_config(config)
+    console = make_console()
+    plan = plan_promotion(loaded, model, force=force)
+
+    def show(line: str) -> None:
+        say(console, line)
+
+    outcome = carry_out(plan, dry_run=dry_run, show=show)
+    for skipped in outcome.skipped:
+        raise SkippedError(f"{skipped.action.target}: {skipped.reason}")
+    if outcome.done:
+        show("the model in service is unchanged; switch with scripts/reload_model.sh --path FILE")
+    return 0
+
+
+def show_quantize(console: Console, record: QuantizeRecord) -> None:
+    """Print a quantization's rows as a table, its notes and the verdict."""
+    from opslib.ops.quantize.finding import describe_prepared
+
+    host = record.lineage.host
+    isa = ", ".join(flag for flag in host.isa if "vnni" in flag or "amx" in flag) or "no VNNI"
+    images = f"{record.inputs.count:,} {'labelled' if record.labelled else 'unlabelled'} images"
+    top1 = next((row.accuracy.baseline_top1_pct for row in record.variants if row.accuracy), None)
+    accurate = f", float32 top-1 {top1:.2f} %" if top1 is not None else ""
+    table = Table(
+        caption=Text(
+            f"{host.label} ({isa}); timed on the CPU, speed against float32; {images} at "
+            f"{record.img_size} px{accurate}; * the required variant, ? no clear difference",
+            style="table.caption",
+        ),
+        caption_justify="left",
+        box=SIMPLE_HEAD,
+        collapse_padding=True,
+        pad_edge=False,
+    )
+    table.add_column("variant", no_wrap=True)
+    table.add_column("size", justify="right", no_wrap=True)
+    table.add_column("lost, points (90 %)", justify="right", no_wrap=True)
+    table.add_column("rule", no_wrap=True)
+    table.add_column("proof", no_wrap=True)
+    for size in record.batch_sizes:
+        table.add_column(f"batch {size}, ms", justify="right", no_wrap=True)
+    for row in record.rows:
+        table.add_row(*plain_cells(_cells(row, record)))
+    console.print(table)
+    if record.prepared:
+        say(console, describe_prepared(record.prepared))
+    for row in record.rows:
+        where = row.divergence.finding if row.divergence else None
+        for note in filter(None, (row.reason, where, *row.notes)):
+            say(console, f"{row.title}: {note}")
+    if record.label_note:
+        say(console, f"no labels: {record.label_note}")
+    say_inputs(console, record.inputs)
+    say_verdict(console, record.verdict, record.finding)
+
+
+def _cells(row: VariantRow, record: QuantizeRecord) -> list[str]:
+    one = row.accuracy
+    star = " *" if row.gated else ""
+    cells = [row.title + star, format_bytes(row.size_bytes) if row.size_bytes else "–"]
+    if one is None:
+        cells += ["–", "–", "–"]
+    else:
+        interval = one.drop_ci90_pp
+        lost = (
+            f"{one.drop_pp:+.2f} ({interval[0]:+.2f}..{interval[1]:+.2f})"
+            if one.drop_pp is not None and interval
+            else f"≤ {one.drop_max_pp:.2f}"
+        )
+        cells += [lost, one.rule, one.proof]
+    for size in record.batch_sizes:
+        speed = next((s for s in row.speed if s.batch_size == size), None)
+        latency = speed.row.latency_ms if speed and speed.row else None
+        speedup = row.speedup(size)
+        doubt = "?" if speed and speed.speed == "unclear" else ""
+        times = f" {speedup:.2f}{doubt} ×" if speedup is not None else ""
+        cells.append(f"{format_ms(latency.p50)}{times}" if latency else "–")
+    return cells

@@ -1,0 +1,180 @@
+"""The figures of a quantization: the decision, and the images whose answers change."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from opslib.inference.preprocess import to_pixels
+from opslib.ops.quantize.finding import describe_speedup
+from opslib.ops.quantize.record import Flip, QuantizeRecord, VariantRow
+from opslib.telling.themes import Theme
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Small enough that a report with six photos in two themes can still be cited.
+THUMBNAIL_PX = 112
+SHOWN_COLOURS = 48
+KIND_WORDS = {"lost": "now wrong", "gained": "now right", "other": "another answer"}
+
+
+def variant_title(row: VariantRow) -> str:
+    """Return the row's title, the required variant marked."""
+    return f"{row.title} (required)" if row.gated else row.title
+
+
+def draw_decision(record: QuantizeRecord, theme: Theme) -> Figure | None:
+    """Draw speed against float32 and the accuracy drop with its 90 % interval, by variant; None
+    where no variant was measured."""
+    import matplotlib.pyplot as plt
+
+    rows = [row for row in record.variants if row.accuracy is not None]
+    if not rows:
+        return None
+    figure, (left, right) = plt.subplots(
+        1, 2, figsize=(8.8, 0.9 + 0.72 * len(rows)), sharey=True, width_ratios=(1.15, 1)
+    )
+    _draw_speed(left, record, rows, theme)
+    _draw_drop(right, record, rows, theme)
+    left.set_yticks(range(len(rows)), [variant_title(row) for row in rows])
+    left.invert_yaxis()
+    return figure
+
+
+def describe_decision(record: QuantizeRecord) -> str:
+    """Return what `draw_decision` shows, in words."""
+    parts = []
+    for row in record.variants:
+        if row.accuracy is None:
+            continue
+        speeds = ", ".join(
+            f"{describe_speedup(one.comparison.speedup)} at batch {one.batch_size}"
+            for one in row.speed
+            if one.comparison
+        )
+        drop = row.accuracy.drop_pp
+        lost = f"drop {drop:+.2f} points, " if drop is not None else ""
+        speeds = speeds or "speed not measured"
+        parts.append(f"{row.title}: {speeds}; {lost}at most {row.accuracy.drop_max_pp:.2f}")
+    if not parts:
+        return "No speed and no accuracy: no INT8 variant was measured."
+    return "Speed against float32 and accuracy drop of each INT8 variant. " + ". ".join(parts) + "."
+
+
+def draw_flips(flips: tuple[Flip, ...], folder: Path, theme: Theme) -> Figure | None:
+    """Draw flipped images with the label and both predictions below each; None without one."""
+    import matplotlib.pyplot as plt
+    from PIL import Image
+
+    if not flips:
+        return None
+    columns = min(3, len(flips))
+    lines = -(-len(flips) // columns)
+    figure, grid = plt.subplots(
+        lines, columns, figsize=(2.95 * columns, 2.9 * lines), squeeze=False
+    )
+    colours = {"lost": theme.worse, "gained": theme.better, "other": theme.muted}
+    for axes in grid.flat:
+        axes.axis("off")
+    for axes, flip in zip(grid.flat, flips, strict=False):
+        path = folder / flip.image
+        if path.is_file():
+            with Image.open(path) as image:
+                shown = Image.fromarray(to_pixels(image, THUMBNAIL_PX))
+            shown.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
+            few = shown.quantize(SHOWN_COLOURS).convert("RGB")
+            axes.imshow(few, interpolation="none")  # embedded as it is, not enlarged
+        axes.set_title(KIND_WORDS[flip.kind], color=colours[flip.kind], fontsize=10, pad=4)
+        text = f"float32  {flip.before} ({flip.before_confidence:.0%})\n"
+        text += f"INT8  {flip.after} ({flip.after_confidence:.0%})"
+        if flip.label:
+            text = f"is  {flip.label}\n{text}"
+        axes.text(0.5, -0.04, text, transform=axes.transAxes, ha="center", va="top", fontsize=8.5)
+    return figure
+
+
+def describe_flips(flips: tuple[Flip, ...]) -> str:
+    """Return what `draw_flips` shows, in words."""
+    parts = [
+        f"{one.image}: float32 says {one.before}, INT8 says {one.after}, {KIND_WORDS[one.kind]}"
+        for one in flips
+    ]
+    if not parts:
+        return "No image is answered otherwise."
+    return "Images answered otherwise. " + "; ".join(parts) + "."
+
+
+def _draw_speed(axes: Axes, record: QuantizeRecord, rows: list[VariantRow], theme: Theme) -> None:
+    import numpy as np
+
+    height = 0.72 / max(1, len(record.batch_sizes))
+    for index, size in enumerate(record.batch_sizes):
+        known = [(at, speedup) for at, row in enumerate(rows) if (speedup := row.speedup(size))]
+        values = [speedup for _, speedup in known]
+        shift = (index - (len(record.batch_sizes) - 1) / 2) * height
+        offsets = np.array([at for at, _ in known], dtype=float) + shift
+        widths = [value - 1 for value in values]
+        colour = theme.series[(0, 2, 4)[index % 3]]
+        axes.barh(
+            offsets, widths, left=1.0, height=height * 0.9, color=colour, label=f"batch {size}"
+        )
+        for offset, value in zip(offsets, values, strict=True):
+            axes.annotate(
+                f"{value:.2f} ×",
+                (value, offset),
+                xytext=(4 if value >= 1 else -4, 0),
+                textcoords="offset points",
+                ha="left" if value >= 1 else "right",
+                va="center",
+                fontsize=9,
+            )
+    axes.set_xscale("log")
+    speedups = [row.speedup(size) or 1.0 for row in rows for size in record.batch_sizes]
+    lowest, highest = min(speedups, default=1.0), max(speedups, default=1.0)
+    if not any(row.speedup(size) for row in rows for size in record.batch_sizes):
+        axes.text(
+            1.05, 0.5, "not measured", transform=axes.get_yaxis_transform(), color=theme.muted
+        )
+    axes.set_xlim(min(0.5, lowest / 1.9), max(2.0, highest * 1.6))
+    ticks = [t for t in (0.05, 0.1, 0.2, 0.5, 1, 2, 4, 8) if axes.get_xlim()[0] <= t]
+    ticks = [t for t in ticks if t <= axes.get_xlim()[1]]
+    axes.set_xticks(ticks, [f"{t:g} ×" for t in ticks])
+    axes.minorticks_off()
+    axes.axvline(1.0, color=theme.muted, linewidth=1.2)
+    axes.grid(axis="x")
+    axes.grid(visible=False, axis="y")
+    axes.set_title("Speed against float32", pad=18)
+    axes.set_xlabel("slower   ·   faster")
+    if record.batch_sizes:
+        axes.legend(loc="upper left", bbox_to_anchor=(0, -0.2), ncols=3)
+
+
+def _draw_drop(axes: Axes, record: QuantizeRecord, rows: list[VariantRow], theme: Theme) -> None:
+    colours = {"proven": theme.better, "disproven": theme.worse, "inconclusive": theme.neutral}
+    for at, row in enumerate(rows):
+        one = row.accuracy
+        if one is None:
+            continue
+        low, high = one.drop_ci90_pp or (0.0, one.drop_max_pp)
+        colour = colours[one.proof]
+        axes.plot([low, high], [at, at], color=colour, linewidth=6, alpha=0.45)
+        middle = one.drop_pp if one.drop_pp is not None else one.disagreement_pct
+        axes.plot([middle], [at], marker="o", color=colour)
+    axes.axvline(0.0, color=theme.muted, linewidth=1.2)
+    axes.axvline(record.max_drop_pp, color=theme.worse, linestyle="--", linewidth=1.4)
+    axes.annotate(
+        f"allowed {record.max_drop_pp:g} ",
+        (record.max_drop_pp, 1.0),
+        xycoords=("data", "axes fraction"),
+        ha="right",
+        va="bottom",
+        fontsize=9,
+        color=theme.worse,
+    )
+    axes.margins(x=0.15)
+    axes.grid(axis="x")
+    axes.grid(visible=False, axis="y")
+    axes.set_title("Accuracy drop", pad=18)
+    axes.set_xlabel("points of top-1 lost, with 90 % interval")

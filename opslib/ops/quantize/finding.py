@@ -1,0 +1,178 @@
+"""A quantization in a few sentences, and which model to deploy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+from opslib.core.formatting import plural
+from opslib.core.verdicts import Verdict
+from opslib.ops.quantize.record import Accuracy, VariantRow
+
+TIE_PCT = 5.0
+_RULE: dict[str, Verdict] = {"met": "pass", "missed": "fail", "undecided": "inconclusive"}
+_PROOF: dict[str, Verdict] = {
+    "proven": "pass",
+    "disproven": "fail",
+    "inconclusive": "inconclusive",
+}
+
+
+def judge_gate(accuracy: Accuracy, gate: Literal["rule", "proven"]) -> Verdict:
+    """Return what the accuracy gate says of a variant."""
+    return _RULE[accuracy.rule] if gate == "rule" else _PROOF[accuracy.proof]
+
+
+def recommend(rows: Sequence[VariantRow]) -> VariantRow:
+    """Return the row to deploy: the fastest variant that passes the gate, else the first row.
+
+    A variant counts only where it is measurably faster at one batch size and slower at none.
+    Among those tied with the fastest (within 5 %, or with overlapping intervals at every batch
+    size) the one that loses least is taken, and of equals the one named first.
+    """
+    good = [row for row in rows[1:] if row.verdict == "pass" and _is_faster(row)]
+    if not good:
+        return rows[0]
+    fastest = max(good, key=_mean_speedup)
+    return min((row for row in good if _is_tied(row, fastest)), key=_loss)
+
+
+def sum_up(rows: Sequence[VariantRow], gated: VariantRow, recommended: VariantRow) -> str:
+    """Return the finding: what to deploy, and what became of the required variant."""
+    if gated.accuracy is not None and gated.accuracy.drop_pp is None:
+        unlabelled = " The images are unlabelled: agreement with float32 was judged, not accuracy."
+    else:
+        unlabelled = ""
+    required = f"The required variant ({gated.title}) {_describe_gated(gated)}"
+    if recommended is rows[0]:
+        return f"Keep the float32 model: {_why_none(rows)}. {required}.{unlabelled}"
+    loses = describe_loss(recommended)
+    head = f"Deploy {recommended.title}: {_describe_speeds(recommended)}, and {loses}"
+    tail = "" if recommended.name == gated.name else f" {required}."
+    return f"{head}.{tail}{unlabelled}"
+
+
+def explain(recommended: VariantRow, baseline: VariantRow) -> str:
+    """Return in one sentence what is gained by the recommended model."""
+    if recommended is baseline or not recommended.size_bytes or not baseline.size_bytes:
+        return "No INT8 variant is both accurate enough and measurably faster."
+    share = baseline.size_bytes / recommended.size_bytes
+    return f"{_capital(_describe_speeds(recommended))}, in {share:.1f} times less space."
+
+
+def describe_loss(row: VariantRow) -> str:
+    """Return what the variant's accuracy is against float32, by rule and by proof, in words."""
+    one = row.accuracy
+    if one is None:
+        return "its accuracy was not measured"
+    proof = describe_proof(one)
+    if one.drop_pp is None:
+        return (
+            f"it answers {one.flipped:,} of {one.n:,} unlabelled images otherwise "
+            f"({one.disagreement_pct:.2f} %); {proof}"
+        )
+    if one.lost == one.gained:
+        change = "it is as often right as float32"
+    else:
+        verb = "loses" if one.drop_pp > 0 else "gains"
+        change = f"it {verb} {abs(one.drop_pp):.2f} points of top-1"
+    within = "within" if one.rule == "met" else "over"
+    limit = f"{within} the {one.max_drop_pp:g} allowed"
+    return f"on {plural(one.n, 'image')} {change} ({limit}; {proof})"
+
+
+def describe_prepared(done: Sequence[str]) -> str:
+    """Return what was done to the float32 model before it was quantized, in a sentence."""
+    return f"Prepared for quantizing: {', '.join(done)}."
+
+
+def describe_proof(one: Accuracy) -> str:
+    """Return what is proven of the drop, and how many images would settle it if nothing is."""
+    if one.proof == "proven":
+        return f"proven: at most {one.drop_max_pp:.2f} with 95 % confidence"
+    if one.proof == "disproven":
+        return "and it is proven to be over the limit"
+    if one.images_to_settle is None:
+        return "not proven, and more images would not settle it"
+    return f"not proven: about {round_up(one.images_to_settle):,} images would settle it"
+
+
+def round_up(count: int) -> int:
+    """Return `count` rounded up to two significant digits."""
+    step: int = 10 ** max(0, math.floor(math.log10(count)) - 1)
+    return int(math.ceil(count / step) * step)
+
+
+def describe_speedup(speedup: float) -> str:
+    """Return a speed-up as people say it: `1.7 times as fast`, `6.1 times slower`."""
+    if speedup >= 1:
+        return f"{speedup:.1f} times as fast"
+    return f"{1 / speedup:.1f} times slower" if speedup < 0.91 else f"{speedup:.2f} times as fast"
+
+
+def _describe_gated(row: VariantRow) -> str:
+    accuracy = row.accuracy
+    if accuracy is None:
+        return f"could not be made: {row.reason}"
+    passed = {
+        "pass": "passes the accuracy gate",
+        "fail": "fails the accuracy gate",
+        "inconclusive": "cannot be decided by the accuracy gate",
+    }[row.verdict or "inconclusive"]
+    speeds = [one.speed for one in row.speed]
+    if "slower" in speeds:
+        return f"{passed}, but is {_describe_speeds(row)}: do not deploy it"
+    if "faster" not in speeds:
+        return f"{passed}, but is not measurably faster"
+    return f"{passed} and is {_describe_speeds(row)}"
+
+
+def _describe_speeds(row: VariantRow) -> str:
+    known = [one for one in row.speed if one.comparison is not None]
+    speedups = [describe_speedup(one.comparison.speedup) for one in known if one.comparison]
+    if len(set(speedups)) == 1:
+        return f"{speedups[0]} at batch {' and '.join(str(one.batch_size) for one in known)}"
+    parts = [
+        f"{speedup} at batch {one.batch_size}" for speedup, one in zip(speedups, known, strict=True)
+    ]
+    return " and ".join(parts) or "of unknown speed"
+
+
+def _why_none(rows: Sequence[VariantRow]) -> str:
+    accurate = [row for row in rows[1:] if row.verdict == "pass"]
+    if not accurate:
+        return "no INT8 variant passes the accuracy gate"
+    return "no INT8 variant that passes the accuracy gate is measurably faster"
+
+
+def _is_faster(row: VariantRow) -> bool:
+    speeds = [one.speed for one in row.speed]
+    return "faster" in speeds and "slower" not in speeds
+
+
+def _mean_speedup(row: VariantRow) -> float:
+    logs = [math.log(one.comparison.speedup) for one in row.speed if one.comparison is not None]
+    return math.exp(sum(logs) / len(logs)) if logs else 0.0
+
+
+def _is_tied(row: VariantRow, fastest: VariantRow) -> bool:
+    if _mean_speedup(row) >= _mean_speedup(fastest) / (1 + TIE_PCT / 100):
+        return True
+    pairs = [
+        (one.comparison, other.comparison)
+        for one, other in zip(row.speed, fastest.speed, strict=True)
+        if one.comparison is not None and other.comparison is not None
+    ]
+    return bool(pairs) and all(one.speedup_ci95[1] >= other.speedup_ci95[0] for one, other in pairs)
+
+
+def _loss(row: VariantRow) -> float:
+    one = row.accuracy
+    if one is None:
+        return math.inf
+    return one.drop_pp if one.drop_pp is not None else one.disagreement_pct
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]

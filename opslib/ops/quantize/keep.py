@@ -1,0 +1,203 @@
+"""Keeping the variants of a quantization, each with a card that says what was measured of it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from opslib.core.cards import ExportCompare, ModelCard, list_files
+from opslib.core.config import Config
+from opslib.core.errors import storage_errors
+from opslib.core.files import fsync_folder, hidden_folder, open_atomic
+from opslib.core.formatting import utc_now
+from opslib.core.lineage import git_sha
+from opslib.core.models import find_model_files
+from opslib.core.ownership import make_folder
+from opslib.core.records import Part
+from opslib.core.verdicts import Verdict
+from opslib.inference.golden import answer_golden
+from opslib.inference.postprocess import find_postprocess
+from opslib.ops.quantize.record import Proof, Rule, Speed, VariantRow
+from opslib.ops.quantize.setup import QuantizeSetup
+from opslib.ops.quantize.source import copy_source
+
+
+class QuantizationEvidence(Part):
+    """What was measured of a variant, kept in its card under `quantization`.
+
+    `verdict` is the accuracy gate's. `speed` and `speedup` are against float32 on the CPU, by
+    batch size. `forced` says that it was promoted although the evidence spoke against it.
+    """
+
+    variant: str
+    how: str
+    source: str
+    source_sha256: str
+    gate: Literal["rule", "proven"]
+    verdict: Verdict
+    rule: Rule
+    proof: Proof
+    n: int
+    drop_pp: float | None
+    drop_max_pp: float
+    disagreement_pct: float
+    max_drop_pp: float
+    speed: dict[str, Speed]
+    speedup: dict[str, float]
+    forced: bool = False
+    forced_because: str | None = None
+
+
+@dataclass(frozen=True)
+class KeptVariant:
+    """A measured row and the file it was measured on."""
+
+    row: VariantRow
+    path: Path
+
+
+def keep_variants(
+    config: Config,
+    setup: QuantizeSetup,
+    kept: Sequence[KeptVariant],
+    golden: Mapping[str, NDArray[np.float32]],
+) -> dict[str, dict[str, Any]]:
+    """Move the variants to `{exp_dir}/quantized/<model>/` with their cards, and the required one
+    to where it was asked for too; return each one's `file` relative to the experiment.
+
+    Args:
+        golden: logits `[N, C]` that each variant gives to the golden images of the model's card.
+    """
+    updates: dict[str, dict[str, Any]] = {}
+    make_folder(setup.kept)
+    for one in kept:
+        target = setup.kept / f"{one.row.name}.onnx"
+        copy_model(one.path, target)
+        make_card(config, setup, one.row, target, golden).write(target.with_suffix(".json"))
+        updates[one.row.name] = {"file": target.relative_to(config.exp_dir).as_posix()}
+        if one.row.gated and setup.out is not None:
+            copy_model(one.path, setup.out)
+    return updates
+
+
+def copy_model(source: Path, target: Path) -> Path:
+    """Copy a model with its sidecars under a new name, in one step; return `target`.
+
+    A sidecar is renamed to `<target>.data`, and the model refers to it by that name.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    files = find_model_files(source)
+    if not files.sidecars:
+        with open_atomic(target) as file, source.open("rb") as data:
+            shutil.copyfileobj(data, file, 1 << 20)
+        return target
+    import onnx
+
+    sidecar = f"{target.name}.data"
+    with (
+        storage_errors(f"write {target}"),
+        hidden_folder(target) as folder,
+    ):
+        aside, read = folder / target.name, folder / "read"
+        read.mkdir()
+        model = onnx.load(copy_source(source, read))  # onnx takes no weights that are linked
+        onnx.save_model(
+            model, aside, save_as_external_data=True, location=sidecar, size_threshold=0
+        )
+        shutil.copymode(aside, folder / sidecar)  # onnx makes it for its writer alone
+        (folder / sidecar).replace(target.parent / sidecar)
+        aside.replace(target)
+        fsync_folder(target.parent)
+    return target
+
+
+def make_card(
+    config: Config,
+    setup: QuantizeSetup,
+    row: VariantRow,
+    path: Path,
+    golden: Mapping[str, NDArray[np.float32]],
+) -> ModelCard:
+    """Return the card of a kept variant: its files, its own golden answers, its evidence."""
+    accuracy, card = row.accuracy, setup.card
+    if accuracy is None:
+        raise ValueError(f"{row.name} was not measured")
+    source = find_model_files(setup.model)
+    evidence = QuantizationEvidence(
+        variant=row.name,
+        how=row.how,
+        source=source.path.name,
+        source_sha256=source.digest(),
+        gate=config.quantize.accuracy_gate,
+        verdict=row.verdict or "inconclusive",
+        rule=accuracy.rule,
+        proof=accuracy.proof,
+        n=accuracy.n,
+        drop_pp=accuracy.drop_pp,
+        drop_max_pp=accuracy.drop_max_pp,
+        disagreement_pct=accuracy.disagreement_pct,
+        max_drop_pp=accuracy.max_drop_pp,
+        speed={str(one.batch_size): one.speed for one in row.speed},
+        speedup={
+            str(one.batch_size): round(one.comparison.speedup, 4)
+            for one in row.speed
+            if one.comparison is not None
+        },
+    )
+    compare = ExportCompare(
+        mode="softmax",
+        sample_count=accuracy.n,
+        mse_mean=accuracy.mse_mean,
+        mse_p99=accuracy.mse_p99,
+        top1_match_rate=1.0 - accuracy.flipped / accuracy.n,
+        top1_mismatch_count=accuracy.flipped,
+        failed=row.verdict == "fail",
+        failure_reason=None if row.verdict != "fail" else "over the allowed accuracy drop",
+        notes="INT8 against the float32 model, ONNX Runtime on the CPU, validation images",
+    )
+    answers = golden.get(row.name)
+    known = card is not None and bool(card.golden) and answers is not None
+    shape = card.input_shape if card else ("batch", 3, setup.img_size, setup.img_size)
+    extra: dict[str, Any] = {"quantization": evidence.model_dump()}
+    return ModelCard(
+        backbone=(card.backbone if card else None) or "unknown",
+        num_classes=len(answers[0]) if known and answers is not None else _classes(setup, golden),
+        ckpt_path=card.ckpt_path if card else None,
+        onnx_path=str(path),
+        exported_at_utc=utc_now().isoformat(timespec="seconds"),
+        git_sha=git_sha(config.code_root or config.root),
+        input_shape=shape,
+        opset=_opset(path),
+        dynamic_axes=card.dynamic_axes if card else None,
+        params_million=card.params_million if card else None,
+        providers=("CPUExecutionProvider",),
+        postprocess=(card.postprocess if card else None) or find_postprocess(path),
+        compare=compare,
+        files=list_files(find_model_files(path)),
+        class_names=setup.class_names,
+        golden=answer_golden(card.golden, answers)
+        if known and card and answers is not None
+        else (),
+        **extra,
+    )
+
+
+def _classes(setup: QuantizeSetup, golden: Mapping[str, NDArray[np.float32]]) -> int:
+    if setup.card is not None and setup.card.num_classes is not None:
+        return setup.card.num_classes
+    return next(int(one.shape[-1]) for one in golden.values())
+
+
+def _opset(path: Path) -> int | None:
+    import onnx
+
+    model = onnx.load(path, load_external_data=False)
+    return next((one.version for one in model.opset_import if one.domain in ("", "ai.onnx")), None)

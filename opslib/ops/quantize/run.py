@@ -1,0 +1,356 @@
+"""A quantization from end to end: make the variants, try, judge and time them, keep the files.
+
+Everything is made in a folder of its own inside the experiment. Only once all is measured do the
+variants take their names; the input model is never written to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from opslib.core.config import Config
+from opslib.core.errors import ExitCode, ModelError
+from opslib.core.files import hidden_folder
+from opslib.core.formatting import stamp
+from opslib.core.lineage import record_lineage
+from opslib.core.models import find_model_files
+from opslib.core.verdicts import VERDICT_EXIT_CODES, Verdict
+from opslib.inference.contract import (
+    PROBES,
+    Contract,
+    check_contract,
+    check_input,
+    check_outputs,
+    probe_images,
+)
+from opslib.inference.engine import EngineRequest
+from opslib.inference.facts import ModelFacts, describe_inputs
+from opslib.inference.golden import load_golden
+from opslib.inference.images import ImageSet
+from opslib.inference.runtime_words import shorten_error
+from opslib.inference.stages import ModelCheckError
+from opslib.inference.trial import TrialResult, join_images, try_model
+from opslib.ops.quantize import accuracy as acc
+from opslib.ops.quantize.divergence import find_divergence
+from opslib.ops.quantize.finding import explain, judge_gate, recommend, sum_up
+from opslib.ops.quantize.keep import KeptVariant, keep_variants
+from opslib.ops.quantize.preparation import prepare_graph, prepare_model
+from opslib.ops.quantize.record import QuantizeRecord, VariantRow
+from opslib.ops.quantize.setup import QuantizeRequest, QuantizeSetup, prepare_quantize
+from opslib.ops.quantize.source import copy_source
+from opslib.ops.quantize.speed import measure_speed
+from opslib.ops.quantize.variants import Variant, count_ops, list_variants, quantize_variant
+from opslib.timing.disturbance import watch_disturbance
+from opslib.timing.lock import hold_timing_lock
+from opslib.timing.rounds import Deadline
+
+Progress = Callable[[float, str], None]
+BASELINE = "float32"
+DIVERGENCE_IMAGES = 4
+_SHARES = {"make": (0.0, 0.2), "answer": (0.2, 0.45), "time": (0.45, 1.0)}
+
+
+@dataclass(frozen=True)
+class _Made:
+    """A variant that was made and tried, or why it was not."""
+
+    variant: Variant
+    path: Path | None
+    trial: TrialResult | None = None
+    notes: tuple[str, ...] = ()
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class _Sources:
+    """What is quantized: the float32 graph, the same optimized, and what was done to it first."""
+
+    graph: Path
+    optimized: Path
+    prepared: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Quantization:
+    """One quantization under way."""
+
+    config: Config
+    setup: QuantizeSetup
+    images: NDArray[np.float32]
+    golden_count: int
+    contract: Contract
+    progress: Progress
+
+    def report(self, part: str, share: float, what: str) -> None:
+        low, high = _SHARES[part]
+        self.progress(low + (high - low) * min(1.0, share), what)
+
+    @property
+    def deployment_batch(self) -> int:
+        return max(self.config.quantize.batch)
+
+
+def run_quantize(
+    config: Config,
+    request: QuantizeRequest,
+    *,
+    progress: Progress = lambda _share, _what: None,
+) -> QuantizeRecord:
+    """Return the record of a quantization; the variants are kept under `{exp_dir}/quantized`.
+
+    The verdict is what the configured accuracy gate says of the required variant.
+
+    Raises:
+        UsageError: the request cannot be carried out; nothing was written but empty folders.
+        ModelError: the model cannot be loaded or prepared.
+    """
+    clock = Deadline(None)
+    setup = prepare_quantize(config, request)
+    section = config.quantize
+    with (
+        hold_timing_lock("a quantization"),
+        hidden_folder(setup.kept) as making,
+        watch_disturbance(gpu=False) as watch,
+    ):
+        run, trial = _begin(config, setup, progress)
+        sources = _prepare(run, making, trial)
+        made = _make_variants(run, sources)
+        usable = {one.variant.name: one.path for one in made if one.path is not None}
+        models: dict[str, Path] = {BASELINE: setup.model} | {
+            str(name): path for name, path in usable.items()
+        }
+        rows = _judge_rows(run, made, models, sources.graph)
+        speeds = measure_speed(
+            {name: setup.at(path, 1) for name, path in models.items()},
+            setup.workload(),
+            section.batch,
+            config.bench,
+            budget_s=setup.budget_s,
+            seed=section.seed,
+            report=lambda share, what: run.report("time", share, what),
+        )
+        rows = [row.model_copy(update={"speed": speeds.get(row.name, ())}) for row in rows]
+        gated = next(row for row in rows if row.gated)
+        recommended = recommend(rows)
+        verdict = gated.verdict or "inconclusive"
+        kept = [KeptVariant(row, models[row.name]) for row in rows[1:] if row.name in models]
+        answers = {one.variant.name: one.trial for one in made if one.trial is not None}
+        golden = {
+            str(name): trial.probabilities()[: run.golden_count] for name, trial in answers.items()
+        }
+        files = keep_variants(config, setup, kept, golden)
+    files_of = {row.name: row.model_copy(update=files.get(row.name, {})) for row in rows}
+    progress(1.0, "done")
+    source = find_model_files(setup.model)
+    return QuantizeRecord(
+        verdict=verdict,
+        finding=sum_up(rows, gated, recommended),
+        exit_code=_exit_code(verdict, setup.images),
+        lineage=record_lineage(),
+        model=ModelFacts(
+            name=source.path.name,
+            sha256=source.digest(),
+            size_bytes=source.size_bytes,
+            num_classes=trial.num_classes,
+            input_shape=trial.inputs[0].shape,
+            input_dtype=trial.dtype,
+        ),
+        inputs=describe_inputs(setup.images, config.root),
+        calibration=describe_inputs(setup.calibration, config.root) if setup.calibration else None,
+        preprocess=setup.preprocess,
+        img_size=setup.img_size,
+        accuracy_gate=section.accuracy_gate,
+        max_drop_pp=setup.max_drop_pp,
+        gated=gated.name,
+        labelled=setup.labels.known,
+        label_note=setup.labels.note,
+        provider="CPU",
+        batch_sizes=tuple(section.batch),
+        seed=section.seed,
+        budget_s=setup.budget_s,
+        wall_s=round(clock.spent_s, 3),
+        disturbance=watch.result(),
+        recommended=recommended.name,
+        recommendation=explain(recommended, rows[0]),
+        rows=tuple(files_of[row.name] for row in rows),
+        prepared=sources.prepared,
+    )
+
+
+def keep_quantize(record: QuantizeRecord, config: Config, path: Path | None = None) -> Path:
+    """Write the record to `path`, by default `{exp_dir}/reports/quantize_<UTC>.json`."""
+    return record.write(path or config.records_dir / f"quantize_{stamp()}.json")
+
+
+def _begin(
+    config: Config, setup: QuantizeSetup, progress: Progress
+) -> tuple[_Quantization, TrialResult]:
+    """Try the float32 model in a child, on the probes and on its golden images."""
+    progress(0.0, "trying the float32 model")
+    card, folder = setup.card, setup.model.resolve().parent
+    check_input(setup.model, setup.img_size)
+    golden = None
+    if card is not None and card.golden:
+        golden = load_golden(card, folder, setup.preprocessor.run_checked, setup.img_size)
+    probes = probe_images(setup.img_size)
+    images = join_images(golden.images if golden else None, probes)
+    trial = try_model(setup.model, images=images)
+    check_contract(setup.model, trial, Contract.from_card(card) if card else None)
+    check_outputs(setup.model, trial.answered(), differing=PROBES)
+    contract = Contract.from_trial(trial)
+    count = len(golden.images) if golden else 0
+    return _Quantization(config, setup, images, count, contract, progress), trial
+
+
+def _prepare(run: _Quantization, folder: Path, trial: TrialResult) -> _Sources:
+    """Make the model ready for the quantizers.
+
+    Raises:
+        ModelError: the model cannot be prepared.
+    """
+    run.report("make", 0.05, "preparing the model")
+    work = folder / "source"
+    work.mkdir()
+    copy = copy_source(run.setup.model, work)
+    graph = prepare_graph(copy, folder / "graph.onnx", run.images, trial.answered())
+    return _Sources(graph.path, prepare_model(graph.path, folder / "prepared.onnx"), graph.done)
+
+
+def _make_variants(run: _Quantization, sources: _Sources) -> list[_Made]:
+    variants = list_variants()
+    return [_make(run, one, at, len(variants), sources) for at, one in enumerate(variants)]
+
+
+def _make(run: _Quantization, variant: Variant, at: int, count: int, sources: _Sources) -> _Made:
+    target = sources.optimized.parent / f"{variant.name}.onnx"
+    run.report("make", at / count, f"making variants: {variant.title}")
+    try:
+        notes = quantize_variant(
+            variant,
+            source=sources.graph,
+            prepared=sources.optimized,
+            target=target,
+            calibration=run.setup.calibration_images(),
+            report=lambda share, what: run.report("make", (at + share) / count, what),
+        )
+        trial = try_model(target, images=run.images)
+        check_contract(target, trial, run.contract)
+        check_outputs(target, trial.answered(), differing=PROBES)
+    except ModelError as error:
+        reason = str(error).replace(f"{target}: ", "")
+        if variant.static and run.setup.calibration is None:
+            reason = run.setup.calibration_note or reason
+        if isinstance(error, ModelCheckError):
+            reason = f"it does not stand its trial ({error.stage}): {reason}"
+        return _Made(variant, None, reason=reason)
+    return _Made(variant, target, trial, notes)
+
+
+def _judge_rows(
+    run: _Quantization, made: list[_Made], models: dict[str, Path], graph: Path
+) -> list[VariantRow]:
+    setup, batch = run.setup, run.deployment_batch
+    requests = {name: setup.at(path, batch, spinning=False) for name, path in models.items()}
+    answers = acc.predict(
+        requests,
+        setup.names,
+        setup.preprocessor,
+        setup.img_size,
+        lambda share, what: run.report("answer", 0.7 * share, what),
+    )
+    rows = [_describe(BASELINE, "Float32", "the exported model as it is", setup.model)]
+    for at, one in enumerate(made):
+        what = f"alone and in a batch: {one.variant.title}"
+        run.report("answer", 0.7 + 0.3 * at / len(made), what)
+        row = _judge(run, one, answers, requests)
+        if one.path is not None:
+            changed = answers[BASELINE].classes != answers[one.variant.name].classes
+            where = _locate(run, row, graph, one.path, np.flatnonzero(changed))
+            row = row.model_copy(update=where)
+        rows.append(row)
+    return rows
+
+
+def _judge(
+    run: _Quantization,
+    made: _Made,
+    answers: dict[str, acc.Predictions],
+    requests: dict[str, EngineRequest],
+) -> VariantRow:
+    setup, variant = run.setup, made.variant
+    row = _describe(variant.name, variant.title, variant.how, made.path, gated=variant.gated)
+    if made.path is None:
+        return row.model_copy(update={"reason": made.reason})
+    before, after = answers[BASELINE], answers[variant.name]
+    accuracy = acc.judge_accuracy(before, after, setup.labels, setup.max_drop_pp)
+    flips = acc.list_flips(
+        setup.images.paths,
+        before,
+        after,
+        setup.labels,
+        setup.class_names,
+        setup.images.folder,
+    )
+    sizes = acc.class_sizes(before, setup.labels, setup.class_names)
+    limit = run.config.quantize.batch_check_images
+    checked = setup.names[:: -(-len(setup.names) // limit)]
+    return row.model_copy(
+        update={
+            "accuracy": accuracy,
+            "verdict": judge_gate(accuracy, run.config.quantize.accuracy_gate),
+            "flips": flips,
+            "by_class": acc.count_flips(flips, sizes),
+            "notes": made.notes,
+            "batch_dependence": acc.check_batch_dependence(
+                requests[variant.name], checked, setup.preprocessor, setup.img_size
+            ),
+        }
+    )
+
+
+def _locate(
+    run: _Quantization,
+    row: VariantRow,
+    graph: Path,
+    path: Path,
+    lost: NDArray[np.int64],
+) -> dict[str, object]:
+    """Where a variant that loses accuracy parts from float32, told by the images that it lost."""
+    if row.accuracy is None or row.accuracy.rule == "met":
+        return {}
+    setup = run.setup
+    names = [setup.names[at] for at in lost[:DIVERGENCE_IMAGES].tolist()]
+    images = setup.preprocessor.run_checked(names, setup.img_size)
+    try:
+        return {"divergence": find_divergence(graph, path, images)}
+    except Exception as error:  # ONNX Runtime's own classes share no base but Exception
+        why = f"Which layer loses the accuracy could not be found out: {shorten_error(error)}."
+        return {"notes": (*row.notes, why)}
+
+
+def _describe(
+    name: str, title: str, how: str, path: Path | None, *, gated: bool = False
+) -> VariantRow:
+    if path is None:
+        return VariantRow(name=name, title=title, how=how, gated=gated, status="unavailable")
+    files = find_model_files(path)
+    return VariantRow(
+        name=name,
+        title=title,
+        how=how,
+        gated=gated,
+        status="measured",
+        sha256=files.digest(),
+        size_bytes=files.size_bytes,
+        ops=count_ops(path),
+    )
+
+
+def _exit_code(verdict: Verdict, images: ImageSet) -> int:
+    code = VERDICT_EXIT_CODES[verdict]
+    return int(ExitCode.SKIPPED if code == ExitCode.PASS and images.skipped else code)

@@ -1,0 +1,267 @@
+"""What a quantization is asked for, resolved and checked before any time is spent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from opslib.core.cards import ModelCard
+from opslib.core.config import Config
+from opslib.core.errors import InputError, ModelError, ParameterError
+from opslib.core.files import ensure_writable, sha256_file
+from opslib.core.models import find_model_files
+from opslib.inference.contract import read_input_size, read_num_classes
+from opslib.inference.engine import EngineRequest, session_settings
+from opslib.inference.find_model import find_card, find_onnx
+from opslib.inference.images import ImageSet, pick_images
+from opslib.inference.preprocess import Preprocessor, load_preprocessor
+from opslib.ops.quantize.labels import (
+    Labels,
+    check_label_map,
+    find_labels,
+    pick_labelled,
+    read_label_map,
+)
+from opslib.ops.quantize.source import check_source
+from opslib.ops.quantize.variants import CalibrationImages
+from opslib.timing.station import Workload
+
+KEPT_FOLDER = "quantized"
+ALL = "all"
+_NO_LIMIT = 10**9
+
+
+@dataclass(frozen=True)
+class QuantizeRequest:
+    """What a person asks for; None means what the configuration says.
+
+    Args:
+        model: the float32 ONNX file.
+        out: where the required variant is written besides; None: only where all are kept.
+        inputs: a glob of validation images, `**` descends.
+        samples: how many of them, or `all`.
+        calibration: a glob of images for static quantization.
+        max_drop_pp: percentage points of top-1 that may be lost.
+        budget_s: seconds for timing.
+        require_labels: refuse images whose folders name no class.
+        strict: refuse unreadable images instead of skipping them.
+    """
+
+    model: Path | None = None
+    out: Path | None = None
+    inputs: str | None = None
+    samples: str | None = None
+    calibration: str | None = None
+    max_drop_pp: float | None = None
+    budget_s: float | None = None
+    require_labels: bool = False
+    strict: bool = False
+
+
+def make_quantize_request(
+    *, model: str | None = None, out: str | None = None, **others: Any
+) -> QuantizeRequest:
+    """Return a request from the plain values of a notebook's parameters."""
+    return QuantizeRequest(
+        model=Path(model) if model else None, out=Path(out) if out else None, **others
+    )
+
+
+@dataclass(frozen=True)
+class QuantizeSetup:
+    """A request with nothing left open; `calibration_note` says why there are no such images."""
+
+    model: Path
+    card: ModelCard | None
+    out: Path | None
+    kept: Path
+    images: ImageSet
+    labels: Labels
+    class_names: tuple[str, ...]
+    preprocess: str
+    preprocessor: Preprocessor
+    code_root: Path | None
+    img_size: int
+    calibration: ImageSet | None
+    calibration_note: str | None
+    max_drop_pp: float
+    budget_s: float
+    request: EngineRequest
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The validation images as file names."""
+        return tuple(str(path) for path in self.images.paths)
+
+    def calibration_images(self) -> CalibrationImages | None:
+        """Return the images that set the ranges of static quantization, if there are any."""
+        if self.calibration is None:
+            return None
+        paths = tuple(str(path) for path in self.calibration.paths)
+        return CalibrationImages(paths, self.preprocessor, self.img_size)
+
+    def at(self, model: Path, batch_size: int, *, spinning: bool = True) -> EngineRequest:
+        """Return the request to run `model` on the CPU at a batch size."""
+        settings = replace(
+            self.request.settings,
+            allow_spinning=self.request.settings.allow_spinning and spinning,
+        )
+        return replace(self.request, path=model, batch_size=batch_size, settings=settings)
+
+    def workload(self) -> Workload:
+        """Return the images that are timed."""
+        return Workload(self.names[:256], self.img_size, self.preprocess, self.code_root)
+
+
+def prepare_quantize(config: Config, request: QuantizeRequest) -> QuantizeSetup:
+    """Return `request` resolved against `config`.
+
+    Raises:
+        UsageError: something is missing, damaged or impossible; nothing was written.
+    """
+    section = config.quantize
+    max_drop_pp = section.max_drop_pp if request.max_drop_pp is None else request.max_drop_pp
+    if not 0 < max_drop_pp < 100:
+        raise ParameterError(f"--max-drop: got {max_drop_pp:g}; expected points above 0, below 100")
+    budget_s = section.budget_s if request.budget_s is None else request.budget_s
+    if not budget_s > 0:
+        raise ParameterError(f"--budget: got {budget_s:g}; expected seconds above 0")
+    count = parse_samples(request.samples)
+    model = find_onnx(config, request.model)
+    check_source(model)
+    if request.out is not None:
+        check_out(request.out, model)
+    card = find_card(config, model)
+    preprocessor = load_preprocessor(config.preprocess.function, config.code_root)
+    img_size = _choose_img_size(config, card, model)
+    images = _find_samples(config, request, count)
+    images, labels, class_names = _label(config, images, model, card)
+    if request.require_labels and not labels.known:
+        raise InputError(f"--require-labels: the images have no labels: {labels.note}")
+    calibration, note = _find_calibration(
+        config, request.calibration, images, section.calibration_images
+    )
+    kept = config.exp_dir / KEPT_FOLDER
+    out = request.out.absolute() if request.out else None
+    for folder in (config.records_dir, kept, *([out.parent] if out else [])):
+        ensure_writable(folder)
+    return QuantizeSetup(
+        model=model,
+        card=card,
+        out=out,
+        kept=kept / model.resolve().stem,
+        images=images,
+        labels=labels,
+        class_names=class_names,
+        preprocess=config.preprocess.function,
+        preprocessor=preprocessor,
+        code_root=config.code_root,
+        img_size=img_size,
+        calibration=calibration,
+        calibration_note=note,
+        max_drop_pp=max_drop_pp,
+        budget_s=budget_s,
+        request=EngineRequest(
+            "onnx",
+            model,
+            ("CPU",),
+            settings=session_settings(config),
+            weights_in_memory=True,  # this process runs it: a mapping could end it with SIGBUS
+        ),
+    )
+
+
+def parse_samples(text: str | None) -> int | None:
+    """Return the number of samples asked for, `all` as a number beyond any, None as None.
+
+    Raises:
+        ParameterError: neither `all` nor a whole number from 1 to a thousand million.
+    """
+    if text is None:
+        return None
+    plain = text.strip().lower()
+    if plain == ALL:
+        return _NO_LIMIT
+    number = plain.isascii() and plain.isdigit() and len(plain) <= len(str(_NO_LIMIT))
+    if not number or not 0 < int(plain) <= _NO_LIMIT:
+        shown = text if len(text) <= 40 else f"{text[:40]}..."
+        raise ParameterError(
+            f"--n-samples: got {shown!r}; expected a whole number from 1 up, or all"
+        )
+    return int(plain)
+
+
+def check_out(out: Path, model: Path) -> None:
+    """Refuse an output that is no ONNX name, a folder, or one of the model's own files.
+
+    Raises:
+        ParameterError: the message says which.
+    """
+    if out.suffix != ".onnx":
+        raise ParameterError(f"--out: got {out}; expected a file name that ends in .onnx")
+    if out.is_dir():
+        raise ParameterError(f"--out: {out} is a folder; expected a file name")
+    own = {path.resolve() for path in find_model_files(model).all}
+    if out.resolve() in own or (out.exists() and any(out.samefile(path) for path in own)):
+        raise ParameterError(f"--out: {out} is the input model itself; give it another name")
+
+
+def _find_samples(config: Config, request: QuantizeRequest, count: int | None) -> ImageSet:
+    limit = count or config.quantize.samples
+    images = pick_images(config, "val", request.inputs or None, limit=limit, strict=request.strict)
+    found = len(images.paths) + len(images.skipped)
+    if count is not None and count != _NO_LIMIT and found < count:
+        raise InputError(
+            f"--n-samples {count:,}: only {found:,} images match {images.pattern}; "
+            "ask for fewer, or for all"
+        )
+    return images
+
+
+def _label(
+    config: Config, images: ImageSet, model: Path, card: ModelCard | None
+) -> tuple[ImageSet, Labels, tuple[str, ...]]:
+    """The images with what they show, and the names of the classes."""
+    names = card.class_names if card else ()
+    if config.images.labels is None:
+        return images, find_labels(images.paths, names), names
+    labels = read_label_map(config.resolve(config.images.labels))
+    count = (card.num_classes if card else None) or read_num_classes(model)
+    check_label_map(labels, names, count, model.name)
+    return *pick_labelled(images, labels), names or labels.names
+
+
+def _find_calibration(
+    config: Config, given: str | None, images: ImageSet, count: int
+) -> tuple[ImageSet | None, str | None]:
+    """The calibration images without those that are validated on, by place and by content."""
+    option = "--calibration"
+    try:
+        found = pick_images(config, "train", given or None, limit=count)
+    except InputError as error:
+        if given:
+            raise InputError(str(error).replace("--inputs", option, 1)) from error
+        return None, f"no calibration images: {error}; name some with {option}"
+    taken = {path.resolve() for path in images.paths}
+    contents = {sha256_file(path) for path in images.paths}
+    both = [
+        path for path in found.paths if path.resolve() in taken or sha256_file(path) in contents
+    ]
+    if len(both) == len(found.paths):
+        problem = f"every image of {found.pattern} is validated on too; calibrate on others"
+        if given:
+            raise InputError(f"{option}: {problem}")
+        return None, problem
+    return found.without(both), None
+
+
+def _choose_img_size(config: Config, card: ModelCard | None, model: Path) -> int:
+    promised = card.input_shape[-1] if card and card.input_shape else None
+    size = config.preprocess.img_size or (promised if isinstance(promised, int) else None)
+    size = size or read_input_size(model)
+    if not size:
+        raise ModelError(
+            f"{model}: takes images of any size; set preprocess.img_size in the configuration"
+        )
+    return size

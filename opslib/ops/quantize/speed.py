@@ -1,0 +1,162 @@
+"""How fast the variants are, by the benchmark's own stations, blocks and paired rounds."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+from opslib.core.errors import OpsError
+from opslib.core.sections import BenchSection
+from opslib.inference.engine import EngineRequest
+from opslib.ops.bench.record import BenchRow
+from opslib.ops.bench.rows import LONGEST_BLOCK_S, PLANNED_BLOCKS, Cell, make_row
+from opslib.ops.quantize.record import Speed, VariantSpeed
+from opslib.timing.disturbance import is_disturbed
+from opslib.timing.paired import Comparison
+from opslib.timing.rounds import Deadline
+from opslib.timing.station import Station, Workload
+from opslib.timing.station_pair import Side, compare_stations
+
+COMPARISON_SHARE = 0.5
+SHORTEST_BLOCK_S = 0.15
+
+Pair = tuple[str, int]
+
+
+def measure_speed(
+    requests: Mapping[str, EngineRequest],
+    work: Workload,
+    batch_sizes: Sequence[int],
+    section: BenchSection,
+    *,
+    budget_s: float,
+    seed: int,
+    report: Callable[[float, str], None],
+) -> dict[str, tuple[VariantSpeed, ...]]:
+    """Return each model's speed at each batch size; the first one is the baseline.
+
+    First every variant against the baseline in interleaved rounds; a comparison during which the
+    host was disturbed is made once more, if half of the budget is not spent yet. An undisturbed
+    answer stands, whatever it says. Then each alone in separated blocks.
+    """
+    deadline = Deadline(budget_s)
+
+    def tell(what: str) -> None:
+        report(min(1.0, deadline.spent_s / budget_s), what)
+
+    names = list(requests)
+    baseline, variants = names[0], names[1:]
+    pairs = [(name, size) for size in batch_sizes for name in variants]
+    cells = {
+        (name, size): Cell(replace(requests[name], batch_size=size), None, None)
+        for name in names
+        for size in batch_sizes
+    }
+    with Station("float32") as first, Station("int8") as second:
+        share_s = COMPARISON_SHARE * budget_s / max(1, len(pairs))
+
+        def compare(pair: tuple[str, int], turn: int) -> Comparison:
+            name, size = pair
+            return compare_stations(
+                Side(baseline, _at_rest(requests[baseline], size), first),
+                Side(name, _at_rest(requests[name], size), second),
+                work,
+                min_effect_pct=section.min_effect_pct,
+                budget_s=share_s,
+                seed=seed + turn,
+            )
+
+        compared, problems = compare_pairs(
+            pairs, compare, lambda: deadline.spent_s <= COMPARISON_SHARE * budget_s, tell
+        )
+        for pair, problem in problems.items():
+            cells[pair].reason = problem
+        _measure_alone(cells, first, work, deadline, seed, tell)
+    return {
+        name: tuple(
+            _speed(size, compared.get((name, size)), _inference_row(cells[name, size], section))
+            for size in batch_sizes
+        )
+        for name in names
+    }
+
+
+def compare_pairs(
+    pairs: Sequence[Pair],
+    compare: Callable[[Pair, int], Comparison],
+    has_time: Callable[[], bool],
+    tell: Callable[[str], None],
+) -> tuple[dict[Pair, Comparison], dict[Pair, str]]:
+    """Return each pair's comparison, and why there is none for those that have none.
+
+    Only a comparison that the host disturbed is made again, once: to repeat until a verdict falls
+    would find a difference where there is none. One that fails the second time keeps its first.
+
+    Args:
+        compare: told the pair (variant, batch size) and the turn, 0 or 1.
+        has_time: whether a second turn may still begin.
+    """
+    compared: dict[Pair, Comparison] = {}
+    problems: dict[Pair, str] = {}
+    for pair in pairs:
+        tell(f"comparing with float32: {pair[0]}, batch {pair[1]}")
+        try:
+            compared[pair] = compare(pair, 0)
+        except OpsError as error:
+            problems[pair] = str(error)
+    for pair in [pair for pair, one in compared.items() if is_disturbed(one.run_delay_pct)]:
+        if not has_time():
+            break
+        tell(f"comparing with float32, once more: {pair[0]}, batch {pair[1]}")
+        try:
+            compared[pair] = compare(pair, 1)
+        except OpsError as error:
+            tell(f"keeping the first comparison: {pair[0]}, batch {pair[1]}: {error}")
+    return compared, problems
+
+
+def _at_rest(request: EngineRequest, batch_size: int) -> EngineRequest:
+    """Return the request for a comparison: its threads do not spin between calls."""
+    settings = replace(request.settings, force_spinning_stop=True)
+    return replace(request, batch_size=batch_size, settings=settings)
+
+
+def _measure_alone(
+    cells: Mapping[Pair, Cell],
+    station: Station,
+    work: Workload,
+    deadline: Deadline,
+    seed: int,
+    tell: Callable[[str], None],
+) -> None:
+    """Add one block at a time to every cell, in random order, until the budget ends."""
+    order = random.Random(seed)  # noqa: S311 (order of blocks, no secret)
+    for done in range(PLANNED_BLOCKS):
+        pending = [key for key, cell in cells.items() if cell.reason is None]
+        share_s = deadline.left_s / max(1, len(pending) * (PLANNED_BLOCKS - done))
+        seconds = max(SHORTEST_BLOCK_S, min(LONGEST_BLOCK_S, share_s / 2))
+        for key in order.sample(pending, len(pending)):
+            if deadline.left_s <= 0:
+                return
+            cell = cells[key]
+            tell(f"timing each alone, round {done + 1}: {key[0]}, batch {key[1]}")
+            try:
+                cell.facts = station.load(cell.request, work)
+                cell.blocks["inference"].append(station.time_block("inference", seconds))
+                station.unload()
+            except OpsError as error:
+                cell.reason = str(error)
+
+
+def _inference_row(cell: Cell, section: BenchSection) -> BenchRow:
+    return next(row for row in make_row(cell, section) if row.boundary == "inference")
+
+
+def _speed(size: int, comparison: Comparison | None, row: BenchRow) -> VariantSpeed:
+    verdict: Speed = "unclear"
+    if comparison is not None and comparison.verdict == "faster":
+        verdict = "faster"
+    elif comparison is not None and comparison.verdict == "slower":
+        verdict = "slower"
+    return VariantSpeed(batch_size=size, speed=verdict, comparison=comparison, row=row)

@@ -1,0 +1,372 @@
+"""Which files a release holds, opened before any is read: what was opened is what is packed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from math import isfinite
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO
+
+from opslib.core.cards import (
+    REPORT_NAME,
+    ModelCard,
+    card_path,
+    explain_report,
+    read_report_fields,
+)
+from opslib.core.config import Config
+from opslib.core.errors import InputError, ModelError
+from opslib.core.kinds import Kind, list_kinds
+from opslib.core.lineage import CODE_FOLDER
+from opslib.core.models import ModelFiles, find_model_files, resolve_model
+from opslib.core.records import read_json
+from opslib.inference.find_model import check_link, find_card, find_onnx, list_exports, newest_first
+from opslib.ops.release.manifest import EXPORT_FOLDER, ReleasedKind
+from opslib.ops.release.names import find_name_problem, show_name
+
+EXAMPLE_NAME = ".env.example"
+REQUIREMENTS_NAME = "requirements.txt"
+METRICS_NAME = "metrics.json"
+METRICS_PATTERN = "metrics*.json"
+_ATTEMPTS = 3
+_HINT = "; release one model alone with --onnx PATH --only"
+
+
+@dataclass(frozen=True)
+class OpenedFile:
+    """A file of the release: its member name, where it came from, and what was opened."""
+
+    member: str
+    source: Path
+    file: BinaryIO = field(repr=False)
+    size: int
+    mtime_ns: int
+
+    def read_into(self, space: memoryview) -> int:
+        """Fill `space` with the next bytes and return how many.
+
+        Raises:
+            InputError: the disk does not give them.
+        """
+        try:
+            return os.readv(self.file.fileno(), [space])
+        except OSError as error:
+            raise InputError(f"{self.source}: cannot be read: {error.strerror}") from error
+
+    def read_at(self, offset: int, count: int) -> bytes:
+        """Return bytes without moving the place that `read_into` reads from.
+
+        Raises:
+            InputError: the disk does not give them.
+        """
+        try:
+            return os.pread(self.file.fileno(), count, offset)
+        except OSError as error:
+            raise InputError(f"{self.source}: cannot be read: {error.strerror}") from error
+
+    def ensure_unchanged(self) -> None:
+        """Refuse a file that was written to since it was opened.
+
+        Raises:
+            InputError: its size or its time of change is another.
+        """
+        now = os.fstat(self.file.fileno())
+        if (now.st_size, now.st_mtime_ns) != (self.size, self.mtime_ns):
+            raise InputError(f"{self.source}: changed while it was packed; release again")
+
+
+@dataclass(frozen=True)
+class OpenedModel:
+    """A model and its sidecars, opened as one unit, and its card."""
+
+    files: tuple[OpenedFile, ...]
+    card: ModelCard | None
+    card_member: str | None
+
+    @property
+    def model(self) -> OpenedFile:
+        """The ONNX file itself."""
+        return self.files[0]
+
+
+@dataclass(frozen=True)
+class Collection:
+    """All files of a release, opened; `main` and `latest` are members.
+
+    Where the configuration has `models:`, `kinds` says both of each kind, and `latest` is None.
+    """
+
+    files: tuple[OpenedFile, ...]
+    models: tuple[OpenedModel, ...]
+    main: str
+    latest: str | None
+    kinds: tuple[ReleasedKind, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all files."""
+        return sum(one.size for one in self.files)
+
+
+@contextmanager
+def collect(
+    config: Config,
+    onnx: Path | None = None,
+    *,
+    only: bool = False,
+    allow_missing_metrics: bool = False,
+) -> Iterator[Collection]:
+    """Yield the files of a release, opened; they are closed when the block ends.
+
+    Args:
+        onnx: the model that the release is about; else what the link means, else the newest.
+        only: leave the other models of `export/` out.
+        allow_missing_metrics: note that `reports/metrics.json` is missing rather than refuse.
+
+    Raises:
+        ModelError: there is no model, a link dangles, or a model is not whole.
+        InputError: a file is missing, unreadable or has a name that an archive cannot keep.
+    """
+    with ExitStack() as stack:
+        yield _Collector(config, stack).collect(onnx, only, allow_missing_metrics)
+
+
+class _Collector:
+    def __init__(self, config: Config, stack: ExitStack) -> None:
+        self._config, self._stack = config, stack
+        self._files: dict[str, OpenedFile] = {}
+
+    def collect(self, onnx: Path | None, only: bool, allow_missing_metrics: bool) -> Collection:
+        config = self._config
+        meant = find_meant(config, onnx, links=not (only and onnx is not None))
+        main = find_main(config, onnx, meant)
+        paths = [main] if only else list_models(config, main, meant)
+        names = {one.kind.link for one in meant if one.latest is not None}
+        for path in paths:
+            if path.name in names:
+                raise InputError(f"{path}: named as the link beside it in a release{_HINT}")
+        models = tuple(self._add_model(path) for path in paths)
+        members = {one.model.source: one.model.member for one in models}
+        notes = self._add_documents(allow_missing_metrics)
+        for one in meant:
+            if one.latest is not None and one.latest not in members:
+                what = f"{one.kind.link} means {one.latest.name}"
+                notes.append(f"{what}, which is not part of this release")
+            if one.main is None and not only:
+                notes.append(f"no {one.kind.name} model ({one.kind.pattern}) is in this release")
+        files = tuple(self._files[member] for member in sorted(self._files))
+        latest, kinds = None, tuple[ReleasedKind, ...]()
+        if config.models:
+            kinds = tuple(
+                one.released(members[one.main], members)
+                for one in meant
+                if one.main is not None and one.main in members
+            )
+        elif meant[0].latest is not None:
+            latest = members.get(meant[0].latest)
+        return Collection(files, models, members[main], latest, kinds, tuple(notes))
+
+    def _add_documents(self, allow_missing_metrics: bool) -> list[str]:
+        config, notes = self._config, []
+        self._add("config.yaml", config.source)
+        examples = [root / EXAMPLE_NAME for root in _roots(config)]
+        example = next((path for path in examples if path.is_file()), examples[0])
+        self._add(EXAMPLE_NAME, example)
+        self._add(REQUIREMENTS_NAME, (config.code_root or CODE_FOLDER) / REQUIREMENTS_NAME)
+        report = config.export_dir / REPORT_NAME
+        if read_report_fields(report):
+            self._add(f"{EXPORT_FOLDER}/{REPORT_NAME}", report)
+            unused = explain_report(config.export_dir)
+            notes += [f"{EXPORT_FOLDER}/{unused}"] if unused else []
+        else:
+            notes.append(f"{EXPORT_FOLDER}/{REPORT_NAME} was not there")
+        metrics = find_metrics(config.records_dir)
+        if metrics is not None:
+            notes += _check_metrics(metrics)
+            self._add(f"reports/{metrics.name}", metrics)
+        elif allow_missing_metrics:
+            notes.append(f"reports/{METRICS_NAME} was not there: no validation metrics")
+        else:
+            raise InputError(
+                f"{config.records_dir / METRICS_NAME}: no such file; the latest validation metrics "
+                f"({METRICS_PATTERN}) belong into a release "
+                "(--allow-missing-metrics releases without)"
+            )
+        return notes
+
+    def _add_model(self, path: Path) -> OpenedModel:
+        for _ in range(_ATTEMPTS):
+            files = _find_whole(path)
+            opened = [self._open(f"{EXPORT_FOLDER}/{_inside(files, p)}", p) for p in files.all]
+            # A model that was replaced between its files being opened is not one unit.
+            if files == _find_whole(path) and all(_is_still(one) for one in opened):
+                break
+        else:
+            raise InputError(f"{path}: is being written; release again when it is finished")
+        for one in opened:
+            self._keep(one)
+        card, card_member = _find_card(self._config, path), None
+        own = card_path(path)
+        if own.is_file():
+            card_member = f"{EXPORT_FOLDER}/{own.name}"
+            self._add(card_member, own)
+        for answer in card.golden_images if card else ():
+            image = PurePosixPath(answer.image)
+            if image.is_absolute() or ".." in image.parts:
+                raise ModelError(f"{own}: the golden image {image} lies outside the model's folder")
+            if not (path.parent / image).is_file():
+                raise ModelError(f"{path}: its golden image {image} is missing{_HINT}")
+            self._add(f"{EXPORT_FOLDER}/{image}", path.parent / image)
+        return OpenedModel(tuple(opened), card, card_member)
+
+    def _add(self, member: str, source: Path) -> None:
+        if not source.is_file():
+            raise InputError(f"{source}: no such file; a release holds its {member}")
+        self._keep(self._open(member, source.resolve()))
+
+    def _open(self, member: str, source: Path) -> OpenedFile:
+        problem = find_name_problem(member)
+        if problem is not None:
+            raise InputError(f"{source}: cannot be packed as {show_name(member)}: {problem}")
+        try:
+            file = self._stack.enter_context(source.open("rb", buffering=0))
+        except OSError as error:
+            raise InputError(f"{source}: cannot be read: {error.strerror}") from error
+        facts = os.fstat(file.fileno())
+        return OpenedFile(member, source, file, facts.st_size, facts.st_mtime_ns)
+
+    def _keep(self, opened: OpenedFile) -> None:
+        there = self._files.setdefault(opened.member, opened)
+        if there.source != opened.source:
+            raise InputError(
+                f"{there.source} and {opened.source} would both be {opened.member} in the release"
+            )
+
+
+@dataclass(frozen=True)
+class Meant:
+    """Of one kind: the model that is meant, and what its link means; both with links resolved."""
+
+    kind: Kind
+    main: Path | None
+    latest: Path | None
+
+    def released(self, main: str, members: Mapping[Path, str]) -> ReleasedKind:
+        """Return what the manifest says of the kind, whose main model is the member `main`."""
+        return ReleasedKind(
+            name=self.kind.name,
+            pattern=self.kind.pattern,
+            link=self.kind.link,
+            contract=self.kind.contract,
+            main=main,
+            latest=members.get(self.latest) if self.latest is not None else None,
+        )
+
+
+def find_meant(config: Config, onnx: Path | None, *, links: bool = True) -> tuple[Meant, ...]:
+    """Return for each kind which model is meant: `onnx` where it is of the kind, else what the
+    kind's link means, else the newest; none where the kind has no model.
+
+    Args:
+        links: look for more than `onnx`.
+
+    Raises:
+        ModelError: a link leads to no file, or the export folder may not be looked into.
+    """
+    given = resolve_model(find_onnx(config, onnx)) if onnx is not None else None
+    found = []
+    for kind in list_kinds(config):
+        link = config.export_dir / kind.link
+        latest = check_link(link, kind) if links and link.is_symlink() else None
+        main = given if given is not None and kind.has(given.name) else latest
+        if main is None and links:
+            there = os.path.lexists(link) or list_exports(config.export_dir, kind)
+            main = resolve_model(find_onnx(config, None, kind)) if there else None
+        found.append(Meant(kind, main, latest))
+    return tuple(found)
+
+
+def find_main(config: Config, onnx: Path | None, meant: Sequence[Meant]) -> Path:
+    """Return the model that a release is about, links resolved: the classifier of several kinds.
+
+    Raises:
+        ModelError: there is none.
+    """
+    if onnx is None:
+        first = sorted(meant, key=lambda one: one.kind.contract != "classifier")
+        chosen = next((one for one in first if one.main is not None), first[0])
+        if len(meant) > 1 and chosen.main is not None:
+            return chosen.main
+        onnx = find_onnx(config, None, chosen.kind)
+    return resolve_model(find_onnx(config, onnx), "an ONNX model (--onnx)")
+
+
+def list_models(config: Config, main: Path, meant: Sequence[Meant]) -> list[Path]:
+    """Return the models of `export/` with `main` and what the links mean, links resolved."""
+    exported = [path for path in config.export_dir.glob("*.onnx") if not path.is_symlink()]
+    found = {main, *(path.resolve() for path in exported if path.is_file())}
+    return sorted(found | {one.latest for one in meant if one.latest is not None})
+
+
+def find_metrics(folder: Path) -> Path | None:
+    """Return the newest validation metrics in `folder`, or None; those dated after now come last,
+    and a link that leads nowhere first: what it means may be the newest. A name with a word of its
+    own after a dot, such as `metrics.old.json`, is a person's copy."""
+    found = sorted(path for path in folder.glob(METRICS_PATTERN) if "." not in path.stem)
+    lost = [path for path in found if not path.exists()]
+    return next(iter(lost or newest_first(found)), None)
+
+
+def _roots(config: Config) -> list[Path]:
+    return [*([config.code_root] if config.code_root else []), config.root, CODE_FOLDER]
+
+
+def _find_whole(path: Path) -> ModelFiles:
+    try:
+        return find_model_files(path)
+    except ModelError as error:
+        raise ModelError(f"{error}{_HINT}") from error
+
+
+def _find_card(config: Config, path: Path) -> ModelCard | None:
+    try:
+        return find_card(config, path)
+    except InputError as error:
+        raise InputError(
+            f"{error}; restore it from a release, or move it away to release without it"
+        ) from error
+
+
+def _check_metrics(path: Path) -> list[str]:
+    """What a reader must know of metrics that go into a release: which are no finite numbers."""
+    content = read_json(path)
+    if not isinstance(content, dict) or not content:
+        raise InputError(f"{path}: says nothing; expected a JSON object of validation metrics")
+    odd = [f"{name} is {value}" for name, value in _list_numbers(content) if not isfinite(value)]
+    return [f"reports/{path.name}: {', '.join(odd)}"] if odd else []
+
+
+def _list_numbers(content: Any, name: str = "") -> Iterator[tuple[str, float]]:
+    """Every number of a JSON value with its place, as `val.top1`."""
+    if isinstance(content, dict | list):
+        parts = content.items() if isinstance(content, dict) else enumerate(content)
+        for key, value in parts:
+            yield from _list_numbers(value, f"{name}.{key}" if name else str(key))
+    elif isinstance(content, float):
+        yield name, content
+
+
+def _inside(files: ModelFiles, path: Path) -> str:
+    return path.relative_to(files.path.parent).as_posix()
+
+
+def _is_still(opened: OpenedFile) -> bool:
+    """Whether the name still means the file that was opened."""
+    try:
+        return os.path.samestat(opened.source.stat(), os.fstat(opened.file.fileno()))
+    except OSError:
+        return False

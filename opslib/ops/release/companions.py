@@ -1,0 +1,105 @@
+"""What lies beside an archive: its checksum, and a copy of its manifest."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import BinaryIO
+
+from opslib.core.formatting import STAMP_FORMAT
+from opslib.ops.release.manifest import (
+    MAX_MANIFEST_BYTES,
+    Manifest,
+    ReleaseError,
+    compute_content_id,
+    parse_manifest,
+)
+
+ARCHIVE_SUFFIX = ".tar.gz"
+MANIFEST_SUFFIX = ".manifest.json"
+_CHECKSUM = re.compile(rb"([0-9a-f]{64})  (.+)\n")
+_REMEMBERED = 1024
+
+
+def checksum_path(archive: Path) -> Path:
+    """Return where the archive's checksum lies: `….tar.gz.sha256`."""
+    return archive.with_name(f"{archive.name}.sha256")
+
+
+def manifest_path(archive: Path) -> Path:
+    """Return where the copy of the archive's manifest lies: `….manifest.json`."""
+    return archive.with_name(f"{archive.name.removesuffix(ARCHIVE_SUFFIX)}{MANIFEST_SUFFIX}")
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a file to read, unbuffered; a pipe, which would be waited for, is refused.
+
+    Raises:
+        OSError: it is no regular file, or cannot be opened.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "no regular file", str(path))
+    return os.fdopen(descriptor, "rb", buffering=0)
+
+
+def read_companion(path: Path) -> bytes:
+    """Return the bytes of what lies beside an archive.
+
+    Raises:
+        OSError: it is larger, no regular file, or cannot be read.
+    """
+    with open_regular(path) as file:
+        if os.fstat(file.fileno()).st_size > MAX_MANIFEST_BYTES:
+            raise OSError(errno.EFBIG, "too large", str(path))
+        return file.read()
+
+
+def parse_checksum(data: bytes, archive: Path) -> str:
+    """Return the digest that `data`, the content of the file beside `archive`, states.
+
+    Raises:
+        ReleaseError: it is about another archive, or is not as `sha256sum` writes it.
+    """
+    name = checksum_path(archive).name
+    match = _CHECKSUM.fullmatch(data)
+    if match is None:
+        raise ReleaseError(
+            f"{name}: {'not the one line that sha256sum writes' if data else 'empty'}"
+        )
+    if match[2] != os.fsencode(archive.name):
+        raise ReleaseError(f"{name}: is about {match[2].decode('utf-8', 'replace')!r}")
+    return match[1].decode()
+
+
+def release_stamp(released_at_utc: str) -> str:
+    """Return the time as it stands in a release's name, or the text itself where it is no time."""
+    try:
+        return datetime.fromisoformat(released_at_utc).astimezone(UTC).strftime(STAMP_FORMAT)
+    except (ValueError, OverflowError):
+        return released_at_utc
+
+
+def read_copy(archive: Path) -> Manifest | None:
+    """Return the manifest kept beside an archive, or None where it is missing or foreign."""
+    path = manifest_path(archive)
+    try:
+        facts = path.stat()
+        return _parse_copy(path, (facts.st_mtime_ns, facts.st_size, facts.st_ino))
+    except (OSError, ReleaseError):
+        return None
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _parse_copy(path: Path, _facts: tuple[int, ...]) -> Manifest | None:
+    """The copy, read once while its facts stay: the store is listed again at each deletion."""
+    name = path.name.removesuffix(MANIFEST_SUFFIX)
+    copy = parse_manifest(read_companion(path), name)
+    own = name.startswith(f"release-{release_stamp(copy.released_at_utc)}-")
+    return copy if own and copy.content_id == compute_content_id(copy.files) else None

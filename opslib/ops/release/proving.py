@@ -1,0 +1,281 @@
+"""Proving one release: restored for real, compared, served both ways, asked, and cleaned up."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path, PurePosixPath
+
+from opslib.core.cards import FileEntry
+from opslib.core.config import Config
+from opslib.core.errors import BusyError, ConfigError, OpsError, StorageError, storage_errors
+from opslib.core.files import hide_name, make_hidden_folder, reveal_name, sha256_file
+from opslib.core.formatting import format_bytes, plural, utc_now
+from opslib.core.lineage import record_lineage
+from opslib.core.ownership import make_folder
+from opslib.ops.release.manifest import EXPORT_FOLDER, MANIFEST_NAME, Manifest, check_manifest
+from opslib.ops.release.proof_record import ProofRecord, ProofStep
+from opslib.ops.release.proofs import Proof
+from opslib.ops.release.restore import Restored, restore_release
+from opslib.ops.release.staged import (
+    Answers,
+    RestoreTestError,
+    StagedService,
+    check_answers,
+    check_version,
+    make_stand_in,
+    start_staged,
+)
+from opslib.ops.release.store import StoredRelease
+from opslib.ops.release.verify import check_released, find_contract, verify_release
+
+WORK_NAME = "proof"
+NO_QUESTION = "its model has no golden images to be asked"
+_FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+_NOT_THE_RELEASE = (StorageError, ConfigError, BusyError)
+_OTHERS_TRIED = 2
+STEPS = 7
+Progress = Callable[[float, str], None]
+
+
+def carry_out_proof(
+    config: Config, stored: StoredRelease, progress: Progress | None = None
+) -> ProofRecord:
+    """Return whether `stored` restores, after doing it; nothing of it is left behind.
+
+    Only one may be under way: what an earlier one left behind, killed, is cleared first.
+
+    Raises:
+        StorageError: the disk is full: that is no fault of the release.
+        ConfigError: this configuration is no good.
+    """
+    with open_workplace(config.restore_dir) as folder:
+        test = _Test(config, stored, folder, progress or (lambda _share, _step: None))
+        test.run()
+    return test.record()
+
+
+@contextmanager
+def open_workplace(restore_dir: Path) -> Iterator[Path]:
+    """Yield a temporary folder below `restore_dir` and remove it, whatever happens; what a killed
+    test left there goes first; its service ends with it.
+
+    Raises:
+        StorageError: the folder cannot be made.
+    """
+    with storage_errors(f"restore into {restore_dir}"):
+        make_folder(restore_dir)
+        for stale in restore_dir.iterdir():
+            if reveal_name(stale.name, "tmp") == WORK_NAME:
+                aside = stale.rename(
+                    hide_name(restore_dir / WORK_NAME)
+                )  # its service may be ending
+                shutil.rmtree(aside, ignore_errors=True)
+        folder = make_hidden_folder(restore_dir / WORK_NAME)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def compare_files(folder: Path, manifest: Manifest) -> int:
+    """Read every restored file again, compare it with the manifest, and return the bytes read.
+
+    Raises:
+        ReleaseError: a file is missing, too many, or differs; the message names it.
+    """
+    found = {}
+    links = {f"{EXPORT_FOLDER}/{link}" for link in manifest.links}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_symlink() and name in links:
+            continue  # made when restoring; the manifest says what it meant
+        if not path.is_dir() and name != MANIFEST_NAME:
+            size = path.stat().st_size
+            found[name] = FileEntry(path=name, size=size, sha256=sha256_file(path))
+    check_manifest(manifest, found, "restored")
+    return sum(entry.size for entry in found.values())
+
+
+class _Test:
+    """One test under way: its steps so far."""
+
+    def __init__(
+        self, config: Config, stored: StoredRelease, folder: Path, progress: Progress
+    ) -> None:
+        self._config = config
+        self._stored = stored
+        self._folder = folder
+        self._progress = progress
+        self._steps: list[ProofStep] = []
+        self._manifest: Manifest | None = None
+        self._notes: list[str] = []
+        self._started = time.monotonic()
+
+    def run(self) -> None:
+        """Go through the steps; the first that fails ends the test."""
+        try:
+            restored = self._restore()
+            self._check_others(restored)
+            if _is_any(restored.manifest):
+                return  # no model of it is one that our service serves
+            self._serve(restored)
+        except (OpsError, OSError):
+            if all(step.ok for step in self._steps):
+                raise
+
+    def record(self) -> ProofRecord:
+        """Return what was found."""
+        failed = next((step for step in self._steps if not step.ok), None)
+        manifest = self._manifest
+        took_s = round(time.monotonic() - self._started, 3)
+        return ProofRecord(
+            lineage=record_lineage(),
+            release=self._stored.name,
+            size_bytes=self._stored.size_bytes,
+            model=manifest.main_model.path if manifest else None,
+            model_sha256=manifest.main_model.sha256 if manifest else None,
+            steps=tuple(self._steps),
+            proof=Proof(
+                release=self._stored.name,
+                content_id=manifest.content_id if manifest else None,
+                proved_at_utc=utc_now().isoformat(timespec="seconds"),
+                ok=failed is None,
+                stages=tuple(step.name for step in self._steps if step.ok),
+                problem=f"{failed.name}: {failed.found}" if failed else None,
+                note="; ".join(dict.fromkeys(self._notes)) or None if failed is None else None,
+                took_s=took_s,
+            ),
+        )
+
+    def _restore(self) -> Restored:
+        stored, config = self._stored, self._config
+        with self._step("verify") as found:
+            verify_release(stored.path, config=config, load_models=False)
+            found.append(f"{format_bytes(stored.size_bytes)} read: archive and manifest agree")
+        with self._step("restore") as found:
+            restored = restore_release(
+                stored.path, self._folder / stored.name, config=config, load_models=False
+            )
+            self._manifest = restored.manifest
+            found.append(f"{plural(len(restored.manifest.files), 'file')} in a fresh folder")
+        with self._step("compare") as found:
+            size = compare_files(restored.folder, restored.manifest)
+            found.append(f"{format_bytes(size)} on disk, each byte as the manifest lists it")
+        return restored
+
+    def _check_others(self, restored: Restored) -> None:
+        """Prove what our service does not serve: every model that the release is about but the
+        main one where that is a classifier. Each is loaded and asked what its card promises."""
+        manifest = restored.manifest
+        for model in manifest.models:
+            what = manifest.mains.get(model.path)
+            served = model.path == manifest.main and not _is_any(manifest)
+            if what is None or served:
+                continue
+            with self._step(f"{what} by itself") as found:
+                seen = check_released(manifest, model, restored.folder, self._config, "restored")
+                name = PurePosixPath(model.path).name
+                if seen.golden_images:
+                    found.append(
+                        f"{name} loads; {plural(seen.golden_images, 'golden image')}: every output "
+                        f"as its card says, within {seen.golden_max_abs_diff:.1g}"
+                    )
+                else:
+                    self._notes.append(f"its {what} has no golden images to be asked")
+                    found.append(f"{name} loads; not asked: its card has no golden images")
+
+    def _serve(self, restored: Restored) -> None:
+        model, sha256 = restored.model, restored.manifest.main_model.sha256
+        work = self._folder / "staging"
+        work.mkdir()
+        with ExitStack() as stack:
+            with self._step("start with MODEL_PATH") as found:
+                service = stack.enter_context(
+                    start_staged(self._config, restored.folder, work, model)
+                )
+                service.check_health()
+                check_version(service, sha256)
+                found.append(f"/version says sha256 {sha256[:12]}…")
+            self._ask(service, model, "answers")
+            with self._step("switch by /reload") as found:
+                other = self._switch_away(service, restored, work)
+                if service.reload(model).get("resident"):
+                    raise RestoreTestError("/reload did not read the restored model anew")
+                generation = check_version(service, sha256).get("generation")
+                found.append(f"from {other} back to sha256 {sha256[:12]}…, generation {generation}")
+            self._ask(service, model, "answers again")
+
+    def _switch_away(self, service: StagedService, restored: Restored, work: Path) -> str:
+        """Switch to another model of the release, or to a stand-in, and return its name."""
+        main = restored.manifest.main_model
+        kind = restored.manifest.kind_of(main.path)
+        others = [
+            one
+            for one in restored.manifest.models
+            if one.sha256 != main.sha256 and (kind is None or kind.has(one.path))
+        ]
+        for other in others[:_OTHERS_TRIED]:
+            try:
+                service.reload(restored.folder / other.path)
+            except RestoreTestError:
+                continue  # of other classes, for instance: it need not follow this one
+            check_version(service, other.sha256)
+            return Path(other.path).name
+        service.reload(make_stand_in(restored.model, work / "other"))
+        if service.version().get("model_sha256") == main.sha256:
+            raise RestoreTestError("/version does not change when another model is switched in")
+        return "a stand-in of another digest"
+
+    def _ask(self, service: StagedService, model: Path, name: str) -> None:
+        with self._step(name) as found:
+            answers: Answers | None = check_answers(service, model)
+            if answers is None:
+                self._notes.append(NO_QUESTION)
+                found.append(f"not asked: {NO_QUESTION}")
+            else:
+                found.append(
+                    f"{plural(answers.count, 'golden image')} over /predict: the card's classes, "
+                    f"probabilities within {answers.max_abs_diff:.1g}"
+                )
+
+    def _shorten(self, message: str) -> str:
+        """The message on one line, without what its reader knows: which release, which folder."""
+        plain = message.replace(f"{self._folder}/", "").removeprefix(f"{self._stored.path.name}: ")
+        return " ".join(plain.split())
+
+    @contextmanager
+    def _step(self, name: str) -> Iterator[list[str]]:
+        """Time a step and keep what it found or why it failed."""
+        others = len(self._manifest.mains) - 1 if self._manifest else 0
+        self._progress(len(self._steps) / (STEPS + others), f"{self._stored.name}: {name}")
+        found: list[str] = []
+        started = time.monotonic()
+        problem: str | None = None
+        try:
+            yield found
+        except _NOT_THE_RELEASE:
+            raise
+        except OpsError as error:
+            problem = self._shorten(str(error))
+            raise
+        except OSError as error:
+            if error.errno in _FULL_DISK:
+                where = f" ({error.filename})" if error.filename else ""
+                raise StorageError(f"restore test: {error.strerror}{where}") from error
+            problem = f"{error.filename or self._stored.path}: {error.strerror or error}"
+            raise
+        finally:
+            ended = problem or (found[-1] if found else None)
+            if ended is not None:
+                took_s = round(time.monotonic() - started, 3)
+                step = ProofStep(name=name, ok=problem is None, found=ended, took_s=took_s)
+                self._steps.append(step)
+
+
+def _is_any(manifest: Manifest) -> bool:
+    """Whether the model that a release is about is one that our service does not serve."""
+    return find_contract(manifest, manifest.main_model) == "any"

@@ -1,0 +1,204 @@
+"""Pruning the store: what may go is planned first; what is needed to go back never does."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+
+from opslib.core.config import Config
+from opslib.core.errors import BusyError, InputError, ModelError, OpsError, StorageError
+from opslib.core.files import fsync_folder
+from opslib.core.formatting import plural
+from opslib.core.lately import Lately
+from opslib.core.locks import hold_lock
+from opslib.core.models import find_model_files
+from opslib.core.plans import Action, Plan
+from opslib.core.served import read_served_state
+from opslib.ops.release.companions import ARCHIVE_SUFFIX
+from opslib.ops.release.manifest import Manifest
+from opslib.ops.release.proofs import read_proofs
+from opslib.ops.release.store import LOCK_NAME, StoredRelease, list_releases, read_pins
+from opslib.serving.live_version import ask_services
+from opslib.serving.reachable import LiveModel, Root, find_roots
+
+_LOCK_WAIT_S = 10.0
+
+
+def plan_prune(
+    config: Config,
+    *,
+    keep: int | None = None,
+    live: Sequence[LiveModel] = (),
+    now: datetime | None = None,
+) -> Plan:
+    """Return the plan that leaves the newest `keep` releases and those that must stay.
+
+    Args:
+        keep: how many; `release.keep` by default.
+        live: what running services say they serve.
+        now: the current time by default; what is dated after it is left alone.
+
+    Raises:
+        InputError: what is pinned, served or proved cannot be read, so that nothing may be
+            deleted.
+    """
+    read_pins(config)
+    count = keep or config.release.keep
+    kept = find_kept(config, keep=count, live=live, now=now)
+    actions = []
+    for release in list_releases(config, now=now):
+        if release.name in kept:
+            continue
+        size = sum(path.stat().st_size for path in release.files)
+        why = f"older than the newest {plural(count, 'release')}"
+        run = partial(_delete, config, release)
+        actions.append(Action("delete", str(release.path), why, run, frees_bytes=size))
+    return Plan(f"prune {config.releases_dir}", tuple(actions))
+
+
+def find_kept(
+    config: Config,
+    *,
+    keep: int | None = None,
+    live: Sequence[LiveModel] = (),
+    now: datetime | None = None,
+) -> dict[str, str]:
+    """Return the names of the releases that stay, each with the first reason for it.
+
+    The newest are those by their sequence and those by their date: where the two differ, a clock
+    was wrong, and none of them goes. Whatever is broken, dated after now, failed its last restore
+    test or is no release stays too, and does not count: a person must look at it.
+
+    Raises:
+        InputError: see `plan_prune`.
+    """
+    kept: dict[str, str] = {}
+    sound = []
+    last_tests = {one.release: one for one in read_proofs(config)}
+    for release in list_releases(config, now=now):
+        last = last_tests.get(release.name)
+        if release.problem is not None:
+            kept[release.name] = f"left alone: {release.problem}"
+        elif last is not None and not last.ok:
+            day = last.proved_at_utc[:10]
+            kept[release.name] = f"left alone: it failed its restore test of {day}"
+        else:
+            sound.append(release)
+    reasons = ["the newest release", "the release before the newest"]
+    count = max(2, keep or config.release.keep)
+    for place, release in enumerate(sound[:count]):
+        kept[release.name] = reasons[place] if place < 2 else "one of the newest"
+    for release in sorted(sound, key=lambda one: one.released_at_utc or "", reverse=True)[:count]:
+        kept.setdefault(release.name, "one of the newest by its date")
+    for release in sound:
+        if release.pinned:
+            kept.setdefault(release.name, "pinned")
+    roots = find_roots(config, live)
+    for root in roots:
+        name = _restored_from(config, root.path)
+        if name is not None:
+            kept.setdefault(name, f"restored, and {root.why}")
+    for digest, why in _served_digests(config, roots, live):
+        holder = _newest_holder(sound, digest, kept)
+        if holder is not None:
+            kept.setdefault(holder.name, f"the newest that holds the model {why}")
+    return kept
+
+
+def _restored_from(config: Config, path: Path) -> str | None:
+    """The release in whose restored folder `path` lies."""
+    folder = config.restore_dir.resolve()
+    parts = path.relative_to(folder).parts if path.is_relative_to(folder) else ()
+    return parts[0] if parts else None
+
+
+def _served_digests(
+    config: Config, roots: Sequence[Root], live: Sequence[LiveModel]
+) -> list[tuple[str, str]]:
+    """Digests of the models in service, served before or to be served, and why each counts."""
+    found = []
+    state = read_served_state(config)
+    if state is not None:
+        found.append((state.current.sha256, "last switched in"))
+        found += [(one.sha256, "served before") for one in state.previous[:1]]
+    found += [(one.sha256, "that is served now, as /version says") for one in live if one.sha256]
+    told = {Path(os.path.realpath(path)) for path, _ in state.needed()} if state else set()
+    if state is not None and state.wanted is not None and state.wanted.path is not None:
+        if state.wanted.sha256 is not None:
+            # Its file may be gone; then a release is all that holds it.
+            found.append((state.wanted.sha256, "that should be served"))
+        else:
+            told.discard(Path(os.path.realpath(state.wanted.path)))
+    for root in roots:
+        if root.of_service and root.path not in told:
+            try:
+                found.append((find_model_files(root.path).digest(), f"that is {root.why}"))
+            except (ModelError, OSError):
+                continue
+    return found
+
+
+def _newest_holder(
+    releases: list[StoredRelease], digest: str, kept: dict[str, str]
+) -> StoredRelease | None:
+    """The newest release that holds a model; one whose manifest cannot be read is left alone."""
+    for release in releases:
+        manifest = _read(release, kept)
+        if manifest is not None and digest in manifest.digests():
+            return release
+    return None
+
+
+def _read(release: StoredRelease, kept: dict[str, str]) -> Manifest | None:
+    try:
+        return release.manifest()
+    except OpsError as error:
+        kept.setdefault(release.name, f"left alone: {error}")
+        return None
+
+
+def _delete(config: Config, release: StoredRelease) -> None:
+    """Delete a whole release, the archive first: none is ever seen without its checksum."""
+    with hold_lock(config.releases_dir / LOCK_NAME, "pruning releases", wait_s=_LOCK_WAIT_S):
+        if release.name in read_pins(config).names:
+            raise StorageError("was pinned meanwhile")
+        for path in release.files:
+            path.unlink(missing_ok=True)
+        fsync_folder(release.path.parent)
+
+
+def plan_store(
+    config: Config,
+    live: Sequence[LiveModel],
+    *,
+    keep: int | None = None,
+    now: datetime | None = None,
+) -> Plan:
+    """Return the plan that prunes the store; each step asks again whether its release must stay.
+
+    Raises:
+        InputError: what is pinned, served or proved cannot be read.
+    """
+    plan = plan_prune(config, keep=keep, live=live, now=now)
+    kept = Lately(partial(_find_kept, config, keep, now))
+    steps = [replace(step, run=partial(_delete_unless_kept, kept, step)) for step in plan.actions]
+    return Plan(plan.title, tuple(steps))
+
+
+def _find_kept(config: Config, keep: int | None, now: datetime | None) -> dict[str, str]:
+    return find_kept(config, keep=keep, live=ask_services(config), now=now)
+
+
+def _delete_unless_kept(kept: Lately[dict[str, str]], step: Action) -> None:
+    name = Path(step.target).name.removesuffix(ARCHIVE_SUFFIX)
+    try:
+        why = kept.get().get(name)
+        if why is not None:
+            raise StorageError(f"it is kept by now: {why}")
+        step.run()
+    except (InputError, BusyError) as error:
+        raise StorageError(str(error)) from error

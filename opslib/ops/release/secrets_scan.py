@@ -1,0 +1,130 @@
+"""No secret leaves with a release: every text file is looked through before it is packed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from opslib.core.errors import SecretLeakError
+
+if TYPE_CHECKING:
+    from detect_secrets.plugins.base import BasePlugin
+
+    from opslib.ops.release.collect import OpenedFile
+
+TEXT_SUFFIXES = frozenset({".yaml", ".yml", ".json", ".txt", ".example", ".md", ".toml", ".ini"})
+_CHUNK_BYTES = 1 << 20
+_OVERLAP_BYTES = 4096
+# What an example or a reference may say where a secret would stand.
+_HARMLESS = re.compile(
+    r"""(?ix) ^ (?: env:\w+ | null | none | true | false | \W* | =*\d{1,4}(?:\.\d+)*
+      | \$\w+ | \$?\{.*\} ) $"""
+)
+# What stands for a secret says so in words: `<your key>`, CHANGE_ME_STRONG_RANDOM_KEY, xxxx.
+_STANDS_FOR = re.compile(
+    r"""(?ix) ^ (?: <.*> | (?: your | insert | enter | put | todo | fixme | dummy | fake | sample
+      | example | placeholder | change[-_ ]?(?:me|this|it) | replace[-_ ]?(?:me|this|with|it)
+      ) (?: [^a-z0-9].* )? | (?: .*[^a-z0-9] )? (?: here | placeholder | x{3,} ) ) $"""
+)
+_PLAIN_WORD = re.compile(r"[a-z]{1,12}|[A-Z]{1,12}|[A-Z][a-z]{1,11}|\d{1,3}|[xX]+")
+
+
+def scan_files(files: Iterable[OpenedFile], secrets: Iterable[str]) -> None:
+    """Look through the text files for live secrets and for assignments that look like one.
+
+    Args:
+        secrets: the values in use, from `.env` and the environment.
+
+    Raises:
+        SecretLeakError: one was found; the message names file and line, never the value.
+    """
+    needles = tuple(secrets)
+    for opened in files:
+        if Path(opened.member).suffix not in TEXT_SUFFIXES:
+            continue
+        for number, line in _lines(opened):
+            finding = find_secret(line, needles)
+            if finding is not None:
+                raise SecretLeakError(
+                    f"{opened.source}:{number}: {finding}; nothing was released: "
+                    "take it out of the file (secrets belong into .env)"
+                )
+
+
+def find_secret(line: str, secrets: Iterable[str] = ()) -> str | None:
+    """Return what is wrong with a line, or None; the secret itself is not repeated."""
+    if any(secret in line for secret in secrets):
+        return "holds the value of a secret that is in use"
+    for detector, kind in _detectors():
+        for value in _values(detector, line):
+            if not _is_harmless(value.strip().strip("\"'`,")):
+                return f"looks like a secret ({kind})"
+    return None
+
+
+def _is_harmless(value: str) -> bool:
+    """Whether a value is a reference, or stands for a secret: then it is of words alone, since a
+    secret may follow what says that it stands for one."""
+    if _HARMLESS.match(value):
+        return True
+    words = re.findall(r"[A-Za-z0-9]+", value)
+    plain = all(_PLAIN_WORD.fullmatch(word) for word in words)
+    return plain and _STANDS_FOR.match(value) is not None
+
+
+def _lines(opened: OpenedFile) -> Iterator[tuple[int, str]]:
+    """Yield each line with its number; a very long one in pieces that overlap."""
+    number, rest, offset = 1, b"", 0
+    while chunk := opened.read_at(offset, _CHUNK_BYTES):
+        offset += len(chunk)
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            yield number, line.decode("utf-8", "replace")
+            number += 1
+        if len(rest) > _CHUNK_BYTES:
+            yield number, rest.decode("utf-8", "replace")
+            rest = rest[-_OVERLAP_BYTES:]
+    yield number, rest.decode("utf-8", "replace")
+
+
+def _values(detector: BasePlugin, line: str) -> Iterator[str]:
+    from detect_secrets.plugins.keyword import CONFIG_DENYLIST_REGEX_TO_GROUP, KeywordDetector
+
+    if isinstance(detector, KeywordDetector):
+        if not _mentions().search(line):  # its own patterns are slow on a long line
+            return
+        yield from detector.analyze_string(line, CONFIG_DENYLIST_REGEX_TO_GROUP)
+    else:
+        yield from (str(found) for found in detector.analyze_string(line))
+
+
+@cache
+def _mentions() -> re.Pattern[str]:
+    from detect_secrets.plugins.keyword import DENYLIST
+
+    return re.compile("|".join(DENYLIST), re.IGNORECASE)
+
+
+@cache
+def _detectors() -> tuple[tuple[BasePlugin, str], ...]:
+    """Rules that go by names and well-known forms; guesses by entropy would flag every digest."""
+    from detect_secrets.plugins.aws import AWSKeyDetector
+    from detect_secrets.plugins.basic_auth import BasicAuthDetector
+    from detect_secrets.plugins.github_token import GitHubTokenDetector
+    from detect_secrets.plugins.jwt import JwtTokenDetector
+    from detect_secrets.plugins.keyword import KeywordDetector
+    from detect_secrets.plugins.private_key import PrivateKeyDetector
+    from detect_secrets.plugins.slack import SlackDetector
+
+    return (
+        (KeywordDetector(), "a key-like assignment"),
+        (BasicAuthDetector(), "a password in an address"),
+        (PrivateKeyDetector(), "a private key"),
+        (AWSKeyDetector(), "an AWS key"),
+        (GitHubTokenDetector(), "a GitHub token"),
+        (SlackDetector(), "a Slack token"),
+        (JwtTokenDetector(), "a JSON web token"),
+    )

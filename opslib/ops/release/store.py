@@ -1,0 +1,271 @@
+"""The store of releases: what there is, what is pinned, and finding one by its name."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from opslib.core.clock import ASK, is_ahead
+from opslib.core.config import Config
+from opslib.core.errors import InputError, ParameterError
+from opslib.core.files import reveal_name, write_text_atomic
+from opslib.core.formatting import STAMP_FORMAT, utc_now
+from opslib.core.locks import hold_lock
+from opslib.core.records import Record
+from opslib.ops.release.companions import (
+    ARCHIVE_SUFFIX,
+    checksum_path,
+    manifest_path,
+    parse_checksum,
+    read_companion,
+    read_copy,
+)
+from opslib.ops.release.manifest import Manifest, ReleaseError
+
+LOCK_NAME = ".release.lock"
+PINS_NAME = "pins.json"
+_NAME = re.compile(r"release-(\d{8}-\d{6})-([0-9a-f]{7,40}|nogit)")
+_WRITTEN = re.compile(
+    rf"{_NAME.pattern}(?:\.tar\.gz|\.tar\.gz\.sha256|\.manifest\.json)?|pins\.json"
+)
+
+
+class Pins(Record):
+    """The releases that pruning must leave alone, by name."""
+
+    schema_name = "release-pins"
+
+    names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class StoredRelease:
+    """An archive in the store; `problem` says what is wrong with it, as far as a look can tell.
+
+    `is_ahead` is one that is dated after now; `sequence` is what its manifest says, where a copy
+    of that lies beside it.
+    """
+
+    path: Path
+    name: str
+    size_bytes: int
+    released_at_utc: str | None
+    git_sha: str | None
+    pinned: bool = False
+    problem: str | None = field(default=None)
+    is_ahead: bool = False
+    sequence: int | None = None
+
+    @property
+    def checksum_path(self) -> Path:
+        """The file that `sha256sum -c` reads."""
+        return checksum_path(self.path)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """What belongs to the release and is there, the archive first."""
+        companions = (self.checksum_path, manifest_path(self.path))
+        return (self.path, *(path for path in companions if path.exists()))
+
+    def manifest(self) -> Manifest:
+        """Return its manifest: from the copy beside the archive, else from the archive itself.
+
+        Raises:
+            ReleaseError: there is none that can be read.
+        """
+        return self.read_copy() or self._read_archive()
+
+    def read_copy(self) -> Manifest | None:
+        """Return the manifest kept beside the archive, or None where it is missing or foreign."""
+        return read_copy(self.path)
+
+    def _read_archive(self) -> Manifest:
+        from opslib.ops.release.verify import read_manifest
+
+        return read_manifest(self.path)
+
+
+def is_leftover(name: str) -> bool:
+    """Return whether a hidden name is that of a file or folder that was never finished."""
+    meant = reveal_name(name, "tmp")
+    return meant is not None and _WRITTEN.fullmatch(meant) is not None
+
+
+def is_release_name(name: str) -> bool:
+    """Return whether a name, without its ending, is one that a release has."""
+    return _NAME.fullmatch(name) is not None
+
+
+def list_releases(
+    config: Config, folder: Path | None = None, *, now: datetime | None = None
+) -> tuple[StoredRelease, ...]:
+    """Return the releases in the store, the newest first; what is broken has a `problem`.
+
+    The order is that of their sequence numbers, which no clock decides; one without is put among
+    them by its date. What is dated after now comes behind, what has no date last.
+
+    Args:
+        folder: another folder of releases than `{exp_dir}/releases`.
+        now: the current time by default.
+    """
+    place = folder or config.releases_dir
+    try:
+        pinned: frozenset[str] | None = frozenset(read_pins(config).names)
+    except InputError:
+        pinned = None
+    moment = now or utc_now()
+    return _newest_first(
+        _look_at(path, pinned, moment)
+        for path in place.glob(f"*{ARCHIVE_SUFFIX}")
+        if not path.name.startswith(".")
+    )
+
+
+def next_in_line(config: Config, folder: Path) -> tuple[int, str | None]:
+    """Return the sequence number of the next release made in `folder`, and the `content_id` of
+    the one before it; those in the store count too, since a release may be moved there."""
+    there = list_releases(config, folder)
+    numbers = [one.sequence or 0 for one in (*there, *list_releases(config))]
+    before = max(there, key=lambda one: one.sequence or 0, default=None)  # the newest of equals
+    copy = before.read_copy() if before is not None else None
+    return max(numbers, default=0) + 1, copy.content_id if copy else None
+
+
+def find_release(config: Config, name_or_path: str | Path | None = None) -> StoredRelease:
+    """Return the release meant: a path, a name with or without `.tar.gz`, or the newest.
+
+    Raises:
+        ParameterError: there is no such release; the message says which there are.
+    """
+    there = list_releases(config)
+    if name_or_path is None or str(name_or_path) == "latest":
+        if there:
+            return there[0]
+        make = "make one with `pillops release create`"
+        raise ParameterError(f"{config.releases_dir}: no release; {make}")
+    text = str(name_or_path)
+    wanted = text.removesuffix(ARCHIVE_SUFFIX)
+    named = [one for one in there if one.name == wanted]
+    if named:
+        return named[0]
+    path = Path(text).expanduser()
+    if path.name.endswith(ARCHIVE_SUFFIX) and path.is_file():
+        return _look_at(path.absolute(), frozenset(), utc_now())
+    shown = ", ".join(one.name for one in there[:5]) + (", …" if len(there) > 5 else "")
+    raise ParameterError(f"{text}: no such release; in {config.releases_dir}: {shown or 'none'}")
+
+
+def pin_release(config: Config, name: str) -> StoredRelease:
+    """Keep a release from being pruned and return it.
+
+    Raises:
+        ParameterError: it is not in the store.
+        InputError: the list of pins cannot be read.
+    """
+    return _set_pin(config, name, pinned=True)
+
+
+def unpin_release(config: Config, name: str) -> StoredRelease:
+    """Let a release be pruned again and return it; see `pin_release`."""
+    return _set_pin(config, name, pinned=False)
+
+
+def read_pins(config: Config) -> Pins:
+    """Return which releases are pinned.
+
+    Raises:
+        InputError: the list is there but cannot be read: what is pinned is not known.
+    """
+    path = config.releases_dir / PINS_NAME
+    return Pins.read(path) if os.path.lexists(path) else Pins()
+
+
+def _set_pin(config: Config, name: str, *, pinned: bool) -> StoredRelease:
+    with hold_lock(config.releases_dir / LOCK_NAME, "pinning a release", wait_s=10):
+        release = find_release(config, name)
+        if release.path.parent != config.releases_dir:
+            raise ParameterError(f"{name}: not in {config.releases_dir}; what is there is pinned")
+        others = {one for one in read_pins(config).names if one != release.name}
+        names = sorted(others | ({release.name} if pinned else set()))
+        text = Pins(names=tuple(names)).to_json()
+        write_text_atomic(config.releases_dir / PINS_NAME, text)
+    return find_release(config, release.name)
+
+
+def _newest_first(found: Iterable[StoredRelease]) -> tuple[StoredRelease, ...]:
+    """A release counts as no older than those of lower sequence: its clock may have been behind."""
+    releases = list(found)
+    dates: dict[Path, str] = {}
+    latest = ""
+    for one in sorted(releases, key=lambda one: (one.sequence or 0, one.released_at_utc or "")):
+        own = one.released_at_utc or ""
+        if one.sequence is not None and not one.is_ahead:
+            own = latest = max(latest, own)
+        dates[one.path] = own
+
+    def rank(one: StoredRelease) -> tuple[int, str, int, str]:
+        standing = 0 if one.released_at_utc is None else 1 if one.is_ahead else 2
+        return standing, dates[one.path], one.sequence or 0, one.name
+
+    return tuple(sorted(releases, key=rank, reverse=True))
+
+
+def _look_at(path: Path, pinned: frozenset[str] | None, now: datetime) -> StoredRelease:
+    """What can be said of an archive without reading it."""
+    name = path.name.removesuffix(ARCHIVE_SUFFIX)
+    match = _NAME.fullmatch(name)
+    moment = _parse_stamp(match[1]) if match else None
+    try:
+        size = path.stat().st_size if path.is_file() else 0
+        problem = _find_problem(path, size, named=moment is not None)
+    except OSError as error:
+        size, problem = 0, f"cannot be read: {error.strerror}"
+    copy = read_copy(path) if moment is not None else None
+    ahead = is_ahead(moment, now)
+    if problem is None and copy is None and os.path.lexists(manifest_path(path)):
+        problem = f"{manifest_path(path).name} is no copy of its manifest"
+    if problem is None and ahead:
+        problem = f"dated after now: {ASK}"
+    if pinned is None and problem is None:
+        problem = f"{PINS_NAME} cannot be read: it counts as pinned"
+    return StoredRelease(
+        path=path,
+        name=name,
+        size_bytes=size,
+        released_at_utc=moment.isoformat(timespec="seconds") if moment else None,
+        git_sha=match[2] if match else None,
+        pinned=pinned is None or name in pinned,
+        problem=problem,
+        is_ahead=ahead,
+        sequence=copy.sequence if copy is not None else None,
+    )
+
+
+def _find_problem(path: Path, size: int, *, named: bool) -> str | None:
+    if not path.is_file():
+        return "no regular file"
+    if not named:
+        return "not named as a release is: release-<UTC>-<sha>.tar.gz"
+    if not size:
+        return "empty"
+    checksum = checksum_path(path)
+    if not os.path.lexists(checksum):
+        return f"{checksum.name} is missing"
+    try:
+        parse_checksum(read_companion(checksum), path)
+    except OSError as error:
+        return f"{checksum.name} cannot be read: {error.strerror}"
+    except ReleaseError as error:
+        return str(error)
+    return None
+
+
+def _parse_stamp(text: str) -> datetime | None:
+    try:
+        return datetime.strptime(text, STAMP_FORMAT).replace(tzinfo=UTC)
+    except ValueError:
+        return None

@@ -1,0 +1,271 @@
+"""A release and its restore tests told to people: tables, the history, the scraps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from opslib.core.cards import FileEntry
+from opslib.core.formatting import format_bytes, format_duration, plural, utc_now
+from opslib.ops.release.coverage import CoverageRow, find_previous
+from opslib.ops.release.figures import describe_history, draw_history
+from opslib.ops.release.manifest import Manifest, ModelSummary
+from opslib.ops.release.proof_record import ProofRecord, RotaRecord
+from opslib.ops.release.subject import Subject
+from opslib.telling.scraps import publish, publish_outcome
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+__all__ = ["describe_history", "draw_history"]
+
+_KINDS = (
+    ("MANIFEST.json", "what is in here"),
+    ("VERSION.txt", "time and commit"),
+    ("export/golden/", "golden image"),
+    ("export/export_report.json", "export report"),
+    ("reports/", "validation metrics"),
+    ("config.yaml", "configuration"),
+    (".env.example", "variables to fill in"),
+    ("requirements.txt", "packages of the serving code"),
+)
+
+
+def coverage_frame(rows: Sequence[CoverageRow]) -> DataFrame:
+    """Return the store as a table: each release, what it holds, when it was last proved."""
+    import pandas as pd
+
+    return pd.DataFrame([_coverage_row(row) for row in rows])
+
+
+def steps_frame(test: ProofRecord) -> DataFrame:
+    """Return a restore test step by step: what was found, seconds."""
+    import pandas as pd
+
+    rows = [
+        {
+            "step": step.name,
+            "": "ok" if step.ok else "FAILED",
+            "found": step.found,
+            "seconds": f"{step.took_s:.2f}",
+        }
+        for step in test.steps
+    ]
+    return pd.DataFrame(rows, columns=["step", "", "found", "seconds"])
+
+
+def show_tests(record: RotaRecord) -> None:
+    """Show each restore test as a table, failed ones first."""
+    from opslib.telling.figures import show_table
+
+    words = {"fail": "does not restore", "inconclusive": "was not asked", "pass": "restores"}
+    for test in sorted(record.tests, key=lambda one: list(words).index(one.verdict)):
+        show_table(steps_frame(test), caption=f"{test.release} {words[test.verdict]}")
+
+
+def contents_frame(manifest: Manifest | None) -> DataFrame:
+    """Return the files of a release: what each is, its size and its digest."""
+    import pandas as pd
+
+    if manifest is None:
+        return pd.DataFrame(columns=["file", "what it is", "size", "sha256"])
+    models = {model.path for model in manifest.models}
+    sidecars = {path for model in manifest.models for path in model.sidecars}
+    return pd.DataFrame(
+        [
+            {
+                "file": one.path,
+                "what it is": _kind(one.path, models, sidecars, manifest),
+                "size": format_bytes(one.size),
+                "sha256": f"{one.sha256[:12]}…",
+            }
+            for one in manifest.files
+        ]
+    )
+
+
+def models_frame(manifest: Manifest | None) -> DataFrame:
+    """Return the models of a release: what they take and answer, and where they come from."""
+    import pandas as pd
+
+    columns = ["model", "takes", "classes", "opset", "size", "exported", "commit", "sha256"]
+    if manifest is None:
+        return pd.DataFrame(columns=columns)
+    rows = [_model_row(model, manifest) for model in manifest.models]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def figures_frame(subject: Subject, record: RotaRecord) -> DataFrame:
+    """Return what making and proving the release took: bytes and seconds."""
+    import pandas as pd
+
+    rows: list[tuple[str, str]] = []
+    made = subject.made
+    if subject.manifest is not None and subject.stored is not None:
+        content, packed = subject.manifest.size_bytes, subject.stored.size_bytes
+        rows.append(("content", format_bytes(content)))
+        rows.append(("archive", f"{format_bytes(packed)} ({100 * packed / content:.0f} %)"))
+    if made is not None:
+        rows.append(("packed and hashed, in one pass", f"{made.pack_s:.2f} s"))
+        if made.verify_s is not None:
+            rows.append(("read back, models loaded and asked", f"{made.verify_s:.2f} s"))
+        rows.append(("made, everything together", f"{made.total_s:.2f} s"))
+    if subject.copied is not None:
+        rows.append(("second copy read back", f"{subject.copied.integrity_s:.2f} s"))
+    for test in record.tests:
+        rows.append((f"restore test of {test.release}", f"{test.proof.took_s:.2f} s"))
+    return pd.DataFrame(rows, columns=["", "size or time"])
+
+
+def changes_frame(subject: Subject, rows: Sequence[CoverageRow]) -> DataFrame:
+    """Return what changed since the release before the subject, by file."""
+    import pandas as pd
+
+    before = _previous_manifest(subject, rows)
+    changes = []
+    if before is not None and subject.manifest is not None:
+        old = {one.path: one for one in before.files}
+        new = {one.path: one for one in subject.manifest.files}
+        paths = sorted(old.keys() | new.keys())
+        changes = [_change(old.get(path), new.get(path)) for path in paths]
+    shown = [change for change in changes if change is not None]
+    return pd.DataFrame(shown, columns=["file", "change", "size", "before"])
+
+
+def describe_changes(subject: Subject, rows: Sequence[CoverageRow]) -> str:
+    """Return the caption of `changes_frame`."""
+    before = _previous_manifest(subject, rows)
+    previous = find_previous(rows, subject.stored) if subject.stored else None
+    if subject.manifest is None or before is None or previous is None:
+        return f"{subject.name}: there is none before it to compare with"
+    same = subject.manifest.content_id == before.content_id
+    what = "holds the very same content as" if same else "against"
+    return f"{subject.name} {what} {previous.stored.name}"
+
+
+def _previous_manifest(subject: Subject, rows: Sequence[CoverageRow]) -> Manifest | None:
+    before = find_previous(rows, subject.stored) if subject.stored else None
+    return before.manifest if before else None
+
+
+def list_notes(rows: Sequence[CoverageRow], notes: Sequence[str] = ()) -> list[str]:
+    """Return what a reader must know beside the tables, most important first."""
+    failed = [row for row in rows if row.standing == "failed"]
+    never = [row.stored.name for row in rows if row.standing == "never proved"]
+    lines = [
+        f"{row.stored.name} failed its last test, on {_day(row.last.proved_at_utc)}: "
+        f"{row.last.problem}. Do not count on it; release the model again while it is at hand."
+        for row in failed
+        if row.last is not None
+    ]
+    if never:
+        one = len(never) == 1
+        lines.append(
+            f"Never proved: {', '.join(never)}. The rota takes {'it' if one else 'these'} next."
+        )
+    lines += [
+        f"{row.stored.name}: {row.problem}" for row in rows if row.problem and row not in failed
+    ]
+    oldest = min((row.last.proved_at_utc for row in rows if row.last), default=None)
+    if oldest is not None and not never:
+        lines.append(f"Every release was tested since {_day(oldest)}.")
+    return lines + list(notes)
+
+
+def show_notes(rows: Sequence[CoverageRow], notes: Sequence[str] = ()) -> None:
+    """Show `list_notes` as a list."""
+    from html import escape
+
+    from IPython.display import display
+
+    lines = list_notes(rows, notes)
+    html = f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>"
+    display({"text/html": html, "text/plain": "\n".join(lines)}, raw=True)  # type: ignore[no-untyped-call]
+
+
+def publish_release(record: RotaRecord, rows: Sequence[CoverageRow], path: Path) -> None:
+    """Publish the verdict and the key figures of restore tests as scraps."""
+    publish_outcome(record.verdict, record.finding, exit_code=record.exit_code, record_path=path)
+    sound = next((one for one in record.tests if one.verdict == "pass"), None)
+    if sound is not None:
+        took_s = sound.proof.took_s
+        label = "Restored, served, asked"
+        publish("restore_test_s", took_s, unit="s", better="lower", label=label)
+    publish("tested", len(record.tests), label="Tested in this run")
+    publish("releases", len(rows), label="Releases")
+    publish("unproved", len(record.unproved_after), better="lower", label="Not proved")
+
+
+def _model_row(model: ModelSummary, manifest: Manifest) -> dict[str, object]:
+    main = " (released for)" if model.path in manifest.mains else ""
+    taken = model.inputs[0] if model.inputs else None
+    shape = "×".join(str(side or "any") for side in taken.shape) if taken else None
+    return {
+        "model": Path(model.path).name + main,
+        "takes": f"{taken.dtype} {shape}" if taken else None,
+        "classes": model.num_classes,
+        "opset": model.opset,
+        "size": format_bytes(model.size_bytes),
+        "exported": (model.exported_at_utc or "")[:16].replace("T", " ") or None,
+        "commit": model.git_sha,
+        "sha256": f"{model.sha256[:12]}…",
+    }
+
+
+def _coverage_row(row: CoverageRow) -> dict[str, object]:
+    mains = [Path(path).name for path in row.manifest.mains] if row.manifest else []
+    proved = [one for one in row.proofs if one.standing == "proved"]
+    last = row.last
+    words = {"fail": "FAILED", "inconclusive": "restored, not asked", "pass": "passed"}
+    passed = last is not None and last.verdict == "pass"
+    took = f" in {last.took_s:.1f} s" if last and passed else ""
+    return {
+        "release": row.stored.name + (" (pinned)" if row.stored.pinned else ""),
+        "size": format_bytes(row.stored.size_bytes),
+        "released for": ", ".join(mains) or row.problem,
+        "last proved": _ago(proved[-1].proved_at_utc) if proved else "NEVER",
+        "last test": words[last.verdict] + took if last else None,
+        "tests": len(row.proofs),
+    }
+
+
+def _kind(path: str, models: set[str], sidecars: set[str], manifest: Manifest) -> str:
+    if path in models:
+        what = manifest.mains.get(path)
+        return f"the {what} released for" if what else "model"
+    if path in sidecars:
+        return "weights of a model"
+    if any(model.card == path for model in manifest.models):
+        return "model card"
+    return next((kind for start, kind in _KINDS if path.startswith(start)), "")
+
+
+def _change(old: FileEntry | None, new: FileEntry | None) -> dict[str, object] | None:
+    if old is not None and new is not None:
+        if old.sha256 == new.sha256:
+            return None
+        sizes = {"size": format_bytes(new.size), "before": format_bytes(old.size)}
+        return {"file": new.path, "change": "changed", **sizes}
+    if new is not None:
+        return {"file": new.path, "change": "new", "size": format_bytes(new.size), "before": None}
+    if old is None:
+        return None
+    return {"file": old.path, "change": "gone", "size": None, "before": format_bytes(old.size)}
+
+
+def _day(moment: str) -> str:
+    return moment[:10]
+
+
+def _ago(moment: str) -> str:
+    try:
+        passed_s = (utc_now() - datetime.fromisoformat(moment)).total_seconds()
+    except (ValueError, TypeError):
+        return moment
+    if passed_s < 90:
+        return "just now"
+    if passed_s < 86400:
+        return f"{format_duration(passed_s)} ago"
+    return f"{_day(moment)} ({plural(int(passed_s // 86400), 'day')} ago)"

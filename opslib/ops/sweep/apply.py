@@ -1,0 +1,95 @@
+"""A sweep's recommendation written into the configuration: engines and service read it there."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from opslib.core.config import PREFIX, Config, parse_config, read_variables
+from opslib.core.config_edit import Value, plan_config_edit
+from opslib.core.errors import ConfigError, GateFailedError, InconclusiveError, InputError
+from opslib.core.host import host_facts
+from opslib.core.plans import Plan
+from opslib.ops.sweep.record import SCALARS, SweepOptions, SweepRecord
+
+
+def plan_apply(record: SweepRecord, config: Config, *, force: bool = False) -> Plan:
+    """Return the changes of `config.yaml` that the recommended settings need.
+
+    An option that the recommendation leaves at its default is written too, where the file says
+    something else; CUDA options that no sweep varies stay as they are.
+
+    Args:
+        force: also from another host's record.
+
+    Raises:
+        GateFailedError: the sweep failed.
+        InconclusiveError: the sweep did not decide, or it ran on another host.
+        InputError: the record names an option that no sweep varies.
+        ConfigError: the configuration would not load with the recommended values.
+    """
+    if record.recommended is None or record.verdict == "fail":
+        raise GateFailedError(f"the sweep recommends nothing: {record.finding}")
+    if record.verdict == "inconclusive":
+        raise InconclusiveError(f"the sweep did not decide: {record.finding}")
+    if record.lineage.host_fingerprint != host_facts().fingerprint and not force:
+        raise InconclusiveError(
+            f"the sweep ran on another host ({record.lineage.host.label}); run it here, or "
+            "apply it all the same with --force"
+        )
+    changes = _list_changes(record.recommended.options, config)
+    why = f"{record.recommended.gain:.2f} x the default's speed at batch "
+    why += str(record.recommended.batch_size)
+    if record.recommended.is_default:
+        why = "the default is as good as anything tried"
+    # A variable that overrides a key must not hide that the file's new value is impossible.
+    hiding = tuple(PREFIX + key.replace(".", "__").upper() for key in changes)
+    variables = {
+        name: value
+        for name, value in read_variables(config.root).items()
+        if not name.upper().startswith(hiding)
+    }
+    check = partial(parse_config, source=config.source, variables=variables)
+    return plan_config_edit(config.source, changes, why=why, check=check)
+
+
+def find_overrides(record: SweepRecord, config: Config) -> list[str]:
+    """Return the keys that say something else than recommended, in a configuration loaded after
+    the plan was executed: an environment variable overrides the file.
+
+    Raises:
+        ConfigError: the record recommends nothing.
+    """
+    if record.recommended is None:
+        raise ConfigError("the sweep recommends nothing")
+    wanted, section = record.recommended.options, config.onnx
+    names = [name for name in SCALARS if getattr(section, name) != getattr(wanted, name)]
+    if tuple(section.providers) != wanted.providers:
+        names.insert(0, "providers")
+    names += [
+        f"cuda.{name}"
+        for name, value in wanted.cuda.items()
+        if str(section.cuda.get(name)) != str(value)
+    ]
+    return [f"onnx.{name}" for name in names]
+
+
+def _list_changes(options: SweepOptions, config: Config) -> dict[str, Value]:
+    """Return what the file must say: its own keys only where they differ from what is in force."""
+    from opslib.ops.sweep.space import CUDA_OPTION_DEFAULTS
+
+    section = config.onnx
+    changes: dict[str, Value] = {}
+    if tuple(section.providers) != options.providers:
+        changes["onnx.providers"] = list(options.providers)
+    for name in SCALARS:
+        if getattr(section, name) != getattr(options, name):
+            changes[f"onnx.{name}"] = getattr(options, name)
+    wanted = {**CUDA_OPTION_DEFAULTS, **options.cuda}
+    for name, value in wanted.items():
+        if name not in CUDA_OPTION_DEFAULTS:
+            known = ", ".join(CUDA_OPTION_DEFAULTS)
+            raise InputError(f"the sweep's record: unknown CUDA option {name!r}; known: {known}")
+        given = section.cuda.get(name, CUDA_OPTION_DEFAULTS[name])
+        if str(given) != str(value):
+            changes[f"onnx.cuda.{name}"] = value
+    return changes

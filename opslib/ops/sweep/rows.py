@@ -1,0 +1,193 @@
+"""From trials to the record: rows, the result of each batch size, and what each axis does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from opslib.core.errors import OpsError
+from opslib.ops.sweep.arms import Arm, Line
+from opslib.ops.sweep.finals import MAX_HALF_WIDTH_PCT, Standing, rank, speedup_interval
+from opslib.ops.sweep.record import AxisEffect, BatchResult, SweepOptions, SweepRow
+from opslib.ops.sweep.trials import Trial, TrialBook
+
+UNTIMED = "the time budget ended before it was measured"
+
+
+def make_rows(
+    lines: Sequence[Line],
+    arms: Mapping[int, Arm],
+    book: TrialBook,
+    tied: frozenset[int] = frozenset(),
+    stopped: str | None = None,
+) -> tuple[SweepRow, ...]:
+    """Return one row for each requested combination.
+
+    Args:
+        arms: by the number of their row.
+        tied: row numbers of the tie sets.
+        stopped: why nothing was timed, if so.
+    """
+    return tuple(_make_row(line, arms, book, tied, stopped) for line in lines)
+
+
+def make_batch_result(
+    arms: Sequence[Arm], default: Arm, book: TrialBook, margin_pct: float, wall_s: float
+) -> BatchResult:
+    """Return how one batch size ended: fastest, tie set, its simplest member and the gain."""
+    finalists = [arm for arm in arms if book.final(arm.key)]
+    standing = rank_finalists(finalists, book, margin_pct)
+    tied = [finalists[index] for index in standing.tied]
+    simplest = min(tied, key=lambda arm: (len(arm.options.changes()), arm.row))
+    trial = _final(book, simplest)
+    gain, interval = speedup_interval(trial.default_ms, trial.times_ms)
+    raced = [book.race(arm.key) for arm in arms]
+    return BatchResult(
+        batch_size=default.batch_size,
+        default_row=default.row,
+        best_row=finalists[standing.best].row,
+        recommended_row=simplest.row,
+        tie_set=tuple(sorted(arm.row for arm in tied)),
+        unclear=tuple(finalists[index].row for index in standing.unclear),
+        gain=gain,
+        gain_ci95=interval or (gain, gain),
+        race_rounds=max((len(one.times_ms) for one in raced if one), default=0),
+        final_rounds=len(trial.times_ms),
+        run_delay_pct=trial.run_delay_pct,
+        wall_s=round(wall_s, 3),
+    )
+
+
+def rank_finalists(finalists: Sequence[Arm], book: TrialBook, margin_pct: float) -> Standing:
+    """Return the standing of these finalists by their trials; see `rank`."""
+    times = [_final(book, arm).times_ms for arm in finalists]
+    return rank(list(zip(*times, strict=True)), margin_pct)
+
+
+def describe_axes(
+    rows: Sequence[SweepRow], batch_sizes: Sequence[int], margin_pct: float
+) -> tuple[AxisEffect, ...]:
+    """Return the effect of every option's value, all else at its default, at each batch size."""
+    return tuple(effect for size in batch_sizes for effect in _axes_at(rows, size, margin_pct))
+
+
+def _axes_at(rows: Sequence[SweepRow], batch_size: int, margin_pct: float) -> Iterator[AxisEffect]:
+    usual = SweepOptions().flat()
+    here = [row for row in rows if row.batch_size == batch_size]
+    default = next(row for row in here if not row.options.changes())
+    for row in sorted(here, key=lambda row: list(_order(row.options.changes()))):
+        changes = row.options.changes()
+        if len(changes) != 1:
+            continue
+        ((axis, value),) = changes.items()
+        timed = follow(rows, row)
+        same = timed.number == follow(rows, default).number
+        yield AxisEffect(
+            axis=axis,
+            value=f"{value} instead of {usual.get(axis, 'the default')}",
+            batch_size=batch_size,
+            row=row.number,
+            speedup=None if same else timed.speedup,
+            speedup_ci95=None if same else timed.speedup_ci95,
+            effect=_describe_effect(timed, same, margin_pct),
+        )
+
+
+def follow(rows: Sequence[SweepRow], row: SweepRow) -> SweepRow:
+    """Return the row that a row is equivalent to, or itself."""
+    prefix = "equivalent to row "
+    if not row.status.startswith(prefix):
+        return row
+    return rows[int(row.status.removeprefix(prefix)) - 1]
+
+
+def _describe_effect(row: SweepRow, same: bool, margin_pct: float) -> str:
+    if same:
+        return "no measurable effect (the same session)"
+    if row.speedup is None or row.status.startswith("unavailable"):
+        return f"not measured: {row.status.removeprefix('unavailable: ')}"
+    change = _change(row.speedup)
+    if row.status.startswith("pruned"):
+        return f"{change}, {row.status.replace('pruned', 'out')}"
+    if row.speedup_ci95 is None:
+        return f"not resolved ({len(row.raw_ms)} rounds)"
+    low, high = row.speedup_ci95
+    small = abs(row.speedup - 1) < margin_pct / 100
+    if not low <= 1 <= high and not small:
+        return change
+    half_width_pct = 50 * (high - low) / row.speedup
+    wide = half_width_pct > max(MAX_HALF_WIDTH_PCT, margin_pct)
+    return f"not resolved (±{half_width_pct:.0f} %)" if wide else "no measurable effect"
+
+
+def _change(speedup: float) -> str:
+    return f"{speedup:.2f} × as fast" if speedup >= 1 else f"{1 / speedup:.2f} × slower"
+
+
+def _order(changes: Mapping[str, object]) -> Iterator[tuple[int, str]]:
+    names = list(SweepOptions().flat())
+    for name in changes:
+        yield (names.index(name) if name in names else len(names), name)
+
+
+def _make_row(
+    line: Line,
+    arms: Mapping[int, Arm],
+    book: TrialBook,
+    tied: frozenset[int],
+    stopped: str | None,
+) -> SweepRow:
+    row = SweepRow(
+        number=line.number,
+        batch_size=line.batch_size,
+        options=line.options,
+        provider="none",
+        status=f"unavailable: {line.reason}",
+        note=line.note,
+    )
+    if line.arm_row is None:
+        return row
+    arm = arms[line.arm_row]
+    raced, final = book.race(arm.key), book.final(arm.key)
+    provider = raced.provider if raced else "none"
+    if line.arm_row != line.number:
+        return row.model_copy(
+            update={"status": f"equivalent to row {line.arm_row}", "provider": provider}
+        )
+    row = row.model_copy(update={"graph_sha256": arm.graph_sha256, "provider": provider})
+    trial = final or raced
+    if trial is None or not trial.times_ms:
+        reason = (trial.reason if trial else None) or stopped or UNTIMED
+        difference = trial.max_abs_diff if trial else None
+        return row.model_copy(
+            update={"status": f"unavailable: {reason}", "max_abs_diff": difference}
+        )
+    speedup, interval = speedup_interval(trial.default_ms, trial.times_ms)
+    p50_ms = float(np.median(trial.times_ms))
+    pruned = trial.kind == "pruned"
+    return row.model_copy(
+        update={
+            "status": f"pruned at round {trial.pruned_at}" if pruned else "measured",
+            "p50_ms": p50_ms,
+            "throughput_img_s": 1000 * line.batch_size / p50_ms,
+            "speedup": speedup,
+            "speedup_ci95": interval,
+            "from_finals": final is not None,
+            "tied_with_best": line.number in tied,
+            "max_abs_diff": trial.max_abs_diff,
+            "raw_ms": _short(trial.times_ms),
+            "default_raw_ms": _short(trial.default_ms),
+        }
+    )
+
+
+def _short(times_ms: Sequence[float]) -> tuple[float, ...]:
+    return tuple(float(f"{one:.5g}") for one in times_ms)
+
+
+def _final(book: TrialBook, arm: Arm) -> Trial:
+    trial = book.final(arm.key)
+    if trial is None:
+        raise OpsError(f"row {arm.row} was not in the finals")
+    return trial

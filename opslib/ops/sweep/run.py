@@ -1,0 +1,330 @@
+"""The sweep: which ONNX Runtime settings serve this model fastest on this host?
+
+For each batch size: every combination that is a session of its own is checked against the model
+as written, raced, and the finalists are measured again in fresh processes. The fastest, what is
+tied with it and the simplest of those go into the record; so does "the default is as good".
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from opslib.core.config import Config
+from opslib.core.errors import ExitCode, GateFailedError, ParameterError
+from opslib.core.files import open_atomic
+from opslib.core.formatting import stamp
+from opslib.core.host import host_facts
+from opslib.core.lineage import package_versions, record_lineage
+from opslib.core.verdicts import VERDICT_EXIT_CODES, Verdict
+from opslib.inference.engine import EngineFacts
+from opslib.inference.facts import ModelFacts, describe_inputs, describe_model
+from opslib.ops.bench.setup import BenchRequest, BenchSetup, choose_img_size, prepare_bench
+from opslib.ops.sweep.arms import Arm, Line, make_arms, make_request
+from opslib.ops.sweep.finding import sum_up_sweep
+from opslib.ops.sweep.race import Course, run_batch
+from opslib.ops.sweep.record import (
+    BatchResult,
+    Best,
+    Recommended,
+    SweepOptions,
+    SweepRecord,
+    SweepRow,
+)
+from opslib.ops.sweep.rows import describe_axes, make_batch_result, make_rows
+from opslib.ops.sweep.space import SweepHost, list_options
+from opslib.ops.sweep.track import Track
+from opslib.ops.sweep.trials import TRIALS_NAME, TrialBook
+from opslib.timing.disturbance import watch_disturbance
+from opslib.timing.lock import hold_timing_lock
+from opslib.timing.rounds import Deadline
+from opslib.timing.station import Workload
+
+Progress = Callable[[float, str], None]
+
+OBJECTIVES = ("throughput", "p50")
+LATEST_NAME = "ort_bench.json"
+SETUP_NUMBER = 0
+
+
+@dataclass(frozen=True)
+class SweepRequest:
+    """What a person asks a sweep for; None means what the configuration says.
+
+    Args:
+        model: the ONNX file.
+        inputs: a glob of images, `**` descends.
+        batch: batch sizes.
+        budget_s: seconds for everything.
+        objective: `throughput`, or `p50`, which looks at the smallest batch.
+        fresh: forget what an interrupted sweep left.
+    """
+
+    model: Path | None = None
+    inputs: str | None = None
+    batch: tuple[int, ...] | None = None
+    budget_s: float | None = None
+    objective: str | None = None
+    fresh: bool = False
+
+
+def make_sweep_request(
+    *, model: str | None = None, batch: list[int] | None = None, **others: Any
+) -> SweepRequest:
+    """Return a request from the plain values of a notebook's parameters."""
+    return SweepRequest(
+        model=Path(model) if model else None,
+        batch=tuple(batch) if batch else None,
+        **others,
+    )
+
+
+@dataclass(frozen=True)
+class _Sweep:
+    """One sweep under way, with nothing left open."""
+
+    config: Config
+    setup: BenchSetup
+    objective: str
+    host: SweepHost
+    facts: EngineFacts
+    model: ModelFacts
+    img_size: int
+    batch_sizes: tuple[int, ...]
+    lines: tuple[Line, ...]
+    arms: tuple[Arm, ...]
+    book: TrialBook
+    deadline: Deadline
+    progress: Progress
+
+    def at(self, batch_size: int) -> list[Arm]:
+        return [arm for arm in self.arms if arm.batch_size == batch_size]
+
+    def default(self, batch_size: int) -> Arm:
+        return next(arm for arm in self.at(batch_size) if not arm.options.changes())
+
+    def rows(
+        self, results: Sequence[BatchResult] = (), stopped: str | None = None
+    ) -> tuple[SweepRow, ...]:
+        tied = frozenset(row for result in results for row in result.tie_set)
+        by_row = {arm.row: arm for arm in self.arms}
+        return make_rows(self.lines, by_row, self.book, tied, stopped)
+
+    def report(self, what: str) -> None:
+        self.progress(min(1.0, self.deadline.spent_s / self.setup.budget_s), what)
+
+
+def run_sweep(
+    config: Config, request: SweepRequest, *, progress: Progress = lambda _share, _what: None
+) -> SweepRecord:
+    """Return the record of a sweep; trials are kept on the way, nothing else is written.
+
+    The verdict is `fail` where the default does not answer like the model as written,
+    `inconclusive` where it cannot be told whether the default is as good as the fastest.
+
+    Args:
+        progress: told the share of the budget that is spent (0..1) and what is being done.
+
+    Raises:
+        UsageError: the request cannot be measured, or this host can run none of it.
+    """
+    setup, objective = _prepare(config, request)
+    with (
+        hold_timing_lock("a sweep", providers=("CUDA", "CPU")),
+        watch_disturbance(gpu=True) as watch,
+        ExitStack() as stack,
+    ):
+        track = stack.enter_context(Track("sweep"))
+        sweep = _explore(config, setup, objective, request, track, progress)
+        results: list[BatchResult] = []
+        failure: str | None = None
+        try:
+            for index, size in enumerate(sweep.batch_sizes):
+                share_s = sweep.deadline.left_s / (len(sweep.batch_sizes) - index)
+                results.append(_run_batch(sweep, track, size, share_s))
+        except GateFailedError as error:
+            failure = str(error)
+    sweep.book.finish()
+    progress(1.0, "done")
+    verdict, finding, best, recommended, rows = _conclude(sweep, results, failure)
+    code = VERDICT_EXIT_CODES[verdict]
+    if code == ExitCode.PASS and setup.images.skipped:
+        code = ExitCode.SKIPPED
+    return SweepRecord(
+        verdict=verdict,
+        finding=finding,
+        exit_code=int(code),
+        lineage=record_lineage(),
+        model=sweep.model,
+        inputs=describe_inputs(setup.images, config.root),
+        img_size=sweep.img_size,
+        objective=objective,
+        seed=config.bench.seed,
+        budget_s=setup.budget_s,
+        wall_s=round(sweep.deadline.spent_s, 3),
+        margin_pct=config.sweep.margin_pct,
+        resumed_trials=sweep.book.resumed,
+        disturbance=watch.result(),
+        rows=rows,
+        batches=tuple(results),
+        best=best,
+        recommended=recommended,
+        axes=describe_axes(rows, [one.batch_size for one in results], config.sweep.margin_pct),
+    )
+
+
+def keep_sweep(record: SweepRecord, config: Config, path: Path | None = None) -> Path:
+    """Write the record to `path`, by default `{exp_dir}/reports/ort_bench_<UTC>.json` with a
+    copy beside it as `ort_bench.json`; return where it lies."""
+    if path is not None:
+        return record.write(path)
+    written = record.write(config.records_dir / f"ort_bench_{stamp()}.json")
+    with open_atomic(config.records_dir / LATEST_NAME) as copy, written.open("rb") as source:
+        shutil.copyfileobj(source, copy)
+    return written
+
+
+def _prepare(config: Config, request: SweepRequest) -> tuple[BenchSetup, str]:
+    section = config.sweep
+    objective = request.objective or section.objective
+    if objective not in OBJECTIVES:
+        raise ParameterError(
+            f"--objective: unknown objective {objective!r}; expected {' or '.join(OBJECTIVES)}"
+        )
+    asked = BenchRequest(
+        engine="onnx",
+        model=request.model,
+        inputs=request.inputs,
+        batch=request.batch or section.batch,
+        budget_s=section.budget_s if request.budget_s is None else request.budget_s,
+        providers="CUDA,CPU",
+    )
+    return prepare_bench(config, asked), objective
+
+
+def _explore(
+    config: Config,
+    setup: BenchSetup,
+    objective: str,
+    request: SweepRequest,
+    track: Track,
+    progress: Progress,
+) -> _Sweep:
+    """Find out what this host and model can do, and which combinations are the same session."""
+    deadline = Deadline(setup.budget_s)
+    progress(0.0, "finding out which settings differ")
+    base = make_request(setup.engines["onnx"], SweepOptions(), setup.batch_sizes[0])
+    host = track.describe_host()
+    facts = track.describe(base)
+    model = describe_model(base, facts)
+    img_size = choose_img_size(setup, {"onnx": facts})
+    fixed = facts.input_shape[0]
+    sizes = tuple(sorted({*setup.batch_sizes, *([fixed] if fixed else [])}))
+    graphs: dict[str, str | None] = {}
+
+    def digest_graph(options: SweepOptions) -> str | None:
+        one = make_request(base, options, fixed or sizes[0])
+        shaping = {"prefer_nhwc": options.cuda.get("prefer_nhwc", 0)} if host.has_cuda else {}
+        asked = repr((options.providers, options.graph_optimization_level, shaping))
+        if asked not in graphs:
+            graphs[asked] = track.digest_graph(one)
+        return graphs[asked]
+
+    versions = package_versions()
+    lines, arms = make_arms(
+        list_options(config.sweep, host),
+        sizes,
+        host,
+        base,
+        digest_graph=digest_graph,
+        identity=(
+            model.sha256,
+            host_facts().fingerprint,
+            versions.get("onnxruntime-gpu") or versions.get("onnxruntime", ""),
+            setup.images.sha256,
+            str(img_size),
+            config.preprocess.function,
+        ),
+        fixed_batch=fixed,
+    )
+    return _Sweep(
+        config=config,
+        setup=setup,
+        objective=objective,
+        host=host,
+        facts=facts,
+        model=model,
+        img_size=img_size,
+        batch_sizes=(fixed,) if fixed else sizes,
+        lines=lines,
+        arms=arms,
+        book=TrialBook(config.records_dir / TRIALS_NAME, fresh=request.fresh),
+        deadline=deadline,
+        progress=progress,
+    )
+
+
+def _run_batch(sweep: _Sweep, track: Track, batch_size: int, budget_s: float) -> BatchResult:
+    started = time.monotonic()
+    images = max(batch_size, sweep.config.sweep.parity_images)
+    names = tuple(str(path) for path in sweep.setup.images.take(images))
+    course = Course(
+        config=sweep.config,
+        work=Workload(names, sweep.img_size, sweep.setup.preprocess, sweep.setup.code_root),
+        track=track,
+        book=sweep.book,
+        rng=np.random.default_rng(sweep.config.bench.seed),
+        report=sweep.report,
+        on_card=sweep.host.has_cuda,
+    )
+    arms, default = sweep.at(batch_size), sweep.default(batch_size)
+    run_batch(course, arms, default, budget_s)
+    wall_s = time.monotonic() - started
+    return make_batch_result(arms, default, sweep.book, sweep.config.sweep.margin_pct, wall_s)
+
+
+def _conclude(
+    sweep: _Sweep, results: Sequence[BatchResult], failure: str | None
+) -> tuple[Verdict, str, Best | None, Recommended | None, tuple[SweepRow, ...]]:
+    if failure is not None:
+        finding = f"The default does not answer like the model as written: {failure}."
+        rows = sweep.rows(stopped="the default failed its parity check")
+        return "fail", f"{finding} Nothing was timed.", None, None, rows
+    rows = sweep.rows(results)
+    chosen = results[0]
+    if sweep.objective == "throughput":
+        chosen = max(results, key=lambda one: rows[one.best_row - 1].throughput_img_s or 0.0)
+    top, simplest = rows[chosen.best_row - 1], rows[chosen.recommended_row - 1]
+    best = Best(
+        row=top.number,
+        batch_size=top.batch_size,
+        options=top.options,
+        p50_ms=top.p50_ms or 0.0,
+        throughput_img_s=top.throughput_img_s or 0.0,
+    )
+    recommended = Recommended(
+        row=simplest.number,
+        batch_size=simplest.batch_size,
+        options=simplest.options,
+        changes=simplest.options.changes(),
+        gain=chosen.gain,
+        gain_ci95=chosen.gain_ci95,
+        tie_set=chosen.tie_set,
+    )
+    decided = chosen.default_row not in chosen.unclear and chosen.final_rounds > 2
+    if chosen.best_row == chosen.default_row and chosen.unclear:
+        decided = (
+            len(chosen.unclear)
+            < len([row for row in rows if row.from_finals and row.batch_size == chosen.batch_size])
+            - 1
+        )
+    margin_pct = sweep.config.sweep.margin_pct
+    finding = sum_up_sweep(recommended, chosen, rows, margin_pct, decided=decided)
+    return ("pass" if decided else "inconclusive"), finding, best, recommended, rows

@@ -1,0 +1,315 @@
+"""A sweep told to people: what was tried, what is on the front, what each axis does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from opslib.core.formatting import format_duration, format_ms, plural
+from opslib.ops.sweep.finding import recommended_text
+from opslib.ops.sweep.record import SweepRecord, SweepRow
+from opslib.ops.sweep.rows import follow
+from opslib.telling.scraps import publish, publish_outcome
+from opslib.telling.themes import Theme
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
+
+SNAPSHOT_COLUMNS = ["Batch", "Settings", "On", "p50 ms", "img/s", "× default (95 %)", "Status"]
+FRONT_LABELS = 6
+
+
+def sweep_frame(record: SweepRecord) -> DataFrame:
+    """Return what was timed as a table, fastest first within each batch size."""
+    import pandas as pd
+
+    return pd.DataFrame(
+        [
+            {
+                "row": row.number,
+                "settings": row.options.label,
+                "on": row.provider,
+                "batch": row.batch_size,
+                "p50 ms": row.p50_ms,
+                "img/s": row.throughput_img_s,
+                "× default (95 %)": f"{row.speedup or 0:.2f}{_in_brackets(row)}",
+                "rounds": len(row.raw_ms),
+                "status": _status(record, row),
+            }
+            for row in list_timed(record)
+        ]
+    )
+
+
+def axis_frame(record: SweepRecord) -> DataFrame:
+    """Return what each option's value does, all else at its default, a column a batch size."""
+    import pandas as pd
+
+    effects: dict[tuple[str, str], dict[str, str]] = {}
+    for one in record.axes:
+        cells = effects.setdefault((one.axis, one.value), {})
+        cells[f"batch {one.batch_size}"] = one.effect
+    return pd.DataFrame(
+        [
+            {"option": axis.removeprefix("cuda."), "value": value, **cells}
+            for (axis, value), cells in effects.items()
+        ]
+    )
+
+
+def untimed_frame(record: SweepRecord) -> DataFrame:
+    """Return the requested rows that were not timed themselves, grouped by why."""
+    import pandas as pd
+
+    groups: dict[tuple[int, str, str], list[int]] = {}
+    for row in record.rows:
+        if not row.has_figure:
+            twin = follow(record.rows, row)
+            same_as = "–" if twin is row else twin.options.label
+            groups.setdefault((row.batch_size, row.status, same_as), []).append(row.number)
+    return pd.DataFrame(
+        [
+            {
+                "batch": size,
+                "status": status,
+                "which is": same_as,
+                "rows": _ranges(numbers),
+                "count": len(numbers),
+            }
+            for (size, status, same_as), numbers in groups.items()
+        ]
+    )
+
+
+def list_timed(record: SweepRecord) -> list[SweepRow]:
+    """Return the rows with a figure, fastest first within each batch size."""
+    timed = [row for row in record.rows if row.has_figure]
+    return sorted(timed, key=lambda row: (row.batch_size, row.p50_ms or 0.0))
+
+
+def find_front(rows: Sequence[SweepRow]) -> list[SweepRow]:
+    """Return the rows that no other beats in both latency and throughput, by latency."""
+    front: list[SweepRow] = []
+    for row in sorted(rows, key=lambda row: (row.p50_ms or 0.0, -(row.throughput_img_s or 0.0))):
+        if not front or (row.throughput_img_s or 0.0) > (front[-1].throughput_img_s or 0.0):
+            front.append(row)
+    return front
+
+
+def draw_pareto(record: SweepRecord, theme: Theme) -> Figure | None:
+    """Draw latency against throughput: every timed row, the front, the default, the choice; None
+    where no row was timed."""
+    import matplotlib.pyplot as plt
+
+    rows = list_timed(record)
+    if not rows:
+        return None
+    figure, axes = plt.subplots(figsize=(8.8, 4.2))
+    sizes = sorted({row.batch_size for row in rows})
+    for index, size in enumerate(sizes):
+        colour = theme.series[index % len(theme.series)]
+        here = [row for row in rows if row.batch_size == size]
+        _scatter(axes, here, colour, f"batch {size}")
+    front = find_front(rows)
+    axes.plot(*_points(front), color=theme.muted, linewidth=1.2, linestyle="--", label="front")
+    _mark(axes, [row for row in rows if not row.options.changes()], "D", "default", theme)
+    chosen = record.recommended
+    if chosen is not None and chosen.changes:
+        _mark(axes, [record.row(chosen.row)], "*", "recommended", theme)
+    axes.set_xscale("log")
+    axes.set_xlabel("latency of a batch, median, ms (log)")
+    axes.set_ylabel("images per second")
+    axes.margins(y=0.12)
+    axes.set_ylim(bottom=0)
+    axes.tick_params(which="minor", length=0)
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    axes.set_title("Latency against throughput: up and left is better")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.xaxis.set_minor_formatter(lambda value, _: f"{value:g}" if _leads(value) else "")
+    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    return figure
+
+
+def describe_pareto(record: SweepRecord) -> str:
+    """Return what `draw_pareto` shows, in words."""
+    front = find_front(list_timed(record))[:FRONT_LABELS]
+    if not front:
+        return "No latency and no throughput: no setting was timed."
+    points = "; ".join(
+        f"{row.options.label} at batch {row.batch_size}: {format_ms(row.p50_ms)} ms, "
+        f"{row.throughput_img_s or 0:,.0f} images per second"
+        for row in front
+    )
+    return f"Latency against throughput of every timed setting. On the front: {points}."
+
+
+def list_notes(record: SweepRecord) -> list[str]:
+    """Return what a reader must know beside the figures."""
+    statuses = [row.status.split()[0].rstrip(":") for row in record.rows]
+    counts = ", ".join(f"{statuses.count(name)} {name}" for name in dict.fromkeys(statuses))
+    lines = [f"{plural(len(record.rows), 'requested row')}: {counts}."]
+    for batch in record.batches:
+        lines.append(
+            f"Batch {batch.batch_size}: {plural(batch.race_rounds, 'round')} of racing, "
+            f"{plural(batch.final_rounds, 'round')} of finals in fresh processes, "
+            f"{format_duration(batch.wall_s)}; tie set: {_labels(record, batch.tie_set)}."
+        )
+        if batch.unclear:
+            lines.append(f"Undecided: {_labels(record, batch.unclear)}.")
+    lines += list(dict.fromkeys(row.note for row in record.rows if row.note))
+    checked = [row.max_abs_diff for row in record.rows if row.max_abs_diff is not None]
+    if checked:
+        lines.append(
+            f"Every timed setting answers like the model as written; no probability moved by more "
+            f"than {max(checked):.1e}."
+        )
+    if record.resumed_trials:
+        lines.append(f"Resumed: {plural(record.resumed_trials, 'trial')} of an interrupted sweep.")
+    lines += record.inputs.notes()
+    return lines
+
+
+def show_sweep_notes(record: SweepRecord) -> None:
+    """Show `list_notes` as a list, and the command that applies the recommendation."""
+    from IPython.display import display
+
+    lines = list_notes(record)
+    if record.recommended is not None and record.recommended.changes:
+        lines.append("To use these settings: pillops apply ort_bench.json")
+    html = f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>"
+    data = {"text/html": html, "text/plain": "\n".join(lines)}
+    display(data, raw=True)  # type: ignore[no-untyped-call]
+
+
+def publish_sweep(record: SweepRecord, path: Path) -> None:
+    """Publish the verdict and the key figures of a sweep as scraps."""
+    publish_outcome(record.verdict, record.finding, exit_code=record.exit_code, record_path=path)
+    if record.best is None or record.recommended is None:
+        return
+    publish(
+        "best_throughput_img_s",
+        round(record.best.throughput_img_s, 1),
+        unit="img/s",
+        better="higher",
+        label=f"Highest throughput (batch {record.best.batch_size})",
+    )
+    publish(
+        "gain",
+        round(record.recommended.gain, 4),
+        better="higher",
+        label="Recommended settings over the default",
+    )
+    publish("recommended", recommended_text(record.recommended), label="Settings to change")
+    publish("rows_timed", sum(row.has_figure for row in record.rows), label="Settings timed")
+
+
+def snapshot_table(record: SweepRecord) -> tuple[list[str], list[list[str]]]:
+    """Return the columns and the rows, as text, of what was not dropped in the first rounds."""
+    kept = [row for row in list_timed(record) if row.status == "measured"]
+    return SNAPSHOT_COLUMNS, [
+        [
+            str(row.batch_size),
+            row.options.label,
+            row.provider,
+            format_ms(row.p50_ms),
+            f"{row.throughput_img_s or 0:,.0f}",
+            f"{row.speedup or 0:.2f}{_in_brackets(row)}",
+            _status(record, row),
+        ]
+        for row in kept
+    ]
+
+
+@contextmanager
+def watch_sweep() -> Iterator[Callable[[float, str], None]]:
+    """Yield a progress callback that shows a bar and what is in the race; gone at the end."""
+    from IPython.display import display
+
+    handle = display(_bar(0.0, "starting"), raw=True, display_id=True)  # type: ignore[no-untyped-call]
+
+    def show(share: float, what: str) -> None:
+        if handle is not None:
+            handle.update(_bar(share, what), raw=True)
+
+    yield show
+    if handle is not None:
+        handle.update({"text/html": "", "text/plain": ""}, raw=True)
+
+
+def _bar(share: float, what: str) -> dict[str, Any]:
+    shown = f"{100 * share:.0f} % of the time budget; {what}"
+    html = f'<progress value="{share:.3f}" max="1"></progress> {escape(shown)}'
+    return {"text/html": html, "text/plain": shown}
+
+
+def _scatter(axes: Axes, rows: list[SweepRow], colour: str, label: str) -> None:
+    stayed = [row for row in rows if row.status == "measured"]
+    dropped = [row for row in rows if row.status != "measured"]
+    axes.scatter(*_points(stayed), color=colour, s=46, label=label, zorder=3)
+    axes.scatter(
+        *_points(dropped),
+        facecolors="none",
+        edgecolors=colour,
+        s=30,
+        label=f"batch {rows[0].batch_size}, dropped out",
+        zorder=2,
+    )
+
+
+def _mark(axes: Axes, rows: list[SweepRow], marker: str, label: str, theme: Theme) -> None:
+    axes.scatter(
+        *_points(rows),
+        marker=marker,
+        s=150 if marker == "*" else 90,
+        facecolors="none" if marker == "D" else theme.text,
+        edgecolors=theme.text,
+        linewidths=1.4,
+        label=label,
+        zorder=4,
+    )
+
+
+def _points(rows: Sequence[SweepRow]) -> tuple[list[float], list[float]]:
+    return [row.p50_ms or 0.0 for row in rows], [row.throughput_img_s or 0.0 for row in rows]
+
+
+def _leads(value: float) -> bool:
+    """Whether a minor tick of a log axis is worth a label: those that start with 2 or 5."""
+    return f"{value:e}"[0] in "25"
+
+
+def _status(record: SweepRecord, row: SweepRow) -> str:
+    marks = []
+    if record.recommended and row.number == record.recommended.row:
+        marks.append("recommended")
+    if record.best and row.number == record.best.row:
+        marks.append("fastest")
+    if row.tied_with_best and not marks:
+        alone = any(batch.tie_set == (row.number,) for batch in record.batches)
+        marks.append("fastest at this batch" if alone else "tied with the fastest")
+    return ", ".join(marks) or row.status
+
+
+def _in_brackets(row: SweepRow) -> str:
+    ends = row.speedup_ci95
+    return "" if ends is None or ends[0] == ends[1] else f" ({ends[0]:.2f} to {ends[1]:.2f})"
+
+
+def _labels(record: SweepRecord, numbers: Sequence[int]) -> str:
+    return " | ".join(record.row(number).options.label for number in numbers)
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """Return `3–6, 9` for 3, 4, 5, 6 and 9."""
+    parts: list[list[int]] = []
+    for number in numbers:
+        if parts and number == parts[-1][-1] + 1:
+            parts[-1].append(number)
+        else:
+            parts.append([number])
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}–{run[-1]}" for run in parts)

@@ -1,0 +1,173 @@
+"""Notebooks that plain papermill wrote into the report folder become reports like all others."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from opslib.core.config import find_config
+from opslib.core.errors import ConfigError, InputError, OpsError
+from opslib.core.files import sha256_file, write_text_atomic
+from opslib.core.secrets import live_secrets
+from opslib.core.verdicts import VERDICT_EXIT_CODES
+from opslib.runs.catalogue import SIDE_SUFFIX, RunRow, broken_row, visible_files
+from opslib.runs.html import find_title, render_report
+from opslib.runs.notebooks import cell_outputs, notebook_text, read_notebook, to_node
+from opslib.runs.redaction import Redactor
+from opslib.runs.run_record import (
+    RUN_FILE,
+    STATUS_EXIT_CODES,
+    RunProblem,
+    RunRecord,
+    RunStatus,
+    is_key_figure,
+    utc_text,
+)
+from opslib.telling.scraps import Scrap, collect_scraps
+
+
+def adopt_notebooks(root: Path) -> list[RunRow]:
+    """Adopt every plain notebook below `root` that has no record newer than itself, and return
+    rows for those that are broken."""
+    files = {Path(entry.path): entry.stat() for entry in visible_files(root)}
+    broken = []
+    for path, facts in files.items():
+        if path.suffix != ".ipynb" or path.with_name(RUN_FILE) in files:
+            continue
+        side = files.get(path.with_name(f"{path.stem}{SIDE_SUFFIX}"))
+        if side is not None and side.st_mtime_ns >= facts.st_mtime_ns:
+            continue
+        try:
+            adopt_notebook(path, root)
+        except InputError as error:
+            reason = str(error).removeprefix(f"{path}: ")
+            broken.append(broken_row(path.relative_to(root).as_posix(), f"Broken: {reason}."))
+    return broken
+
+
+def adopt_notebook(path: Path, root: Path) -> RunRecord:
+    """Write the HTML page and the record of an executed notebook beside it; return the record.
+
+    What papermill does not say is looked for: a code cell that was never started means that the
+    run was cut short, although the notebook calls every cell complete.
+
+    Raises:
+        InputError: it is no notebook, was never executed, or says what no run can have done.
+    """
+    try:
+        return _adopt(path, root)
+    except (OpsError, OSError):
+        raise
+    except Exception as error:  # it comes from anywhere and may hold anything
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{path}: cannot be read as an executed notebook: {why}") from error
+
+
+def _adopt(path: Path, root: Path) -> RunRecord:
+    notebook = read_notebook(path)
+    redactor = Redactor(_known_secrets())
+    notebook = to_node(redactor.clean_json(to_node(notebook), path.name))
+    if redactor.found_in:
+        write_text_atomic(path, notebook_text(notebook))
+    run = _describe(path, notebook, redactor)
+    depth = len(path.relative_to(root).parts) - 1
+    page = render_report(notebook, run, files=(path.name,), root="../" * depth)
+    write_text_atomic(path.with_name(run.report_name), redactor.clean_text(page, path.name))
+    run.write(path.with_name(f"{path.stem}{SIDE_SUFFIX}"))
+    return run
+
+
+def _describe(path: Path, notebook: Any, redactor: Redactor) -> RunRecord:
+    notes = notebook.metadata.get("papermill") or {}
+    codes = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    if not any(cell.get("execution_count") for cell in codes) and not notes.get("start_time"):
+        raise InputError(f"{path}: was never executed")
+    scraps = collect_scraps(cell_outputs(notebook))
+    status, problem = _ending(notebook, codes, notes)
+    if redactor.found_in:
+        status = "secret_leak"
+        problem = RunProblem(message=f"A secret's value stood in {path.name}; it was masked.")
+    verdict = scraps["verdict"].value if "verdict" in scraps else None
+    code = STATUS_EXIT_CODES[status]
+    if status == "finished" and verdict in VERDICT_EXIT_CODES:
+        code = VERDICT_EXIT_CODES[verdict]
+    started = _time_text(notes.get("start_time")) or _modified(path)
+    digest = sha256_file(path)
+    return RunRecord(
+        id=f"{path.stem}-{digest[:12]}",
+        notebook=path.stem,
+        title=find_title(notebook, path.stem),
+        status=status,
+        exit_code=int(code),
+        verdict=verdict if verdict in VERDICT_EXIT_CODES else None,
+        finding=_text(scraps, "finding"),
+        problem=problem,
+        started=started,
+        ended=_time_text(notes.get("end_time")) or started,
+        duration_s=_duration_s(notes),
+        parameters=dict(notes.get("parameters") or {}),
+        changed_parameters=tuple(notes.get("parameters") or {}),
+        notebook_sha256=digest,
+        lineage=None,
+        key_figures=tuple(
+            scrap for scrap in scraps.values() if is_key_figure(scrap) and scrap.name != "exit_code"
+        ),
+    )
+
+
+def _ending(
+    notebook: Any, codes: list[Any], notes: dict[str, Any]
+) -> tuple[RunStatus, RunProblem | None]:
+    known = notebook.metadata.get("pillops") or {}
+    if known.get("status") in STATUS_EXIT_CODES:
+        message = known.get("problem")
+        return known["status"], RunProblem(message=message) if message else None
+    for number, cell in enumerate(codes, 1):
+        for output in cell.get("outputs", []):
+            if output.output_type == "error":
+                why = f"Code cell {number} raised {output.ename}: {output.evalue}"
+                return "cell_raised", RunProblem(message=" ".join(why.split()), cell=number)
+    started = [
+        number
+        for number, cell in enumerate(codes, 1)
+        if cell.get("execution_count")
+        or (cell.metadata.get("papermill") or {}).get("start_time")
+        or not cell.source.strip()
+    ]
+    if notes and (len(started) < len(codes) or not notes.get("end_time")):
+        last = started[-1] if started else 0
+        where = f"code cell {last}" if last else "the kernel's start"
+        message = f"The run was cut short at {where}; nothing recorded why."
+        return "terminated", RunProblem(message=message, cell=last or None)
+    return "finished", None
+
+
+def _known_secrets() -> frozenset[str]:
+    try:
+        return live_secrets(find_config().parent)
+    except ConfigError:
+        return live_secrets()
+
+
+def _text(scraps: dict[str, Scrap], name: str) -> str | None:
+    return str(scraps[name].value) if name in scraps and scraps[name].value else None
+
+
+def _time_text(value: Any) -> str | None:
+    try:
+        return utc_text(datetime.fromisoformat(value).astimezone(UTC))
+    except (TypeError, ValueError):
+        return None
+
+
+def _duration_s(notes: dict[str, Any]) -> float:
+    seconds = float(notes.get("duration") or 0.0)
+    if not math.isfinite(seconds):
+        raise ValueError(f"its duration is {seconds}")
+    return seconds
+
+
+def _modified(path: Path) -> str:
+    return utc_text(datetime.fromtimestamp(path.stat().st_mtime, tz=UTC))

@@ -1,0 +1,199 @@
+"""All runs below a report folder, newest first, read once and remembered by date and size."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from opslib.core.clock import parse_moment, part_ahead
+from opslib.core.errors import InputError
+from opslib.core.files import sha256_bytes
+from opslib.runs.html import shown_figures
+from opslib.runs.run_record import RUN_FILE, RunRecord
+
+CACHE_FILE = ".catalogue.json"
+CACHE_VERSION = 3
+SIDE_SUFFIX = ".run.json"
+CITED_FOLDER = "cited"
+MAX_SENTENCE = 160
+MAX_FIGURES = 2
+
+
+@dataclass(frozen=True)
+class RunRow:
+    """One run in a few words; `problem` says why a broken one could not be read.
+
+    `record_path` and `href` are relative to the report folder; `figures` are ready texts.
+    """
+
+    id: str
+    record_path: str
+    href: str
+    notebook: str
+    title: str
+    started: str
+    word: str
+    tone: str
+    sentence: str
+    figures: tuple[str, ...] = ()
+    change: str | None = None
+    change_tone: str | None = None
+    finished: bool = False
+    succeeded: bool = False
+    host_fingerprint: str | None = None
+    values_digest: str | None = None
+    record: str | None = None
+    problem: bool = False
+
+
+def scan_runs(root: Path) -> list[RunRow]:
+    """Return every run below `root` in the order of `newest_first`; a run cited elsewhere counts
+    once.
+
+    Plain notebooks are not looked at here; `adopt.adopt_notebooks` gives them a record first.
+    """
+    cache = _read_cache(root)
+    fresh: dict[str, dict[str, Any]] = {}
+    rows: dict[str, RunRow] = {}
+    for path, key in _record_files(root):
+        relative = path.relative_to(root).as_posix()
+        known = cache.get(relative)
+        row = _restore(known["row"]) if known and known["key"] == key else None
+        row = row or _read_row(path, relative)
+        fresh[relative] = {"key": key, "row": asdict(row)}
+        kept = rows.get(row.id)
+        if kept is None or kept.record_path.startswith(f"{CITED_FOLDER}/"):
+            rows[row.id] = row
+    if fresh != cache:
+        with suppress(OSError):
+            text = json.dumps({"version": CACHE_VERSION, "runs": fresh})
+            (root / CACHE_FILE).write_text(text, encoding="utf-8")
+    return newest_first(rows.values())
+
+
+def newest_first(rows: Iterable[RunRow]) -> list[RunRow]:
+    """Return these runs, the newest first; those that are dated after now come last."""
+    dated = sorted(rows, key=lambda row: (row.started, row.id), reverse=True)
+    past, ahead = part_ahead(dated, lambda row: parse_moment(row.started))
+    return past + ahead
+
+
+def drop_ahead(rows: Iterable[RunRow]) -> list[RunRow]:
+    """Return the runs that are not dated after now: the others are nobody's newest."""
+    return part_ahead(rows, lambda row: parse_moment(row.started))[0]
+
+
+def values_digest(values: dict[str, Any]) -> str:
+    """Return a digest that is equal for equal parameters."""
+    return sha256_bytes(json.dumps(values, sort_keys=True).encode())[:12]
+
+
+def visible_files(root: Path) -> Iterator[os.DirEntry[str]]:
+    """Yield every file below `root` that is not hidden and lies in no hidden folder."""
+    try:
+        entries = list(os.scandir(root))
+    except OSError:
+        return
+    for entry in entries:
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            yield from visible_files(Path(entry.path))
+        elif entry.is_file():
+            yield entry
+
+
+def _record_files(root: Path) -> Iterator[tuple[Path, list[int]]]:
+    for entry in visible_files(root):
+        if entry.name == RUN_FILE or entry.name.endswith(SIDE_SUFFIX):
+            facts = entry.stat()
+            yield Path(entry.path), [facts.st_mtime_ns, facts.st_size]
+
+
+def _read_row(path: Path, relative: str) -> RunRow:
+    try:
+        return _make_row(RunRecord.read(path), relative)
+    except (InputError, ValueError, TypeError, RecursionError) as error:
+        reason = str(error).removeprefix(f"{path}: ")
+        return broken_row(relative, f"Its record cannot be read: {reason}")
+
+
+def broken_row(relative: str, reason: str) -> RunRow:
+    """Return the row of a run or notebook that cannot be read."""
+    folder = relative.removesuffix(RUN_FILE).rstrip("/") or relative
+    name = folder.rpartition("/")[2]
+    return RunRow(
+        id=relative,
+        record_path=relative,
+        href=relative,
+        notebook=name,
+        title=name,
+        started=_date_in(relative),
+        word="Broken",
+        tone="fail",
+        sentence=_trim(reason),
+        problem=True,
+    )
+
+
+def _make_row(run: RunRecord, relative: str) -> RunRow:
+    folder = relative.rpartition("/")[0]
+    prefix = f"{folder}/" if folder else ""
+    figures = [
+        f"{f.label}: {f.text}{' ' + f.unit if f.unit else ''}"
+        for f in shown_figures(run.key_figures[:MAX_FIGURES])
+    ]
+    change = run.change
+    return RunRow(
+        id=run.id,
+        record_path=relative,
+        href=f"{prefix}{run.report_name}",
+        notebook=run.notebook,
+        title=run.title,
+        started=run.started,
+        word=run.word,
+        tone=run.tone,
+        sentence=_trim(run.sentence),
+        figures=tuple(figures),
+        change=change.summary if change else None,
+        change_tone=("worse" if change.worse else "better" if change.better else None)
+        if change
+        else None,
+        finished=run.status == "finished",
+        succeeded=run.succeeded,
+        host_fingerprint=run.lineage.host_fingerprint if run.lineage else None,
+        values_digest=values_digest(run.parameters),
+        record=run.record,
+    )
+
+
+def _date_in(relative: str) -> str:
+    """The date in a report's path, for a run whose record cannot be read."""
+    first, _, rest = relative.partition("/")
+    clock = rest[:6]
+    if len(first) == 10 and first.count("-") == 2 and clock.isdigit() and len(clock) == 6:
+        return f"{first}T{clock[:2]}:{clock[2:4]}:{clock[4:]}Z"
+    return ""
+
+
+def _trim(text: str) -> str:
+    return text if len(text) <= MAX_SENTENCE else text[: MAX_SENTENCE - 1].rstrip() + "…"
+
+
+def _restore(row: dict[str, Any]) -> RunRow | None:
+    if set(row) != {field.name for field in fields(RunRow)}:
+        return None
+    return RunRow(**{**row, "figures": tuple(row["figures"])})
+
+
+def _read_cache(root: Path) -> dict[str, Any]:
+    try:
+        content = json.loads((root / CACHE_FILE).read_bytes())
+        return dict(content["runs"]) if content["version"] == CACHE_VERSION else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}

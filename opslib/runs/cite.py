@@ -1,0 +1,67 @@
+"""Runs that a document cites: copied small, with no link that a fresh clone lacks."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+from opslib.core.errors import InputError, storage_errors
+from opslib.core.files import folder_atomic
+from opslib.core.formatting import format_bytes
+from opslib.ops import find_records
+from opslib.runs.catalogue import CITED_FOLDER
+from opslib.runs.run_record import RUN_FILE, RunRecord, list_run_files
+
+MAX_CITED_BYTES = 500 * 1024
+_FILES = re.compile(r"<!--files-->.*?<!--/files-->", flags=re.DOTALL)
+_SINCE = re.compile(r"<!--since-->.*?<!--/since-->", flags=re.DOTALL)
+
+
+def cite_run(source: Path, root: Path) -> None:
+    """Copy a run's page and records into `<root>/cited/<run id>/`.
+
+    A record over half the limit is slimmed: medians in place of raw calls.
+
+    Raises:
+        InputError: the page or the record is over 500 KiB, or the run has no page.
+    """
+    run = RunRecord.read(source / RUN_FILE)
+    target = root / CITED_FOLDER / run.id
+    if target.exists():
+        shutil.rmtree(target)
+    with folder_atomic(target) as folder:
+        page = (source / run.report_name).read_text(encoding="utf-8")
+        page = _SINCE.sub("Since the last comparable run", _FILES.sub("", page))
+        (folder / run.report_name).write_text(page, encoding="utf-8")
+        if run.record:
+            _copy_record(source / run.record, folder / run.record)
+        for path in folder.iterdir():
+            if path.stat().st_size > MAX_CITED_BYTES:
+                size, limit = map(format_bytes, (path.stat().st_size, MAX_CITED_BYTES))
+                raise InputError(f"{run.id}: {path.name} has {size}, at most {limit} can be cited")
+        run.model_copy(update={"files": list_run_files(folder)}).write(folder / RUN_FILE)
+
+
+def is_cited(root: Path, run_id: str) -> bool:
+    """Return whether a run is kept in the cited folder, with all its files."""
+    folder = root / CITED_FOLDER / run_id
+    try:
+        run = RunRecord.read(folder / RUN_FILE)
+    except InputError:
+        return False
+    return list_run_files(folder) == run.files
+
+
+def remove_citation(root: Path, run_id: str) -> None:
+    """Remove a run from the cited folder."""
+    with storage_errors(f"remove {run_id}"):
+        shutil.rmtree(root / CITED_FOLDER / run_id)
+
+
+def _copy_record(source: Path, target: Path) -> None:
+    kept = find_records(source.name)
+    if kept is None or source.stat().st_size <= MAX_CITED_BYTES // 2:
+        shutil.copyfile(source, target)
+    else:
+        kept.read(source).slim().write(target)

@@ -1,0 +1,168 @@
+"""`pillops run`, `report`, `snapshot` and `lab`: notebooks in, reports out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+from typer.core import TyperCommand
+
+from opslib.core.config import load_config
+from opslib.core.errors import ExitCode, InputError
+from opslib.telling.doors import (
+    ConfigOption,
+    RootOption,
+    describe_experiment,
+    find_root,
+    make_console,
+    plain_cells,
+    say,
+    say_verdict,
+)
+from opslib.telling.progress import show_steps
+
+
+class RunCommand(TyperCommand):
+    """Takes a parameter as papermill does, `-p key value`, beside `-p key=value`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse after joining each `-p key value` into `-p key=value`."""
+        joined: list[str] = []
+        for word in args:
+            if joined[-2:-1] in (["-p"], ["--parameter"]) and "=" not in joined[-1]:
+                joined[-1] += f"={word}"
+            else:
+                joined.append(word)
+        return super().parse_args(ctx, joined)
+
+
+def make_report_app() -> typer.Typer:
+    """Return the group of commands about reports; operations add theirs to it."""
+    app = typer.Typer(help="Compare, check, list and adopt reports.", no_args_is_help=False)
+    app.command()(index)
+    app.command()(adopt)
+    return app
+
+
+def run(
+    notebook: Annotated[str, typer.Argument(help="Name (bench, 01_bench) or path.")],
+    parameter: Annotated[
+        list[str] | None,
+        typer.Option("--parameter", "-p", help="key value or key=value, repeatable."),
+    ] = None,
+    file: Annotated[Path | None, typer.Option("--file", "-f", help="YAML of parameters.")] = None,
+    timeout: Annotated[float | None, typer.Option(help="Seconds for the run.", min=0.1)] = None,
+    wait: Annotated[float, typer.Option(help="Seconds to wait for the lock.", min=0)] = 0.0,
+    out: Annotated[Path | None, typer.Option(help="The report's folder itself.")] = None,
+    kernel: Annotated[str | None, typer.Option(help="Another Jupyter kernel.")] = None,
+    config: ConfigOption = None,
+) -> int:
+    """Run a notebook and leave a dated report; the exit code is the report's verdict."""
+    from opslib.runs.parameters import read_assignments, read_parameter_file
+    from opslib.runs.runner import run_notebook
+    from opslib.telling.figures import short_number
+
+    given = {**(read_parameter_file(file) if file else {}), **read_assignments(parameter or [])}
+    loaded = load_config(config)
+    notes = make_console(stderr=True)
+    say(notes, f"{notebook} on {describe_experiment(loaded)}")
+    with show_steps(notes) as progress:
+        record = run_notebook(
+            notebook,
+            parameters=given,
+            config=loaded,
+            timeout_s=timeout,
+            wait_s=wait,
+            out=out,
+            kernel=kernel,
+            progress=progress,
+        )
+    console = make_console()
+    if record.key_figures:
+        table = Table(box=None, pad_edge=False, show_header=False)
+        for figure in record.key_figures:
+            value = short_number(figure.value) if isinstance(figure.value, float) else figure.value
+            cells = (figure.label or figure.name, f"{value} {figure.unit or ''}")
+            table.add_row(*plain_cells(cells))
+        console.print(table)
+    say_verdict(console, record.tone, record.sentence, word=record.word)
+    if record.change is not None:
+        say(console, f"since the last run: {record.change.summary}")
+    folder = out.absolute() if out else loaded.report_dir / report_folder(record.id)
+    say(console, f"report: {folder / record.report_name}")
+    return record.exit_code
+
+
+def index(root: RootOption = None, config: ConfigOption = None) -> int:
+    """Write the page that lists every report, newest first."""
+    from opslib.runs.index import build_index
+
+    say(make_console(), str(build_index(find_root(root, config))))
+    return int(ExitCode.PASS)
+
+
+def adopt(
+    notebook: Annotated[Path, typer.Argument(help="Executed notebook in the report folder.")],
+    root: RootOption = None,
+    config: ConfigOption = None,
+) -> int:
+    """Give a notebook that plain papermill wrote its HTML page and record."""
+    from opslib.runs.adopt import adopt_notebook
+    from opslib.runs.index import build_index
+
+    folder, path = find_root(root, config), notebook.absolute()
+    if not path.is_relative_to(folder):
+        raise InputError(f"{notebook}: lies outside the report folder {folder}")
+    record = adopt_notebook(path, folder)
+    build_index(folder)
+    console = make_console()
+    say(console, f"{record.word}: {record.sentence}")
+    say(console, f"report: {path.with_name(record.report_name)}")
+    return record.exit_code
+
+
+def snapshot(
+    check: Annotated[bool, typer.Option(help="Only say whether the tables are current.")] = False,
+    dry_run: Annotated[bool, typer.Option(help="Show what would be done.")] = False,
+    document: Annotated[Path | None, typer.Option(help="Default: docs/PERFORMANCE.md.")] = None,
+    config: ConfigOption = None,
+) -> int:
+    """Rewrite the measured tables of docs/PERFORMANCE.md from the newest successful runs."""
+    from opslib.core.plans import carry_out
+    from opslib.runs.snapshot import plan_snapshot
+
+    loaded = load_config(config)
+    target = document or loaded.root / "docs" / "PERFORMANCE.md"
+    plan = plan_snapshot(target.absolute(), loaded.report_dir)
+    console = make_console()
+
+    def show(line: str) -> None:
+        say(console, line)
+
+    if check:
+        for line in plan.lines():
+            show(line)
+        return int(ExitCode.GATE_FAILED if plan.actions else ExitCode.PASS)
+    outcome = carry_out(plan, dry_run=dry_run, show=show)
+    for skipped in outcome.skipped:
+        show(f"skipped: {skipped.action.describe()}: {skipped.reason}")
+    return int(ExitCode.SKIPPED if outcome.skipped else ExitCode.PASS)
+
+
+def lab(
+    port: Annotated[int, typer.Option(help="Port of the server.", min=0, max=65535)] = 8888,
+    browser: Annotated[bool, typer.Option(help="Open a browser.")] = True,
+    config: ConfigOption = None,
+) -> int:
+    """Open JupyterLab on the landing notebook."""
+    from opslib.runs.lab import open_lab
+
+    open_lab(load_config(config), port=port, browser=browser)
+
+
+def report_folder(run_id: str) -> str:
+    """Return the folder of a run's id, relative to the report folder."""
+    day, _, rest = run_id.partition("-")
+    return f"{day[:4]}-{day[4:6]}-{day[6:]}/{rest}"

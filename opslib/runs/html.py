@@ -1,0 +1,229 @@
+"""The executed notebook as one self-contained page: the answer first, no script, no request."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from opslib.core.formatting import format_bytes, format_duration
+from opslib.runs.attachments import settle_attachments
+from opslib.runs.notebooks import to_node
+from opslib.runs.run_record import LOG_FILE, RUN_FILE, RunRecord
+from opslib.runs.sanitize import clean_html, order_headings
+from opslib.runs.terminal_text import settle_text
+from opslib.telling.figures import short_number
+from opslib.telling.scraps import SCRAP_MIME_PREFIX, Scrap
+
+TEMPLATES = Path(__file__).parent / "templates"
+MAX_KEY_FIGURES = 8
+NO_ALT = "A figure without a description."
+MARKER_TAGS = frozenset({"papermill-error-cell-tag", "pillops-ended"})
+_LINK_BESIDE = re.compile(r"\[([^\]]+)\]\(\.{1,2}/[^)\s]*\)")
+
+
+@dataclass(frozen=True)
+class ShownFigure:
+    """A key figure as the page prints it."""
+
+    label: str
+    text: str
+    unit: str | None
+
+
+def render_report(
+    notebook: Any, run: RunRecord, *, files: tuple[str, ...] = (), root: str = "../../"
+) -> str:
+    """Return the HTML page of an executed notebook.
+
+    Args:
+        notebook: the executed notebook (nbformat 4 node).
+        run: how it went.
+        files: names of the files beside the page, linked at its end.
+        root: the relative path from the page's folder to the folder of the index.
+    """
+    body = _body_notebook(notebook, run)
+    resources = {"report": _head(run, files, root), "metadata": {}}
+    try:
+        text, _ = _exporter().from_notebook_node(body, resources=resources)
+    except Exception:  # an attachment in a form that is not known here must not cost the page
+        for cell in body.cells:
+            cell.pop("attachments", None)
+            cell.source = cell.source.replace("attachment:", "missing:")
+        text, _ = _exporter().from_notebook_node(body, resources=resources)
+    return str(text)
+
+
+def content_policy(css: str, script: str | None = None) -> str:
+    """Return the Content-Security-Policy that allows one style sheet, at most one script and
+    images from data URIs."""
+    scripts = f"; script-src {_source_hash(script)}" if script else ""
+    return (
+        f"default-src 'none'; img-src data:; style-src {_source_hash(css)}{scripts}; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def read_template(name: str) -> str:
+    """Return a style sheet or script of the template folder, whitespace trimmed."""
+    text = (TEMPLATES / "pillops" / name).read_text(encoding="utf-8")
+    return "\n".join(line.strip() for line in text.splitlines() if line.strip())
+
+
+def find_title(notebook: Any, fallback: str) -> str:
+    """Return the first heading of the notebook's first markdown cell, or `fallback`."""
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown" and not _is_marker(cell):
+            match = re.match(r"\s*#\s+(.+)", cell.source)
+            return " ".join(re.sub(r"[*_`]", "", match[1]).split()) if match else fallback
+    return fallback
+
+
+def shown_figures(scraps: tuple[Scrap, ...]) -> list[ShownFigure]:
+    """Return the key figures as text with their units, at most eight."""
+    return [
+        ShownFigure(
+            label=scrap.label or scrap.name.replace("_", " "),
+            text=f"{scrap.value:,}" if isinstance(scrap.value, int) else short_number(scrap.value),
+            unit=scrap.unit,
+        )
+        for scrap in scraps[:MAX_KEY_FIGURES]
+    ]
+
+
+def when_text(iso: str) -> str:
+    """Return an ISO 8601 time as `2026-11-23 15:46 UTC`."""
+    return datetime.fromisoformat(iso).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def _source_hash(text: str) -> str:
+    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    return f"'sha256-{digest}'"
+
+
+def _head(run: RunRecord, files: tuple[str, ...], root: str) -> dict[str, Any]:
+    css = read_template("report.css")
+    words = {RUN_FILE: "run record", LOG_FILE: "kernel log"}
+    return {
+        "run": run,
+        "css": css,
+        "policy": content_policy(css),
+        "when": when_text(run.started),
+        "index_href": f"{root}index.html",
+        "change_href": f"{root}{run.change.against_path}" if run.change else "",
+        "failed_cell": run.problem is not None and run.problem.cell is not None,
+        "figures": shown_figures(run.key_figures),
+        "facts": _facts(run),
+        "parameters": [
+            (name, _value_text(value), name in run.changed_parameters)
+            for name, value in run.parameters.items()
+        ],
+        "lineage": _lineage(run),
+        "files": [(name, words.get(name, name)) for name in files],
+    }
+
+
+def _facts(run: RunRecord) -> list[tuple[str, str]]:
+    facts = [("Run", f"{when_text(run.started)}, took {format_duration(run.duration_s)}")]
+    if run.lineage is not None:
+        dirty = " with uncommitted changes" if run.lineage.git_dirty else ""
+        facts.append(("Host", run.lineage.host.label))
+        facts.append(("Code", f"{run.lineage.git_sha}{dirty}"))
+    facts.extend((name.capitalize(), text) for name, text in run.evidence.items())
+    given = [f"{name} = {_value_text(run.parameters[name])}" for name in run.changed_parameters]
+    if run.parameters:
+        facts.append(("Parameters", ", ".join(given) or "the notebook's own"))
+    return facts
+
+
+def _lineage(run: RunRecord) -> list[tuple[str, str]]:
+    rows = [("Notebook", f"{run.notebook} (sha256 {run.notebook_sha256})")]
+    if run.lineage is None:
+        return [*rows, ("Lineage", "not recorded")]
+    host = run.lineage.host
+    rows += [
+        (
+            "Host",
+            f"{host.cpu}, {host.cpus_usable} of {host.cpus_total} processors usable, "
+            f"{format_bytes(host.memory_bytes)} memory, {host.os}",
+        ),
+        ("Host fingerprint", run.lineage.host_fingerprint),
+    ]
+    rows += [("Card", f"{gpu.name}, driver {gpu.driver}") for gpu in host.gpus]
+    versions = ", ".join(f"{name} {version}" for name, version in run.lineage.versions.items())
+    return [*rows, ("Versions", f"Python {host.python}, {versions}")]
+
+
+def _value_text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _body_notebook(notebook: Any, run: RunRecord) -> Any:
+    """A copy without the marker cells and without the title that the page already shows."""
+    body = to_node(notebook)
+    body.cells = [cell for cell in body.cells if not _is_marker(cell)]
+    first = next((cell for cell in body.cells if cell.cell_type == "markdown"), None)
+    if first is not None and find_title(body, "") == run.title:
+        first.source = re.sub(r"\A\s*#\s+.+\n*", "", first.source)
+    for cell in body.cells:
+        if cell.cell_type == "markdown":  # a link beside the notebook leads nowhere from a report
+            cell.source = _LINK_BESIDE.sub(r"\1", cell.source)
+            settle_attachments(cell)
+    codes = [cell for cell in body.cells if cell.cell_type == "code"]
+    for cell in codes:
+        cell.outputs = [output for output in cell.outputs if not _is_scrap(output)]
+        for output in cell.outputs:
+            if output.output_type == "stream":
+                output.text = settle_text(output.text)
+    failed = run.problem.cell if run.problem else None
+    if failed is not None and failed <= len(codes):
+        codes[failed - 1].metadata["pillops_failed"] = True
+    return body
+
+
+def _is_marker(cell: Any) -> bool:
+    return bool(MARKER_TAGS & set(cell.metadata.get("tags", [])))
+
+
+def _is_scrap(output: Any) -> bool:
+    kinds = output.get("data", {})
+    return bool(kinds) and all(kind.startswith(SCRAP_MIME_PREFIX) for kind in kinds)
+
+
+def _focusable(html: str) -> str:
+    """Let code that scrolls sideways be scrolled with the keyboard."""
+    return html.replace("<pre>", '<pre tabindex="0" role="region" aria-label="Code">', 1)
+
+
+def _alt_text(output: Any, mime: str) -> str:
+    metadata = output.get("metadata", {})
+    return str(metadata.get(mime, {}).get("alt") or metadata.get("alt") or NO_ALT)
+
+
+@cache
+def _exporter() -> Any:
+    from nbconvert import HTMLExporter
+
+    exporter: Any = HTMLExporter(  # type: ignore[no-untyped-call]
+        template_name="pillops",
+        extra_template_basedirs=[str(TEMPLATES)],
+        exclude_input_prompt=True,
+        exclude_output_prompt=True,
+        exclude_anchor_links=True,
+    )
+    for name, function in (
+        ("clean", clean_html),
+        ("clean_html", clean_html),
+        ("order_headings", order_headings),
+        ("focusable", _focusable),
+        ("alt_text", _alt_text),
+        ("strip", lambda text: "".join(str(text).split())),
+    ):
+        exporter.register_filter(name, function)
+    return exporter

@@ -1,0 +1,45 @@
+"""JupyterLab on the landing notebook, with a kernel that is this interpreter."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import NoReturn
+
+from opslib.core.config import CONFIG_VARIABLE, Config
+from opslib.core.errors import InputError
+
+LANDING = "notebooks/00_start.ipynb"
+
+
+def lab_command(config: Config, *, port: int, browser: bool) -> list[str]:
+    """Return the command that opens JupyterLab in the configuration's folder.
+
+    It runs on this interpreter, whose own kernel JupyterLab then offers without installation, and
+    as root too (containers, WSL): it listens on the loopback address alone and asks for a token.
+
+    Raises:
+        InputError: there is no landing notebook.
+    """
+    if not (config.root / LANDING).is_file():
+        raise InputError(f"{config.root / LANDING}: no such notebook to open JupyterLab on")
+    return [
+        sys.executable,
+        "-m",
+        "jupyterlab",
+        f"--LabApp.default_url=/lab/tree/{LANDING}",
+        f"--ServerApp.root_dir={config.root}",
+        f"--ServerApp.port={port}",
+        "--FileContentsManager.pre_save_hook=opslib.runs.lab_save.strip_outputs",
+        *([] if browser else ["--no-browser"]),
+        *(["--allow-root"] if os.geteuid() == 0 else []),
+    ]
+
+
+def open_lab(config: Config, *, port: int = 8888, browser: bool = True) -> NoReturn:
+    """Replace this process by JupyterLab; its notebooks read this configuration."""
+    command = lab_command(config, port=port, browser=browser)
+    environment = {**os.environ, CONFIG_VARIABLE: str(config.source)}
+    os.chdir(config.root)
+    sys.stdout.flush()
+    os.execve(command[0], command, environment)  # noqa: S606

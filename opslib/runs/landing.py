@@ -1,0 +1,70 @@
+"""What the landing notebook shows: the notebooks, how to run each, and the last reports."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from opslib.core.config import Config
+from opslib.core.formatting import plural
+from opslib.core.verdicts import Verdict
+from opslib.runs.catalogue import scan_runs
+from opslib.runs.html import find_title
+from opslib.runs.notebooks import notebook_folder, read_notebook
+from opslib.runs.parameters import read_parameters
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+LANDING_NAME = "00_start"
+
+
+def list_notebooks(config: Config) -> DataFrame:
+    """Return each notebook's name, the question it answers, its command and its parameters."""
+    from pandas import DataFrame
+
+    rows = []
+    for path in _paths(config):
+        notebook = read_notebook(path)
+        rows.append(
+            {
+                "Notebook": path.stem,
+                "Question": find_title(notebook, path.stem),
+                "Run it": f"pillops run {path.stem}",
+                "Parameters (-p name=value)": ", ".join(read_parameters(notebook)) or "none",
+            }
+        )
+    return DataFrame(rows, columns=["Notebook", "Question", "Run it", "Parameters (-p name=value)"])
+
+
+def list_reports(config: Config, count: int) -> DataFrame:
+    """Return the newest `count` reports: when, which notebook and its answer."""
+    from pandas import DataFrame
+
+    rows = [
+        {
+            "Started (UTC)": run.started[:16].replace("T", " "),
+            "Notebook": run.notebook,
+            "Verdict": run.word,
+            "Finding": run.sentence,
+        }
+        for run in scan_runs(config.report_dir)[:count]
+    ]
+    return DataFrame(rows, columns=["Started (UTC)", "Notebook", "Verdict", "Finding"])
+
+
+def describe_state(config: Config) -> tuple[Verdict, str]:
+    """Return whether the notebooks can be run, and in one sentence why or what to do first."""
+    models = [path for path in config.export_dir.glob("*.onnx") if not path.is_symlink()]
+    if not models:
+        where = config.export_dir
+        return "inconclusive", f"No model lies in {where}: make the demo with `pillops demo`."
+    kind = "The demo experiment" if config.is_demo else "The experiment"
+    reports = plural(len(scan_runs(config.report_dir)), "report")
+    notebooks = plural(len(_paths(config)), "notebook")
+    return "pass", f"{kind} is ready: {plural(len(models), 'model')}, {notebooks}, {reports}."
+
+
+def _paths(config: Config) -> list[Path]:
+    found = sorted(notebook_folder(config).glob("*.ipynb"))
+    return [path for path in found if path.stem != LANDING_NAME]

@@ -1,0 +1,152 @@
+"""What a run leaves behind beside its report: `run.json`."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from opslib.core.cards import FileEntry
+from opslib.core.errors import ExitCode
+from opslib.core.files import sha256_file
+from opslib.core.lineage import Lineage
+from opslib.core.records import Part, Record
+from opslib.core.verdicts import Verdict
+from opslib.telling.scraps import Scrap
+
+RUN_FILE = "run.json"
+LOG_FILE = "kernel.log"
+RunStatus = Literal[
+    "finished",
+    "cell_raised",
+    "timeout",
+    "kernel_died",
+    "no_kernel",
+    "terminated",
+    "storage",
+    "secret_leak",
+    "report_failed",
+]
+STATUS_EXIT_CODES: dict[str, ExitCode] = {
+    "finished": ExitCode.PASS,
+    "cell_raised": ExitCode.CELL_RAISED,
+    "timeout": ExitCode.DEADLINE,
+    "kernel_died": ExitCode.KERNEL_DIED,
+    "no_kernel": ExitCode.NO_KERNEL,
+    "terminated": ExitCode.TERMINATED,
+    "storage": ExitCode.USAGE,
+    "secret_leak": ExitCode.SECRET_LEAK,
+    "report_failed": ExitCode.CELL_RAISED,
+}
+STATUS_WORDS: dict[str, str] = {
+    "finished": "Finished",
+    "cell_raised": "Failed",
+    "timeout": "Timed out",
+    "kernel_died": "Kernel died",
+    "no_kernel": "No kernel",
+    "terminated": "Terminated",
+    "storage": "Disk full",
+    "secret_leak": "Secret found",
+    "report_failed": "No page",
+}
+
+
+class RunProblem(Part):
+    """Why a run did not finish: one line, and the code cell (counted from 1) it ended in."""
+
+    message: str
+    cell: int | None = None
+
+
+class RunChange(Part):
+    """What changed since the last comparable run, counted over the rows of both records."""
+
+    against_id: str
+    against_path: str
+    better: int
+    worse: int
+    unchanged: int
+    not_comparable: int
+    summary: str
+
+
+class RunRecord(Record):
+    """How one run of a notebook went, under which conditions, and what it left behind.
+
+    `started` and `ended` are ISO 8601 in UTC; `changed_parameters` names those that differ from
+    the notebook's own values; `evidence` says which model, images, providers and seed stand
+    behind the figures; `record` is the file name of the operation's record in the run's folder.
+    """
+
+    schema_name = "run"
+
+    id: str
+    notebook: str
+    title: str
+    status: RunStatus
+    exit_code: int
+    verdict: Verdict | None
+    finding: str | None
+    problem: RunProblem | None
+    started: str
+    ended: str
+    duration_s: float
+    parameters: dict[str, Any]
+    changed_parameters: tuple[str, ...]
+    notebook_sha256: str | None
+    lineage: Lineage | None
+    evidence: dict[str, str] = {}
+    key_figures: tuple[Scrap, ...] = ()
+    change: RunChange | None = None
+    record: str | None = None
+    files: tuple[FileEntry, ...] = ()
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether every cell ran and the verdict is no failure."""
+        return self.status == "finished" and self.exit_code == ExitCode.PASS
+
+    @property
+    def word(self) -> str:
+        """The one word that answers how the run went: its verdict, or how it ended."""
+        if self.status == "finished" and self.verdict is not None:
+            return {"pass": "Pass", "fail": "Fail", "inconclusive": "Inconclusive"}[self.verdict]
+        return STATUS_WORDS[self.status]
+
+    @property
+    def tone(self) -> str:
+        """The colour class of the word: `pass`, `fail`, `inconclusive` or `plain`."""
+        if self.status != "finished":
+            return "fail"
+        return self.verdict or "plain"
+
+    @property
+    def sentence(self) -> str:
+        """The one sentence a reader needs: the problem of a failed run, else its finding."""
+        if self.problem is not None:
+            return self.problem.message
+        return self.finding or "The notebook ran to its end and published no verdict."
+
+    @property
+    def report_name(self) -> str:
+        """The file name of the HTML report."""
+        return f"{self.notebook}.html"
+
+
+def is_key_figure(scrap: Scrap) -> bool:
+    """Return whether a scrap is a single number that belongs at the top of the report."""
+    return isinstance(scrap.value, int | float) and not isinstance(scrap.value, bool)
+
+
+def utc_text(moment: datetime) -> str:
+    """Return an aware moment as `2026-11-23T15:46:01Z`."""
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def list_run_files(folder: Path) -> tuple[FileEntry, ...]:
+    """Return name, size and digest of every file of a run's folder but `run.json`."""
+    return tuple(
+        FileEntry(path=path.name, size=path.stat().st_size, sha256=sha256_file(path))
+        for path in sorted(folder.iterdir())
+        if path.is_file() and path.name != RUN_FILE and not path.name.startswith(".")
+    )

@@ -1,0 +1,222 @@
+"""The measured tables of a document, rewritten from the newest successful runs.
+
+A table stands between `<!-- snapshot:bench -->` and `<!-- /snapshot -->`. The runs that it cites
+are kept in `<report folder>/cited/<run id>/`, small enough for git, so that no link dangles.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from opslib.core.changes import change_file
+from opslib.core.errors import InputError, StorageError, storage_errors
+from opslib.core.plans import Action, Plan
+from opslib.ops import OPERATIONS, find_records
+from opslib.runs.catalogue import CITED_FOLDER, RunRow, drop_ahead, scan_runs
+from opslib.runs.cite import cite_run, is_cited, remove_citation
+from opslib.runs.run_record import RUN_FILE, RunRecord
+from opslib.telling.operation import Records
+
+_OPENING = re.compile(r"<!-- snapshot:([\w-]+) -->")
+_ENDING = "<!-- /snapshot -->"
+_LIKE_A_MARKER = re.compile(r"<!?\s*-+\s*/?\s*snapshot\b", flags=re.IGNORECASE)
+_CODE_SPAN = re.compile(r"`[^`]*`")
+
+
+@dataclass(frozen=True)
+class Block:
+    """A marked table of a document: its name and the lines of its two markers, counted from 0."""
+
+    name: str
+    opening: int
+    ending: int
+
+
+@dataclass(frozen=True)
+class CitedRun:
+    """A run that a table is made from: where it lies, how it went, and its operation's record."""
+
+    row: RunRow
+    run: RunRecord
+    record: Any
+
+
+def plan_snapshot(document: Path, root: Path) -> Plan:
+    """Return what must be done for the document's tables to show the newest successful runs.
+
+    An empty plan means that they do.
+
+    Raises:
+        InputError: the document has no marked table, a marker is malformed or has no partner, a
+            table is unknown, or there is no successful run to make it from.
+    """
+    text = _read(document)
+    blocks = find_blocks(document, text)
+    names = [block.name for block in blocks]
+    if not names:
+        raise InputError(f"{document}: has no <!-- snapshot:bench --> … <!-- /snapshot --> block")
+    known = {name: one.records for name, one in OPERATIONS.items() if one.records is not None}
+    unknown = sorted(set(names) - set(known))
+    if unknown:
+        raise InputError(f"{document}: table {unknown[0]!r} is unknown; known: {', '.join(known)}")
+    tables, cited = {}, {}
+    for name in dict.fromkeys(names):
+        runs = _newest_runs(root, known[name])
+        if not runs:
+            raise InputError(f"{root}: no successful run for the table {name!r}; make one first")
+        tables[name] = _render(known[name], runs, document, root)
+        cited.update({run.row.id: run for run in runs})
+    return Plan("snapshot", (*_citations(root, cited), *_rewriting(document, text, blocks, tables)))
+
+
+def find_blocks(document: Path, text: str) -> list[Block]:
+    """Return the marked tables of a document's text, in order.
+
+    Raises:
+        InputError: a marker is malformed or has no partner; the message names its line.
+    """
+    blocks: list[Block] = []
+    name, opening = "", -1
+    for number, line in enumerate(text.split("\n")):
+        where = f"{document}: line {number + 1}"
+        marker = line.strip()
+        match = _OPENING.fullmatch(marker)
+        if match and opening >= 0:
+            raise _unended(document, name, opening)
+        if match:
+            name, opening = match[1], number
+        elif marker == _ENDING and opening >= 0:
+            blocks.append(Block(name, opening, number))
+            opening = -1
+        elif marker == _ENDING:
+            raise InputError(f"{where}: {_ENDING} ends no block; expected an opening before it")
+        elif _LIKE_A_MARKER.search(_CODE_SPAN.sub("", line)):
+            inside = f" in the block {name!r}" if opening >= 0 else ""
+            raise InputError(
+                f"{where}: malformed marker {marker[:60]!r}{inside}; expected "
+                f"<!-- snapshot:bench --> or {_ENDING}, alone on its line"
+            )
+    if opening >= 0:
+        raise _unended(document, name, opening)
+    return blocks
+
+
+def _unended(document: Path, name: str, opening: int) -> InputError:
+    return InputError(f"{document}: line {opening + 1}: the block {name!r} has no {_ENDING}")
+
+
+def _citations(root: Path, cited: dict[str, CitedRun]) -> list[Action]:
+    actions = [
+        Action(
+            "cite",
+            f"{CITED_FOLDER}/{run_id}",
+            "the document links to it",
+            partial(cite_run, (root / run.row.record_path).parent, root),
+        )
+        for run_id, run in cited.items()
+        if not is_cited(root, run_id)
+    ]
+    folder = root / CITED_FOLDER
+    old = sorted(filter(_is_citation, folder.iterdir())) if folder.is_dir() else []
+    actions += [
+        Action(
+            "remove",
+            f"{CITED_FOLDER}/{path.name}",
+            "no table shows it any more",
+            partial(remove_citation, root, path.name),
+            frees_bytes=sum(file.stat().st_size for file in path.iterdir()),
+        )
+        for path in old
+        if path.name not in cited
+    ]
+    return actions
+
+
+def _is_citation(folder: Path) -> bool:
+    """Whether a folder was made by citing a run; nothing else is ever removed."""
+    if folder.is_symlink() or not folder.is_dir():
+        return False
+    try:
+        run = RunRecord.read(folder / RUN_FILE)
+    except InputError:
+        return False
+    return run.id == folder.name and not any(path.is_dir() for path in folder.iterdir())
+
+
+def _rewriting(
+    document: Path, text: str, blocks: list[Block], tables: dict[str, str]
+) -> list[Action]:
+    lines = text.split("\n")
+    for block in reversed(blocks):
+        lines[block.opening + 1 : block.ending] = tables[block.name].rstrip("\n").split("\n")
+    fresh = "\n".join(lines)
+    if fresh == text:
+        return []
+    write = partial(_replace, document, text, fresh)
+    return [Action("rewrite", document.name, "its tables differ from the newest runs", write)]
+
+
+def _replace(document: Path, old: str, fresh: str) -> None:
+    def change(before: bytes | None) -> bytes:
+        if (before or b"").decode().replace("\r\n", "\n") != old:
+            raise StorageError("it changed after the plan was made")
+        return fresh.encode()
+
+    change_file(document, change)
+
+
+def _newest_runs(root: Path, kept: Records) -> list[CitedRun]:
+    """The newest successful run for each host: one with the notebook's own parameters if any."""
+    best: dict[str, tuple[bool, CitedRun]] = {}
+    for row in drop_ahead(scan_runs(root)):
+        if not row.succeeded or row.record is None or find_records(row.record) is not kept:
+            continue
+        path = root / row.record_path
+        run = RunRecord.read(path)
+        usual = not run.changed_parameters
+        host = row.host_fingerprint or ""
+        if host in best and (best[host][0] or not usual):
+            continue
+        best[host] = (usual, CitedRun(row, run, kept.read(path.parent / row.record)))
+    return sorted((run for _, run in best.values()), key=lambda run: _host(run))
+
+
+def _render(kept: Records, runs: list[CitedRun], document: Path, root: Path) -> str:
+    columns: list[str] = []
+    lines: list[str] = []
+    for run in runs:
+        columns, rows = kept.table(run.record)
+        lineage = run.record.lineage
+        link = f"[{run.run.started[:10]}]({_link(run, document, root)})"
+        commit = f"`{lineage.git_sha}`{' + changes' if lineage.git_dirty else ''}"
+        lines += [_line([_host(run), *row, link, commit]) for row in rows]
+    head = ["Host", *columns, "Run", "Commit"]
+    return "\n".join([_line(head), f"|{'---|' * len(head)}", *lines]) + "\n"
+
+
+def _line(cells: list[str]) -> str:
+    return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
+
+
+def _host(run: CitedRun) -> str:
+    return str(run.record.lineage.host.label)
+
+
+def _link(run: CitedRun, document: Path, root: Path) -> str:
+    target = root / CITED_FOLDER / run.row.id / run.run.report_name
+    return Path(os.path.relpath(target, document.parent)).as_posix()
+
+
+def _read(document: Path) -> str:
+    if not document.is_file():
+        raise InputError(f"{document}: no such document")
+    try:
+        with storage_errors(f"read {document}"):
+            return document.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{document}: is no UTF-8 text") from error

@@ -1,0 +1,1 @@
+"""How records are told: the terminal, the page, the document."""

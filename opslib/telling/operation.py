@@ -1,0 +1,57 @@
+"""An operation as the rest of the house knows it: its commands and its records."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import typer
+
+Command = Callable[..., int | None] | typer.Typer
+
+
+class Change(Protocol):
+    """How two records differ: how many rows are better, worse or the same, and a sentence."""
+
+    @property
+    def summary(self) -> str:
+        """The sentence."""
+
+    def count(self, outcome: Any) -> int:
+        """Return how many rows have this outcome."""
+
+
+@dataclass(frozen=True)
+class Records:
+    """The records that an operation leaves.
+
+    Args:
+        files: how the names of their files begin.
+        read: reads such a file, and raises InputError where it is none.
+        table: the columns and the rows of text that show a record in a document.
+        compare: what changed from one record to the next, beyond its noise.
+    """
+
+    files: str
+    read: Callable[[Path], Any]
+    table: Callable[[Any], tuple[list[str], list[list[str]]]]
+    compare: Callable[[Any, Any], Change] | None = None
+
+
+@dataclass(frozen=True)
+class Operation:
+    """What there is to know of an operation.
+
+    Args:
+        name: what it is called, in documents too.
+        commands: its commands by name; a `typer.Typer` is a group of them.
+        report_commands: those that belong to `pillops report`.
+        records: what it leaves, where documents show it.
+    """
+
+    name: str
+    commands: Mapping[str, Command]
+    report_commands: Mapping[str, Command] = field(default_factory=dict)
+    records: Records | None = None

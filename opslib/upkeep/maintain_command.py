@@ -1,0 +1,91 @@
+"""`pillops maintain` and `scripts/maintenance.sh`: the nightly cleaning."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from opslib.core.config import Config, load_config
+from opslib.core.errors import SkippedError
+from opslib.core.formatting import format_bytes, plural, utc_now
+from opslib.telling.doors import (
+    ConfigOption,
+    describe_experiment,
+    make_console,
+    run_command,
+    say_if_possible,
+)
+
+if TYPE_CHECKING:
+    from opslib.upkeep.maintenance_record import MaintenanceRecord
+
+
+def maintain(
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", "-n", help="Show the plan, do nothing.")
+    ] = False,
+    clock_is_right: Annotated[
+        bool, typer.Option("--clock-is-right", help="Go on after a long time without a round.")
+    ] = False,
+    config: ConfigOption = None,
+) -> int:
+    """Clean the experiment: logs, checkpoints, models, releases, reports; and report the disks."""
+    from opslib.upkeep.job_status import track_job
+    from opslib.upkeep.maintenance import plan_maintenance
+
+    loaded = load_config(config)
+    console = make_console()
+
+    def show(line: str) -> None:
+        say_if_possible(console, line)
+
+    show(f"{describe_experiment(loaded)}, {utc_now():%Y-%m-%d %H:%M} UTC")
+    if dry_run:
+        for line in plan_maintenance(loaded, clock_is_right=clock_is_right).lines():
+            show(line)
+        show("dry run: nothing was changed")
+        return 0
+
+    def work() -> int:
+        return _clean(loaded, show, clock_is_right=clock_is_right)
+
+    return track_job(loaded, "maintenance", work, show=show)
+
+
+def _clean(config: Config, show: Callable[[str], None], *, clock_is_right: bool) -> int:
+    """Carry out the plan, tell what came of it, and return 0.
+
+    Raises:
+        SkippedError: something was left out.
+    """
+    from opslib.upkeep.maintenance import run_maintenance
+
+    done = run_maintenance(config, show=show, clock_is_right=clock_is_right)
+    record = done.record
+    for one in record.skipped:
+        show(f"skipped {one.target}: {one.reason}")
+    for warning in record.warnings:
+        show(f"warning: {warning}")
+    steps, freed = plural(len(record.done), "step"), format_bytes(record.freed_bytes)
+    where = done.path if done.untold is None else "its account is not kept"
+    show(f"{steps} done, {freed} freed in {record.took_s:.1f} s; {where}")
+    if done.untold is not None:
+        _tell_account(done.untold, record)
+        raise SkippedError(f"{steps} done, {freed} freed; the account is not kept: {done.untold}")
+    if record.skipped:
+        raise SkippedError(f"{plural(len(record.skipped), 'item')} skipped; see {done.path}")
+    return 0
+
+
+def _tell_account(untold: str, record: MaintenanceRecord) -> None:
+    """Tell on stderr what was done, where there was no room to keep it."""
+    notes = make_console(stderr=True)
+    say_if_possible(notes, f"warning: {untold}; what was done:")
+    for item in record.done:
+        say_if_possible(notes, f"  {item.verb} {item.target} ({format_bytes(item.freed_bytes)})")
+
+
+if __name__ == "__main__":
+    run_command(maintain)

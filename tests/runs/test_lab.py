@@ -1,0 +1,97 @@
+"""JupyterLab itself: started, a notebook opened, Run All, the verdict on screen."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from opslib.runs.lab import LANDING
+from tests.runs.browser import open_browser, open_page
+from tests.runs.makers import make_project, publish_cell
+
+ROOT = Path(__file__).resolve().parents[2]
+WAIT_MS = 60_000
+
+
+@contextmanager
+def lab_server(project: Path, folder: Path) -> Iterator[str]:
+    """Start `pillops lab` on a free port with its own settings; yield the address it prints."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    own = {name: str(folder / name) for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR")}
+    own |= {f"JUPYTERLAB_{name}_DIR": str(folder / name) for name in ("SETTINGS", "WORKSPACES")}
+    arguments = ["--no-browser", "--port", str(port), "--config", str(project / "config.yaml")]
+    command = [sys.executable, "-m", "opslib.cli", "lab", *arguments]
+    server = subprocess.Popen(
+        command, cwd=ROOT, env={**os.environ, **own}, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        if server.stderr is None:
+            raise AssertionError("no log")
+        log = []
+        for line in server.stderr:
+            log.append(line)
+            found = re.search(rf"http://localhost:{port}/\S*token=\w+", line)
+            if found:
+                yield found[0]
+                return
+        raise AssertionError("".join(log))
+    finally:
+        server.send_signal(signal.SIGTERM)
+        try:
+            server.wait(10)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait(10)
+        if server.stderr is not None:
+            server.stderr.close()
+
+
+@pytest.mark.chromium
+def test_run_all_in_jupyterlab_shows_the_verdict_however_often(tmp_path: Path) -> None:
+    """Saving it changes nothing in the file: what a run found belongs into a report."""
+    project = tmp_path / "project"
+    make_project(project, publish_cell())
+    (project / LANDING).write_text((ROOT / LANDING).read_text())
+    with (
+        lab_server(project, tmp_path) as address,
+        open_browser() as browser,
+        open_page(browser) as watched,
+    ):
+        page = watched.page
+        page.goto(address)
+        page.locator(".jp-Notebook .jp-CodeCell").first.wait_for(timeout=WAIT_MS)
+        assert page.locator(".jp-Notebook h1").inner_text().startswith("Can I start?")
+        for last in (6, 12):
+            page.get_by_role("menuitem", name="Run", exact=True).click()
+            page.get_by_text("Run All Cells", exact=True).click()
+            count = f"[{last}]:"
+            page.locator(".jp-InputPrompt").get_by_text(count).wait_for(timeout=WAIT_MS)
+        before = (project / LANDING).stat().st_mtime_ns
+        page.get_by_role("menuitem", name="File", exact=True).click()
+        page.get_by_text("Save Notebook", exact=True).click()
+        give_up = time.monotonic() + WAIT_MS / 1000
+        while (project / LANDING).stat().st_mtime_ns == before and time.monotonic() < give_up:
+            page.wait_for_timeout(50)
+        assert (project / LANDING).stat().st_mtime_ns > before
+        assert (project / LANDING).read_text() == (ROOT / LANDING).read_text()
+        badge = page.locator(".jp-OutputArea .badge.inconclusive")
+        assert badge.inner_text() == "Inconclusive"
+        assert (
+            page.get_by_text("make the demo with pillops demo")
+            .or_(page.get_by_text("make the demo with `pillops demo`"))
+            .first.is_visible()
+        )
+        assert page.get_by_text("Does the toy work?").first.is_visible()
+        assert page.locator(".jp-OutputArea [data-mime-type*=error]").count() == 0
+        outputs = page.locator(".jp-OutputArea-output").all_inner_texts()
+        assert not [text for text in outputs if "mimetype" in text.lower().replace(" ", "")]

@@ -1,0 +1,69 @@
+"""What a station's process does with a loaded engine."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from opslib.inference.engine import EngineRequest
+from opslib.inference.preprocess import DEFAULT_FUNCTION
+from opslib.timing import station
+from opslib.timing.blocks import Block
+from opslib.timing.station import Station, Workload
+from opslib.timing.workers import MeasureError
+from tests.models import write_images, write_onnx
+
+
+def block_of(run_delay_pct: float) -> Block:
+    times_ms = (1.0,) * 11
+    disturbed = run_delay_pct > 20
+    return Block(times_ms=times_ms, wall_s=0.1, run_delay_pct=run_delay_pct, disturbed=disturbed)
+
+
+def loaded() -> SimpleNamespace:
+    engine = SimpleNamespace(run=lambda batch: batch)
+    return SimpleNamespace(engine=engine, batch=None, request=None)
+
+
+@pytest.mark.parametrize(
+    ("delays_pct", "kept_pct"), [([30.0, 5.0], 5.0), ([30.0, 60.0], 30.0), ([10.0], 10.0)]
+)
+def test_a_disturbed_block_is_repeated_once_and_the_calmer_one_stays(
+    monkeypatch: pytest.MonkeyPatch, delays_pct: list[float], kept_pct: float
+) -> None:
+    measured = iter([block_of(delay) for delay in delays_pct])
+    monkeypatch.setattr(station, "_loaded", [loaded()])
+    monkeypatch.setattr(station, "measure_block", lambda call, **settings: next(measured))
+    assert station._time_block("inference", 0.1).block.run_delay_pct == kept_pct
+    assert next(measured, None) is None
+
+
+def test_a_peak_that_the_kernel_would_not_reset_is_not_reported(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(station, "_loaded", [loaded()])
+    monkeypatch.setattr(station, "measure_block", lambda call, **settings: block_of(0.0))
+    monkeypatch.setattr(station, "_peak_is_own", [False])
+    assert station._time_block("inference", 0.1).peak_rss_bytes is None
+
+
+def test_weights_emptied_while_a_model_is_measured_end_it_with_one_line(tmp_path: Path) -> None:
+    model = write_onnx(tmp_path / "m.onnx", sidecar=True)
+    (image,) = write_images(tmp_path / "images", 1)
+    with Station("onnx") as measured:
+        measured.load(EngineRequest("onnx", model), Workload((str(image),), 16, DEFAULT_FUNCTION))
+        (tmp_path / "m.onnx.data").open("wb").close()
+        with pytest.raises(MeasureError, match=r"^onnx: .*SIGBUS \(a file .* became shorter\)"):
+            measured.visit(1)
+
+
+def test_a_network_with_its_softmax_inside_answers_as_the_one_without(tmp_path: Path) -> None:
+    names = tuple(str(path) for path in write_images(tmp_path / "images", 3))
+    answers = []
+    for head in (None, "Softmax"):
+        model = write_onnx(tmp_path / f"{head}.onnx", head=head)
+        with Station("onnx") as measured:
+            measured.load(EngineRequest("onnx", model), Workload(names, 16, DEFAULT_FUNCTION))
+            answers.append(measured.answer(names))
+    np.testing.assert_allclose(*answers, atol=1e-6)
