@@ -151,7 +151,7 @@ def main() -> int:
     try:
         tables = make_tables((ROOT / "config.yaml").read_text())
     except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        print(f"error: {error}", file=sys.stderr)
         return 2
     head, _, rest = old.partition(BEGIN)
     new = f"{head}{BEGIN}{tables}{END}{rest.partition(END)[2]}"

@@ -60,9 +60,9 @@ def main() -> int:
                 badge, errors = run_all(watched.page, address, f"{name}.ipynb")
                 watched.page.screenshot(path=str(shots / f"{name}.png"))
             took = time.perf_counter() - started
-            print(f"{name:22} {badge:14} cells that raised: {errors}   {took:.0f} s", flush=True)  # noqa: T201
+            print(f"{name:22} {badge:14} cells that raised: {errors}   {took:.0f} s", flush=True)
             failed = failed or errors != "0" or badge == "none"
-    print(f"what each looked like in the end: {shots}")  # noqa: T201
+    print(f"what each looked like in the end: {shots}")
     return 1 if failed else 0
 
 
