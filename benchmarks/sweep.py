@@ -34,10 +34,9 @@ from opslib.ops.sweep.arms import make_request
 from opslib.ops.sweep.finals import Finals, measure_finalists
 from opslib.ops.sweep.record import SweepOptions
 from opslib.ops.sweep.run import SweepRequest, run_sweep
-from opslib.ops.sweep.space import cpu_axes
-from opslib.ops.sweep.track import Track
+from opslib.ops.sweep.space import cpu_axes, find_sweep_host
 from opslib.timing.rounds import Deadline
-from opslib.timing.station import Workload
+from opslib.timing.station import Station, Workload
 from opslib.timing.stats import bootstrap_interval, trimmed_mean
 
 RACES = 10
@@ -78,9 +77,9 @@ class Answer:
 def list_grid(config: Config, subject: Subject) -> tuple[list[SweepOptions], int]:
     """Return every combination of the CPU grid, and the model's image size in pixels."""
     request = EngineRequest("onnx", subject.path)
-    with Track("host") as track:
-        host = track.describe_host(request)
-        size = track.describe(request).input_shape[-1] or IMG_SIZE
+    with Station("host") as station:
+        host = station.call(find_sweep_host)
+        size = station.describe(request).input_shape[-1] or IMG_SIZE
     return list(cpu_axes(config.sweep, host)), size
 
 

@@ -25,9 +25,8 @@ from opslib.inference.find_model import find_onnx
 from opslib.inference.images import pick_images
 from opslib.inference.providers import SessionSettings
 from opslib.ops.sweep.finals import Finals, run_finals
-from opslib.ops.sweep.track import Track
 from opslib.timing.rounds import Deadline
-from opslib.timing.station import Workload
+from opslib.timing.station import Station, Workload
 from opslib.timing.stats import bootstrap_interval
 
 BATCHES = (1, 2, 4, 8, 16, 32)
@@ -42,11 +41,11 @@ console = Console(width=110, highlight=False)
 
 def measure(requests: Sequence[EngineRequest], works: Sequence[Workload]) -> Finals:
     """Measure all arms in interleaved rounds."""
-    with Track("trade-offs") as track:
+    with Station("trade-offs") as station:
         for number, (request, work) in enumerate(zip(requests, works, strict=True)):
-            track.load(number, request, work)
+            station.load(request, work, number)
         return run_finals(
-            [track.visit(number) for number in range(len(requests))],
+            [station.racer(number) for number in range(len(requests))],
             deadline=Deadline(None),
             rng=np.random.default_rng(0),
             margin_pct=2.0,
@@ -102,9 +101,9 @@ def resize_model(model: Path, size: int, folder: Path) -> Path:
 
 def measure_top1(model: Path, work: Workload, classes: Sequence[str]) -> float:
     """Return top-1 in percent; an image's class is the name of its folder."""
-    with Track("accuracy") as track:
-        track.load(0, EngineRequest("onnx", model, batch_size=SIZE_BATCH), work)
-        answers = track.answer(0, len(work.names)).argmax(-1)
+    with Station("accuracy") as station:
+        station.load(EngineRequest("onnx", model, batch_size=SIZE_BATCH), work)
+        answers = station.answer(len(work.names)).argmax(-1)
     truth = [classes.index(Path(name).parent.name) for name in work.names]
     return 100 * float(np.mean(answers == np.array(truth)))
 

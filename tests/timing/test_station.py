@@ -8,7 +8,7 @@ import pytest
 
 from opslib.inference.engine import EngineRequest
 from opslib.inference.preprocess import DEFAULT_FUNCTION
-from opslib.timing import station
+from opslib.timing import station_process
 from opslib.timing.blocks import Block
 from opslib.timing.station import Station, Workload
 from opslib.timing.workers import MeasureError
@@ -23,7 +23,7 @@ def block_of(run_delay_pct: float) -> Block:
 
 def loaded() -> SimpleNamespace:
     engine = SimpleNamespace(run=lambda batch: batch)
-    return SimpleNamespace(engine=engine, batch=None, request=None)
+    return SimpleNamespace(engine=engine, run=lambda: None, batch=None, request=None)
 
 
 @pytest.mark.parametrize(
@@ -33,19 +33,19 @@ def test_a_disturbed_block_is_repeated_once_and_the_calmer_one_stays(
     monkeypatch: pytest.MonkeyPatch, delays_pct: list[float], kept_pct: float
 ) -> None:
     measured = iter([block_of(delay) for delay in delays_pct])
-    monkeypatch.setattr(station, "_loaded", [loaded()])
-    monkeypatch.setattr(station, "measure_block", lambda call, **settings: next(measured))
-    assert station._time_block("inference", 0.1).block.run_delay_pct == kept_pct
+    monkeypatch.setattr(station_process, "_loaded", {0: loaded()})
+    monkeypatch.setattr(station_process, "measure_block", lambda call, **settings: next(measured))
+    assert station_process.time_block(0, "inference", 0.1).block.run_delay_pct == kept_pct
     assert next(measured, None) is None
 
 
 def test_a_peak_that_the_kernel_would_not_reset_is_not_reported(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(station, "_loaded", [loaded()])
-    monkeypatch.setattr(station, "measure_block", lambda call, **settings: block_of(0.0))
-    monkeypatch.setattr(station, "_peak_is_own", [False])
-    assert station._time_block("inference", 0.1).peak_rss_bytes is None
+    monkeypatch.setattr(station_process, "_loaded", {0: loaded()})
+    monkeypatch.setattr(station_process, "measure_block", lambda call, **settings: block_of(0.0))
+    monkeypatch.setattr(station_process, "_peak_is_own", [False])
+    assert station_process.time_block(0, "inference", 0.1).peak_rss_bytes is None
 
 
 def test_weights_emptied_while_a_model_is_measured_end_it_with_one_line(tmp_path: Path) -> None:
@@ -65,5 +65,5 @@ def test_a_network_with_its_softmax_inside_answers_as_the_one_without(tmp_path: 
         model = write_onnx(tmp_path / f"{head}.onnx", head=head)
         with Station("onnx") as measured:
             measured.load(EngineRequest("onnx", model), Workload(names, 16, DEFAULT_FUNCTION))
-            answers.append(measured.answer(names))
+            answers.append(measured.answer(len(names)))
     np.testing.assert_allclose(*answers, atol=1e-6)

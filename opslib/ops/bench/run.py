@@ -30,8 +30,7 @@ from opslib.timing.disturbance import watch_disturbance
 from opslib.timing.lock import hold_timing_lock
 from opslib.timing.paired import Comparison
 from opslib.timing.rounds import Deadline
-from opslib.timing.station import Station, Workload
-from opslib.timing.station_pair import Side, compare_stations
+from opslib.timing.station import Side, Station, Workload, compare_stations
 
 Progress = Callable[[float, str], None]
 
@@ -156,13 +155,12 @@ def _check_parity(bench: _Bench, facts: dict[str, EngineFacts]) -> ParityResult 
     if set(facts) != {"onnx", "torch"}:
         return None
     bench.report("checking that both engines answer alike")
-    names = tuple(bench.setup.images.take(bench.config.parity.samples))
     fixed = facts["onnx"].input_shape[0]
     answers = {}
     for engine in ("torch", "onnx"):
         batch_size = fixed if engine == "onnx" and fixed else PARITY_BATCH
         bench.stations[engine].load(bench.setup.at_batch(engine, batch_size), bench.work)
-        answers[engine] = bench.stations[engine].answer(names)
+        answers[engine] = bench.stations[engine].answer(bench.config.parity.samples)
         bench.stations[engine].unload()
     half = facts["onnx"].input_dtype == "float16"
     return check_parity(answers["torch"], answers["onnx"], bench.config.parity, half_precision=half)

@@ -15,8 +15,7 @@ from opslib.ops.quantize.record import Speed, VariantSpeed
 from opslib.timing.disturbance import is_disturbed
 from opslib.timing.paired import Comparison
 from opslib.timing.rounds import Deadline
-from opslib.timing.station import Station, Workload
-from opslib.timing.station_pair import Side, compare_stations
+from opslib.timing.station import Side, Station, Workload, compare_stations
 
 COMPARISON_SHARE = 0.5
 SHORTEST_BLOCK_S = 0.15

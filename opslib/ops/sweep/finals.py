@@ -14,12 +14,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from opslib.core.errors import OpsError
 from opslib.inference.engine import EngineRequest
-from opslib.ops.sweep.track import Track
 from opslib.timing.paired import Limits
 from opslib.timing.racing import paired_interval, runs_for
 from opslib.timing.rounds import MIN_ROUNDS, Deadline, RoundPlan, Visit, run_rounds
-from opslib.timing.station import Workload
+from opslib.timing.station import RacerError, Station, Workload
 from opslib.timing.stats import Interval, bootstrap_interval, trimmed_mean
 
 WARMUP_RUNS = 2
@@ -67,9 +67,12 @@ def measure_finalists(
     with ExitStack() as stack:
         visits: list[Visit] = []
         for number, request in enumerate(requests):
-            track = stack.enter_context(Track(f"finalist {number + 1}"))
-            track.load(number, request, work)
-            visits.append(track.visit(number))
+            station = stack.enter_context(Station(f"finalist {number + 1}"))
+            try:
+                station.load(request, work, number, try_out=False)
+            except OpsError as error:
+                raise RacerError(number, error) from error
+            visits.append(station.racer(number))
         return run_finals(visits, deadline=deadline, rng=rng, margin_pct=margin_pct, rounds=rounds)
 
 

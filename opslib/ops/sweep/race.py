@@ -23,11 +23,10 @@ from opslib.ops.sweep.finals import Finals, measure_finalists, speedup_interval
 from opslib.ops.sweep.gate import arithmetic_of, check_candidate
 from opslib.ops.sweep.record import SweepOptions
 from opslib.ops.sweep.space import uses_tf32
-from opslib.ops.sweep.track import Track, TrackedEngineError
 from opslib.ops.sweep.trials import Trial, TrialBook
 from opslib.timing.racing import Race, RaceRules, run_race
 from opslib.timing.rounds import Deadline
-from opslib.timing.station import Workload
+from opslib.timing.station import RacerError, Station, Workload
 
 REFERENCE = 0
 RACE_SHARE = 0.6
@@ -43,7 +42,7 @@ class Course:
 
     config: Config
     work: Workload
-    track: Track
+    station: Station
     book: TrialBook
     rng: np.random.Generator
     report: Report
@@ -68,7 +67,7 @@ def run_batch(course: Course, arms: Sequence[Arm], default: Arm, budget_s: float
         finalists = choose_finalists(course, arms, default)
         try:
             finals = _measure(course, finalists, deadline)
-        except TrackedEngineError as error:
+        except RacerError as error:
             _refuse(course, finalists[error.number], default, error)
     course.book.forget_finals(arm.key for arm in arms)
     _save_finals(course, finalists, default, finals)
@@ -151,8 +150,8 @@ def _race_arms(course: Course, arms: Sequence[Arm], default: Arm, deadline: Dead
         share_s = deadline.left_s / len(heats) if heats else deadline.left_s
         _run_heat(course, started, trials, Deadline(max(0.0, share_s)))
         for arm in started[1:]:
-            course.track.unload(arm.row)
-    course.track.unload(default.row)
+            course.station.unload(arm.row)
+    course.station.unload(default.row)
 
 
 def _run_heat(
@@ -166,13 +165,13 @@ def _run_heat(
     while racing:
         try:
             _race_once(course, racing, trials, deadline)
-        except TrackedEngineError as error:
+        except RacerError as error:
             lost = next(arm for arm in racing if arm.row == error.number)
             _refuse(course, lost, arms[0], error)
             left = [arm for arm in racing[1:] if course.book.race(arm.key) is None]
             for arm in racing[1:]:
                 if arm not in left:
-                    course.track.unload(arm.row)
+                    course.station.unload(arm.row)
             racing = [arms[0], *left]
         else:
             return
@@ -211,7 +210,7 @@ def _race_once(
         )
 
     race = run_race(
-        [course.track.visit(arm.row) for arm in arms],
+        [course.station.racer(arm.row) for arm in arms],
         incumbent=0,
         deadline=deadline,
         rng=course.rng,
@@ -229,9 +228,9 @@ def _answer_as_written(course: Course, request: EngineRequest) -> NDArray[np.flo
     """Answer with the unoptimized graph on the CPU, the nearest to the model as written."""
     plain = SweepOptions(providers=("CPU",), graph_optimization_level="DISABLE_ALL")
     as_written = replace(request, providers=plain.providers, settings=plain.settings())
-    course.track.load(REFERENCE, as_written, course.work)
-    answer = course.track.answer(REFERENCE, course.config.sweep.parity_images)
-    course.track.unload(REFERENCE)
+    course.station.load(as_written, course.work, REFERENCE, try_out=False)
+    answer = course.station.answer(course.config.sweep.parity_images, REFERENCE)
+    course.station.unload(REFERENCE)
     return answer
 
 
@@ -239,11 +238,11 @@ def _load_checked(course: Course, arm: Arm, reference: NDArray[np.float32]) -> T
     """Load an arm and hold its answers against the reference; a refused one is unloaded."""
     trial = Trial(key=arm.key, kind="refused")
     try:
-        facts = course.track.load(arm.row, arm.request, course.work)
+        facts = course.station.load(arm.request, course.work, arm.row, try_out=False)
         trial = trial.model_copy(update={"provider": facts.provider, "note": facts.note})
-        answer = course.track.answer(arm.row, len(reference))
+        answer = course.station.answer(len(reference), arm.row)
     except OpsError as error:
-        course.track.unload(arm.row)
+        course.station.unload(arm.row)
         return trial.model_copy(update={"reason": str(error)})
     tf32 = uses_tf32(arm.options, facts.provider)
     arithmetic = arithmetic_of(facts.input_dtype, tf32=tf32)
@@ -251,7 +250,7 @@ def _load_checked(course: Course, arm: Arm, reference: NDArray[np.float32]) -> T
     trial = trial.model_copy(update={"max_abs_diff": difference})
     if reason is None:
         return trial.model_copy(update={"kind": "survived"})
-    course.track.unload(arm.row)
+    course.station.unload(arm.row)
     return trial.model_copy(update={"reason": f"it does not answer alike: {reason}"})
 
 

@@ -18,14 +18,15 @@ from typing import Any
 import numpy as np
 
 from opslib.core.config import Config
-from opslib.core.errors import ExitCode, GateFailedError, ParameterError
+from opslib.core.errors import DeadlineError, ExitCode, GateFailedError, ParameterError
 from opslib.core.files import open_atomic
 from opslib.core.formatting import stamp
 from opslib.core.host import host_facts
 from opslib.core.lineage import package_versions, record_lineage
 from opslib.core.verdicts import VERDICT_EXIT_CODES, Verdict
-from opslib.inference.engine import EngineFacts
+from opslib.inference.engine import EngineFacts, EngineRequest
 from opslib.inference.facts import ModelFacts, describe_inputs, describe_model
+from opslib.inference.optimized_graph import digest_optimized_graph
 from opslib.ops.bench.setup import BenchRequest, BenchSetup, choose_img_size, prepare_bench
 from opslib.ops.sweep.arms import Arm, Line, make_arms, make_request
 from opslib.ops.sweep.finding import sum_up_sweep
@@ -39,13 +40,13 @@ from opslib.ops.sweep.record import (
     SweepRow,
 )
 from opslib.ops.sweep.rows import describe_axes, make_batch_result, make_rows
-from opslib.ops.sweep.space import SweepHost, list_options
-from opslib.ops.sweep.track import Track
+from opslib.ops.sweep.space import SweepHost, find_sweep_host, list_options
 from opslib.ops.sweep.trials import TRIALS_NAME, TrialBook
 from opslib.timing.disturbance import watch_disturbance
 from opslib.timing.lock import hold_timing_lock
 from opslib.timing.rounds import Deadline
-from opslib.timing.station import Workload
+from opslib.timing.station import Station, Workload
+from opslib.timing.workers import MeasureError
 
 Progress = Callable[[float, str], None]
 
@@ -141,14 +142,14 @@ def run_sweep(
         watch_disturbance(gpu=True) as watch,
         ExitStack() as stack,
     ):
-        track = stack.enter_context(Track("sweep"))
-        sweep = _explore(config, setup, objective, request, track, progress)
+        station = stack.enter_context(Station("sweep"))
+        sweep = _explore(config, setup, objective, request, station, progress)
         results: list[BatchResult] = []
         failure: str | None = None
         try:
             for index, size in enumerate(sweep.batch_sizes):
                 share_s = sweep.deadline.left_s / (len(sweep.batch_sizes) - index)
-                results.append(_run_batch(sweep, track, size, share_s))
+                results.append(_run_batch(sweep, station, size, share_s))
         except GateFailedError as error:
             failure = str(error)
     sweep.book.finish()
@@ -214,27 +215,27 @@ def _explore(
     setup: BenchSetup,
     objective: str,
     request: SweepRequest,
-    track: Track,
+    station: Station,
     progress: Progress,
 ) -> _Sweep:
     """Find out what this host and model can do, and which combinations are the same session."""
     deadline = Deadline(setup.budget_s)
     progress(0.0, "finding out which settings differ")
     base = make_request(setup.engines["onnx"], SweepOptions(), setup.batch_sizes[0])
-    host = track.describe_host()
-    facts = track.describe(base)
+    host = station.call(find_sweep_host)
+    facts = station.describe(base)
     model = describe_model(base, facts)
     img_size = choose_img_size(setup, {"onnx": facts})
     fixed = facts.input_shape[0]
     sizes = tuple(sorted({*setup.batch_sizes, *([fixed] if fixed else [])}))
     graphs: dict[str, str | None] = {}
 
-    def digest_graph(options: SweepOptions) -> str | None:
+    def digest(options: SweepOptions) -> str | None:
         one = make_request(base, options, fixed or sizes[0])
         shaping = {"prefer_nhwc": options.cuda.get("prefer_nhwc", 0)} if host.has_cuda else {}
         asked = repr((options.providers, options.graph_optimization_level, shaping))
         if asked not in graphs:
-            graphs[asked] = track.digest_graph(one)
+            graphs[asked] = digest_graph(station, one)
         return graphs[asked]
 
     versions = package_versions()
@@ -243,7 +244,7 @@ def _explore(
         sizes,
         host,
         base,
-        digest_graph=digest_graph,
+        digest_graph=digest,
         identity=(
             model.sha256,
             host_facts().fingerprint,
@@ -271,14 +272,25 @@ def _explore(
     )
 
 
-def _run_batch(sweep: _Sweep, track: Track, batch_size: int, budget_s: float) -> BatchResult:
+def digest_graph(station: Station, request: EngineRequest) -> str | None:
+    """Return the digest of the optimized model; see `digest_optimized_graph`.
+
+    None, too, where optimizing it ended the process.
+    """
+    try:
+        return station.call(digest_optimized_graph, request)
+    except (MeasureError, DeadlineError):
+        return None
+
+
+def _run_batch(sweep: _Sweep, station: Station, batch_size: int, budget_s: float) -> BatchResult:
     started = time.monotonic()
     images = max(batch_size, sweep.config.sweep.parity_images)
     names = tuple(str(path) for path in sweep.setup.images.take(images))
     course = Course(
         config=sweep.config,
         work=Workload(names, sweep.img_size, sweep.setup.preprocess, sweep.setup.code_root),
-        track=track,
+        station=station,
         book=sweep.book,
         rng=np.random.default_rng(sweep.config.bench.seed),
         report=sweep.report,

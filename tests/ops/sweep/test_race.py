@@ -16,16 +16,15 @@ from opslib.ops.sweep.arms import Arm
 from opslib.ops.sweep.finals import Finals
 from opslib.ops.sweep.race import HEAT_ON_CARD, Course, choose_finalists, run_batch
 from opslib.ops.sweep.record import SweepOptions
-from opslib.ops.sweep.track import Track, TrackedEngineError
 from opslib.ops.sweep.trials import TrialBook
 from opslib.timing.rounds import Visit, VisitTimes
-from opslib.timing.station import Workload
+from opslib.timing.station import RacerError, Station, Workload
 from opslib.timing.workers import MeasureError
 from tests.models import write_config
 
 
-class FakeTrack:
-    """A track on a card: row N takes N milliseconds, row 13 runs out of memory.
+class FakeStation:
+    """A station on a card: row N takes N milliseconds, row 13 runs out of memory.
 
     `deadly` tells after how many visits a row ends the process.
     """
@@ -35,24 +34,26 @@ class FakeTrack:
         self.loaded: set[int] = set()
         self.most = 0
 
-    def load(self, number: int, request: EngineRequest, work: Workload) -> EngineFacts:
+    def load(
+        self, request: EngineRequest, work: Workload, number: int, *, try_out: bool
+    ) -> EngineFacts:
         if number == 13:
             raise UnavailableError("CUDA ran out of memory")
         self.loaded.add(number)
         self.most = max(self.most, len(self.loaded))
         return EngineFacts("onnx", "CUDA", 1, 3, (None, 3, 8, 8), "float32")
 
-    def answer(self, number: int, count: int) -> np.ndarray:
+    def answer(self, count: int, number: int) -> np.ndarray:
         return np.eye(3, dtype=np.float32)[np.arange(count) % 3]
 
-    def visit(self, number: int) -> Visit:
+    def racer(self, number: int) -> Visit:
         def visit(runs: int) -> VisitTimes:
             assert number in self.loaded
             if number in self.deadly:
                 self.deadly[number] -= 1
                 if self.deadly[number] < 0:
                     self.loaded.discard(number)
-                    raise TrackedEngineError(number, MeasureError("ended by SIGABRT"))
+                    raise RacerError(number, MeasureError("ended by SIGABRT"))
             return VisitTimes((float(number),) * runs, 0.001, 0.0)
 
         return visit
@@ -68,20 +69,20 @@ def make_arm(row: int) -> Arm:
 
 
 @pytest.fixture
-def course(tmp_path: Path) -> tuple[Course, FakeTrack]:
+def course(tmp_path: Path) -> tuple[Course, FakeStation]:
     config: Config = load_config(write_config(tmp_path), {})
-    track = FakeTrack()
+    station = FakeStation()
     return (
         Course(
             config=config,
             work=Workload((), 8, "none"),
-            track=cast(Track, track),
+            station=cast(Station, station),
             book=TrialBook(tmp_path / "trials.jsonl"),
             rng=np.random.default_rng(0),
             report=lambda _what: None,
             on_card=True,
         ),
-        track,
+        station,
     )
 
 
@@ -90,14 +91,14 @@ def finish(requests: list[Any], *_: object, **__: object) -> Finals:
 
 
 def test_heats_bound_what_lies_in_memory_and_every_arm_gets_a_trial(
-    course: tuple[Course, FakeTrack], monkeypatch: pytest.MonkeyPatch
+    course: tuple[Course, FakeStation], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sweep_race, "measure_finalists", finish)
-    race, track = course
+    race, station = course
     arms = [make_arm(row) for row in range(1, 21)]
     run_batch(race, arms, arms[9], 60.0)
-    assert track.most == HEAT_ON_CARD
-    assert track.loaded == set()
+    assert station.most == HEAT_ON_CARD
+    assert station.loaded == set()
     trials = {arm.row: race.book.race(arm.key) for arm in arms}
     assert all(trials.values())
     assert trials[13] is not None
@@ -105,7 +106,7 @@ def test_heats_bound_what_lies_in_memory_and_every_arm_gets_a_trial(
 
 
 def test_speeds_against_the_default_compare_across_heats(
-    course: tuple[Course, FakeTrack], monkeypatch: pytest.MonkeyPatch
+    course: tuple[Course, FakeStation], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sweep_race, "measure_finalists", finish)
     race, _ = course
@@ -117,11 +118,11 @@ def test_speeds_against_the_default_compare_across_heats(
 
 
 def test_a_setting_that_ends_the_process_in_the_race_is_dropped_and_the_race_goes_on(
-    course: tuple[Course, FakeTrack], monkeypatch: pytest.MonkeyPatch
+    course: tuple[Course, FakeStation], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sweep_race, "measure_finalists", finish)
-    race, track = course
-    track.deadly = {2: 0, 5: 3}
+    race, station = course
+    station.deadly = {2: 0, 5: 3}
     arms = [make_arm(row) for row in range(1, 13)]
     run_batch(race, arms, arms[9], 60.0)
     trials = {arm.row: race.book.race(arm.key) for arm in arms}
@@ -132,18 +133,18 @@ def test_a_setting_that_ends_the_process_in_the_race_is_dropped_and_the_race_goe
         assert bool(trial.times_ms) == (row not in (2, 5))
     assert trials[2] is not None
     assert trials[2].reason == "it stopped while it was timed: ended by SIGABRT"
-    assert track.loaded == set()
+    assert station.loaded == set()
 
 
 def test_a_finalist_that_ends_its_process_is_refused_and_the_others_are_measured(
-    course: tuple[Course, FakeTrack], monkeypatch: pytest.MonkeyPatch
+    course: tuple[Course, FakeStation], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[int] = []
 
     def die_once(requests: list[Any], *_: object, **__: object) -> Finals:
         sizes.append(len(requests))
         if len(sizes) == 1:
-            raise TrackedEngineError(1, MeasureError("ended by SIGKILL"))
+            raise RacerError(1, MeasureError("ended by SIGKILL"))
         return finish(requests)
 
     monkeypatch.setattr(sweep_race, "measure_finalists", die_once)
@@ -157,9 +158,9 @@ def test_a_finalist_that_ends_its_process_is_refused_and_the_others_are_measured
     assert race.book.final(arms[2].key) is not None
 
 
-def test_without_the_default_nothing_is_raced(course: tuple[Course, FakeTrack]) -> None:
-    race, track = course
-    track.deadly = {10: 1}
+def test_without_the_default_nothing_is_raced(course: tuple[Course, FakeStation]) -> None:
+    race, station = course
+    station.deadly = {10: 1}
     arms = [make_arm(row) for row in (1, 10)]
     with pytest.raises(GateFailedError, match="ended by SIGABRT"):
         run_batch(race, arms, arms[1], 60.0)

@@ -17,8 +17,15 @@ from opslib.ops.sweep import race as sweep_race
 from opslib.ops.sweep.gate import arithmetic_of, check_candidate
 from opslib.ops.sweep.record import SweepOptions, SweepRecord
 from opslib.ops.sweep.rows import follow
-from opslib.ops.sweep.run import SweepRequest, keep_sweep, make_sweep_request, run_sweep
+from opslib.ops.sweep.run import (
+    SweepRequest,
+    digest_graph,
+    keep_sweep,
+    make_sweep_request,
+    run_sweep,
+)
 from opslib.ops.sweep.trials import TRIALS_NAME, Trial, TrialBook
+from opslib.timing.station import Station
 from tests.models import write_config, write_images, write_onnx
 
 QUICK = "sweep: {batch: [1], budget_s: 6, spinning: [false], parity_images: 2, threads: [0, 1]}\n"
@@ -294,3 +301,14 @@ def test_the_tolerance_knows_the_arithmetic() -> None:
     assert check_candidate(reference, shifted, limits, "tf32")[1] is None
     assert arithmetic_of("float32", tf32=True) == "tf32"
     assert arithmetic_of("float16", tf32=True) == "float16"
+
+
+def test_a_graph_whose_optimization_ends_the_process_has_no_digest(tmp_path: Path) -> None:
+    class DeadlyRequest(EngineRequest):
+        def __reduce__(self) -> tuple[object, ...]:
+            return os.abort, ()
+
+    model = write_onnx(tmp_path / "m.onnx")
+    with Station("t") as station:
+        assert digest_graph(station, DeadlyRequest("onnx", model)) is None
+        assert digest_graph(station, EngineRequest("onnx", model)) is not None
