@@ -11,28 +11,32 @@ from __future__ import annotations
 import ast
 import difflib
 import io
-import json
-import math
 import re
 import tokenize
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any
 
 import yaml
+from pydantic import AfterValidator, Field, FiniteFloat, TypeAdapter, ValidationError
+from pydantic_core import from_json
 
 from opslib.core.errors import ParameterError
 from opslib.core.secrets import REFERENCE_PREFIX, is_secret_name, resolve_reference
 
 PARAMETERS_TAG = "parameters"
-Scalar = Literal["int", "float", "str", "bool"]
-_SCALARS: dict[str, type] = {"int": int, "float": float, "str": str, "bool": bool}
-_WORDS = {"int": "a whole number", "float": "a number", "str": "text", "bool": "true or false"}
+_SCALARS: dict[str, tuple[Any, str]] = {
+    "int": (int, "a whole number"),
+    "float": (FiniteFloat, "a number"),
+    "str": (str, "text"),
+    "bool": (bool, "true or false"),
+}
+_TYPE = re.compile(r"(?:(list|tuple)\[(\w+)(?:, \.\.\.)?\]|(\w+))( \| None)?\Z")
 _RANGE = re.compile(r"(-?\d+(?:\.\d+)?)?\.\.(-?\d+(?:\.\d+)?)?\Z")
 _CHOICES = re.compile(r"[\w.+-]+(?:\|[\w.+-]+)+\Z")
-_INTEGER = re.compile(r"[+-]?\d+\Z")
-_BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,7 @@ class ParameterSpec:
     """One parameter of a notebook: its type, its own value, its help and its limits."""
 
     name: str
-    scalar: Scalar
+    scalar: str
     default: Any
     many: bool = False
     optional: bool = False
@@ -60,9 +64,47 @@ class ParameterSpec:
         """What a value must be, in words."""
         if self.choices:
             return f"one of {', '.join(self.choices)}"
-        what = _WORDS[self.scalar] + (" or several, separated by commas" if self.many else "")
+        several = " or several, separated by commas" if self.many else ""
+        what = _SCALARS[self.scalar][1] + several
         ends = ["" if end is None else f"{end:g}" for end in (self.low, self.high)]
         return f"{what} in {ends[0]}..{ends[1]}" if any(ends) else what
+
+    @cached_property
+    def _adapter(self) -> TypeAdapter[Any]:
+        kind: Any = Annotated[_SCALARS[self.scalar][0], AfterValidator(self._check_word)]
+        if self.scalar in ("int", "float"):
+            kind = Annotated[kind, Field(ge=self.low, le=self.high)]
+        return TypeAdapter(kind)
+
+    def _check_word(self, value: Any) -> Any:
+        if isinstance(value, str):
+            value.encode()  # bytes of a command line that are no UTF-8 are no text
+        if self.choices and str(value) not in self.choices:
+            raise ValueError
+        return value
+
+    def convert(self, value: Any) -> Any:
+        """Return one value as the declared type: text is read, all else must have the type.
+
+        Raises:
+            ParameterError: it cannot be read, has another type or lies outside the limits.
+        """
+        try:
+            if not isinstance(value, str):
+                return self._adapter.validate_python(value, strict=True)
+            return self._adapter.validate_strings(value if self.scalar == "str" else value.strip())
+        except ValidationError as error:
+            raise self.refusal(value) from error
+
+    def refusal(self, value: Any) -> ParameterError:
+        """Return the error for a value, which is shown unless the parameter is a secret."""
+        try:
+            shown = "a value" if is_secret_name(self.name) else repr(value)
+        except (ValueError, RecursionError):
+            shown = f"a {type(value).__name__} too large to show"
+        return ParameterError(
+            f"parameter {self.name}: got {shown}, expected {self.limit_text} ({self.type_text})"
+        )
 
 
 def read_parameters(notebook: Any) -> dict[str, ParameterSpec]:
@@ -137,115 +179,38 @@ def _check(name: str, value: Any, specs: Mapping[str, ParameterSpec], folder: Pa
         known = ", ".join(specs) or "none"
         raise ParameterError(f"parameter {name!r} is unknown; {hint}this notebook has: {known}")
     spec = specs[name]
-    if is_secret_name(name) and value is not None:
+    by_reference = isinstance(value, str) and value.startswith(REFERENCE_PREFIX)
+    if by_reference or (value is not None and is_secret_name(name)):
         resolve_reference(str(value), folder)
-    elif isinstance(value, str) and value.startswith(REFERENCE_PREFIX):
-        resolve_reference(value, folder)
-    if spec.optional and (value is None or value in ("null", "None")):
+    if spec.optional and value in (None, "null", "None"):
         return None
     if not spec.many:
-        return _check_scalar(spec, value)
+        return spec.convert(value)
     items = _split(value) if isinstance(value, str) else value
-    if not isinstance(items, list | tuple):
-        raise _refusal(spec, value)
-    if not items and spec.default != [] and spec.default != ():
-        raise _refusal(spec, value)
-    return [_check_scalar(spec, item) for item in items]
+    if not isinstance(items, list | tuple) or (not items and spec.default not in ([], ())):
+        raise spec.refusal(value)
+    return [spec.convert(item) for item in items]
 
 
 def _split(text: str) -> list[Any]:
     if text.strip().startswith("["):
-        try:
-            parsed = json.loads(text)
-        except (ValueError, RecursionError):
-            parsed = None
-        if isinstance(parsed, list):
-            return parsed
+        with suppress(ValueError):
+            return list(from_json(text))
     return [part.strip() for part in text.split(",") if part.strip()]
-
-
-def _check_scalar(spec: ParameterSpec, value: Any) -> Any:
-    converted = _from_text(spec, value) if isinstance(value, str) else _from_typed(spec, value)
-    if spec.choices and str(converted) not in spec.choices:
-        raise _refusal(spec, value)
-    if isinstance(converted, int | float) and not isinstance(converted, bool):
-        below = spec.low is not None and converted < spec.low
-        if below or (spec.high is not None and converted > spec.high):
-            raise _refusal(spec, value)
-    return converted
-
-
-def _from_text(spec: ParameterSpec, text: str) -> Any:
-    if spec.scalar == "str":
-        if not _is_unicode(text):
-            shown = _shown(text) if not is_secret_name(spec.name) else "a value"
-            raise ParameterError(f"parameter {spec.name}: got {shown}, expected UTF-8 text")
-        return text
-    stripped = text.strip()
-    if spec.scalar == "bool" and stripped.lower() in _BOOLEANS:
-        return _BOOLEANS[stripped.lower()]
-    if spec.scalar == "int" and _INTEGER.match(stripped):
-        try:
-            return int(stripped)
-        except ValueError as error:  # Python converts 4,300 digits at most
-            raise _refusal(spec, text) from error
-    if spec.scalar == "float":
-        try:
-            number = float(stripped)
-        except ValueError as error:
-            raise _refusal(spec, text) from error
-        if math.isfinite(number):
-            return number
-    raise _refusal(spec, text)
-
-
-def _from_typed(spec: ParameterSpec, value: Any) -> Any:
-    if spec.scalar == "float" and isinstance(value, int) and not isinstance(value, bool):
-        try:
-            return float(value)
-        except OverflowError as error:
-            raise _refusal(spec, value) from error
-    matches = isinstance(value, _SCALARS[spec.scalar])
-    if not matches or (spec.scalar == "int" and isinstance(value, bool)):
-        raise _refusal(spec, value)
-    if isinstance(value, float) and not math.isfinite(value):
-        raise _refusal(spec, value)
-    return value
-
-
-def _refusal(spec: ParameterSpec, value: Any) -> ParameterError:
-    shown = "a value" if is_secret_name(spec.name) else _shown(value)
-    return ParameterError(
-        f"parameter {spec.name}: got {shown}, expected {spec.limit_text} ({spec.type_text})"
-    )
-
-
-def _shown(value: Any) -> str:
-    try:
-        return repr(value)
-    except (ValueError, RecursionError):
-        return f"a {type(value).__name__} too large to show"
-
-
-def _is_unicode(text: str) -> bool:
-    """Whether text has no lone surrogate: what bytes of a command line that are no UTF-8 become."""
-    return not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def _read_cell(source: str) -> list[ParameterSpec]:
     try:
-        statements = ast.parse(source).body
         comments = _comments(source)
-        specs = []
-        for statement in statements:
-            if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
-                continue
-            specs.append(_read_statement(statement, comments.get(statement.end_lineno or 0, "")))
+        return [
+            _read_statement(statement, comments.get(statement.end_lineno or 0, ""))
+            for statement in ast.parse(source).body
+            if not (isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant))
+        ]
     except (SyntaxError, ValueError, tokenize.TokenError) as error:
         raise ParameterError(f"the parameter cell is not Python: {error}") from error
     except (RecursionError, MemoryError) as error:
         raise ParameterError("the parameter cell is nested too deeply") from error
-    return specs
 
 
 def _read_statement(statement: ast.stmt, comment: str) -> ParameterSpec:
@@ -263,43 +228,35 @@ def _read_statement(statement: ast.stmt, comment: str) -> ParameterSpec:
     except (ValueError, TypeError) as error:
         raise ParameterError(f"parameter {target.id}: its default is no literal") from error
     annotation = getattr(statement, "annotation", None)
-    scalar, many, optional = _read_type(target.id, annotation, default)
-    low, high, choices = _read_limits(comment)
-    return ParameterSpec(
-        target.id, scalar, default, many, optional or default is None, comment, low, high, choices
-    )
-
-
-def _read_type(name: str, annotation: ast.expr | None, default: Any) -> tuple[Scalar, bool, bool]:
     text = ast.unparse(annotation) if annotation is not None else _guess_type(default)
-    optional = bool(re.search(r"\|\s*None\Z", text))
-    text = re.sub(r"\s*\|\s*None\Z", "", text)
-    many = re.fullmatch(r"(?:list|tuple)\[(\w+)(?:, \.\.\.)?\]", text)
-    scalar = many[1] if many else text
-    if scalar not in _SCALARS:
-        known = ", ".join(_SCALARS)
+    found = _TYPE.match(text)
+    scalar = (found[2] or found[3]) if found else ""
+    if not found or scalar not in _SCALARS:
         raise ParameterError(
-            f"parameter {name}: type {text!r} is not known; expected {known} or a list of one"
+            f"parameter {target.id}: type {text!r} is not known; expected {', '.join(_SCALARS)} "
+            "or a list of one"
         )
-    return scalar, many is not None, optional  # type: ignore[return-value]
+    word = comment.split()[0].rstrip(":,;") if comment.split() else ""
+    span = _RANGE.match(word)
+    ends = span.groups() if span else (None, None)
+    low, high = (float(end) if end else None for end in ends)
+    return ParameterSpec(
+        name=target.id,
+        scalar=scalar,
+        default=default,
+        many=found[1] is not None,
+        optional=found[4] is not None or default is None,
+        help=comment,
+        low=low,
+        high=high,
+        choices=tuple(word.split("|")) if _CHOICES.match(word) else (),
+    )
 
 
 def _guess_type(default: Any) -> str:
     if isinstance(default, list | tuple):
         return f"list[{type(default[0]).__name__}]" if default else "list[str]"
     return "str | None" if default is None else type(default).__name__
-
-
-def _read_limits(comment: str) -> tuple[float | None, float | None, tuple[str, ...]]:
-    word = comment.split()[0].rstrip(":,;") if comment.split() else ""
-    span = _RANGE.match(word)
-    if span and (span[1] or span[2]):
-        return (
-            float(span[1]) if span[1] else None,
-            float(span[2]) if span[2] else None,
-            (),
-        )
-    return None, None, tuple(word.split("|")) if _CHOICES.match(word) else ()
 
 
 def _comments(source: str) -> dict[int, str]:
