@@ -6,26 +6,26 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import ValidationError
 
 from opslib.core.clock import parse_moment, part_ahead
 from opslib.core.errors import InputError
 from opslib.core.files import sha256_bytes
+from opslib.core.records import Part
 from opslib.runs.html import shown_figures
 from opslib.runs.run_record import RUN_FILE, RunRecord
 
 CACHE_FILE = ".catalogue.json"
-CACHE_VERSION = 3
 SIDE_SUFFIX = ".run.json"
 CITED_FOLDER = "cited"
 MAX_SENTENCE = 160
 MAX_FIGURES = 2
 
 
-@dataclass(frozen=True)
-class RunRow:
+class RunRow(Part):
     """One run in a few words; `problem` says why a broken one could not be read.
 
     `record_path` and `href` are relative to the report folder; `figures` are ready texts.
@@ -51,6 +51,16 @@ class RunRow:
     problem: bool = False
 
 
+class _Kept(Part):
+    key: tuple[int, int]
+    row: RunRow
+
+
+class _Cache(Part):
+    version: Literal[4] = 4
+    runs: dict[str, _Kept] = {}
+
+
 def scan_runs(root: Path) -> list[RunRow]:
     """Return every run below `root` in the order of `newest_first`; a run cited elsewhere counts
     once.
@@ -58,21 +68,20 @@ def scan_runs(root: Path) -> list[RunRow]:
     Plain notebooks are not looked at here; `adopt.adopt_notebooks` gives them a record first.
     """
     cache = _read_cache(root)
-    fresh: dict[str, dict[str, Any]] = {}
+    fresh: dict[str, _Kept] = {}
     rows: dict[str, RunRow] = {}
     for path, key in _record_files(root):
         relative = path.relative_to(root).as_posix()
-        known = cache.get(relative)
-        row = _restore(known["row"]) if known and known["key"] == key else None
-        row = row or _read_row(path, relative)
-        fresh[relative] = {"key": key, "row": asdict(row)}
-        kept = rows.get(row.id)
+        known = cache.runs.get(relative)
+        if known is None or known.key != key:
+            known = _Kept(key=key, row=_read_row(path, relative))
+        fresh[relative] = known
+        kept = rows.get(known.row.id)
         if kept is None or kept.record_path.startswith(f"{CITED_FOLDER}/"):
-            rows[row.id] = row
-    if fresh != cache:
-        with suppress(OSError):
-            text = json.dumps({"version": CACHE_VERSION, "runs": fresh})
-            (root / CACHE_FILE).write_text(text, encoding="utf-8")
+            rows[known.row.id] = known.row
+    if fresh != cache.runs:
+        with suppress(OSError, ValueError):
+            (root / CACHE_FILE).write_text(_Cache(runs=fresh).model_dump_json(), encoding="utf-8")
     return newest_first(rows.values())
 
 
@@ -108,11 +117,11 @@ def visible_files(root: Path) -> Iterator[os.DirEntry[str]]:
             yield entry
 
 
-def _record_files(root: Path) -> Iterator[tuple[Path, list[int]]]:
+def _record_files(root: Path) -> Iterator[tuple[Path, tuple[int, int]]]:
     for entry in visible_files(root):
         if entry.name == RUN_FILE or entry.name.endswith(SIDE_SUFFIX):
             facts = entry.stat()
-            yield Path(entry.path), [facts.st_mtime_ns, facts.st_size]
+            yield Path(entry.path), (facts.st_mtime_ns, facts.st_size)
 
 
 def _read_row(path: Path, relative: str) -> RunRow:
@@ -142,28 +151,26 @@ def broken_row(relative: str, reason: str) -> RunRow:
 
 
 def _make_row(run: RunRecord, relative: str) -> RunRow:
-    folder = relative.rpartition("/")[0]
-    prefix = f"{folder}/" if folder else ""
-    figures = [
-        f"{f.label}: {f.text}{' ' + f.unit if f.unit else ''}"
-        for f in shown_figures(run.key_figures[:MAX_FIGURES])
-    ]
     change = run.change
+    tone = None
+    if change is not None:
+        tone = "worse" if change.worse else "better" if change.better else None
     return RunRow(
         id=run.id,
         record_path=relative,
-        href=f"{prefix}{run.report_name}",
+        href=relative.removesuffix(relative.rpartition("/")[2]) + run.report_name,
         notebook=run.notebook,
         title=run.title,
         started=run.started,
         word=run.word,
         tone=run.tone,
         sentence=_trim(run.sentence),
-        figures=tuple(figures),
+        figures=tuple(
+            f"{label}: {text}{f' {unit}' if unit else ''}"
+            for label, text, unit in shown_figures(run.key_figures[:MAX_FIGURES])
+        ),
         change=change.summary if change else None,
-        change_tone=("worse" if change.worse else "better" if change.better else None)
-        if change
-        else None,
+        change_tone=tone,
         finished=run.status == "finished",
         succeeded=run.succeeded,
         host_fingerprint=run.lineage.host_fingerprint if run.lineage else None,
@@ -185,15 +192,8 @@ def _trim(text: str) -> str:
     return text if len(text) <= MAX_SENTENCE else text[: MAX_SENTENCE - 1].rstrip() + "…"
 
 
-def _restore(row: dict[str, Any]) -> RunRow | None:
-    if set(row) != {field.name for field in fields(RunRow)}:
-        return None
-    return RunRow(**{**row, "figures": tuple(row["figures"])})
-
-
-def _read_cache(root: Path) -> dict[str, Any]:
+def _read_cache(root: Path) -> _Cache:
     try:
-        content = json.loads((root / CACHE_FILE).read_bytes())
-        return dict(content["runs"]) if content["version"] == CACHE_VERSION else {}
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
+        return _Cache.model_validate_json((root / CACHE_FILE).read_bytes())
+    except (OSError, ValidationError):
+        return _Cache()

@@ -6,7 +6,6 @@ import base64
 import hashlib
 import json
 import re
-from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -28,15 +27,6 @@ MARKER_TAGS = frozenset({"papermill-error-cell-tag", "pillops-ended"})
 _LINK_BESIDE = re.compile(r"\[([^\]]+)\]\(\.{1,2}/[^)\s]*\)")
 
 
-@dataclass(frozen=True)
-class ShownFigure:
-    """A key figure as the page prints it."""
-
-    label: str
-    text: str
-    unit: str | None
-
-
 def render_report(
     notebook: Any, run: RunRecord, *, files: tuple[str, ...] = (), root: str = "../../"
 ) -> str:
@@ -48,8 +38,17 @@ def render_report(
         files: names of the files beside the page, linked at its end.
         root: the relative path from the page's folder to the folder of the index.
     """
-    body = _body_notebook(notebook, run)
-    resources = {"report": _head(run, files, root), "metadata": {}}
+    body, css = _body_notebook(notebook, run), read_template("report.css")
+    words = {RUN_FILE: "run record", LOG_FILE: "kernel log"}
+    report = {
+        "run": run,
+        "css": css,
+        "policy": content_policy(css),
+        "root": root,
+        "figures": shown_figures(run.key_figures),
+        "files": [(name, words.get(name, name)) for name in files],
+    }
+    resources = {"report": report, "metadata": {}}
     try:
         text, _ = _exporter().from_notebook_node(body, resources=resources)
     except Exception:  # an attachment in a form that is not known here must not cost the page
@@ -85,79 +84,25 @@ def find_title(notebook: Any, fallback: str) -> str:
     return fallback
 
 
-def shown_figures(scraps: tuple[Scrap, ...]) -> list[ShownFigure]:
-    """Return the key figures as text with their units, at most eight."""
+def shown_figures(scraps: tuple[Scrap, ...]) -> list[tuple[str, str, str | None]]:
+    """Return the key figures as the page prints them (label, text, unit), at most eight."""
     return [
-        ShownFigure(
-            label=scrap.label or scrap.name.replace("_", " "),
-            text=f"{scrap.value:,}" if isinstance(scrap.value, int) else short_number(scrap.value),
-            unit=scrap.unit,
+        (
+            scrap.label or scrap.name.replace("_", " "),
+            f"{scrap.value:,}" if isinstance(scrap.value, int) else short_number(scrap.value),
+            scrap.unit,
         )
         for scrap in scraps[:MAX_KEY_FIGURES]
     ]
 
 
-def when_text(iso: str) -> str:
-    """Return an ISO 8601 time as `2026-11-23 15:46 UTC`."""
+def _when_text(iso: str) -> str:
     return datetime.fromisoformat(iso).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def _source_hash(text: str) -> str:
     digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
     return f"'sha256-{digest}'"
-
-
-def _head(run: RunRecord, files: tuple[str, ...], root: str) -> dict[str, Any]:
-    css = read_template("report.css")
-    words = {RUN_FILE: "run record", LOG_FILE: "kernel log"}
-    return {
-        "run": run,
-        "css": css,
-        "policy": content_policy(css),
-        "when": when_text(run.started),
-        "index_href": f"{root}index.html",
-        "change_href": f"{root}{run.change.against_path}" if run.change else "",
-        "failed_cell": run.problem is not None and run.problem.cell is not None,
-        "figures": shown_figures(run.key_figures),
-        "facts": _facts(run),
-        "parameters": [
-            (name, _value_text(value), name in run.changed_parameters)
-            for name, value in run.parameters.items()
-        ],
-        "lineage": _lineage(run),
-        "files": [(name, words.get(name, name)) for name in files],
-    }
-
-
-def _facts(run: RunRecord) -> list[tuple[str, str]]:
-    facts = [("Run", f"{when_text(run.started)}, took {format_duration(run.duration_s)}")]
-    if run.lineage is not None:
-        dirty = " with uncommitted changes" if run.lineage.git_dirty else ""
-        facts.append(("Host", run.lineage.host.label))
-        facts.append(("Code", f"{run.lineage.git_sha}{dirty}"))
-    facts.extend((name.capitalize(), text) for name, text in run.evidence.items())
-    given = [f"{name} = {_value_text(run.parameters[name])}" for name in run.changed_parameters]
-    if run.parameters:
-        facts.append(("Parameters", ", ".join(given) or "the notebook's own"))
-    return facts
-
-
-def _lineage(run: RunRecord) -> list[tuple[str, str]]:
-    rows = [("Notebook", f"{run.notebook} (sha256 {run.notebook_sha256})")]
-    if run.lineage is None:
-        return [*rows, ("Lineage", "not recorded")]
-    host = run.lineage.host
-    rows += [
-        (
-            "Host",
-            f"{host.cpu}, {host.cpus_usable} of {host.cpus_total} processors usable, "
-            f"{format_bytes(host.memory_bytes)} memory, {host.os}",
-        ),
-        ("Host fingerprint", run.lineage.host_fingerprint),
-    ]
-    rows += [("Card", f"{gpu.name}, driver {gpu.driver}") for gpu in host.gpus]
-    versions = ", ".join(f"{name} {version}" for name, version in run.lineage.versions.items())
-    return [*rows, ("Versions", f"Python {host.python}, {versions}")]
 
 
 def _value_text(value: Any) -> str:
@@ -224,6 +169,10 @@ def _exporter() -> Any:
         ("focusable", _focusable),
         ("alt_text", _alt_text),
         ("strip", lambda text: "".join(str(text).split())),
+        ("value_text", _value_text),
+        ("when", _when_text),
+        ("duration", format_duration),
+        ("bytes", format_bytes),
     ):
         exporter.register_filter(name, function)
     return exporter
