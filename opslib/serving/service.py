@@ -7,6 +7,7 @@ from functools import partial
 
 from starlette.requests import Request
 
+from opslib.core.host import usable_cpus
 from opslib.core.lineage import git_sha
 from opslib.inference.preprocess import load_preprocessor
 from opslib.serving.access_log import AccessLog
@@ -44,7 +45,8 @@ class Service:
         self.standing = Standing(self.generations)
         preprocessor = load_preprocessor(config.preprocess.function, config.code_root)
         self.reloader = Reloader(settings, self.generations, preprocessor, self.standing)
-        self.queue = InferenceQueue(settings.workers, config.service.queue)
+        section = config.service
+        self.queue = InferenceQueue(section.workers or usable_cpus(), section.queue)
         self.decoder = UploadDecoder(
             preprocessor,
             allowed_exts=settings.environment.allowed_exts,
