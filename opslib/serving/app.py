@@ -21,7 +21,7 @@ from opslib.serving.cors import LoggedCors
 from opslib.serving.description import describe
 from opslib.serving.failures import RefusalError, answer_crash, answer_refusal, json_response
 from opslib.serving.gate import Endpoint, Gate
-from opslib.serving.logs import sum_up_events
+from opslib.serving.logs import PERIOD_S, sum_up_events
 from opslib.serving.reload import BUSY_CODE, StageError
 from opslib.serving.schemas import (
     Answer,
@@ -35,7 +35,6 @@ from opslib.serving.schemas import (
 )
 from opslib.serving.service import Service
 from opslib.serving.settings import MIB
-from opslib.serving.sparing import PERIOD_S
 from opslib.serving.trace import GENERATION, Trace
 from opslib.serving.uploads import UploadLimits, read_body
 

@@ -10,12 +10,11 @@ from starlette.requests import Request
 from opslib.core.host import usable_cpus
 from opslib.core.lineage import git_sha
 from opslib.inference.preprocess import load_preprocessor
-from opslib.serving.access_log import AccessLog
 from opslib.serving.classify import Classified, classify
 from opslib.serving.decoding import UploadDecoder
 from opslib.serving.failures import RefusalError
 from opslib.serving.generations import Generation, Generations
-from opslib.serving.logs import ACCESS_LOG
+from opslib.serving.logs import ACCESS_LOG, AccessLog
 from opslib.serving.reload import Reloader
 from opslib.serving.settings import MIB, ServiceSettings
 from opslib.serving.standing import Standing

@@ -325,8 +325,7 @@ def _look_at_pin(kind: Kind) -> Iterator[Finding]:
 
 
 def _look_at_key(env_file: Path, found: ServiceEnvironment) -> Finding:
-    from opslib.serving.keys import check_key
-    from opslib.serving.rotation import MAX_AGE_DAYS, key_age_days
+    from opslib.serving.keys import MAX_AGE_DAYS, check_key, key_age_days
 
     step = "put a key into .env: `pillops key rotate`"
     try:
@@ -349,7 +348,7 @@ def _look_at_service(config: Config) -> Iterator[Finding]:
     import httpx
 
     from opslib.ops.checklist.live import start_step
-    from opslib.serving.client import normalise_url
+    from opslib.serving.live import normalise_url
     from opslib.upkeep.probe import judge
 
     address = normalise_url(config.client.url)
