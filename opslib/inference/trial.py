@@ -25,6 +25,7 @@ from opslib.core.errors import ModelError, UsageError, storage_errors
 from opslib.core.formatting import format_bytes, format_signal
 from opslib.core.models import find_model_files
 from opslib.core.sections import ReloadSection
+from opslib.inference.causes import ModelCheckError, Stage, shorten_error
 from opslib.inference.postprocess import (
     Postprocess,
     count_classes,
@@ -32,8 +33,6 @@ from opslib.inference.postprocess import (
     judge_answers,
     to_probabilities,
 )
-from opslib.inference.runtime_words import shorten_error
-from opslib.inference.stages import ModelCheckError, Stage
 
 CHILD = Path(__file__).with_name("trial_child.py")
 DEFAULT_TIMEOUT_S = 60.0

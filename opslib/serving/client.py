@@ -11,7 +11,7 @@ import httpx
 from opslib.core.errors import OpsError, ParameterError
 from opslib.core.secrets import show_address
 from opslib.core.sections import ClientSection
-from opslib.inference.hints import find_hint
+from opslib.inference.causes import find_hint
 from opslib.serving.keys import HEADER
 from opslib.serving.live import (
     LiveVersion,

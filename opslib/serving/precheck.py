@@ -14,11 +14,11 @@ from opslib.core.config import Config
 from opslib.core.errors import InputError, ModelError, OpsError, UsageError
 from opslib.core.kinds import Kind
 from opslib.core.models import follow_model
+from opslib.inference.causes import ModelCheckError, Preprocess
 from opslib.inference.checks import check_model
 from opslib.inference.contract import Contract, check_classes_kept, describe_tensors
 from opslib.inference.find_model import find_card
 from opslib.inference.preprocess import load_preprocessor
-from opslib.inference.stages import ModelCheckError, Preprocess
 from opslib.inference.trial import TensorFacts, TrialLimits, TrialResult, try_model
 from opslib.serving.live import LiveVersion
 

@@ -28,12 +28,11 @@ from opslib.core.errors import BusyError, ModelError, OpsError, StorageError
 from opslib.core.formatting import utc_now
 from opslib.core.models import ModelFiles, is_onnx
 from opslib.core.served import ServedModel, WantedModel, keep_served
+from opslib.inference.causes import ModelCheckError, find_hint
 from opslib.inference.checks import check_model
 from opslib.inference.contract import check_classes_kept, check_outputs, probe_images
 from opslib.inference.golden import check_golden, load_golden
-from opslib.inference.hints import find_hint
 from opslib.inference.preprocess import Preprocessor
-from opslib.inference.stages import ModelCheckError
 from opslib.inference.trial import TrialLimits
 from opslib.serving.confine import confine_path, confine_sidecars
 from opslib.serving.generations import Generation, Generations

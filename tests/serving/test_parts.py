@@ -12,7 +12,7 @@ import pytest
 
 from opslib.core.errors import ConfigError, ModelError
 from opslib.core.served import ServedModel, ServedState
-from opslib.inference.hints import find_hint
+from opslib.inference.causes import find_hint
 from opslib.serving.confine import confine_path
 from opslib.serving.dotenv import set_variable
 from opslib.serving.failures import RefusalError

@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 
 from opslib.core.errors import DeadlineError, OpsError, UnavailableError
 from opslib.inference.engine import Engine, EngineFacts, EngineRequest, check_batch
+from opslib.inference.onnx_engine import digest_optimized_graph
 from opslib.inference.opening import open_engine
-from opslib.inference.optimized_graph import digest_optimized_graph
 from opslib.inference.postprocess import to_probabilities
 from opslib.inference.preprocess import load_preprocessor
 from opslib.ops.sweep.space import SweepHost, find_sweep_host
