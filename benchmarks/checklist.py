@@ -27,7 +27,7 @@ from opslib.ops.bench.record import BenchRecord, BenchRow
 from opslib.ops.checklist.run import run_checklist
 from opslib.ops.release.build import ReleaseRequest, build_release
 from opslib.ops.release.rota import prove_by_rota
-from opslib.serving.rotation import rotate_key
+from opslib.serving.keys import rotate_key
 from opslib.serving.staging import start_service
 from opslib.upkeep.maintenance import run_maintenance
 

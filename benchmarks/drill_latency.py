@@ -35,8 +35,8 @@ from opslib.inference.images import pick_images
 from opslib.ops.drill.copies import copy_experiment
 from opslib.ops.drill.request import DrillRequest
 from opslib.ops.drill.target import choose_other, find_live
-from opslib.serving.client import LiveVersion
 from opslib.serving.keys import HEADER
+from opslib.serving.live import LiveVersion
 from opslib.serving.load import LoadPlan, start_load
 from opslib.serving.load_sending import BOUNDARY, make_bodies
 from opslib.serving.staging import RunningService, StagedService

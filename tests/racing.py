@@ -28,8 +28,7 @@ from opslib.core.errors import OpsError
 from opslib.core.files import is_temporary
 from opslib.core.served import ServedModel, keep_served, read_served_state
 from opslib.serving.dotenv import set_variable
-from opslib.serving.keys import check_key, make_key
-from opslib.serving.rotation import rotate_key
+from opslib.serving.keys import check_key, make_key, rotate_key
 from opslib.upkeep.crontab import hold_crontab, read_crontab
 from opslib.upkeep.jobs import Place
 from opslib.upkeep.schedule import edit_to_install

@@ -17,17 +17,31 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from opslib.core.cards import ModelCard, check_files
 from opslib.core.errors import ModelError
 from opslib.core.models import find_model_files, follow_model
-from opslib.inference.stages import ModelCheckError, Preprocess, Stage
-
-if TYPE_CHECKING:
-    from opslib.inference.contract import Contract
-    from opslib.inference.golden import GoldenResult
-    from opslib.inference.trial import TrialLimits, TrialResult
+from opslib.inference.causes import ModelCheckError, Preprocess, Stage
+from opslib.inference.contract import (
+    DEFAULT_PROBE_PX,
+    Contract,
+    check_contract,
+    check_input,
+    check_outputs,
+    probe_images,
+    probe_size,
+    read_input_size,
+    resolve_img_size,
+)
+from opslib.inference.golden import (
+    GoldenResult,
+    check_golden,
+    check_golden_outputs,
+    find_not_finite,
+    load_golden,
+)
+from opslib.inference.trial import TrialLimits, TrialResult, join_images, try_model
 
 
 @dataclass(frozen=True)
@@ -65,20 +79,12 @@ def check_model(
     Raises:
         ModelCheckError: a stage failed; `stage` names it.
     """
-    from opslib.inference.contract import (
-        Contract,
-        check_contract,
-        check_input,
-        check_outputs,
-        probe_images,
-        probe_size,
-    )
-    from opslib.inference.golden import check_golden, load_golden
-    from opslib.inference.trial import join_images, try_model
-
     stages: list[Stage] = []
     if card is not None and card.files:
-        run_files_stage(path, card)
+        try:
+            check_files(find_model_files(path), card)
+        except ModelError as error:
+            raise ModelCheckError("files", str(error)) from error
         stages.append("files")
     if contract == "any":
         return _check_any(path, card, preprocess, img_size, card_folder, limits, stages)
@@ -113,11 +119,6 @@ def _check_any(
     stages: list[Stage],
 ) -> ModelCheck:
     """The stages of a model that only has to load and to answer as its own card says."""
-    from opslib.inference.contract import check_contract, check_outputs
-    from opslib.inference.golden import check_golden, load_golden
-    from opslib.inference.golden_outputs import check_golden_outputs
-    from opslib.inference.trial import try_model
-
     if card is None or not card.golden_images:
         trial = try_model(path, limits=limits)
         return ModelCheck(path, trial, (*stages, "load"), None)
@@ -145,8 +146,6 @@ def check_finite(path: Path, trial: TrialResult) -> None:
     if not trial.every_output:
         why = "none of its outputs holds numbers that could be compared"
         raise ModelCheckError("outputs", f"{path}: {why}")
-    from opslib.inference.golden_outputs import find_not_finite
-
     for outputs in trial.every_output:
         name = find_not_finite(outputs)
         if name is not None:
@@ -154,22 +153,6 @@ def check_finite(path: Path, trial: TrialResult) -> None:
 
 
 def choose_size(path: Path, card: ModelCard | None, img_size: int | None) -> int:
-    """Return the input pixels of a model that is no classifier: its own, else what its card says,
+    """Return the input pixels of a model that is no classifier: what its card says, else its own,
     else `img_size`, which is set with the classifier in mind."""
-    from opslib.inference.contract import DEFAULT_PROBE_PX, read_input_size
-
-    promised = card.input_shape[-1] if card and card.input_shape else None
-    size = promised if isinstance(promised, int) else None
-    return read_input_size(path) or size or img_size or DEFAULT_PROBE_PX
-
-
-def run_files_stage(path: Path, card: ModelCard) -> None:
-    """Compare the model's files with its card's digests.
-
-    Raises:
-        ModelCheckError: stage `files`.
-    """
-    try:
-        check_files(find_model_files(path), card)
-    except ModelError as error:
-        raise ModelCheckError("files", str(error)) from error
+    return resolve_img_size(None, card, read_input_size(path)) or img_size or DEFAULT_PROBE_PX

@@ -10,10 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from opslib.core.cards import ModelCard
-from opslib.core.errors import ModelError
+from opslib.inference.causes import ModelCheckError
 from opslib.inference.postprocess import SAYS, Postprocess, count_classes
-from opslib.inference.signature import read_last_operator, read_signature
-from opslib.inference.stages import ModelCheckError
+from opslib.inference.signature import TensorSummary, peek, read_last_operator, read_signature
 from opslib.inference.trial import TensorFacts, TrialResult
 
 FLOATS = ("float32", "float16", "float64")
@@ -74,11 +73,8 @@ def check_input(path: Path, size: int) -> None:
     Raises:
         ModelCheckError: stage `contract`.
     """
-    try:
-        with path.open("rb") as file:
-            inputs = read_signature(file, str(path)).inputs
-    except (ModelError, OSError):
-        return  # loading it says why
+    found = peek(read_signature, path)
+    inputs = found.inputs if found else ()
     if len(inputs) == 1 and len(inputs[0].shape) == 4:
         shape = inputs[0].shape
         sides = {axis for axis in shape[2:] if isinstance(axis, int) and axis > 0}
@@ -148,34 +144,35 @@ def probe_images(img_size: int) -> NDArray[np.float32]:
     return images
 
 
-def probe_size(path: Path, expected: Contract | None, img_size: int | None) -> int:
-    """Return the input pixels to probe a model with: given, else promised, else its own."""
-    if img_size:
-        return img_size
-    promised = expected.input_shape[-1] if expected and expected.input_shape else None
-    return promised or read_input_size(path) or DEFAULT_PROBE_PX
+def resolve_img_size(
+    configured: int | None, promised: ModelCard | Contract | None, own: int | None
+) -> int | None:
+    """Return the input pixels of a model: what is configured, else what its card (or the contract
+    that it has to keep to) says, else its own; None where nothing says them."""
+    width = promised.input_shape[-1] if promised and promised.input_shape else None
+    return configured or (width if isinstance(width, int) else None) or own
+
+
+def probe_size(path: Path, promised: ModelCard | Contract | None, img_size: int | None) -> int:
+    """Return the input pixels to probe the model at `path` with; see `resolve_img_size`."""
+    return resolve_img_size(img_size, promised, read_input_size(path)) or DEFAULT_PROBE_PX
 
 
 def read_input_size(path: Path) -> int | None:
     """Return the width of an ONNX file's first input, or None where it is free or unreadable."""
-    try:
-        with path.open("rb") as file:
-            inputs = read_signature(file, str(path)).inputs
-    except (ModelError, OSError):
-        return None
-    width = inputs[0].shape[-1] if inputs and inputs[0].shape else None
-    return width or None if isinstance(width, int) else None
+    found = peek(read_signature, path)
+    return _last_axis(found.inputs) if found else None
 
 
 def read_num_classes(path: Path) -> int | None:
     """Return how many classes an ONNX file's first output has, or None where it does not say."""
-    try:
-        with path.open("rb") as file:
-            outputs = read_signature(file, str(path)).outputs
-    except (ModelError, OSError):
-        return None
-    count = outputs[0].shape[-1] if outputs and outputs[0].shape else None
-    return count_classes(count) or None if isinstance(count, int) else None
+    found = peek(read_signature, path)
+    return count_classes(_last_axis(found.outputs)) if found else None
+
+
+def _last_axis(tensors: Sequence[TensorSummary]) -> int | None:
+    last = tensors[0].shape[-1] if tensors and tensors[0].shape else None
+    return last or None if isinstance(last, int) else None
 
 
 def _find_shape_problem(trial: TrialResult) -> str | None:
@@ -193,11 +190,7 @@ def _find_shape_problem(trial: TrialResult) -> str | None:
 
 def _find_order_problem(path: Path) -> str | None:
     """Why the columns of the answers are not classes; None where they may be."""
-    try:
-        with path.open("rb") as file:
-            last = read_last_operator(file, str(path))
-    except (ModelError, OSError):
-        return None
+    last = peek(read_last_operator, path)
     sorts = last is not None and last.kind == "TopK"
     return "expected an output [N, classes], the model sorts them (TopK)" if sorts else None
 

@@ -5,16 +5,20 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from opslib.core.errors import ModelError, OpsError, UnavailableError
+from opslib.core.files import sha256_tree
 from opslib.core.host import usable_cpus
 from opslib.core.models import ModelFiles, find_model_files
+from opslib.inference.causes import shorten_error
 from opslib.inference.cuda_graph import CudaGraphBinding
-from opslib.inference.engine import ClosedOnExit, EngineFacts, EngineRequest, check_batch, not_run
+from opslib.inference.engine import ClosedOnExit, EngineFacts, EngineRequest, not_run
 from opslib.inference.postprocess import count_classes, find_postprocess
 from opslib.inference.providers import (
     ProviderChoice,
@@ -22,7 +26,6 @@ from opslib.inference.providers import (
     check_providers_in_force,
     select_onnx_providers,
 )
-from opslib.inference.runtime_words import shorten_error
 
 _DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64"}
 _ERROR_ONLY = 3
@@ -56,15 +59,13 @@ class OnnxEngine(ClosedOnExit):
     def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the answers, float32 `[N, columns]`, of a float32 `[N, C, H, W]` batch."""
         try:
-            return self._run(batch)
+            return self._run(batch.astype(self._dtype, copy=False)).astype(np.float32, copy=False)
         except OpsError:
             raise
         except Exception as error:
             raise not_run(self._path, batch, shorten_error(error)) from error
 
-    def _run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        if batch.dtype != self._dtype:
-            batch = batch.astype(self._dtype)
+    def _run(self, batch: NDArray[Any]) -> NDArray[Any]:
         if self._graph is not None:
             answer: NDArray[Any] = self._graph.run(batch)
         elif self._binding is None:
@@ -74,11 +75,7 @@ class OnnxEngine(ClosedOnExit):
             self._binding.bind_output(self._output, "cpu")
             self._session.run_with_iobinding(self._binding)
             answer = self._binding.copy_outputs_to_cpu()[0]
-        return answer.astype(np.float32, copy=False)
-
-    def check(self, batch: NDArray[np.float32]) -> None:
-        """Refuse a batch that does not fit the input; see `check_batch`."""
-        check_batch(batch, self.facts)
+        return answer
 
     def close(self) -> None:
         """Free the session and its threads."""
@@ -121,6 +118,32 @@ def make_session_options(settings: SessionSettings, choice: ProviderChoice) -> A
     return options
 
 
+def digest_optimized_graph(request: EngineRequest) -> str | None:
+    """Return the SHA-256 of the model as ONNX Runtime rewrites it for these settings, weights
+    included: two settings with the same one differ in name alone. None where it cannot be written
+    (a provider that compiles its own engine)."""
+    choice = select_onnx_providers(request.providers, cuda_options=request.settings.cuda)
+    with tempfile.TemporaryDirectory(prefix="pillops-graph-") as folder:
+        try:
+            options = make_session_options(request.settings, choice)
+            options.optimized_model_filepath = f"{folder}/optimized.onnx"
+            _start_session(find_model_files(request.path), options, choice)
+        except Exception:  # ONNX Runtime's own classes share no base but Exception
+            return None
+        return sha256_tree([path for path in Path(folder).iterdir() if path.is_file()])
+
+
+def _start_session(files: ModelFiles, options: Any, choice: ProviderChoice) -> Any:
+    import onnxruntime as ort
+
+    return ort.InferenceSession(
+        os.fspath(files.path),
+        sess_options=options,
+        providers=list(choice.names),
+        provider_options=list(choice.options),
+    )
+
+
 def _load(request: EngineRequest, choice: ProviderChoice) -> Any:
     import onnxruntime as ort
 
@@ -137,12 +160,7 @@ def _load(request: EngineRequest, choice: ProviderChoice) -> Any:
             list(weights), list(weights.values()), sizes
         )
     try:
-        return ort.InferenceSession(
-            os.fspath(files.path),
-            sess_options=options,
-            providers=list(choice.names),
-            provider_options=list(choice.options),
-        )
+        return _start_session(files, options, choice)
     except Exception as error:
         reason = shorten_error(error)
         if not choice.cpu_fallback and "fallback" in str(error):

@@ -14,8 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from opslib.core.errors import ModelError
-from opslib.inference.signature import read_last_operator
+from opslib.inference.signature import peek, read_last_operator
 
 # What is still to be applied; `none`: the answers are probabilities already.
 Postprocess = Literal["softmax", "sigmoid", "none"]
@@ -29,33 +28,16 @@ _ACTIVATIONS = frozenset(
     {"Softmax", "BiasSoftmax", "QLinearSoftmax", "Sigmoid", "HardSigmoid", "QLinearSigmoid"}
 )
 _LINEAR = frozenset(
-    [
-        "Conv",
-        "ConvInteger",
-        "DynamicQuantizeMatMul",
-        "FusedConv",
-        "FusedGemm",
-        "FusedMatMul",
-        "Gemm",
-        "LogSoftmax",
-        "MatMul",
-        "MatMulInteger",
-        "MatMulIntegerToFloat",
-        "QGemm",
-        "QLinearConv",
-        "QLinearMatMul",
-    ]
+    {"Conv", "ConvInteger", "DynamicQuantizeMatMul", "FusedConv", "FusedGemm", "FusedMatMul"}
+    | {"Gemm", "LogSoftmax", "MatMul", "MatMulInteger", "MatMulIntegerToFloat"}
+    | {"QGemm", "QLinearConv", "QLinearMatMul"}
 )
 
 
 def find_postprocess(path: Path) -> Postprocess | None:
     """Return what the graph of an ONNX file leaves to be done, or None where only its answers can
     say so or it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            last = read_last_operator(file, str(path))
-    except (ModelError, OSError):
-        return None
+    last = peek(read_last_operator, path)
     if last is None:
         return None
     if last.kind in _ACTIVATIONS:

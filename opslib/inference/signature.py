@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import BinaryIO
+from pathlib import Path
+from typing import BinaryIO, TypeVar
 
 from opslib.core.errors import ModelError
 from opslib.core.records import Part
 from opslib.core.wire import Buffer, FileBytes, Wire, read_varint, walk_fields
 
+T = TypeVar("T")
+Span = tuple[int, int]
 # Element types of onnx.proto, as ONNX Runtime and numpy spell them.
 _TYPES = {
     1: "float32", 2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 6: "int32", 7: "int64",
@@ -63,13 +67,7 @@ def read_signature(file: BinaryIO, name: str) -> Signature:
     Raises:
         ModelError: it is no ONNX model; the message names it.
     """
-    try:
-        data = FileBytes(file)
-        if not len(data):
-            raise ValueError("empty file")
-        return _read(data)
-    except (ValueError, IndexError, OSError) as error:
-        raise ModelError(f"{name}: not an ONNX model, or damaged ({error})") from error
+    return _read(_read_signature, file, name)
 
 
 def read_last_operator(file: BinaryIO, name: str) -> LastOperator | None:
@@ -79,20 +77,53 @@ def read_last_operator(file: BinaryIO, name: str) -> LastOperator | None:
     Raises:
         ModelError: see `read_signature`.
     """
-    signature = read_signature(file, name)
+    return _read(_read_last_operator, file, name)
+
+
+def peek(read: Callable[[BinaryIO, str], T], path: Path) -> T | None:
+    """Return what one of these reads of the file at `path`, or None where it cannot be read or is
+    no model: loading it says why."""
     try:
-        makers = _read_nodes(FileBytes(file))
+        with path.open("rb") as file:
+            return read(file, str(path))
+    except (ModelError, OSError):
+        return None
+
+
+def _read(read: Callable[[Buffer], T], file: BinaryIO, name: str) -> T:
+    try:
+        data = FileBytes(file)
+        if not len(data):
+            raise ValueError("empty file")
+        return read(data)
     except (ValueError, IndexError, OSError) as error:
         raise ModelError(f"{name}: not an ONNX model, or damaged ({error})") from error
-    if not signature.outputs:
-        return None
-    made = _follow(makers, signature.outputs[0].name)
-    if made is None:
-        return None
-    shape = signature.outputs[0].shape
-    columns = shape[-1] if shape else None
-    behind = _look_behind(makers, made, depth=4)
-    return LastOperator(made.kind, columns if isinstance(columns, int) else None, behind)
+
+
+def _read_signature(data: Buffer) -> Signature:
+    model = _fields(data, (0, len(data)))
+    opset = None
+    for one in model[8]:
+        if _text(data, _fields(data, one)[1]) in ("", "ai.onnx"):
+            opset = _number(data, one, 2)
+    inputs, outputs, weights = list[TensorSummary](), list[TensorSummary](), set[str]()
+    for graph in (_fields(data, one) for one in model[7]):
+        weights.update(_text(data, _fields(data, one)[8]) for one in graph[5])
+        inputs += [_read_tensor(data, one) for one in graph[11]]
+        outputs += [_read_tensor(data, one) for one in graph[12]]
+    # Older exporters list the weights among the inputs too.
+    given = tuple(tensor for tensor in inputs if tensor.name not in weights)
+    return Signature(given, tuple(outputs), opset)
+
+
+def _read_tensor(data: Buffer, span: Span) -> TensorSummary:
+    parts = _fields(data, span)
+    dtype, shape = "unknown", list[int | str | None]()
+    for one in (tensor for kind in parts[2] for tensor in _fields(data, kind)[1]):
+        dtype = _TYPES.get(_number(data, one, 1) or 0, "unknown")
+        axes = [axis for part in _fields(data, one)[2] for axis in _fields(data, part)[1]]
+        shape = [_text(data, _fields(data, one)[2]) or _number(data, one, 1) for one in axes]
+    return TensorSummary(name=_text(data, parts[1]), dtype=dtype, shape=tuple(shape))
 
 
 @dataclass(frozen=True)
@@ -101,17 +132,26 @@ class _Node:
     inputs: tuple[str, ...]
 
 
+def _read_last_operator(data: Buffer) -> LastOperator | None:
+    outputs = _read_signature(data).outputs
+    makers = _read_nodes(data)
+    made = _follow(makers, outputs[0].name) if outputs else None
+    if made is None:
+        return None
+    columns = outputs[0].shape[-1] if outputs[0].shape else None
+    behind = _look_behind(makers, made, depth=4)
+    return LastOperator(made.kind, columns if isinstance(columns, int) else None, behind)
+
+
 def _read_nodes(data: Buffer) -> dict[str, _Node]:
     """The nodes of the graph, by each value that they compute."""
     makers: dict[str, _Node] = {}
-    for number, begin, end in _messages(data, 0, len(data)):
-        for field, first, last in _messages(data, begin, end) if number == 7 else ():
-            if field == 1:
-                kind = "".join(_texts(data, first, last, 4))
-                domain = "".join(_texts(data, first, last, 7))
-                kind = kind if domain in _OWN_DOMAINS else f"{domain}::{kind}"
-                node = _Node(kind, tuple(_texts(data, first, last, 1)))
-                makers.update(dict.fromkeys(_texts(data, first, last, 2), node))
+    for graph in _fields(data, (0, len(data)))[7]:
+        for parts in (_fields(data, node) for node in _fields(data, graph)[1]):
+            kind, domain = _text(data, parts[4]), _text(data, parts[7])
+            kind = kind if domain in _OWN_DOMAINS else f"{domain}::{kind}"
+            node = _Node(kind, tuple(_text(data, [one]) for one in parts[1]))
+            makers.update((_text(data, [one]), node) for one in parts[2])
     return makers
 
 
@@ -135,65 +175,22 @@ def _follow(makers: dict[str, _Node], wanted: str) -> _Node | None:
     return None
 
 
-def _read(data: Buffer) -> Signature:
-    inputs: list[TensorSummary] = []
-    outputs: list[TensorSummary] = []
-    weights: set[str] = set()
-    opset = None
-    for number, begin, end in _messages(data, 0, len(data)):
-        if number == 8:
-            domain = "".join(_texts(data, begin, end, 1))
-            opset = _number(data, begin, end, 2) if domain in ("", "ai.onnx") else opset
-        elif number == 7:
-            for field, first, last in _messages(data, begin, end):
-                if field == 5:
-                    weights.update(_texts(data, first, last, 8))
-                elif field in (11, 12):
-                    (inputs if field == 11 else outputs).append(_tensor(data, first, last))
-    # Older exporters list the weights among the inputs too.
-    given = tuple(tensor for tensor in inputs if tensor.name not in weights)
-    return Signature(given, tuple(outputs), opset)
-
-
-def _tensor(data: Buffer, begin: int, end: int) -> TensorSummary:
-    name, dtype, shape = "", "unknown", list[int | str | None]()
-    for number, first, last in _messages(data, begin, end):
-        if number == 1:
-            name = data[first:last].decode("utf-8", "replace")
-        elif number == 2:
-            for kind, start, stop in _messages(data, first, last):
-                if kind == 1:
-                    dtype = _TYPES.get(_number(data, start, stop, 1) or 0, "unknown")
-                    shape = _shape(data, start, stop)
-    return TensorSummary(name=name, dtype=dtype, shape=tuple(shape))
-
-
-def _shape(data: Buffer, begin: int, end: int) -> list[int | str | None]:
-    found: list[int | str | None] = []
-    for number, first, last in _messages(data, begin, end):
-        if number == 2:
-            for dim, start, stop in _messages(data, first, last):
-                if dim == 1:
-                    names = [text for text in _texts(data, start, stop, 2) if text]
-                    found.append(names[0] if names else _number(data, start, stop, 1))
+def _fields(data: Buffer, span: Span) -> defaultdict[int, list[Span]]:
+    """Where the messages and texts of a message lie, by the number of their field."""
+    found = defaultdict[int, list[Span]](list)
+    for number, wire, start, stop in walk_fields(data, *span):
+        if wire == Wire.BYTES:
+            found[number].append((start, stop))
     return found
 
 
-def _messages(data: Buffer, begin: int, end: int) -> Iterator[tuple[int, int, int]]:
-    for number, wire, start, stop in walk_fields(data, begin, end):
-        if wire == Wire.BYTES:
-            yield number, start, stop
+def _text(data: Buffer, spans: list[Span]) -> str:
+    return "".join(data[start:stop].decode("utf-8", "replace") for start, stop in spans)
 
 
-def _texts(data: Buffer, begin: int, end: int, wanted: int) -> Iterator[str]:
-    for number, start, stop in _messages(data, begin, end):
-        if number == wanted:
-            yield data[start:stop].decode("utf-8", "replace")
-
-
-def _number(data: Buffer, begin: int, end: int, wanted: int) -> int | None:
+def _number(data: Buffer, span: Span, wanted: int) -> int | None:
     found = None
-    for number, wire, start, _ in walk_fields(data, begin, end):
+    for number, wire, start, _ in walk_fields(data, *span):
         if number == wanted and wire == Wire.VARINT:
             found = read_varint(data, start)[0]
     return found

@@ -24,6 +24,8 @@ from numpy.typing import NDArray
 from opslib.core.errors import ModelError, UsageError, storage_errors
 from opslib.core.formatting import format_bytes, format_signal
 from opslib.core.models import find_model_files
+from opslib.core.sections import ReloadSection
+from opslib.inference.causes import ModelCheckError, Stage, shorten_error
 from opslib.inference.postprocess import (
     Postprocess,
     count_classes,
@@ -31,8 +33,6 @@ from opslib.inference.postprocess import (
     judge_answers,
     to_probabilities,
 )
-from opslib.inference.runtime_words import shorten_error
-from opslib.inference.stages import ModelCheckError, Stage
 
 CHILD = Path(__file__).with_name("trial_child.py")
 DEFAULT_TIMEOUT_S = 60.0
@@ -52,6 +52,12 @@ class TrialLimits:
 
     timeout_s: float = DEFAULT_TIMEOUT_S
     memory_bytes: int | None = None
+
+    @classmethod
+    def from_section(cls, section: ReloadSection) -> TrialLimits:
+        """Return the limits that the configuration sets."""
+        memory_mb = section.trial_memory_mb
+        return cls(section.trial_timeout_s, memory_mb << 20 if memory_mb else None)
 
 
 @dataclass(frozen=True)

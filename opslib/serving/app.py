@@ -19,17 +19,9 @@ from opslib import __version__
 from opslib.serving.classify import Classified
 from opslib.serving.cors import LoggedCors
 from opslib.serving.description import describe
-from opslib.serving.failures import (
-    RefusalError,
-    answer_crash,
-    answer_http_exception,
-    answer_refusal,
-    json_response,
-)
-from opslib.serving.gate import Gate
-from opslib.serving.generations import Generation
-from opslib.serving.hot_routes import Endpoint, HotRoutes
-from opslib.serving.logs import sum_up_events
+from opslib.serving.failures import RefusalError, answer_crash, answer_refusal, json_response
+from opslib.serving.gate import Endpoint, Gate
+from opslib.serving.logs import PERIOD_S, sum_up_events
 from opslib.serving.reload import BUSY_CODE, StageError
 from opslib.serving.schemas import (
     Answer,
@@ -42,9 +34,7 @@ from opslib.serving.schemas import (
     Version,
 )
 from opslib.serving.service import Service
-from opslib.serving.settings import ServiceSettings
-from opslib.serving.sparing import PERIOD_S
-from opslib.serving.standing import Shortfall
+from opslib.serving.settings import MIB
 from opslib.serving.trace import GENERATION, Trace
 from opslib.serving.uploads import UploadLimits, read_body
 
@@ -55,7 +45,6 @@ _JSON_LIMIT_BYTES = 64 * 1024
 def create_app(service: Service) -> ASGIApp:
     """Return the application that serves `service`, its layers in order from the outside:
     trace, cross-origin rules, gate, routes."""
-    settings = service.settings
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -67,13 +56,12 @@ def create_app(service: Service) -> ASGIApp:
         service.close()
 
     app = FastAPI(title=APP_NAME, version=__version__, lifespan=lifespan, redoc_url=None)
-    app.add_exception_handler(RefusalError, answer_refusal)
-    app.add_exception_handler(HTTPException, answer_http_exception)
+    app.add_exception_handler(HTTPException, answer_refusal)
     app.add_exception_handler(Exception, _answer_crash)
-    hot = _add_routes(app, service)
-    describe(app, settings)
-    gate = Gate(HotRoutes(app, hot), settings.api_key, settings.environment.rate_limit_per_min)
-    cors = LoggedCors(gate, settings.environment.cors_allow_origins)
+    inference = _add_routes(app, service)
+    told = service.settings.environment
+    gate = Gate(app, inference, service.settings.api_key, told.rate_limit_per_min)
+    cors = LoggedCors(gate, told.cors_allow_origins)
     return Trace(cors, lambda: service.generations.current, service.access_log)
 
 
@@ -90,24 +78,29 @@ async def _answer_crash(request: Request, _error: Exception) -> Response:
 
 
 def _add_routes(app: FastAPI, service: Service) -> dict[str, Endpoint]:
-    """Add the routes to `app` and return those that are hot."""
-    limits, single = _upload_limits(service.settings)
+    """Add the routes to `app` and return those that the gate answers itself."""
+    section, fields = service.settings.config.uploads, service.settings.kind.client
+    one_bytes = service.settings.environment.max_upload_mb * MIB
+    single = UploadLimits(1, one_bytes, one_bytes)
+    limits = UploadLimits(section.batch_max_images, one_bytes, section.batch_max_mb * MIB)
 
     async def health() -> Response:
         current, shortfall = service.generations.current, service.standing.shortfall
         facts = current.model.engine.facts if current else None
-        told = _tell_shortfall(shortfall, current) if shortfall else {}
-        loaded = current is not None
-        *parents, field = service.settings.kind.client.loaded_field.split(".")
-        named: dict[str, Any] = {field: loaded}
-        for parent in reversed(parents):
-            named = {parent: named}
+        told: dict[str, Any] = {}
+        if shortfall:  # what anybody may know of it: tags, no paths
+            told["wanted"] = shortfall.wanted.version_tag if shortfall.wanted else None
+            told["served"] = current.model.candidate.version_tag if current else None
+            told["reason"] = shortfall.reason
+        named: Any = current is not None
+        for name in reversed(fields.loaded_field.split(".")):
+            named = {name: named}
         return _answer(
             Health(
                 status="degraded" if shortfall else "ok",
                 device="cuda" if facts and facts.provider != "CPU" else "cpu",
                 engine="torch" if facts and facts.engine == "torch" else "onnx",
-                model_loaded=loaded,
+                model_loaded=current is not None,
                 uptime_sec=round(time.monotonic() - service.started, 3),
                 **told,
             ),
@@ -115,7 +108,7 @@ def _add_routes(app: FastAPI, service: Service) -> dict[str, Endpoint]:
         )
 
     async def version() -> Response:
-        found, fields = _describe_version(service), service.settings.kind.client
+        found = _describe_version(service)
         named = {fields.path_field: found.model_path, fields.digest_field: found.model_sha256}
         return _answer(found, named)
 
@@ -132,21 +125,18 @@ def _add_routes(app: FastAPI, service: Service) -> dict[str, Endpoint]:
     async def reload(request: Request) -> Response:
         return _answer(await _reload(request, service))
 
-    add: Callable[..., None] = app.add_api_route
-    add("/health", health, methods=["GET"], response_model=Health)
-    add("/version", version, methods=["GET"], response_model=Version)
-    for path, endpoint in {"/health": health, "/version": version}.items():
-        add(path, endpoint, methods=["HEAD"], include_in_schema=False)
-    add("/predict", predict, methods=["POST"], response_model=PredictAnswer)
-    add("/batch", batch, methods=["POST"], response_model=BatchAnswer)
-    add("/reload", reload, methods=["POST"], response_model=ReloadAnswer)
+    def add(path: str, endpoint: Callable[..., Any], model: type[Answer], method: str) -> None:
+        told = describe(path, section.batch_max_images)
+        app.add_api_route(path, endpoint, methods=[method], response_model=model, **told)
+        if method == "GET":
+            app.add_api_route(path, endpoint, methods=["HEAD"], include_in_schema=False)
+
+    add("/health", health, Health, "GET")
+    add("/version", version, Version, "GET")
+    add("/predict", predict, PredictAnswer, "POST")
+    add("/batch", batch, BatchAnswer, "POST")
+    add("/reload", reload, ReloadAnswer, "POST")
     return {"/predict": predict, "/batch": batch}
-
-
-def _upload_limits(settings: ServiceSettings) -> tuple[UploadLimits, UploadLimits]:
-    section, one = settings.config.uploads, settings.upload_limit_bytes
-    batch = UploadLimits(section.batch_max_images, one, settings.batch_limit_bytes)
-    return batch, UploadLimits(1, one, one)
 
 
 def _answer(content: Answer, named: Mapping[str, Any] | None = None) -> Response:
@@ -168,28 +158,16 @@ def _answer_fast(request: Request, done: Classified, content: dict[str, Any]) ->
     return json_response(content)
 
 
-def _tell_shortfall(shortfall: Shortfall, current: Generation | None) -> dict[str, Any]:
-    """What anybody may know of it: tags, no paths."""
-    return {
-        "wanted": shortfall.wanted.version_tag if shortfall.wanted else None,
-        "served": current.model.candidate.version_tag if current else None,
-        "reason": shortfall.reason,
-    }
-
-
-def _describe_shortfall(shortfall: Shortfall) -> Degraded:
-    wanted = shortfall.wanted
-    return Degraded(
-        wanted_path=str(wanted.path) if wanted and wanted.path else None,
-        wanted_tag=wanted.version_tag if wanted else None,
-        why=wanted.why if wanted else None,
-        reason=shortfall.reason,
-    )
-
-
 def _describe_version(service: Service) -> Version:
-    shortfall = service.standing.shortfall
-    told = {"degraded": _describe_shortfall(shortfall)} if shortfall else {}
+    shortfall, told = service.standing.shortfall, dict[str, Degraded]()
+    if shortfall:
+        wanted = shortfall.wanted
+        told["degraded"] = Degraded(
+            wanted_path=str(wanted.path) if wanted and wanted.path else None,
+            wanted_tag=wanted.version_tag if wanted else None,
+            why=wanted.why if wanted else None,
+            reason=shortfall.reason,
+        )
     try:
         generation = service.current()
     except RefusalError as error:

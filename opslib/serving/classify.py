@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from opslib.core.errors import OpsError
-from opslib.inference.hints import find_hint
+from opslib.inference.causes import find_hint
 from opslib.serving.decoding import UploadDecoder
 from opslib.serving.failures import RefusalError
 from opslib.serving.generations import Generation, Generations

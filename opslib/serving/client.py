@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, Self
 
 import httpx
@@ -12,10 +11,15 @@ import httpx
 from opslib.core.errors import OpsError, ParameterError
 from opslib.core.secrets import show_address
 from opslib.core.sections import ClientSection
-from opslib.inference.hints import find_hint
-from opslib.serving.health_answer import describe_degraded
+from opslib.inference.causes import find_hint
 from opslib.serving.keys import HEADER
-from opslib.serving.version_answer import read_version_answer, text_or_none
+from opslib.serving.live import (
+    LiveVersion,
+    describe_degraded,
+    normalise_url,
+    read_version_answer,
+    text_or_none,
+)
 
 
 class ServiceError(OpsError):
@@ -26,38 +30,6 @@ class ServiceError(OpsError):
         self.status = status
         self.stage = stage
         self.hint = hint
-
-
-@dataclass(frozen=True)
-class LiveVersion:
-    """What `/version` says: path and digest of the model, where the service gives them.
-
-    `wanted` is where the model should lie that a degraded service does not serve, and why it does
-    not; None where all is well. `said` and `empty` are as in `VersionAnswer`.
-    """
-
-    model_path: str | None
-    sha256: str | None
-    version_tag: str | None
-    generation: int | None
-    wanted: str | None = None
-    said: bool = True
-    empty: bool = False
-
-    def is_same(self, other: LiveVersion) -> bool:
-        """Return whether both are the same model, by digest where both say one, else by path."""
-        if self.sha256 and other.sha256:
-            return self.sha256 == other.sha256
-        return self.model_path is not None and self.model_path == other.model_path
-
-    def describe(self) -> str:
-        """Return the version in a few words."""
-        digest = f"sha256 {self.sha256[:12]}…" if self.sha256 else "digest unverified"
-        number = f", generation {self.generation}" if self.generation is not None else ""
-        name = self.version_tag or self.model_path or "unknown"
-        if self.sha256 is None and self.model_path is not None:
-            name = self.model_path.rpartition("/")[2]  # a tag may be of several models together
-        return f"{name} ({digest}{number})"
 
 
 @dataclass(frozen=True)
@@ -123,18 +95,7 @@ class ServiceClient:
         Raises:
             ServiceError: it refuses or does not answer.
         """
-        answer = self._call("GET", "/version")
-        found = read_version_answer(answer, self._section)
-        generation = answer.get("generation")
-        return LiveVersion(
-            model_path=found.path,
-            sha256=found.sha256,
-            version_tag=text_or_none(answer.get("version_tag")),
-            generation=generation if isinstance(generation, int) else None,
-            wanted=_describe_wanted(answer.get("degraded")),
-            said=found.said,
-            empty=found.empty,
-        )
+        return read_version_answer(self._call("GET", "/version"), self._section)
 
     def reload(self, path: str) -> dict[str, Any]:
         """Ask the service to switch to the model at `path` and return its answer.
@@ -147,12 +108,7 @@ class ServiceClient:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._client.close()
 
     def _call(self, method: str, route: str, body: dict[str, str] | None = None) -> dict[str, Any]:
@@ -188,11 +144,6 @@ class ServiceClient:
         return content
 
 
-def normalise_url(host: str) -> str:
-    """Return `http://host:port` of an address given with or without its scheme."""
-    return (host if "://" in host else f"http://{host}").rstrip("/")
-
-
 _ERRNO = re.compile(r"^\[Errno -?\d+\] ")
 _STATUS_HINTS = {
     401: "the key in .env is not the service's: was it rotated without a restart?",
@@ -221,11 +172,3 @@ def _refusal(where: str, answer: httpx.Response) -> ServiceError:
         stage=stage,
         hint=str(hint or find_hint(stage, detail)),
     )
-
-
-def _describe_wanted(said: Any) -> str | None:
-    if not isinstance(said, dict):
-        return None
-    path = text_or_none(said.get("wanted_path")) or "a model that is not known"
-    why, reason = text_or_none(said.get("why")), text_or_none(said.get("reason"))
-    return f"{path}{f' ({why})' if why else ''} should be served{f': {reason}' if reason else ''}"

@@ -1,17 +1,15 @@
-"""The OpenAPI description: request bodies, error answers, headers and the key, said in full."""
+"""What FastAPI is told of each route for the OpenAPI description: summary, body, errors, key."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from fastapi import FastAPI
-from fastapi.openapi.utils import get_openapi
+from fastapi import Security
+from fastapi.security import APIKeyHeader
 
 from opslib.serving.keys import HEADER
 from opslib.serving.schemas import Refusal, ReloadRequest
-from opslib.serving.settings import ServiceSettings
 
-_SCHEME = "ApiKey"
 _MEANING = {
     400: "malformed request, or a model path that is not allowed",
     401: "key missing or wrong",
@@ -23,72 +21,44 @@ _MEANING = {
     500: "internal error",
     503: "no model is loaded, or the queue is full",
 }
-_ERRORS = {
-    ("/health", "get"): (500,),
-    ("/version", "get"): (401, 429, 500, 503),
-    ("/predict", "post"): (400, 401, 413, 415, 422, 429, 500, 503),
-    ("/batch", "post"): (400, 401, 413, 415, 422, 429, 500, 503),
-    ("/reload", "post"): (400, 401, 409, 413, 415, 422, 429, 500),
+_CLASSIFYING = (400, 401, 413, 415, 422, 429, 500, 503)
+_ROUTES = {
+    "/health": ("Whether the service is up and serves the model that it should; public.", (500,)),
+    "/version": ("Which model answers now.", (401, 429, 500, 503)),
+    "/predict": ("Classify one image.", _CLASSIFYING),
+    "/batch": ("Classify several images.", _CLASSIFYING),
+    "/reload": (
+        "Switch to another model without a gap.",
+        (400, 401, 409, 413, 415, 422, 429, 500),
+    ),
 }
-_SUMMARIES = {
-    "/health": "Whether the service is up and serves the model that it should; public.",
-    "/version": "Which model answers now.",
-    "/predict": "Classify one image.",
-    "/batch": "Classify several images.",
-    "/reload": "Switch to another model without a gap.",
-}
+_KEY = Security(APIKeyHeader(name=HEADER, scheme_name="ApiKey", auto_error=False))
+_FILE = {"type": "string", "format": "binary"}
 
 
-def describe(app: FastAPI, settings: ServiceSettings) -> None:
-    """Give `app` its OpenAPI description."""
+def describe(path: str, most_images: int) -> dict[str, Any]:
+    """Return the description of a route as `add_api_route` takes it; the gate checks the key.
 
-    def openapi() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            app.openapi_schema = _build(app, settings)
-        return app.openapi_schema
-
-    app.openapi = openapi  # type: ignore[method-assign]
-
-
-def _build(app: FastAPI, settings: ServiceSettings) -> dict[str, Any]:
-    schema = get_openapi(title=app.title, version=app.version, routes=app.routes)
-    parts = schema.setdefault("components", {})
-    parts["securitySchemes"] = {_SCHEME: {"type": "apiKey", "in": "header", "name": HEADER}}
-    for model in (Refusal, ReloadRequest):
-        parts["schemas"][model.__name__] = model.model_json_schema()
+    Args:
+        most_images: how many images one `/batch` may have.
+    """
+    summary, errors = _ROUTES[path]
+    images = {"type": "array", "items": _FILE, "minItems": 1, "maxItems": most_images}
     bodies = {
-        "/predict": _form("image", {"type": "string", "format": "binary"}),
-        "/batch": _form(
-            "images",
-            {
-                "type": "array",
-                "items": {"type": "string", "format": "binary"},
-                "minItems": 1,
-                "maxItems": settings.config.uploads.batch_max_images,
-            },
-        ),
-        "/reload": {"application/json": {"schema": _reference(ReloadRequest)}},
+        "/predict": _form("image", _FILE),
+        "/batch": _form("images", images),
+        "/reload": {"application/json": {"schema": ReloadRequest.model_json_schema()}},
     }
-    for (path, method), errors in _ERRORS.items():
-        operation = schema["paths"][path][method]
-        operation["summary"] = _SUMMARIES[path]
-        operation["operationId"] = path.strip("/")
-        if path != "/health":
-            operation["security"] = [{_SCHEME: []}]
-        if path in bodies:
-            operation["requestBody"] = {"required": True, "content": bodies[path]}
-        for status in errors:
-            operation["responses"][str(status)] = {
-                "description": _MEANING[status],
-                "content": {"application/json": {"schema": _reference(Refusal)}},
-            }
-    return schema
+    body = {"requestBody": {"required": True, "content": bodies[path]}} if path in bodies else None
+    return {
+        "summary": summary,
+        "operation_id": path.strip("/"),
+        "responses": {one: {"model": Refusal, "description": _MEANING[one]} for one in errors},
+        "openapi_extra": body,
+        "dependencies": [] if path == "/health" else [_KEY],
+    }
 
 
 def _form(name: str, content: dict[str, Any]) -> dict[str, Any]:
     schema = {"type": "object", "required": [name], "properties": {name: content}}
     return {"multipart/form-data": {"schema": schema}}
-
-
-def _reference(model: type) -> dict[str, str]:
-    return {"$ref": f"#/components/schemas/{model.__name__}"}

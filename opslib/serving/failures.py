@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -23,7 +25,7 @@ CODES = {
 }
 
 
-class RefusalError(Exception):
+class RefusalError(HTTPException):
     """A request that is answered with an error status; the process goes on.
 
     Args:
@@ -32,7 +34,6 @@ class RefusalError(Exception):
         code: a short word for programs; derived from the status unless given.
         extra: further fields of the answer, such as `stage` and `hint`.
         headers: further header fields.
-        close: whether the connection is closed because the request's body was not read.
     """
 
     def __init__(
@@ -42,29 +43,20 @@ class RefusalError(Exception):
         *,
         code: str | None = None,
         extra: dict[str, Any] | None = None,
-        headers: dict[str, str] | None = None,
-        close: bool = False,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(detail)
-        self.status = status
-        self.detail = detail
+        super().__init__(status, detail, headers)
         self.code = code or CODES.get(status, "error")
         self.extra = extra or {}
-        self.headers = headers or {}
-        self.close = close
 
     def response(self) -> Response:
         """Return the answer as JSON."""
-        headers = dict(self.headers)
-        if self.close:
-            headers["Connection"] = "close"
-        return json_response(
-            {"detail": self.detail, "code": self.code, **self.extra}, self.status, headers
-        )
+        content = {"detail": self.detail, "code": self.code, **self.extra}
+        return json_response(content, self.status_code, self.headers)
 
 
 def json_response(
-    content: dict[str, Any], status: int = 200, headers: dict[str, str] | None = None
+    content: dict[str, Any], status: int = 200, headers: Mapping[str, str] | None = None
 ) -> Response:
     """Return `content` as a JSON answer.
 
@@ -76,17 +68,12 @@ def json_response(
 
 
 async def answer_refusal(_request: Request, error: Exception) -> Response:
-    """Answer a `RefusalError` (an exception handler)."""
-    if not isinstance(error, RefusalError):
+    """Answer a refusal, or an unknown path or method in the same shape (an exception handler)."""
+    if isinstance(error, RefusalError):
+        return error.response()
+    if not isinstance(error, HTTPException):
         raise error
-    return error.response()
-
-
-async def answer_http_exception(_request: Request, error: Exception) -> Response:
-    """Answer an unknown path or method in our own shape (an exception handler)."""
-    status = int(getattr(error, "status_code", 500))
-    headers = getattr(error, "headers", None)
-    return RefusalError(status, str(getattr(error, "detail", error)), headers=headers).response()
+    return RefusalError(error.status_code, error.detail, headers=error.headers).response()
 
 
 def answer_crash(request_id: str) -> Response:

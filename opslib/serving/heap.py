@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from functools import cache
-from typing import Any
+from contextlib import suppress
 
 
 def give_back_memory() -> None:
@@ -13,15 +12,5 @@ def give_back_memory() -> None:
     Without it a service grows by a third over some tens of switches: each model is loaded into
     the holes that requests left between the weights of the last.
     """
-    trim = _find_trim()
-    if trim is not None:
-        trim(0)
-
-
-@cache
-def _find_trim() -> Any:
-    """glibc's `malloc_trim`, or None with another C library."""
-    try:
-        return ctypes.CDLL(None).malloc_trim
-    except (OSError, AttributeError):
-        return None
+    with suppress(OSError, AttributeError):  # another C library than glibc
+        ctypes.CDLL(None).malloc_trim(0)

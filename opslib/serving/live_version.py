@@ -18,8 +18,8 @@ from opslib.core.secrets import show_address
 from opslib.core.sections import ClientSection
 from opslib.core.web import FAILURES, name_failure, request
 from opslib.serving.leases import FoundLease, find_leases
+from opslib.serving.live import normalise_url, read_version_answer
 from opslib.serving.reachable import LiveModel
-from opslib.serving.version_answer import read_version_answer
 
 _HEADER = "X-API-Key"
 
@@ -34,7 +34,7 @@ def ask_services(config: Config) -> tuple[LiveModel, ...]:
         ConfigError: `.env` is unreadable.
     """
     addresses = dict.fromkeys(
-        map(_spell_out, (config.client.url, *config.maintenance.also_serving))
+        map(normalise_url, (config.client.url, *config.maintenance.also_serving))
     )
     said = [one for address in addresses for one in ask_version(config, address)]
     for one in find_leases(config):
@@ -96,8 +96,9 @@ def _read_live(
     if found.empty:  # a service of one model that names none may have loaded one by another way
         none = LiveModel(f"{shown} has no model at {section.path_field}")
         return none if len(config.models) > 1 else None
-    where = config.resolve(found.path) if found.path and "\0" not in found.path else None
-    return LiveModel(f"{shown} serves {found.path or found.sha256}", where, found.sha256)
+    path = found.model_path
+    where = config.resolve(path) if path and "\0" not in path else None
+    return LiveModel(f"{shown} serves {path or found.sha256}", where, found.sha256)
 
 
 def _named_models(content: Any) -> Iterator[str]:
@@ -138,8 +139,3 @@ def _meet(url: str | None, addresses: Iterable[str]) -> bool:
     return url is not None and url in {
         address.replace("//localhost:", "//127.0.0.1:") for address in addresses
     }
-
-
-def _spell_out(address: str) -> str:
-    plain = address.rstrip("/")
-    return plain if "://" in plain else f"http://{plain}"

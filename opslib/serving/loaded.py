@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from opslib.core.cards import ModelCard, find_gaps
 from opslib.core.config import Config
 from opslib.core.errors import ModelError
 from opslib.core.models import ModelFiles, find_model_files, is_onnx, resolve_model
-from opslib.inference.contract import Contract, probe_images
+from opslib.inference.contract import Contract, probe_images, resolve_img_size
 from opslib.inference.engine import Engine, EngineRequest, session_settings
 from opslib.inference.find_model import find_card
 from opslib.inference.opening import open_engine
@@ -164,30 +164,24 @@ def load_candidate(config: Config, candidate: Candidate) -> LoadedModel:
         ModelError: it cannot be loaded, takes images of unknown size, or changed meanwhile.
         UnavailableError: this host cannot run it.
     """
-    onnx = is_onnx(candidate.path)
-    threads = config.service.intra_op_num_threads
-    providers = parse_providers(config.onnx.providers)
-    settings = session_settings(config)
     engine = open_engine(
         EngineRequest(
-            engine="onnx" if onnx else "torch",
+            engine="onnx" if is_onnx(candidate.path) else "torch",
             path=candidate.own.path,
-            providers=providers,
+            providers=parse_providers(config.onnx.providers),
             weights_in_memory=candidate.own == candidate.files,
-            settings=replace(settings, intra_op_num_threads=threads),
+            settings=session_settings(config, threads=config.service.intra_op_num_threads),
             factory=config.torch.factory,
             safe_globals=config.torch.safe_globals,
             code_root=config.code_root,
         )
     )
-    on_card = engine.facts.provider != "CPU"
-    turn: contextlib.AbstractContextManager[object] = (
-        threading.Lock() if on_card else contextlib.nullcontext()
-    )
+    turn = contextlib.nullcontext() if engine.facts.provider == "CPU" else threading.Lock()
     try:
         if stamp_files(candidate.files) != candidate.stamps:
             raise ModelError(f"{candidate.path}: it was replaced while it was being loaded")
-        size = config.preprocess.img_size or engine.facts.input_shape[-1] or _card_size(candidate)
+        own = engine.facts.input_shape[-1]
+        size = resolve_img_size(config.preprocess.img_size, candidate.card, own)
         if size is None:
             raise ModelError(f"{candidate.path}: takes any size; set preprocess.img_size")
         return LoadedModel(candidate, engine, size, turn)
@@ -198,17 +192,10 @@ def load_candidate(config: Config, candidate: Candidate) -> LoadedModel:
 
 def stamp_files(files: ModelFiles) -> tuple[Stamp, ...]:
     """Return what changes whenever one of the files does: inode, size and times of each."""
-    stamps = []
-    for path in files.all:
-        seen = path.stat()
-        times = (seen.st_mtime_ns, seen.st_ctime_ns)
-        stamps.append((str(path), seen.st_dev, seen.st_ino, seen.st_size, *times))
-    return tuple(stamps)
-
-
-def _card_size(candidate: Candidate) -> int | None:
-    shape = candidate.card.input_shape if candidate.card else ()
-    return shape[-1] if shape and isinstance(shape[-1], int) else None
+    return tuple(
+        (str(path), seen.st_dev, seen.st_ino, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns)
+        for path, seen in ((path, path.stat()) for path in files.all)
+    )
 
 
 def _run_in_pieces(

@@ -1,7 +1,8 @@
-"""The service's event log `api.err` as JSON lines: what happened, what was refused, what broke.
+"""The service's logs as JSON lines: `api.err` for events, `api.out` for requests.
 
-The file is opened anew when it was renamed, so that rotating it loses no line. No secret is ever
-written. Requests have a log of their own, `api.out`; see `access_log`.
+Each file is opened anew when it was renamed, so that rotating it loses no line. No secret is ever
+written. Of what strangers cause the first few of each kind are written and the rest only counted:
+it must not fill a disk.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from datetime import UTC, datetime
 from logging.handlers import WatchedFileHandler
 from pathlib import Path
@@ -19,13 +20,32 @@ from typing import Any
 from opslib.core.errors import storage_errors
 from opslib.core.ownership import open_to_append
 from opslib.core.secrets import mask
-from opslib.serving.sparing import Sparing
 
 ACCESS_LOG = "api.out"
 ERROR_LOG = "api.err"
 EVENT_LOGGER = "opslib.serving"
 CAUSED_OUTSIDE = f"{EVENT_LOGGER}.outside"  # what any request can cause
+FEW = 5
+PERIOD_S = 60.0
 _OUTSIDE = (CAUSED_OUTSIDE, "uvicorn.error", "asyncio", "py.warnings")
+
+
+class Sparing:
+    """Lets `FEW` of each kind pass until `drain` is called; whoever uses it calls it each
+    `PERIOD_S` and says how many more there were. The kinds must not be a stranger's choice."""
+
+    def __init__(self) -> None:
+        self._seen: dict[Hashable, int] = {}
+
+    def take(self, kind: Hashable) -> bool:
+        """Count one of `kind`; return whether it is among the first few."""
+        count = self._seen[kind] = self._seen.get(kind, 0) + 1
+        return count <= FEW
+
+    def drain(self) -> dict[Hashable, int]:
+        """Return how many of each kind did not pass, where there were any, and begin anew."""
+        seen, self._seen = self._seen, {}
+        return {kind: count - FEW for kind, count in seen.items() if count > FEW}
 
 
 class JsonLines(logging.Formatter):
@@ -82,6 +102,62 @@ class SparingFilter(logging.Filter):
             facts = {"name": last.name, "levelno": last.levelno, "levelname": last.levelname}
             logging.getLogger(last.name).callHandlers(logging.makeLogRecord({**facts, "msg": said}))
         self._last.clear()
+
+
+class AccessLog:
+    """Appends lines to `path`; a rotation that renames the file loses none of them.
+
+    It is called for each request on the event loop, which is why it does without `logging`.
+    Secrets are masked.
+    """
+
+    def __init__(self, path: Path, secrets: Iterable[str]) -> None:
+        self._path = path
+        self._secrets = tuple(secrets)
+        self._sparing = Sparing()
+        with storage_errors(f"write {path}"):
+            self._open()
+
+    def write(self, fields: dict[str, Any]) -> None:
+        """Append `fields` and the time; a full disk loses the line, never the request."""
+        at_utc = datetime.now(UTC).isoformat(timespec="milliseconds")
+        line = json.dumps({"at_utc": at_utc, **fields}, ensure_ascii=False)
+        data = (mask(line, self._secrets) + "\n").encode("utf-8", "backslashreplace")
+        try:
+            if self._was_renamed():
+                os.close(self._descriptor)
+                self._open()
+            os.write(self._descriptor, data)
+        except OSError:
+            return
+
+    def write_sparingly(self, status: int, fields: dict[str, Any]) -> None:
+        """Append `fields` if they are among the first few of this status; else count them."""
+        if self._sparing.take(status):
+            self.write(fields)
+
+    def sum_up(self) -> None:
+        """Append how many requests had no line, for each status."""
+        for status, count in self._sparing.drain().items():
+            said = f"{count} more requests without a key"
+            self.write({"message": said, "status": status, "more": count})
+
+    def close(self) -> None:
+        """Sum up and close the file."""
+        self.sum_up()
+        os.close(self._descriptor)
+
+    def _open(self) -> None:
+        self._descriptor = open_to_append(self._path)
+        seen = os.fstat(self._descriptor)
+        self._identity = (seen.st_dev, seen.st_ino)
+
+    def _was_renamed(self) -> bool:
+        try:
+            seen = self._path.stat()
+        except FileNotFoundError:
+            return True
+        return (seen.st_dev, seen.st_ino) != self._identity
 
 
 class EventFile(WatchedFileHandler):

@@ -14,15 +14,13 @@ from opslib.core.config import Config
 from opslib.core.errors import InputError, ModelError, OpsError, UsageError
 from opslib.core.kinds import Kind
 from opslib.core.models import follow_model
+from opslib.inference.causes import ModelCheckError, Preprocess
 from opslib.inference.checks import check_model
 from opslib.inference.contract import Contract, check_classes_kept, describe_tensors
 from opslib.inference.find_model import find_card
 from opslib.inference.preprocess import load_preprocessor
-from opslib.inference.stages import ModelCheckError, Preprocess
 from opslib.inference.trial import TensorFacts, TrialLimits, TrialResult, try_model
-from opslib.serving.client import LiveVersion
-
-_MIB = 1 << 20
+from opslib.serving.live import LiveVersion
 
 
 class Precheck:
@@ -36,9 +34,7 @@ class Precheck:
 
     def __init__(self, config: Config, kind: Kind, live: LiveVersion | None) -> None:
         self._config, self._kind, self.live = config, kind, live
-        section = config.reload
-        memory = section.trial_memory_mb
-        self._limits = TrialLimits(section.trial_timeout_s, memory * _MIB if memory else None)
+        self._limits = TrialLimits.from_section(config.reload)
         self._done: dict[Path, str | None] = {}
 
     def __call__(self, path: Path) -> str | None:
@@ -71,10 +67,8 @@ class Precheck:
             except OpsError as error:
                 card = card.model_copy(update={"golden": (), "golden_outputs": ()})
                 note = f"{path}: its golden images were not compared: {error}"
-        live = self._live
-        previous = None
-        if live is not None and self._kind.contract == "classifier":
-            previous = Contract.from_trial(*live)
+        live, classifier = self._live, self._kind.contract == "classifier"
+        previous = Contract.from_trial(*live) if live is not None and classifier else None
         found = check_model(
             path,
             card,
@@ -94,14 +88,10 @@ class Precheck:
     def _live(self) -> tuple[TrialResult, tuple[str, ...]] | None:
         """What the model in service takes and answers, and its class names, where it is of the
         kind, lies on this host and can be loaded."""
-        path = (
-            self._config.resolve(self.live.model_path)
-            if self.live and self.live.model_path
-            else None
-        )
-        if path is None or not path.is_file():
+        if self.live is None or not self.live.model_path:
             return None
-        if not (self._kind.sole or self._kind.has(follow_model(path).name)):
+        path = self._config.resolve(self.live.model_path)
+        if not path.is_file() or not (self._kind.sole or self._kind.has(follow_model(path).name)):
             return None
         try:
             trial, card = try_model(path, limits=self._limits), find_card(self._config, path)

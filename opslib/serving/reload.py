@@ -28,19 +28,18 @@ from opslib.core.errors import BusyError, ModelError, OpsError, StorageError
 from opslib.core.formatting import utc_now
 from opslib.core.models import ModelFiles, is_onnx
 from opslib.core.served import ServedModel, WantedModel, keep_served
+from opslib.inference.causes import ModelCheckError, find_hint
 from opslib.inference.checks import check_model
 from opslib.inference.contract import check_classes_kept, check_outputs, probe_images
 from opslib.inference.golden import check_golden, load_golden
-from opslib.inference.hints import find_hint
 from opslib.inference.preprocess import Preprocessor
-from opslib.inference.stages import ModelCheckError
 from opslib.inference.trial import TrialLimits
 from opslib.serving.confine import confine_path, confine_sidecars
 from opslib.serving.generations import Generation, Generations
 from opslib.serving.loaded import Candidate, LoadedModel, load_candidate, read_candidate
 from opslib.serving.logs import EVENT_LOGGER
 from opslib.serving.own_copy import copy_model
-from opslib.serving.settings import MIB, ServiceSettings
+from opslib.serving.settings import ServiceSettings
 from opslib.serving.standing import Standing, find_shortfall
 
 _log = logging.getLogger(f"{EVENT_LOGGER}.reload")
@@ -66,26 +65,20 @@ class Switch:
     warning: str | None = None
 
 
-def _tell_nobody(_coming: Path | None) -> None:
-    """A service that nobody else's cleaning meets needs no lease."""
-
-
 @dataclass
 class Reloader:
-    """Takes one model at a time through the stages and into service."""
+    """Takes one model at a time through the stages and into service.
+
+    `announce` is told of a model before it is touched; `busy` is whether a reload is under way.
+    """
 
     settings: ServiceSettings
     generations: Generations
     preprocessor: Preprocessor
     standing: Standing
-    announce: Callable[[Path | None], None] = _tell_nobody
-    _busy: bool = False
+    announce: Callable[[Path | None], None] = lambda _coming: None
+    busy: bool = False
     _stages_ms: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def busy(self) -> bool:
-        """Whether a reload is under way."""
-        return self._busy
 
     async def reload(self, text: str) -> Switch:
         """Switch to the model that a request names; the event loop stays free.
@@ -93,26 +86,21 @@ class Reloader:
         Raises:
             StageError: the model was refused.
         """
-        self._busy = True
+        self.busy = True
         try:
             return await asyncio.to_thread(self.reload_now, text)
         finally:
-            self._busy = False
+            self.busy = False
 
     def reload_now(self, text: str) -> Switch:
-        """Switch to the model that `text` names, on this thread; see `reload`.
-
-        Raises:
-            StageError: the model was refused.
-        """
+        """Switch to the model that `text` names, on this thread; see `reload`."""
         self._stages_ms = {}
         with self._stage("path"):
             folders = self.settings.model_dirs
             path = confine_path(text, folders, self.settings.config.export_dir)
         with self._announced(path):
             resident = self.generations.find_resident(path)
-            model = resident or self._prepare(path, confined=True)
-            return self._switch(model, resident=resident is not None)
+            return self._switch(resident or self._prepare(path, confined=True), resident=resident)
 
     def start_with(self, path: Path, wanted: WantedModel | None = None) -> Switch:
         """Switch to the model at `path`, wherever it lies: the operator's own choice.
@@ -125,8 +113,7 @@ class Reloader:
         """
         self._stages_ms = {}
         with self._announced(path):
-            model = self._prepare(path, confined=False)
-            return self._switch(model, resident=False, wanted=wanted)
+            return self._switch(self._prepare(path, confined=False), wanted=wanted)
 
     @contextmanager
     def _announced(self, path: Path) -> Iterator[None]:
@@ -179,18 +166,17 @@ class Reloader:
 
     def _try(self, candidate: Candidate) -> None:
         """Check the candidate without letting it near this process."""
-        section, current = self.settings.config.reload, self.generations.current
-        memory = section.trial_memory_mb
+        config, current = self.settings.config, self.generations.current
         previous = current.model.contract if current else None
         with self._stage("trial"):
             check_model(
                 candidate.own.path,
                 candidate.card,
                 preprocess=self.preprocessor.run_checked,
-                img_size=self.settings.config.preprocess.img_size,
+                img_size=config.preprocess.img_size,
                 previous=previous,
                 card_folder=candidate.path.parent,
-                limits=TrialLimits(section.trial_timeout_s, memory * MIB if memory else None),
+                limits=TrialLimits.from_section(config.reload),
             )
             if previous is not None:
                 check_classes_kept(candidate.path, candidate.card, previous)
@@ -198,11 +184,9 @@ class Reloader:
     def _warm_up(self, model: LoadedModel) -> None:
         probes = probe_images(model.img_size)
         check_outputs(model.path, model.answer(probes), differing=len(probes))
-        sizes = [1]
+        model.answer(probes[:1])
         if model.engine.facts.provider != "CPU":
-            sizes.append(self.settings.config.uploads.batch_max_images)
-        for size in sizes:
-            model.answer(probes[[0] * size])
+            model.answer(probes[[0] * self.settings.config.uploads.batch_max_images])
         card = model.candidate.card
         if card is not None and card.golden and card.files:
             run = self.preprocessor.run_checked
@@ -210,7 +194,11 @@ class Reloader:
             check_golden(model.path, model.run(golden.images), golden)
 
     def _switch(
-        self, model: LoadedModel, *, resident: bool, wanted: WantedModel | None = None
+        self,
+        model: LoadedModel,
+        *,
+        resident: LoadedModel | None = None,
+        wanted: WantedModel | None = None,
     ) -> Switch:
         shortfall = find_shortfall(wanted, model.path, model.sha256)
         started = time.perf_counter()
@@ -224,14 +212,14 @@ class Reloader:
             "model_path": str(model.path),
             "model_sha256": model.sha256,
             "verified": model.candidate.verified,
-            "resident": resident,
+            "resident": resident is not None,
             "stages_ms": self._stages_ms,
         }
-        level, unproved = (logging.WARNING, f"; {gaps}") if gaps else (logging.INFO, "")
-        tag = model.candidate.version_tag
-        _log.log(level, "switched to %s%s", tag, unproved, extra={"fields": fields})
-        warnings = [one for one in (forgotten, gaps) if one is not None]
-        return Switch(generation, resident, self._stages_ms, "; ".join(warnings) or None)
+        level, tag = logging.WARNING if gaps else logging.INFO, model.candidate.version_tag
+        told = f"{tag}; {gaps}" if gaps else tag
+        _log.log(level, "switched to %s", told, extra={"fields": fields})
+        warning = "; ".join(filter(None, (forgotten, gaps))) or None
+        return Switch(generation, resident is not None, self._stages_ms, warning)
 
     def _commit(self, generation: Generation, wanted: WantedModel | None) -> str | None:
         """Keep the switch for the next start; a full disk must not stop a rollback."""

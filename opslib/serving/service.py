@@ -7,14 +7,14 @@ from functools import partial
 
 from starlette.requests import Request
 
+from opslib.core.host import usable_cpus
 from opslib.core.lineage import git_sha
 from opslib.inference.preprocess import load_preprocessor
-from opslib.serving.access_log import AccessLog
 from opslib.serving.classify import Classified, classify
 from opslib.serving.decoding import UploadDecoder
 from opslib.serving.failures import RefusalError
 from opslib.serving.generations import Generation, Generations
-from opslib.serving.logs import ACCESS_LOG
+from opslib.serving.logs import ACCESS_LOG, AccessLog
 from opslib.serving.reload import Reloader
 from opslib.serving.settings import MIB, ServiceSettings
 from opslib.serving.standing import Standing
@@ -44,7 +44,8 @@ class Service:
         self.standing = Standing(self.generations)
         preprocessor = load_preprocessor(config.preprocess.function, config.code_root)
         self.reloader = Reloader(settings, self.generations, preprocessor, self.standing)
-        self.queue = InferenceQueue(settings.workers, config.service.queue)
+        section = config.service
+        self.queue = InferenceQueue(section.workers or usable_cpus(), section.queue)
         self.decoder = UploadDecoder(
             preprocessor,
             allowed_exts=settings.environment.allowed_exts,

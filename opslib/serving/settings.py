@@ -7,7 +7,6 @@ from pathlib import Path
 
 from opslib.core.config import Config
 from opslib.core.environment import ServiceEnvironment, load_service_environment
-from opslib.core.host import usable_cpus
 from opslib.core.kinds import Kind, pick_classifier
 from opslib.serving.keys import check_key
 
@@ -25,21 +24,6 @@ class ServiceSettings:
     env_file: Path
     pinned: Path | None
     api_key: bytes = field(repr=False)
-
-    @property
-    def workers(self) -> int:
-        """How many requests are decoded and classified at a time."""
-        return self.config.service.workers or usable_cpus()
-
-    @property
-    def upload_limit_bytes(self) -> int:
-        """Bytes that one uploaded image may have."""
-        return self.environment.max_upload_mb * MIB
-
-    @property
-    def batch_limit_bytes(self) -> int:
-        """Bytes that the images of one `/batch` may have together."""
-        return self.config.uploads.batch_max_mb * MIB
 
     @property
     def model_dirs(self) -> tuple[Path, ...]:

@@ -13,12 +13,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import httpx
 
 from opslib.core.config import PREFIX
+from opslib.core.environment import ServiceEnvironment
 from opslib.core.errors import DeadlineError, OpsError
 from opslib.core.secrets import mask
 from opslib.serving.keys import HEADER, KEY_VARIABLE, make_key
@@ -28,15 +28,7 @@ START_DEADLINE_S = 60.0
 STOP_DEADLINE_S = 15.0
 _POLL_S = 0.05
 _URL = re.compile(r"http://[\d.]+:\d+")
-_SERVICE_VARIABLES = (
-    KEY_VARIABLE,
-    "MODEL_PATH",
-    "CORS_ALLOW_ORIGINS",
-    "MAX_UPLOAD_MB",
-    "ALLOWED_EXTS",
-    "RATE_LIMIT_PER_MIN",
-    "LOG_LEVEL",
-)
+_SERVICE_VARIABLES = ("MODEL_PATH", *(name.upper() for name in ServiceEnvironment.model_fields))
 
 
 @dataclass(frozen=True)
@@ -129,16 +121,11 @@ class StagedService:
         try:
             self.start()
         except BaseException:
-            self.__exit__(None, None, None)
+            self.__exit__()
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._process is not None:
             stop_process(self._process)
             _close(self._process)

@@ -11,7 +11,8 @@ from pathlib import Path
 from opslib.core.errors import ModelError
 from opslib.core.files import sha256_file
 from opslib.core.models import find_model_files
-from opslib.serving.client import LiveVersion, ServiceClient, ServiceError
+from opslib.serving.client import ServiceClient, ServiceError
+from opslib.serving.live import LiveVersion
 
 Show = Callable[[str], None]
 Check = Callable[[LiveVersion | None], str | None]

@@ -10,10 +10,9 @@ from collections.abc import Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from opslib.serving.access_log import AccessLog
 from opslib.serving.failures import answer_crash
 from opslib.serving.generations import Generation
-from opslib.serving.logs import CAUSED_OUTSIDE
+from opslib.serving.logs import CAUSED_OUTSIDE, AccessLog
 
 _events = logging.getLogger(CAUSED_OUTSIDE)
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")

@@ -85,7 +85,9 @@ async def read_body(request: Request, limit_bytes: int) -> AsyncIterator[bytes]:
     while more:
         message = await request.receive()
         if message["type"] == "http.disconnect":
-            raise RefusalError(400, "the client went away", code="disconnected", close=True)
+            raise RefusalError(
+                400, "the client went away", code="disconnected", headers={"Connection": "close"}
+            )
         chunk: bytes = message.get("body", b"")
         more = message.get("more_body", False)
         count += len(chunk)

@@ -31,8 +31,7 @@ from opslib.core.files import ensure_writable
 from opslib.core.foreign import describe_their_variables
 from opslib.core.formatting import spell_out
 from opslib.core.secrets import live_secrets, mask
-from opslib.inference.hints import find_hint, find_hint_by_word
-from opslib.inference.stages import ModelCheckError
+from opslib.inference.causes import ModelCheckError, find_hint, find_hint_by_word
 
 if TYPE_CHECKING:
     from opslib.inference.facts import InputFacts

@@ -12,7 +12,7 @@ from opslib.core.deadline import run_within
 from opslib.core.records import Part
 from opslib.core.secrets import show_address
 from opslib.core.web import FAILURES, name_failure, request
-from opslib.serving.health_answer import describe_degraded
+from opslib.serving.live import describe_degraded
 
 
 class CheckResult(Part):

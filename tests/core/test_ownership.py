@@ -15,10 +15,9 @@ from opslib.core.files import ensure_writable, write_text_atomic
 from opslib.core.locks import hold_lock
 from opslib.core.served import ServedModel, keep_served, served_state_path
 from opslib.ops.release.store import PINS_NAME, Pins
-from opslib.serving.access_log import AccessLog
 from opslib.serving.dotenv import set_variable
-from opslib.serving.logs import open_logs
-from opslib.serving.rotation import rotate_key
+from opslib.serving.keys import rotate_key
+from opslib.serving.logs import AccessLog, open_logs
 from opslib.upkeep.crontab_backups import keep_backup
 from opslib.upkeep.job_status import JobStatus, status_path
 from tests.accounts import GROUP, SERVICE, as_account, needs_root

@@ -7,6 +7,7 @@ import pytest
 from onnx import TensorProto
 
 from opslib.core.cards import ModelCard
+from opslib.inference.causes import ModelCheckError
 from opslib.inference.contract import (
     Contract,
     check_classes_kept,
@@ -15,7 +16,6 @@ from opslib.inference.contract import (
     probe_images,
     read_input_size,
 )
-from opslib.inference.stages import ModelCheckError
 from opslib.inference.trial import try_model
 from tests.models import write_onnx
 

@@ -11,11 +11,11 @@ from opslib.core.cards import GoldenAnswer, ModelCard, list_files
 from opslib.core.errors import ModelError
 from opslib.core.files import sha256_file
 from opslib.core.models import find_model_files
+from opslib.inference.causes import ModelCheckError
 from opslib.inference.checks import check_model
 from opslib.inference.golden import GoldenSet, answer_golden, check_golden, load_golden
 from opslib.inference.postprocess import softmax
 from opslib.inference.preprocess import preprocess
-from opslib.inference.stages import ModelCheckError
 from opslib.inference.trial import try_model
 from tests.inference.test_contract import make_card
 from tests.models import write_images, write_onnx

@@ -12,10 +12,10 @@ from onnx import TensorProto, helper, numpy_helper
 from opslib.core.cards import GoldenOutputs, ModelCard, card_path, list_files, read_card
 from opslib.core.files import sha256_file
 from opslib.core.models import find_model_files
+from opslib.inference.causes import ModelCheckError
 from opslib.inference.checks import check_model
-from opslib.inference.golden_outputs import MAX_OUTPUT_DIFF, summarise_outputs
+from opslib.inference.golden import MAX_OUTPUT_DIFF, summarise_outputs
 from opslib.inference.preprocess import preprocess
-from opslib.inference.stages import ModelCheckError
 from opslib.inference.trial import try_model
 from tests.serving.conftest import SIZE, write_colours
 from tests.two_stage import write_detector

@@ -13,6 +13,7 @@ from onnx import NodeProto, helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from opslib.core.errors import ModelError
+from opslib.inference.causes import ModelCheckError
 from opslib.inference.checks import check_model
 from opslib.inference.contract import Contract, probe_images, read_num_classes
 from opslib.inference.engine import EngineRequest
@@ -26,7 +27,6 @@ from opslib.inference.postprocess import (
 )
 from opslib.inference.preprocess import preprocess
 from opslib.inference.signature import read_last_operator
-from opslib.inference.stages import ModelCheckError
 from opslib.inference.trial import try_model
 
 CLASSES, SIZE = 4, 16

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from opslib.inference import trial
-from opslib.inference.stages import ModelCheckError
+from opslib.inference.causes import ModelCheckError
 from opslib.inference.trial import TrialLimits, try_model
 from tests.models import write_onnx
 

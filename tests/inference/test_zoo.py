@@ -7,11 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from opslib.inference.causes import LIMIT, ModelCheckError, find_hint, shorten_error
 from opslib.inference.checks import check_model
-from opslib.inference.hints import find_hint
 from opslib.inference.preprocess import preprocess
-from opslib.inference.runtime_words import LIMIT, shorten_error
-from opslib.inference.stages import ModelCheckError
 from tests.inference.zoo import SIZE, ZooModel
 from tests.zoo.table import MODELS
 from tests.zoo.variants import prepare

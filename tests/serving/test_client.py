@@ -16,8 +16,9 @@ from opslib.core.errors import ModelError
 from opslib.core.models import find_model_files
 from opslib.core.sections import ClientSection
 from opslib.ops.release.rollback import find_stable, plan_rollback
-from opslib.serving.client import LiveVersion, ServiceClient, ServiceError, normalise_url
+from opslib.serving.client import ServiceClient, ServiceError
 from opslib.serving.keys import make_key
+from opslib.serving.live import LiveVersion, normalise_url
 from opslib.serving.swap import confirm, switch_hosts
 from tests.serving.conftest import Live, Place
 

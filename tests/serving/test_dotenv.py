@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from opslib.core.environment import ServiceEnvironment
 from opslib.core.errors import ConfigError
 from opslib.serving.dotenv import edit_dotenv, set_variable
-from opslib.serving.keys import check_key
-from opslib.serving.rotation import rotate_key
+from opslib.serving.keys import check_key, rotate_key
 
 MULTI_LINE = 'CERTIFICATE="-----BEGIN-----\nAPI_KEY=inside\n-----END-----"\n'
 LINES = st.sampled_from(

@@ -18,9 +18,9 @@ from opslib.core.served import ServedModel, keep_served
 from opslib.inference.find_model import find_onnx
 from opslib.inference.trial import TrialResult, try_model
 from opslib.ops.release.rollback import find_stable
-from opslib.serving.client import LiveVersion, ServiceError
+from opslib.serving.client import ServiceError
+from opslib.serving.live import LiveVersion, read_version_answer
 from opslib.serving.precheck import Precheck
-from opslib.serving.version_answer import read_version_answer
 from opslib.telling.doors import call_app
 from tests.two_stage import CLASSIFICATION, DETECTION, TwoStage, make_two_stage
 

@@ -17,10 +17,10 @@ from opslib.core.errors import StorageError
 from opslib.core.files import hide_name, is_temporary
 from opslib.core.models import find_model_files
 from opslib.serving import own_copy
+from opslib.serving.logs import FEW
 from opslib.serving.own_copy import copy_model
 from opslib.serving.reload import StageError
 from opslib.serving.service import Service
-from opslib.serving.sparing import FEW
 from tests.models import write_onnx
 from tests.serving.conftest import SIZE, Live, Place, write_carded
 

@@ -12,16 +12,15 @@ import pytest
 
 from opslib.core.errors import ConfigError, ModelError
 from opslib.core.served import ServedModel, ServedState
-from opslib.inference.hints import find_hint
-from opslib.serving.access_log import AccessLog
+from opslib.inference.causes import find_hint
 from opslib.serving.confine import confine_path
 from opslib.serving.dotenv import set_variable
 from opslib.serving.failures import RefusalError
+from opslib.serving.gate import RateLimit
 from opslib.serving.generations import Generations
-from opslib.serving.keys import check_key, key_since, keys_match, make_key
+from opslib.serving.keys import check_key, key_age_days, key_since, keys_match, make_key, rotate_key
 from opslib.serving.loaded import load_candidate, read_candidate
-from opslib.serving.rate_limit import RateLimit
-from opslib.serving.rotation import key_age_days, rotate_key
+from opslib.serving.logs import AccessLog
 from opslib.serving.work import InferenceQueue
 from tests.serving.conftest import Place, make_cached
 
@@ -192,7 +191,8 @@ def test_a_full_queue_says_when_to_come_back() -> None:
         return caught.value
 
     refusal = asyncio.run(overfill())
-    assert refusal.status == 503
+    assert refusal.status_code == 503
+    assert refusal.headers is not None
     assert int(refusal.headers["Retry-After"]) >= 1
 
 

@@ -8,9 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from opslib.serving.access_log import AccessLog
-from opslib.serving.logs import CAUSED_OUTSIDE, EVENT_LOGGER, open_logs, sum_up_events
-from opslib.serving.sparing import FEW
+from opslib.serving.logs import (
+    CAUSED_OUTSIDE,
+    EVENT_LOGGER,
+    FEW,
+    AccessLog,
+    open_logs,
+    sum_up_events,
+)
 
 
 @pytest.fixture

@@ -95,7 +95,7 @@ def test_preprocessing_that_raises_is_500_with_the_stage(service: Service, place
     upload = Upload("a.jpg", "image/jpeg", io.BytesIO(place.images[0].read_bytes()))
     with pytest.raises(RefusalError) as caught:
         classify([upload], service.generations, decoder)
-    assert (caught.value.status, caught.value.extra["stage"]) == (500, "preprocess")
+    assert (caught.value.status_code, caught.value.extra["stage"]) == (500, "preprocess")
     assert caught.value.detail == "preprocess raised OwnError; see api.err"
 
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from opslib.serving.access_log import AccessLog
+from opslib.serving.logs import AccessLog
 from tests.waiting import await_that
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -13,12 +13,11 @@ from onnx import ModelProto
 
 from opslib.core.errors import ModelError
 from opslib.core.models import find_model_files
+from opslib.inference.causes import ModelCheckError, find_hint
 from opslib.inference.checks import check_model
 from opslib.inference.contract import probe_images
-from opslib.inference.hints import find_hint
 from opslib.inference.preprocess import preprocess
 from opslib.inference.signature import read_signature
-from opslib.inference.stages import ModelCheckError
 from opslib.inference.trial import try_model
 from opslib.ops.quantize.preparation import prepare_graph, prepare_model
 from opslib.ops.quantize.source import check_source, copy_source

@@ -20,8 +20,8 @@ from opslib.core.secrets import mask
 from opslib.inference.find_model import find_onnx, list_exports
 from opslib.ops.acceptance.put_back import put_back
 from opslib.serving.client import ServiceClient
-from opslib.serving.health_answer import describe_degraded
 from opslib.serving.keys import KEY_VARIABLE
+from opslib.serving.live import describe_degraded
 from opslib.serving.staging import RunningService
 from opslib.serving.swap import local_digests
 

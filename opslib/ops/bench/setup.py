@@ -6,11 +6,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from opslib.core.cards import ModelCard
 from opslib.core.config import Config
 from opslib.core.errors import ModelError, ParameterError
 from opslib.core.files import ensure_writable
 from opslib.core.models import find_model_files
-from opslib.inference.contract import check_input, read_input_size
+from opslib.inference.contract import check_input, read_input_size, resolve_img_size
 from opslib.inference.engine import (
     EngineFacts,
     EngineRequest,
@@ -129,7 +130,7 @@ def prepare_bench(config: Config, request: BenchRequest) -> BenchSetup:
         safe_globals=config.torch.safe_globals,
         code_root=config.code_root,
     )
-    engines, card_img_size = _resolve_engines(config, request, engine, base)
+    engines, card = _resolve_engines(config, request, engine, base)
     load_preprocessor(config.preprocess.function, config.code_root)
     images = pick_images(
         config, "val", request.inputs, limit=section.max_images, strict=request.strict
@@ -140,14 +141,14 @@ def prepare_bench(config: Config, request: BenchRequest) -> BenchSetup:
         images=images,
         preprocess=config.preprocess.function,
         code_root=config.code_root,
-        card_img_size=config.preprocess.img_size or card_img_size,
+        card_img_size=resolve_img_size(config.preprocess.img_size, card, None),
         batch_sizes=tuple(dict.fromkeys(batch_sizes)),
         budget_s=budget_s,
     )
 
 
 def choose_img_size(setup: BenchSetup, facts: dict[str, EngineFacts]) -> int:
-    """Return the input size in pixels: configured, else the model's own, else its card's.
+    """Return the input size in pixels: configured, else its card's, else the model's own.
 
     Raises:
         ModelError: nothing says it, or the ONNX model takes other images.
@@ -157,7 +158,7 @@ def choose_img_size(setup: BenchSetup, facts: dict[str, EngineFacts]) -> int:
         if request.engine == "onnx" and size:
             check_input(request.path, size)
     sizes = [_input_size(setup.engines[engine].path.name, fact) for engine, fact in facts.items()]
-    found = setup.card_img_size or next(filter(None, sizes), None)
+    found = resolve_img_size(setup.card_img_size, None, next(filter(None, sizes), None))
     if found is None:
         raise ModelError(
             "the model takes images of any size; set preprocess.img_size in the configuration"
@@ -177,7 +178,7 @@ def _input_size(name: str, facts: EngineFacts) -> int | None:
 
 def _resolve_engines(
     config: Config, request: BenchRequest, engine: str, base: EngineRequest
-) -> tuple[dict[str, EngineRequest], int | None]:
+) -> tuple[dict[str, EngineRequest], ModelCard | None]:
     if engine == "torch":
         path = find_checkpoint(config, request.checkpoint or request.model, None)
         return {"torch": replace(base, engine="torch", path=path)}, None
@@ -188,5 +189,4 @@ def _resolve_engines(
     if engine == "both":
         checkpoint = find_checkpoint(config, request.checkpoint, card)
         engines["torch"] = replace(base, engine="torch", path=checkpoint)
-    size = card.input_shape[-1] if card and card.input_shape else None
-    return engines, size if isinstance(size, int) else None
+    return engines, card

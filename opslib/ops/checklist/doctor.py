@@ -131,7 +131,7 @@ def _look_at_host(_config: Config) -> Iterator[Finding]:
 
 
 def _look_at_providers(config: Config) -> Iterator[Finding]:
-    from opslib.inference.provider_probe import probe_provider
+    from opslib.inference.providers import probe_provider
 
     for name in ("CUDA", "TENSORRT", "CPU"):
         problem = probe_provider(name)
@@ -205,10 +205,9 @@ def _look_at_models(config: Config) -> Iterator[Finding]:
 def _look_at_model(config: Config, kind: Kind) -> Iterator[Finding]:
     from opslib.core.cards import explain_report, find_gaps
     from opslib.core.models import find_model_files
+    from opslib.inference.causes import ModelCheckError, find_hint
     from opslib.inference.contract import Contract, check_input, probe_size
     from opslib.inference.find_model import find_card, find_onnx
-    from opslib.inference.hints import find_hint
-    from opslib.inference.stages import ModelCheckError
 
     where = kind.of("the embedded demo" if config.is_demo else "experiment")
     try:
@@ -325,8 +324,7 @@ def _look_at_pin(kind: Kind) -> Iterator[Finding]:
 
 
 def _look_at_key(env_file: Path, found: ServiceEnvironment) -> Finding:
-    from opslib.serving.keys import check_key
-    from opslib.serving.rotation import MAX_AGE_DAYS, key_age_days
+    from opslib.serving.keys import MAX_AGE_DAYS, check_key, key_age_days
 
     step = "put a key into .env: `pillops key rotate`"
     try:
@@ -349,7 +347,7 @@ def _look_at_service(config: Config) -> Iterator[Finding]:
     import httpx
 
     from opslib.ops.checklist.live import start_step
-    from opslib.serving.client import normalise_url
+    from opslib.serving.live import normalise_url
     from opslib.upkeep.probe import judge
 
     address = normalise_url(config.client.url)

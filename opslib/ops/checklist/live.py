@@ -11,14 +11,9 @@ from opslib.core.config import Config
 from opslib.core.environment import load_service_environment
 from opslib.core.kinds import Kind
 from opslib.ops.checklist.items import Answer, State, Visit
-from opslib.serving.client import (
-    LiveHealth,
-    LiveVersion,
-    ServiceClient,
-    ServiceError,
-    normalise_url,
-)
+from opslib.serving.client import LiveHealth, ServiceClient, ServiceError
 from opslib.serving.keys import HEADER
+from opslib.serving.live import LiveVersion, normalise_url
 from opslib.serving.swap import read_version
 
 AGENT = {"User-Agent": "pillops-checklist"}

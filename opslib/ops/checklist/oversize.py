@@ -9,8 +9,8 @@ import ssl
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from opslib.serving.client import normalise_url
 from opslib.serving.keys import HEADER
+from opslib.serving.live import normalise_url
 
 MIB = 1 << 20
 DECLARED_WAIT_S = 2.0

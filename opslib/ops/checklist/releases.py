@@ -13,7 +13,8 @@ from opslib.ops.checklist.items import Answer, State, Visit, answer_worst
 from opslib.ops.checklist.live import ask_version
 from opslib.ops.release.proofs import Proof, proofs_of, read_proofs
 from opslib.ops.release.store import StoredRelease, list_releases
-from opslib.serving.client import LiveVersion, ServiceError
+from opslib.serving.client import ServiceError
+from opslib.serving.live import LiveVersion
 from opslib.serving.swap import local_digests
 
 MAKE = "make one: `pillops release create`"

@@ -11,7 +11,8 @@ from opslib.core.models import resolve_model
 from opslib.core.served import read_served_state
 from opslib.ops.checklist.items import Answer, State, Visit, answer_worst
 from opslib.ops.checklist.live import ask_health, ask_version, could_not_ask, start_step
-from opslib.serving.client import LiveVersion, ServiceError
+from opslib.serving.client import ServiceError
+from opslib.serving.live import LiveVersion
 from opslib.serving.swap import is_same_model
 from opslib.upkeep.probe import CheckResult, probe
 

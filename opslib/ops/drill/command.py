@@ -13,7 +13,7 @@ from rich.text import Text
 
 from opslib.core.config import load_config
 from opslib.core.formatting import format_duration
-from opslib.serving.switch_doors import KindOption
+from opslib.serving.command import KindOption
 from opslib.telling.doors import (
     ConfigOption,
     check_record_path,

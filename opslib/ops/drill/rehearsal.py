@@ -15,7 +15,8 @@ from opslib.core.errors import OpsError
 from opslib.ops.drill.memory import read_rss_bytes
 from opslib.ops.drill.record import EventKind, Injection, Memory, WindowKind
 from opslib.ops.drill.target import Target
-from opslib.serving.client import LiveVersion, ServiceClient, ServiceError
+from opslib.serving.client import ServiceClient, ServiceError
+from opslib.serving.live import LiveVersion
 from opslib.serving.load import LoadProcess
 
 HOLD_SHARE, PAUSE_SHARE = 0.2, 0.15

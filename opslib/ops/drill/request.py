@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from opslib.core.config_edit import show_value
 from opslib.core.errors import ParameterError
-from opslib.serving.client import normalise_url
+from opslib.serving.live import normalise_url
 
 
 @dataclass(frozen=True)

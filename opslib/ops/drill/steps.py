@@ -13,7 +13,7 @@ from opslib.ops.drill.memory import growth_pct
 from opslib.ops.drill.record import EventKind
 from opslib.ops.drill.rehearsal import Deed, Rehearsal, ask_at_once
 from opslib.ops.drill.target import Target
-from opslib.serving.client import LiveVersion
+from opslib.serving.live import LiveVersion
 from opslib.serving.swap import is_same_model
 
 _NOT_LOOKED_AT = (401, *BUSY)

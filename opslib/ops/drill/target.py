@@ -31,8 +31,9 @@ from opslib.ops.drill.copies import COPIES, copy_experiment
 from opslib.ops.drill.request import DrillRequest
 from opslib.ops.release.rollback import find_stable
 from opslib.ops.release.scratch import scratch_folder
-from opslib.serving.client import LiveVersion, ServiceClient, ServiceError
+from opslib.serving.client import ServiceClient, ServiceError
 from opslib.serving.keys import KEY_VARIABLE
+from opslib.serving.live import LiveVersion
 from opslib.serving.precheck import Precheck
 from opslib.serving.staging import StagedService
 from opslib.serving.swap import local_digests

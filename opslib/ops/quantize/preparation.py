@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from opslib.core.errors import ModelError
 from opslib.core.formatting import plural
-from opslib.inference.runtime_words import shorten_error
+from opslib.inference.causes import shorten_error
 from opslib.inference.trial import try_model
 from opslib.ops.quantize.source import QUANTIZABLE, is_large
 

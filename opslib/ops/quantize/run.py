@@ -20,6 +20,7 @@ from opslib.core.formatting import stamp
 from opslib.core.lineage import record_lineage
 from opslib.core.models import find_model_files
 from opslib.core.verdicts import VERDICT_EXIT_CODES, Verdict
+from opslib.inference.causes import ModelCheckError, shorten_error
 from opslib.inference.contract import (
     PROBES,
     Contract,
@@ -32,8 +33,6 @@ from opslib.inference.engine import EngineRequest
 from opslib.inference.facts import ModelFacts, describe_inputs
 from opslib.inference.golden import load_golden
 from opslib.inference.images import ImageSet
-from opslib.inference.runtime_words import shorten_error
-from opslib.inference.stages import ModelCheckError
 from opslib.inference.trial import TrialResult, join_images, try_model
 from opslib.ops.quantize import accuracy as acc
 from opslib.ops.quantize.divergence import find_divergence

@@ -11,7 +11,7 @@ from opslib.core.config import Config
 from opslib.core.errors import InputError, ModelError, ParameterError
 from opslib.core.files import ensure_writable, sha256_file
 from opslib.core.models import find_model_files
-from opslib.inference.contract import read_input_size, read_num_classes
+from opslib.inference.contract import read_input_size, read_num_classes, resolve_img_size
 from opslib.inference.engine import EngineRequest, session_settings
 from opslib.inference.find_model import find_card, find_onnx
 from opslib.inference.images import ImageSet, pick_images
@@ -257,9 +257,7 @@ def _find_calibration(
 
 
 def _choose_img_size(config: Config, card: ModelCard | None, model: Path) -> int:
-    promised = card.input_shape[-1] if card and card.input_shape else None
-    size = config.preprocess.img_size or (promised if isinstance(promised, int) else None)
-    size = size or read_input_size(model)
+    size = resolve_img_size(config.preprocess.img_size, card, read_input_size(model))
     if not size:
         raise ModelError(
             f"{model}: takes images of any size; set preprocess.img_size in the configuration"

@@ -11,10 +11,10 @@ from typing import Any, Literal
 
 from opslib.core.errors import ModelError
 from opslib.core.files import hidden_folder
+from opslib.inference.causes import shorten_error
 from opslib.inference.onnx_engine import make_session_options
 from opslib.inference.preprocess import Preprocessor
 from opslib.inference.providers import SessionSettings, select_onnx_providers
-from opslib.inference.runtime_words import shorten_error
 from opslib.ops.quantize.preparation import quiet
 from opslib.ops.quantize.source import is_large
 

@@ -30,8 +30,7 @@ from opslib.core.models import find_model_files, resolve_model
 from opslib.inference.checks import check_finite, choose_size
 from opslib.inference.contract import check_contract, check_outputs, probe_images, probe_size
 from opslib.inference.find_model import find_card, find_onnx, model_moment
-from opslib.inference.golden import answer_golden
-from opslib.inference.golden_outputs import check_golden_outputs, summarise_outputs
+from opslib.inference.golden import answer_golden, check_golden_outputs, summarise_outputs
 from opslib.inference.images import list_images, pick_images
 from opslib.inference.preprocess import load_preprocessor
 from opslib.inference.signature import Signature, read_signature

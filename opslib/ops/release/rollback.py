@@ -16,7 +16,7 @@ from opslib.core.plans import Action, Plan
 from opslib.core.served import read_served_state
 from opslib.inference.find_model import list_exports
 from opslib.ops.release.candidates import list_released, restore_model
-from opslib.serving.client import LiveVersion
+from opslib.serving.live import LiveVersion
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,11 @@ import typer
 
 from opslib.core.config import load_config
 from opslib.core.kinds import pick_kind
-from opslib.serving.switch_doors import (
+from opslib.serving.command import (
     EnvFileOption,
     HostOption,
     KindOption,
+    PersistOption,
     TimeoutOption,
     check_pin,
     hint_shown,
@@ -30,7 +31,7 @@ def rollback(
     host: HostOption = None,
     env_file: EnvFileOption = None,
     timeout: TimeoutOption = None,
-    persist: Annotated[bool, typer.Option("--persist", help="Update the pin too.")] = False,
+    persist: PersistOption = False,
     config: ConfigOption = None,
 ) -> int:
     """Switch back to the last good model, and confirm it."""

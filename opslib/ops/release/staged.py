@@ -20,7 +20,7 @@ from opslib.core.errors import GateFailedError, storage_errors
 from opslib.core.files import write_text_atomic
 from opslib.core.models import ModelFiles, find_model_files
 from opslib.core.sections import ClientSection
-from opslib.serving.health_answer import describe_degraded
+from opslib.serving.live import describe_degraded
 
 MAX_PROBABILITY_DIFF = 0.02  # as inference.golden, which loads numpy
 STAND_IN = "stand-in.onnx"

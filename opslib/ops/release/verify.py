@@ -249,10 +249,10 @@ def check_released(
     Raises:
         ReleaseError: it failed; the message names it and the stage.
     """
+    from opslib.inference.causes import ModelCheckError
     from opslib.inference.checks import check_model
     from opslib.inference.find_model import find_card
     from opslib.inference.preprocess import load_preprocessor
-    from opslib.inference.stages import ModelCheckError
     from opslib.inference.trial import TrialLimits
 
     section, preprocess = config.reload, config.preprocess

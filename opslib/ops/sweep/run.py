@@ -26,7 +26,7 @@ from opslib.core.lineage import package_versions, record_lineage
 from opslib.core.verdicts import VERDICT_EXIT_CODES, Verdict
 from opslib.inference.engine import EngineFacts, EngineRequest
 from opslib.inference.facts import ModelFacts, describe_inputs, describe_model
-from opslib.inference.optimized_graph import digest_optimized_graph
+from opslib.inference.onnx_engine import digest_optimized_graph
 from opslib.ops.bench.setup import BenchRequest, BenchSetup, choose_img_size, prepare_bench
 from opslib.ops.sweep.arms import Arm, Line, make_arms, make_request
 from opslib.ops.sweep.finding import sum_up_sweep

@@ -21,8 +21,7 @@ from opslib.ops.bench.record import BenchRow
 from opslib.ops.checklist.items import Visit
 from opslib.ops.release.build import ReleaseRequest, build_release
 from opslib.ops.release.rota import prove_by_rota
-from opslib.serving.keys import make_key
-from opslib.serving.rotation import rotate_key
+from opslib.serving.keys import make_key, rotate_key
 from opslib.serving.staging import RunningService, start_service
 from opslib.upkeep.maintenance import run_maintenance
 from tests.ops.release.restoring import make_releasable

@@ -20,8 +20,7 @@ from opslib.ops.checklist.releases import check_release, check_restore
 from opslib.ops.checklist.run import run_checklist
 from opslib.ops.release.proofs import Proof, add_proof
 from opslib.ops.release.store import find_release
-from opslib.serving.keys import make_key
-from opslib.serving.rotation import key_age_days
+from opslib.serving.keys import key_age_days, make_key
 from opslib.upkeep.maintenance import run_maintenance
 from tests.ops.checklist.conftest import Plant, write_bench
 from tests.ops.release.restoring import release

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from opslib.core.config import load_config
-from opslib.inference.provider_probe import probe_provider
+from opslib.inference.providers import probe_provider
 from opslib.ops.checklist.doctor import Finding, examine, list_next_steps
 from opslib.serving.keys import make_key
 from tests.models import write_config, write_images, write_onnx

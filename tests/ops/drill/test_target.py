@@ -21,8 +21,8 @@ from opslib.ops.drill.rehearsal import Deed, ask_at_once
 from opslib.ops.drill.request import make_drill_request
 from opslib.ops.drill.target import Target, choose_other, find_live, open_target
 from opslib.ops.release.rollback import StableModel
-from opslib.serving.client import LiveVersion
 from opslib.serving.keys import make_key
+from opslib.serving.live import LiveVersion
 from opslib.serving.staging import start_service
 from tests.models import write_config, write_onnx
 from tests.ops.drill.conftest import make_drill_place

@@ -14,8 +14,8 @@ from opslib.core.errors import ModelError
 from opslib.core.models import find_model_files
 from opslib.core.plans import carry_out
 from opslib.ops.release.rollback import find_stable, plan_rollback
-from opslib.serving.client import LiveVersion
 from opslib.serving.keys import make_key
+from opslib.serving.live import LiveVersion
 from opslib.serving.staging import start_service
 from tests.ops.release.restoring import flip_byte, make_releasable, release
 from tests.serving.conftest import Place, open_live, write_carded
