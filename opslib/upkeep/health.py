@@ -9,9 +9,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from opslib.core.config import Config
+from opslib.core.config import Config, check_experiment
 from opslib.core.errors import ExitCode, OpsError, ParameterError, StorageError, storage_errors
-from opslib.core.experiment import check_experiment
 from opslib.core.locks import hold_lock
 from opslib.core.ownership import open_to_append
 from opslib.core.secrets import resolve_reference

@@ -11,9 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from opslib.core.accounts import account_home, account_name
-from opslib.core.config import CONFIG_VARIABLE, Config
+from opslib.core.config import CONFIG_VARIABLE, Config, check_experiment
 from opslib.core.errors import DeadlineError, ExitCode, UsageError
-from opslib.core.experiment import check_experiment
 from opslib.core.formatting import format_duration, utc_now
 from opslib.core.locks import hold_lock
 from opslib.core.ownership import make_folder

@@ -9,10 +9,9 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 
-from opslib.core.config import Config
+from opslib.core.config import Config, check_experiment
 from opslib.core.environment import load_service_environment
 from opslib.core.errors import StorageError
-from opslib.core.experiment import check_experiment
 from opslib.core.formatting import STAMP_FORMAT, plural, utc_now
 from opslib.core.locks import hold_lock
 from opslib.core.ownership import make_folder

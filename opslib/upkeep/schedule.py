@@ -11,9 +11,8 @@ from functools import partial
 from pathlib import Path
 
 from opslib.core.accounts import account_home, account_name
-from opslib.core.config import DEFAULT_CONFIG_NAME, Config
+from opslib.core.config import DEFAULT_CONFIG_NAME, Config, check_experiment
 from opslib.core.errors import InputError
-from opslib.core.experiment import check_experiment
 from opslib.core.formatting import utc_now
 from opslib.core.plans import Action, Plan
 from opslib.upkeep.crontab import (
