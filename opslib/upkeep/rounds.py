@@ -8,6 +8,7 @@ import stat
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from opslib.core.clock import ASK
@@ -108,6 +109,11 @@ class Round:
         if folder.is_relative_to(home) and not inside:
             raise StorageError("a link leads out of the experiment; it is not followed")
         return folder
+
+    def deletion(self, entry: Entry, why: str, run: Callable[[], None] | None = None) -> Action:
+        """Return the step that deletes a file, by `run` or by `delete`."""
+        do = run or partial(self.delete, entry)
+        return Action("delete", self.name_of(entry.path), why, do, entry.size_bytes)
 
     def delete(self, entry: Entry, *, target: Path | None = None) -> None:
         """Delete a file that is still the one that was planned for; note what that freed, by the

@@ -18,11 +18,11 @@ from opslib.core.plans import Action, Plan
 from opslib.upkeep.crontab import (
     escape_command,
     make_block,
+    plan_backups,
     read_crontab,
     replace_crontab,
     take_apart,
 )
-from opslib.upkeep.crontab_backups import plan_backups
 from opslib.upkeep.jobs import JOBS, Job, Place
 
 _SHELLS = frozenset({"sh", "bash", "dash", "ksh", "zsh"})

@@ -19,7 +19,7 @@ from opslib.serving.access_log import AccessLog
 from opslib.serving.dotenv import set_variable
 from opslib.serving.logs import open_logs
 from opslib.serving.rotation import rotate_key
-from opslib.upkeep.crontab_backups import keep_backup
+from opslib.upkeep.crontab import keep_backup
 from opslib.upkeep.job_status import JobStatus, status_path
 from tests.accounts import GROUP, SERVICE, as_account, needs_root
 from tests.models import write_config
