@@ -20,6 +20,7 @@ from opslib.core.formatting import STAMP_FORMAT
 from opslib.core.plans import Action
 
 DAY_S = 86_400.0
+KILLED = "a run was killed while it deleted it"
 
 
 @dataclass(frozen=True)
@@ -211,9 +212,14 @@ def list_files(folder: Path, wanted: Callable[[str], object]) -> list[Entry]:
     return sorted(found, key=lambda entry: entry.path)
 
 
-def plan_duty(name: str, plan: Callable[[], Duty]) -> Duty:
+def plan_duty(name: str, plan: Callable[..., Duty], *given: object) -> Duty:
     """Return what `plan` returns, or the duty passed over where its folder must not be read."""
     try:
-        return plan()
+        return plan(*given)
     except (StorageError, OSError) as error:
-        return Duty(name, passed_over=(PassedOver(name, str(error)),))
+        return pass_over(name, str(error))
+
+
+def pass_over(name: str, reason: str) -> Duty:
+    """Return a duty of which nothing is done."""
+    return Duty(name, passed_over=(PassedOver(name, reason),))
