@@ -19,38 +19,15 @@ from pydantic import BaseModel, PrivateAttr, ValidationError
 from pydantic_core import ErrorDetails
 
 from opslib import TELEMETRY_SAID
-from opslib.core.checklist_section import ChecklistSection
+from opslib.core import sections, upkeep_sections
 from opslib.core.config_edit import on_one_line, parse_yaml, refuse_half_characters, show_value
 from opslib.core.config_end import check_end, check_last_line
-from opslib.core.drill_section import DrillSection
 from opslib.core.env_file import ENV_NAME, read_env_file
 from opslib.core.errors import ConfigError
 from opslib.core.files import expand_user
 from opslib.core.foreign import THEIR_VARIABLES, refuse_foreign
-from opslib.core.health_section import HealthSection, RotateSection
-from opslib.core.maintenance_section import MaintenanceSection
 from opslib.core.models_section import Kinds
-from opslib.core.moving import make_move, move_paths
-from opslib.core.release_section import ReleaseSection
-from opslib.core.schedule_section import ScheduleSection
-from opslib.core.sections import (
-    UNSHOWN_ERROR,
-    BenchSection,
-    ClientSection,
-    ExportSection,
-    ImagesSection,
-    OnnxSection,
-    ParitySection,
-    PathsSection,
-    PreprocessSection,
-    QuantizeSection,
-    ReloadSection,
-    Section,
-    ServiceSection,
-    SweepSection,
-    TorchSection,
-    UploadsSection,
-)
+from opslib.core.moving import move_paths
 
 PREFIX = "PILLSNAP_"
 CONFIG_VARIABLE = "PILLSNAP_CONFIG"
@@ -59,32 +36,32 @@ DEFAULT_CONFIG_NAME = "config.yaml"
 TELEMETRY_OFF = "ORT_DISABLE_TELEMETRY"  # 1 since opslib was imported, if nobody said anything
 
 
-class Config(Section):
+class Config(sections.Section):
     """The whole configuration, frozen; `load_config` makes one."""
 
     source: Path
-    paths: PathsSection
-    export: ExportSection = ExportSection()
+    paths: sections.PathsSection
+    export: sections.ExportSection = sections.ExportSection()
     models: Kinds = {}
-    images: ImagesSection = ImagesSection()
-    preprocess: PreprocessSection = PreprocessSection()
-    torch: TorchSection = TorchSection()
-    onnx: OnnxSection = OnnxSection()
-    parity: ParitySection = ParitySection()
-    bench: BenchSection = BenchSection()
-    quantize: QuantizeSection = QuantizeSection()
-    sweep: SweepSection = SweepSection()
-    service: ServiceSection = ServiceSection()
-    uploads: UploadsSection = UploadsSection()
-    reload: ReloadSection = ReloadSection()
-    client: ClientSection = ClientSection()
-    drill: DrillSection = DrillSection()
-    health: HealthSection = HealthSection()
-    rotate: RotateSection = RotateSection()
-    release: ReleaseSection = ReleaseSection()
-    schedule: ScheduleSection = ScheduleSection()
-    maintenance: MaintenanceSection = MaintenanceSection()
-    checklist: ChecklistSection = ChecklistSection()
+    images: sections.ImagesSection = sections.ImagesSection()
+    preprocess: sections.PreprocessSection = sections.PreprocessSection()
+    torch: sections.TorchSection = sections.TorchSection()
+    onnx: sections.OnnxSection = sections.OnnxSection()
+    parity: sections.ParitySection = sections.ParitySection()
+    bench: sections.BenchSection = sections.BenchSection()
+    quantize: sections.QuantizeSection = sections.QuantizeSection()
+    sweep: sections.SweepSection = sections.SweepSection()
+    service: sections.ServiceSection = sections.ServiceSection()
+    uploads: sections.UploadsSection = sections.UploadsSection()
+    reload: sections.ReloadSection = sections.ReloadSection()
+    client: sections.ClientSection = sections.ClientSection()
+    drill: sections.DrillSection = sections.DrillSection()
+    health: upkeep_sections.HealthSection = upkeep_sections.HealthSection()
+    rotate: upkeep_sections.RotateSection = upkeep_sections.RotateSection()
+    release: upkeep_sections.ReleaseSection = upkeep_sections.ReleaseSection()
+    schedule: upkeep_sections.ScheduleSection = upkeep_sections.ScheduleSection()
+    maintenance: upkeep_sections.MaintenanceSection = upkeep_sections.MaintenanceSection()
+    checklist: upkeep_sections.ChecklistSection = upkeep_sections.ChecklistSection()
     _moved: tuple[str, ...] = PrivateAttr(())
 
     @property
@@ -159,6 +136,16 @@ class Config(Section):
     def can_be_demo(self) -> bool:
         """Whether the demo could be made here: it has one model, and lies in the checkout."""
         return not self.models and self.exp_dir.is_relative_to(self.root)
+
+
+def check_experiment(config: Config) -> None:
+    """Refuse an experiment that is not there: it is not made, for its disk may not be mounted.
+
+    Raises:
+        ConfigError: its folder is missing.
+    """
+    if not config.exp_dir.is_dir():
+        raise ConfigError(f"paths.exp_dir: {config.exp_dir}: no such folder; is its disk mounted?")
 
 
 def find_config(path: Path | str | None = None) -> Path:
@@ -244,12 +231,17 @@ def _move_along(config: Config, home: Path, origins: Mapping[str, str]) -> Confi
     """The configuration with what the file names in its experiment moved to where a variable has
     moved that."""
     try:
-        old = config.resolve(home)
+        old = Path(os.path.normpath(config.resolve(home)))
     except ConfigError:
         return config  # nothing can lie in a folder that is none
     if old == config.exp_dir:
         return config
-    move = make_move(config.root, old, config.exp_dir)
+
+    def move(path: Path) -> Path | None:
+        there = Path(os.path.normpath(config.root / path.expanduser()))
+        return config.exp_dir / there.relative_to(old) if there.is_relative_to(old) else None
+
+    moved: Config
     moved, keys = move_paths(config, move, {"source", *origins})
     moved._moved = tuple(keys)
     return moved
@@ -319,7 +311,7 @@ def _explain(error: ErrorDetails, source: Path, origins: Mapping[str, str]) -> s
     if error["type"] == "missing":
         return f"{where}: missing"
     message = error["msg"].removeprefix("Value error, ")
-    if error["type"] == UNSHOWN_ERROR:
+    if error["type"] == sections.UNSHOWN_ERROR:
         return f"{where}: {message}"
     return f"{where}: got {show_value(error['input'])}: {message[0].lower()}{message[1:]}"
 

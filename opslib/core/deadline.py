@@ -1,11 +1,15 @@
-"""Doing several slow things at once, and waiting for none longer than a deadline."""
+"""Waiting for slow things, and for none longer than a deadline."""
 
 from __future__ import annotations
 
+import os
 import queue
+import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -34,3 +38,21 @@ def run_within(jobs: Mapping[str, Callable[[], T]], timeout_s: float) -> dict[st
             break
         found[name] = result
     return found
+
+
+def wait_or_end(process: subprocess.Popen[bytes], timeout_s: float | None, grace_s: float) -> int:
+    """Return how a process ended that leads a session; where it is late, or the wait itself is
+    ended, all of its session is ended first, by SIGKILL after `grace_s`.
+
+    Raises:
+        subprocess.TimeoutExpired: it was late.
+    """
+    try:
+        return process.wait(timeout_s)
+    except BaseException:
+        for how in (signal.SIGTERM, signal.SIGKILL):
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, how)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(grace_s if how == signal.SIGTERM else None)
+        raise

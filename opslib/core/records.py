@@ -17,8 +17,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticSerializationError
 
-from opslib.core.errors import InputError
-from opslib.core.files import write_text_atomic
+from opslib.core.errors import InputError, StorageError
+from opslib.core.files import overwrite, write_text_atomic
 from opslib.core.formatting import spell_out
 
 _NUMBERS = re.compile(r"\[\n\s+((?:[-+.\deE]+|null)(?:,\n\s+(?:[-+.\deE]+|null))*)\n\s+\]")
@@ -75,6 +75,18 @@ class Record(Part):
         """Write the record to `path` in one step and return the path."""
         write_text_atomic(path, self.to_json())
         return path
+
+    def keep(self, path: Path) -> str:
+        """Write the record to `path`, over the one before where a full disk has no room beside it;
+        return '' or why it is not kept."""
+        try:
+            self.write(path)
+        except StorageError as error:
+            try:
+                overwrite(path, self.to_json().encode())
+            except StorageError:
+                return str(error)
+        return ""
 
     @classmethod
     def read(cls, path: Path) -> Self:

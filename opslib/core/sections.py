@@ -14,7 +14,7 @@ from opslib.core.files import expand_user
 from opslib.core.secrets import REFERENCE_PREFIX
 
 
-def _split_commas(value: Any) -> Any:
+def split_commas(value: Any) -> Any:
     if isinstance(value, str):
         return [part.strip() for part in value.split(",") if part.strip()]
     return [value] if isinstance(value, int) else value
@@ -34,13 +34,13 @@ _REFERENCE = re.compile(re.escape(REFERENCE_PREFIX) + r"[A-Za-z_][A-Za-z0-9_]*")
 Reference = Annotated[str | None, BeforeValidator(_check_reference)]
 PositiveInt = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0)]
-BatchSizes = Annotated[tuple[PositiveInt, ...], BeforeValidator(_split_commas), Field(min_length=1)]
-Names = Annotated[tuple[str, ...], BeforeValidator(_split_commas), Field(min_length=1)]
+BatchSizes = Annotated[tuple[PositiveInt, ...], BeforeValidator(split_commas), Field(min_length=1)]
+Names = Annotated[tuple[str, ...], BeforeValidator(split_commas), Field(min_length=1)]
 ImportString = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
 Provider = Annotated[
     Literal["CUDA", "CPU", "TENSORRT"], BeforeValidator(lambda name: str(name).strip().upper())
 ]
-Providers = Annotated[tuple[Provider, ...], BeforeValidator(_split_commas), Field(min_length=1)]
+Providers = Annotated[tuple[Provider, ...], BeforeValidator(split_commas), Field(min_length=1)]
 
 
 def _check_file_pattern(value: str) -> str:
@@ -109,7 +109,7 @@ class TorchSection(Section):
         "*_classification_best.pt",
         "artifacts/*/checkpoints/*_classification_best.pt",
     )
-    safe_globals: Annotated[tuple[ImportString, ...], BeforeValidator(_split_commas)] = ()
+    safe_globals: Annotated[tuple[ImportString, ...], BeforeValidator(split_commas)] = ()
 
 
 class OnnxSection(Section):
@@ -234,3 +234,28 @@ class QuantizeSection(Section):
     calibration_images: PositiveInt = 256
     batch_check_images: PositiveInt = 512
     seed: int = 0
+
+
+Seconds = Annotated[float, Field(gt=0, le=3600)]
+
+
+class DrillSection(Section):
+    """How the rollback drill loads a service, for how long, and the limits of its verdict."""
+
+    load_share: Annotated[float, Field(gt=0, le=0.9)] = 0.3
+    rate_max_per_s: Annotated[float, Field(gt=0, le=5000)] = 200.0
+    images: PositiveInt = 64
+    capacity_s: Seconds = 4.0
+    baseline_s: Seconds = 15.0
+    aa_s: Seconds = 15.0
+    settle_s: Seconds = 2.0
+    swaps: PositiveInt = 5
+    p99_ratio_max: Annotated[float, Field(ge=1)] = 1.5
+    swap_max_s: Seconds = 60.0
+    rollback_max_s: Seconds = 1.0
+    stall_max_ms: Annotated[float, Field(gt=0)] = 1000.0
+    recovery_max_s: Seconds = 60.0
+    rss_growth_max_pct: Annotated[float, Field(gt=0)] = 5.0
+    soak_requests: PositiveInt = 20_000
+    soak_swaps: PositiveInt = 20
+    leak_swaps: Annotated[int, Field(ge=20)] = 200

@@ -10,9 +10,8 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from opslib.core.config import Config, load_config
+from opslib.core.config import Config, check_experiment, load_config
 from opslib.core.errors import InputError, ParameterError
-from opslib.core.experiment import check_experiment
 from opslib.core.files import ensure_writable
 from opslib.runs.job import Job, Progress, Request, open_job
 from opslib.runs.notebooks import find_notebook, read_notebook

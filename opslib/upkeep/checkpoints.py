@@ -12,7 +12,6 @@ from opslib.core.cards import REPORT_NAME, card_path
 from opslib.core.clock import part_ahead
 from opslib.core.errors import StorageError
 from opslib.core.lately import Lately
-from opslib.core.plans import Action
 from opslib.upkeep.in_use import InUse, find_in_use, list_models, read_field
 from opslib.upkeep.models_prune import QUANTIZED_FOLDER, ModelShelf
 from opslib.upkeep.rounds import Duty, Entry, Round, list_files
@@ -35,20 +34,19 @@ def plan_checkpoints(this: Round, shelf: ModelShelf) -> Duty:
         found |= {entry.path: entry for entry in past}
         kept |= {entry.path for entry in past[-1:]}
         ahead |= dict.fromkeys(entry.path for entry in later)
-    named = named_checkpoints(this, shelf.going)
-    used = Lately(partial(_find_used, this))
+    named = _find_named(this, shelf.going)
+    used = Lately(lambda: (find_in_use(this), _find_named(this)))
     actions = []
     for entry in sorted(found.values(), key=_by_age):
         age = this.age_days(entry)
-        if entry.path in kept or _BEST in entry.path.name:
+        name = entry.path.name
+        if entry.path in kept or _BEST in name or age <= limit or name in named:
             continue
-        if age <= limit or entry.path.name in named or shelf.in_use.why(entry.path) is not None:
+        if shelf.in_use.why(entry.path) is not None:
             continue
         why = f"written {age:.0f} days ago, kept {limit}; not the newest and not in use"
-        run = partial(_delete, this, used, entry)
-        actions.append(Action("delete", this.name_of(entry.path), why, run, entry.size_bytes))
-    notes = this.note_ahead(ahead)
-    return Duty(CHECKPOINTS, tuple(actions), notes=notes)
+        actions.append(this.deletion(entry, why, partial(_delete, this, used, entry)))
+    return Duty(CHECKPOINTS, tuple(actions), notes=this.note_ahead(ahead))
 
 
 def _list(this: Round, pattern: str) -> list[Entry]:
@@ -62,7 +60,7 @@ def _by_age(entry: Entry) -> tuple[int, Path]:
     return entry.mtime_ns, entry.path
 
 
-def named_checkpoints(this: Round, going: Container[Path] = ()) -> dict[str, str]:
+def _find_named(this: Round, going: Container[Path] = ()) -> dict[str, str]:
     """Return the file names of checkpoints that the export report and the cards of models name,
     but for models that are `going`, with the reason.
 
@@ -79,10 +77,6 @@ def named_checkpoints(this: Round, going: Container[Path] = ()) -> dict[str, str
         if named is not None:
             found.setdefault(Path(named).name, f"{model.name} was made from it")
     return found
-
-
-def _find_used(this: Round) -> tuple[InUse, dict[str, str]]:
-    return find_in_use(this), named_checkpoints(this)
 
 
 def _delete(this: Round, used: Lately[tuple[InUse, dict[str, str]]], entry: Entry) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from opslib.core.errors import StorageError, storage_errors
 from opslib.core.files import fsync_folder, hide_name
+from opslib.core.plans import Action
 from opslib.upkeep.in_use import InUse, find_in_use
 from opslib.upkeep.rounds import Round, put_back
 
@@ -26,6 +27,11 @@ class Claim:
     check: Callable[[], None] = lambda: None
     hidden: Path | None = None
 
+    @property
+    def target(self) -> Path:
+        """What is deleted, as the plan shows it."""
+        return self.hidden or self.path
+
 
 class Claims:
     """The claims of one duty, in the order in which they will be taken.
@@ -41,10 +47,14 @@ class Claims:
         self._planned: list[Claim] = []
         self._taken: dict[Claim, Path | StorageError] = {}
 
-    def add(self, claim: Claim) -> Claim:
-        """Add a claim behind those before it and return it."""
+    def plan(
+        self, claim: Claim, delete: Callable[[Claim, Path], None], why: str, frees_bytes: int
+    ) -> Action:
+        """Return the step that takes what is claimed, behind those before it, and gives `delete`
+        where it lies hidden."""
         self._planned.append(claim)
-        return claim
+        target = self._this.name_of(claim.target)
+        return Action("delete", target, why, lambda: delete(claim, self.take(claim)), frees_bytes)
 
     def take(self, claim: Claim) -> Path:
         """Return where what was claimed lies hidden; it is nobody's from now on.
@@ -73,9 +83,8 @@ class Claims:
                 self._taken[claim] = self._hide(claim, before)
             except StorageError as error:
                 self._taken[claim] = error
-        after: InUse | StorageError
         try:
-            after = find_in_use(self._this, before.live)
+            after: InUse | StorageError = find_in_use(self._this, before.live)
         except StorageError as error:
             after = error
         for claim in lot:
@@ -99,16 +108,14 @@ class Claims:
 
     def _ask(self, claim: Claim, hidden: Path, in_use: InUse | StorageError) -> Path | StorageError:
         """Give what was hidden its name back unless it is known to be nobody's."""
-        if isinstance(in_use, StorageError):
-            why: str | None = str(in_use)
-        else:
-            why = claim.find_use(in_use, hidden)
+        unknown = isinstance(in_use, StorageError)
+        why = str(in_use) if isinstance(in_use, StorageError) else claim.find_use(in_use, hidden)
         if why is None:
             return hidden
         try:
             put_back(hidden, claim.path)
         except StorageError as error:
             return error
-        if isinstance(in_use, StorageError):
-            return StorageError(f"it was put back: {why}")
-        return StorageError(f"it is in use by now and was put back: {why}")
+        return StorageError(
+            f"it {'was' if unknown else 'is in use by now and was'} put back: {why}"
+        )

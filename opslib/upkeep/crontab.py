@@ -1,4 +1,7 @@
-"""The user's crontab: read, one marked block in it replaced, the rest kept byte for byte."""
+"""The user's crontab: read, one marked block in it replaced, the rest kept byte for byte.
+
+As it was before each change it is kept in dated files, of which the newest stay.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +11,23 @@ import shutil
 import subprocess
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from opslib.core.errors import BusyError, InputError, OpsError, UnavailableError
+from opslib.core.files import ensure_writable, write_bytes_atomic
+from opslib.core.formatting import stamp
 from opslib.core.locks import hold_lock, host_lock_path
-from opslib.upkeep.crontab_backups import keep_backup
+from opslib.core.plans import Action
+from opslib.upkeep.gzip_logs import free_name
 
 PROGRAM = "crontab"
 LOCK = "crontab"
 _MARKER = re.compile(r"# (>>>|<<<) pillops schedule of (.+) \1")
+KEPT = 10  # backups
+_PRIVATE = 0o600
+_BACKUP = re.compile(r"crontab-(\d{8}-\d{6})(?:-(\d+))?\.bak")
 _DEADLINE_S = 30.0
 _LOCK_WAIT_S = 30.0
 _NO_TABLE = 1
@@ -137,6 +148,37 @@ def replace_crontab(old: str, new: str, backups: Path) -> None:
             f"{_one_line(answer.stderr)}"
         )
     raise OpsError(f"the crontab does not read back as it was written; see `crontab -l`{kept}")
+
+
+def keep_backup(folder: Path, text: str) -> Path:
+    """Write a crontab to a new dated file in `folder`, which its owner alone may read, also where
+    the folder is another account's; return the file.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    backup = free_name(ensure_writable(folder), f"crontab-{stamp()}", ".bak")
+    data = text.encode("utf-8", "surrogateescape")
+    write_bytes_atomic(backup, data, mode=_PRIVATE, owner="writer")
+    return backup
+
+
+def plan_backups(folder: Path, now: datetime) -> tuple[Action, ...]:
+    """Return the steps that delete all but the newest ten backups in `folder`.
+
+    One that is dated after `now` was written by a clock that was ahead: it is neither counted nor
+    deleted.
+    """
+    found = []
+    for path in folder.glob("crontab-*.bak"):
+        match = _BACKUP.fullmatch(path.name)
+        if match and match[1] <= stamp(now) and path.is_file() and not path.is_symlink():
+            found.append((match[1], int(match[2] or 1), path))
+    why = f"older than the newest {KEPT} backups of the crontab"
+    return tuple(
+        Action("delete", path.name, why, partial(path.unlink, missing_ok=True), path.stat().st_size)
+        for _, _, path in sorted(found)[:-KEPT]
+    )
 
 
 def _call(argument: str, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:

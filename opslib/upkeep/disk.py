@@ -115,13 +115,10 @@ def _look(path: Path, at_utc: str) -> DiskUse | str:
     try:
         if not path.exists():
             return "no such folder; nothing is mounted there"
-        return _measure(find_mount(path), at_utc)
+        mount = find_mount(path)
+        facts = os.statvfs(mount)
     except OSError as error:
         return f"cannot be looked at: {error.strerror or error}"
-
-
-def _measure(mount: Path, at_utc: str) -> DiskUse:
-    facts = os.statvfs(mount)
     size = facts.f_frsize
     return DiskUse(
         at_utc=at_utc,

@@ -9,9 +9,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from opslib.core.config import Config
+from opslib.core.config import Config, check_experiment
 from opslib.core.errors import ExitCode, OpsError, ParameterError, StorageError, storage_errors
-from opslib.core.experiment import check_experiment
 from opslib.core.locks import hold_lock
 from opslib.core.ownership import open_to_append
 from opslib.core.secrets import resolve_reference
@@ -35,15 +34,7 @@ from opslib.upkeep.health_rules import (
     decide_forgetful,
     hour_begins,
 )
-from opslib.upkeep.notices import (
-    Notice,
-    deliver,
-    write_alert,
-    write_degraded,
-    write_recovery,
-    write_sound,
-    write_trouble,
-)
+from opslib.upkeep.notices import Notice, deliver, write_notices, write_trouble
 from opslib.upkeep.probe import CheckResult, probe
 from opslib.upkeep.restart import run_restart
 
@@ -76,7 +67,8 @@ def check_health(config: Config) -> HealthRecord:
     results = _probe(config)
     checks = _read(results)
     failed = checks.layer is not None or checks.degraded is True
-    return _record(results, exit_code=ExitCode.GATE_FAILED if failed else ExitCode.PASS)
+    code = ExitCode.GATE_FAILED if failed else ExitCode.PASS
+    return _record(results, Decision(HealthState(), exit_code=code))
 
 
 def watch_health(config: Config, alert: Show) -> HealthRecord:
@@ -152,7 +144,7 @@ class _Run:
         if "restart" in actions:
             restart, results, decision = self._restart(decision, results, policy)
             actions += decision.actions
-        notices = _write_notices(actions, decision, results, before)
+        notices = write_notices(actions, before, decision.state, decision.reason, results, _now_s())
         record = _record(results, decision, actions, restart, notices)
         self._log(record.describe())
         notices += self._write_trouble(now_s)
@@ -259,45 +251,25 @@ def _read(results: dict[str, CheckResult]) -> Checks:
     return Checks(results["internal"].ok, external.ok if external else None, degraded)
 
 
-def _write_notices(
-    actions: tuple[ActionName, ...],
-    decision: Decision,
-    results: dict[str, CheckResult],
-    before: HealthState,
-) -> tuple[Notice, ...]:
-    incident, degradation, seen = decision.state.incident, decision.state.degradation, results
-    found = []
-    if "alert" in actions and incident is not None:
-        found.append(write_alert(incident, decision.reason, list(seen.items()), _now_s()))
-    if "recovery" in actions and before.incident is not None:
-        found.append(write_recovery(before.incident, _now_s()))
-    if "alert-degraded" in actions and degradation.since_s is not None:
-        found.append(write_degraded(degradation.since_s, list(seen.items()), _now_s()))
-    if "recovery-degraded" in actions and before.degradation.since_s is not None:
-        found.append(write_sound(before.degradation.since_s, _now_s()))
-    return tuple(found)
-
-
 def _record(
     results: dict[str, CheckResult],
-    decision: Decision | None = None,
+    decision: Decision,
     actions: tuple[ActionName, ...] = (),
     restart: str | None = None,
     notices: tuple[Notice, ...] = (),
-    exit_code: ExitCode = ExitCode.PASS,
 ) -> HealthRecord:
     return HealthRecord(
         at_utc=datetime.now(UTC).isoformat(timespec="seconds"),
         internal=results["internal"],
         external=results.get("external"),
         layer=_read(results).layer,
-        internal_failures=decision.state.internal_failures if decision else 0,
-        external_failures=decision.state.external_failures if decision else 0,
+        internal_failures=decision.state.internal_failures,
+        external_failures=decision.state.external_failures,
         actions=actions,
-        reason=decision.reason if decision else "",
+        reason=decision.reason,
         restart=restart,
         notices=notices,
-        exit_code=int(decision.exit_code if decision else exit_code),
+        exit_code=int(decision.exit_code),
     )
 
 

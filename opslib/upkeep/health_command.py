@@ -1,4 +1,4 @@
-"""`pillops health check`, `health watch` and `pillops rotate`: small jobs for cron."""
+"""`pillops health check` and `health watch`: small jobs for cron."""
 
 from __future__ import annotations
 
@@ -52,22 +52,4 @@ def watch(config: ConfigOption = None) -> int:
     alerts = make_console(stderr=True)
     record = watch_health(loaded, lambda text: say_if_possible(alerts, text))
     say_if_possible(make_console(), record.describe())
-    return record.exit_code
-
-
-def rotate(
-    log: Annotated[Path | None, typer.Option(help="Another log than rotate.log.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan, do nothing.")] = False,
-    config: ConfigOption = None,
-) -> int:
-    """Rotate a log that is large or old, whoever has it open, and keep the newest archives."""
-    from opslib.upkeep.rotate import run_rotation
-
-    loaded = load_config(config)
-    console = make_console()
-
-    def show(line: str) -> None:
-        say_if_possible(console, line)
-
-    record = run_rotation(loaded, log=log, dry_run=dry_run, show=show)
     return record.exit_code

@@ -7,7 +7,6 @@ from contextlib import suppress
 from pathlib import Path
 
 from opslib.core.errors import InputError, StorageError
-from opslib.core.files import overwrite
 from opslib.core.locks import host_lock_path
 from opslib.core.records import Record
 from opslib.upkeep.health_rules import HOUR_S, ActionName, HealthState, Layer, Reason
@@ -117,8 +116,8 @@ def keep_memory(path: Path, memory: WatchMemory) -> tuple[str, bool]:
     On a full disk it is written where the last run's lies, without what is not delivered yet if
     only so it fits; where not even that works, in a second place.
     """
-    why = _write(path, memory)
-    if not why:
+    why = memory.keep(path)
+    if not (why and memory.model_copy(update={"undelivered": ()}).keep(path)):
         with suppress(OSError, StorageError):
             second_path(path).unlink(missing_ok=True)
         return "", True
@@ -129,16 +128,3 @@ def keep_memory(path: Path, memory: WatchMemory) -> tuple[str, bool]:
         act = "something is done in the first minute of an hour alone"
         return f"nothing can be remembered: {why}; {error}; {act}", False
     return f"{why}; it is kept in {second}", True
-
-
-def _write(path: Path, memory: WatchMemory) -> str:
-    """Write the memory, over the last one if need be; return '' or why that failed."""
-    try:
-        memory.write(path)
-    except StorageError as error:
-        for one in (memory, memory.model_copy(update={"undelivered": ()})):
-            with suppress(StorageError):
-                overwrite(path, one.to_json().encode())
-                return ""
-        return str(error)
-    return ""

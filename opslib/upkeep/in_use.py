@@ -7,9 +7,11 @@ name and by digest; pinned releases; the export report; the clock.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from opslib.core.cards import REPORT_NAME, card_path, read_report_fields
 from opslib.core.clock import part_ahead
@@ -36,35 +38,17 @@ class InUse:
     digests: dict[str, str]
     live: tuple[LiveModel, ...]
 
-    def why(self, path: Path, digests: Digests | None = None) -> str | None:
+    def why(self, path: Path, units: Units | None = None) -> str | None:
         """Return why the model or checkpoint at `path` is in use, or None.
 
         Args:
-            digests: where given, the model is also compared by what is in it.
+            units: where given, the model is also compared by what is in it.
         """
         real = path.resolve()
         found = self.paths.get(real) or self.names.get(real.name)
-        if found or digests is None or not self.digests:
+        if found or units is None or not self.digests:
             return found
-        return self.digests.get(digests.of(path))
-
-
-@dataclass(frozen=True)
-class Digests:
-    """Digests of models, computed once for a file that does not change."""
-
-    known: dict[tuple[Path, int, int], str] = field(default_factory=dict)
-
-    def of(self, path: Path) -> str:
-        """Return the digest of the model at `path`, or an empty text where it is damaged."""
-        facts = path.stat()
-        key = (path, facts.st_mtime_ns, facts.st_size)
-        if key not in self.known:
-            try:
-                self.known[key] = find_model_files(path).digest()
-            except (ModelError, OSError):
-                self.known[key] = ""
-        return self.known[key]
+        return self.digests.get(units.digest(path))
 
 
 def find_in_use(this: Round, live: tuple[LiveModel, ...] | None = None) -> InUse:
@@ -104,10 +88,14 @@ def find_in_use(this: Round, live: tuple[LiveModel, ...] | None = None) -> InUse
 
 
 class Units:
-    """Which files belong to a model, read once for a model that does not change."""
+    """Which files belong to a model, and the digest of all: read once where it does not change."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[Path, int, int], tuple[Path, ...]] = {}
+        self._known: dict[tuple[object, ...], Any] = {}
+
+    def digest(self, model: Path) -> str:
+        """Return the digest of a model, or an empty text where it is damaged."""
+        return str(self._read_once(model, "digest", partial(_find_digest, model)))
 
     def sidecars(self, model: Path, name: str | None = None) -> tuple[Path, ...]:
         """Return the weights files of a model; of a damaged one, that named after it.
@@ -115,10 +103,16 @@ class Units:
         Args:
             name: what the model was called, where it has another name by now.
         """
+        found: tuple[Path, ...] = self._read_once(
+            model, "sidecars", partial(_find_sidecars, model, name or model.name)
+        )
+        return found
+
+    def _read_once(self, model: Path, what: str, read: Callable[[], object]) -> Any:
         facts = model.stat()
-        key = (model, facts.st_mtime_ns, facts.st_size)
+        key = (what, model, facts.st_mtime_ns, facts.st_size)
         if key not in self._known:
-            self._known[key] = _find_sidecars(model, name or model.name)
+            self._known[key] = read()
         return self._known[key]
 
     def needed_by(self, models: list[Path]) -> set[Path]:
@@ -173,6 +167,13 @@ def list_models(folder: Path) -> list[Path]:
     return [folder / name for _, name in sorted(found) if not name.startswith(".")]
 
 
+def _find_digest(model: Path) -> str:
+    try:
+        return find_model_files(model).digest()
+    except (ModelError, OSError):
+        return ""
+
+
 def _find_sidecars(model: Path, name: str) -> tuple[Path, ...]:
     try:
         return find_model_files(model).sidecars
@@ -192,18 +193,14 @@ def _by_clock(this: Round) -> Iterator[tuple[Path, str]]:
         for path in of_kind[-1:]:
             yield path.resolve(), f"the newest {what} that is not from the future"
         stamped = [path for path in of_kind if path.name.startswith(begin)]
-        if stamped:
-            yield (
-                max(stamped, key=lambda path: path.name).resolve(),
-                f"the newest {what} by its name",
-            )
+        for path in sorted(stamped, key=lambda path: path.name)[-1:]:
+            yield path.resolve(), f"the newest {what} by its name"
 
 
 def _pinned(this: Round) -> tuple[dict[str, str], dict[str, str]]:
     """Names of the models of pinned releases, and the digests of those that have another name
     here; each with the reason."""
-    names: dict[str, str] = {}
-    digests: dict[str, str] = {}
+    names, digests = dict[str, str](), dict[str, str]()
     try:
         pinned = set(read_pins(this.config).names)
         for release in list_releases(this.config) if pinned else ():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -11,9 +10,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from opslib.core.accounts import account_home, account_name
-from opslib.core.config import CONFIG_VARIABLE, Config
+from opslib.core.config import CONFIG_VARIABLE, Config, check_experiment
+from opslib.core.deadline import wait_or_end
 from opslib.core.errors import DeadlineError, ExitCode, UsageError
-from opslib.core.experiment import check_experiment
 from opslib.core.formatting import format_duration, utc_now
 from opslib.core.locks import hold_lock
 from opslib.core.ownership import make_folder
@@ -102,6 +101,7 @@ def _wait(
     give_up: float | None,
 ) -> int:
     """Run a command in a session of its own, so that whatever it started ends with it."""
+    left_s = None if give_up is None else max(0.0, give_up - time.monotonic())
     try:
         process = subprocess.Popen(
             command, cwd=cwd, env=environment, stdin=subprocess.DEVNULL, start_new_session=True
@@ -109,21 +109,7 @@ def _wait(
     except OSError as error:
         raise UsageError(f"{command[0]}: cannot be started: {error.strerror}") from error
     try:
-        code = process.wait(None if give_up is None else max(0.0, give_up - time.monotonic()))
+        code = wait_or_end(process, left_s, _GRACE_S)
     except subprocess.TimeoutExpired as error:
-        _end(process)
         raise DeadlineError(f"{' '.join(command)}: ended: schedule.timeout_s is over") from error
-    except BaseException:
-        _end(process)
-        raise
     return code if code >= 0 else 128 - code
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGTERM)
-    with suppress(subprocess.TimeoutExpired):
-        process.wait(_GRACE_S)
-    with suppress(ProcessLookupError):  # whoever of its session is left
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()

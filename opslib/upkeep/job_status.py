@@ -16,10 +16,8 @@ from opslib.core.errors import (
     InputError,
     OpsError,
     ParameterError,
-    StorageError,
     TerminatedError,
 )
-from opslib.core.files import overwrite
 from opslib.core.formatting import format_duration, utc_now
 from opslib.core.records import Record
 from opslib.core.secrets import resolve_reference
@@ -90,22 +88,16 @@ def read_status(config: Config, job: str) -> JobStatus | None:
     return JobStatus.read(path)
 
 
-def keep_status(path: Path, status: JobStatus) -> str | None:
-    """Keep how a run goes, and return None, or why that could not be kept.
+def keep_status(path: Path, status: JobStatus) -> str:
+    """Keep how a run goes (see `Record.keep`); return '' or why that could not be kept.
 
-    On a full disk it is written where the last one lies. Where even that fails, that one is
-    emptied: what an earlier run said is never taken for this one's.
+    The last one is emptied then: what an earlier run said is never taken for this one's.
     """
-    try:
-        status.write(path)
-    except StorageError as error:
-        try:
-            overwrite(path, status.to_json().encode())
-        except StorageError:
-            with suppress(OSError):
-                os.truncate(path, 0)
-            return str(error)
-    return None
+    untold = status.keep(path)
+    if untold:
+        with suppress(OSError):
+            os.truncate(path, 0)
+    return untold
 
 
 def track_job(

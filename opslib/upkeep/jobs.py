@@ -9,7 +9,6 @@ from pathlib import Path
 
 from opslib.core.config import Config
 from opslib.core.errors import ParameterError
-from opslib.core.formatting import stamp
 
 Command = tuple[str, ...]
 
@@ -26,6 +25,13 @@ class Place:
         """The command line's own program."""
         return str(self.bin / "pillops")
 
+    def script(self, name: str) -> Command:
+        """The command of a script, told of its Python where that is not the checkout's own."""
+        words = ("bash", str(self.root / "scripts" / name))
+        if self.bin == self.root / ".venv" / "bin":
+            return words
+        return ("env", f"PILLSNAP_PYTHON={self.bin / 'python'}", *words)
+
 
 @dataclass(frozen=True)
 class Job:
@@ -41,26 +47,9 @@ class Job:
     is_direct: bool = False
 
 
-def _script(place: Place, name: str) -> Command:
-    """The command of a script, told of its Python where that is not the checkout's own."""
-    words = ("bash", str(place.root / "scripts" / name))
-    if place.bin == place.root / ".venv" / "bin":
-        return words
-    return ("env", f"PILLSNAP_PYTHON={place.bin / 'python'}", *words)
-
-
-def _maintenance(place: Place, _config: Config, _moment: datetime) -> tuple[Command, ...]:
-    return (_script(place, "maintenance.sh"),)
-
-
-def _release(place: Place, _config: Config, _moment: datetime) -> tuple[Command, ...]:
-    return (_script(place, "backup_release.sh"), (place.pillops, "release", "prove"))
-
-
 def _bench(place: Place, config: Config, moment: datetime) -> tuple[Command, ...]:
     name = "01_bench"
-    day, _, clock = stamp(moment).partition("-")
-    folder = config.report_dir / f"{day[:4]}-{day[4:6]}-{day[6:]}" / f"{clock}-{name}-papermill"
+    folder = config.report_dir / f"{moment:%Y-%m-%d}" / f"{moment:%H%M%S}-{name}-papermill"
     source, out = place.root / "notebooks" / f"{name}.ipynb", folder / f"{name}.ipynb"
     execute = (str(place.bin / "papermill"), str(source), str(out))
     return (
@@ -70,25 +59,17 @@ def _bench(place: Place, config: Config, moment: datetime) -> tuple[Command, ...
     )
 
 
-def _drill(place: Place, _config: Config, _moment: datetime) -> tuple[Command, ...]:
-    return ((place.pillops, "run", "05_rollback_drill"),)
-
-
-def _index(place: Place, _config: Config, _moment: datetime) -> tuple[Command, ...]:
-    return ((place.pillops, "report", "index"),)
-
-
-def _health(place: Place, _config: Config, _moment: datetime) -> tuple[Command, ...]:
-    return ((place.pillops, "health", "watch"),)
-
-
 JOBS: tuple[Job, ...] = (
-    Job("maintenance", "cron_maint.out", _maintenance, True),
-    Job("index", "cron_index.out", _index),
-    Job("release", "cron_release.out", _release),
+    Job("maintenance", "cron_maint.out", lambda at, *_: (at.script("maintenance.sh"),), True),
+    Job("index", "cron_index.out", lambda at, *_: ((at.pillops, "report", "index"),)),
+    Job(
+        "release",
+        "cron_release.out",
+        lambda at, *_: (at.script("backup_release.sh"), (at.pillops, "release", "prove")),
+    ),
     Job("bench", "cron_bench.out", _bench),
-    Job("drill", "cron_drill.out", _drill),
-    Job("health", "cron_health.out", _health),
+    Job("drill", "cron_drill.out", lambda at, *_: ((at.pillops, "run", "05_rollback_drill"),)),
+    Job("health", "cron_health.out", lambda at, *_: ((at.pillops, "health", "watch"),)),
 )
 
 
@@ -98,8 +79,8 @@ def find_job(name: str) -> Job:
     Raises:
         ParameterError: there is none.
     """
-    for job in JOBS:
-        if job.name == name:
-            return job
-    allowed = ", ".join(job.name for job in JOBS)
-    raise ParameterError(f"{name!r}: no such job; allowed: {allowed}")
+    found = next((job for job in JOBS if job.name == name), None)
+    if found is None:
+        allowed = ", ".join(job.name for job in JOBS)
+        raise ParameterError(f"{name!r}: no such job; allowed: {allowed}")
+    return found

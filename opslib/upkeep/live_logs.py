@@ -1,7 +1,6 @@
-"""Rotating a log that may be written this very moment, in the way that its writer loses nothing.
+"""Moving what is in a log into an archive, in the way that its writer loses nothing.
 
-- Nobody writes it, or its writer opens it anew after a rename (our service, which is known by its
-  process, and the logs named in `maintenance.reopened_logs`): it is renamed, and compressed once
+- Nobody writes it, or its writer opens it anew after a rename: it is renamed, and compressed once
   the kernel says that nobody holds it open for writing any more.
 - Anybody else: the front that was archived is taken off under the writer; see `cut_log`.
 """
@@ -9,64 +8,70 @@
 from __future__ import annotations
 
 import os
-import re
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 
-from opslib.core.errors import storage_errors
+from opslib.core.errors import StorageError
 from opslib.core.files import fsync_folder
-from opslib.upkeep.cut_log import finish_cut, recall_cut
-from opslib.upkeep.gzip_logs import compress_file
-from opslib.upkeep.log_names import is_rotated
+from opslib.upkeep.cut_log import (
+    Cut,
+    Way,
+    blank_front,
+    collapse_works,
+    finish_cut,
+    plan_cut,
+    recall_cut,
+    remember_cut,
+)
+from opslib.upkeep.gzip_logs import compress_file, compress_range
 from opslib.upkeep.open_files import await_release, find_writers, is_written
-from opslib.upkeep.rounds import Entry, Round, look_at
-from opslib.upkeep.take_front import take_front
 
 RELEASE_WAIT_S = 2.0
-_HELD = "its writer has not let go of it yet; a later run compresses it"
-NOTE = re.compile(r"\.(.+)\.rotating\.json")
+Made = Callable[[Path, int], None]
 
 
-def rotate_log(this: Round, entry: Entry, archive: Path) -> None:
-    """Move what is in the log into the folder `archive`, whoever writes it.
+def move_log(
+    log: Path, front: Path, tail: Path, *, reopened: bool, put_back: bool, made: Made
+) -> Path | None:
+    """Move what is in `log` into the new archive `front`, a name that ends in `.gz`.
 
-    Raises:
-        StorageError: the disk refuses, or its writer would leave a hole.
-    """
-    log, planned_bytes = entry.path, entry.size_bytes
-    this.find_folder(log.parent)
-    this.find_folder(archive)
-    with storage_errors(f"rotate {log.name}"):
-        entry = look_at(log)
-        if entry.size_bytes < planned_bytes:
-            return  # it was rotated meanwhile
-        written = is_written(log)
-        writers = find_writers(log) if written else ()
-        reopened = log.name in this.config.maintenance.reopened_logs
-        if reopened or not written or (writers and all(one.reopens for one in writers)):
-            _rename_away(this, entry, archive)
-            return
-        _cut(this, entry, archive)
+    Args:
+        tail: where beside the log the rest of it is set aside while it is cut.
+        reopened: whether its writer opens it anew after a rename.
+        put_back: whether a log that somebody opened at the very moment of its rename gets its name
+            back, and is cut; else it stays aside until that writer lets go of it.
+        made: told of each archive and of the bytes that it freed.
 
-
-def compress_rotated(this: Round, entry: Entry, archive: Path) -> None:
-    """Compress a log that was renamed before, unless its writer still holds it.
+    Returns:
+        Where it waits for its writer to let go, or None.
 
     Raises:
-        StorageError: the disk refuses.
+        StorageError: a writer would leave a hole, or see `take_front`; nothing is lost then.
+        OSError: the disk refuses.
     """
-    this.find_folder(entry.path.parent)
-    if not entry.path.exists():
-        return  # it was the tail of a rotation that was finished meanwhile
-    if is_written(entry.path):
-        this.notes.append(f"{this.name_of(entry.path)}: {_HELD}")
-        return
-    _, freed = compress_file(entry.path, archive)
-    this.note_freed(entry.path, freed)
+    if reopened or not is_written(log):
+        aside = log.with_name(front.name.removesuffix(".gz"))
+        log.rename(aside)
+        fsync_folder(log.parent)
+        if await_release(aside, RELEASE_WAIT_S):
+            made(*compress_file(aside, front.parent))
+            return None
+        if not put_back:
+            return aside
+        os.link(aside, log)
+        aside.unlink()
+    cut = _take_front(log, front, tail.name)
+    if cut is not None:
+        removed = cut.removes if cut.way == "collapse" else cut.archived_to
+        made(front, removed - front.stat().st_size)
+        if tail.exists():
+            made(*compress_file(tail, front.parent))
+    return None
 
 
-def finish_rotation(this: Round, note: Path, archive: Path) -> None:
-    """Finish the rotation that a killed run wrote down in `note`.
+def finish_move(note: Path, archive: Path) -> tuple[Cut, bool | None]:
+    """Finish the cut that a killed run wrote down in `note`, whose archive lies in the folder
+    `archive`; return it and whether the log was still the same, None where nothing was archived.
 
     Raises:
         StorageError: the disk refuses or the note cannot be read.
@@ -74,63 +79,32 @@ def finish_rotation(this: Round, note: Path, archive: Path) -> None:
     cut = recall_cut(note)
     if not cut.marked and not (archive / cut.archive).exists():
         note.unlink()
-    elif not finish_cut(note.parent, cut):
-        this.notes.append(f"logs/{cut.log}: replaced since a killed run; it is left as it is")
-    tail = note.parent / cut.tail
-    if tail.exists():
-        compress_file(tail, archive)
+        return cut, None
+    return cut, finish_cut(note.parent, cut)
 
 
-def delete_log(this: Round, entry: Entry, archive: Path) -> None:
-    """Delete an old log; one that somebody opened at this very moment is kept.
+def _take_front(log: Path, archive: Path, tail: str) -> Cut | None:
+    """Compress what is in the log into the new file `archive`, then take it off the log's front;
+    return how, or None where there is not a block to remove.
 
     Raises:
-        StorageError: the disk refuses, or it changed after the plan was made.
+        StorageError: a writer would leave a hole, the log was replaced meanwhile, or the disk
+            refuses; nothing is lost then.
     """
-    this.find_folder(entry.path.parent)
-    with storage_errors(f"delete {entry.path.name}"):
-        aside = entry.path
-        if not is_rotated(this.config, entry.path.name):
-            aside = _free_names(entry.path.parent, archive, entry)[0]
-            entry.path.rename(aside)
-        if is_written(aside):
-            this.notes.append(f"{this.name_of(aside)}: {_HELD}")
-            return
-        this.delete(replace(entry, path=aside), target=entry.path)
-
-
-def _rename_away(this: Round, entry: Entry, archive: Path) -> None:
-    folder = entry.path.parent
-    aside = _free_names(folder, archive, entry)[0]
-    entry.path.rename(aside)
-    fsync_folder(folder)
-    if await_release(aside, RELEASE_WAIT_S):
-        _, freed = compress_file(aside, archive)
-        this.note_freed(entry.path, freed)
-    else:
-        this.notes.append(f"{this.name_of(aside)}: {_HELD}")
-
-
-def _cut(this: Round, entry: Entry, archive: Path) -> None:
-    folder, log = entry.path.parent, entry.path
-    name, tail = _free_names(folder, archive, entry)
-    target = archive / f"{name.name}.gz"
-    cut = take_front(log, target, tail.name)
-    if cut is None:
-        return
-    removed = cut.removes if cut.way == "collapse" else cut.archived_to
-    this.note_freed(log, removed - target.stat().st_size)
-    if tail.exists():
-        _, freed = compress_file(tail, archive)
-        this.note_freed(log, freed)
-
-
-def _free_names(folder: Path, archive: Path, entry: Entry) -> list[Path]:
-    """Two names for what is in the log that are taken neither among the logs nor in the archive."""
-    base, found, number = f"{entry.path.name}.{entry.stamp}", list[Path](), 0
-    while len(found) < 2:
-        number += 1
-        path = folder / (base if number == 1 else f"{base}-{number}")
-        if not os.path.lexists(path) and not os.path.lexists(archive / f"{path.name}.gz"):
-            found.append(path)
-    return found
+    careless = next((one for one in find_writers(log) if not one.appends), None)
+    if careless is not None:
+        raise StorageError(
+            f"process {careless.pid} writes it without appending; have it started with `>>`"
+        )
+    with log.open("rb") as source:
+        descriptor = source.fileno()
+        way: Way = "collapse" if collapse_works(log.parent) else "truncate"
+        cut = plan_cut(descriptor, log, archive.name, way, tail)
+        if cut is None:
+            return None
+        remember_cut(log.parent, cut)
+        written_ns = os.fstat(descriptor).st_mtime_ns
+        compress_range(source, blank_front(descriptor), cut.archived_to, archive, written_ns)
+    if not finish_cut(log.parent, cut):
+        raise StorageError("it was replaced while it was rotated; both are kept")
+    return cut

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import os
+import re
+from dataclasses import replace
 from functools import partial
+from itertools import count
 from pathlib import Path
 
+from opslib.core.errors import storage_errors
 from opslib.core.formatting import format_bytes
 from opslib.core.plans import Action
-from opslib.upkeep.live_logs import (
-    NOTE,
-    compress_rotated,
-    delete_log,
-    finish_rotation,
-    rotate_log,
-)
+from opslib.upkeep.gzip_logs import compress_file
+from opslib.upkeep.live_logs import finish_move, move_log
 from opslib.upkeep.log_names import is_log, is_rotated
-from opslib.upkeep.open_files import is_written
-from opslib.upkeep.rounds import Duty, Entry, PassedOver, Round, list_files
+from opslib.upkeep.open_files import find_writers, is_written
+from opslib.upkeep.rounds import Duty, Entry, PassedOver, Round, list_files, look_at
 
 LOGS, ARCHIVE = "logs", "log archive"
 _MIB = 1 << 20
+_HELD = "its writer has not let go of it yet; a later run compresses it"
+_NOTE = re.compile(r"\.(.+)\.rotating\.json")
 
 
 def archive_folder(this: Round) -> Path:
@@ -40,10 +41,12 @@ def plan_logs(this: Round) -> Duty:
     actions, passed_over = [], []
     for note in list_files(folder, partial(_is_note, this)):
         why = "a run was killed while it rotated it"
-        run = partial(finish_rotation, this, note.path, archive)
+        run = partial(_finish, this, note.path, archive)
         actions.append(Action("finish rotating", this.name_of(note.path), why, run))
     # The small ones first: on a full disk each makes room for a larger one's archive.
-    logs = list_files(folder, partial(_is_of_logs, this))
+    logs = list_files(
+        folder, lambda name: is_log(this.config, name) or is_rotated(this.config, name)
+    )
     for entry in sorted(logs, key=lambda entry: entry.size_bytes):
         try:
             step = _plan_log(this, entry, archive)
@@ -56,31 +59,22 @@ def plan_logs(this: Round) -> Duty:
     return Duty(LOGS, tuple(actions), tuple(passed_over))
 
 
-def _is_note(this: Round, name: str) -> bool:
-    """Whether a file is the note of a rotation of ours: `pillops rotate` finishes its own."""
-    found = NOTE.fullmatch(name)
-    return found is not None and is_log(this.config, found[1])
-
-
 def plan_archive(this: Round) -> Duty:
     """Plan which compressed logs are deleted.
 
     Raises:
         StorageError: the folder cannot be read, or a link leads out of the experiment.
     """
-    limit = this.config.maintenance.archive_days
     folder = this.find_folder(archive_folder(this))
-    actions = []
-    for entry in list_files(folder, lambda name: name.endswith(".gz") and name[0] != "."):
-        if this.age_days(entry) > limit:
-            run = partial(this.delete, entry)
-            why = _why_deleted(this, entry)
-            actions.append(Action("delete", this.name_of(entry.path), why, run, entry.size_bytes))
-    return Duty(ARCHIVE, tuple(actions))
+    logs = list_files(folder, lambda name: name.endswith(".gz") and name[0] != ".")
+    old = (one for one in logs if this.age_days(one) > this.config.maintenance.archive_days)
+    return Duty(ARCHIVE, tuple(this.deletion(one, _why_deleted(this, one)) for one in old))
 
 
-def _is_of_logs(this: Round, name: str) -> bool:
-    return is_log(this.config, name) or is_rotated(this.config, name)
+def _is_note(this: Round, name: str) -> bool:
+    """Whether a file is the note of a rotation of ours: `pillops rotate` finishes its own."""
+    found = _NOTE.fullmatch(name)
+    return found is not None and is_log(this.config, found[1])
 
 
 def _plan_log(this: Round, entry: Entry, archive: Path) -> Action | None:
@@ -93,14 +87,15 @@ def _plan_log(this: Round, entry: Entry, archive: Path) -> Action | None:
         return None
     written = is_written(entry.path)
     if not written and (age > section.archive_days or entry.size_bytes == 0):
-        run = partial(delete_log, this, entry, archive)
-        return Action("delete", name, _why_deleted(this, entry), run, entry.size_bytes)
+        return this.deletion(
+            entry, _why_deleted(this, entry), partial(_delete, this, entry, archive)
+        )
     if rotated:
-        run = partial(compress_rotated, this, entry, archive)
+        run = partial(_compress, this, entry, archive)
         return Action("compress", name, f"{size}, rotated before", run)
     if written and entry.size_bytes < 2 * os.statvfs(entry.path).f_bsize:
         return None  # somebody holds it open, and there is next to nothing in it
-    run = partial(rotate_log, this, entry, archive)
+    run = partial(_rotate, this, entry, archive)
     if large:
         return Action("rotate", name, f"{size}, over {section.rotate_mb:g} MiB", run)
     why = f"{size}, last written {age:.0f} days ago"
@@ -112,3 +107,76 @@ def _why_deleted(this: Round, entry: Entry) -> str:
         return "empty"
     limit = this.config.maintenance.archive_days
     return f"last written {this.age_days(entry):.0f} days ago; logs are kept {limit}"
+
+
+def _rotate(this: Round, planned: Entry, archive: Path) -> None:
+    """Move what is in a log into the archive, whoever writes it. Our own service opens its log
+    anew after a rename, and so do the writers of `maintenance.reopened_logs`."""
+    log = planned.path
+    this.find_folder(log.parent)
+    this.find_folder(archive)
+    with storage_errors(f"rotate {log.name}"):
+        entry = look_at(log)
+        if entry.size_bytes < planned.size_bytes:
+            return  # it was rotated meanwhile
+        writers = find_writers(log) if is_written(log) else ()
+        ours = bool(writers) and all(one.reopens for one in writers)
+        front, tail = _free_names(entry, archive)
+        held = move_log(
+            log,
+            archive / f"{front.name}.gz",
+            tail,
+            reopened=ours or log.name in this.config.maintenance.reopened_logs,
+            put_back=False,
+            made=lambda _, freed: this.note_freed(log, freed),
+        )
+    if held is not None:
+        this.notes.append(f"{this.name_of(held)}: {_HELD}")
+
+
+def _compress(this: Round, entry: Entry, archive: Path) -> None:
+    """Compress a log that was renamed before, unless its writer still holds it."""
+    this.find_folder(entry.path.parent)
+    if not entry.path.exists():
+        return  # it was the tail of a rotation that was finished meanwhile
+    if is_written(entry.path):
+        this.notes.append(f"{this.name_of(entry.path)}: {_HELD}")
+        return
+    this.note_freed(entry.path, compress_file(entry.path, archive)[1])
+
+
+def _finish(this: Round, note: Path, archive: Path) -> None:
+    """Finish the rotation that a killed run wrote down in `note`."""
+    cut, same = finish_move(note, archive)
+    if same is False:
+        this.notes.append(f"logs/{cut.log}: replaced since a killed run; it is left as it is")
+    tail = note.parent / cut.tail
+    if tail.exists():
+        compress_file(tail, archive)
+
+
+def _delete(this: Round, entry: Entry, archive: Path) -> None:
+    """Delete an old log; one that somebody opened at this very moment is kept."""
+    this.find_folder(entry.path.parent)
+    with storage_errors(f"delete {entry.path.name}"):
+        aside = entry.path
+        if not is_rotated(this.config, entry.path.name):
+            aside, _ = _free_names(entry, archive)
+            entry.path.rename(aside)
+        if is_written(aside):
+            this.notes.append(f"{this.name_of(aside)}: {_HELD}")
+            return
+        this.delete(replace(entry, path=aside), target=entry.path)
+
+
+def _free_names(entry: Entry, archive: Path) -> tuple[Path, Path]:
+    """Two names for what is in the log that are taken neither among the logs nor in the archive."""
+    base = f"{entry.path.name}.{entry.stamp}"
+    names = (base if number == 1 else f"{base}-{number}" for number in count(1))
+    free = (
+        entry.path.with_name(name)
+        for name in names
+        if not os.path.lexists(entry.path.with_name(name))
+        and not os.path.lexists(archive / f"{name}.gz")
+    )
+    return next(free), next(free)

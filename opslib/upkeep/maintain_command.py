@@ -1,8 +1,9 @@
-"""`pillops maintain` and `scripts/maintenance.sh`: the nightly cleaning."""
+"""`pillops maintain`, the nightly cleaning of `scripts/maintenance.sh`, and `pillops rotate`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -85,6 +86,24 @@ def _tell_account(untold: str, record: MaintenanceRecord) -> None:
     say_if_possible(notes, f"warning: {untold}; what was done:")
     for item in record.done:
         say_if_possible(notes, f"  {item.verb} {item.target} ({format_bytes(item.freed_bytes)})")
+
+
+def rotate(
+    log: Annotated[Path | None, typer.Option(help="Another log than rotate.log.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan, do nothing.")] = False,
+    config: ConfigOption = None,
+) -> int:
+    """Rotate a log that is large or old, whoever has it open, and keep the newest archives."""
+    from opslib.upkeep.rotate import run_rotation
+
+    loaded = load_config(config)
+    console = make_console()
+
+    def show(line: str) -> None:
+        say_if_possible(console, line)
+
+    record = run_rotation(loaded, log=log, dry_run=dry_run, show=show)
+    return record.exit_code
 
 
 if __name__ == "__main__":

@@ -6,13 +6,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 
-from opslib.core.config import Config
+from opslib.core.config import Config, check_experiment
 from opslib.core.environment import load_service_environment
 from opslib.core.errors import StorageError
-from opslib.core.experiment import check_experiment
 from opslib.core.formatting import STAMP_FORMAT, plural, utc_now
 from opslib.core.locks import hold_lock
 from opslib.core.ownership import make_folder
@@ -25,28 +23,22 @@ from opslib.upkeep.in_use import find_in_use
 from opslib.upkeep.leftovers import LEFTOVERS, plan_leftovers
 from opslib.upkeep.logs import ARCHIVE, LOGS, archive_folder, plan_archive, plan_logs
 from opslib.upkeep.maintenance_journal import SUFFIX, Journal, settle_journals
-from opslib.upkeep.maintenance_record import MaintenanceRecord, SkippedItem, sum_by_duty
+from opslib.upkeep.maintenance_record import MaintenanceRecord, SkippedItem, make_record
 from opslib.upkeep.models_prune import MODELS, QUANTIZED, ModelShelf, plan_models, plan_quantized
-from opslib.upkeep.releases_prune import RELEASES, plan_releases
+from opslib.upkeep.releases_prune import RELEASES, RESTORED, plan_releases, plan_restored
 from opslib.upkeep.reports_prune import DAILY, REPORTS, plan_daily_records, plan_reports
-from opslib.upkeep.restored_prune import RESTORED, plan_restored
-from opslib.upkeep.rounds import Duty, PassedOver, Round, plan_duty
+from opslib.upkeep.rounds import Duty, PassedOver, Round, pass_over, plan_duty
 
 LOCK_NAME = ".maintenance.lock"
 DISKS = "disks"
-_LIMITS = (
-    "log_days",
-    "rotate_mb",
-    "archive_days",
-    "checkpoint_days",
-    "keep_onnx",
-    "quantized_days",
-    "restored_days",
-    "report_days",
-    "leftover_hours",
-    "clock_gap_days",
-    "disk_warn_pct",
-)
+_BY_USE = {  # these must know what is in use
+    MODELS: plan_models,
+    QUANTIZED: plan_quantized,
+    CHECKPOINTS: plan_checkpoints,
+    RELEASES: plan_releases,
+    RESTORED: plan_restored,
+}
+_LAST = {REPORTS: plan_reports, DAILY: plan_daily_records, LEFTOVERS: plan_leftovers}
 
 
 @dataclass(frozen=True)
@@ -108,18 +100,13 @@ def plan_maintenance(
     moment = now or utc_now()
     doubt = None if clock_is_right else find_doubt(config, moment)
     this = Round(config, moment, doubt)
-    logs = plan_duty(LOGS, partial(plan_logs, this))
+    logs = plan_duty(LOGS, plan_logs, this)
     if doubt is not None:
-        return Maintenance(this, (logs, Duty(CLOCK, passed_over=(PassedOver(CLOCK, doubt),))))
-    duties = [
-        logs,
-        plan_duty(ARCHIVE, partial(plan_archive, this)),
-        *_plan_models(this),
-        plan_duty(REPORTS, partial(plan_reports, this)),
-        plan_duty(DAILY, partial(plan_daily_records, this)),
-        plan_duty(LEFTOVERS, partial(plan_leftovers, this)),
-    ]
-    return Maintenance(this, tuple(duties))
+        return Maintenance(this, (logs, pass_over(CLOCK, doubt)))
+    archive = plan_duty(ARCHIVE, plan_archive, this)
+    by_use = _plan_by_use(this)
+    last = [plan_duty(name, plan, this) for name, plan in _LAST.items()]
+    return Maintenance(this, (logs, archive, *by_use, *last))
 
 
 def run_maintenance(
@@ -176,21 +163,14 @@ def _keep(record: MaintenanceRecord, journal: Journal, name: str) -> Maintained:
     return Maintained(record, path, untold)
 
 
-def _plan_models(this: Round) -> list[Duty]:
+def _plan_by_use(this: Round) -> list[Duty]:
     """The duties that must know what is in use; where that is not known, none of them is done."""
     try:
         shelf = ModelShelf(this, find_in_use(this))
     except StorageError as error:
-        names = (MODELS, QUANTIZED, CHECKPOINTS, RELEASES, RESTORED)
-        return [Duty(name, passed_over=(PassedOver(name, str(error)),)) for name in names]
-    duties = [
-        plan_duty(MODELS, partial(plan_models, this, shelf)),
-        plan_duty(QUANTIZED, partial(plan_quantized, this, shelf)),
-        plan_duty(CHECKPOINTS, partial(plan_checkpoints, this, shelf)),
-        plan_duty(RELEASES, partial(plan_releases, this, shelf)),
-        plan_duty(RESTORED, partial(plan_restored, this, shelf)),
-    ]
-    return [Duty("service", notes=tuple(one.note for one in shelf.in_use.live)), *duties]
+        return [pass_over(name, str(error)) for name in _BY_USE]
+    service = Duty("service", notes=tuple(one.note for one in shelf.in_use.live))
+    return [service, *(plan_duty(name, plan, this, shelf) for name, plan in _BY_USE.items())]
 
 
 def _write_rest(this: Round, journal: Journal, disks: DiskReport) -> None:
@@ -222,16 +202,18 @@ def _record(
         for duty, one in planned.passed_over
     ]
     section = this.config.maintenance
-    return MaintenanceRecord(
+    return make_record(
+        journal.done,
         started_at_utc=this.now.isoformat(timespec="seconds"),
         took_s=round(took_s, 3),
         exp_dir=str(this.config.exp_dir),
-        freed_bytes=sum(item.freed_bytes for item in journal.done),
-        freed_by_duty_bytes=sum_by_duty(journal.done),
-        done=tuple(journal.done),
         skipped=(*skipped, *journal.skipped),
         notes=(*planned.notes, *this.notes, *(disks.notes if disks else ())),
         warnings=(*warnings, *(disks.warnings if disks else ())),
         disks=disks.disks if disks else (),
-        limits={name: getattr(section, name) for name in _LIMITS},
+        limits={
+            name: value
+            for name, value in section
+            if isinstance(value, int | float) and name != "version_timeout_s"
+        },
     )

@@ -22,7 +22,7 @@ from opslib.core.formatting import plural
 from opslib.core.ownership import give_to_folders_owner, make_folder
 from opslib.core.plans import Action
 from opslib.upkeep.gzip_logs import free_name
-from opslib.upkeep.maintenance_record import DoneItem, MaintenanceRecord, SkippedItem, sum_by_duty
+from opslib.upkeep.maintenance_record import DoneItem, MaintenanceRecord, SkippedItem, make_record
 from opslib.upkeep.rounds import Round
 
 SUFFIX = ".jsonl"
@@ -129,13 +129,11 @@ def read_journal(path: Path) -> tuple[MaintenanceRecord, int]:
                 begun = {}
     with suppress(TypeError, ValidationError):
         skipped.append(SkippedItem(**begun, reason=_UNDER_WAY))
-    record = MaintenanceRecord(
+    record = make_record(
+        done,
         started_at_utc=str(head.get("started_at_utc") or _written_at(path)),
         took_s=0.0,
         exp_dir=str(head.get("exp_dir", "")),
-        freed_bytes=sum(item.freed_bytes for item in done),
-        freed_by_duty_bytes=sum_by_duty(done),
-        done=tuple(done),
         skipped=tuple(skipped),
         warnings=(f"the round was killed after {plural(len(done), 'step')}; what it wrote down",),
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
 
 from opslib.core.records import Part, Record
 
@@ -63,9 +65,11 @@ class MaintenanceRecord(Record):
     limits: dict[str, int | float] = {}
 
 
-def sum_by_duty(items: Iterable[DoneItem]) -> dict[str, int]:
-    """Return the bytes that each duty freed."""
-    found: dict[str, int] = {}
-    for item in items:
-        found[item.duty] = found.get(item.duty, 0) + item.freed_bytes
-    return found
+def make_record(done: Sequence[DoneItem], **facts: Any) -> MaintenanceRecord:
+    """Return the record of a round that did this, with what each duty freed."""
+    freed: Counter[str] = Counter()
+    for item in done:
+        freed[item.duty] += item.freed_bytes
+    return MaintenanceRecord(
+        freed_bytes=freed.total(), freed_by_duty_bytes=dict(freed), done=tuple(done), **facts
+    )

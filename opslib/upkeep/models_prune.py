@@ -17,8 +17,8 @@ from opslib.core.kinds import list_kinds
 from opslib.core.plans import Action
 from opslib.inference.find_model import model_moment
 from opslib.upkeep.claims import Claim, Claims
-from opslib.upkeep.in_use import Digests, InUse, Units, list_models
-from opslib.upkeep.rounds import Duty, Entry, Round, list_files, look_at
+from opslib.upkeep.in_use import InUse, Units, list_models
+from opslib.upkeep.rounds import KILLED, Duty, Entry, Round, list_files, look_at
 
 MODELS, QUANTIZED = "models", "quantized"
 QUANTIZED_FOLDER = "quantized"
@@ -32,27 +32,25 @@ class ModelShelf:
     this: Round
     in_use: InUse
     units: Units = field(default_factory=Units)
-    digests: Digests = field(default_factory=Digests)
     going: set[Path] = field(default_factory=set)
     needed: dict[Path, tuple[tuple[int, int], set[Path]]] = field(default_factory=dict)
 
-    def delete(self, claims: Claims, claim: Claim) -> None:
-        """Delete a model with what belongs to it alone, unless it is in use by now.
+    def delete(self, claim: Claim, hidden: Path) -> None:
+        """Delete a hidden model with what belongs to it alone.
 
         Its hidden name is the last thing to go, so that a later run finishes what a killed one
         began. Where its own name is taken anew meanwhile, what lies beside it is the newcomer's.
 
         Raises:
-            StorageError: see `Claims.take`.
+            StorageError: the disk refuses.
         """
         this, model, folder = self.this, claim.path, claim.path.parent
-        hidden = claims.take(claim)
         with storage_errors(f"delete {this.name_of(model)}"):
             own = self.units.deletable(hidden, self._needed_in(folder), model.name)
             for path in (*(() if os.path.lexists(model) else own), hidden):
                 freed = path.stat().st_size
                 path.unlink()
-                this.note_freed(claim.hidden or model, freed)
+                this.note_freed(claim.target, freed)
             self.needed[folder] = (_stamp(folder), self.needed[folder][1])
             if folder.parent == this.config.exp_dir / QUANTIZED_FOLDER:
                 with suppress(OSError):
@@ -67,7 +65,7 @@ class ModelShelf:
 
     def find_use(self, model: Path, in_use: InUse, place: Path) -> str | None:
         """Return why a model is in use, or None; by what is in it too, as long as it is there."""
-        return in_use.why(model, self.digests if place == model else None)
+        return in_use.why(model, self.units if place == model else None)
 
 
 def plan_models(this: Round, shelf: ModelShelf) -> Duty:
@@ -131,7 +129,7 @@ def _choose(shelf: ModelShelf, models: list[Path], keep: int) -> list[Path]:
         spare = [path for path in models if path not in used]
         room = max(0, keep - len(used))
         going = spare[: max(0, len(spare) - room)]
-        known = {path for path in going if shelf.in_use.why(path, shelf.digests) is not None}
+        known = {path for path in going if shelf.in_use.why(path, shelf.units) is not None}
         if not known:
             return going
         used |= known
@@ -151,8 +149,7 @@ def _delete(
         freed = entry.size_bytes + sum(one.stat().st_size for one in files)
         extra = f", with {', '.join(on_one_line(one.name) for one in files)}" if files else ""
         claim = Claim(path, partial(shelf.find_use, path), partial(_check_unchanged, entry))
-        run = partial(shelf.delete, claims, claims.add(claim))
-        actions.append(Action("delete", shelf.this.name_of(path), why + extra, run, freed))
+        actions.append(claims.plan(claim, shelf.delete, why + extra, freed))
     return actions
 
 
@@ -172,8 +169,5 @@ def _finish(shelf: ModelShelf, claims: Claims, folder: Path) -> list[Action]:
     for entry in list_files(folder, lambda name: reveal_name(name, "deleted")):
         model = folder / (reveal_name(entry.path.name, "deleted") or "")
         claim = Claim(model, partial(shelf.find_use, model), hidden=entry.path)
-        run = partial(shelf.delete, claims, claims.add(claim))
-        why = "a run was killed while it deleted it"
-        target = shelf.this.name_of(entry.path)
-        actions.append(Action("delete", target, why, run, entry.size_bytes))
+        actions.append(claims.plan(claim, shelf.delete, KILLED, entry.size_bytes))
     return actions

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import socket
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Literal
 
 from opslib.core.formatting import format_duration
 from opslib.core.records import Part
 from opslib.core.web import tell
-from opslib.upkeep.health_rules import Incident, Reason
+from opslib.upkeep.health_rules import ActionName, HealthState, Reason
 from opslib.upkeep.probe import CheckResult
 
 LAYERS_DOWN = {
@@ -52,34 +53,34 @@ class Notice(Part):
         return json.dumps({**self.model_dump(), "content": self.text}).encode()
 
 
-def write_alert(
-    incident: Incident, reason: Reason, checks: list[tuple[str, CheckResult]], now_s: int
-) -> Notice:
-    """Return the alert of an incident: the failed layer, why nothing helped, what was seen."""
-    seen = "; ".join(f"{name} {result.url}: {result.detail}" for name, result in checks)
-    why = REASONS.get(reason, "")
-    text = f"ALERT: {LAYERS_DOWN[incident.layer]} ({why}); {seen}"
-    return _notice("alert", text, incident.layer, incident.since_s, now_s)
-
-
-def write_recovery(incident: Incident, now_s: int) -> Notice:
-    """Return the news that an incident is over, and how long it was."""
-    lasted = format_duration(max(now_s - incident.since_s, 0))
-    text = f"RECOVERED: all checks answer again; {LAYERS_WERE[incident.layer]} down for {lasted}"
-    return _notice("recovery", text, incident.layer, incident.since_s, now_s)
-
-
-def write_degraded(since_s: int, checks: list[tuple[str, CheckResult]], now_s: int) -> Notice:
-    """Return the alert of a degraded service: which model is wanted and which one is served."""
-    seen = "; ".join(f"{name} {result.url}: {result.detail}" for name, result in checks)
-    text = f"ALERT: {DEGRADED} ({DEGRADED_WHY}); {seen}"
-    return _notice("alert", text, "model", since_s, now_s)
-
-
-def write_sound(since_s: int, now_s: int) -> Notice:
-    """Return the news that a service is not degraded any more, and how long it was."""
-    text = f"RECOVERED: {SOUND} {format_duration(max(now_s - since_s, 0))}"
-    return _notice("recovery", text, "model", since_s, now_s)
+def write_notices(
+    actions: tuple[ActionName, ...],
+    before: HealthState,
+    after: HealthState,
+    reason: Reason,
+    checks: Mapping[str, CheckResult],
+    now_s: int,
+) -> tuple[Notice, ...]:
+    """Return what people are told of a run that changed the state: what failed or is degraded, why
+    nothing helped and what was seen; what is over, and how long it was."""
+    seen = "; ".join(f"{name} {result.url}: {result.detail}" for name, result in checks.items())
+    found = []
+    if "alert" in actions and (incident := after.incident) is not None:
+        text = f"ALERT: {LAYERS_DOWN[incident.layer]} ({REASONS.get(reason, '')}); {seen}"
+        found.append(_notice("alert", text, incident.layer, incident.since_s, now_s))
+    if "recovery" in actions and (incident := before.incident) is not None:
+        lasted = format_duration(max(now_s - incident.since_s, 0))
+        text = (
+            f"RECOVERED: all checks answer again; {LAYERS_WERE[incident.layer]} down for {lasted}"
+        )
+        found.append(_notice("recovery", text, incident.layer, incident.since_s, now_s))
+    if "alert-degraded" in actions and (since_s := after.degradation.since_s) is not None:
+        text = f"ALERT: {DEGRADED} ({DEGRADED_WHY}); {seen}"
+        found.append(_notice("alert", text, "model", since_s, now_s))
+    if "recovery-degraded" in actions and (since_s := before.degradation.since_s) is not None:
+        text = f"RECOVERED: {SOUND} {format_duration(max(now_s - since_s, 0))}"
+        found.append(_notice("recovery", text, "model", since_s, now_s))
+    return tuple(found)
 
 
 def write_trouble(what: str, now_s: int) -> Notice:

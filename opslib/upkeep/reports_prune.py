@@ -10,7 +10,7 @@ import os
 import re
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,11 @@ from opslib.core.files import hide_name, reveal_name
 from opslib.core.formatting import utc_now
 from opslib.core.plans import Action
 from opslib.core.records import read_json
-from opslib.upkeep.rounds import Duty, Round, list_files, measure
+from opslib.upkeep.rounds import KILLED, Duty, Round, list_files, measure
 
 REPORTS, DAILY = "reports", "daily records"
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
-_RUN = re.compile(r"(\d{6})-(.+)-[0-9a-f]{6}")
+_RUN = re.compile(r"\d{6}-(.+)-[0-9a-f]{6}")
 _DAILY = re.compile(r"(maintenance|checklist_[a-z]+)_\d{8}-\d{6}(-\d+)?\.json|disk_\d{8}\.txt")
 _CITED = "cited"
 _STAMP_SIGNS = len("YYYYmmdd-HHMMSS")
@@ -37,9 +37,12 @@ class Report:
     """The folder of one run: `<date>/<HHMMSS>-<notebook>-<hex>`."""
 
     folder: Path
-    date: str
-    clock: str
     notebook: str
+
+    @property
+    def date(self) -> str:
+        """The day of the run, as its folder says it."""
+        return self.folder.parent.name
 
     @property
     def id(self) -> str:
@@ -65,20 +68,25 @@ def plan_reports(this: Round) -> Duty:
     limit = this.config.maintenance.report_days
     reports = list_reports(root, this.now)
     old = [one for one in reports if _age_days(this, one.date) > limit]
-    kept = Kept(root, this.now) if old else None
+    paths = (path for day in list_days(root) for path in day.iterdir())
     actions = [
-        Action("delete", this.name_of(path), "a run was killed while it deleted it", run)
-        for day in list_days(root)
-        for path in day.iterdir()
+        Action("delete", this.name_of(path), KILLED, partial(_remove, this, path, path))
+        for path in paths
         if _RUN.fullmatch(reveal_name(path.name, "deleted") or "")
-        for run in (partial(_remove, this, path, path),)
     ]
-    for one in old:
-        if kept is not None and kept.why(one) is None:
-            freed = measure(one.folder)
-            why = f"of {one.date}, kept {limit} days"
-            run = partial(_delete, this, kept, one)
-            actions.append(Action("delete", this.name_of(one.folder), why, run, freed))
+    if old:
+        kept = Kept(root, this.now)
+        actions += [
+            Action(
+                "delete",
+                this.name_of(one.folder),
+                f"of {one.date}, kept {limit} days",
+                partial(_delete, this, kept, one),
+                measure(one.folder),
+            )
+            for one in old
+            if kept.why(one) is None
+        ]
     return Duty(REPORTS, tuple(actions))
 
 
@@ -90,13 +98,12 @@ def plan_daily_records(this: Round) -> Duty:
     """
     folder = this.find_folder(this.config.records_dir)
     limit = this.config.maintenance.report_days
-    actions = []
-    for entry in list_files(folder, _DAILY.fullmatch):
-        age = this.age_days(entry)
-        if age > limit:
-            why = f"written {age:.0f} days ago, kept {limit}"
-            run = partial(this.delete, entry)
-            actions.append(Action("delete", this.name_of(entry.path), why, run, entry.size_bytes))
+    aged = ((one, this.age_days(one)) for one in list_files(folder, _DAILY.fullmatch))
+    actions = [
+        this.deletion(one, f"written {age:.0f} days ago, kept {limit}")
+        for one, age in aged
+        if age > limit
+    ]
     return Duty(DAILY, tuple(actions))
 
 
@@ -121,9 +128,9 @@ def list_reports(root: Path, now: datetime) -> list[Report]:
             for folder in day.iterdir():
                 named = _RUN.fullmatch(folder.name)
                 if named and folder.is_dir() and not folder.is_symlink():
-                    found.append(Report(folder, day.name, named[1], named[2]))
+                    found.append(Report(folder, named[1]))
     past, _ = part_ahead(found, lambda one: parse_moment(one.id[:_STAMP_SIGNS]), now)
-    return sorted(past, key=lambda one: (one.date, one.clock, one.folder), reverse=True)
+    return sorted(past, key=lambda one: one.folder, reverse=True)
 
 
 def find_kept(root: Path, reports: list[Report]) -> dict[Path, str]:
@@ -155,11 +162,8 @@ def find_kept(root: Path, reports: list[Report]) -> dict[Path, str]:
 
 def _age_days(this: Round, date: str) -> float:
     """Age of a report's date; one that is no date never grows old."""
-    try:
-        day = datetime.strptime(date, "%Y-%m-%d").replace(tzinfo=UTC)
-    except ValueError:
-        return 0.0
-    return this.days_since(day.timestamp())
+    moment = parse_moment(date)
+    return this.days_since(moment.timestamp()) if moment else 0.0
 
 
 class Kept:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shlex
-import signal
 import subprocess
 from dataclasses import dataclass
+
+from opslib.core.deadline import wait_or_end
 
 KILL_WAIT_S = 5.0
 
@@ -39,23 +39,11 @@ def run_restart(command: str, timeout_s: float) -> RestartResult:
         except OSError as error:
             return RestartResult(False, f"cannot be run: {error.strerror or error}")
         try:
-            code = process.wait(timeout_s)
+            code = wait_or_end(process, timeout_s, KILL_WAIT_S)
         except subprocess.TimeoutExpired:
-            _end_group(process)
             return RestartResult(False, f"hung and was ended after {timeout_s:g} s")
-        except BaseException:
-            _end_group(process)
-            raise
         if code == 0:
             return RestartResult(True, "exit 0")
         output.seek(max(0, output.seek(0, os.SEEK_END) - 400))
         said = " ".join(output.read().decode(errors="replace").split())
         return RestartResult(False, f"exit {code}{': ' + said[-200:] if said else ''}")
-
-
-def _end_group(process: subprocess.Popen[bytes]) -> None:
-    for how in (signal.SIGTERM, signal.SIGKILL):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, how)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(KILL_WAIT_S if how == signal.SIGTERM else None)

@@ -8,6 +8,7 @@ import stat
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from opslib.core.clock import ASK
@@ -19,6 +20,7 @@ from opslib.core.formatting import STAMP_FORMAT
 from opslib.core.plans import Action
 
 DAY_S = 86_400.0
+KILLED = "a run was killed while it deleted it"
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,11 @@ class Round:
         if folder.is_relative_to(home) and not inside:
             raise StorageError("a link leads out of the experiment; it is not followed")
         return folder
+
+    def deletion(self, entry: Entry, why: str, run: Callable[[], None] | None = None) -> Action:
+        """Return the step that deletes a file, by `run` or by `delete`."""
+        do = run or partial(self.delete, entry)
+        return Action("delete", self.name_of(entry.path), why, do, entry.size_bytes)
 
     def delete(self, entry: Entry, *, target: Path | None = None) -> None:
         """Delete a file that is still the one that was planned for; note what that freed, by the
@@ -205,9 +212,14 @@ def list_files(folder: Path, wanted: Callable[[str], object]) -> list[Entry]:
     return sorted(found, key=lambda entry: entry.path)
 
 
-def plan_duty(name: str, plan: Callable[[], Duty]) -> Duty:
+def plan_duty(name: str, plan: Callable[..., Duty], *given: object) -> Duty:
     """Return what `plan` returns, or the duty passed over where its folder must not be read."""
     try:
-        return plan()
+        return plan(*given)
     except (StorageError, OSError) as error:
-        return Duty(name, passed_over=(PassedOver(name, str(error)),))
+        return pass_over(name, str(error))
+
+
+def pass_over(name: str, reason: str) -> Duty:
+    """Return a duty of which nothing is done."""
+    return Duty(name, passed_over=(PassedOver(name, reason),))

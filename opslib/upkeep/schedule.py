@@ -11,19 +11,18 @@ from functools import partial
 from pathlib import Path
 
 from opslib.core.accounts import account_home, account_name
-from opslib.core.config import DEFAULT_CONFIG_NAME, Config
+from opslib.core.config import DEFAULT_CONFIG_NAME, Config, check_experiment
 from opslib.core.errors import InputError
-from opslib.core.experiment import check_experiment
 from opslib.core.formatting import utc_now
 from opslib.core.plans import Action, Plan
 from opslib.upkeep.crontab import (
     escape_command,
     make_block,
+    plan_backups,
     read_crontab,
     replace_crontab,
     take_apart,
 )
-from opslib.upkeep.crontab_backups import plan_backups
 from opslib.upkeep.jobs import JOBS, Job, Place
 
 _SHELLS = frozenset({"sh", "bash", "dash", "ksh", "zsh"})

@@ -18,7 +18,7 @@ from opslib.ops.release.store import PINS_NAME, Pins
 from opslib.serving.dotenv import set_variable
 from opslib.serving.keys import rotate_key
 from opslib.serving.logs import AccessLog, open_logs
-from opslib.upkeep.crontab_backups import keep_backup
+from opslib.upkeep.crontab import keep_backup
 from opslib.upkeep.job_status import JobStatus, status_path
 from tests.accounts import GROUP, SERVICE, as_account, needs_root
 from tests.models import write_config

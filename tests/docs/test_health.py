@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from opslib.core.health_section import HealthSection, RotateSection
+from opslib.core.upkeep_sections import HealthSection, RotateSection
 from tests.docs.commands import make_doors, run_script
 from tests.models import write_config
 from tests.powershell.scripts import SCRIPTS, read_parameters

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from opslib.core.checklist_section import ChecklistSection
 from opslib.core.errors import ExitCode
+from opslib.core.upkeep_sections import ChecklistSection
 from opslib.ops.checklist.run import CHECKS
 from opslib.serving.staging import start_service
 from tests.docs.commands import clean_environment, make_doors, run_script

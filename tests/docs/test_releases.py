@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from opslib.core.release_section import ReleaseSection
+from opslib.core.upkeep_sections import ReleaseSection
 from opslib.ops.release.build import build_release
 from tests.docs.commands import clean_environment, make_doors, run_script
 from tests.ops.release.conftest import QUICK, make_experiment

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from opslib.core.config import load_config
-from opslib.core.schedule_section import ScheduleSection
+from opslib.core.upkeep_sections import ScheduleSection
 from opslib.upkeep.jobs import JOBS
 from opslib.upkeep.schedule import find_place, in_words, make_entries
 from tests.docs.commands import make_doors, run_script

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from opslib.core.maintenance_section import MaintenanceSection
+from opslib.core.upkeep_sections import MaintenanceSection
 from opslib.ops.release.build import build_release
 from tests.docs.commands import clean_environment, make_doors, run_script
 from tests.ops.release.conftest import QUICK, make_experiment

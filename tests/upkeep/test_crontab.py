@@ -13,11 +13,11 @@ from opslib.core.errors import BusyError, InputError, OpsError, StorageError, Un
 from opslib.upkeep.crontab import (
     escape_command,
     make_block,
+    plan_backups,
     read_crontab,
     replace_crontab,
     take_apart,
 )
-from opslib.upkeep.crontab_backups import plan_backups
 from tests.upkeep.crontabs import Host
 
 OURS, OTHERS = "/a/config.yaml", "/b/config.yaml"

@@ -16,7 +16,7 @@ import pytest
 from opslib.core.errors import StorageError
 from opslib.serving.keys import HEADER
 from opslib.serving.staging import start_service
-from opslib.upkeep import cut_log, take_front
+from opslib.upkeep import cut_log, live_logs
 from opslib.upkeep.cut_log import collapse_works, finish_cut, plan_cut, remember_cut
 from opslib.upkeep.open_files import find_writers, is_written
 from tests.serving.conftest import make_place as make_serving_place
@@ -112,7 +112,7 @@ def test_a_cut_that_is_killed_between_its_steps_is_finished_once(
 
     with log.open("ab", buffering=0) as writer:
         with monkeypatch.context() as patch:
-            patch.setattr(take_front if step == "compress_range" else cut_log, step, die)
+            patch.setattr(live_logs if step == "compress_range" else cut_log, step, die)
             with pytest.raises(KeyboardInterrupt):
                 place.run()
         writer.write(b"".join(b'{"n": %d}\n' % n for n in range(5000, 5100)))
@@ -208,7 +208,7 @@ def test_a_disk_that_refuses_leaves_the_log_as_it_was(
     def refuse(*_: object) -> int:
         raise StorageError("the disk is full")
 
-    monkeypatch.setattr(take_front, "compress_range", refuse)
+    monkeypatch.setattr(live_logs, "compress_range", refuse)
     with log.open("ab"):
         record = place.run().record
     assert [item.reason for item in record.skipped] == ["the disk is full"]

@@ -19,7 +19,7 @@ from opslib.core.config import Config, load_config
 from opslib.core.errors import BusyError, ConfigError, InputError
 from opslib.core.files import hide_name
 from opslib.core.locks import hold_lock
-from opslib.upkeep import rotate
+from opslib.upkeep import live_logs
 from opslib.upkeep.cut_log import collapse_works
 from opslib.upkeep.rotate import LastRotation, RotateRecord, run_rotation
 from tests.models import write_config
@@ -276,8 +276,8 @@ def test_a_program_that_opens_the_log_at_that_very_moment_loses_nothing(
 ) -> None:
     """Told that nobody writes it, the rotation renames it, sees the writer and puts it back."""
     place = Place(tmp_path, keep=1000)
-    monkeypatch.setattr(rotate, "is_written", lambda path: False)
-    monkeypatch.setattr(rotate, "RELEASE_WAIT_S", 0.05)
+    monkeypatch.setattr(live_logs, "is_written", lambda path: False)
+    monkeypatch.setattr(live_logs, "RELEASE_WAIT_S", 0.05)
     written = rotate_while_writing(place, 3)
     assert count_lines(place.folder, NAME) == list(range(written))
 

@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from opslib.core.errors import InputError
-from opslib.upkeep import crontab_backups
+from opslib.upkeep import crontab
 from opslib.upkeep.job_status import JobStatus, read_status, status_path
 from opslib.upkeep.jobs import JOBS, Job, Place
 from opslib.upkeep.schedule import (
@@ -112,7 +112,7 @@ def test_installing_twice_is_installing_once_and_removing_leaves_the_rest(host: 
 def test_two_changes_within_a_second_keep_both_tables(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(crontab_backups, "stamp", lambda *_: "20260101-000000")
+    monkeypatch.setattr(crontab, "stamp", lambda *_: "20260101-000000")
     host.table.write_bytes(FOREIGN)
     for edit in (
         partial(edit_to_install, host.config, place_of(host)),

@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from opslib.core.config import Config
-from opslib.core.drill_section import DrillSection
 from opslib.core.errors import InputError, OpsError
 from opslib.core.formatting import format_bytes, format_duration, plural, stamp, utc_now
 from opslib.core.kinds import pick_kind
 from opslib.core.lineage import record_lineage
 from opslib.core.models import find_model_files
+from opslib.core.sections import DrillSection
 from opslib.inference.facts import describe_inputs
 from opslib.inference.images import ImageSet, pick_images
 from opslib.ops.drill.analysis import Findings, analyse, pack_requests

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from opslib.core.drill_section import DrillSection
 from opslib.core.errors import ExitCode
 from opslib.core.formatting import format_ms, plural
+from opslib.core.sections import DrillSection
 from opslib.core.verdicts import VERDICT_EXIT_CODES, Verdict
 from opslib.ops.drill.analysis import Findings
 from opslib.ops.drill.memory import growth_pct

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from opslib.core.drill_section import DrillSection
+from opslib.core.sections import DrillSection
 from opslib.ops.drill.analysis import Findings
 from opslib.ops.drill.record import Injection, Memory
 from opslib.ops.drill.verdict import check_p99, decide, list_checks, sum_up
