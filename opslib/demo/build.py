@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from opslib.core.cards import REPORT_NAME, ModelCard
 from opslib.core.config import Config
-from opslib.core.files import link_atomic, sha256_bytes
+from opslib.core.files import sha256_bytes
 from opslib.core.formatting import format_duration, utc_now
-from opslib.core.lineage import git_sha
 from opslib.core.locks import hold_lock, host_lock_path
 from opslib.core.records import Part, Record
 from opslib.demo.dataset import DemoSize, render_dataset
@@ -29,10 +25,9 @@ from opslib.demo.place import (
     refuse_foreign,
     refuse_served,
 )
-from opslib.demo.progress import BuildProgress
 
 if TYPE_CHECKING:
-    from opslib.demo.training import Generation, Training
+    from opslib.demo.training import Step
 
 FOLDERS = ("logs", "logs/archive", "checkpoints", "export", "reports", "releases")
 _LOCK_WAIT_S = 1.0
@@ -64,12 +59,13 @@ class ValidationMetrics(Record):
     previous_val_top1: float
 
 
-@dataclass(frozen=True)
-class DemoSummary:
+class DemoSummary(Part):
     """What a demo holds; `duration_s` is what building took, `built` whether it was built now."""
 
     exp_dir: Path
     data_root: Path
+    built: bool
+    seed: int = 0
     classes: int
     images: int
     val_top1: float
@@ -77,7 +73,6 @@ class DemoSummary:
     model: str
     previous_model: str
     duration_s: float
-    built: bool
 
     def lines(self) -> list[str]:
         """The summary as lines to read."""
@@ -88,6 +83,41 @@ class DemoSummary:
             f"  newest model    {self.model}  top-1 {100 * self.val_top1:.1f} %",
             f"  previous model  {self.previous_model}  top-1 {100 * self.previous_val_top1:.1f} %",
         ]
+
+
+class BuildProgress(Progress):
+    """The build's stages on a console: bars on a terminal, finished lines alone elsewhere."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(
+            TextColumn("{task.description:<10}"),
+            BarColumn(bar_width=32),
+            TextColumn("{task.completed:>5}/{task.total}"),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._stages: dict[str, TaskID] = {}
+
+    def say(self, text: str) -> None:
+        """Show one finished line."""
+        self.console.print(text, soft_wrap=True, markup=False)
+
+    def move(self, stage: str, done: int, total: int, note: str = "") -> None:
+        """Move the bar of a stage."""
+        if stage not in self._stages:
+            self._stages[stage] = self.add_task(stage, total=total, note=note)
+        self.update(self._stages[stage], completed=done, note=note)
+
+    def show_step(self, step: Step) -> None:
+        """Move the bar of the training, and say how each epoch ended."""
+        note = f"epoch {step.epoch}/{step.epochs}  loss {step.loss:.3f}"
+        if step.evaluation is not None:
+            note = f"{note}  top-1 {100 * step.evaluation.top1:.1f} %"
+            self.say(f"training  {note}")
+        done = (step.epoch - 1) * step.steps + step.step
+        self.move("training", done, step.epochs * step.steps, note)
 
 
 def build_demo(
@@ -112,39 +142,25 @@ def build_demo(
     lock = host_lock_path(f"demo-{sha256_bytes(str(folders[-1]).encode())[:12]}")
     with (
         hold_lock(lock, "building the demo", wait_s=_LOCK_WAIT_S),
-        BuildProgress(console) as progress,
+        BuildProgress(console or Console(quiet=True)) as progress,
     ):
         refuse_foreign(folders)
         markers = [read_marker(folder) for folder in folders]
-        if all(markers) and not force and markers[-1] is not None:
-            summary = _summarize(config, markers[-1], built=False)
-        else:
-            if all(markers):
+        marker, whole = markers[-1], all(markers)
+        built = marker is None or not whole or force
+        if built:
+            if whole:
                 refuse_served(config)
             with build_aside(folders) as asides:
                 marker = _build(config, size or DemoSize(), asides, progress)
                 for folder, new in asides.items():
                     move_in(new, folder, marker)
-            summary = _summarize(config, marker, built=True)
+        facts = {} if marker is None else marker.facts
+        where = {"exp_dir": config.exp_dir, "data_root": config.data_root, "built": built}
+        summary = DemoSummary.model_validate(where | facts)
         for line in summary.lines():
             progress.say(line)
     return summary
-
-
-def _summarize(config: Config, marker: DemoMarker, *, built: bool) -> DemoSummary:
-    facts = marker.facts
-    return DemoSummary(
-        exp_dir=config.exp_dir,
-        data_root=config.data_root,
-        classes=int(facts["classes"]),
-        images=int(facts["images"]),
-        val_top1=float(facts["val_top1"]),
-        previous_val_top1=float(facts["previous_val_top1"]),
-        model=str(facts["model"]),
-        previous_model=str(facts["previous_model"]),
-        duration_s=float(facts["duration_s"]),
-        built=built,
-    )
 
 
 def _build(
@@ -152,20 +168,45 @@ def _build(
 ) -> DemoMarker:
     """Fill the folders aside and return the marker that they shall carry."""
     started = time.perf_counter()
-    exp_dir = asides[config.exp_dir.resolve()]
-    data_root = asides[config.data_root.resolve()]
+    exp_dir, data_root = config.exp_dir.resolve(), asides[config.data_root.resolve()]
+    export_dir = config.export_dir.resolve()
+    if export_dir in asides:
+        export_dir = asides[export_dir]
+    else:
+        export_dir = asides[exp_dir] / export_dir.relative_to(exp_dir)
+    exp_dir = asides[exp_dir]
     for name in FOLDERS:
         (exp_dir / name).mkdir(parents=True, exist_ok=True)
     images = render_dataset(
         data_root, size, lambda done, total: progress.move("images", done, total)
     )
     progress.say(f"images    {images:,} photos of {len(size.kinds)} pills")
+
+    from opslib.demo.export import export_generations
+    from opslib.demo.training import train
+
     names = kind_names(size.kinds)
-    training = _train(data_root, names, size, progress)
-    export_dir = _export_dir(config, asides)
-    newest, previous = _export(config, training, data_root, names, size, exp_dir, export_dir)
-    metrics = _write_metrics(exp_dir, training, newest, previous, names, size)
-    progress.say(f"export    {Path(previous.onnx_path).name}, {Path(newest.onnx_path).name}")
+    latest, previous = train(data_root, names, size, progress.show_step)
+    newer, older = export_generations(
+        (latest, previous), config, data_root, names, size, exp_dir, export_dir
+    )
+    progress.say(f"export    {Path(older.onnx_path).name}, {Path(newer.onnx_path).name}")
+    scored = zip(names, latest.evaluation.per_class, strict=True)
+    metrics = ValidationMetrics(
+        evaluated_at_utc=utc_now().isoformat(timespec="seconds"),
+        checkpoint="checkpoints/best.pt",
+        model=newer.onnx_path,
+        epoch=latest.epoch,
+        val_top1=latest.evaluation.top1,
+        val_loss=latest.evaluation.loss,
+        val_count=latest.evaluation.count,
+        train_count=len(names) * size.train_per_class,
+        per_class={name: ClassScore(top1=x, count=size.val_per_class) for name, x in scored},
+        previous_model=older.onnx_path,
+        previous_epoch=previous.epoch,
+        previous_val_top1=previous.evaluation.top1,
+    )
+    metrics.write(exp_dir / "reports" / "metrics.json")
     return DemoMarker(
         built_at_utc=utc_now().isoformat(timespec="seconds"),
         facts={
@@ -174,112 +215,8 @@ def _build(
             "images": images,
             "val_top1": metrics.val_top1,
             "previous_val_top1": metrics.previous_val_top1,
-            "model": Path(newest.onnx_path).name,
-            "previous_model": Path(previous.onnx_path).name,
+            "model": Path(newer.onnx_path).name,
+            "previous_model": Path(older.onnx_path).name,
             "duration_s": round(time.perf_counter() - started, 1),
         },
     )
-
-
-def _export_dir(config: Config, asides: dict[Path, Path]) -> Path:
-    """Where the exports are put aside, inside the experiment or apart as configured."""
-    wanted = config.export_dir.resolve()
-    if wanted in asides:
-        return asides[wanted]
-    exp_dir = config.exp_dir.resolve()
-    return asides[exp_dir] / wanted.relative_to(exp_dir)
-
-
-def _train(
-    data_root: Path, names: Sequence[str], size: DemoSize, progress: BuildProgress
-) -> Training:
-    from opslib.demo.training import Step, train
-
-    def show(step: Step) -> None:
-        done, total = (step.epoch - 1) * step.steps + step.step, step.epochs * step.steps
-        note = f"epoch {step.epoch}/{step.epochs}  loss {step.loss:.3f}"
-        if step.evaluation is not None:
-            note = f"{note}  top-1 {100 * step.evaluation.top1:.1f} %"
-            progress.say(f"training  {note}")
-        progress.move("training", done, total, note)
-
-    return train(data_root, names, size, show)
-
-
-def _export(
-    config: Config,
-    training: Training,
-    data_root: Path,
-    names: Sequence[str],
-    size: DemoSize,
-    exp_dir: Path,
-    export_dir: Path,
-) -> tuple[ModelCard, ModelCard]:
-    """Write checkpoints, both models and their cards; return the newer and the older card."""
-    from opslib.demo import export
-    from opslib.demo.network import build_network
-    from opslib.demo.training import list_images
-
-    sha = git_sha(config.root)
-    held = [path for path, _ in list_images(data_root, "val", names)]
-    count = min(size.compare_images, len(held))
-    compared = [held[i * len(held) // count] for i in range(count)]
-    golden = export.copy_golden(held, export_dir, size.golden)
-    moment = utc_now()
-    made: list[ModelCard] = []
-    plan = (("previous", training.previous, True), ("best", training.latest, False))
-    for place, (label, generation, sidecar) in enumerate(plan):
-        checkpoint = exp_dir / "checkpoints" / f"{label}.pt"
-        export.save_checkpoint(checkpoint, generation, names, size.img_size, sha)
-        net = build_network(len(names))
-        net.load_state_dict(generation.weights)
-        card = export.export_generation(
-            net.eval(),
-            export_dir,
-            # One stamp a second: the two must not share a name.
-            moment=max(utc_now(), moment + timedelta(seconds=place)),
-            git_sha=sha,
-            checkpoint=f"checkpoints/{label}.pt",
-            images=compared,
-            golden=golden,
-            names=names,
-            img_size=size.img_size,
-            sidecar=sidecar,
-            config=config,
-        )
-        made.append(card)
-    previous, newest = made
-    newest.write(export_dir / REPORT_NAME)
-    link_atomic(export_dir / "latest.onnx", Path(newest.onnx_path).name)
-    return newest, previous
-
-
-def _write_metrics(
-    exp_dir: Path,
-    training: Training,
-    newest: ModelCard,
-    previous: ModelCard,
-    names: Sequence[str],
-    size: DemoSize,
-) -> ValidationMetrics:
-    latest: Generation = training.latest
-    scores = {
-        name: ClassScore(top1=top1, count=size.val_per_class)
-        for name, top1 in zip(names, latest.evaluation.per_class, strict=True)
-    }
-    metrics = ValidationMetrics(
-        evaluated_at_utc=utc_now().isoformat(timespec="seconds"),
-        checkpoint="checkpoints/best.pt",
-        model=newest.onnx_path,
-        epoch=latest.epoch,
-        val_top1=latest.evaluation.top1,
-        val_loss=latest.evaluation.loss,
-        val_count=latest.evaluation.count,
-        train_count=len(names) * size.train_per_class,
-        per_class=scores,
-        previous_model=previous.onnx_path,
-        previous_epoch=training.previous.epoch,
-        previous_val_top1=training.previous.evaluation.top1,
-    )
-    metrics.write(exp_dir / "reports" / "metrics.json")
-    return metrics

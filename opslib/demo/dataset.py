@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from opslib.core.errors import storage_errors
+from opslib.core.host import usable_cpus
 from opslib.demo.pills import KINDS, PillKind
 
 _ALONE_BELOW = 300
-_Job = tuple[Path, PillKind, int, str, int]
 
 
 @dataclass(frozen=True)
@@ -46,38 +46,25 @@ def render_dataset(
     Raises:
         StorageError: the folder cannot be written or the disk is full.
     """
+    counts = {"train": size.train_per_class, "val": size.val_per_class}
     jobs = [
         (data_root / split / kind.name, kind, size.seed, split, count)
         for kind in size.kinds
-        for split, count in (("train", size.train_per_class), ("val", size.val_per_class))
+        for split, count in counts.items()
     ]
-    total = sum(job[-1] for job in jobs)
-    done = 0
-    with storage_errors(f"write images under {data_root}"):
-        for count in _finish(jobs, total):
+    total, done = sum(counts.values()) * len(size.kinds), 0
+    # A fresh interpreter per process: this one may hold threads, which a fork would break.
+    context = multiprocessing.get_context("spawn")
+    with storage_errors(f"write images under {data_root}"), ExitStack() as stack:
+        finished: Iterator[int] = map(_render_folder, *zip(*jobs, strict=True))
+        if total >= _ALONE_BELOW:
+            pool = stack.enter_context(ProcessPoolExecutor(usable_cpus(), mp_context=context))
+            finished = pool.map(_render_folder, *zip(*jobs, strict=True))
+        for count in finished:
             done += count
             if on_image is not None:
                 on_image(done, total)
     return done
-
-
-def _finish(jobs: list[_Job], total: int) -> Iterator[int]:
-    """Render every job in as many processes as this one may use; yield image counts."""
-    if total < _ALONE_BELOW:
-        for job in jobs:
-            yield _render_folder(*job)
-        return
-    workers = len(os.sched_getaffinity(0))
-    # A fresh interpreter per process: this one may hold threads, which a fork would break.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        futures = [pool.submit(_render_folder, *job) for job in jobs]
-        try:
-            for future in as_completed(futures):
-                yield future.result()
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
 
 
 def _render_folder(folder: Path, kind: PillKind, seed: int, split: str, count: int) -> int:

@@ -8,21 +8,25 @@ import logging
 import shutil
 import warnings
 from collections.abc import Iterator, Sequence
-from datetime import datetime
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from opslib.core.cards import ExportCompare, GoldenAnswer, ModelCard, list_files
+from opslib.core.cards import REPORT_NAME, ExportCompare, GoldenAnswer, ModelCard, list_files
 from opslib.core.config import Config
 from opslib.core.errors import GateFailedError
-from opslib.core.files import sha256_file
-from opslib.core.formatting import stamp
+from opslib.core.files import link_atomic, sha256_file
+from opslib.core.formatting import stamp, utc_now
+from opslib.core.lineage import git_sha
 from opslib.core.models import find_model_files
-from opslib.demo.training import Generation
+from opslib.demo.dataset import DemoSize
+from opslib.demo.network import build_network
+from opslib.demo.training import Generation, list_images
 from opslib.inference.engine import EngineRequest
 from opslib.inference.opening import open_engine
 from opslib.inference.parity import check_parity
@@ -34,26 +38,93 @@ OPSET = 20
 _CHUNK = 64
 
 
-def save_checkpoint(
-    path: Path, generation: Generation, names: Sequence[str], img_size: int, git_sha: str
-) -> Path:
-    """Write a checkpoint that `torch.load(weights_only=True)` reads, and return its path."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+def export_generations(
+    generations: tuple[Generation, Generation],
+    config: Config,
+    data_root: Path,
+    names: Sequence[str],
+    size: DemoSize,
+    exp_dir: Path,
+    export_dir: Path,
+) -> tuple[ModelCard, ModelCard]:
+    """Write the checkpoints, models and cards of the newer and the older generation; return the
+    cards. The older one's weights go into a sidecar.
+
+    Raises:
+        GateFailedError: an exported model answers otherwise than its network.
+    """
+    held = [path for path, _ in list_images(data_root, "val", names)]
+    inputs = preprocess(_spread(held, size.compare_images), size.img_size)
+    golden = _copy_golden(_spread(held, size.golden), export_dir)
+    git, began = git_sha(config.root), utc_now()
+    newer, older = generations
+    cards = []
+    for place, (label, generation) in enumerate((("previous", older), ("best", newer))):
+        checkpoint = f"checkpoints/{label}.pt"
+        torch.save(_describe_checkpoint(generation, names, size, git), exp_dir / checkpoint)
+        net = build_network(len(names)).eval()
+        net.load_state_dict(generation.weights)
+        # One stamp a second: the two must not share a name.
+        moment = max(utc_now(), began + timedelta(seconds=place))
+        path = export_dir / f"model-{stamp(moment)}-{git}.onnx"
+        export_onnx(net, path, size.img_size, sidecar=generation is older)
+        compare = compare_answers(_answer_torch(net, inputs), answer_onnx(path, inputs), config)
+        if compare.failed:
+            why = compare.failure_reason
+            raise GateFailedError(f"{path.name}: differs from its network: {why}")
+        card = ModelCard(
+            backbone="pillnet",
+            num_classes=len(names),
+            ckpt_path=checkpoint,
+            onnx_path=f"{export_dir.name}/{path.name}",
+            exported_at_utc=moment.isoformat(timespec="seconds"),
+            git_sha=git,
+            input_shape=("batch", 3, size.img_size, size.img_size),
+            opset=OPSET,
+            dynamic_axes={"input": {"0": "batch"}, "logits": {"0": "batch"}},
+            params_million=round(sum(p.numel() for p in net.parameters()) / 1e6, 4),
+            providers=("CPUExecutionProvider",),
+            postprocess="softmax",
+            compare=compare,
+            files=list_files(find_model_files(path)),
+            class_names=tuple(names),
+            golden=_answer_golden(path, golden, size.img_size),
+        )
+        card.write(path.with_suffix(".json"))
+        cards.append(card)
+    card.write(export_dir / REPORT_NAME)
+    link_atomic(export_dir / "latest.onnx", path.name)
+    return cards[1], cards[0]
+
+
+def _spread(paths: Sequence[str], count: int) -> list[str]:
+    """At most `count` of the paths, spread evenly."""
+    count = min(count, len(paths))
+    return [paths[place * len(paths) // count] for place in range(count)]
+
+
+def _describe_checkpoint(
+    generation: Generation, names: Sequence[str], size: DemoSize, git: str
+) -> dict[str, Any]:
+    """What a checkpoint holds: nothing that `torch.load(weights_only=True)` would refuse."""
     evaluation = generation.evaluation
-    torch.save(
-        {
-            "state_dict": generation.weights,
-            "factory": FACTORY,
-            "num_classes": len(names),
-            "img_size": img_size,
-            "class_names": list(names),
-            "git_sha": git_sha,
-            "epoch": generation.epoch,
-            "metrics": {"val_top1": evaluation.top1, "val_loss": evaluation.loss},
-        },
-        path,
-    )
-    return path
+    return {
+        "state_dict": generation.weights,
+        "factory": FACTORY,
+        "num_classes": len(names),
+        "img_size": size.img_size,
+        "class_names": list(names),
+        "git_sha": git,
+        "epoch": generation.epoch,
+        "metrics": {"val_top1": evaluation.top1, "val_loss": evaluation.loss},
+    }
+
+
+def _copy_golden(images: Sequence[str], export_dir: Path) -> list[Path]:
+    """Copy images to `golden/` under the names of their classes; return the copies."""
+    folder = export_dir / "golden"
+    folder.mkdir(parents=True, exist_ok=True)
+    return [Path(shutil.copyfile(one, folder / f"{Path(one).parent.name}.jpg")) for one in images]
 
 
 def export_onnx(net: nn.Module, path: Path, img_size: int, *, sidecar: bool) -> None:
@@ -61,8 +132,6 @@ def export_onnx(net: nn.Module, path: Path, img_size: int, *, sidecar: bool) -> 
 
     With `sidecar` the weights go into `<name>.data` beside the model.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    net = net.eval()
     example = torch.zeros(2, 3, img_size, img_size)
     with _quiet():
         torch.onnx.export(
@@ -103,7 +172,7 @@ def answer_onnx(model: Path, inputs: NDArray[np.float32]) -> NDArray[np.float32]
     return np.concatenate(parts)
 
 
-def answer_torch(net: nn.Module, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+def _answer_torch(net: nn.Module, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
     """Logits [N, classes] of the network on the CPU."""
     with torch.inference_mode():
         parts = torch.split(torch.from_numpy(inputs), _CHUNK)
@@ -129,80 +198,15 @@ def compare_answers(
     )
 
 
-def export_generation(
-    net: nn.Module,
-    export_dir: Path,
-    *,
-    moment: datetime,
-    git_sha: str,
-    checkpoint: str,
-    images: Sequence[str],
-    golden: Sequence[tuple[str, Path]],
-    names: Sequence[str],
-    img_size: int,
-    sidecar: bool,
-    config: Config,
-) -> ModelCard:
-    """Export one network with its card into `export_dir` and return the card.
-
-    `images` are compared; `golden` are (name in the card, file) of the images whose answers the
-    card keeps.
-
-    Raises:
-        GateFailedError: the exported model answers otherwise than the network.
-    """
-    path = export_dir / f"model-{stamp(moment)}-{git_sha}.onnx"
-    export_onnx(net, path, img_size, sidecar=sidecar)
-    inputs = preprocess(images, img_size)
-    compare = compare_answers(answer_torch(net, inputs), answer_onnx(path, inputs), config)
-    if compare.failed:
-        raise GateFailedError(f"{path.name}: differs from its network: {compare.failure_reason}")
-    card = ModelCard(
-        backbone="pillnet",
-        num_classes=len(names),
-        ckpt_path=checkpoint,
-        onnx_path=f"{export_dir.name}/{path.name}",
-        exported_at_utc=moment.isoformat(timespec="seconds"),
-        git_sha=git_sha,
-        input_shape=("batch", 3, img_size, img_size),
-        opset=OPSET,
-        dynamic_axes={"input": {"0": "batch"}, "logits": {"0": "batch"}},
-        params_million=round(sum(p.numel() for p in net.parameters()) / 1e6, 4),
-        providers=("CPUExecutionProvider",),
-        postprocess="softmax",
-        compare=compare,
-        files=list_files(find_model_files(path)),
-        class_names=tuple(names),
-        golden=_answer_golden(path, golden, img_size),
-    )
-    card.write(path.with_suffix(".json"))
-    return card
-
-
-def _answer_golden(
-    model: Path, golden: Sequence[tuple[str, Path]], img_size: int
-) -> tuple[GoldenAnswer, ...]:
-    inputs = preprocess([str(path) for _, path in golden], img_size)
+def _answer_golden(model: Path, golden: Sequence[Path], img_size: int) -> tuple[GoldenAnswer, ...]:
+    inputs = preprocess([str(path) for path in golden], img_size)
     answers = softmax(answer_onnx(model, inputs))
     return tuple(
         GoldenAnswer(
-            image=name,
+            image=f"golden/{path.name}",
             sha256=sha256_file(path),
             class_id=int(row.argmax()),
             probabilities=tuple(round(float(value), 7) for value in row),
         )
-        for (name, path), row in zip(golden, answers, strict=True)
+        for path, row in zip(golden, answers, strict=True)
     )
-
-
-def copy_golden(images: Sequence[str], export_dir: Path, count: int) -> list[tuple[str, Path]]:
-    """Copy `count` images, spread evenly, to `golden/`; return (name, file) of each."""
-    folder = export_dir / "golden"
-    folder.mkdir(parents=True, exist_ok=True)
-    chosen = [Path(images[i * len(images) // count]) for i in range(min(count, len(images)))]
-    copies = []
-    for path in chosen:
-        target = folder / f"{path.parent.name}.jpg"
-        shutil.copyfile(path, target)
-        copies.append((f"golden/{target.name}", target))
-    return copies

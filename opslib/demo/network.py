@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-DEFAULT_WIDTH = 20
-
 
 def _conv(channels_in: int, channels_out: int, stride: int = 1, kernel: int = 3) -> nn.Sequential:
     return nn.Sequential(
@@ -16,17 +14,16 @@ def _conv(channels_in: int, channels_out: int, stride: int = 1, kernel: int = 3)
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions around a shortcut."""
+    """Two 3x3 convolutions around a shortcut; the picture's edges are halved."""
 
-    def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:
+    def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__()
-        self.first = _conv(channels_in, channels_out, stride)
+        self.first = _conv(channels_in, channels_out, stride=2)
         self.second = _conv(channels_out, channels_out)
-        same = stride == 1 and channels_in == channels_out
-        self.shortcut = nn.Identity() if same else _conv(channels_in, channels_out, stride, 1)
+        self.shortcut = _conv(channels_in, channels_out, stride=2, kernel=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features of the same or half the size."""
+        """Features of half the size."""
         inner = torch.relu(self.first(x))
         return torch.relu(self.second(inner) + self.shortcut(x))
 
@@ -34,15 +31,11 @@ class Block(nn.Module):
 class PillNet(nn.Module):
     """Images `[N, 3, H, W]` to logits `[N, num_classes]`; no softmax inside."""
 
-    def __init__(self, num_classes: int, width: int = DEFAULT_WIDTH) -> None:
+    def __init__(self, num_classes: int) -> None:
         super().__init__()
-        self.stem = _conv(3, width, stride=2)
-        self.stages = nn.Sequential(
-            Block(width, width * 2, stride=2),
-            Block(width * 2, width * 4, stride=2),
-            Block(width * 4, width * 6, stride=2),
-        )
-        self.head = nn.Linear(width * 6, num_classes)
+        self.stem = _conv(3, 20, stride=2)
+        self.stages = nn.Sequential(Block(20, 40), Block(40, 80), Block(80, 120))
+        self.head = nn.Linear(120, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits of a batch."""

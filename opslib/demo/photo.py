@@ -1,28 +1,33 @@
-"""One photograph of a pill: shading, shadow, lens, sensor and JPEG."""
+"""One photograph of a pill: pose, light, shadow, lens, sensor and JPEG, all drawn at random."""
 
 from __future__ import annotations
 
 import io
 import math
 import zlib
-from functools import lru_cache
 
 import numpy as np
 from PIL import Image, ImageFilter
 
+from opslib.demo.body import (
+    FINISHES,
+    GRID_PX,
+    HALF_PX,
+    MATERIALS,
+    SHAPES,
+    TILE_PX,
+    Field,
+    backdrop,
+    shape_body,
+    to_linear,
+)
 from opslib.demo.pills import PillKind
-from opslib.demo.relief import GRID_PX, Field, Relief, shape_relief, to_linear
-from opslib.demo.scene import Light, Pose, draw_ground, draw_light, draw_pose
 
 IMAGE_SIZE_PX = 160
-# Strength and sharpness of the reflection of the lamp.
-_GLOSS = {"chalk": (0.05, 12.0), "film": (0.28, 52.0), "gel": (0.75, 110.0)}
+Direction = tuple[float, float, float]
 _WRAP = 0.18
 # Photos too blurred for the imprint, as any real set has: they keep accuracy below 100 %.
 _MISFOCUSED_SHARE = 0.22
-_STEPS = 4096
-_LINEAR = to_linear(np.arange(256))
-_ENCODED = (255.0 * (np.arange(_STEPS) / (_STEPS - 1)) ** (1 / 2.2)).astype(np.float32)
 
 
 def photograph(
@@ -31,175 +36,105 @@ def photograph(
     """A JPEG of one pill, `size_px` square; the same arguments give the same bytes."""
     key = [seed, zlib.crc32(kind.name.encode()), zlib.crc32(split.encode()), index]
     rng = np.random.default_rng(key)
-    return _encode(_expose(kind, rng, size_px), rng)
+    return _develop(_expose(kind, rng, size_px), rng)
 
 
 def _expose(kind: PillKind, rng: np.random.Generator, size_px: int) -> Field:
     """The light [3, size_px, size_px] that reaches the sensor."""
-    material, texture = draw_ground(rng, size_px)
-    shift = (rng.normal(1.0, 0.04, 3) * rng.uniform(0.82, 1.05)).astype(np.float32)
-    light = draw_light(rng, size_px)
-    pose = draw_pose(kind, rng, size_px)
-    rows, columns = _frame(pose, size_px)
-    body = _sample(shape_relief(kind), pose, rows, columns)
-    cover = np.zeros((size_px, size_px), np.float32)
-    cover[rows, columns] = np.clip(body.inside * pose.px_per_grid + 0.5, 0.0, 1.0)
-    foot = _sweep(cover, pose.wall_shift)
-    scene = _LINEAR[texture.transpose(2, 0, 1)] * shift[:, None, None]
-    scene *= _falloff(light, size_px) * _shadow(foot, light, pose)
-    if pose.wall_px:
-        scene += (_wall(body, foot, light) - scene) * foot
-    part = scene[:, rows, columns]
-    part += (_shade(kind, body, light) - part) * cover[rows, columns]
-    if material == "foil":
-        part += _bubble(body.inside * pose.px_per_grid, light, float(rng.uniform(5.0, 9.0)))
-    scene *= (light.tint * light.exposure)[:, None, None]
-    return np.asarray(scene, np.float32)
+    around, high = rng.uniform(0.0, 2 * math.pi), rng.uniform(0.60, 1.05)
+    toward = (math.cos(high) * math.cos(around), math.cos(high) * math.sin(around), math.sin(high))
+    ambient = rng.uniform(0.28, 0.55)
+    shape, finish = SHAPES[kind.shape], FINISHES[kind.finish]
+    half_px = shape.fill / 2 * size_px * rng.uniform(0.91, 1.07)
+    turn, squash = rng.normal(0.0, 0.24), 1.0 - rng.uniform(0.0, 0.11)
+    spare = max(0.02, 0.47 - half_px / size_px) * 0.7
+    centre = size_px * (0.5 + rng.uniform(-spare, spare, 2))
+    c, s, scale = math.cos(turn), math.sin(turn), half_px / HALF_PX
+    back = np.array([[c, s / squash], [-s, c / squash]]) / scale
+    offset = GRID_PX / 2 - back @ centre
+    affine = (*back[0], offset[0], *back[1], offset[1])
 
-
-def _frame(pose: Pose, size_px: int) -> tuple[slice, slice]:
-    """The rows and columns of the picture that the pill can touch."""
-    reach = pose.half_px * 1.19
-    x, y = pose.centre
-    return (
-        slice(max(0, math.floor(y - reach)), min(size_px, math.ceil(y + reach))),
-        slice(max(0, math.floor(x - reach)), min(size_px, math.ceil(x + reach))),
+    lit = _shade(kind, toward, ambient, turn)
+    red, green, blue, cover = (
+        np.asarray(
+            Image.fromarray(layer).transform(
+                (size_px, size_px), Image.Transform.AFFINE, affine, Image.Resampling.BILINEAR
+            )
+        )
+        for layer in (*lit, shape_body(kind).cover)
     )
+    wall_px = half_px * shape.width * finish.wall
+    foot = cover
+    for step in range(1, round(wall_px * math.sqrt(1.0 - squash**2)) + 1):
+        foot = np.maximum(foot, np.roll(cover, step, axis=0))
+
+    high_px = half_px * shape.width * 0.15 + wall_px * 0.3
+    scene = _ground(rng, toward, size_px) * _shadow(foot, toward, ambient, high_px, rng)
+    if wall_px:
+        side = np.clip((np.arange(size_px) - centre[0]) / half_px, -1.0, 1.0)
+        facing = side * toward[0] + np.sqrt(1.0 - side**2) * toward[1]
+        tone = lit[:, 90:110, 90:110].max(axis=(1, 2))[:, None, None]
+        scene += (tone * (0.62 * ambient + 0.85 * np.maximum(facing, 0.0)) - scene) * foot
+    scene += (np.stack([red, green, blue]) - scene) * cover
+    warmth = rng.normal(0.0, 0.06)
+    tint = np.array([1.0 + warmth, 1.0, 1.0 - 1.3 * warmth]) + rng.normal(0.0, 0.012, 3)
+    return np.asarray(scene * (tint * rng.uniform(0.76, 1.08))[:, None, None], np.float32)
 
 
-def _sample(cells: Field, pose: Pose, rows: slice, columns: slice) -> Relief:
-    """The body as the camera sees it in its frame: bilinear, slopes turned along."""
-    back = pose.to_grid()
-    x = np.arange(columns.start, columns.stop)[None, :] + 0.5 - pose.centre[0]
-    y = np.arange(rows.start, rows.stop)[:, None] + 0.5 - pose.centre[1]
-    middle, last = (GRID_PX - 1) / 2, GRID_PX - 1.001
-    u = np.clip(back[0, 0] * x + back[0, 1] * y + middle, 0.0, last).astype(np.float32)
-    v = np.clip(back[1, 0] * x + back[1, 1] * y + middle, 0.0, last).astype(np.float32)
-    left, top = u.astype(np.int32), v.astype(np.int32)
-    fx = (u - left.astype(np.float32))[..., None]
-    fy = (v - top.astype(np.float32))[..., None]
-    flat = cells.reshape(GRID_PX * GRID_PX, -1)
-    at = top * GRID_PX + left
-    upper = _blend(flat.take(at, axis=0), flat.take(at + 1, axis=0), fx)
-    lower = _blend(flat.take(at + GRID_PX, axis=0), flat.take(at + GRID_PX + 1, axis=0), fx)
-    seen = np.ascontiguousarray(_blend(upper, lower, fy).transpose(2, 0, 1))
-    c, s = math.cos(pose.turn), math.sin(pose.turn)
-    slope_x, slope_y = c * seen[1] - s * seen[2], s * seen[1] + c * seen[2]
-    return Relief(seen[0], slope_x, slope_y, seen[3], seen[4], seen[5], seen[6])
-
-
-def _blend(first: Field, second: Field, share: Field) -> Field:
-    """`first` moved towards `second` by `share`; `second` is used up."""
-    second -= first
-    second *= share
-    second += first
-    return second
-
-
-def _shade(kind: PillKind, body: Relief, light: Light) -> Field:
-    """The light the body sends to the camera (wrapped Lambert, Blinn-Phong), [3, H, W]."""
-    upright = 1.0 / np.sqrt(1.0 + body.slope_x**2 + body.slope_y**2)
-    nx, ny = -body.slope_x * upright, -body.slope_y * upright
-    lx, ly, lz = light.direction
-    facing = np.maximum(nx * lx + ny * ly + upright * lz + _WRAP, 0.0) / (1.0 + _WRAP)
-    open_sky = (0.45 + 0.55 * upright) * (1.0 - 0.30 * body.hollow)
-    power = light.ambient * open_sky + (1.14 - 0.6 * light.ambient) * facing
-    half = math.sqrt(lx * lx + ly * ly + (lz + 1.0) ** 2)
-    mirror = np.maximum((nx * lx + ny * ly + upright * (lz + 1.0)) / half, 0.0)
-    strength, sharpness = _GLOSS[kind.finish]
-    glint = strength * (mirror**sharpness + 0.35 * (1.0 - upright) ** 3)
+def _shade(kind: PillKind, toward: Direction, ambient: float, turn: float) -> Field:
+    """The light that a body turned by `turn` sends to the camera (wrapped Lambert, Blinn-Phong)."""
+    colour, (nx, ny, nz), _ = shape_body(kind)
+    finish = FINISHES[kind.finish]
+    x, y, lz = toward
+    c, s = math.cos(turn), math.sin(turn)
+    lx, ly = c * x + s * y, c * y - s * x
+    level = nx * lx + ny * ly
+    facing = np.maximum(level + nz * lz + _WRAP, 0.0) / (1.0 + _WRAP)
+    power = ambient * (0.45 + 0.55 * nz) + (1.14 - 0.6 * ambient) * facing
     if kind.shape == "softgel":
-        power = power * np.clip(1.2 - (nx * lx + ny * ly) * 1.1 - upright * 0.5, 0.2, 2.0)
-    return np.stack([layer * power + glint for layer in (body.red, body.green, body.blue)])
+        power = power * np.clip(1.2 - level * 1.1 - nz * 0.5, 0.2, 2.0)
+    mirror = np.maximum((level + nz * (lz + 1.0)) / math.sqrt(2.0 + 2.0 * lz), 0.0)
+    glint = finish.gloss * (mirror**finish.sharpness + 0.35 * (1.0 - nz) ** 3)
+    return np.asarray(colour * power + glint, np.float32)
 
 
-def _moved(image: Image.Image, shift: tuple[float, float]) -> Image.Image:
-    """The image shifted by a fraction of pixels."""
-    return image.transform(
-        image.size,
-        Image.Transform.AFFINE,
-        (1, 0, -shift[0], 0, 1, -shift[1]),
-        Image.Resampling.BILINEAR,
-    )
+def _ground(rng: np.random.Generator, toward: Direction, size_px: int) -> Field:
+    """A cut of some material under the lamp, in linear light, [3, size_px, size_px]."""
+    tile = backdrop(sorted(MATERIALS)[rng.integers(len(MATERIALS))])
+    tile = tile.transpose((2, 0, 1) if rng.random() < 0.5 else (2, 1, 0))
+    top, left = rng.integers(0, TILE_PX - size_px + 1, 2)
+    cut = to_linear(tile[:, top : top + size_px, left : left + size_px])
+    y, x = np.mgrid[-1.0 : 1.0 : size_px * 1j, -1.0 : 1.0 : size_px * 1j]
+    falloff = 1.0 + rng.uniform(0.03, 0.3) * (x * toward[0] + y * toward[1])
+    tint = rng.normal(1.0, 0.04, (3, 1, 1)) * rng.uniform(0.82, 1.05)
+    return np.asarray(cut * tint * falloff * (1.0 - 0.09 * (x * x + y * y)), np.float32)
 
 
-def _sweep(cover: Field, shift: tuple[float, float]) -> Field:
-    """The cover drawn along a shift: the outline of a body with a side wall."""
-    length = math.hypot(*shift)
-    if length < 0.3:
-        return cover
-    image, swept = Image.fromarray(cover), cover
-    steps = max(2, math.ceil(length / 2.0))
-    for step in range(1, steps + 1):
-        part = (shift[0] * step / steps, shift[1] * step / steps)
-        swept = np.maximum(swept, np.asarray(_moved(image, part)))
-    return swept
-
-
-def _wall(body: Relief, foot: Field, light: Light) -> Field:
-    """The light of the side wall, [3, H, W]: the body's colour by how it faces the lamp."""
-    soft = np.asarray(
-        Image.fromarray((foot * 255.0).astype(np.uint8)).filter(ImageFilter.GaussianBlur(3.0)),
-        np.float32,
-    )
-    down, right = np.gradient(soft)
-    steep = np.hypot(down, right) + 1e-3
-    facing = np.maximum(-(right * light.direction[0] + down * light.direction[1]) / steep, 0.0)
-    power = 0.62 * light.ambient + 0.85 * facing
-    middle = body.red.shape[0] // 2, body.red.shape[1] // 2
-    near = tuple(slice(place - 9, place + 9) for place in middle)
-    colour = [float(layer[near].max()) for layer in (body.red, body.green, body.blue)]
-    return np.stack([tone * power for tone in colour]).astype(np.float32)
-
-
-def _shadow(foot: Field, light: Light, pose: Pose) -> Field:
-    """How much light the ground keeps around the pill, [H, W]."""
+def _shadow(
+    foot: Field, toward: Direction, ambient: float, high_px: float, rng: np.random.Generator
+) -> Field:
+    """How much light the ground keeps around a body `high_px` high, [H, W]."""
     solid = Image.fromarray((foot * 255.0).astype(np.uint8))
-    reach = (pose.wide_px * 0.15 + pose.wall_px * 0.3) / light.direction[2]
-    cast = _moved(solid, (-light.direction[0] * reach, -light.direction[1] * reach))
-    cast = cast.filter(ImageFilter.GaussianBlur(light.shadow_blur_px))
-    contact = solid.filter(ImageFilter.GaussianBlur(3.0 * foot.shape[0] / IMAGE_SIZE_PX))
-    depth = (0.78 - 0.6 * light.ambient) / 255.0
-    kept = 1.0 - depth * np.asarray(cast, np.float32)
-    return np.asarray(kept * (1.0 - 0.34 / 255.0 * np.asarray(contact, np.float32)), np.float32)
+    x, y = (part / toward[2] * high_px for part in toward[:2])
+    cast = solid.transform(solid.size, Image.Transform.AFFINE, (1, 0, x, 0, 1, y))
+    scale = foot.shape[0] / IMAGE_SIZE_PX
+    dark, close = (
+        np.asarray(one.filter(ImageFilter.GaussianBlur(blur_px * scale)), np.float32) / 255.0
+        for one, blur_px in ((cast, rng.uniform(1.0, 4.5)), (solid, 3.0))
+    )
+    return (1.0 - (0.78 - 0.6 * ambient) * dark) * (1.0 - 0.34 * close)
 
 
-def _falloff(light: Light, size_px: int) -> Field:
-    """How the light falls off across the picture, with a little vignetting, [H, W]."""
-    axis = np.linspace(-1.0, 1.0, size_px, dtype=np.float32)
-    y, x = axis[:, None], axis[None, :]
-    ramp = 1.0 + light.slant * (x * math.cos(light.azimuth) + y * math.sin(light.azimuth))
-    return np.asarray(ramp * (1.0 - 0.09 * (x * x + y * y)), np.float32)
-
-
-def _bubble(inside_px: Field, light: Light, gap_px: float) -> Field:
-    """The reflections of the clear blister over the pill, [H, W]."""
-    down, right = np.gradient(inside_px)
-    toward = np.clip(-(right * light.direction[0] + down * light.direction[1]), 0.0, 1.0)
-    rim = np.exp(-(((-inside_px - gap_px) / 1.7) ** 2))
-    return np.asarray(rim * (0.06 + 0.50 * toward**2), np.float32)
-
-
-@lru_cache(maxsize=1)
-def _grain() -> Field:
-    """A sheet of sensor noise with unit variance, [512, 512, 3], cut at random."""
-    return np.random.default_rng(5).standard_normal((512, 512, 3)).astype(np.float32)
-
-
-def _encode(scene: Field, rng: np.random.Generator) -> bytes:
+def _develop(scene: Field, rng: np.random.Generator) -> bytes:
     """The JPEG a phone would have written: tone curve, focus, noise, compression."""
-    size_px = scene.shape[1]
-    bright = scene * (0.88 + 0.12 * np.exp(-scene))
-    steps = (np.clip(bright, 0.0, 1.0) * (_STEPS - 1)).astype(np.uint16)
-    image = Image.fromarray(_ENCODED[steps].transpose(1, 2, 0).astype(np.uint8))
-    focus = min(float(rng.gamma(2.0, 0.28)), 1.6)
+    bright = np.clip(scene * (0.88 + 0.12 * np.exp(-scene)), 0.0, 1.0) ** (1 / 2.2)
+    image = Image.fromarray((255.0 * bright.transpose(1, 2, 0)).astype(np.uint8))
+    focus = min(rng.gamma(2.0, 0.28), 1.6)
     if rng.random() < _MISFOCUSED_SHARE:
-        focus = float(rng.uniform(1.8, 4.2))
-    image = image.filter(ImageFilter.GaussianBlur(focus * size_px / IMAGE_SIZE_PX))
-    top, left = (int(v) for v in rng.integers(0, 512 - size_px + 1, 2))
-    noise = _grain()[top : top + size_px, left : left + size_px]
-    noisy = np.asarray(image, np.float32) + noise * float(rng.uniform(1.0, 6.0))
+        focus = rng.uniform(1.8, 4.2)
+    image = image.filter(ImageFilter.GaussianBlur(focus * scene.shape[1] / IMAGE_SIZE_PX))
+    grain = rng.standard_normal((*scene.shape[1:], 3), np.float32) * rng.uniform(1.0, 6.0)
     buffer = io.BytesIO()
-    final = Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8))
+    final = Image.fromarray(np.clip(np.asarray(image) + grain, 0, 255).astype(np.uint8))
     final.save(buffer, "JPEG", quality=int(rng.integers(72, 94)))
     return buffer.getvalue()

@@ -5,77 +5,85 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Shape = Literal["round", "oval", "oblong", "capsule", "softgel", "diamond", "hexagon", "square"]
 Finish = Literal["chalk", "film", "gel"]
 Colour = tuple[int, int, int]
 
-WHITE: Colour = (242, 240, 234)
-CREAM: Colour = (240, 231, 208)
-IVORY: Colour = (236, 224, 192)
-YELLOW: Colour = (240, 205, 84)
-GOLD: Colour = (240, 186, 66)
-BUTTER: Colour = (240, 222, 142)
-PEACH: Colour = (240, 183, 140)
-SALMON: Colour = (228, 134, 112)
-PINK: Colour = (236, 160, 170)
-RED: Colour = (176, 36, 42)
-ORANGE: Colour = (232, 128, 44)
-AMBER: Colour = (208, 128, 28)
-BROWN: Colour = (146, 84, 56)
-GREEN: Colour = (134, 184, 128)
-TEAL: Colour = (44, 132, 132)
-FOREST: Colour = (38, 108, 74)
-SKY: Colour = (140, 184, 220)
-BLUE: Colour = (78, 132, 196)
-ROYAL: Colour = (62, 104, 182)
-LAVENDER: Colour = (182, 158, 208)
+COLOURS: dict[str, Colour] = {
+    "white": (242, 240, 234),
+    "cream": (240, 231, 208),
+    "ivory": (236, 224, 192),
+    "yellow": (240, 205, 84),
+    "gold": (240, 186, 66),
+    "butter": (240, 222, 142),
+    "peach": (240, 183, 140),
+    "salmon": (228, 134, 112),
+    "pink": (236, 160, 170),
+    "red": (176, 36, 42),
+    "orange": (232, 128, 44),
+    "amber": (208, 128, 28),
+    "brown": (146, 84, 56),
+    "green": (134, 184, 128),
+    "teal": (44, 132, 132),
+    "forest": (38, 108, 74),
+    "sky": (140, 184, 220),
+    "blue": (78, 132, 196),
+    "royal": (62, 104, 182),
+    "lavender": (182, 158, 208),
+}
 
 
 @dataclass(frozen=True)
 class PillKind:
-    """One class of the demo: a tablet or capsule as its maker would describe it.
+    """One class of the demo: its name says the shape and the colour, or the two of a capsule.
 
-    `colours` are sRGB; a two-tone capsule has two (cap, body). `imprint` has one entry per
-    line, debossed on tablets and printed on capsules. `score` is the break line.
+    `imprint` has one entry per line, debossed on tablets and printed on capsules. `score` is the
+    break line.
     """
 
     name: str
-    shape: Shape
-    colours: tuple[Colour, ...]
-    imprint: tuple[str, ...]
-    score: bool = False
+    imprint: tuple[str, ...] = ()
     finish: Finish = "chalk"
-    speckled: bool = False
+    score: bool = False
+
+    @property
+    def shape(self) -> str:
+        """The outline, a key of `photo.SHAPES`."""
+        return self.name.partition("-")[0]
+
+    @property
+    def colours(self) -> tuple[Colour, ...]:
+        """sRGB; two for a capsule's cap and body."""
+        return tuple(COLOURS[word] for word in self.name.split("-") if word in COLOURS)
 
 
 KINDS: tuple[PillKind, ...] = (
     # Neighbours are alike on purpose: the imprint or a shade of colour tells them apart.
-    PillKind("round-white-a12", "round", (WHITE,), ("A", "12"), score=True),
-    PillKind("round-white-b36", "round", (WHITE,), ("B", "36"), score=True),
-    PillKind("round-white-m5", "round", (WHITE,), ("M5",)),
-    PillKind("round-white-n5", "round", (WHITE,), ("N5",)),
-    PillKind("round-ivory-a12", "round", (IVORY,), ("A", "12"), score=True),
-    PillKind("round-pink-rx", "round", (PINK,), ("RX",), finish="film"),
-    PillKind("round-salmon-rx", "round", (SALMON,), ("RX",), finish="film"),
-    PillKind("round-yellow-80", "round", (YELLOW,), ("80",), finish="film"),
-    PillKind("round-gold-15", "round", (GOLD,), ("15",), finish="film"),
-    PillKind("round-green-kt", "round", (GREEN,), ("K", "T"), score=True, speckled=True),
-    PillKind("round-brown-25", "round", (BROWN,), ("25",), finish="film"),
-    PillKind("oval-white-l5", "oval", (WHITE,), ("L 5",), finish="film"),
-    PillKind("oval-white-t8", "oval", (WHITE,), ("T 8",), finish="film"),
-    PillKind("oval-peach-20", "oval", (PEACH,), ("20",)),
-    PillKind("oval-sky-tv", "oval", (SKY,), ("T", "V"), score=True),
-    PillKind("oblong-white-500", "oblong", (WHITE,), ("500",), finish="film"),
-    PillKind("oblong-cream-875", "oblong", (CREAM,), ("875",), finish="film"),
-    PillKind("oblong-butter-gx", "oblong", (BUTTER,), ("G", "X"), score=True, finish="film"),
-    PillKind("diamond-blue-50", "diamond", (BLUE,), ("50",), finish="film"),
-    PillKind("diamond-royal-100", "diamond", (ROYAL,), ("100",), finish="film"),
-    PillKind("hexagon-orange-h7", "hexagon", (ORANGE,), ("H7",)),
-    PillKind("square-lavender-z2", "square", (LAVENDER,), ("Z2",)),
-    PillKind("capsule-red-ivory", "capsule", (RED, IVORY), ("PX 30",), finish="gel"),
-    PillKind("capsule-teal-white", "capsule", (TEAL, WHITE), ("DN 60",), finish="gel"),
-    PillKind("capsule-forest-white", "capsule", (FOREST, WHITE), ("DN 30",), finish="gel"),
-    PillKind("softgel-amber", "softgel", (AMBER,), (), finish="gel"),
+    PillKind("round-white-a12", ("A", "12"), score=True),
+    PillKind("round-white-b36", ("B", "36"), score=True),
+    PillKind("round-white-m5", ("M5",)),
+    PillKind("round-white-n5", ("N5",)),
+    PillKind("round-ivory-a12", ("A", "12"), score=True),
+    PillKind("round-pink-rx", ("RX",), "film"),
+    PillKind("round-salmon-rx", ("RX",), "film"),
+    PillKind("round-yellow-80", ("80",), "film"),
+    PillKind("round-gold-15", ("15",), "film"),
+    PillKind("round-green-kt", ("K", "T"), score=True),
+    PillKind("round-brown-25", ("25",), "film"),
+    PillKind("oval-white-l5", ("L 5",), "film"),
+    PillKind("oval-white-t8", ("T 8",), "film"),
+    PillKind("oval-peach-20", ("20",)),
+    PillKind("oval-sky-tv", ("T", "V"), score=True),
+    PillKind("oblong-white-500", ("500",), "film"),
+    PillKind("oblong-cream-875", ("875",), "film"),
+    PillKind("oblong-butter-gx", ("G", "X"), "film", score=True),
+    PillKind("diamond-blue-50", ("50",), "film"),
+    PillKind("diamond-royal-100", ("100",), "film"),
+    PillKind("hexagon-orange-h7", ("H7",)),
+    PillKind("square-lavender-z2", ("Z2",)),
+    PillKind("capsule-red-ivory", ("PX 30",), "gel"),
+    PillKind("capsule-teal-white", ("DN 60",), "gel"),
+    PillKind("capsule-forest-white", ("DN 30",), "gel"),
+    PillKind("softgel-amber", (), "gel"),
 )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import permutations
 from pathlib import Path
 
 from opslib.core.config import Config
@@ -38,19 +39,17 @@ def demo_folders(config: Config) -> tuple[Path, ...]:
     export_dir = config.export_dir.resolve()
     apart = () if export_dir.is_relative_to(exp_dir) else (export_dir,)
     folders = (data_root, *apart, exp_dir)
-    for one in folders:
-        for other in folders:
-            if one != other and one.is_relative_to(other):
-                raise ConfigError(f"paths: the demo needs separate folders; {one} is in {other}")
-    if len(set(folders)) < len(folders):
-        raise ConfigError(f"paths: the demo needs separate folders; {exp_dir} is named twice")
+    for one, other in permutations(folders, 2):
+        if one.is_relative_to(other):
+            where = f"{one} is in {other}" if one != other else f"{one} is named twice"
+            raise ConfigError(f"paths: the demo needs separate folders; {where}")
     return folders
 
 
 def read_marker(folder: Path) -> DemoMarker | None:
     """The marker of a folder the demo made, or None where there is none or it is damaged."""
     try:
-        return DemoMarker.read(folder / MARKER) if (folder / MARKER).is_file() else None
+        return DemoMarker.read(folder / MARKER)
     except InputError:
         return None
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -25,10 +24,10 @@ PEAK_RATE = 3e-3
 WEIGHT_DECAY = 0.05
 _TURN_RAD, _ZOOM, _SHIFT, _GAIN = 0.10, 0.08, 0.08, 0.15
 _CHUNK = 128
+SPLITS = ("train", "val")
 
 
-@dataclass(frozen=True)
-class ImageTensors:
+class ImageTensors(NamedTuple):
     """Images of one split as bytes `[N, 3, H, W]` and their class numbers `[N]`."""
 
     pixels: Tensor
@@ -45,8 +44,7 @@ class Evaluation:
     count: int
 
 
-@dataclass(frozen=True)
-class Generation:
+class Generation(NamedTuple):
     """A trained network: its weights after an epoch and what they are worth."""
 
     epoch: int
@@ -54,8 +52,7 @@ class Generation:
     evaluation: Evaluation
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """Where training stands; `evaluation` is set when an epoch ends."""
 
     epoch: int
@@ -64,15 +61,6 @@ class Step:
     steps: int
     loss: float
     evaluation: Evaluation | None = None
-
-
-@dataclass(frozen=True)
-class Training:
-    """The newest and the previous generation, and how long they took in seconds."""
-
-    latest: Generation
-    previous: Generation
-    duration_s: float
 
 
 def list_images(data_root: Path, split: str, names: Sequence[str]) -> list[tuple[str, int]]:
@@ -87,15 +75,15 @@ def list_images(data_root: Path, split: str, names: Sequence[str]) -> list[tuple
 def load_images(data_root: Path, split: str, names: Sequence[str], img_size: int) -> ImageTensors:
     """Decode a split once, by the serving preprocessing, and keep it as bytes."""
     files = list_images(data_root, split, names)
-    chunks = [[path for path, _ in files[i : i + _CHUNK]] for i in range(0, len(files), _CHUNK)]
+    chunks = [files[start : start + _CHUNK] for start in range(0, len(files), _CHUNK)]
     with ThreadPoolExecutor(usable_cpus()) as pool:
-        pixels = np.concatenate(list(pool.map(lambda chunk: _as_bytes(chunk, img_size), chunks)))
+        pixels = np.concatenate(list(pool.map(lambda part: _as_bytes(part, img_size), chunks)))
     return ImageTensors(torch.from_numpy(pixels), torch.tensor([number for _, number in files]))
 
 
-def _as_bytes(paths: list[str], img_size: int) -> NDArray[np.uint8]:
+def _as_bytes(files: list[tuple[str, int]], img_size: int) -> NDArray[np.uint8]:
     """Preprocessed images with the normalization undone: exactly the resized image's bytes."""
-    batch = preprocess(paths, img_size)
+    batch = preprocess([path for path, _ in files], img_size)
     plain = (batch * IMAGENET_STD[:, None, None] + IMAGENET_MEAN[:, None, None]) * 255.0
     return np.asarray(np.rint(plain).clip(0, 255), np.uint8)
 
@@ -112,32 +100,17 @@ def train(
     names: Sequence[str],
     size: DemoSize,
     on_step: Callable[[Step], None] | None = None,
-) -> Training:
-    """Train a fresh network on `data_root` and return its last two generations.
+) -> tuple[Generation, Generation]:
+    """Train a fresh network on `data_root`; return its newest generation and the previous one.
 
     The same images, size and number of threads give the same weights.
     """
-    started = time.perf_counter()
-    seen = load_images(data_root, "train", names, size.img_size)
-    held = load_images(data_root, "val", names, size.img_size)
-    with _torch_settings(size.seed):
-        history = list(_run_epochs(seen, held, len(names), size, on_step or (lambda _: None)))
-    latest = history[-1]
-    previous = _choose_previous(history, size.previous_gap_pp / 100.0)
-    return Training(latest, previous, time.perf_counter() - started)
-
-
-@contextmanager
-def _torch_settings(seed: int) -> Iterator[None]:
-    """Seed Torch and give it all usable cores, for the block alone."""
-    threads, state = torch.get_num_threads(), torch.get_rng_state()
+    seen, held = (load_images(data_root, split, names, size.img_size) for split in SPLITS)
     torch.set_num_threads(usable_cpus())
-    torch.manual_seed(seed)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-        torch.set_rng_state(state)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(size.seed)
+        history = list(_run_epochs(seen, held, len(names), size, on_step or (lambda _: None)))
+    return history[-1], _choose_previous(history, size.previous_gap_pp / 100.0)
 
 
 def _run_epochs(

@@ -41,10 +41,10 @@ def test_the_same_seed_trains_the_same_weights(tiny):
     config, _ = tiny
     names = [kind.name for kind in TINY.kinds]
     steps = []
-    first = train(config.data_root, names, TINY, steps.append)
-    second = train(config.data_root, names, TINY)
-    for name, value in first.latest.weights.items():
-        assert torch.equal(value, second.latest.weights[name])
+    first, _ = train(config.data_root, names, TINY, steps.append)
+    second, _ = train(config.data_root, names, TINY)
+    for name, value in first.weights.items():
+        assert torch.equal(value, second.weights[name])
     assert [step.epoch for step in steps if step.evaluation] == [1, 2]
 
 
