@@ -60,6 +60,16 @@ class BenchRow(Part):
     disturbed_raw_ms: tuple[tuple[float, ...], ...] = ()
 
     @property
+    def p50_ms(self) -> float | None:
+        """Median latency in milliseconds, where it was timed."""
+        return self.latency_ms.p50 if self.latency_ms else None
+
+    @property
+    def boundary_name(self) -> str:
+        """The boundary in words."""
+        return self.boundary.replace("_", " ")
+
+    @property
     def key(self) -> tuple[str, str, int, str]:
         """What makes two rows comparable: engine, provider, batch size, boundary."""
         return (self.engine, self.provider, self.batch_size, self.boundary)
