@@ -47,11 +47,15 @@ class Workload:
 
 @dataclass(frozen=True)
 class TimedBlock:
-    """One block with what was seen beside it; `stages` only within the end-to-end boundary."""
+    """One block with what was seen beside it; `stages` only within the end-to-end boundary.
+
+    `first_run_ms` is how long the engine took for its first answer, once it was loaded.
+    """
 
     block: Block
     stages: StagesMs | None
     peak_rss_bytes: int | None
+    first_run_ms: float
 
 
 class Station:
@@ -120,6 +124,7 @@ class _Loaded:
     work: Workload
     preprocessor: Preprocessor
     batch: NDArray[np.float32]
+    first_run_ms: float
 
 
 _loaded: list[_Loaded] = []
@@ -137,8 +142,11 @@ def _load(request: EngineRequest, work: Workload) -> EngineFacts:
     preprocessor = load_preprocessor(work.preprocess, work.code_root)
     engine = open_engine(request)
     batch = _make_batch(engine, request, work, preprocessor)
-    _check_answer(engine.run(batch), request)
-    _loaded.append(_Loaded(engine, request, work, preprocessor, batch))
+    started = time.perf_counter()
+    answer = engine.run(batch)
+    first_run_ms = 1000 * (time.perf_counter() - started)
+    _check_answer(answer, request)
+    _loaded.append(_Loaded(engine, request, work, preprocessor, batch, first_run_ms))
     return engine.facts
 
 
@@ -174,7 +182,7 @@ def _time_block(boundary: Boundary, seconds: float) -> TimedBlock:
         if (again.run_delay_pct or 0.0) < (block.run_delay_pct or 0.0):
             block, kept = again, stages[-len(again.times_ms) :]
     peak = peak_rss_bytes() if _peak_is_own[0] else None
-    return TimedBlock(block, _summarize_stages(loaded, kept), peak)
+    return TimedBlock(block, _summarize_stages(loaded, kept), peak, loaded.first_run_ms)
 
 
 def _visit(runs: int) -> VisitTimes:
