@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 
 from opslib.core.config import load_config
@@ -97,7 +98,8 @@ def show_record(console: Console, record: BenchRecord) -> None:
         f"{record.lineage.host.label}; {record.inputs.count} images at {record.img_size} px; "
         f"± is the 95 % interval of the median{noise}"
     )
-    table = terminal_table(row_columns(record, notes), record.rows, caption)
+    look = {"box": SIMPLE_HEAD, "collapse_padding": True}  # room for every column in a terminal
+    table = terminal_table(row_columns(record, notes), record.rows, caption, **look)
     for shown, row in zip(table.rows, record.rows, strict=True):
         shown.end_section = row.boundary == "end_to_end"
     console.print(table)
