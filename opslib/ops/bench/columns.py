@@ -56,6 +56,7 @@ def row_columns(record: BenchRecord, notes: Sequence[str] = ()) -> list[Column[B
         Column("± %", lambda row: row.half_width_pct, "{:.1f}".format, right=True, where=_SCREENS),
         Column("p90 ms", lambda row: _latency(row, "p90"), format_ms, right=True, where=_SCREENS),
         Column("p99 ms", lambda row: _latency(row, "p99"), format_ms, right=True, where=_SCREENS),
+        Column("first ms", lambda row: row.first_run_ms, format_ms, right=True, where=_SCREENS),
         Column("img/s", lambda row: row.throughput_img_s, "{:,.0f}".format, right=True),
         Column("runs", lambda row: _latency(row, "n"), where=PAGE),
         Column("peak memory", _peak_memory, right=True, where=_SCREENS),

@@ -36,6 +36,7 @@ class BenchRow(Part):
 
     `inference` starts with a preprocessed float array in host memory and ends with logits in host
     memory, for both engines; `end_to_end` starts with file names. `provider` is the one in force.
+    `first_run_ms` is the median time of the first answer after loading, of inference alone.
     `raw_ms` holds the milliseconds of every timed call that the figures rest on, a tuple for each
     block; `disturbed_raw_ms` those of blocks left out because a thread waited for a CPU.
     """
@@ -54,6 +55,7 @@ class BenchRow(Part):
     throughput_ci95_img_s: tuple[float, float] | None = None
     stages_ms: StagesMs | None = None
     peak_rss_bytes: int | None = None
+    first_run_ms: float | None = None
     run_delay_pct: float | None = None
     options: dict[str, str] = {}
     raw_ms: tuple[tuple[float, ...], ...] = ()

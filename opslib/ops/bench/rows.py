@@ -7,6 +7,7 @@ makes an interval wide, and Student's t needs 2.8 standard errors at five blocks
 from __future__ import annotations
 
 import random
+import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -143,6 +144,11 @@ def make_row(cell: Cell, section: BenchSection) -> Iterator[BenchRow]:
             ),
             stages_ms=_median_stages([timed.stages for timed in blocks if timed.stages]),
             peak_rss_bytes=max(peaks, default=None),
+            first_run_ms=(
+                statistics.median(timed.first_run_ms for timed in blocks)
+                if blocks and boundary == "inference"
+                else None
+            ),
             run_delay_pct=summary.run_delay_pct if summary else None,
             options=facts.options if facts else {},
             raw_ms=tuple(map(_raw_ms, used)),
