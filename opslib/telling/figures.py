@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +57,12 @@ def show_table(frame: DataFrame, *, caption: str, decimals: int | None = None) -
 def show_verdict(verdict: Verdict, finding: str) -> None:
     """Show the verdict as a badge and the finding beside it."""
     _display(verdict_html(verdict, finding), f"{verdict_word(verdict)}: {finding}")
+
+
+def show_list(lines: Sequence[str]) -> None:
+    """Show lines of text as a list."""
+    html = f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>"
+    _display(html, "\n".join(lines))
 
 
 def figure_html(draw: Draw, *, alt: str, caption: str | None = None) -> str:

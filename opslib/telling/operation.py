@@ -5,11 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any, Protocol
 
 import typer
 
 Command = Callable[..., int | None] | typer.Typer
+
+
+def lazily(name: str) -> Callable[..., Any]:
+    """Return the function called `module:name`; its module is loaded when it is first called, so
+    that the command line starts without it."""
+    return lambda *given: resolve_name(name)(*given)
 
 
 class Change(Protocol):

@@ -52,11 +52,15 @@ class Workload:
 
 @dataclass(frozen=True)
 class TimedBlock:
-    """One block with what was seen beside it; `stages` only within the end-to-end boundary."""
+    """One block with what was seen beside it; `stages` only within the end-to-end boundary.
+
+    `first_run_ms` is how long the engine took for its first answer, once it was loaded.
+    """
 
     block: Block
     stages: StagesMs | None
     peak_rss_bytes: int | None
+    first_run_ms: float | None
 
 
 @dataclass
@@ -65,6 +69,7 @@ class _Loaded:
     request: EngineRequest
     work: Workload
     batch: NDArray[np.float32]
+    first_run_ms: float | None = None
 
     def run(self) -> NDArray[np.float32]:
         return self.engine.run(self.batch)
@@ -94,7 +99,9 @@ def load(number: int, request: EngineRequest, work: Workload, try_out: bool) -> 
     _peak_is_own[0] = reset_peak_rss()
     loaded = _open(request, work)
     if try_out:
+        started = time.perf_counter()
         answer = loaded.run()
+        loaded.first_run_ms = 1000 * (time.perf_counter() - started)
         _check_shape(answer, request)
         if not np.isfinite(answer).all():
             raise ModelError(f"{request.path.name} answers with values that are not finite")
@@ -137,7 +144,7 @@ def time_block(number: int, boundary: Boundary, seconds: float) -> TimedBlock:
         if (again.run_delay_pct or 0.0) < (block.run_delay_pct or 0.0):
             block, kept = again, stages[-len(again.times_ms) :]
     peak = peak_rss_bytes() if _peak_is_own[0] else None
-    return TimedBlock(block, _summarize_stages(kept), peak)
+    return TimedBlock(block, _summarize_stages(kept), peak, loaded.first_run_ms)
 
 
 def visit(number: int, runs: int) -> VisitTimes:

@@ -16,19 +16,23 @@ from pydantic import BaseModel
 
 from opslib.ops.acceptance import story as acceptance_story
 from opslib.ops.acceptance.record import AcceptanceRecord
+from opslib.ops.bench import columns as bench_columns
 from opslib.ops.bench import story as bench_story
 from opslib.ops.bench.record import BenchRecord
 from opslib.ops.checklist import figures, story
 from opslib.ops.checklist.facts import DiskFacts
 from opslib.ops.checklist.record import ChecklistRecord
+from opslib.ops.drill import columns as drill_columns
 from opslib.ops.drill import story as drill_story
 from opslib.ops.drill.record import DrillRecord, RawRequests
+from opslib.ops.quantize import columns as quantize_columns
 from opslib.ops.quantize import figures as quantize_figures
 from opslib.ops.quantize import story as quantize_story
 from opslib.ops.quantize.record import Accuracy, QuantizeRecord, VariantRow
 from opslib.ops.release import story as release_story
 from opslib.ops.release.proof_record import RotaRecord
 from opslib.ops.release.subject import Subject
+from opslib.ops.sweep import columns as sweep_columns
 from opslib.ops.sweep import story as sweep_story
 from opslib.ops.sweep.record import SweepRecord
 from opslib.telling.figures import figure_html, table_html
@@ -103,6 +107,12 @@ STORIES: dict[str, types.ModuleType] = {
     "checklist": story,
     "rota": release_story,
 }
+COLUMNS: dict[types.ModuleType, types.ModuleType] = {
+    bench_story: bench_columns,
+    sweep_story: sweep_columns,
+    quantize_story: quantize_columns,
+    drill_story: drill_columns,
+}
 LISTS: dict[str, Any] = {
     "rows": (),
     "disks": (),
@@ -118,7 +128,7 @@ LISTS: dict[str, Any] = {
 def tellers(module: types.ModuleType, given: dict[str, Any]) -> Iterator[tuple[str, Callable]]:  # type: ignore[type-arg]
     """What a module draws, describes and lists from the arguments given, by name."""
     for name, function in vars(module).items():
-        tells = name.startswith(("draw_", "describe_", "list_notes", "snapshot_table"))
+        tells = name.startswith(("draw_", "describe_", "list_notes", "snapshot"))
         if not inspect.isfunction(function) or not (tells or name.endswith("_frame")):
             continue
         names = inspect.signature(function).parameters
@@ -131,8 +141,10 @@ def tellers(module: types.ModuleType, given: dict[str, Any]) -> Iterator[tuple[s
 def cases() -> Iterator[Any]:
     for label, record in RECORDS.items():
         module = STORIES[label.split(maxsplit=1)[0]]
-        for name, call in tellers(module, {**LISTS, "record": record}):
-            yield pytest.param(name, call, id=f"{label}-{name}")
+        given = {**LISTS, "record": record}
+        for one in filter(None, (module, COLUMNS.get(module))):
+            for name, call in tellers(one, given):
+                yield pytest.param(name, call, id=f"{label}-{name}")
     for module in (figures, quantize_figures):
         for name, call in tellers(module, LISTS):
             yield pytest.param(name, call, id=f"{module.__name__.rpartition('.')[2]}-{name}")
@@ -149,7 +161,7 @@ def test_every_teller_tells_of_a_record_without_data(name: str, call: Callable[[
         assert told.strip()
         assert ". ." not in told
         assert ": ." not in told
-    elif name == "snapshot_table":
+    elif name == "snapshot":
         columns, rows = told
         assert all(len(row) == len(columns) for row in rows)
     plt.close("all")

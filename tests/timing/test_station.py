@@ -23,7 +23,7 @@ def block_of(run_delay_pct: float) -> Block:
 
 def loaded() -> SimpleNamespace:
     engine = SimpleNamespace(run=lambda batch: batch)
-    return SimpleNamespace(engine=engine, run=lambda: None, batch=None, request=None)
+    return SimpleNamespace(engine=engine, run=lambda: None, batch=None, first_run_ms=5.0)
 
 
 @pytest.mark.parametrize(
@@ -46,6 +46,16 @@ def test_a_peak_that_the_kernel_would_not_reset_is_not_reported(
     monkeypatch.setattr(station_process, "measure_block", lambda call, **settings: block_of(0.0))
     monkeypatch.setattr(station_process, "_peak_is_own", [False])
     assert station_process.time_block(0, "inference", 0.1).peak_rss_bytes is None
+
+
+def test_a_block_says_how_long_the_first_answer_after_loading_took(tmp_path: Path) -> None:
+    (image,) = write_images(tmp_path / "images", 1)
+    work = Workload((str(image),), 16, DEFAULT_FUNCTION)
+    with Station("onnx") as measured:
+        measured.load(EngineRequest("onnx", write_onnx(tmp_path / "m.onnx")), work)
+        first, second = (measured.time_block("inference", 0.05) for _ in range(2))
+    assert first.first_run_ms is not None
+    assert first.first_run_ms == second.first_run_ms > 0
 
 
 def test_weights_emptied_while_a_model_is_measured_end_it_with_one_line(tmp_path: Path) -> None:

@@ -7,19 +7,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from opslib.core.config import load_config
 from opslib.core.errors import ParameterError, UnavailableError
-from opslib.core.formatting import format_bytes, format_ms
+from opslib.telling.columns import terminal_table
 from opslib.telling.doors import (
     ConfigOption,
     check_record_path,
     describe_experiment,
     make_console,
-    plain_cells,
     say,
     say_inputs,
     say_verdict,
@@ -27,10 +25,9 @@ from opslib.telling.doors import (
 from opslib.telling.progress import show_progress
 
 if TYPE_CHECKING:
-    from opslib.ops.bench.record import BenchRecord, BenchRow
+    from opslib.ops.bench.record import BenchRecord
 
 _BATCH_SIZE = re.compile(r"[1-9][0-9]{0,8}")
-BOUNDARY_NAMES = {"inference": "inference", "end_to_end": "end to end"}
 
 
 def parse_batch(text: str | None) -> tuple[int, ...] | None:
@@ -92,19 +89,19 @@ def bench(
 
 def show_record(console: Console, record: BenchRecord) -> None:
     """Print a benchmark's rows as a table, its notes, the comparisons and the verdict."""
-    notes = list(dict.fromkeys(filter(None, map(_note, record.rows))))
-    table = Table(
-        caption=Text(_caption(record), style="table.caption"),
-        caption_justify="left",
-        pad_edge=False,
+    from opslib.ops.bench.columns import note_of, row_columns
+
+    notes = list(dict.fromkeys(filter(None, map(note_of, record.rows))))
+    floor = record.noise_floor
+    noise = f"; noise floor (A/A) ±{floor.half_width_pct:.1f} %" if floor else ""
+    caption = (
+        f"{record.lineage.host.label}; {record.inputs.count} images at {record.img_size} px; "
+        f"± is the 95 % interval of the median{noise}"
     )
-    for name in ("engine", "on", "boundary"):
-        table.add_column(name)
-    for name in ("batch", "p50 ms", "±%", "p90 ms", "p99 ms", "img/s", "peak memory"):
-        table.add_column(name, justify="right")
-    table.add_column("status")
-    for row in record.rows:
-        table.add_row(*plain_cells(_cells(row, notes)), end_section=row.boundary == "end_to_end")
+    look = {"box": SIMPLE_HEAD, "collapse_padding": True}  # room for every column in a terminal
+    table = terminal_table(row_columns(record, notes), record.rows, caption, **look)
+    for shown, row in zip(table.rows, record.rows, strict=True):
+        shown.end_section = row.boundary == "end_to_end"
     console.print(table)
     for number, note in enumerate(notes, start=1):
         say(console, f"[{number}] {note}")
@@ -115,37 +112,3 @@ def show_record(console: Console, record: BenchRecord) -> None:
         say(console, f"parity {word}: {record.parity.reason}")
     say_inputs(console, record.inputs)
     say_verdict(console, record.verdict, record.finding)
-
-
-def _note(row: BenchRow) -> str | None:
-    """The row's reason, unless its own interval already shows it."""
-    wide = row.status == "inconclusive" and row.half_width_pct is not None
-    return None if wide else row.reason
-
-
-def _cells(row: BenchRow, notes: list[str]) -> list[str]:
-    latency, note = row.latency_ms, _note(row)
-    mark = f" [{notes.index(note) + 1}]" if note else ""
-    return [
-        row.engine,
-        row.provider,
-        BOUNDARY_NAMES[row.boundary],
-        str(row.batch_size),
-        format_ms(latency.p50 if latency else None),
-        f"{row.half_width_pct:.1f}" if row.half_width_pct is not None else "–",
-        format_ms(latency.p90 if latency else None),
-        format_ms(latency.p99 if latency else None),
-        f"{row.throughput_img_s:,.0f}" if row.throughput_img_s else "–",
-        format_bytes(row.peak_rss_bytes) if row.peak_rss_bytes else "–",
-        row.status + mark,
-    ]
-
-
-def _caption(record: BenchRecord) -> str:
-    host = record.lineage.host
-    floor = record.noise_floor
-    noise = f"; noise floor (A/A) ±{floor.half_width_pct:.1f} %" if floor else ""
-    return (
-        f"{host.label}; {record.inputs.count} images at {record.img_size} px; "
-        f"± is the 95 % interval of the median{noise}"
-    )

@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from opslib.core.errors import ExitCode
-from opslib.core.formatting import format_ms
-from opslib.telling.doors import ConfigOption, RootOption, find_root, make_console, plain_cells, say
+from opslib.telling.columns import terminal_table
+from opslib.telling.doors import ConfigOption, RootOption, find_root, make_console, say
 
 if TYPE_CHECKING:
-    from opslib.ops.bench.compare import RecordComparison, RowComparison
+    from opslib.ops.bench.compare import RecordComparison
 
 OUTCOME_STYLES = {"better": "green", "worse": "red bold", "not comparable": "dim"}
 
@@ -54,31 +53,10 @@ def check(
 
 
 def _show_comparison(console: Console, comparison: RecordComparison) -> None:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("engine", "provider", "batch", "boundary"):
-        table.add_column(title, justify="right" if title == "batch" else "left")
-    for title in ("before ms", "after ms", "change", "99 % interval"):
-        table.add_column(title, justify="right")
-    table.add_column("outcome")
-    for row in comparison.rows:
-        style = OUTCOME_STYLES.get(row.outcome)
-        cells = (
-            row.engine,
-            row.provider,
-            str(row.batch_size),
-            row.boundary.replace("_", " "),
-            format_ms(row.baseline_p50_ms),
-            format_ms(row.candidate_p50_ms),
-            *_change_cells(row),
-            f"{row.outcome}: {row.reason}" if row.reason else row.outcome,
-        )
-        table.add_row(*plain_cells(cells), style=style)
+    from opslib.ops.bench.columns import CHANGE_COLUMNS
+
+    table = terminal_table(CHANGE_COLUMNS, comparison.rows, box=None, header_style="bold")
+    for shown, row in zip(table.rows, comparison.rows, strict=True):
+        shown.style = OUTCOME_STYLES.get(row.outcome)
     console.print(table)
     say(console, comparison.summary)
-
-
-def _change_cells(row: RowComparison) -> tuple[str, str]:
-    if row.change_pct is None or row.latency_ratio_ci99 is None:
-        return "–", "–"
-    low, high = (100 * (end - 1) for end in row.latency_ratio_ci99)
-    return f"{row.change_pct:+.1f} %", f"{low:+.1f} to {high:+.1f} %"

@@ -36,6 +36,7 @@ class BenchRow(Part):
 
     `inference` starts with a preprocessed float array in host memory and ends with logits in host
     memory, for both engines; `end_to_end` starts with file names. `provider` is the one in force.
+    `first_run_ms` is the median time of the first answer after loading, of inference alone.
     `raw_ms` holds the milliseconds of every timed call that the figures rest on, a tuple for each
     block; `disturbed_raw_ms` those of blocks left out because a thread waited for a CPU.
     """
@@ -54,10 +55,21 @@ class BenchRow(Part):
     throughput_ci95_img_s: tuple[float, float] | None = None
     stages_ms: StagesMs | None = None
     peak_rss_bytes: int | None = None
+    first_run_ms: float | None = None
     run_delay_pct: float | None = None
     options: dict[str, str] = {}
     raw_ms: tuple[tuple[float, ...], ...] = ()
     disturbed_raw_ms: tuple[tuple[float, ...], ...] = ()
+
+    @property
+    def p50_ms(self) -> float | None:
+        """Median latency in milliseconds, where it was timed."""
+        return self.latency_ms.p50 if self.latency_ms else None
+
+    @property
+    def boundary_name(self) -> str:
+        """The boundary in words."""
+        return self.boundary.replace("_", " ")
 
     @property
     def key(self) -> tuple[str, str, int, str]:

@@ -7,6 +7,7 @@ makes an interval wide, and Student's t needs 2.8 standard errors at five blocks
 from __future__ import annotations
 
 import random
+import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -120,6 +121,7 @@ def make_row(cell: Cell, section: BenchSection) -> Iterator[BenchRow]:
         all_blocks = [timed.block for timed in blocks]
         used = choose_blocks(all_blocks)
         peaks = [timed.peak_rss_bytes for timed in blocks if timed.peak_rss_bytes]
+        first_ms = [one.first_run_ms for one in blocks if one.first_run_ms is not None]
         status: RowStatus = (
             "unavailable" if cell.reason else "inconclusive" if problem else "measured"
         )
@@ -143,6 +145,9 @@ def make_row(cell: Cell, section: BenchSection) -> Iterator[BenchRow]:
             ),
             stages_ms=_median_stages([timed.stages for timed in blocks if timed.stages]),
             peak_rss_bytes=max(peaks, default=None),
+            first_run_ms=(
+                statistics.median(first_ms) if first_ms and boundary == "inference" else None
+            ),
             run_delay_pct=summary.run_delay_pct if summary else None,
             options=facts.options if facts else {},
             raw_ms=tuple(map(_raw_ms, used)),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from opslib.core.formatting import format_bytes, format_ms
+from opslib.ops.bench.columns import PAIR_COLUMNS, list_pairs, note_of, row_columns
 from opslib.ops.bench.finding import ENGINE_NAMES
 from opslib.ops.bench.record import BenchRecord, BenchRow
+from opslib.telling.columns import page_table
+from opslib.telling.figures import show_list
 from opslib.telling.scraps import publish, publish_outcome
 from opslib.telling.themes import Theme
 from opslib.timing.boundary import Boundary
@@ -18,60 +19,30 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame
 
-BOUNDARY_TITLES: dict[Boundary, str] = {
-    "inference": "inference only",
-    "end_to_end": "end to end",
-}
 ENGINE_ORDER = ("onnx", "torch")
 STAGE_TITLES = {"decode": "decode", "transform": "transform", "inference": "inference"}
 
 
 def bench_frame(record: BenchRecord, boundary: Boundary) -> DataFrame:
     """Return the rows of one boundary as a table: latency in ms, throughput in img/s."""
-    import pandas as pd
-
     rows = [row for row in record.rows if row.boundary == boundary]
-    return pd.DataFrame([_table_row(row) for row in rows])
+    return page_table(row_columns(record), rows)
 
 
 def comparison_frame(record: BenchRecord) -> DataFrame:
     """Return the paired comparisons as a table, the noise floor (A/A) last."""
-    import pandas as pd
-
-    lines = [
-        (f"ONNX Runtime against Torch, batch {one.batch_size}", one.comparison)
-        for one in record.comparisons
-    ]
-    if record.noise_floor is not None:
-        lines.append((f"{ENGINE_NAMES[record.noise_floor.baseline]} itself", record.noise_floor))
-    return pd.DataFrame(
-        [
-            {
-                "comparison": what,
-                "speed-up": f"{one.speedup:.3f} ×",
-                "95 % interval": f"{one.speedup_ci95[0]:.3f} to {one.speedup_ci95[1]:.3f}",
-                "rounds": one.rounds,
-                "verdict": one.verdict,
-            }
-            for what, one in lines
-        ]
-    )
+    return page_table(PAIR_COLUMNS, list_pairs(record))
 
 
 def show_notes(record: BenchRecord) -> None:
     """Show `list_notes` as a list."""
-    from IPython.display import display
-
-    lines = list_notes(record)
-    html = f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>"
-    text = "\n".join(lines)
-    display({"text/html": html, "text/plain": text}, raw=True)  # type: ignore[no-untyped-call]
+    show_list(list_notes(record))
 
 
 def list_notes(record: BenchRecord) -> list[str]:
     """Return what a reader must know beside the figures: provider notes, parity, skipped images,
     what disturbed the measurement."""
-    lines = list(dict.fromkeys(row.reason for row in record.rows if row.reason and _is_note(row)))
+    lines = list(dict.fromkeys(filter(None, map(note_of, record.rows))))
     if record.parity is None:
         lines.append("Parity was not checked: one engine was measured.")
     elif record.parity.passed:
@@ -179,29 +150,6 @@ def describe_stages(record: BenchRecord) -> str:
     return "Where the time of an image goes, end to end. " + "; ".join(parts) + "."
 
 
-def snapshot_table(record: BenchRecord) -> tuple[list[str], list[list[str]]]:
-    """Return the columns and rows of text that stand in `docs/PERFORMANCE.md`."""
-    columns = ["Engine", "Provider", "Batch", "Boundary", "p50 ms (95 % interval)", "img/s"]
-    rows = []
-    for row in record.rows:
-        if row.latency_ms is None:
-            continue
-        ends = row.latency_ms.ci95
-        interval = f"{format_ms(ends[0])}–{format_ms(ends[1])}" if ends else "no interval"
-        doubt = "" if row.status == "measured" else f", {row.status}"
-        rows.append(
-            [
-                ENGINE_NAMES[row.engine],
-                row.provider,
-                str(row.batch_size),
-                row.boundary.replace("_", " "),
-                f"{format_ms(row.latency_ms.p50)} ({interval}{doubt})",
-                f"{row.throughput_img_s or 0:,.0f}",
-            ]
-        )
-    return columns, rows
-
-
 def publish_bench(record: BenchRecord, path: Path) -> None:
     """Publish the verdict and the key figures of a benchmark as scraps."""
     publish_outcome(record.verdict, record.finding, exit_code=record.exit_code, record_path=path)
@@ -249,27 +197,6 @@ def _timed(record: BenchRecord, engine: str, boundary: Boundary) -> list[BenchRo
         if row.engine == engine and row.boundary == boundary and row.latency_ms
     ]
     return sorted(rows, key=lambda row: row.batch_size)
-
-
-def _is_note(row: BenchRow) -> bool:
-    return row.status != "inconclusive" or row.half_width_pct is None
-
-
-def _table_row(row: BenchRow) -> dict[str, object]:
-    latency = row.latency_ms
-    return {
-        "engine": ENGINE_NAMES[row.engine],
-        "on": row.provider,
-        "batch": row.batch_size,
-        "p50 ms": latency.p50 if latency else None,
-        "± %": row.half_width_pct,
-        "p90 ms": latency.p90 if latency else None,
-        "p99 ms": latency.p99 if latency else None,
-        "img/s": row.throughput_img_s,
-        "runs": latency.n if latency else None,
-        "peak memory": format_bytes(row.peak_rss_bytes) if row.peak_rss_bytes else None,
-        "status": row.status,
-    }
 
 
 def _stage_values(rows: list[BenchRow]) -> dict[str, list[float]]:

@@ -8,18 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from opslib.core.config import load_config
 from opslib.core.formatting import format_duration
 from opslib.serving.command import KindOption
+from opslib.telling.columns import terminal_table
 from opslib.telling.doors import (
     ConfigOption,
     check_record_path,
     describe_experiment,
     make_console,
-    plain_cells,
     say,
     say_verdict,
 )
@@ -27,8 +25,6 @@ from opslib.telling.progress import show_progress
 
 if TYPE_CHECKING:
     from opslib.ops.drill.record import DrillRecord
-
-KEPT = {"pass": "yes", "fail": "no", "inconclusive": "not decided"}
 
 
 def drill(
@@ -84,16 +80,9 @@ def drill(
 
 def show_drill(console: Console, record: DrillRecord) -> None:
     """Print the lines of the verdict, broken promises, notes, and the verdict."""
-    table = Table(
-        caption=Text(_caption(record), style="table.caption"),
-        caption_justify="left",
-        pad_edge=False,
-    )
-    for name in ("promise", "measured", "allowed", "kept"):
-        table.add_column(name)
-    for one in record.checks:
-        table.add_row(*plain_cells([one.name, one.value, one.limit, KEPT[one.result]]))
-    console.print(table)
+    from opslib.ops.drill.columns import CHECK_COLUMNS
+
+    console.print(terminal_table(CHECK_COLUMNS, record.checks, _caption(record)))
     for check in record.checks:
         if check.reason:
             say(console, f"{check.name}: {check.reason}")

@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING
-
 from opslib.ops.drill.command import drill
-from opslib.telling.operation import Operation, Records
+from opslib.telling.operation import Operation, Records, lazily
 
-if TYPE_CHECKING:
-    from opslib.ops.drill.record import DrillRecord
-
-
-def _read(path: Path) -> DrillRecord:
-    from opslib.ops.drill.record import DrillRecord
-
-    return DrillRecord.read(path)
-
-
-def _table(record: DrillRecord) -> tuple[list[str], list[list[str]]]:
-    from opslib.ops.drill.story import snapshot_table
-
-    return snapshot_table(record)
-
-
-DRILL = Operation("drill", {"drill": drill}, records=Records("drill_", _read, _table))
+DRILL = Operation(
+    "drill",
+    {"drill": drill},
+    records=Records(
+        "drill_",
+        read=lazily("opslib.ops.drill.record:DrillRecord.read"),
+        table=lazily("opslib.ops.drill.columns:snapshot"),
+    ),
+)

@@ -8,17 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from opslib.core.config import load_config
-from opslib.core.formatting import format_bytes, format_ms
+from opslib.telling.columns import terminal_table
 from opslib.telling.doors import (
     ConfigOption,
     check_record_path,
     describe_experiment,
     make_console,
-    plain_cells,
     say,
     say_inputs,
     say_verdict,
@@ -26,7 +23,7 @@ from opslib.telling.doors import (
 from opslib.telling.progress import show_progress
 
 if TYPE_CHECKING:
-    from opslib.ops.quantize.record import QuantizeRecord, VariantRow
+    from opslib.ops.quantize.record import QuantizeRecord
 
 
 def quantize(
@@ -106,34 +103,19 @@ def promote(
 
 def show_quantize(console: Console, record: QuantizeRecord) -> None:
     """Print a quantization's rows as a table, its notes and the verdict."""
+    from opslib.ops.quantize.columns import decision_columns
     from opslib.ops.quantize.finding import describe_prepared
 
-    host = record.lineage.host
+    host, top1 = record.lineage.host, record.baseline_top1_pct
     isa = ", ".join(flag for flag in host.isa if "vnni" in flag or "amx" in flag) or "no VNNI"
     images = f"{record.inputs.count:,} {'labelled' if record.labelled else 'unlabelled'} images"
-    top1 = next((row.accuracy.baseline_top1_pct for row in record.variants if row.accuracy), None)
     accurate = f", float32 top-1 {top1:.2f} %" if top1 is not None else ""
-    table = Table(
-        caption=Text(
-            f"{host.label} ({isa}); timed on the CPU, speed against float32; {images} at "
-            f"{record.img_size} px{accurate}; * the required variant, ? no clear difference",
-            style="table.caption",
-        ),
-        caption_justify="left",
-        box=SIMPLE_HEAD,
-        collapse_padding=True,
-        pad_edge=False,
+    caption = (
+        f"{host.label} ({isa}); timed on the CPU, speed against float32; {images} at "
+        f"{record.img_size} px{accurate}; ? no clear difference"
     )
-    table.add_column("variant", no_wrap=True)
-    table.add_column("size", justify="right", no_wrap=True)
-    table.add_column("lost, points (90 %)", justify="right", no_wrap=True)
-    table.add_column("rule", no_wrap=True)
-    table.add_column("proof", no_wrap=True)
-    for size in record.batch_sizes:
-        table.add_column(f"batch {size}, ms", justify="right", no_wrap=True)
-    for row in record.rows:
-        table.add_row(*plain_cells(_cells(row, record)))
-    console.print(table)
+    columns, look = decision_columns(record), {"box": SIMPLE_HEAD, "collapse_padding": True}
+    console.print(terminal_table(columns, record.rows, caption, **look))
     if record.prepared:
         say(console, describe_prepared(record.prepared))
     for row in record.rows:
@@ -144,27 +126,3 @@ def show_quantize(console: Console, record: QuantizeRecord) -> None:
         say(console, f"no labels: {record.label_note}")
     say_inputs(console, record.inputs)
     say_verdict(console, record.verdict, record.finding)
-
-
-def _cells(row: VariantRow, record: QuantizeRecord) -> list[str]:
-    one = row.accuracy
-    star = " *" if row.gated else ""
-    cells = [row.title + star, format_bytes(row.size_bytes) if row.size_bytes else "–"]
-    if one is None:
-        cells += ["–", "–", "–"]
-    else:
-        interval = one.drop_ci90_pp
-        lost = (
-            f"{one.drop_pp:+.2f} ({interval[0]:+.2f}..{interval[1]:+.2f})"
-            if one.drop_pp is not None and interval
-            else f"≤ {one.drop_max_pp:.2f}"
-        )
-        cells += [lost, one.rule, one.proof]
-    for size in record.batch_sizes:
-        speed = next((s for s in row.speed if s.batch_size == size), None)
-        latency = speed.row.latency_ms if speed and speed.row else None
-        speedup = row.speedup(size)
-        doubt = "?" if speed and speed.speed == "unclear" else ""
-        times = f" {speedup:.2f}{doubt} ×" if speedup is not None else ""
-        cells.append(f"{format_ms(latency.p50)}{times}" if latency else "–")
-    return cells

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from opslib.inference.preprocess import to_pixels
+from opslib.ops.quantize.columns import variant_title
 from opslib.ops.quantize.finding import describe_speedup
 from opslib.ops.quantize.record import Flip, QuantizeRecord, VariantRow
 from opslib.telling.themes import Theme
@@ -18,11 +19,6 @@ if TYPE_CHECKING:
 THUMBNAIL_PX = 112
 SHOWN_COLOURS = 48
 KIND_WORDS = {"lost": "now wrong", "gained": "now right", "other": "another answer"}
-
-
-def variant_title(row: VariantRow) -> str:
-    """Return the row's title, the required variant marked."""
-    return f"{row.title} (required)" if row.gated else row.title
 
 
 def draw_decision(record: QuantizeRecord, theme: Theme) -> Figure | None:

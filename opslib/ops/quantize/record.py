@@ -144,12 +144,14 @@ class VariantRow(Part):
     speed: tuple[VariantSpeed, ...] = ()
     divergence: Divergence | None = None
 
+    def speed_at(self, batch_size: int) -> VariantSpeed | None:
+        """Return the variant's speed at a batch size, None where it was not timed."""
+        return next((one for one in self.speed if one.batch_size == batch_size), None)
+
     def speedup(self, batch_size: int) -> float | None:
         """Return the variant's speed over float32's at a batch size, where it was measured."""
-        for one in self.speed:
-            if one.batch_size == batch_size and one.comparison is not None:
-                return one.comparison.speedup
-        return None
+        one = self.speed_at(batch_size)
+        return one.comparison.speedup if one and one.comparison else None
 
 
 class QuantizeRecord(Record):
@@ -191,6 +193,11 @@ class QuantizeRecord(Record):
     def baseline(self) -> VariantRow:
         """The float32 model's row."""
         return self.rows[0]
+
+    @property
+    def baseline_top1_pct(self) -> float | None:
+        """The float32 model's accuracy, where it is known."""
+        return next((row.accuracy.baseline_top1_pct for row in self.variants if row.accuracy), None)
 
     @property
     def gated_row(self) -> VariantRow:

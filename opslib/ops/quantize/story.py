@@ -6,21 +6,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from opslib.core.config import Config
-from opslib.core.formatting import format_bytes, format_ms
+from opslib.ops.quantize.columns import (
+    ACCURACY_COLUMNS,
+    BATCH_COLUMNS,
+    FLIP_COLUMNS,
+    SPEED_COLUMNS,
+    build_columns,
+    decision_columns,
+    list_timed,
+)
 from opslib.ops.quantize.figures import (
     describe_decision,
     describe_flips,
     draw_decision,
     draw_flips,
-    variant_title,
 )
 from opslib.ops.quantize.finding import (
     describe_prepared,
-    describe_proof,
-    describe_speedup,
     round_up,
 )
-from opslib.ops.quantize.record import QuantizeRecord, VariantRow, VariantSpeed
+from opslib.ops.quantize.record import QuantizeRecord, VariantRow
+from opslib.telling.columns import page_table
+from opslib.telling.figures import show_figure, show_list
 from opslib.telling.scraps import publish, publish_outcome
 from opslib.timing.tango import PairedCounts, drop_interval, fewest_images, images_to_settle
 
@@ -30,104 +37,36 @@ if TYPE_CHECKING:
 __all__ = ["describe_decision", "draw_decision"]
 
 MAX_SHOWN_FLIPS = 6
-SPEED_WORDS = {"faster": "faster", "slower": "slower", "unclear": "no clear difference"}
 
 
 def decision_frame(record: QuantizeRecord) -> DataFrame:
     """Return the whole decision as one table: accuracy, speed, size and advice by variant."""
-    import pandas as pd
-
-    return pd.DataFrame([_decision_row(record, row) for row in record.rows])
+    return page_table(decision_columns(record), record.rows)
 
 
 def accuracy_frame(record: QuantizeRecord) -> DataFrame:
     """Return accuracy by variant: raw counts, drop in points with its interval, both answers."""
-    import pandas as pd
-
-    return pd.DataFrame([_accuracy_row(row) for row in record.variants])
+    return page_table(ACCURACY_COLUMNS, record.variants)
 
 
 def speed_frame(record: QuantizeRecord) -> DataFrame:
     """Return latency in ms, throughput in img/s and speed-up by variant and batch size."""
-    import pandas as pd
-
-    return pd.DataFrame(
-        [
-            _speed_row(row, one)
-            for size in record.batch_sizes
-            for row in record.rows
-            for one in row.speed
-            if one.batch_size == size
-        ]
-    )
+    return page_table(SPEED_COLUMNS, list_timed(record))
 
 
 def build_frame(record: QuantizeRecord) -> DataFrame:
     """Return what each variant is made of: size and the operators that decide its speed."""
-    import pandas as pd
-
-    base = record.baseline.size_bytes or 0
-    rows = []
-    for row in record.rows:
-        ops = row.ops
-        integer = sum(n for name, n in ops.items() if name.endswith("Integer"))
-        rows.append(
-            {
-                "variant": variant_title(row),
-                "size": format_bytes(row.size_bytes) if row.size_bytes else None,
-                "of float32": f"{100 * row.size_bytes / base:.0f} %"
-                if row.size_bytes and base
-                else None,
-                "Conv": ops.get("Conv", 0) if ops else None,
-                "ConvInteger, MatMulInteger": integer if ops else None,
-                "QLinear": sum(n for k, n in ops.items() if k.startswith("QLinear"))
-                if ops
-                else None,
-                "Q/DQ": ops.get("QuantizeLinear", 0) + ops.get("DequantizeLinear", 0)
-                if ops
-                else None,
-            }
-        )
-    return pd.DataFrame(rows)
+    return page_table(build_columns(record), record.rows)
 
 
 def batch_frame(record: QuantizeRecord) -> DataFrame:
     """Return whether an image's answer depends on who shares its batch, by variant."""
-    import pandas as pd
-
-    return pd.DataFrame(
-        [
-            {
-                "variant": variant_title(row),
-                "images": one.n,
-                "alone against a batch of": one.batch_size,
-                "other class": one.changed,
-                "largest change of a probability": f"{one.max_abs_diff:.4f}",
-            }
-            for row in record.variants
-            if (one := row.batch_dependence) is not None
-        ]
-    )
+    return page_table(BATCH_COLUMNS, [row for row in record.variants if row.batch_dependence])
 
 
 def flips_frame(record: QuantizeRecord, name: str | None = None) -> DataFrame:
     """Return a variant's changed answers by class (the recommended one's by default)."""
-    import pandas as pd
-
-    row = shown_variant(record, name)
-    return pd.DataFrame(
-        [
-            {
-                "class": one.name,
-                "images": one.count,
-                "now wrong": one.lost,
-                "now right": one.gained,
-                "another answer": one.other,
-            }
-            for one in row.by_class
-        ],
-        columns=["class", "images", "now wrong", "now right", "another answer"],
-    )
+    return page_table(FLIP_COLUMNS, shown_variant(record, name).by_class)
 
 
 def shown_variant(record: QuantizeRecord, name: str | None = None) -> VariantRow:
@@ -138,25 +77,9 @@ def shown_variant(record: QuantizeRecord, name: str | None = None) -> VariantRow
     return record.gated_row if row is record.baseline else row
 
 
-def signed(value: float) -> str:
-    """Return a number with its sign and two places, as typography wants it."""
-    return f"{value:+.2f}".replace("-", "−")
-
-
-def signed_interval(value: float, low: float, high: float) -> str:
-    """Return a number with its interval."""
-    return f"{signed(value)} ({signed(low)} to {signed(high)})"
-
-
 def show_notes(record: QuantizeRecord) -> None:
     """Show `list_notes` as a list."""
-    from html import escape
-
-    from IPython.display import display
-
-    lines = list_notes(record)
-    html = f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>"
-    display({"text/html": html, "text/plain": "\n".join(lines)}, raw=True)  # type: ignore[no-untyped-call]
+    show_list(list_notes(record))
 
 
 def list_notes(record: QuantizeRecord) -> list[str]:
@@ -221,8 +144,6 @@ def _proof_note(record: QuantizeRecord) -> str:
 
 def show_flips(record: QuantizeRecord, config: Config, name: str | None = None) -> None:
     """Show the images that a variant answers otherwise, with both predictions."""
-    from opslib.telling.figures import show_figure
-
     row = shown_variant(record, name)
     shown = row.flips[:MAX_SHOWN_FLIPS]
     if not shown:
@@ -279,116 +200,3 @@ def _publish_row(row: VariantRow, baseline: VariantRow) -> None:
             better="lower",
             label=f"{row.title}, size against float32",
         )
-
-
-def snapshot_table(record: QuantizeRecord) -> tuple[list[str], list[list[str]]]:
-    """Return the columns and rows of text that stand in `docs/PERFORMANCE.md`."""
-    columns = ["Variant", "Size", "Top-1 drop, points (90 % interval)", "Rule", "Proof"]
-    columns += [f"Speed-up, batch {size} (95 % interval)" for size in record.batch_sizes]
-    columns += [f"img/s, batch {size}" for size in record.batch_sizes[-1:]]
-    rows = []
-    for row in record.rows:
-        one = row.accuracy
-        interval = one.drop_ci90_pp if one else None
-        drop = "–"
-        if one is not None:
-            drop = (
-                signed_interval(one.drop_pp, *interval)
-                if one.drop_pp is not None and interval
-                else f"at most {one.drop_max_pp:.2f}"
-            )
-        cells = [
-            variant_title(row),
-            format_bytes(row.size_bytes) if row.size_bytes else "–",
-            drop,
-            one.rule if one else "–",
-            one.proof if one else row.reason or "–",
-        ]
-        for size in record.batch_sizes:
-            speed = next((s for s in row.speed if s.batch_size == size), None)
-            cells.append(_speedup_text(speed))
-        last = row.speed[-1].row if row.speed else None
-        if record.batch_sizes:
-            cells.append(f"{last.throughput_img_s:,.0f}" if last and last.throughput_img_s else "–")
-        rows.append(cells)
-    return columns, rows
-
-
-def _decision_row(record: QuantizeRecord, row: VariantRow) -> dict[str, object]:
-    one = row.accuracy
-    cells: dict[str, object] = {"model": variant_title(row)}
-    for size in record.batch_sizes:
-        speedup = row.speedup(size)
-        cells[f"speed, batch {size}"] = describe_speedup(speedup) if speedup else None
-    if row is record.baseline:
-        top1 = next((r.accuracy.baseline_top1_pct for r in record.variants if r.accuracy), None)
-        cells |= {"top-1": f"{top1:.2f} %" if top1 is not None else None, "lost": None}
-        cells["proven?"] = None
-    elif one is None:
-        cells |= {"top-1": None, "lost": row.reason, "proven?": None}
-    else:
-        cells["top-1"] = f"{one.top1_pct:.2f} %" if one.top1_pct is not None else None
-        cells["lost"] = f"{signed(one.drop_pp)} points" if one.drop_pp is not None else None
-        cells["proven?"] = describe_proof(one).removeprefix("proven: ")
-    cells["size"] = format_bytes(row.size_bytes) if row.size_bytes else None
-    cells["advice"] = _advice(record, row)
-    return cells
-
-
-def _advice(record: QuantizeRecord, row: VariantRow) -> str:
-    if row.name == record.recommended:
-        return "deploy"
-    if row is record.baseline:
-        return "the reference"
-    if row.status == "unavailable":
-        return "unavailable"
-    if row.verdict != "pass":
-        return "not accurate enough" if row.verdict == "fail" else "undecided"
-    speeds = [one.speed for one in row.speed]
-    if "slower" in speeds:
-        return "slower: do not deploy"
-    return "also good" if "faster" in speeds else "no gain"
-
-
-def _accuracy_row(row: VariantRow) -> dict[str, object]:
-    one = row.accuracy
-    cells: dict[str, object] = {"variant": variant_title(row)}
-    if one is None:
-        return cells | {"proof": row.reason}
-    if one.drop_pp is not None and one.drop_ci90_pp is not None:
-        low, high = one.drop_ci90_pp
-        cells |= {
-            "top-1": f"{one.top1_pct:.2f} %" if one.top1_pct is not None else None,
-            "lost": one.lost,
-            "gained": one.gained,
-            "points lost (90 % interval)": signed_interval(one.drop_pp, low, high),
-            "p": f"{one.mcnemar_p:.2g}" if one.mcnemar_p is not None else None,
-        }
-    else:
-        cells["drop at most"] = f"{one.drop_max_pp:.2f} points"
-    return cells | {"flips": one.flipped, "rule": one.rule, "proof": one.proof}
-
-
-def _speed_row(row: VariantRow, one: VariantSpeed) -> dict[str, object]:
-    latency = one.row.latency_ms if one.row else None
-    pair = one.comparison
-    return {
-        "batch": one.batch_size,
-        "variant": variant_title(row),
-        "p50 ms": format_ms(latency.p50) if latency else None,
-        "± %": round(one.row.half_width_pct, 1) if one.row and one.row.half_width_pct else None,
-        "img/s": round(one.row.throughput_img_s) if one.row and one.row.throughput_img_s else None,
-        "speed-up": f"{pair.speedup:.2f} ×" if pair else None,
-        "95 % interval": f"{pair.speedup_ci95[0]:.2f} to {pair.speedup_ci95[1]:.2f}"
-        if pair
-        else None,
-        "verdict": SPEED_WORDS[one.speed] if pair else "the reference",
-    }
-
-
-def _speedup_text(speed: VariantSpeed | None) -> str:
-    if speed is None or speed.comparison is None:
-        return "–"
-    low, high = speed.comparison.speedup_ci95
-    doubt = ", unclear" if speed.speed == "unclear" else ""
-    return f"{speed.comparison.speedup:.2f} × ({low:.2f} to {high:.2f}{doubt})"

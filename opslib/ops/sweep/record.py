@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 
-from opslib.core.formatting import plural
+from opslib.core.formatting import format_counts, plural
 from opslib.core.lineage import Lineage
 from opslib.core.records import Part, Record
 from opslib.core.verdicts import Verdict
@@ -179,6 +180,10 @@ class SweepRecord(Record):
     best: Best | None
     recommended: Recommended | None
     axes: tuple[AxisEffect, ...]
+
+    def count_outcomes(self) -> str:
+        """Return how many rows ended how: `12 measured, 3 equivalent`."""
+        return format_counts(Counter(row.status.split()[0].rstrip(":") for row in self.rows))
 
     def row(self, number: int) -> SweepRow:
         """Return the row of this number."""

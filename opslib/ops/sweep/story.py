@@ -9,9 +9,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from opslib.core.formatting import format_duration, format_ms, plural
+from opslib.ops.sweep.columns import (
+    UNTIMED_COLUMNS,
+    axis_columns,
+    list_axes,
+    list_timed,
+    list_untimed,
+    row_columns,
+)
 from opslib.ops.sweep.finding import recommended_text
 from opslib.ops.sweep.record import SweepRecord, SweepRow
-from opslib.ops.sweep.rows import follow
+from opslib.telling.columns import page_table
+from opslib.telling.figures import show_list
 from opslib.telling.scraps import publish, publish_outcome
 from opslib.telling.themes import Theme
 
@@ -20,76 +29,22 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame
 
-SNAPSHOT_COLUMNS = ["Batch", "Settings", "On", "p50 ms", "img/s", "× default (95 %)", "Status"]
 FRONT_LABELS = 6
 
 
 def sweep_frame(record: SweepRecord) -> DataFrame:
     """Return what was timed as a table, fastest first within each batch size."""
-    import pandas as pd
-
-    return pd.DataFrame(
-        [
-            {
-                "row": row.number,
-                "settings": row.options.label,
-                "on": row.provider,
-                "batch": row.batch_size,
-                "p50 ms": row.p50_ms,
-                "img/s": row.throughput_img_s,
-                "× default (95 %)": f"{row.speedup or 0:.2f}{_in_brackets(row)}",
-                "rounds": len(row.raw_ms),
-                "status": _status(record, row),
-            }
-            for row in list_timed(record)
-        ]
-    )
+    return page_table(row_columns(record), list_timed(record))
 
 
 def axis_frame(record: SweepRecord) -> DataFrame:
     """Return what each option's value does, all else at its default, a column a batch size."""
-    import pandas as pd
-
-    effects: dict[tuple[str, str], dict[str, str]] = {}
-    for one in record.axes:
-        cells = effects.setdefault((one.axis, one.value), {})
-        cells[f"batch {one.batch_size}"] = one.effect
-    return pd.DataFrame(
-        [
-            {"option": axis.removeprefix("cuda."), "value": value, **cells}
-            for (axis, value), cells in effects.items()
-        ]
-    )
+    return page_table(axis_columns(record), list_axes(record))
 
 
 def untimed_frame(record: SweepRecord) -> DataFrame:
     """Return the requested rows that were not timed themselves, grouped by why."""
-    import pandas as pd
-
-    groups: dict[tuple[int, str, str], list[int]] = {}
-    for row in record.rows:
-        if not row.has_figure:
-            twin = follow(record.rows, row)
-            same_as = "–" if twin is row else twin.options.label
-            groups.setdefault((row.batch_size, row.status, same_as), []).append(row.number)
-    return pd.DataFrame(
-        [
-            {
-                "batch": size,
-                "status": status,
-                "which is": same_as,
-                "rows": _ranges(numbers),
-                "count": len(numbers),
-            }
-            for (size, status, same_as), numbers in groups.items()
-        ]
-    )
-
-
-def list_timed(record: SweepRecord) -> list[SweepRow]:
-    """Return the rows with a figure, fastest first within each batch size."""
-    timed = [row for row in record.rows if row.has_figure]
-    return sorted(timed, key=lambda row: (row.batch_size, row.p50_ms or 0.0))
+    return page_table(UNTIMED_COLUMNS, list_untimed(record))
 
 
 def find_front(rows: Sequence[SweepRow]) -> list[SweepRow]:
@@ -150,9 +105,7 @@ def describe_pareto(record: SweepRecord) -> str:
 
 def list_notes(record: SweepRecord) -> list[str]:
     """Return what a reader must know beside the figures."""
-    statuses = [row.status.split()[0].rstrip(":") for row in record.rows]
-    counts = ", ".join(f"{statuses.count(name)} {name}" for name in dict.fromkeys(statuses))
-    lines = [f"{plural(len(record.rows), 'requested row')}: {counts}."]
+    lines = [f"{plural(len(record.rows), 'requested row')}: {record.count_outcomes()}."]
     for batch in record.batches:
         lines.append(
             f"Batch {batch.batch_size}: {plural(batch.race_rounds, 'round')} of racing, "
@@ -174,16 +127,12 @@ def list_notes(record: SweepRecord) -> list[str]:
     return lines
 
 
-def show_sweep_notes(record: SweepRecord) -> None:
+def show_notes(record: SweepRecord) -> None:
     """Show `list_notes` as a list, and the command that applies the recommendation."""
-    from IPython.display import display
-
     lines = list_notes(record)
     if record.recommended is not None and record.recommended.changes:
         lines.append("To use these settings: pillops apply ort_bench.json")
-    html = f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>"
-    data = {"text/html": html, "text/plain": "\n".join(lines)}
-    display(data, raw=True)  # type: ignore[no-untyped-call]
+    show_list(lines)
 
 
 def publish_sweep(record: SweepRecord, path: Path) -> None:
@@ -206,23 +155,6 @@ def publish_sweep(record: SweepRecord, path: Path) -> None:
     )
     publish("recommended", recommended_text(record.recommended), label="Settings to change")
     publish("rows_timed", sum(row.has_figure for row in record.rows), label="Settings timed")
-
-
-def snapshot_table(record: SweepRecord) -> tuple[list[str], list[list[str]]]:
-    """Return the columns and the rows, as text, of what was not dropped in the first rounds."""
-    kept = [row for row in list_timed(record) if row.status == "measured"]
-    return SNAPSHOT_COLUMNS, [
-        [
-            str(row.batch_size),
-            row.options.label,
-            row.provider,
-            format_ms(row.p50_ms),
-            f"{row.throughput_img_s or 0:,.0f}",
-            f"{row.speedup or 0:.2f}{_in_brackets(row)}",
-            _status(record, row),
-        ]
-        for row in kept
-    ]
 
 
 @contextmanager
@@ -283,33 +215,5 @@ def _leads(value: float) -> bool:
     return f"{value:e}"[0] in "25"
 
 
-def _status(record: SweepRecord, row: SweepRow) -> str:
-    marks = []
-    if record.recommended and row.number == record.recommended.row:
-        marks.append("recommended")
-    if record.best and row.number == record.best.row:
-        marks.append("fastest")
-    if row.tied_with_best and not marks:
-        alone = any(batch.tie_set == (row.number,) for batch in record.batches)
-        marks.append("fastest at this batch" if alone else "tied with the fastest")
-    return ", ".join(marks) or row.status
-
-
-def _in_brackets(row: SweepRow) -> str:
-    ends = row.speedup_ci95
-    return "" if ends is None or ends[0] == ends[1] else f" ({ends[0]:.2f} to {ends[1]:.2f})"
-
-
 def _labels(record: SweepRecord, numbers: Sequence[int]) -> str:
     return " | ".join(record.row(number).options.label for number in numbers)
-
-
-def _ranges(numbers: Sequence[int]) -> str:
-    """Return `3–6, 9` for 3, 4, 5, 6 and 9."""
-    parts: list[list[int]] = []
-    for number in numbers:
-        if parts and number == parts[-1][-1] + 1:
-            parts[-1].append(number)
-        else:
-            parts.append([number])
-    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}–{run[-1]}" for run in parts)

@@ -8,10 +8,17 @@ import pytest
 
 from opslib.core.config import Config, load_config
 from opslib.core.errors import InputError, ModelError, ParameterError, StorageError
+from opslib.core.sections import BenchSection
+from opslib.inference.engine import EngineRequest
 from opslib.ops.bench.record import BenchRecord
+from opslib.ops.bench.rows import Cell, make_row
 from opslib.ops.bench.run import run_bench
 from opslib.ops.bench.setup import BenchRequest, prepare_bench
+from opslib.ops.bench.story import bench_frame
+from opslib.timing.blocks import Block
+from opslib.timing.station import TimedBlock
 from tests.models import write_config, write_images, write_onnx
+from tests.runs.makers import make_bench
 
 FACTORY = """\
 import torch
@@ -86,6 +93,18 @@ def test_each_batch_size_gets_a_row_within_each_boundary(config: Config) -> None
     assert record.noise_floor.baseline == "onnx"
     assert steps[0][0] == 0
     assert steps[-1] == (1.0, "done")
+
+
+def test_inference_says_how_long_its_first_answer_took_and_old_records_need_not() -> None:
+    block = Block(times_ms=(1.0,) * 11, wall_s=0.1, run_delay_pct=0.0, disturbed=False)
+    cell = Cell(EngineRequest("onnx", Path("m.onnx")), None, None)
+    for boundary in cell.blocks:
+        cell.blocks[boundary] = [TimedBlock(block, None, None, ms) for ms in (9.0, 5.0, 7.0)]
+    record = make_bench(list(make_row(cell, BenchSection())))
+    assert [row.first_run_ms for row in record.rows] == [7.0, None]
+    assert list(bench_frame(record, "inference")["first ms"]) == [7.0]
+    older = [row.model_dump(exclude={"first_run_ms"}) for row in record.rows]
+    assert BenchRecord.model_validate(record.model_dump() | {"rows": older}).rows[0].p50_ms == 1.0
 
 
 def test_a_record_survives_the_round_trip_with_its_lineage(config: Config, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from opslib.ops.sweep import story as story
+from opslib.ops.sweep.columns import snapshot
 from opslib.ops.sweep.record import SweepOptions
 from opslib.telling.figures import figure_html, table_html
 from tests.ops.sweep.makers import make_sweep
@@ -54,7 +55,7 @@ def test_notes_name_the_tie_set_and_the_fallback() -> None:
 
 
 def test_the_snapshot_has_text_cells_for_what_was_measured() -> None:
-    columns, rows = story.snapshot_table(make_sweep())
+    columns, rows = snapshot(make_sweep())
     assert len(rows) == 2
     assert all(len(row) == len(columns) for row in rows)
     assert all(isinstance(cell, str) for row in rows for cell in row)
