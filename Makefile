@@ -10,17 +10,20 @@ NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 BENCHMARKS := overhead verdicts reporting sweep tradeoffs serving drill_latency release upkeep prune checklist rotation
 SOAKS := upkeep flood writers deletions kinds zoo rotation
 
-.PHONY: help demo test acceptance lint fmt typecheck perf soak notebooks snapshot reference serve lab lock clean
+.PHONY: help demo test docs-check acceptance lint fmt typecheck perf soak notebooks snapshot reference serve lab lock clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
 
 demo: $(VENV)/.runtime  ## set up, build the demo experiment, run the benchmark notebook, render its report
 	@$(BIN)/pillops demo
 	@$(BIN)/pillops run 01_bench || { code=$$?; [[ $$code == 4 ]] || exit $$code; }
 
-test: $(VENV)/.dev  ## run every test (skips, by name, what needs chromium or a GPU where there is none)
+test: $(VENV)/.dev  ## run the tests (skips, by name, what needs chromium or a GPU where there is none)
 	@$(BIN)/python -m pytest
+
+docs-check: $(VENV)/.dev  ## execute every command that the documents tell their readers to type
+	@$(BIN)/python -m pytest -m docs_run tests/docs
 
 lint: $(VENV)/.dev  ## check style of code and notebooks, shell scripts too where shellcheck is installed
 	@$(BIN)/ruff check .

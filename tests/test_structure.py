@@ -9,6 +9,8 @@ from pathlib import Path
 
 import yaml
 
+from tests.running import run_python
+
 ROOT = Path(__file__).resolve().parents[1]
 MODULES = sorted((ROOT / "opslib").rglob("*.py"))
 FLOORS = {
@@ -149,7 +151,5 @@ def test_the_lock_pins_torch_alone_and_names_no_address() -> None:
 def test_scripts_are_executable_and_answer_to_help() -> None:
     for script in sorted((ROOT / "scripts").glob("*.py")):
         assert os.access(script, os.X_OK), script
-        answer = subprocess.run(
-            [sys.executable, script, "--help"], capture_output=True, text=True, check=True
-        )
+        answer = run_python([sys.executable, script, "--help"], check=True)
         assert "--config" in answer.stdout

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 from opslib.core.config import load_config
 from opslib.core.errors import ConfigError
 from tests.models import write_config
+from tests.running import run_python
 
 THEIRS = """paths:
   exp_dir: /mnt/data/exp/exp01
@@ -46,11 +46,8 @@ def test_a_command_names_them_once_and_shows_no_value(tmp_path: Path, command: s
     (tmp_path / "exp").mkdir()
     words = {"maintain": ["maintain", "--dry-run"], "release": ["release", "list"]}[command]
     variables = {"PILLSNAP_API_KEY": "s3cret-of-theirs", "PILLSNAP_URL": "http://other:8000"}
-    answer = subprocess.run(
+    answer = run_python(
         [sys.executable, "-m", "opslib.cli", *words, "--config", write_config(tmp_path)],
-        capture_output=True,
-        text=True,
-        check=False,
         env={**os.environ, **variables},
     )
     assert answer.returncode == 0, answer.stderr

@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import resource
 import signal
-import subprocess
 import sys
 from pathlib import Path
 from stat import S_IMODE
@@ -18,6 +17,7 @@ from opslib.core.errors import BusyError, StorageError
 from opslib.core.locks import LOCK_DIR_VARIABLE, hold_lock, host_lock_path
 from tests.accounts import GROUP, SERVICE, as_account, needs_root
 from tests.models import write_config
+from tests.running import run_python
 
 
 def test_who_holds_a_lock_is_told_while_it_is_held(tmp_path: Path) -> None:
@@ -101,12 +101,9 @@ def test_the_command_line_says_it_in_one_line_and_writes_nothing(shared: Path) -
     (shared / f"pillops-{os.geteuid()}").symlink_to(victim)
     write_config(shared)
     (shared / "exp").mkdir()
-    answer = subprocess.run(
+    answer = run_python(
         [sys.executable, "-m", "opslib.cli", "schedule", "remove"],
         env=os.environ | {"PILLSNAP_CONFIG": str(shared / "config.yaml")},
-        capture_output=True,
-        text=True,
-        check=False,
     )
     assert answer.returncode == 2
     assert len(answer.stderr.splitlines()) == 1

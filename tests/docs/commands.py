@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -11,8 +12,23 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 
+import typer
+
+from opslib.cli import app
+
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+COMMAND = typer.main.get_command(app)
+# What a reader types, and the words of `pillops` that it stands for.
+DOORS = {
+    "pillops": (),
+    "scripts/backup_release.sh": ("release", "create"),
+    "scripts/maintenance.sh": ("maintain",),
+    "scripts/reload_model.sh": ("reload",),
+    "scripts/ort_optimize.py": ("sweep",),
+    "scripts/perf_bench_infer.py": ("bench",),
+    "scripts/quantize_dynamic.py": ("quantize",),
+}
 
 
 def read_commands(document: Path) -> list[str]:
@@ -20,6 +36,54 @@ def read_commands(document: Path) -> list[str]:
     blocks = re.findall(r"^ *```sh\n(.*?)```", document.read_text(), re.DOTALL | re.MULTILINE)
     lines = [re.split(r"\s+# ", line)[0].strip() for block in blocks for line in block.splitlines()]
     return list(dict.fromkeys(line for line in lines if line and not line.startswith("#")))
+
+
+def find_calls(document: Path) -> list[list[str]]:
+    """Return the words for `pillops` of every call in a document's `sh` blocks."""
+    blocks = re.findall(r"^ *```sh\n(.*?)```", document.read_text(), re.DOTALL | re.MULTILINE)
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    return [call for line in lines for call in _calls_among(line)]
+
+
+def find_mentions(document: Path) -> list[list[str]]:
+    """Return the words for `pillops` of every call in a document's text, whole or in part."""
+    code = re.findall(r"`((?:\.venv/bin/pillops|scripts/)[^`\n]+)`", document.read_text())
+    return [call for line in code for call in _calls_among(line)]
+
+
+def _calls_among(line: str) -> list[list[str]]:
+    """The calls in a line of a shell."""
+    if not any(door in line for door in DOORS):
+        return []
+    words = shlex.shlex(line, posix=True, punctuation_chars=True)
+    words.whitespace_split = True
+    calls, call = [], None
+    for word in words:
+        door = word.removeprefix(".venv/bin/")
+        if call is None and door in DOORS:
+            call = list(DOORS[door])
+            calls.append(call)
+        elif set(word) <= set("();<>|&"):
+            call = None
+        elif call is not None:
+            call.append(word)
+    return calls
+
+
+def parse(words: list[str]) -> None:
+    """Parse a call of `pillops` and run nothing.
+
+    Raises:
+        TyperException: there is no such command or option, or its value is malformed.
+    """
+    command, name, context = COMMAND, "pillops", None
+    while True:
+        context = command.make_context(name, words, parent=context)
+        if not isinstance(command, typer.core.TyperGroup):
+            return
+        name, command, words = command.resolve_command(
+            context, [*context._protected_args, *context.args]
+        )
 
 
 def make_doors(folder: Path) -> None:

@@ -1,14 +1,15 @@
 """docs/COMMANDS.md lists every command and every option, as the program has them."""
 
-import subprocess
 import sys
 from pathlib import Path
+
+from tests.running import run_python
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_the_reference_is_what_the_program_says() -> None:
-    answer = subprocess.run([sys.executable, ROOT / "tools/commands.py", "--check"], check=False)
+    answer = run_python([sys.executable, ROOT / "tools/commands.py", "--check"])
     assert answer.returncode == 0, "docs/COMMANDS.md has drifted: run `make reference`"
 
 

@@ -6,7 +6,6 @@ import importlib.util
 import os
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +21,7 @@ from opslib.core.kinds import list_kinds
 from opslib.core.models_section import KindSection
 from tests.docs.commands import make_doors, run_script
 from tests.models import write_config, write_images, write_onnx
+from tests.running import run_python
 from tests.upkeep.crontabs import Host, make_host
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -80,7 +80,7 @@ def test_a_key_of_a_kind_without_a_comment_is_named() -> None:
 
 
 def test_the_table_is_what_the_code_and_the_file_say() -> None:
-    answer = subprocess.run([sys.executable, TOOL, "--check"], check=False)
+    answer = run_python([sys.executable, TOOL, "--check"])
     assert answer.returncode == 0, "run `python tools/configuration.py`"
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from opslib.core.errors import ExitCode
+from tests.running import run_python
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -73,10 +74,8 @@ def test_every_script_and_notebook_that_is_named_exists(path: Path) -> None:
 
 
 def test_every_command_is_in_the_readme() -> None:
-    answer = subprocess.run(
+    answer = run_python(
         [sys.executable, "-m", "opslib.cli", "--help"],
-        capture_output=True,
-        text=True,
         check=True,
         env={"COLUMNS": "200", "PATH": ""},
     )

@@ -1,4 +1,5 @@
-"""Every command of README and docs is executed by a test, or said why not and where instead."""
+"""Every command of README and docs is parsed as the program parses it, and executed by a test of
+`make docs-check`, or said why not and where instead."""
 
 from __future__ import annotations
 
@@ -8,8 +9,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from typer.exceptions import TyperException
 
-from tests.docs.commands import DOCUMENTS, ROOT, make_doors, read_commands, run_script
+from tests.docs.commands import (
+    DOCUMENTS,
+    ROOT,
+    find_calls,
+    find_mentions,
+    make_doors,
+    parse,
+    read_commands,
+    run_script,
+)
 from tests.models import write_config, write_images, write_onnx
 
 # Executed here, in this order, in a folder laid out like a checkout.
@@ -54,6 +65,32 @@ def test_a_command_is_executed_or_named_with_the_place_that_does(document: Path)
         return
     for command in read_commands(document):
         assert command in HERE or command in ELSEWHERE, f"{document.name}: {command}"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_the_program_knows_the_command_and_its_options(document: Path) -> None:
+    calls = find_calls(document)
+    for words in [*calls, *find_mentions(document)]:
+        try:
+            parse(words)
+        except TyperException as error:
+            said = error.format_message()
+            if words in calls or not said.startswith("Missing "):  # a part of one may be named
+                pytest.fail(f"pillops {' '.join(words)}: {said}")
+
+
+def test_calls_are_found_and_a_wrong_one_is_noticed() -> None:
+    calls = [words for document in DOCUMENTS for words in find_calls(document)]
+    for words in (
+        ["release", "prove", "--turns", "100"],
+        ["reload", "--path", "$MODEL", "--host", "$HOST_A", "--host", "$HOST_B"],
+        ["serve", "--port", "8001"],
+        ["maintain", "--dry-run"],
+    ):
+        assert words in calls
+    for words in (["check", "dayly", "--howrs"], ["release", "proof"], ["serve", "--port", "x"]):
+        with pytest.raises(TyperException):
+            parse(words)
 
 
 def test_every_place_named_instead_exists() -> None:

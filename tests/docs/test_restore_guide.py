@@ -16,6 +16,7 @@ from opslib.serving.keys import make_key
 from opslib.serving.staging import start_service
 from tests.docs.commands import clean_environment, make_doors, run_script, serve_until_ready
 from tests.ops.release.restoring import flip_byte, make_releasable
+from tests.running import run_python
 from tests.serving.conftest import Live, open_live
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -130,10 +131,8 @@ def test_all_that_an_operator_needs_is_in_the_guide() -> None:
 
 
 def test_every_option_of_a_restore_test_is_in_the_guide() -> None:
-    answer = subprocess.run(
+    answer = run_python(
         [sys.executable, "-m", "opslib.cli", "release", "prove", "--help"],
-        capture_output=True,
-        text=True,
         check=True,
         env={"COLUMNS": "200", "PATH": ""},
     )

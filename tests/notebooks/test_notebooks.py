@@ -14,6 +14,7 @@ import pytest
 from opslib.runs.parameters import read_parameters
 from opslib.telling.scraps import read_scraps
 from tests.models import write_config, write_images, write_onnx
+from tests.running import run_python
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -67,15 +68,7 @@ def papermill(folder: Path, notebook: str, *parameters: str) -> subprocess.Compl
     command = [sys.executable, "-m", "papermill", "--no-progress-bar"]
     command += [str(ROOT / f"notebooks/{notebook}.ipynb"), str(folder / "out.ipynb")]
     env = {**os.environ, "PILLSNAP_CONFIG": str(folder / "config.yaml"), "CUDA_VISIBLE_DEVICES": ""}
-    return subprocess.run(
-        [*command, *parameters],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=env,
-        cwd=folder,
-        timeout=180,
-    )
+    return run_python([*command, *parameters], env=env, cwd=folder, timeout=180)
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """A team's own checkpoint beside its export: measured, or one line that says what to set."""
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from opslib.ops.bench.run import run_bench
 from opslib.ops.bench.setup import BenchRequest
 from tests.inference.test_checkpoint import NETS, plain_values
 from tests.models import write_config, write_images, write_onnx
+from tests.running import run_python
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = """\
@@ -71,11 +71,8 @@ def test_it_is_found_read_and_answers_like_its_export(team: Path) -> None:
 def test_the_script_says_in_one_line_what_to_set(team: Path) -> None:
     config = configure(team)
     script = ROOT / "scripts/perf_bench_infer.py"
-    answer = subprocess.run(
+    answer = run_python(
         [sys.executable, str(script), "--engine", "both", "--config", str(config.source)],
-        capture_output=True,
-        text=True,
-        check=False,
         timeout=120,
         env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
     )

@@ -10,6 +10,7 @@ import pytest
 
 from tests.models import write_config, write_images, write_onnx
 from tests.ops.sweep.makers import make_sweep
+from tests.running import run_python
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "scripts/ort_optimize.py"
@@ -29,14 +30,7 @@ def experiment(tmp_path: Path) -> Path:
 
 def call(*arguments: object, folder: Path) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
-    return subprocess.run(
-        [sys.executable, *map(str, arguments)],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return run_python([sys.executable, *map(str, arguments)], cwd=folder, env=environment)
 
 
 def test_it_runs_with_no_arguments_and_leaves_both_records(experiment: Path) -> None:

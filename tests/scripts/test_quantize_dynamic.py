@@ -10,19 +10,14 @@ from onnx import TensorProto
 
 from tests.models import write_onnx
 from tests.ops.quantize.test_run import make_config, write_colour_model
+from tests.running import run_python
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts/quantize_dynamic.py"
 EXTRA = "quantize: {budget_s: 2, samples: 12, batch: [1]}\nonnx: {providers: [CPU]}\n"
 
 
 def call(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, SCRIPT, *map(str, arguments)],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return run_python([sys.executable, SCRIPT, *map(str, arguments)], cwd=folder)
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:

@@ -13,6 +13,7 @@ import pytest
 
 from opslib.serving.keys import make_key
 from opslib.serving.staging import start_service
+from tests.running import run_python
 from tests.serving.conftest import Live, make_place, open_live
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -126,12 +127,9 @@ def test_a_key_is_rotated_without_being_shown(tmp_path: Path, staged: Live) -> N
 def test_a_service_with_a_weak_key_does_not_start(tmp_path: Path) -> None:
     place = make_place(tmp_path)
     place.config_path.with_name(".env").write_text("API_KEY=changeme\n")
-    answer = subprocess.run(
+    answer = run_python(
         [sys.executable, "-m", "opslib.cli", "serve", "--config", place.config_path],
-        capture_output=True,
-        text=True,
         env={k: v for k, v in os.environ.items() if k != "API_KEY"},
-        check=False,
     )
     assert answer.returncode == 2
     assert "openssl rand -hex 32" in answer.stderr

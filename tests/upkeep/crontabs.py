@@ -13,6 +13,7 @@ import pytest
 
 from opslib.core.config import Config, load_config
 from tests.models import write_config
+from tests.running import run_python
 
 # Keeps the table in a file, and refuses what cron would refuse, as the real one does.
 CRONTAB = """#!/bin/sh
@@ -56,13 +57,8 @@ class Host:
         environment: Mapping[str, str] | None = None,
     ) -> subprocess.CompletedProcess[str]:
         """Run `pillops schedule` with these words."""
-        return subprocess.run(
-            self.command(*words, config=config),
-            capture_output=True,
-            text=True,
-            env=environment or self.environment,
-            timeout=60,
-            check=False,
+        return run_python(
+            self.command(*words, config=config), env=environment or self.environment, timeout=60
         )
 
     def command(self, *words: str, config: Path | None = None) -> list[str]:

@@ -26,6 +26,7 @@ from opslib.upkeep.health import (
 )
 from opslib.upkeep.health_record import HealthRecord, WatchMemory
 from tests.models import write_config
+from tests.running import run_python
 from tests.serving.conftest import make_place
 from tests.upkeep.servers import World, closed_port, open_world
 from tests.waiting import await_end
@@ -439,12 +440,9 @@ def test_a_webhook_whose_variable_is_missing_is_refused_by_the_check(watch: Watc
 
 
 def call(watch: Watch, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
+    return run_python(
         [sys.executable, "-m", "opslib.cli", *words, "--config", str(watch.config.source)],
-        capture_output=True,
-        text=True,
         timeout=60,
-        check=False,
     )
 
 

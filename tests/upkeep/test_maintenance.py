@@ -16,6 +16,7 @@ from opslib.core.locks import hold_lock
 from opslib.core.records import Record
 from opslib.upkeep.maintenance import LOCK_NAME, plan_maintenance
 from opslib.upkeep.maintenance_record import MaintenanceRecord
+from tests.running import run_python
 from tests.upkeep.killing import kill_while_cleaning
 from tests.upkeep.places import NOW, Place, set_age, stamp_of
 
@@ -26,14 +27,11 @@ SCRIPT = ROOT / "scripts" / "maintenance.sh"
 def call(
     place: Place, *arguments: str, variables: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
+    """What the script runs, as the script does."""
     environment = {k: v for k, v in os.environ.items() if k != "API_KEY"}
-    environment |= {"PILLSNAP_PYTHON": sys.executable, **(variables or {})}
-    return subprocess.run(
-        [SCRIPT, *arguments, "--config", place.config_path],
-        capture_output=True,
-        text=True,
-        env=environment,
-        check=False,
+    command = [sys.executable, "-m", "opslib.upkeep.maintain_command", *arguments]
+    return run_python(
+        [*command, "--config", place.config_path], env=environment | (variables or {})
     )
 
 

@@ -23,6 +23,7 @@ from opslib.upkeep import live_logs
 from opslib.upkeep.cut_log import collapse_works
 from opslib.upkeep.rotate import LastRotation, RotateRecord, run_rotation
 from tests.models import write_config
+from tests.running import run_python
 from tests.upkeep.writers import ROOT, count_lines, start_writer
 from tests.waiting import await_that
 
@@ -339,12 +340,6 @@ def test_a_killed_rename_is_finished_once(place: Place) -> None:
 def test_the_command_rotates_and_says_so(place: Place) -> None:
     place.log.write_bytes(b"line\n" * 4000)
     words = ["rotate", "--config", str(place.config.source)]
-    answer = subprocess.run(
-        [sys.executable, "-m", "opslib.cli", *words],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    answer = run_python([sys.executable, "-m", "opslib.cli", *words], timeout=60)
     assert answer.returncode == 0, answer.stderr
     assert f"made {NAME}.{today()}.gz" in answer.stdout

@@ -28,6 +28,7 @@ from opslib.upkeep.schedule import (
     next_run,
 )
 from tests.models import write_config
+from tests.running import run_python
 from tests.upkeep.crontabs import Host, make_host
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -284,11 +285,7 @@ def test_every_program_that_a_job_starts_is_in_this_checkout(job: Job, host: Hos
             assert (ROOT / "notebooks" / f"{command[2]}.ipynb").exists()
         elif command[0] == place.pillops:
             words = [word for word in command[1:] if not word.startswith("-")]
-            subprocess.run(
-                [sys.executable, "-m", "opslib.cli", *words, "--help"],
-                check=True,
-                capture_output=True,
-            )
+            run_python([sys.executable, "-m", "opslib.cli", *words, "--help"], check=True)
 
 
 def test_h8_the_maintenance_keeps_its_account_however_it_is_started(host: Host) -> None:

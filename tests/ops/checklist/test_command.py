@@ -23,6 +23,7 @@ from opslib.ops.checklist.story import (
 from opslib.runs.sanitize import clean_html
 from opslib.telling.figures import figure_html
 from tests.ops.checklist.conftest import Plant, closed_port, json_line
+from tests.running import run_python
 
 
 def check(plant: Plant, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -34,11 +35,8 @@ def check(plant: Plant, *arguments: str, **variables: str) -> subprocess.Complet
         "COLUMNS": "120",
     }
     command = [sys.executable, "-m", "opslib.cli", "check", *arguments]
-    return subprocess.run(
+    return run_python(
         [*command, "--config", str(plant.place.config_path)],
-        capture_output=True,
-        text=True,
-        check=False,
         timeout=120,
         env={**os.environ, **told, **variables},
     )

@@ -16,6 +16,7 @@ from opslib.ops.checklist.doctor import Finding, examine, list_next_steps
 from opslib.serving.keys import make_key
 from tests.models import write_config, write_images, write_onnx
 from tests.ops.checklist.conftest import DEGRADED, answering
+from tests.running import run_python
 
 
 def find(config_path: Path, area: str, needle: str = "") -> Finding:
@@ -31,11 +32,8 @@ def place(tmp_path: Path) -> Path:
 
 
 def run_doctor(config_path: Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
+    return run_python(
         [sys.executable, "-m", "opslib.cli", "doctor", "--config", str(config_path)],
-        capture_output=True,
-        text=True,
-        check=False,
         env={**os.environ, "COLUMNS": "200", **variables},
     )
 

@@ -14,6 +14,7 @@ import pytest
 from opslib.runs.run_record import RunRecord
 from opslib.telling.scraps import read_scraps
 from tests.ops.checklist.conftest import Plant, closed_port
+from tests.running import run_python
 from tests.runs.browser import open_browser, open_page, serious_violations
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -28,13 +29,8 @@ def run(plant: Plant, *command: str, **variables: str) -> subprocess.CompletedPr
         "PILLSNAP_HEALTH__INTERNAL_URL": f"{url}/health",
         "PILLSNAP_HEALTH__EXTERNAL_URL": f"{url}/health",
     }
-    return subprocess.run(
-        [sys.executable, "-m", *command],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=180,
-        env={**os.environ, **told, **variables},
+    return run_python(
+        [sys.executable, "-m", *command], timeout=180, env={**os.environ, **told, **variables}
     )
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from opslib.core.errors import ParameterError
 from opslib.ops.drill.request import check_url, make_drill_request
+from tests.running import run_python
 from tests.serving.conftest import Place
 
 DRILL = (sys.executable, "-m", "opslib.cli", "drill")
@@ -17,11 +18,8 @@ DRILL = (sys.executable, "-m", "opslib.cli", "drill")
 
 def pillops(place: Place, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run `pillops drill` on an experiment."""
-    return subprocess.run(
+    return run_python(
         [*DRILL, "--config", str(place.config_path), *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
         env=os.environ | variables,
         timeout=60,
     )

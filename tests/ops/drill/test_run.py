@@ -21,6 +21,7 @@ from opslib.serving.client import ServiceClient
 from opslib.serving.keys import make_key
 from opslib.serving.staging import start_service
 from tests.ops.drill.conftest import make_drill_place
+from tests.running import run_python
 from tests.serving.conftest import Place
 from tests.waiting import await_that
 
@@ -49,11 +50,8 @@ def drilled(place: Place, said: list[str]) -> tuple[DrillRecord, str]:
     """The record of a short drill by the command, and the experiment's digest before it."""
     before = digest(place)
     path = place.config_path.with_name("drill.json")
-    answer = subprocess.run(
+    answer = run_python(
         [*DRILL, "--config", str(place.config_path), "--json", str(path)],
-        capture_output=True,
-        text=True,
-        check=False,
         env=os.environ | {"COLUMNS": "200"},
         timeout=120,
     )

@@ -25,6 +25,7 @@ from opslib.serving.keys import make_key
 from opslib.serving.leases import LEASE_FOLDER, Lease
 from opslib.serving.staging import start_service
 from tests.ops.release.conftest import QUICK, make_experiment, visible
+from tests.running import run_python
 from tests.serving.conftest import Live, Place, open_live
 from tests.two_stage import make_two_stage
 from tests.upkeep.places import NOBODY
@@ -35,11 +36,8 @@ def call(place: Place, *arguments: str, **variables: str) -> subprocess.Complete
     """Run `pillops release` on an experiment."""
     inherited = {k: v for k, v in os.environ.items() if k != "API_KEY"}
     command = [sys.executable, "-m", "opslib.cli", "release", *arguments]
-    return subprocess.run(
+    return run_python(
         [*command, "--config", str(place.config_path)],
-        capture_output=True,
-        text=True,
-        check=False,
         timeout=60,
         env=inherited | {"COLUMNS": "160", "PILLSNAP_CLIENT__URL": NOBODY} | variables,
     )

@@ -11,6 +11,7 @@ import pytest
 
 from opslib.ops.release.store import StoredRelease
 from tests.ops.release.restoring import flip_byte, make_releasable, release
+from tests.running import run_python
 from tests.serving.conftest import Place
 
 
@@ -26,13 +27,7 @@ def stored(place: Place, monkeypatch: pytest.MonkeyPatch) -> StoredRelease:
 
 def call(place: Place, *arguments: str) -> subprocess.CompletedProcess[str]:
     door = [sys.executable, "-m", "opslib.cli", "release"]
-    return subprocess.run(
-        [*door, *arguments, "--config", str(place.config_path)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    return run_python([*door, *arguments, "--config", str(place.config_path)], timeout=120)
 
 
 def test_a_sound_release_is_shown_step_by_step_and_kept(

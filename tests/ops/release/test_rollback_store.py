@@ -18,6 +18,7 @@ from opslib.serving.keys import make_key
 from opslib.serving.live import LiveVersion
 from opslib.serving.staging import start_service
 from tests.ops.release.restoring import flip_byte, make_releasable, release
+from tests.running import run_python
 from tests.serving.conftest import Place, open_live, write_carded
 
 
@@ -204,11 +205,8 @@ def test_the_command_restores_switches_and_is_confirmed_by_the_service(
 def call(place: Place, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run `pillops rollback`."""
     door = [sys.executable, "-m", "opslib.cli", "rollback"]
-    return subprocess.run(
+    return run_python(
         [*door, *arguments, "--config", str(place.config_path)],
-        capture_output=True,
-        text=True,
         env={k: v for k, v in os.environ.items() if k != "API_KEY"},
         timeout=60,
-        check=False,
     )
