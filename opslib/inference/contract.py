@@ -156,6 +156,13 @@ def probe_size(path: Path, expected: Contract | None, img_size: int | None) -> i
     return promised or read_input_size(path) or DEFAULT_PROBE_PX
 
 
+def find_img_size(path: Path, card: ModelCard | None, configured: int | None) -> int | None:
+    """Return the input pixels of an ONNX model: configured, else promised by its card, else its
+    own; None where it takes images of any size."""
+    promised = card.input_shape[-1] if card and card.input_shape else None
+    return configured or (promised if isinstance(promised, int) else None) or read_input_size(path)
+
+
 def read_input_size(path: Path) -> int | None:
     """Return the width of an ONNX file's first input, or None where it is free or unreadable."""
     try:

@@ -28,12 +28,7 @@ from opslib.inference.optimized_graph import digest_optimized_graph
 from opslib.inference.postprocess import to_probabilities
 from opslib.inference.preprocess import load_preprocessor
 from opslib.ops.sweep.space import SweepHost, find_sweep_host
-from opslib.timing.disturbance import (
-    is_disturbed,
-    read_thread_delays_s,
-    share_pct,
-    worst_growth_s,
-)
+from opslib.timing.disturbance import is_disturbed, read_thread_delays_s, share_pct, worst_growth_s
 from opslib.timing.rounds import Visit, VisitTimes, visit_arm
 from opslib.timing.station import Workload, check_shape
 from opslib.timing.workers import MeasureError, Worker

@@ -17,7 +17,7 @@ from opslib.ops.sweep import race as sweep_race
 from opslib.ops.sweep.gate import arithmetic_of, check_candidate
 from opslib.ops.sweep.record import SweepOptions, SweepRecord
 from opslib.ops.sweep.rows import follow
-from opslib.ops.sweep.run import SweepRequest, keep_sweep, make_sweep_request, run_sweep
+from opslib.ops.sweep.run import SweepRequest, keep_sweep, run_sweep
 from opslib.ops.sweep.trials import TRIALS_NAME, Trial, TrialBook
 from tests.models import write_config, write_images, write_onnx
 
@@ -276,7 +276,7 @@ def test_bad_input_is_refused_before_any_time_is_spent(
 
 
 def test_notebook_parameters_become_a_request() -> None:
-    assert make_sweep_request(model="m.onnx", batch=[1, 2], fresh=True) == SweepRequest(
+    assert SweepRequest(model="m.onnx", batch=[1, 2], fresh=True) == SweepRequest(
         model=Path("m.onnx"), batch=(1, 2), fresh=True
     )
 
