@@ -15,7 +15,7 @@ from opslib.core.config_edit import show_value
 from opslib.core.errors import ConfigError, OpsError, ParameterError
 from opslib.core.secrets import mask, show_address
 from opslib.ops.checklist.doctor import examine
-from opslib.ops.drill.request import make_drill_request
+from opslib.ops.drill.request import DrillRequest
 from opslib.runs.redaction import Redactor
 from opslib.serving.client import ServiceClient
 from opslib.serving.live_version import ask_services
@@ -92,7 +92,7 @@ def test_a_client_and_a_drill_tell_where_they_ask_without_the_password(
         client.version()
     assert PASSWORD not in str(told.value)
     with pytest.raises(ParameterError) as refused:
-        make_drill_request(url=address)
+        DrillRequest(url=address)
     assert PASSWORD not in str(refused.value)
 
 

@@ -13,3 +13,9 @@ VERDICT_EXIT_CODES: dict[str, ExitCode] = {
     "fail": ExitCode.GATE_FAILED,
     "inconclusive": ExitCode.INCONCLUSIVE,
 }
+
+
+def exit_code_of(verdict: Verdict, *, skipped: bool) -> int:
+    """Return the exit code of a verdict; a good one that rests on less than was asked says so."""
+    code = VERDICT_EXIT_CODES[verdict]
+    return int(ExitCode.SKIPPED if skipped and code == ExitCode.PASS else code)

@@ -153,9 +153,16 @@ def resolve_img_size(
     return configured or (width if isinstance(width, int) else None) or own
 
 
+def find_img_size(
+    path: Path, promised: ModelCard | Contract | None, configured: int | None
+) -> int | None:
+    """Return the input pixels of the ONNX model at `path`; see `resolve_img_size`."""
+    return resolve_img_size(configured, promised, read_input_size(path))
+
+
 def probe_size(path: Path, promised: ModelCard | Contract | None, img_size: int | None) -> int:
-    """Return the input pixels to probe the model at `path` with; see `resolve_img_size`."""
-    return resolve_img_size(img_size, promised, read_input_size(path)) or DEFAULT_PROBE_PX
+    """Return the input pixels to probe the model at `path` with."""
+    return find_img_size(path, promised, img_size) or DEFAULT_PROBE_PX
 
 
 def read_input_size(path: Path) -> int | None:

@@ -26,8 +26,10 @@ def to_json(value: Any, name: str) -> Any:
     Raises:
         InputError: a value of this type cannot be kept.
     """
-    if value is None or isinstance(value, bool | str):
-        return _plain(value)
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return str(value)
     if isinstance(value, Enum):
         return to_json(value.value, name)
     if isinstance(value, int):
@@ -46,10 +48,6 @@ def to_json(value: Any, name: str) -> Any:
         items = sorted(value, key=repr) if isinstance(value, set | frozenset) else value
         return [to_json(item, name) for item in items]
     return _foreign(value, name)
-
-
-def _plain(value: Any) -> Any:
-    return str(value) if isinstance(value, str) else value
 
 
 def _time(value: date) -> str | None:

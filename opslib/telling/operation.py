@@ -3,20 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import typer
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 Command = Callable[..., int | None] | typer.Typer
+# Told the share of the work that is done, 0 to 1, and what is being done.
+Progress = Callable[[float, str], None]
 
 
 def lazily(name: str) -> Callable[..., Any]:
     """Return the function called `module:name`; its module is loaded when it is first called, so
     that the command line starts without it."""
     return lambda *given: resolve_name(name)(*given)
+
+
+class OperationRequest:
+    """What a person asks an operation for, a frozen dataclass; paths and lists may be given as the
+    plain values of a notebook's parameters."""
+
+    def __post_init__(self) -> None:
+        for one in fields(cast("DataclassInstance", self)):
+            given = getattr(self, one.name)
+            if one.type == "Path | None":
+                object.__setattr__(self, one.name, Path(given) if given else None)
+            elif isinstance(given, list):
+                object.__setattr__(self, one.name, tuple(given) or None)
 
 
 class Change(Protocol):

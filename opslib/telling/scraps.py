@@ -90,11 +90,11 @@ def publish_outcome(
     if not sentence:
         raise InputError("the finding is empty; expected one sentence")
     code = VERDICT_EXIT_CODES[verdict] if exit_code is None else exit_code
-    _publish(Scrap(name="verdict", value=verdict))
-    _publish(Scrap(name="finding", value=sentence))
-    _publish(Scrap(name="exit_code", value=int(code)))
+    headline = {"verdict": verdict, "finding": sentence, "exit_code": int(code)}
     if record_path is not None:
-        _publish(Scrap(name="record", value=str(record_path)))
+        headline["record"] = str(record_path)
+    for name, value in headline.items():
+        _publish(Scrap(name=name, value=value))
 
 
 def read_scraps(notebook: Path) -> dict[str, Scrap]:

@@ -1,4 +1,4 @@
-"""`pillops bench` and `scripts/perf_bench_infer.py`: measure, print a table, keep the record."""
+"""`pillops bench`, `pillops report diff` and `check`: measure, compare what was measured."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 
 from opslib.core.config import load_config
-from opslib.core.errors import ParameterError, UnavailableError
+from opslib.core.errors import ExitCode, ParameterError, UnavailableError
 from opslib.telling.columns import terminal_table
 from opslib.telling.doors import (
     ConfigOption,
+    RootOption,
     check_record_path,
     describe_experiment,
+    find_root,
     make_console,
     say,
     say_inputs,
@@ -25,8 +27,10 @@ from opslib.telling.doors import (
 from opslib.telling.progress import show_progress
 
 if TYPE_CHECKING:
+    from opslib.ops.bench.compare import RecordComparison
     from opslib.ops.bench.record import BenchRecord
 
+OUTCOME_STYLES = {"better": "green", "worse": "red bold", "not comparable": "dim"}
 _BATCH_SIZE = re.compile(r"[1-9][0-9]{0,8}")
 
 
@@ -112,3 +116,49 @@ def show_record(console: Console, record: BenchRecord) -> None:
         say(console, f"parity {word}: {record.parity.reason}")
     say_inputs(console, record.inputs)
     say_verdict(console, record.verdict, record.finding)
+
+
+def diff(
+    baseline: Annotated[str, typer.Argument(help="Run id, folder or bench record.")],
+    candidate: Annotated[str, typer.Argument(help="Run id, folder or bench record.")],
+    across_models: Annotated[bool, typer.Option(help="Compare different models.")] = False,
+    root: RootOption = None,
+    config: ConfigOption = None,
+) -> int:
+    """Show what differs between two benchmarks, beyond their noise."""
+    from opslib.ops.bench.diff import compare_runs
+
+    folder = find_root(root, config)
+    comparison = compare_runs(baseline, candidate, folder, across_models=across_models)
+    _show_comparison(make_console(), comparison)
+    return int(ExitCode.PASS)
+
+
+def check(
+    against: Annotated[str | None, typer.Option(help="Run to hold it against.")] = None,
+    root: RootOption = None,
+    config: ConfigOption = None,
+) -> int:
+    """Hold the newest benchmark against the last comparable one; exit 3 on a regression."""
+    from opslib.ops.bench.compare import compare_records
+    from opslib.ops.bench.diff import find_check_pair
+    from opslib.ops.bench.record import BenchRecord
+
+    old, new = find_check_pair(find_root(root, config), against)
+    comparison = compare_records(BenchRecord.read(old), BenchRecord.read(new))
+    console = make_console()
+    say(console, f"{new.parent.name} against {old.parent.name}")
+    _show_comparison(console, comparison)
+    if not comparison.comparable:
+        return int(ExitCode.INCONCLUSIVE)
+    return int(ExitCode.GATE_FAILED if comparison.count("worse") else ExitCode.PASS)
+
+
+def _show_comparison(console: Console, comparison: RecordComparison) -> None:
+    from opslib.ops.bench.columns import CHANGE_COLUMNS
+
+    table = terminal_table(CHANGE_COLUMNS, comparison.rows, box=None, header_style="bold")
+    for shown, row in zip(table.rows, comparison.rows, strict=True):
+        shown.style = OUTCOME_STYLES.get(row.outcome)
+    console.print(table)
+    say(console, comparison.summary)

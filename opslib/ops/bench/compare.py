@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -121,7 +121,7 @@ def compare_records(
             same = baseline.inputs.sha256 == candidate.inputs.sha256
             reason = None if same else "the images differ"
         if reason is not None or old is None or new is None:
-            rows.append(_unmatched(old, new, reason))
+            rows.append(_describe_pair(old, new, outcome="not comparable", reason=reason))
         else:
             rows.append(_compare_rows(old, new, floor_pct))
     return RecordComparison(rows=tuple(rows))
@@ -161,17 +161,28 @@ def _compare_rows(old: BenchRow, new: BenchRow, floor_pct: float) -> RowComparis
     outcome: Outcome = "no measurable change"
     if (low > 0 or high < 0) and abs(effect) >= math.log1p(floor_pct / 100):
         outcome = "worse" if effect > 0 else "better"
-    return RowComparison(
-        engine=new.engine,
-        provider=new.provider,
-        batch_size=new.batch_size,
-        boundary=new.boundary,
+    return _describe_pair(
+        old,
+        new,
         outcome=outcome,
-        baseline_p50_ms=_p50(old),
-        candidate_p50_ms=_p50(new),
         latency_ratio=math.exp(effect),
         latency_ratio_ci99=(math.exp(low), math.exp(high)),
         min_effect_pct=floor_pct,
+    )
+
+
+def _describe_pair(old: BenchRow | None, new: BenchRow | None, **found: Any) -> RowComparison:
+    row = new or old
+    if row is None:
+        raise ValueError("a comparison needs a row on one side")
+    return RowComparison(
+        engine=row.engine,
+        provider=row.provider,
+        batch_size=row.batch_size,
+        boundary=row.boundary,
+        baseline_p50_ms=old.p50_ms if old else None,
+        candidate_p50_ms=new.p50_ms if new else None,
+        **found,
     )
 
 
@@ -198,26 +209,6 @@ def _refuse_rows(old: BenchRow | None, new: BenchRow | None) -> str | None:
     if old.threads != new.threads:
         return f"threads differ ({old.threads} and {new.threads})"
     return None if old.options == new.options else "session options differ"
-
-
-def _unmatched(old: BenchRow | None, new: BenchRow | None, reason: str | None) -> RowComparison:
-    row = new or old
-    if row is None:
-        raise ValueError("a comparison needs a row on one side")
-    return RowComparison(
-        engine=row.engine,
-        provider=row.provider,
-        batch_size=row.batch_size,
-        boundary=row.boundary,
-        outcome="not comparable",
-        reason=reason,
-        baseline_p50_ms=_p50(old),
-        candidate_p50_ms=_p50(new),
-    )
-
-
-def _p50(row: BenchRow | None) -> float | None:
-    return row.latency_ms.p50 if row is not None and row.latency_ms is not None else None
 
 
 def _pair_rows(

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from opslib.core.errors import InputError
+from opslib.ops.bench.compare import RecordComparison, compare_records
+from opslib.ops.bench.record import BenchRecord
 from opslib.runs.catalogue import RunRow, drop_ahead, scan_runs
 from opslib.runs.run_record import RUN_FILE, RunRecord
-
-if TYPE_CHECKING:
-    from opslib.ops.bench.compare import RecordComparison
-    from opslib.ops.bench.record import BenchRecord
 
 
 def compare_runs(
@@ -25,9 +22,7 @@ def compare_runs(
     Raises:
         InputError: a run is unknown or has no bench record.
     """
-    from opslib.ops.bench.compare import compare_records
-
-    old, new = (read_bench(find_record(name, root)) for name in (baseline, candidate))
+    old, new = (BenchRecord.read(find_record(name, root)) for name in (baseline, candidate))
     return compare_records(old, new, across_models=across_models)
 
 
@@ -72,17 +67,6 @@ def find_record(name: str, root: Path) -> Path:
         what = "several runs are" if matches else "no run is"
         raise InputError(f"{name}: {what} called that in {root}; give an id, a folder or a record")
     return _found(root, matches[0])
-
-
-def read_bench(path: Path) -> BenchRecord:
-    """Return the bench record at `path`.
-
-    Raises:
-        InputError: it is missing or something else.
-    """
-    from opslib.ops.bench.record import BenchRecord
-
-    return BenchRecord.read(path)
 
 
 def _found(root: Path, row: RunRow) -> Path:

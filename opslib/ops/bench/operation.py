@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from opslib.ops.bench.command import bench
-from opslib.ops.bench.compare_command import check, diff
+from opslib.ops.bench.command import bench, check, diff
 from opslib.telling.operation import Operation, Records, lazily
 
 BENCH = Operation(

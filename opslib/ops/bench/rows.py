@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from opslib.core.errors import OpsError
@@ -30,8 +30,9 @@ SHORTEST_BLOCK_S = 0.2
 
 @dataclass
 class Cell:
-    """One engine at one batch size, and the blocks measured so far within each boundary."""
+    """One model at one batch size, and the blocks measured so far within each boundary."""
 
+    name: str
     request: EngineRequest
     facts: EngineFacts | None
     reason: str | None
@@ -46,20 +47,20 @@ class Cell:
 
     def is_wide(self, target_half_width_pct: float) -> bool:
         """Whether an interval of the cell is still wider than the target."""
-        return any(
-            _problem(self.summary(boundary), target_half_width_pct) for boundary in BOUNDARIES
-        )
+        return any(_problem(self.summary(one), target_half_width_pct) for one in self.blocks)
 
 
 def make_cells(
-    setup: BenchSetup,
-    facts: dict[str, EngineFacts],
-    problems: dict[str, str],
-    stopped: str | None,
+    setup: BenchSetup, facts: dict[str, EngineFacts], problems: dict[str, str], stopped: str | None
 ) -> list[Cell]:
     """Return one cell for each engine and batch size; those that cannot run carry the reason."""
     return [
-        Cell(setup.at_batch(engine, size), facts.get(engine), problems.get(engine) or stopped)
+        Cell(
+            name=engine,
+            request=setup.at_batch(engine, size),
+            facts=facts.get(engine),
+            reason=problems.get(engine) or stopped,
+        )
         for engine in setup.engines
         for size in setup.batch_sizes
     ]
@@ -67,7 +68,7 @@ def make_cells(
 
 def measure_cells(
     cells: list[Cell],
-    stations: dict[str, Station],
+    stations: Mapping[str, Station],
     work: Workload,
     *,
     deadline: Deadline,
@@ -75,35 +76,37 @@ def measure_cells(
     rng: random.Random,
     report: Callable[[str], None],
 ) -> None:
-    """Add blocks to `cells`, each alone, in random order, until all are narrow or time is up."""
+    """Add blocks to `cells`, each alone, in random order, until all are narrow or time is up.
+
+    Args:
+        stations: by the cells' names.
+    """
     load_s, pass_number, pending = 0.0, 0, list(cells)
     while pending and deadline.left_s > 0:
-        blocks_left = max(1, PLANNED_BLOCKS - pass_number) * len(pending) * len(BOUNDARIES)
-        fitting_s = deadline.left_s / blocks_left - load_s / len(BOUNDARIES)
+        each = len(pending[0].blocks)
+        blocks_left = max(1, PLANNED_BLOCKS - pass_number) * len(pending) * each
+        fitting_s = deadline.left_s / blocks_left - load_s / each
         seconds = max(SHORTEST_BLOCK_S, min(LONGEST_BLOCK_S, fitting_s))
         for cell in rng.sample(pending, len(pending)):
             if deadline.left_s <= 0:
                 break
-            one = f"{cell.request.engine}, batch {cell.request.batch_size}"
+            one = f"{cell.name}, batch {cell.request.batch_size}"
             report(f"timing each alone, round {pass_number + 1}: {one}")
-            load_s = max(load_s, _measure_cell(cell, stations, work, seconds))
+            load_s = max(load_s, _measure_cell(cell, stations[cell.name], work, seconds))
         pass_number += 1
         pending = [cell for cell in cells if cell.reason is None]
         if pass_number >= PLANNED_BLOCKS:
             pending = [cell for cell in pending if cell.is_wide(target_half_width_pct)]
 
 
-def _measure_cell(
-    cell: Cell, stations: dict[str, Station], work: Workload, seconds: float
-) -> float:
+def _measure_cell(cell: Cell, station: Station, work: Workload, seconds: float) -> float:
     """Measure one block within each boundary; return the seconds that loading took."""
-    station = stations[cell.request.engine]
     started = time.monotonic()
     try:
         cell.facts = station.load(cell.request, work)
         load_s = time.monotonic() - started
-        for boundary in BOUNDARIES:
-            cell.blocks[boundary].append(station.time_block(boundary, seconds))
+        for boundary, blocks in cell.blocks.items():
+            blocks.append(station.time_block(boundary, seconds))
         station.unload()
     except OpsError as error:
         cell.reason = str(error)
@@ -114,10 +117,9 @@ def _measure_cell(
 def make_row(cell: Cell, section: BenchSection) -> Iterator[BenchRow]:
     """Yield the cell's rows, one for each boundary."""
     facts, request = cell.facts, cell.request
-    for boundary in BOUNDARIES:
+    for boundary, blocks in cell.blocks.items():
         summary = None if cell.reason else cell.summary(boundary)
         problem = cell.reason or _problem(summary, section.target_half_width_pct)
-        blocks = cell.blocks[boundary]
         all_blocks = [timed.block for timed in blocks]
         used = choose_blocks(all_blocks)
         peaks = [timed.peak_rss_bytes for timed in blocks if timed.peak_rss_bytes]
@@ -135,7 +137,17 @@ def make_row(cell: Cell, section: BenchSection) -> Iterator[BenchRow]:
             boundary=boundary,
             status=status,
             reason=problem or (facts.note if facts else None),
-            latency_ms=_latency(summary),
+            latency_ms=(
+                LatencyMs(
+                    p50=summary.p50_ms,
+                    p90=summary.p90_ms,
+                    p99=summary.p99_ms,
+                    ci95=summary.ci95_ms,
+                    n=summary.n,
+                )
+                if summary
+                else None
+            ),
             half_width_pct=summary.half_width_pct if summary else None,
             throughput_img_s=1000 * size / summary.p50_ms if summary else None,
             throughput_ci95_img_s=(
@@ -173,18 +185,6 @@ def _problem(summary: Summary | None, target_half_width_pct: float) -> str | Non
 
 def _raw_ms(block: Block) -> tuple[float, ...]:
     return tuple(float(f"{one:.4g}") for one in block.times_ms)
-
-
-def _latency(summary: Summary | None) -> LatencyMs | None:
-    if summary is None:
-        return None
-    return LatencyMs(
-        p50=summary.p50_ms,
-        p90=summary.p90_ms,
-        p99=summary.p99_ms,
-        ci95=summary.ci95_ms,
-        n=summary.n,
-    )
 
 
 def _median_stages(stages: list[StagesMs]) -> StagesMs | None:

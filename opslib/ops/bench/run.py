@@ -9,7 +9,7 @@ narrow enough or the budget ends.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from opslib.core.config import Config
 from opslib.core.errors import ExitCode, ModelError, UnavailableError
 from opslib.core.formatting import stamp
 from opslib.core.lineage import record_lineage
-from opslib.core.verdicts import VERDICT_EXIT_CODES, Verdict
+from opslib.core.verdicts import Verdict, exit_code_of
 from opslib.inference.engine import EngineFacts, requested_providers
 from opslib.inference.facts import ModelFacts, describe_inputs, describe_model
 from opslib.inference.parity import ParityResult, check_parity
@@ -26,13 +26,12 @@ from opslib.ops.bench.finding import sum_up
 from opslib.ops.bench.record import BenchRecord, BenchRow, SpeedComparison
 from opslib.ops.bench.rows import make_cells, make_row, measure_cells
 from opslib.ops.bench.setup import BenchRequest, BenchSetup, choose_img_size, prepare_bench
+from opslib.telling.operation import Progress
 from opslib.timing.disturbance import watch_disturbance
 from opslib.timing.lock import hold_timing_lock
 from opslib.timing.paired import Comparison
 from opslib.timing.rounds import Deadline
 from opslib.timing.station import Side, Station, Workload, compare_stations
-
-Progress = Callable[[float, str], None]
 
 COMPARISON_SHARE = 0.35
 PARITY_BATCH = 8
@@ -219,7 +218,4 @@ def _decide(
         verdict = "inconclusive"
     elif all(row.status == "unavailable" for row in rows):
         return "inconclusive", int(ExitCode.USAGE)
-    code = VERDICT_EXIT_CODES[verdict]
-    if code == ExitCode.PASS and setup.images.skipped:
-        code = ExitCode.SKIPPED
-    return verdict, int(code)
+    return verdict, exit_code_of(verdict, skipped=bool(setup.images.skipped))

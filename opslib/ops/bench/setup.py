@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from opslib.core.cards import ModelCard
 from opslib.core.config import Config
 from opslib.core.errors import ModelError, ParameterError
 from opslib.core.files import ensure_writable
 from opslib.core.models import find_model_files
-from opslib.inference.contract import check_input, read_input_size, resolve_img_size
+from opslib.inference.contract import check_input, find_img_size
 from opslib.inference.engine import (
     EngineFacts,
     EngineRequest,
@@ -21,6 +19,7 @@ from opslib.inference.engine import (
 from opslib.inference.find_model import find_card, find_checkpoint, find_onnx
 from opslib.inference.images import ImageSet, pick_images
 from opslib.inference.preprocess import load_preprocessor
+from opslib.telling.operation import OperationRequest
 from opslib.timing.station import Workload
 
 ENGINES = ("onnx", "torch")
@@ -30,7 +29,7 @@ LARGEST_IMAGE = 4096
 
 
 @dataclass(frozen=True)
-class BenchRequest:
+class BenchRequest(OperationRequest):
     """What a person asks a benchmark for; None means what the configuration says.
 
     Args:
@@ -56,22 +55,6 @@ class BenchRequest:
     strict: bool = False
 
 
-def make_request(
-    *,
-    model: str | None = None,
-    checkpoint: str | None = None,
-    batch: list[int] | None = None,
-    **others: Any,
-) -> BenchRequest:
-    """Return a request from the plain values of a notebook's parameters."""
-    return BenchRequest(
-        model=Path(model) if model else None,
-        checkpoint=Path(checkpoint) if checkpoint else None,
-        batch=tuple(batch) if batch else None,
-        **others,
-    )
-
-
 @dataclass(frozen=True)
 class BenchSetup:
     """A request with nothing left open: engines by name, images, batch sizes and budget."""
@@ -80,7 +63,7 @@ class BenchSetup:
     images: ImageSet
     preprocess: str
     code_root: Path | None
-    card_img_size: int | None
+    img_size: int | None
     batch_sizes: tuple[int, ...]
     budget_s: float
 
@@ -130,7 +113,7 @@ def prepare_bench(config: Config, request: BenchRequest) -> BenchSetup:
         safe_globals=config.torch.safe_globals,
         code_root=config.code_root,
     )
-    engines, card = _resolve_engines(config, request, engine, base)
+    engines, img_size = _resolve_engines(config, request, engine, base)
     load_preprocessor(config.preprocess.function, config.code_root)
     images = pick_images(
         config, "val", request.inputs, limit=section.max_images, strict=request.strict
@@ -141,24 +124,22 @@ def prepare_bench(config: Config, request: BenchRequest) -> BenchSetup:
         images=images,
         preprocess=config.preprocess.function,
         code_root=config.code_root,
-        card_img_size=resolve_img_size(config.preprocess.img_size, card, None),
+        img_size=img_size,
         batch_sizes=tuple(dict.fromkeys(batch_sizes)),
         budget_s=budget_s,
     )
 
 
 def choose_img_size(setup: BenchSetup, facts: dict[str, EngineFacts]) -> int:
-    """Return the input size in pixels: configured, else its card's, else the model's own.
+    """Return the input size in pixels: that of the setup, else what a loaded model fixes.
 
     Raises:
         ModelError: nothing says it, or the ONNX model takes other images.
     """
-    for request in setup.engines.values():
-        size = setup.card_img_size or read_input_size(request.path)
-        if request.engine == "onnx" and size:
-            check_input(request.path, size)
+    if "onnx" in setup.engines and setup.img_size:
+        check_input(setup.engines["onnx"].path, setup.img_size)
     sizes = [_input_size(setup.engines[engine].path.name, fact) for engine, fact in facts.items()]
-    found = resolve_img_size(setup.card_img_size, None, next(filter(None, sizes), None))
+    found = setup.img_size or next(filter(None, sizes), None)
     if found is None:
         raise ModelError(
             "the model takes images of any size; set preprocess.img_size in the configuration"
@@ -178,10 +159,11 @@ def _input_size(name: str, facts: EngineFacts) -> int | None:
 
 def _resolve_engines(
     config: Config, request: BenchRequest, engine: str, base: EngineRequest
-) -> tuple[dict[str, EngineRequest], ModelCard | None]:
+) -> tuple[dict[str, EngineRequest], int | None]:
+    configured = config.preprocess.img_size
     if engine == "torch":
         path = find_checkpoint(config, request.checkpoint or request.model, None)
-        return {"torch": replace(base, engine="torch", path=path)}, None
+        return {"torch": replace(base, engine="torch", path=path)}, configured
     onnx = find_onnx(config, request.model)
     find_model_files(onnx)
     card = find_card(config, onnx)
@@ -189,4 +171,4 @@ def _resolve_engines(
     if engine == "both":
         checkpoint = find_checkpoint(config, request.checkpoint, card)
         engines["torch"] = replace(base, engine="torch", path=checkpoint)
-    return engines, card
+    return engines, find_img_size(onnx, card, configured)

@@ -9,18 +9,16 @@ from opslib.ops.bench.columns import PAIR_COLUMNS, list_pairs, note_of, row_colu
 from opslib.ops.bench.finding import ENGINE_NAMES
 from opslib.ops.bench.record import BenchRecord, BenchRow
 from opslib.telling.columns import page_table
-from opslib.telling.figures import show_list
 from opslib.telling.scraps import publish, publish_outcome
 from opslib.telling.themes import Theme
 from opslib.timing.boundary import Boundary
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from pandas import DataFrame
 
 ENGINE_ORDER = ("onnx", "torch")
-STAGE_TITLES = {"decode": "decode", "transform": "transform", "inference": "inference"}
+STAGES = ("decode", "transform", "inference")
 
 
 def bench_frame(record: BenchRecord, boundary: Boundary) -> DataFrame:
@@ -32,11 +30,6 @@ def bench_frame(record: BenchRecord, boundary: Boundary) -> DataFrame:
 def comparison_frame(record: BenchRecord) -> DataFrame:
     """Return the paired comparisons as a table, the noise floor (A/A) last."""
     return page_table(PAIR_COLUMNS, list_pairs(record))
-
-
-def show_notes(record: BenchRecord) -> None:
-    """Show `list_notes` as a list."""
-    show_list(list_notes(record))
 
 
 def list_notes(record: BenchRecord) -> list[str]:
@@ -67,14 +60,17 @@ def draw_against_batch(record: BenchRecord, theme: Theme) -> Figure | None:
     if not _engines(record):
         return None
     figure, (left, right) = plt.subplots(1, 2, figsize=(8.8, 3.6))
-    for index, engine in enumerate(_engines(record)):
+    for engine, colour in zip(_engines(record), theme.series, strict=False):
         rows = _timed(record, engine, "inference")
-        colour = theme.series[index]
         label = f"{ENGINE_NAMES[engine]} ({rows[0].provider})"
-        _line(left, rows, [row.latency_ms.p50 for row in rows if row.latency_ms], colour, label)
-        _band(left, rows, [row.latency_ms.ci95 if row.latency_ms else None for row in rows], colour)
-        _line(right, rows, [row.throughput_img_s or 0.0 for row in rows], colour, label)
-        _band(right, rows, [row.throughput_ci95_img_s for row in rows], colour)
+        latencies = [(row.p50_ms or 0.0, row.latency_ms and row.latency_ms.ci95) for row in rows]
+        speeds = [(row.throughput_img_s or 0.0, row.throughput_ci95_img_s) for row in rows]
+        for axes, points in ((left, latencies), (right, speeds)):
+            sizes = [row.batch_size for row in rows]
+            axes.plot(sizes, [value for value, _ in points], marker="o", color=colour, label=label)
+            known = [(size, *ends) for size, (_, ends) in zip(sizes, points, strict=True) if ends]
+            if known:
+                axes.fill_between(*zip(*known, strict=True), color=colour, alpha=0.22, linewidth=0)
     left.set_title("Latency of a batch, median")
     left.set_ylabel("ms")
     left.set_yscale("log")
@@ -97,10 +93,9 @@ def describe_against_batch(record: BenchRecord) -> str:
     for engine in _engines(record):
         rows = _timed(record, engine, "inference")
         values = "; ".join(
-            f"batch {row.batch_size}: {row.latency_ms.p50:.2f} ms, "
+            f"batch {row.batch_size}: {row.p50_ms:.2f} ms, "
             f"{row.throughput_img_s or 0:,.0f} images per second"
             for row in rows
-            if row.latency_ms
         )
         parts.append(f"{ENGINE_NAMES[engine]} on {rows[0].provider}: {values}")
     if not parts:
@@ -135,16 +130,14 @@ def draw_stages(record: BenchRecord, theme: Theme) -> Figure | None:
 def describe_stages(record: BenchRecord) -> str:
     """Return what `draw_stages` shows, in words."""
     parts = []
-    for engine in ENGINE_ORDER:
-        for row in _staged(record, engine):
-            if row.stages_ms is None:
-                continue
-            whole = row.stages_ms.preprocess + row.stages_ms.inference
-            share = 100 * row.stages_ms.preprocess / whole if whole else 0.0
-            parts.append(
-                f"{ENGINE_NAMES[engine]} at batch {row.batch_size}: {share:.0f} % of "
-                f"{whole / row.batch_size:.2f} ms per image is decoding and transforming"
-            )
+    for row in (row for engine in ENGINE_ORDER for row in _staged(record, engine)):
+        stages = row.stages_ms
+        whole = stages.preprocess + stages.inference if stages else 0.0
+        share = 100 * stages.preprocess / whole if stages and whole else 0.0
+        parts.append(
+            f"{ENGINE_NAMES[row.engine]} at batch {row.batch_size}: {share:.0f} % of "
+            f"{whole / row.batch_size:.2f} ms per image is decoding and transforming"
+        )
     if not parts:
         return "No stages were measured: where the time of an image goes is not known."
     return "Where the time of an image goes, end to end. " + "; ".join(parts) + "."
@@ -158,14 +151,13 @@ def publish_bench(record: BenchRecord, path: Path) -> None:
         first = min(rows, key=lambda row: row.batch_size)
         best = max(rows, key=lambda row: row.throughput_img_s or 0.0)
         name = ENGINE_NAMES[engine]
-        if first.latency_ms:
-            publish(
-                f"{engine}_p50_ms",
-                round(first.latency_ms.p50, 4),
-                unit="ms",
-                better="lower",
-                label=f"{name}, batch {first.batch_size}, median",
-            )
+        publish(
+            f"{engine}_p50_ms",
+            round(first.p50_ms or 0.0, 4),
+            unit="ms",
+            better="lower",
+            label=f"{name}, batch {first.batch_size}, median",
+        )
         publish(
             f"{engine}_throughput_img_s",
             round(best.throughput_img_s or 0.0, 1),
@@ -200,30 +192,10 @@ def _timed(record: BenchRecord, engine: str, boundary: Boundary) -> list[BenchRo
 
 
 def _stage_values(rows: list[BenchRow]) -> dict[str, list[float]]:
-    stages = [(row.stages_ms, row.batch_size) for row in rows if row.stages_ms]
-    if all(stage.decode is not None for stage, _ in stages):
-        return {
-            title: [float(getattr(stage, name)) / size for stage, size in stages]
-            for name, title in STAGE_TITLES.items()
-        }
+    """Milliseconds of each stage for an image; where foreign code cannot be split, of two."""
+    split = all(row.stages_ms and row.stages_ms.decode is not None for row in rows)
+    names = STAGES if split else ("preprocess", "inference")
     return {
-        "preprocess": [stage.preprocess / size for stage, size in stages],
-        "inference": [stage.inference / size for stage, size in stages],
+        name: [float(getattr(row.stages_ms, name)) / row.batch_size for row in rows]
+        for name in names
     }
-
-
-def _line(axes: Axes, rows: list[BenchRow], values: list[float], colour: str, label: str) -> None:
-    axes.plot([row.batch_size for row in rows], values, marker="o", color=colour, label=label)
-
-
-def _band(
-    axes: Axes, rows: list[BenchRow], intervals: list[tuple[float, float] | None], colour: str
-) -> None:
-    known = [
-        (row.batch_size, *interval)
-        for row, interval in zip(rows, intervals, strict=True)
-        if interval is not None
-    ]
-    if known:
-        sizes, lows, highs = zip(*known, strict=True)
-        axes.fill_between(sizes, lows, highs, color=colour, alpha=0.22, linewidth=0)

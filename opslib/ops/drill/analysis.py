@@ -11,7 +11,7 @@ from opslib.ops.drill.mixing import find_mixed
 from opslib.ops.drill.record import Calm, DrillEvent, RawRequests, WindowKind, WindowStats
 from opslib.ops.drill.rehearsal import Deed
 from opslib.ops.drill.windows import (
-    Answers,
+    AnswerLog,
     Timings,
     Window,
     describe_window,
@@ -71,19 +71,17 @@ def analyse(
     kills = [one for one in windows if one.kind == "kill -9"]
     in_kill = find_killed(timings, kills)
     mixed = find_mixed(samples, events)
-    failures = [
-        one for one, killed in zip(samples, in_kill, strict=True) if one.failed and not killed
-    ]
-    late = [
-        one.sent_late_ms
-        for one, killed in zip(samples, in_kill, strict=True)
-        if one.sent_late_ms is not None and not killed
-    ]
+    counted = [one for one, killed in zip(samples, in_kill, strict=True) if not killed]
+    failures = [one for one in counted if one.failed]
+    late = [one.sent_late_ms for one in counted if one.sent_late_ms is not None]
     kill = next((one for one in events if one.kind == "kill -9"), None)
     return Findings(
         calms=spans,
         events=events,
-        windows=_describe_windows(windows, timings),
+        windows=tuple(
+            describe_window(kind, [one for one in windows if one.kind == kind], timings)
+            for kind in dict.fromkeys(one.kind for one in windows)
+        ),
         failed=len(failures),
         failed_in_kill=int((timings.failed & in_kill).sum()),
         first_failures=tuple(
@@ -97,16 +95,12 @@ def analyse(
 
 
 def place_events(
-    samples: Sequence[Sample],
-    deeds: Sequence[Deed],
-    zero: float,
-    settle_s: float,
-    end_s: float,
+    samples: Sequence[Sample], deeds: Sequence[Deed], zero: float, settle_s: float, end_s: float
 ) -> tuple[DrillEvent, ...]:
     """Return the deeds as events of the load, each with the answer that first showed its effect."""
     ordered = sorted(deeds, key=lambda deed: deed.start)
     starts = [deed.start - zero for deed in ordered]
-    answers = Answers.of(samples)
+    answers = AnswerLog.of(samples)
     events = []
     for number, deed in enumerate(ordered):
         start, end = starts[number], deed.end - zero
@@ -115,7 +109,7 @@ def place_events(
         before = answers.mark_before(start)
         first, after = None, before
         if deed.kind == "kill -9":
-            first = find_recovery(samples, start)
+            first = find_recovery(Timings.of(samples), start)
             after = answers.mark_before(first) if first is not None else None
             window_end = end_s if first is None else first + settle_s
         elif deed.kind in SWITCHES and deed.accepted:
@@ -176,12 +170,4 @@ def pack_requests(samples: Sequence[Sample]) -> RawRequests:
             one.status if one.error is None or one.status != 200 else 0 for one in samples
         ),
         mark=tuple(numbers),
-    )
-
-
-def _describe_windows(windows: Sequence[Window], timings: Timings) -> tuple[WindowStats, ...]:
-    kinds = list(dict.fromkeys(one.kind for one in windows))
-    return tuple(
-        describe_window(kind, [one for one in windows if one.kind == kind], timings)
-        for kind in kinds
     )

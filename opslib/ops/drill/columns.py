@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from opslib.core.formatting import format_ms
 from opslib.ops.drill.record import (
-    Check,
     DrillEvent,
     DrillRecord,
     Injection,
     Interval,
+    PromiseCheck,
     WindowKind,
     WindowStats,
 )
@@ -32,7 +32,7 @@ WINDOW_TITLES: dict[WindowKind, str] = {
 }
 IN_DOCUMENTS: tuple[WindowKind, ...] = ("baseline", "A/A", "swaps", "rollbacks", "kill -9", "after")
 
-CHECK_COLUMNS: tuple[Column[Check], ...] = (
+CHECK_COLUMNS: tuple[Column[PromiseCheck], ...] = (
     Column("promise", lambda check: check.name),
     Column("measured", lambda check: check.value),
     Column("allowed", lambda check: check.limit),
@@ -75,9 +75,7 @@ def window_columns(record: DrillRecord) -> list[Column[WindowStats]]:
         Column("p50 ms (95 %)", lambda one: _latency(one.p50_ms, one.p50_ci95_ms)),
         Column("p99 ms (95 %)", lambda one: _latency(one.p99_ms, one.p99_ci95_ms)),
         Column(
-            "worst ms",
-            lambda one: format_ms(one.worst_ms) if one.worst_ms else None,
-            where=PAGE,
+            "worst ms", lambda one: format_ms(one.worst_ms) if one.worst_ms else None, where=PAGE
         ),
     ]
 

@@ -49,12 +49,12 @@ def drill(
     config: ConfigOption = None,
 ) -> int:
     """Swap, roll back, provoke and kill a service under load; say whether anyone noticed."""
-    from opslib.ops.drill.request import make_drill_request
+    from opslib.ops.drill.request import DrillRequest
     from opslib.ops.drill.run import keep_drill, run_drill
 
     check_record_path(json)
     loaded = load_config(config)
-    request = make_drill_request(
+    request = DrillRequest(
         url=url,
         confirm=confirm,
         share_gpu=share_gpu,

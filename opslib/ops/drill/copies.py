@@ -13,6 +13,7 @@ from opslib.core.config import Config
 from opslib.core.errors import storage_errors
 from opslib.core.files import link_atomic
 from opslib.core.models import find_model_files
+from opslib.ops.quantize.source import copy_source
 
 COPIES = 2
 
@@ -60,15 +61,10 @@ def copy_experiment(config: Config, stable: Path, other: Path, folder: Path) -> 
 
 def copy_unit(model: Path, folder: Path) -> Path:
     """Copy a model with its sidecars, its card and its golden images; return the new path."""
-    files = find_model_files(model)
-    for path in files.all:
-        target = folder / path.relative_to(files.path.parent)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, target)
-    copy = folder / files.path.name
-    card = read_card(files.path)
+    source = find_model_files(model).path
+    copy, card = copy_source(source, folder), read_card(source)
     if card is not None:
-        _copy_golden(card, files.path.parent, folder).write(card_path(copy))
+        _copy_golden(card, source.parent, folder).write(card_path(copy))
     return copy
 
 

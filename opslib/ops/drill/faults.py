@@ -17,7 +17,7 @@ from opslib.core.cards import ModelCard, card_path, list_files, read_card
 from opslib.core.errors import ModelError
 from opslib.core.models import find_model_files
 from opslib.ops.drill.copies import copy_unit
-from opslib.ops.drill.stand_in import Signature, read_signature, write_stand_in
+from opslib.ops.drill.stand_in import ClassifierShape, read_classifier_shape, write_stand_in
 
 BAD_NAME = "bad.onnx"
 OTHER_PX = 8
@@ -48,9 +48,9 @@ class Ground:
         return read_card(self.stable)
 
     @property
-    def signature(self) -> Signature:
+    def signature(self) -> ClassifierShape:
         """What the served model takes and answers."""
-        return read_signature(self.stable)
+        return read_classifier_shape(self.stable)
 
     @property
     def path(self) -> Path:
@@ -90,11 +90,11 @@ def list_faults() -> tuple[Fault, ...]:
         Fault("a web address", "path", lambda _: "https://models.invalid/m.onnx", False),
         Fault("a model outside the folder", "path", _outside),
         Fault("a link to a model outside", "path", _link_out),
-        Fault("a folder", "path", _folder),
-        Fault("a pipe", "path", _pipe, hangs=True),
-        Fault("an empty file", "read", _empty),
-        Fault("text", "read", _text),
-        Fault("zeros", "read", _zeros),
+        Fault("a folder", "path", _written(Path.mkdir)),
+        Fault("a pipe", "path", _written(os.mkfifo), hangs=True),
+        Fault("an empty file", "read", _written(Path.touch)),
+        Fault("text", "read", _written(lambda path: path.write_text("this is no model\n" * 50))),
+        Fault("zeros", "read", _written(lambda path: path.write_bytes(bytes(1 << 16)))),
         Fault("a cut-off file", "read", _truncated),
         Fault("no weights file beside it", "read", _without_sidecar),
         Fault("weights that are a link out", "read", _sidecar_link_out),
@@ -102,8 +102,8 @@ def list_faults() -> tuple[Fault, ...]:
         Fault("another number of classes", "contract", _other_count),
         Fault("classes in another order", "contract", _other_names),
         Fault("another input size", "contract", _other_size),
-        Fault("NaN weights", "outputs", _nan),
-        Fault("constant answers", "outputs", _constant),
+        Fault("NaN weights", "outputs", _filled(float("nan"))),
+        Fault("constant answers", "outputs", _filled(0.0)),
         Fault("wrong golden answers", "golden", _wrong_golden),
     )
 
@@ -141,6 +141,18 @@ def make_fault(
             shutil.rmtree(folder, ignore_errors=True)
 
 
+def _written(write: Callable[[Path], object]) -> Callable[[Ground], Path]:
+    def make(ground: Ground) -> Path:
+        write(ground.path)
+        return ground.path
+
+    return make
+
+
+def _filled(value: float) -> Callable[[Ground], Path]:
+    return lambda ground: write_stand_in(ground.path, ground.signature, fill=value)
+
+
 def _typo(ground: Ground) -> Path:
     return ground.stable.with_name(f"{ground.stable.stem}-typo.onnx")
 
@@ -156,31 +168,6 @@ def _outside(ground: Ground) -> Path:
 
 def _link_out(ground: Ground) -> Path:
     ground.path.symlink_to(_outside(ground))
-    return ground.path
-
-
-def _folder(ground: Ground) -> Path:
-    ground.path.mkdir()
-    return ground.path
-
-
-def _pipe(ground: Ground) -> Path:
-    os.mkfifo(ground.path)
-    return ground.path
-
-
-def _empty(ground: Ground) -> Path:
-    ground.path.touch()
-    return ground.path
-
-
-def _text(ground: Ground) -> Path:
-    ground.path.write_text("this is no model\n" * 50)
-    return ground.path
-
-
-def _zeros(ground: Ground) -> Path:
-    ground.path.write_bytes(bytes(1 << 16))
     return ground.path
 
 
@@ -236,14 +223,6 @@ def _other_size(ground: Ground) -> Path:
         raise NotPossibleError("the model takes images of any size")
     height, width = signature.height + OTHER_PX, signature.width + OTHER_PX
     return write_stand_in(ground.path, replace(signature, height=height, width=width))
-
-
-def _nan(ground: Ground) -> Path:
-    return write_stand_in(ground.path, ground.signature, fill=float("nan"))
-
-
-def _constant(ground: Ground) -> Path:
-    return write_stand_in(ground.path, ground.signature, fill=0.0)
 
 
 def _wrong_golden(ground: Ground) -> Path:

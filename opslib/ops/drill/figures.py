@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from opslib.core.errors import InputError
 from opslib.core.formatting import format_ms
-from opslib.ops.drill.record import DrillEvent, DrillRecord, EventKind, RawRequests, WindowKind
+from opslib.ops.drill.record import (
+    DrillEvent,
+    DrillRecord,
+    EventKind,
+    Memory,
+    RawRequests,
+    WindowKind,
+)
 from opslib.telling.themes import Theme
 
 if TYPE_CHECKING:
@@ -46,14 +53,13 @@ def draw_timeline(record: DrillRecord, theme: Theme) -> Figure | None:
     )
     _draw_requests(top, record, theme)
     _draw_events(bottom, record, lanes, theme)
-    for axes in (top, bottom):
-        for start, end in _calm_spans(record):
-            axes.axvspan(start, end, color=theme.neutral, alpha=0.13, linewidth=0)
-            axes.axvline(start, color=theme.surface, linewidth=2)
-    for (start, _end), name in zip(_calm_spans(record), _calm_names(record), strict=True):
+    for calm in record.calms:
+        for axes in (top, bottom):
+            axes.axvspan(calm.start_s, calm.end_s, color=theme.neutral, alpha=0.13, linewidth=0)
+            axes.axvline(calm.start_s, color=theme.surface, linewidth=2)
         top.annotate(
-            name,
-            (start, 1),
+            calm.kind,
+            (calm.start_s, 1),
             xycoords=("data", "axes fraction"),
             xytext=(3, -3),
             textcoords="offset points",
@@ -71,12 +77,12 @@ def describe_timeline(record: DrillRecord) -> str:
         return "No timeline: this record was slimmed, its single requests are gone."
     if not record.raw.due_s:
         return "No timeline: no request was measured."
-    parts = [
-        f"{title} at {', '.join(f'{event.start_s:.0f}' for event in record.events_of(kind)[:12])}"
-        f"{' and later' if len(record.events_of(kind)) > 12 else ''} s"
-        for kind, title in LANES
-        if record.events_of(kind)
-    ]
+    parts = []
+    for kind, title in LANES:
+        starts = [f"{event.start_s:.0f}" for event in record.events_of(kind)]
+        if starts:
+            more = " and later" if len(starts) > 12 else ""
+            parts.append(f"{title} at {', '.join(starts[:12])}{more} s")
     return (
         f"Latency of {record.requests:,} requests over time with every event. "
         f"{'; '.join(parts) or 'Nothing was done to the service'}. "
@@ -123,7 +129,7 @@ def draw_distribution(record: DrillRecord, theme: Theme) -> Figure | None:
     axes.set_ylim(lowest / 1.5, 1.2)
     _set_ms_ticks(axes, "x")
     shares_shown = [share for share in (1, 0.5, 0.1, 0.01, 0.001, 0.0001) if share >= lowest / 1.5]
-    axes.set_yticks(shares_shown, [_share(share) for share in shares_shown])
+    axes.set_yticks(shares_shown, [f"{100 * share:g} %" for share in shares_shown])
     axes.minorticks_off()
     axes.set_xlabel("milliseconds")
     axes.set_title("Requests that took longer", pad=18)
@@ -152,7 +158,7 @@ def draw_memory(record: DrillRecord, theme: Theme) -> Figure | None:
     where it was not measured."""
     import matplotlib.pyplot as plt
 
-    rows = [one for one in record.memory if one.during == "leak"] or list(record.memory)
+    rows = _switches(record)
     if not rows:
         return None
     figure, axes = plt.subplots(figsize=(8.8, 2.6))
@@ -167,7 +173,7 @@ def draw_memory(record: DrillRecord, theme: Theme) -> Figure | None:
 
 def describe_memory(record: DrillRecord) -> str:
     """Return what `draw_memory` shows, in words."""
-    rows = [one for one in record.memory if one.during == "leak"] or list(record.memory)
+    rows = _switches(record)
     if not rows:
         return "No memory was measured: the service is not a process of this drill."
     first, last = rows[0], rows[-1]
@@ -177,6 +183,10 @@ def describe_memory(record: DrillRecord) -> str:
     )
 
 
+def _switches(record: DrillRecord) -> list[Memory]:
+    return [one for one in record.memory if one.during == "leak"] or list(record.memory)
+
+
 def latencies_ms(record: DrillRecord, kind: WindowKind) -> Any:
     """Return the latencies of the good answers to requests that were due in windows of a kind."""
     import numpy as np
@@ -184,7 +194,10 @@ def latencies_ms(record: DrillRecord, kind: WindowKind) -> Any:
     raw = _raw(record)
     due, good = np.asarray(raw.due_s), np.asarray(raw.status) == 200
     inside = np.zeros(len(due), dtype=bool)
-    for start, end in _spans(record, kind):
+    swaps = record.events_of("swap", "rollback") if kind == "swaps and rollbacks" else ()
+    spans = [(event.start_s, event.window_end_s) for event in swaps]
+    spans += [(one.start_s, one.end_s) for one in record.calms if one.kind == kind]
+    for start, end in spans:
         inside |= (due >= start) & (due < end)
     return np.asarray(raw.latency_ms)[inside & good]
 
@@ -197,21 +210,6 @@ def _raw(record: DrillRecord) -> RawRequests:
     if record.raw is None:
         raise InputError("this record was slimmed: its single requests are gone")
     return record.raw
-
-
-def _spans(record: DrillRecord, kind: WindowKind) -> list[tuple[float, float]]:
-    if kind == "swaps and rollbacks":
-        events = record.events_of("swap", "rollback")
-        return [(event.start_s, event.window_end_s) for event in events]
-    return [(one.start_s, one.end_s) for one in record.calms if one.kind == kind]
-
-
-def _calm_spans(record: DrillRecord) -> list[tuple[float, float]]:
-    return [(one.start_s, one.end_s) for one in record.calms]
-
-
-def _calm_names(record: DrillRecord) -> list[str]:
-    return [one.kind for one in record.calms]
 
 
 def _draw_requests(axes: Axes, record: DrillRecord, theme: Theme) -> None:
@@ -286,7 +284,3 @@ def _set_ms_ticks(axes: Axes, which: str) -> None:
     ticks = [tick for tick in TICKS_MS if low <= tick <= high]
     set_ticks = axes.set_xticks if which == "x" else axes.set_yticks
     set_ticks(ticks, [f"{tick:g}" for tick in ticks])
-
-
-def _share(share: float) -> str:
-    return f"{100 * share:g} %"

@@ -98,7 +98,7 @@ class Injection(Part):
     held: bool | None
 
 
-class Check(Part):
+class PromiseCheck(Part):
     """One line of the verdict: a figure, its limit and whether it kept to it."""
 
     name: str
@@ -106,6 +106,12 @@ class Check(Part):
     limit: str
     result: Verdict
     reason: str | None = None
+
+    @property
+    def line(self) -> str:
+        """The check in words."""
+        why = f" ({self.reason})" if self.reason else ""
+        return f"{self.name}: {self.value} (allowed: {self.limit}){why}"
 
 
 class Memory(Part):
@@ -163,7 +169,7 @@ class DrillRecord(Record):
     calms: tuple[Calm, ...]
     events: tuple[DrillEvent, ...]
     injections: tuple[Injection, ...]
-    checks: tuple[Check, ...]
+    checks: tuple[PromiseCheck, ...]
     memory: tuple[Memory, ...]
     disturbance: Disturbance
     notes: tuple[str, ...] = ()

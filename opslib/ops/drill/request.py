@@ -11,10 +11,11 @@ from urllib.parse import urlsplit
 from opslib.core.config_edit import show_value
 from opslib.core.errors import ParameterError
 from opslib.serving.live import normalise_url
+from opslib.telling.operation import OperationRequest
 
 
 @dataclass(frozen=True)
-class DrillRequest:
+class DrillRequest(OperationRequest):
     """What of a drill is not in the configuration.
 
     Args:
@@ -30,6 +31,9 @@ class DrillRequest:
         kind: which kind of models is swapped; None: the only one.
         allow_bad_models: agreed that a running service which is not ours is offered models that it
             ought to refuse, and may not.
+
+    Raises:
+        ParameterError: a share or count is impossible, or the address cannot be used.
     """
 
     url: str | None = None
@@ -44,49 +48,20 @@ class DrillRequest:
     kind: str | None = None
     allow_bad_models: bool = False
 
-
-def make_drill_request(
-    *,
-    url: str | None = None,
-    confirm: bool = False,
-    share_gpu: bool = False,
-    model: str | Path | None = None,
-    other: str | Path | None = None,
-    inputs: str | None = None,
-    load_share: float | None = None,
-    swaps: int | None = None,
-    long: bool = False,
-    kind: str | None = None,
-    allow_bad_models: bool = False,
-) -> DrillRequest:
-    """Return the request that options or notebook parameters stand for.
-
-    Raises:
-        ParameterError: a share or count is impossible, or the address cannot be used.
-    """
-    if load_share is not None and not 0.01 <= load_share <= 0.9:
-        raise ParameterError(
-            f"load_share: got {load_share}; expected a share of the capacity in 0.01..0.9"
-        )
-    if swaps is not None and not 1 <= swaps <= 10_000:
-        raise ParameterError(f"swaps: got {swaps}; expected a whole number in 1..10000")
-    if url is not None:
-        url = check_url(url, confirm=confirm)
-        if long:
-            raise ParameterError("long: loads a service for minutes; only a staging one (no url)")
-    return DrillRequest(
-        url=url,
-        confirm=confirm,
-        share_gpu=share_gpu,
-        model=Path(model) if model else None,
-        other=Path(other) if other else None,
-        inputs=inputs,
-        load_share=load_share,
-        swaps=swaps,
-        long=long,
-        kind=kind,
-        allow_bad_models=allow_bad_models,
-    )
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.load_share is not None and not 0.01 <= self.load_share <= 0.9:
+            raise ParameterError(
+                f"load_share: got {self.load_share}; expected a share of the capacity in 0.01..0.9"
+            )
+        if self.swaps is not None and not 1 <= self.swaps <= 10_000:
+            raise ParameterError(f"swaps: got {self.swaps}; expected a whole number in 1..10000")
+        if self.url is not None:
+            object.__setattr__(self, "url", check_url(self.url, confirm=self.confirm))
+            if self.long:
+                raise ParameterError(
+                    "long: loads a service for minutes; only a staging one (no url)"
+                )
 
 
 def check_url(url: str, *, confirm: bool) -> str:

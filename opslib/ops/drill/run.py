@@ -31,10 +31,10 @@ from opslib.ops.drill.steps import (
 from opslib.ops.drill.target import Target, open_target
 from opslib.ops.drill.verdict import decide, list_checks, sum_up
 from opslib.serving.load import LoadPlan, LoadResult, start_load
+from opslib.telling.operation import Progress
 from opslib.timing.disturbance import Disturbance, watch_disturbance
 from opslib.timing.lock import hold_timing_lock
 
-Progress = Callable[[float, str], None]
 CAPACITY_CONNECTIONS = 8
 MAX_LOAD_S = 3600.0
 STOP_S = 60.0
@@ -53,7 +53,7 @@ def run_drill(
         progress: told the share of the expected time that is spent (0..1) and what is being done.
 
     Raises:
-        UsageError: the drill cannot begin: see `open_target` and `make_drill_request`.
+        UsageError: the drill cannot begin: see `open_target` and `DrillRequest`.
         BusyError: the card is serving, or another timed operation runs on this host.
         OpsError: the service or the load broke off in a way that leaves nothing to measure.
     """

@@ -13,7 +13,7 @@ IR_VERSION = 10
 
 
 @dataclass(frozen=True)
-class Signature:
+class ClassifierShape:
     """What a classifier takes and answers: element type (onnx's number), axes, classes.
 
     A free axis is None.
@@ -25,7 +25,7 @@ class Signature:
     classes: int
 
 
-def read_signature(path: Path) -> Signature:
+def read_classifier_shape(path: Path) -> ClassifierShape:
     """Return the signature of the ONNX classifier at `path`, without loading its weights.
 
     Raises:
@@ -42,11 +42,11 @@ def read_signature(path: Path) -> Signature:
         raise ModelError(f"{path}: its signature cannot be read: {error}") from error
     if len(axes) != 4 or classes < 2:
         raise ModelError(f"{path}: expected an input [N, 3, H, W] and a fixed number of classes")
-    return Signature(int(first.elem_type), axes[2], axes[3], classes)
+    return ClassifierShape(int(first.elem_type), axes[2], axes[3], classes)
 
 
 def write_stand_in(
-    path: Path, signature: Signature, *, fill: float | None = None, sidecar: bool = False
+    path: Path, signature: ClassifierShape, *, fill: float | None = None, sidecar: bool = False
 ) -> Path:
     """Write a linear classifier of this signature and return its path.
 
@@ -81,10 +81,6 @@ def write_stand_in(
     opset = [helper.make_opsetid("", OPSET)]
     model = helper.make_model(graph, opset_imports=opset, ir_version=IR_VERSION)
     onnx.save_model(
-        model,
-        path,
-        save_as_external_data=sidecar,
-        location=f"{path.name}.data",
-        size_threshold=0,
+        model, path, save_as_external_data=sidecar, location=f"{path.name}.data", size_threshold=0
     )
     return path

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +23,6 @@ from opslib.ops.drill.figures import (
 from opslib.ops.drill.memory import growth_pct
 from opslib.ops.drill.record import DrillRecord
 from opslib.telling.columns import page_table
-from opslib.telling.figures import show_figure, show_list
 from opslib.telling.scraps import publish, publish_outcome
 
 if TYPE_CHECKING:
@@ -61,11 +59,6 @@ def injections_frame(record: DrillRecord) -> DataFrame:
     return page_table(INJECTION_COLUMNS, record.injections)
 
 
-def show_notes(record: DrillRecord) -> None:
-    """Show `list_notes` as a list."""
-    show_list(list_notes(record))
-
-
 def list_notes(record: DrillRecord) -> list[str]:
     """Return what a reader must know beside the figures."""
     what = "a staging service on a copy of the experiment"
@@ -86,11 +79,6 @@ def list_notes(record: DrillRecord) -> list[str]:
     if watched.load_average is not None:
         lines.append(f"Load average at the end {watched.load_average:.1f}.")
     return lines
-
-
-def show_memory(record: DrillRecord) -> None:
-    """Show the service's memory over its switches, or say why there is nothing to show."""
-    show_figure(partial(draw_memory, record), alt=describe_memory(record))
 
 
 def publish_drill(record: DrillRecord, path: Path) -> None:

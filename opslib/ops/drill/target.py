@@ -104,12 +104,13 @@ def open_target(
             that name, or it is none that a staging service serves.
     """
     kind = pick_kind(config, request.kind)
-    if request.url is None:
-        with _open_staging(config, request, kind) as target:
-            yield target
-    else:
-        with _open_running(config, request, request.url, kind, note) as target:
-            yield target
+    opened = (
+        _open_staging(config, request, kind)
+        if request.url is None
+        else _open_running(config, request, request.url, kind, note)
+    )
+    with opened as target:
+        yield target
 
 
 @contextmanager
@@ -120,7 +121,7 @@ def _open_staging(config: Config, request: DrillRequest, kind: Kind) -> Iterator
             "the service that serves it (--url)"
         )
     stable = request.model.absolute() if request.model else find_live(config, kind)
-    live = LiveVersion(str(stable), _digest(stable), None, None)
+    live = LiveVersion(str(stable), find_model_files(stable).digest(), None, None)
     other = choose_other(config, request, live, kind)
     if not request.share_gpu and set(config.onnx.providers) - {"CPU"}:
         refuse_busy_card(config)
@@ -144,11 +145,7 @@ def _open_staging(config: Config, request: DrillRequest, kind: Kind) -> Iterator
 
 @contextmanager
 def _open_running(
-    config: Config,
-    request: DrillRequest,
-    url: str,
-    kind: Kind,
-    note: Callable[[str], None],
+    config: Config, request: DrillRequest, url: str, kind: Kind, note: Callable[[str], None]
 ) -> Iterator[Target]:
     secret = load_service_environment(config).api_key
     if secret is None:
@@ -219,14 +216,10 @@ def find_live(config: Config, kind: Kind | None = None) -> Path:
     kind = kind or pick_classifier(config)
     found = next(iter(kind.pins()), None)
     state = read_served_state(config)
-    if found is not None:
-        pass
-    elif state is not None and state.wanted is not None:
-        found = state.wanted.path
-        if found is None:
+    if found is None and state is not None:
+        found = (state.wanted or state.current).path
+        if found is None and state.wanted is not None:
             raise InputError(f"which model should be served is not known: {state.wanted.why}")
-    elif state is not None:
-        found = state.current.path
     path = found or find_onnx(config, kind=kind)
     if not is_onnx(follow_model(path)):
         raise InputError(f"{path}: served, but no ONNX model; name one with --model")
@@ -297,11 +290,7 @@ def refuse_busy_card(config: Config) -> None:
 
 def _is_own(url: str) -> bool:
     host = urlsplit(url).hostname or ""
-    return host == "localhost" or host == "::1" or host.startswith("127.")
-
-
-def _digest(path: Path) -> str:
-    return find_model_files(path).digest()
+    return host in ("localhost", "::1") or host.startswith("127.")
 
 
 def _check_room(folder: Path, stable: Path, other: Path) -> None:

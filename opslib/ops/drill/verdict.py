@@ -5,48 +5,72 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from opslib.core.errors import ExitCode
 from opslib.core.formatting import format_ms, plural
 from opslib.core.sections import DrillSection
-from opslib.core.verdicts import VERDICT_EXIT_CODES, Verdict
+from opslib.core.verdicts import Verdict, exit_code_of
 from opslib.ops.drill.analysis import Findings
 from opslib.ops.drill.memory import growth_pct
-from opslib.ops.drill.record import Check, DrillEvent, Injection, Memory, WindowStats
+from opslib.ops.drill.record import Injection, Memory, PromiseCheck, WindowStats
 
 
 def list_checks(
-    found: Findings,
-    injections: Sequence[Injection],
-    memory: Sequence[Memory],
-    limits: DrillSection,
-) -> tuple[Check, ...]:
+    found: Findings, injections: Sequence[Injection], memory: Sequence[Memory], limits: DrillSection
+) -> tuple[PromiseCheck, ...]:
     """Return every line of the verdict."""
     windows = {one.kind: one for one in found.windows}
+    calm, twin, swaps = (windows.get(kind) for kind in ("baseline", "A/A", "swaps and rollbacks"))
+    stall, growth, took = found.longest_stall_ms, growth_pct(memory), found.recovery_s
+    mixed = Counter(found.mixed.values()).most_common(1)
+    broken = [one for one in injections if one.held is False]
+    tried = sum(one.held is not None for one in injections)
     checks = [
-        _check_failures(found),
-        _check_mixed(found),
-        check_p99(
-            windows.get("baseline"), windows.get("A/A"), windows.get("swaps and rollbacks"), limits
+        _check(
+            "failed requests outside the kill",
+            str(found.failed),
+            "0",
+            not found.failed,
+            found.first_failures[0] if found.first_failures else None,
         ),
+        _check(
+            "answers that mix models",
+            str(len(found.mixed)),
+            "0",
+            not mixed,
+            mixed[0][0] if mixed else None,
+        ),
+        check_p99(calm, twin, swaps, limits),
         _check_time("swap, until the new model's first answer", found, "swap", limits.swap_max_s),
         _check_time(
             "rollback, until the old model's first answer", found, "rollback", limits.rollback_max_s
         ),
-        _check_stall(found, limits),
+        _check(
+            "longest stall",
+            f"{format_ms(stall)} ms",
+            f"at most {limits.stall_max_ms:g} ms",
+            stall <= limits.stall_max_ms,
+        ),
     ]
     if any(event.kind == "kill -9" for event in found.events):
-        checks.append(_check_recovery(found, limits))
-    growth = growth_pct(memory)
-    if growth is not None:
         checks.append(
-            Check(
-                name="memory, from the 10th switch to the last",
-                value=f"{growth:+.1f} %",
-                limit=f"at most +{limits.rss_growth_max_pct:g} %",
-                result="pass" if growth <= limits.rss_growth_max_pct else "fail",
+            _check(
+                "recovery from kill -9",
+                "no answer any more" if took is None else _seconds(took),
+                f"at most {limits.recovery_max_s:g} s",
+                took is not None and took <= limits.recovery_max_s,
             )
         )
-    checks.append(_check_promises(injections))
+    if growth is not None:
+        checks.append(
+            _check(
+                "memory, from the 10th switch to the last",
+                f"{growth:+.1f} %",
+                f"at most +{limits.rss_growth_max_pct:g} %",
+                growth <= limits.rss_growth_max_pct,
+            )
+        )
+    why = f"{broken[0].injected}: {broken[0].seen}" if broken else None
+    survived = f"{tried - len(broken)} of {tried}"
+    checks.append(_check("bad models and faults survived", survived, "all", not broken, why))
     return tuple(checks)
 
 
@@ -55,7 +79,7 @@ def check_p99(
     twin: WindowStats | None,
     swaps: WindowStats | None,
     limits: DrillSection,
-) -> Check:
+) -> PromiseCheck:
     """Compare the 99th percentile in swap windows with that of nothing happening.
 
     Within `p99_ratio_max` times the baseline's, or not above the A/A window's interval where that
@@ -70,8 +94,8 @@ def check_p99(
     """
     name, limit = "p99 in swap windows", f"at most {limits.p99_ratio_max:g} × the baseline's"
 
-    def answer(result: Verdict, value: str, reason: str | None = None) -> Check:
-        return Check(name=name, value=value, limit=limit, result=result, reason=reason)
+    def answer(result: Verdict, value: str, reason: str | None = None) -> PromiseCheck:
+        return PromiseCheck(name=name, value=value, limit=limit, result=result, reason=reason)
 
     parts = {"baseline": baseline, "A/A": twin, "swap": swaps}
     few = [what for what, one in parts.items() if one is None or one.p99_ms is None]
@@ -100,20 +124,17 @@ def check_p99(
     return answer("fail", value)
 
 
-def decide(checks: Sequence[Check], injections: Sequence[Injection]) -> tuple[Verdict, int]:
+def decide(checks: Sequence[PromiseCheck], injections: Sequence[Injection]) -> tuple[Verdict, int]:
     """Return the verdict and the exit code: what could not be tried ends a good drill with 9."""
     results = {check.result for check in checks}
     verdict: Verdict = next((one for one in ("fail", "inconclusive") if one in results), "pass")
-    code = VERDICT_EXIT_CODES[verdict]
-    if code == ExitCode.PASS and any(one.held is None for one in injections):
-        code = ExitCode.SKIPPED
-    return verdict, int(code)
+    return verdict, exit_code_of(verdict, skipped=any(one.held is None for one in injections))
 
 
-def sum_up(checks: Sequence[Check], found: Findings, requests: int) -> str:
+def sum_up(checks: Sequence[PromiseCheck], found: Findings, requests: int) -> str:
     """Return the finding: what broke, what is not known, or what was survived."""
     for result in ("fail", "inconclusive"):
-        named = [_name(check) for check in checks if check.result == result]
+        named = [check.line for check in checks if check.result == result]
         if named:
             word = "Not kept" if result == "fail" else "Not decided"
             return f"{word}: {'; '.join(named)}."
@@ -130,83 +151,24 @@ def sum_up(checks: Sequence[Check], found: Findings, requests: int) -> str:
     )
 
 
-def _name(check: Check) -> str:
-    why = f" ({check.reason})" if check.reason else ""
-    return f"{check.name}: {check.value} (allowed: {check.limit}){why}"
+def _check(
+    name: str, value: str, limit: str, kept: bool, reason: str | None = None
+) -> PromiseCheck:
+    result: Verdict = "pass" if kept else "fail"
+    return PromiseCheck(name=name, value=value, limit=limit, result=result, reason=reason)
 
 
-def _check_failures(found: Findings) -> Check:
-    return Check(
-        name="failed requests outside the kill",
-        value=str(found.failed),
-        limit="0",
-        result="fail" if found.failed else "pass",
-        reason=found.first_failures[0] if found.first_failures else None,
-    )
-
-
-def _check_mixed(found: Findings) -> Check:
-    reasons = Counter(found.mixed.values())
-    return Check(
-        name="answers that mix models",
-        value=str(len(found.mixed)),
-        limit="0",
-        result="fail" if found.mixed else "pass",
-        reason=reasons.most_common(1)[0][0] if reasons else None,
-    )
-
-
-def _check_time(name: str, found: Findings, kind: str, limit_s: float) -> Check:
+def _check_time(name: str, found: Findings, kind: str, limit_s: float) -> PromiseCheck:
     events = [event for event in found.events if event.kind == kind]
     unseen = [event for event in events if event.ready_s is None]
+    refused = [event for event in unseen if event.status != 200]
     slowest = max((event.ready_s or 0.0 for event in events), default=0.0)
     limit = f"at most {limit_s:g} s"
     if unseen or not events:
+        why = f"answered {refused[0].status}, stage {refused[0].stage}" if refused else None
         value = f"{len(unseen)} of {len(events)} never seen in an answer"
-        return Check(name=name, value=value, limit=limit, result="fail", reason=_why(unseen))
-    return Check(
-        name=name,
-        value=f"{_seconds(slowest)} at worst",
-        limit=limit,
-        result="pass" if slowest <= limit_s else "fail",
-    )
-
-
-def _why(unseen: Sequence[DrillEvent]) -> str | None:
-    refused = [event for event in unseen if event.status != 200]
-    return f"answered {refused[0].status}, stage {refused[0].stage}" if refused else None
-
-
-def _check_stall(found: Findings, limits: DrillSection) -> Check:
-    longest = found.longest_stall_ms
-    return Check(
-        name="longest stall",
-        value=f"{format_ms(longest)} ms",
-        limit=f"at most {limits.stall_max_ms:g} ms",
-        result="pass" if longest <= limits.stall_max_ms else "fail",
-    )
-
-
-def _check_recovery(found: Findings, limits: DrillSection) -> Check:
-    took = found.recovery_s
-    return Check(
-        name="recovery from kill -9",
-        value="no answer any more" if took is None else _seconds(took),
-        limit=f"at most {limits.recovery_max_s:g} s",
-        result="pass" if took is not None and took <= limits.recovery_max_s else "fail",
-    )
-
-
-def _check_promises(injections: Sequence[Injection]) -> Check:
-    broken = [one for one in injections if one.held is False]
-    tried = sum(one.held is not None for one in injections)
-    return Check(
-        name="bad models and faults survived",
-        value=f"{tried - len(broken)} of {tried}",
-        limit="all",
-        result="fail" if broken else "pass",
-        reason=f"{broken[0].injected}: {broken[0].seen}" if broken else None,
-    )
+        return _check(name, value, limit, False, why)
+    return _check(name, f"{_seconds(slowest)} at worst", limit, slowest <= limit_s)
 
 
 def _seconds(value: float) -> str:

@@ -66,14 +66,14 @@ def mark_of(sample: Sample) -> str | None:
 
 
 @dataclass(frozen=True)
-class Answers:
+class AnswerLog:
     """Who answered when: the good answers in the order in which they came."""
 
     done_s: tuple[float, ...]
     marks: tuple[str | None, ...]
 
     @classmethod
-    def of(cls, samples: Sequence[Sample]) -> Answers:
+    def of(cls, samples: Sequence[Sample]) -> AnswerLog:
         """Return the good answers among a load's samples."""
         good = [
             (one.due_s + one.latency_ms / 1000, mark_of(one)) for one in samples if not one.failed
@@ -98,14 +98,10 @@ class Answers:
         return None
 
 
-def find_recovery(samples: Sequence[Sample], start_s: float) -> float | None:
+def find_recovery(timings: Timings, start_s: float) -> float | None:
     """Return when a request that was due after `start_s` was first answered well."""
-    done = [
-        one.due_s + one.latency_ms / 1000
-        for one in samples
-        if one.due_s > start_s and not one.failed
-    ]
-    return min(done, default=None)
+    done = timings.done_s[(timings.due_s > start_s) & ~timings.failed]
+    return float(done.min()) if done.size else None
 
 
 def describe_window(

@@ -6,11 +6,12 @@ of the drop is within it. Without labels the share of changed answers bounds the
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,7 @@ from opslib.ops.quantize.record import (
     Proof,
     Rule,
 )
+from opslib.telling.operation import Progress
 from opslib.timing.tango import (
     PairedCounts,
     binomial_interval,
@@ -39,7 +41,6 @@ from opslib.timing.tango import (
     mcnemar_p,
 )
 
-Report = Callable[[float, str], None]
 CHUNK = 64
 
 
@@ -58,7 +59,7 @@ def predict(
     names: Sequence[str],
     preprocessor: Preprocessor,
     img_size: int,
-    report: Report = lambda _share, _what: None,
+    report: Progress = lambda _share, _what: None,
 ) -> dict[str, Predictions]:
     """Return each model's answers to image files; the first model is the reference.
 
@@ -67,8 +68,7 @@ def predict(
     Raises:
         ModelError: a model answers with a NaN, or with another number of classes.
     """
-    parts: dict[str, list[tuple[NDArray[np.float32], NDArray[np.float64]]]] = defaultdict(list)
-    classes: dict[str, list[NDArray[np.int64]]] = defaultdict(list)
+    answers: dict[str, list[tuple[NDArray[Any], ...]]] = defaultdict(list)
     with ExitStack() as stack:
         engines = {name: stack.enter_context(open_engine(one)) for name, one in requests.items()}
         for start in range(0, len(names), CHUNK):
@@ -79,16 +79,11 @@ def predict(
                 answer = run_batches(engine, batch, requests[name].batch_size)
                 reference = answer if reference is None else reference
                 _check_answer(name, requests[name], answer, reference)
-                classes[name].append(answer.argmax(axis=-1))
                 mse = ((answer.astype(np.float64) - reference) ** 2).mean(axis=-1)
-                parts[name].append((answer.max(axis=-1), mse))
+                answers[name].append((answer.argmax(axis=-1), answer.max(axis=-1), mse))
     return {
-        name: Predictions(
-            np.concatenate(classes[name]),
-            np.concatenate([one for one, _ in parts[name]]),
-            np.concatenate([one for _, one in parts[name]]),
-        )
-        for name in requests
+        name: Predictions(*map(np.concatenate, zip(*parts, strict=True)))
+        for name, parts in answers.items()
     }
 
 
@@ -108,10 +103,7 @@ def run_batches(
 
 
 def check_batch_dependence(
-    request: EngineRequest,
-    names: Sequence[str],
-    preprocessor: Preprocessor,
-    img_size: int,
+    request: EngineRequest, names: Sequence[str], preprocessor: Preprocessor, img_size: int
 ) -> BatchDependence | None:
     """Compare answers given to images alone and in batches; None where the batch is fixed."""
     changed, largest = 0, 0.0
@@ -135,7 +127,7 @@ def judge_accuracy(
     """Return how far the answers `after` fall behind those `before`, by the rule and the proof."""
     n = len(before.classes)
     flipped = int((before.classes != after.classes).sum())
-    common = {
+    common: dict[str, Any] = {
         "n": n,
         "flipped": flipped,
         "disagreement_pct": 100 * flipped / n,
@@ -144,7 +136,7 @@ def judge_accuracy(
         "mse_p99": float(np.quantile(after.mse, 0.99)),
     }
     if not labels.known:
-        return Accuracy.model_validate(common | _judge_agreement(n, flipped, max_drop_pp))
+        return Accuracy(**common, **_judge_agreement(n, flipped, max_drop_pp))
     right_before, right_after = before.classes == labels.ids, after.classes == labels.ids
     counts = PairedCounts(
         n, int((right_before & ~right_after).sum()), int((~right_before & right_after).sum())
@@ -152,20 +144,20 @@ def judge_accuracy(
     interval = drop_interval(counts)
     limit = max_drop_pp / 100
     proof = judge_proof(interval.low, interval.high, limit)
-    labelled = {
-        "lost": counts.lost,
-        "gained": counts.gained,
-        "baseline_top1_pct": 100 * float(right_before.mean()),
-        "top1_pct": 100 * float(right_after.mean()),
-        "drop_pp": 100 * counts.drop,
-        "drop_ci90_pp": (100 * interval.low, 100 * interval.high),
-        "drop_max_pp": 100 * interval.high,
-        "mcnemar_p": mcnemar_p(counts),
-        "rule": "met" if counts.drop <= limit + 1e-12 else "missed",
-        "proof": proof,
-        "images_to_settle": images_to_settle(counts, limit) if proof == "inconclusive" else None,
-    }
-    return Accuracy.model_validate(common | labelled)
+    return Accuracy(
+        **common,
+        lost=counts.lost,
+        gained=counts.gained,
+        baseline_top1_pct=100 * float(right_before.mean()),
+        top1_pct=100 * float(right_after.mean()),
+        drop_pp=100 * counts.drop,
+        drop_ci90_pp=(100 * interval.low, 100 * interval.high),
+        drop_max_pp=100 * interval.high,
+        mcnemar_p=mcnemar_p(counts),
+        rule="met" if counts.drop <= limit + 1e-12 else "missed",
+        proof=proof,
+        images_to_settle=images_to_settle(counts, limit) if proof == "inconclusive" else None,
+    )
 
 
 def judge_proof(low: float, high: float, limit: float) -> Proof:
@@ -205,18 +197,18 @@ def list_flips(
 
 def count_flips(flips: Sequence[Flip], sizes: Mapping[str, int]) -> tuple[ClassFlips, ...]:
     """Return the flips by class, most first; `sizes` is how many images each class has."""
-    groups: dict[str, list[Flip]] = defaultdict(list)
+    groups: dict[str, Counter[FlipKind]] = defaultdict(Counter)
     for flip in flips:
-        groups[flip.label or flip.before].append(flip)
+        groups[flip.label or flip.before][flip.kind] += 1
     rows = [
         ClassFlips(
             name=name,
             count=sizes.get(name, 0),
-            lost=sum(one.kind == "lost" for one in group),
-            gained=sum(one.kind == "gained" for one in group),
-            other=sum(one.kind == "other" for one in group),
+            lost=kinds["lost"],
+            gained=kinds["gained"],
+            other=kinds["other"],
         )
-        for name, group in groups.items()
+        for name, kinds in groups.items()
     ]
     return tuple(sorted(rows, key=lambda row: (-row.lost, -row.gained, -row.other, row.name)))
 
@@ -231,7 +223,7 @@ def class_sizes(before: Predictions, labels: Labels, class_names: Sequence[str])
     }
 
 
-def _judge_agreement(n: int, flipped: int, max_drop_pp: float) -> dict[str, object]:
+def _judge_agreement(n: int, flipped: int, max_drop_pp: float) -> dict[str, Any]:
     """Without labels: at most the changed answers were lost, so their share bounds the drop."""
     limit = max_drop_pp / 100
     upper = binomial_interval(flipped, n).high
@@ -243,14 +235,7 @@ def _judge_agreement(n: int, flipped: int, max_drop_pp: float) -> dict[str, obje
             fewest_images(limit), images_to_settle(PairedCounts(n, flipped, 0), limit) or 0
         )
     return {
-        "lost": None,
-        "gained": None,
-        "baseline_top1_pct": None,
-        "top1_pct": None,
-        "drop_pp": None,
-        "drop_ci90_pp": None,
         "drop_max_pp": 100 * upper,
-        "mcnemar_p": None,
         "rule": rule,
         "proof": "proven" if proven else "inconclusive",
         "images_to_settle": settle,

@@ -15,14 +15,7 @@ from opslib.ops.quantize.record import (
     VariantRow,
     VariantSpeed,
 )
-from opslib.telling.columns import (
-    DOCUMENT,
-    PAGE,
-    TERMINAL,
-    Column,
-    DocumentTable,
-    document_table,
-)
+from opslib.telling.columns import DOCUMENT, PAGE, TERMINAL, Column, DocumentTable, document_table
 
 SPEED_WORDS = {"faster": "faster", "slower": "slower", "unclear": "no clear difference"}
 _PRINTED = TERMINAL | DOCUMENT
@@ -235,7 +228,5 @@ def _advise(record: QuantizeRecord, row: VariantRow) -> str:
         return "unavailable"
     if row.verdict != "pass":
         return "not accurate enough" if row.verdict == "fail" else "undecided"
-    speeds = [one.speed for one in row.speed]
-    if "slower" in speeds:
-        return "slower: do not deploy"
-    return "also good" if "faster" in speeds else "no gain"
+    words = {"slower": "slower: do not deploy", "faster": "also good", "unclear": "no gain"}
+    return words[row.pace]

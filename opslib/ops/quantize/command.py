@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -87,12 +88,8 @@ def promote(
     from opslib.ops.quantize.promote import plan_promotion
 
     loaded = load_config(config)
-    console = make_console()
+    show = partial(say, make_console())
     plan = plan_promotion(loaded, model, force=force)
-
-    def show(line: str) -> None:
-        say(console, line)
-
     outcome = carry_out(plan, dry_run=dry_run, show=show)
     for skipped in outcome.skipped:
         raise SkippedError(f"{skipped.action.target}: {skipped.reason}")

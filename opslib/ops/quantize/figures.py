@@ -46,9 +46,7 @@ def describe_decision(record: QuantizeRecord) -> str:
         if row.accuracy is None:
             continue
         speeds = ", ".join(
-            f"{describe_speedup(one.comparison.speedup)} at batch {one.batch_size}"
-            for one in row.speed
-            if one.comparison
+            f"{describe_speedup(one)} at batch {size}" for size, one in row.speedups.items()
         )
         drop = row.accuracy.drop_pp
         lost = f"drop {drop:+.2f} points, " if drop is not None else ""
@@ -127,15 +125,15 @@ def _draw_speed(axes: Axes, record: QuantizeRecord, rows: list[VariantRow], them
                 fontsize=9,
             )
     axes.set_xscale("log")
-    speedups = [row.speedup(size) or 1.0 for row in rows for size in record.batch_sizes]
-    lowest, highest = min(speedups, default=1.0), max(speedups, default=1.0)
-    if not any(row.speedup(size) for row in rows for size in record.batch_sizes):
+    speedups = [speedup for row in rows for speedup in row.speedups.values()]
+    lowest, highest = min([1.0, *speedups]), max([1.0, *speedups])
+    if not speedups:
         axes.text(
             1.05, 0.5, "not measured", transform=axes.get_yaxis_transform(), color=theme.muted
         )
     axes.set_xlim(min(0.5, lowest / 1.9), max(2.0, highest * 1.6))
-    ticks = [t for t in (0.05, 0.1, 0.2, 0.5, 1, 2, 4, 8) if axes.get_xlim()[0] <= t]
-    ticks = [t for t in ticks if t <= axes.get_xlim()[1]]
+    left, right = axes.get_xlim()
+    ticks = [t for t in (0.05, 0.1, 0.2, 0.5, 1, 2, 4, 8) if left <= t <= right]
     axes.set_xticks(ticks, [f"{t:g} ×" for t in ticks])
     axes.minorticks_off()
     axes.axvline(1.0, color=theme.muted, linewidth=1.2)
@@ -156,8 +154,7 @@ def _draw_drop(axes: Axes, record: QuantizeRecord, rows: list[VariantRow], theme
         low, high = one.drop_ci90_pp or (0.0, one.drop_max_pp)
         colour = colours[one.proof]
         axes.plot([low, high], [at, at], color=colour, linewidth=6, alpha=0.45)
-        middle = one.drop_pp if one.drop_pp is not None else one.disagreement_pct
-        axes.plot([middle], [at], marker="o", color=colour)
+        axes.plot([one.loss_pp], [at], marker="o", color=colour)
     axes.axvline(0.0, color=theme.muted, linewidth=1.2)
     axes.axvline(record.max_drop_pp, color=theme.worse, linestyle="--", linewidth=1.4)
     axes.annotate(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from statistics import geometric_mean
 from typing import Literal
 
 from opslib.core.formatting import plural
@@ -12,11 +13,7 @@ from opslib.ops.quantize.record import Accuracy, VariantRow
 
 TIE_PCT = 5.0
 _RULE: dict[str, Verdict] = {"met": "pass", "missed": "fail", "undecided": "inconclusive"}
-_PROOF: dict[str, Verdict] = {
-    "proven": "pass",
-    "disproven": "fail",
-    "inconclusive": "inconclusive",
-}
+_PROOF: dict[str, Verdict] = {"proven": "pass", "disproven": "fail", "inconclusive": "inconclusive"}
 
 
 def judge_gate(accuracy: Accuracy, gate: Literal["rule", "proven"]) -> Verdict:
@@ -31,7 +28,7 @@ def recommend(rows: Sequence[VariantRow]) -> VariantRow:
     Among those tied with the fastest (within 5 %, or with overlapping intervals at every batch
     size) the one that loses least is taken, and of equals the one named first.
     """
-    good = [row for row in rows[1:] if row.verdict == "pass" and _is_faster(row)]
+    good = [row for row in rows[1:] if row.verdict == "pass" and row.pace == "faster"]
     if not good:
         return rows[0]
     fastest = max(good, key=_mean_speedup)
@@ -40,13 +37,15 @@ def recommend(rows: Sequence[VariantRow]) -> VariantRow:
 
 def sum_up(rows: Sequence[VariantRow], gated: VariantRow, recommended: VariantRow) -> str:
     """Return the finding: what to deploy, and what became of the required variant."""
+    unlabelled = ""
     if gated.accuracy is not None and gated.accuracy.drop_pp is None:
         unlabelled = " The images are unlabelled: agreement with float32 was judged, not accuracy."
-    else:
-        unlabelled = ""
     required = f"The required variant ({gated.title}) {_describe_gated(gated)}"
     if recommended is rows[0]:
-        return f"Keep the float32 model: {_why_none(rows)}. {required}.{unlabelled}"
+        accurate = any(row.verdict == "pass" for row in rows[1:])
+        why = "that passes the accuracy gate is measurably faster"
+        why = why if accurate else "passes the accuracy gate"
+        return f"Keep the float32 model: no INT8 variant {why}. {required}.{unlabelled}"
     loses = describe_loss(recommended)
     head = f"Deploy {recommended.title}: {_describe_speeds(recommended)}, and {loses}"
     tail = "" if recommended.name == gated.name else f" {required}."
@@ -58,7 +57,8 @@ def explain(recommended: VariantRow, baseline: VariantRow) -> str:
     if recommended is baseline or not recommended.size_bytes or not baseline.size_bytes:
         return "No INT8 variant is both accurate enough and measurably faster."
     share = baseline.size_bytes / recommended.size_bytes
-    return f"{_capital(_describe_speeds(recommended))}, in {share:.1f} times less space."
+    speeds = _describe_speeds(recommended)
+    return f"{speeds[:1].upper()}{speeds[1:]}, in {share:.1f} times less space."
 
 
 def describe_loss(row: VariantRow) -> str:
@@ -120,40 +120,23 @@ def _describe_gated(row: VariantRow) -> str:
         "fail": "fails the accuracy gate",
         "inconclusive": "cannot be decided by the accuracy gate",
     }[row.verdict or "inconclusive"]
-    speeds = [one.speed for one in row.speed]
-    if "slower" in speeds:
+    if row.pace == "slower":
         return f"{passed}, but is {_describe_speeds(row)}: do not deploy it"
-    if "faster" not in speeds:
+    if row.pace == "unclear":
         return f"{passed}, but is not measurably faster"
     return f"{passed} and is {_describe_speeds(row)}"
 
 
 def _describe_speeds(row: VariantRow) -> str:
-    known = [one for one in row.speed if one.comparison is not None]
-    speedups = [describe_speedup(one.comparison.speedup) for one in known if one.comparison]
-    if len(set(speedups)) == 1:
-        return f"{speedups[0]} at batch {' and '.join(str(one.batch_size) for one in known)}"
-    parts = [
-        f"{speedup} at batch {one.batch_size}" for speedup, one in zip(speedups, known, strict=True)
-    ]
+    said = {size: describe_speedup(speedup) for size, speedup in row.speedups.items()}
+    if len(set(said.values())) == 1:
+        return f"{next(iter(said.values()))} at batch {' and '.join(map(str, said))}"
+    parts = [f"{speedup} at batch {size}" for size, speedup in said.items()]
     return " and ".join(parts) or "of unknown speed"
 
 
-def _why_none(rows: Sequence[VariantRow]) -> str:
-    accurate = [row for row in rows[1:] if row.verdict == "pass"]
-    if not accurate:
-        return "no INT8 variant passes the accuracy gate"
-    return "no INT8 variant that passes the accuracy gate is measurably faster"
-
-
-def _is_faster(row: VariantRow) -> bool:
-    speeds = [one.speed for one in row.speed]
-    return "faster" in speeds and "slower" not in speeds
-
-
 def _mean_speedup(row: VariantRow) -> float:
-    logs = [math.log(one.comparison.speedup) for one in row.speed if one.comparison is not None]
-    return math.exp(sum(logs) / len(logs)) if logs else 0.0
+    return geometric_mean(row.speedups.values()) if row.speedups else 0.0
 
 
 def _is_tied(row: VariantRow, fastest: VariantRow) -> bool:
@@ -168,11 +151,4 @@ def _is_tied(row: VariantRow, fastest: VariantRow) -> bool:
 
 
 def _loss(row: VariantRow) -> float:
-    one = row.accuracy
-    if one is None:
-        return math.inf
-    return one.drop_pp if one.drop_pp is not None else one.disagreement_pct
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
+    return math.inf if row.accuracy is None else row.accuracy.loss_pp

@@ -102,10 +102,7 @@ def copy_model(source: Path, target: Path) -> Path:
     import onnx
 
     sidecar = f"{target.name}.data"
-    with (
-        storage_errors(f"write {target}"),
-        hidden_folder(target) as folder,
-    ):
+    with storage_errors(f"write {target}"), hidden_folder(target) as folder:
         aside, read = folder / target.name, folder / "read"
         read.mkdir()
         model = onnx.load(copy_source(source, read))  # onnx takes no weights that are linked
@@ -131,26 +128,17 @@ def make_card(
     if accuracy is None:
         raise ValueError(f"{row.name} was not measured")
     source = find_model_files(setup.model)
+    measured = accuracy.model_dump(include=set(QuantizationEvidence.model_fields))
     evidence = QuantizationEvidence(
+        **measured,
         variant=row.name,
         how=row.how,
         source=source.path.name,
         source_sha256=source.digest(),
         gate=config.quantize.accuracy_gate,
         verdict=row.verdict or "inconclusive",
-        rule=accuracy.rule,
-        proof=accuracy.proof,
-        n=accuracy.n,
-        drop_pp=accuracy.drop_pp,
-        drop_max_pp=accuracy.drop_max_pp,
-        disagreement_pct=accuracy.disagreement_pct,
-        max_drop_pp=accuracy.max_drop_pp,
         speed={str(one.batch_size): one.speed for one in row.speed},
-        speedup={
-            str(one.batch_size): round(one.comparison.speedup, 4)
-            for one in row.speed
-            if one.comparison is not None
-        },
+        speedup={str(size): round(one, 4) for size, one in row.speedups.items()},
     )
     compare = ExportCompare(
         mode="softmax",
@@ -163,13 +151,12 @@ def make_card(
         failure_reason=None if row.verdict != "fail" else "over the allowed accuracy drop",
         notes="INT8 against the float32 model, ONNX Runtime on the CPU, validation images",
     )
-    answers = golden.get(row.name)
-    known = card is not None and bool(card.golden) and answers is not None
+    answers = golden.get(row.name) if card and card.golden else None
     shape = card.input_shape if card else ("batch", 3, setup.img_size, setup.img_size)
     extra: dict[str, Any] = {"quantization": evidence.model_dump()}
     return ModelCard(
         backbone=(card.backbone if card else None) or "unknown",
-        num_classes=len(answers[0]) if known and answers is not None else _classes(setup, golden),
+        num_classes=_classes(setup, golden) if answers is None else len(answers[0]),
         ckpt_path=card.ckpt_path if card else None,
         onnx_path=str(path),
         exported_at_utc=utc_now().isoformat(timespec="seconds"),
@@ -183,9 +170,7 @@ def make_card(
         compare=compare,
         files=list_files(find_model_files(path)),
         class_names=setup.class_names,
-        golden=answer_golden(card.golden, answers)
-        if known and card and answers is not None
-        else (),
+        golden=answer_golden(card.golden, answers) if card and answers is not None else (),
         **extra,
     )
 

@@ -9,12 +9,7 @@ from pydantic import ValidationError
 
 from opslib.core.cards import FileEntry, ModelCard, read_card
 from opslib.core.config import Config
-from opslib.core.errors import (
-    GateFailedError,
-    InconclusiveError,
-    ModelError,
-    OpsError,
-)
+from opslib.core.errors import GateFailedError, InconclusiveError, ModelError, OpsError
 from opslib.core.files import sha256_file
 from opslib.core.formatting import format_bytes, stamp, utc_now
 from opslib.core.lineage import git_sha
@@ -69,8 +64,7 @@ def plan_promotion(config: Config, model: str, *, force: bool = False) -> Plan:
     run = partial(_promote, path, target, promoted)
     size = format_bytes(find_model_files(path).size_bytes)
     return Plan(
-        "promotion",
-        (Action("write", f"{target} ({size}) and {target.stem}.json", why, run),),
+        "promotion", (Action("write", f"{target} ({size}) and {target.stem}.json", why, run),)
     )
 
 

@@ -55,21 +55,26 @@ class Accuracy(Part):
 
     n: int
     flipped: int
-    lost: int | None
-    gained: int | None
-    baseline_top1_pct: float | None
-    top1_pct: float | None
-    drop_pp: float | None
-    drop_ci90_pp: tuple[float, float] | None
+    lost: int | None = None
+    gained: int | None = None
+    baseline_top1_pct: float | None = None
+    top1_pct: float | None = None
+    drop_pp: float | None = None
+    drop_ci90_pp: tuple[float, float] | None = None
     drop_max_pp: float
     disagreement_pct: float
-    mcnemar_p: float | None
+    mcnemar_p: float | None = None
     max_drop_pp: float
     rule: Rule
     proof: Proof
     images_to_settle: int | None
     mse_mean: float
     mse_p99: float
+
+    @property
+    def loss_pp(self) -> float:
+        """The drop seen, or without labels the share of changed answers."""
+        return self.disagreement_pct if self.drop_pp is None else self.drop_pp
 
 
 class BatchDependence(Part):
@@ -148,10 +153,20 @@ class VariantRow(Part):
         """Return the variant's speed at a batch size, None where it was not timed."""
         return next((one for one in self.speed if one.batch_size == batch_size), None)
 
+    @property
+    def speedups(self) -> dict[int, float]:
+        """Its speed over float32's by batch size, where it was measured."""
+        return {one.batch_size: one.comparison.speedup for one in self.speed if one.comparison}
+
+    @property
+    def pace(self) -> Speed:
+        """Against float32: `slower` at a batch size, else `faster` at one, else `unclear`."""
+        speeds = [one.speed for one in self.speed]
+        return next((one for one in ("slower", "faster") if one in speeds), "unclear")
+
     def speedup(self, batch_size: int) -> float | None:
         """Return the variant's speed over float32's at a batch size, where it was measured."""
-        one = self.speed_at(batch_size)
-        return one.comparison.speedup if one and one.comparison else None
+        return self.speedups.get(batch_size)
 
 
 class QuantizeRecord(Record):

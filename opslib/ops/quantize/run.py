@@ -6,7 +6,6 @@ variants take their names; the input model is never written to.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from opslib.core.config import Config
-from opslib.core.errors import ExitCode, ModelError
+from opslib.core.errors import ModelError
 from opslib.core.files import hidden_folder
 from opslib.core.formatting import stamp
 from opslib.core.lineage import record_lineage
 from opslib.core.models import find_model_files
-from opslib.core.verdicts import VERDICT_EXIT_CODES, Verdict
+from opslib.core.verdicts import exit_code_of
 from opslib.inference.causes import ModelCheckError, shorten_error
 from opslib.inference.contract import (
     PROBES,
@@ -32,7 +31,6 @@ from opslib.inference.contract import (
 from opslib.inference.engine import EngineRequest
 from opslib.inference.facts import ModelFacts, describe_inputs
 from opslib.inference.golden import load_golden
-from opslib.inference.images import ImageSet
 from opslib.inference.trial import TrialResult, join_images, try_model
 from opslib.ops.quantize import accuracy as acc
 from opslib.ops.quantize.divergence import find_divergence
@@ -44,11 +42,11 @@ from opslib.ops.quantize.setup import QuantizeRequest, QuantizeSetup, prepare_qu
 from opslib.ops.quantize.source import copy_source
 from opslib.ops.quantize.speed import measure_speed
 from opslib.ops.quantize.variants import Variant, count_ops, list_variants, quantize_variant
+from opslib.telling.operation import Progress
 from opslib.timing.disturbance import watch_disturbance
 from opslib.timing.lock import hold_timing_lock
 from opslib.timing.rounds import Deadline
 
-Progress = Callable[[float, str], None]
 BASELINE = "float32"
 DIVERGENCE_IMAGES = 4
 _SHARES = {"make": (0.0, 0.2), "answer": (0.2, 0.45), "time": (0.45, 1.0)}
@@ -89,16 +87,9 @@ class _Quantization:
         low, high = _SHARES[part]
         self.progress(low + (high - low) * min(1.0, share), what)
 
-    @property
-    def deployment_batch(self) -> int:
-        return max(self.config.quantize.batch)
-
 
 def run_quantize(
-    config: Config,
-    request: QuantizeRequest,
-    *,
-    progress: Progress = lambda _share, _what: None,
+    config: Config, request: QuantizeRequest, *, progress: Progress = lambda _share, _what: None
 ) -> QuantizeRecord:
     """Return the record of a quantization; the variants are kept under `{exp_dir}/quantized`.
 
@@ -119,10 +110,8 @@ def run_quantize(
         run, trial = _begin(config, setup, progress)
         sources = _prepare(run, making, trial)
         made = _make_variants(run, sources)
-        usable = {one.variant.name: one.path for one in made if one.path is not None}
-        models: dict[str, Path] = {BASELINE: setup.model} | {
-            str(name): path for name, path in usable.items()
-        }
+        models = {BASELINE: setup.model}
+        models |= {str(one.variant.name): one.path for one in made if one.path is not None}
         rows = _judge_rows(run, made, models, sources.graph)
         speeds = measure_speed(
             {name: setup.at(path, 1) for name, path in models.items()},
@@ -138,18 +127,18 @@ def run_quantize(
         recommended = recommend(rows)
         verdict = gated.verdict or "inconclusive"
         kept = [KeptVariant(row, models[row.name]) for row in rows[1:] if row.name in models]
-        answers = {one.variant.name: one.trial for one in made if one.trial is not None}
         golden = {
-            str(name): trial.probabilities()[: run.golden_count] for name, trial in answers.items()
+            str(one.variant.name): one.trial.probabilities()[: run.golden_count]
+            for one in made
+            if one.trial is not None
         }
         files = keep_variants(config, setup, kept, golden)
-    files_of = {row.name: row.model_copy(update=files.get(row.name, {})) for row in rows}
     progress(1.0, "done")
     source = find_model_files(setup.model)
     return QuantizeRecord(
         verdict=verdict,
         finding=sum_up(rows, gated, recommended),
-        exit_code=_exit_code(verdict, setup.images),
+        exit_code=exit_code_of(verdict, skipped=bool(setup.images.skipped)),
         lineage=record_lineage(),
         model=ModelFacts(
             name=source.path.name,
@@ -176,7 +165,7 @@ def run_quantize(
         disturbance=watch.result(),
         recommended=recommended.name,
         recommendation=explain(recommended, rows[0]),
-        rows=tuple(files_of[row.name] for row in rows),
+        rows=tuple(row.model_copy(update=files.get(row.name, {})) for row in rows),
         prepared=sources.prepared,
     )
 
@@ -253,7 +242,7 @@ def _make(run: _Quantization, variant: Variant, at: int, count: int, sources: _S
 def _judge_rows(
     run: _Quantization, made: list[_Made], models: dict[str, Path], graph: Path
 ) -> list[VariantRow]:
-    setup, batch = run.setup, run.deployment_batch
+    setup, batch = run.setup, max(run.config.quantize.batch)
     requests = {name: setup.at(path, batch, spinning=False) for name, path in models.items()}
     answers = acc.predict(
         requests,
@@ -267,11 +256,7 @@ def _judge_rows(
         what = f"alone and in a batch: {one.variant.title}"
         run.report("answer", 0.7 + 0.3 * at / len(made), what)
         row = _judge(run, one, answers, requests)
-        if one.path is not None:
-            changed = answers[BASELINE].classes != answers[one.variant.name].classes
-            where = _locate(run, row, graph, one.path, np.flatnonzero(changed))
-            row = row.model_copy(update=where)
-        rows.append(row)
+        rows.append(_locate(run, row, graph, one.path, answers))
     return rows
 
 
@@ -288,12 +273,7 @@ def _judge(
     before, after = answers[BASELINE], answers[variant.name]
     accuracy = acc.judge_accuracy(before, after, setup.labels, setup.max_drop_pp)
     flips = acc.list_flips(
-        setup.images.paths,
-        before,
-        after,
-        setup.labels,
-        setup.class_names,
-        setup.images.folder,
+        setup.images.paths, before, after, setup.labels, setup.class_names, setup.images.folder
     )
     sizes = acc.class_sizes(before, setup.labels, setup.class_names)
     limit = run.config.quantize.batch_check_images
@@ -316,40 +296,35 @@ def _locate(
     run: _Quantization,
     row: VariantRow,
     graph: Path,
-    path: Path,
-    lost: NDArray[np.int64],
-) -> dict[str, object]:
+    path: Path | None,
+    answers: dict[str, acc.Predictions],
+) -> VariantRow:
     """Where a variant that loses accuracy parts from float32, told by the images that it lost."""
-    if row.accuracy is None or row.accuracy.rule == "met":
-        return {}
+    if path is None or row.accuracy is None or row.accuracy.rule == "met":
+        return row
     setup = run.setup
+    lost = np.flatnonzero(answers[BASELINE].classes != answers[row.name].classes)
     names = [setup.names[at] for at in lost[:DIVERGENCE_IMAGES].tolist()]
     images = setup.preprocessor.run_checked(names, setup.img_size)
     try:
-        return {"divergence": find_divergence(graph, path, images)}
+        return row.model_copy(update={"divergence": find_divergence(graph, path, images)})
     except Exception as error:  # ONNX Runtime's own classes share no base but Exception
         why = f"Which layer loses the accuracy could not be found out: {shorten_error(error)}."
-        return {"notes": (*row.notes, why)}
+        return row.model_copy(update={"notes": (*row.notes, why)})
 
 
 def _describe(
     name: str, title: str, how: str, path: Path | None, *, gated: bool = False
 ) -> VariantRow:
+    row = VariantRow(name=name, title=title, how=how, gated=gated, status="unavailable")
     if path is None:
-        return VariantRow(name=name, title=title, how=how, gated=gated, status="unavailable")
+        return row
     files = find_model_files(path)
-    return VariantRow(
-        name=name,
-        title=title,
-        how=how,
-        gated=gated,
-        status="measured",
-        sha256=files.digest(),
-        size_bytes=files.size_bytes,
-        ops=count_ops(path),
+    return row.model_copy(
+        update={
+            "status": "measured",
+            "sha256": files.digest(),
+            "size_bytes": files.size_bytes,
+            "ops": count_ops(path),
+        }
     )
-
-
-def _exit_code(verdict: Verdict, images: ImageSet) -> int:
-    code = VERDICT_EXIT_CODES[verdict]
-    return int(ExitCode.SKIPPED if code == ExitCode.PASS and images.skipped else code)

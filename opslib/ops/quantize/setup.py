@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from opslib.core.cards import ModelCard
 from opslib.core.config import Config
 from opslib.core.errors import InputError, ModelError, ParameterError
 from opslib.core.files import ensure_writable, sha256_file
 from opslib.core.models import find_model_files
-from opslib.inference.contract import read_input_size, read_num_classes, resolve_img_size
+from opslib.inference.contract import (
+    find_img_size,
+    read_num_classes,
+)
 from opslib.inference.engine import EngineRequest, session_settings
 from opslib.inference.find_model import find_card, find_onnx
 from opslib.inference.images import ImageSet, pick_images
@@ -25,6 +27,7 @@ from opslib.ops.quantize.labels import (
 )
 from opslib.ops.quantize.source import check_source
 from opslib.ops.quantize.variants import CalibrationImages
+from opslib.telling.operation import OperationRequest
 from opslib.timing.station import Workload
 
 KEPT_FOLDER = "quantized"
@@ -33,7 +36,7 @@ _NO_LIMIT = 10**9
 
 
 @dataclass(frozen=True)
-class QuantizeRequest:
+class QuantizeRequest(OperationRequest):
     """What a person asks for; None means what the configuration says.
 
     Args:
@@ -57,15 +60,6 @@ class QuantizeRequest:
     budget_s: float | None = None
     require_labels: bool = False
     strict: bool = False
-
-
-def make_quantize_request(
-    *, model: str | None = None, out: str | None = None, **others: Any
-) -> QuantizeRequest:
-    """Return a request from the plain values of a notebook's parameters."""
-    return QuantizeRequest(
-        model=Path(model) if model else None, out=Path(out) if out else None, **others
-    )
 
 
 @dataclass(frozen=True)
@@ -104,8 +98,7 @@ class QuantizeSetup:
     def at(self, model: Path, batch_size: int, *, spinning: bool = True) -> EngineRequest:
         """Return the request to run `model` on the CPU at a batch size."""
         settings = replace(
-            self.request.settings,
-            allow_spinning=self.request.settings.allow_spinning and spinning,
+            self.request.settings, allow_spinning=self.request.settings.allow_spinning and spinning
         )
         return replace(self.request, path=model, batch_size=batch_size, settings=settings)
 
@@ -134,7 +127,11 @@ def prepare_quantize(config: Config, request: QuantizeRequest) -> QuantizeSetup:
         check_out(request.out, model)
     card = find_card(config, model)
     preprocessor = load_preprocessor(config.preprocess.function, config.code_root)
-    img_size = _choose_img_size(config, card, model)
+    img_size = find_img_size(model, card, config.preprocess.img_size)
+    if not img_size:
+        raise ModelError(
+            f"{model}: takes images of any size; set preprocess.img_size in the configuration"
+        )
     images = _find_samples(config, request, count)
     images, labels, class_names = _label(config, images, model, card)
     if request.require_labels and not labels.known:
@@ -254,12 +251,3 @@ def _find_calibration(
             raise InputError(f"{option}: {problem}")
         return None, problem
     return found.without(both), None
-
-
-def _choose_img_size(config: Config, card: ModelCard | None, model: Path) -> int:
-    size = resolve_img_size(config.preprocess.img_size, card, read_input_size(model))
-    if not size:
-        raise ModelError(
-            f"{model}: takes images of any size; set preprocess.img_size in the configuration"
-        )
-    return size

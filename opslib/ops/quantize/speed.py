@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -10,7 +11,7 @@ from opslib.core.errors import OpsError
 from opslib.core.sections import BenchSection
 from opslib.inference.engine import EngineRequest
 from opslib.ops.bench.record import BenchRow
-from opslib.ops.bench.rows import LONGEST_BLOCK_S, PLANNED_BLOCKS, Cell, make_row
+from opslib.ops.bench.rows import Cell, make_row, measure_cells
 from opslib.ops.quantize.record import Speed, VariantSpeed
 from opslib.timing.disturbance import is_disturbed
 from opslib.timing.paired import Comparison
@@ -18,7 +19,6 @@ from opslib.timing.rounds import Deadline
 from opslib.timing.station import Side, Station, Workload, compare_stations
 
 COMPARISON_SHARE = 0.5
-SHORTEST_BLOCK_S = 0.15
 
 Pair = tuple[str, int]
 
@@ -48,7 +48,13 @@ def measure_speed(
     baseline, variants = names[0], names[1:]
     pairs = [(name, size) for size in batch_sizes for name in variants]
     cells = {
-        (name, size): Cell(replace(requests[name], batch_size=size), None, None)
+        (name, size): Cell(
+            name=name,
+            request=replace(requests[name], batch_size=size),
+            facts=None,
+            reason=None,
+            blocks={"inference": []},
+        )
         for name in names
         for size in batch_sizes
     }
@@ -71,10 +77,18 @@ def measure_speed(
         )
         for pair, problem in problems.items():
             cells[pair].reason = problem
-        _measure_alone(cells, first, work, deadline, seed, tell)
+        measure_cells(
+            [cell for cell in cells.values() if cell.reason is None],
+            dict.fromkeys(names, first),
+            work,
+            deadline=deadline,
+            target_half_width_pct=math.inf,
+            rng=random.Random(seed),  # noqa: S311 (order of blocks, no secret)
+            report=tell,
+        )
     return {
         name: tuple(
-            _speed(size, compared.get((name, size)), _inference_row(cells[name, size], section))
+            _speed(size, compared.get((name, size)), next(make_row(cells[name, size], section)))
             for size in batch_sizes
         )
         for name in names
@@ -121,41 +135,7 @@ def _at_rest(request: EngineRequest, batch_size: int) -> EngineRequest:
     return replace(request, batch_size=batch_size, settings=settings)
 
 
-def _measure_alone(
-    cells: Mapping[Pair, Cell],
-    station: Station,
-    work: Workload,
-    deadline: Deadline,
-    seed: int,
-    tell: Callable[[str], None],
-) -> None:
-    """Add one block at a time to every cell, in random order, until the budget ends."""
-    order = random.Random(seed)  # noqa: S311 (order of blocks, no secret)
-    for done in range(PLANNED_BLOCKS):
-        pending = [key for key, cell in cells.items() if cell.reason is None]
-        share_s = deadline.left_s / max(1, len(pending) * (PLANNED_BLOCKS - done))
-        seconds = max(SHORTEST_BLOCK_S, min(LONGEST_BLOCK_S, share_s / 2))
-        for key in order.sample(pending, len(pending)):
-            if deadline.left_s <= 0:
-                return
-            cell = cells[key]
-            tell(f"timing each alone, round {done + 1}: {key[0]}, batch {key[1]}")
-            try:
-                cell.facts = station.load(cell.request, work)
-                cell.blocks["inference"].append(station.time_block("inference", seconds))
-                station.unload()
-            except OpsError as error:
-                cell.reason = str(error)
-
-
-def _inference_row(cell: Cell, section: BenchSection) -> BenchRow:
-    return next(row for row in make_row(cell, section) if row.boundary == "inference")
-
-
 def _speed(size: int, comparison: Comparison | None, row: BenchRow) -> VariantSpeed:
-    verdict: Speed = "unclear"
-    if comparison is not None and comparison.verdict == "faster":
-        verdict = "faster"
-    elif comparison is not None and comparison.verdict == "slower":
-        verdict = "slower"
-    return VariantSpeed(batch_size=size, speed=verdict, comparison=comparison, row=row)
+    said = comparison.verdict if comparison else None
+    speed: Speed = said if said in ("faster", "slower") else "unclear"
+    return VariantSpeed(batch_size=size, speed=speed, comparison=comparison, row=row)

@@ -15,19 +15,11 @@ from opslib.ops.quantize.columns import (
     decision_columns,
     list_timed,
 )
-from opslib.ops.quantize.figures import (
-    describe_decision,
-    describe_flips,
-    draw_decision,
-    draw_flips,
-)
-from opslib.ops.quantize.finding import (
-    describe_prepared,
-    round_up,
-)
+from opslib.ops.quantize.figures import describe_decision, describe_flips, draw_decision, draw_flips
+from opslib.ops.quantize.finding import describe_prepared, round_up
 from opslib.ops.quantize.record import QuantizeRecord, VariantRow
 from opslib.telling.columns import page_table
-from opslib.telling.figures import show_figure, show_list
+from opslib.telling.figures import show_figure
 from opslib.telling.scraps import publish, publish_outcome
 from opslib.timing.tango import PairedCounts, drop_interval, fewest_images, images_to_settle
 
@@ -75,11 +67,6 @@ def shown_variant(record: QuantizeRecord, name: str | None = None) -> VariantRow
         return record.row(name)
     row = record.row(record.recommended)
     return record.gated_row if row is record.baseline else row
-
-
-def show_notes(record: QuantizeRecord) -> None:
-    """Show `list_notes` as a list."""
-    show_list(list_notes(record))
 
 
 def list_notes(record: QuantizeRecord) -> list[str]:
@@ -175,15 +162,14 @@ def publish_quantize(record: QuantizeRecord, path: Path) -> None:
 
 def _publish_row(row: VariantRow, baseline: VariantRow) -> None:
     key = row.name.replace("-", "_")
-    for one in row.speed:
-        if one.comparison is not None:
-            publish(
-                f"{key}_speedup_b{one.batch_size}",
-                round(one.comparison.speedup, 2),
-                unit="×",
-                better="higher",
-                label=f"{row.title}, speed at batch {one.batch_size}",
-            )
+    for size, speedup in row.speedups.items():
+        publish(
+            f"{key}_speedup_b{size}",
+            round(speedup, 2),
+            unit="×",
+            better="higher",
+            label=f"{row.title}, speed at batch {size}",
+        )
     if row.accuracy is not None and row.accuracy.drop_pp is not None:
         publish(
             f"{key}_drop_pp",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,8 +16,8 @@ from opslib.inference.preprocess import Preprocessor
 from opslib.inference.providers import SessionSettings, select_onnx_providers
 from opslib.ops.quantize.preparation import quiet
 from opslib.ops.quantize.source import is_large
+from opslib.telling.operation import Progress
 
-Report = Callable[[float, str], None]
 Method = Literal["dynamic", "dynamic-gemm", "static-minmax", "static-entropy"]
 
 GATED = "dynamic"
@@ -87,7 +86,7 @@ def quantize_variant(
     prepared: Path,
     target: Path,
     calibration: CalibrationImages | None,
-    report: Report = lambda _share, _what: None,
+    report: Progress = lambda _share, _what: None,
 ) -> tuple[str, ...]:
     """Write one variant to `target` and return what a reader must know of how it was made.
 
@@ -143,7 +142,7 @@ def _quantize_dynamic(
 
 
 def _quantize_static(
-    variant: Variant, prepared: Path, target: Path, images: CalibrationImages, report: Report
+    variant: Variant, prepared: Path, target: Path, images: CalibrationImages, report: Progress
 ) -> tuple[str, ...]:
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
@@ -178,7 +177,7 @@ def _calibrate(
     folder: Path,
     method: Any,
     images: CalibrationImages,
-    report: Report,
+    report: Progress,
     title: str,
 ) -> Path:
     """Collect ranges a small batch at a time, so that memory does not grow with the images."""

@@ -61,16 +61,7 @@ def find_overrides(record: SweepRecord, config: Config) -> list[str]:
     """
     if record.recommended is None:
         raise ConfigError("the sweep recommends nothing")
-    wanted, section = record.recommended.options, config.onnx
-    names = [name for name in SCALARS if getattr(section, name) != getattr(wanted, name)]
-    if tuple(section.providers) != wanted.providers:
-        names.insert(0, "providers")
-    names += [
-        f"cuda.{name}"
-        for name, value in wanted.cuda.items()
-        if str(section.cuda.get(name)) != str(value)
-    ]
-    return [f"onnx.{name}" for name in names]
+    return list(_list_changes(record.recommended.options, config))
 
 
 def _list_changes(options: SweepOptions, config: Config) -> dict[str, Value]:

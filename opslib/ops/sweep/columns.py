@@ -96,7 +96,7 @@ def list_timed(record: SweepRecord) -> list[SweepRow]:
 
 def snapshot(record: SweepRecord) -> DocumentTable:
     """Return the table of what was not dropped in the first rounds."""
-    kept = [row for row in list_timed(record) if row.status == "measured"]
+    kept = [row for row in list_timed(record) if row.outcome == "measured"]
     return document_table(row_columns(record), kept)
 
 

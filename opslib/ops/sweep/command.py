@@ -1,7 +1,8 @@
-"""`pillops sweep` and `scripts/ort_optimize.py`: race the settings, print, keep the record."""
+"""`pillops sweep` and `pillops apply`: race the settings, then write what was recommended."""
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,6 +10,7 @@ import typer
 from rich.console import Console
 
 from opslib.core.config import load_config
+from opslib.core.errors import ExitCode
 from opslib.core.formatting import format_duration, plural
 from opslib.ops.bench.command import parse_batch
 from opslib.telling.columns import terminal_table
@@ -60,6 +62,34 @@ def sweep(
     if record.recommended is not None and record.recommended.changes and record.exit_code == 0:
         say(notes, f"to use these settings: pillops apply {path}")
     return record.exit_code
+
+
+def apply(
+    record: Annotated[Path, typer.Argument(help="A sweep's record: ort_bench.json.")],
+    dry_run: Annotated[bool, typer.Option(help="Show what would be done.")] = False,
+    force: Annotated[bool, typer.Option(help="Also from another host's record.")] = False,
+    config: ConfigOption = None,
+) -> int:
+    """Write a sweep's recommended settings into config.yaml, comments kept."""
+    from opslib.core.plans import carry_out
+    from opslib.ops.sweep.apply import find_overrides, plan_apply
+    from opslib.ops.sweep.record import SweepRecord
+
+    loaded = load_config(config)
+    show = partial(say, make_console())
+    path = record if record.exists() else loaded.records_dir / record
+    sweep = SweepRecord.read(path)
+    show(f"{describe_experiment(loaded)}; {path}: {sweep.finding}")
+    plan = plan_apply(sweep, loaded, force=force)
+    outcome = carry_out(plan, dry_run=dry_run, show=show)
+    for skipped in outcome.skipped:
+        show(f"skipped: {skipped.action.describe()}: {skipped.reason}")
+    if outcome.skipped:
+        return int(ExitCode.SKIPPED)
+    if outcome.done:
+        for key in find_overrides(sweep, load_config(config)):
+            show(f"{key}: the file is overridden by an environment variable")
+    return int(ExitCode.PASS)
 
 
 def show_sweep(console: Console, record: SweepRecord) -> None:

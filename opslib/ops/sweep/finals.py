@@ -42,7 +42,7 @@ class Finals:
 
 
 @dataclass(frozen=True)
-class Standing:
+class Ranking:
     """Finalists by index: the fastest, those tied with it (itself too), those undecided."""
 
     best: int
@@ -116,7 +116,7 @@ def is_settled(rows: Sequence[Sequence[float]], margin_pct: float) -> bool:
     )
 
 
-def rank(rows: Sequence[Sequence[float]], margin_pct: float) -> Standing:
+def rank(rows: Sequence[Sequence[float]], margin_pct: float) -> Ranking:
     """Return who is fastest, who is tied with it and who is undecided.
 
     Tied: the 95 % interval of the difference lies within the margin, or it includes zero and is
@@ -136,7 +136,7 @@ def rank(rows: Sequence[Sequence[float]], margin_pct: float) -> Standing:
             tied.append(index)
         elif verdict == "unclear":
             unclear.append(index)
-    return Standing(best, tuple(sorted(tied)), tuple(unclear))
+    return Ranking(best, tuple(sorted(tied)), tuple(unclear))
 
 
 def judge_tie(interval: Interval, margin_pct: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from opslib.core.formatting import format_ms, plural
@@ -53,10 +54,6 @@ def recommended_text(recommended: Recommended) -> str:
 
 def _untried(rows: Sequence[SweepRow]) -> str:
     """Say what could not run here: one sentence for each reason."""
-    reasons: dict[str, int] = {}
-    for row in rows:
-        if row.status.startswith("unavailable: "):
-            reason = row.status.removeprefix("unavailable: ")
-            reasons[reason] = reasons.get(reason, 0) + 1
+    reasons = Counter(row.reason for row in rows if row.outcome == "unavailable")
     parts = [f"{plural(count, 'row')} unavailable ({reason})" for reason, count in reasons.items()]
     return f" {'; '.join(parts)}." if parts else ""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from opslib.ops.sweep.apply_command import apply
-from opslib.ops.sweep.command import sweep
+from opslib.ops.sweep.command import apply, sweep
 from opslib.telling.operation import Operation, Records, lazily
 
 SWEEP = Operation(

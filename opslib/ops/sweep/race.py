@@ -80,7 +80,11 @@ def choose_finalists(course: Course, arms: Sequence[Arm], default: Arm) -> list[
         trial = course.book.race(arm.key)
         return speedup_interval(trial.default_ms, trial.times_ms)[0] if trial else 0.0
 
-    alive = [arm for arm in arms if _kind(course, arm) == "survived" and arm is not default]
+    def survived(arm: Arm) -> bool:
+        trial = course.book.race(arm.key)
+        return trial is not None and trial.kind == "survived"
+
+    alive = [arm for arm in arms if survived(arm) and arm is not default]
     fastest = sorted(alive, key=speed, reverse=True)
     simplest = sorted(alive, key=lambda arm: (len(arm.options.changes()), -speed(arm)))
     wanted = [default, *fastest[:1], *simplest[:1], *fastest]
@@ -94,8 +98,9 @@ def list_labels(arms: Sequence[Arm]) -> str:
 
 
 def _measure(course: Course, finalists: Sequence[Arm], deadline: Deadline) -> Finals:
-    names = list_labels(finalists)
-    course.report(f"measuring the finalists at batch {finalists[0].batch_size}: {names}")
+    course.report(
+        f"measuring the finalists at batch {finalists[0].batch_size}: {list_labels(finalists)}"
+    )
     return measure_finalists(
         [arm.request for arm in finalists],
         course.work,
@@ -114,16 +119,8 @@ def _refuse(course: Course, arm: Arm, default: Arm, error: OpsError) -> None:
     if arm.row == default.row:
         raise GateFailedError(f"it stopped while it was timed: {error}") from error
     checked = course.book.race(arm.key) or Trial(key=arm.key, kind="refused")
-    course.book.save(
-        checked.model_copy(
-            update={
-                "kind": "refused",
-                "reason": f"it stopped while it was timed: {error}",
-                "times_ms": (),
-                "default_ms": (),
-            }
-        )
-    )
+    reason = f"it stopped while it was timed: {error}"
+    course.book.save(checked.ended("refused", reason=reason, times_ms=(), default_ms=()))
 
 
 def _race_arms(course: Course, arms: Sequence[Arm], default: Arm, deadline: Deadline) -> None:
@@ -187,14 +184,12 @@ def _race_once(
         racer, default_ms = race.racers[index], race.racers[0].times_ms
         kept.add(index)
         course.book.save(
-            trials[arms[index].row].model_copy(
-                update={
-                    "kind": "survived" if racer.racing else "pruned",
-                    "pruned_at": racer.pruned_at,
-                    "run_delay_pct": race.run_delay_pct,
-                    "times_ms": tuple(racer.times_ms),
-                    "default_ms": tuple(default_ms[: len(racer.times_ms)]),
-                }
+            trials[arms[index].row].ended(
+                "survived" if racer.racing else "pruned",
+                pruned_at=racer.pruned_at,
+                run_delay_pct=race.run_delay_pct,
+                times_ms=tuple(racer.times_ms),
+                default_ms=tuple(default_ms[: len(racer.times_ms)]),
             )
         )
 
@@ -239,19 +234,19 @@ def _load_checked(course: Course, arm: Arm, reference: NDArray[np.float32]) -> T
     trial = Trial(key=arm.key, kind="refused")
     try:
         facts = course.station.load(arm.request, course.work, arm.row, try_out=False)
-        trial = trial.model_copy(update={"provider": facts.provider, "note": facts.note})
+        trial = trial.ended("refused", provider=facts.provider, note=facts.note)
         answer = course.station.answer(len(reference), arm.row)
     except OpsError as error:
         course.station.unload(arm.row)
-        return trial.model_copy(update={"reason": str(error)})
+        return trial.ended("refused", reason=str(error))
     tf32 = uses_tf32(arm.options, facts.provider)
     arithmetic = arithmetic_of(facts.input_dtype, tf32=tf32)
     difference, reason = check_candidate(reference, answer, course.config.parity, arithmetic)
-    trial = trial.model_copy(update={"max_abs_diff": difference})
     if reason is None:
-        return trial.model_copy(update={"kind": "survived"})
+        return trial.ended("survived", max_abs_diff=difference)
     course.station.unload(arm.row)
-    return trial.model_copy(update={"reason": f"it does not answer alike: {reason}"})
+    reason = f"it does not answer alike: {reason}"
+    return trial.ended("refused", max_abs_diff=difference, reason=reason)
 
 
 def _save_finals(course: Course, finalists: Sequence[Arm], default: Arm, finals: Finals) -> None:
@@ -259,17 +254,10 @@ def _save_finals(course: Course, finalists: Sequence[Arm], default: Arm, finals:
     for index, arm in enumerate(finalists):
         raced = course.book.race(arm.key) or Trial(key=arm.key, kind="survived")
         course.book.save(
-            raced.model_copy(
-                update={
-                    "kind": "final",
-                    "run_delay_pct": finals.run_delay_pct,
-                    "times_ms": finals.times_ms(index),
-                    "default_ms": default_ms,
-                }
+            raced.ended(
+                "final",
+                run_delay_pct=finals.run_delay_pct,
+                times_ms=finals.times_ms(index),
+                default_ms=default_ms,
             )
         )
-
-
-def _kind(course: Course, arm: Arm) -> str | None:
-    trial = course.book.race(arm.key)
-    return trial.kind if trial else None

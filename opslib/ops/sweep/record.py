@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import model_validator
 
 from opslib.core.formatting import format_counts, plural
 from opslib.core.lineage import Lineage
@@ -13,6 +17,12 @@ from opslib.inference.facts import InputFacts, ModelFacts
 from opslib.inference.providers import DEFAULT_CUDA_OPTIONS, SessionSettings
 from opslib.timing.disturbance import Disturbance
 
+Outcome = Literal["measured", "equivalent", "pruned", "unavailable"]
+_STATUS = re.compile(
+    r"(?P<outcome>\w+)"
+    r"(?: to row (?P<same_as>\d+)| at round (?P<pruned_at>\d+)|: (?P<reason>.*))?",
+    re.DOTALL,
+)
 SCALARS = ("graph_optimization_level", "intra_op_num_threads", "allow_spinning")
 
 
@@ -67,7 +77,8 @@ def _describe(name: str, value: str | int | bool) -> str:
 class SweepRow(Part):
     """One requested combination at one batch size.
 
-    `status` is `measured`, `equivalent to row N`, `pruned at round K` or `unavailable: reason`.
+    `status` is `measured`, `equivalent to row N`, `pruned at round K` or `unavailable: reason`;
+    `outcome`, `same_as`, `pruned_at` and `reason` say the same one by one.
     `provider` is the one in force. `speedup` is the default's time over this row's, with its 95 %
     interval, both from rounds in which the two were measured together; `from_finals` says that
     these were taken in fresh processes. `raw_ms` holds the median of each round in milliseconds and
@@ -79,6 +90,10 @@ class SweepRow(Part):
     options: SweepOptions
     provider: str
     status: str
+    outcome: Outcome = "measured"
+    same_as: int | None = None
+    pruned_at: int | None = None
+    reason: str | None = None
     note: str | None = None
     p50_ms: float | None = None
     throughput_img_s: float | None = None
@@ -90,6 +105,13 @@ class SweepRow(Part):
     max_abs_diff: float | None = None
     raw_ms: tuple[float, ...] = ()
     default_raw_ms: tuple[float, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_status(cls, given: Any) -> Any:
+        """Older rows say in `status` alone what became of them."""
+        match = _STATUS.fullmatch(given["status"]) if isinstance(given, dict) else None
+        return given | match.groupdict() if match else given
 
     @property
     def has_figure(self) -> bool:
@@ -183,7 +205,7 @@ class SweepRecord(Record):
 
     def count_outcomes(self) -> str:
         """Return how many rows ended how: `12 measured, 3 equivalent`."""
-        return format_counts(Counter(row.status.split()[0].rstrip(":") for row in self.rows))
+        return format_counts(Counter(row.outcome for row in self.rows))
 
     def row(self, number: int) -> SweepRow:
         """Return the row of this number."""

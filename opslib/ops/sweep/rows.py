@@ -3,33 +3,71 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 
 from opslib.core.errors import OpsError
 from opslib.ops.sweep.arms import Arm, Line
-from opslib.ops.sweep.finals import MAX_HALF_WIDTH_PCT, Standing, rank, speedup_interval
+from opslib.ops.sweep.finals import MAX_HALF_WIDTH_PCT, Ranking, rank, speedup_interval
 from opslib.ops.sweep.record import AxisEffect, BatchResult, SweepOptions, SweepRow
 from opslib.ops.sweep.trials import Trial, TrialBook
 
 UNTIMED = "the time budget ended before it was measured"
 
 
-def make_rows(
-    lines: Sequence[Line],
+def make_row(
+    line: Line,
     arms: Mapping[int, Arm],
     book: TrialBook,
     tied: frozenset[int] = frozenset(),
     stopped: str | None = None,
-) -> tuple[SweepRow, ...]:
-    """Return one row for each requested combination.
+) -> SweepRow:
+    """Return the row of a requested combination.
 
     Args:
         arms: by the number of their row.
         tied: row numbers of the tie sets.
         stopped: why nothing was timed, if so.
     """
-    return tuple(_make_row(line, arms, book, tied, stopped) for line in lines)
+    arm = None if line.arm_row is None else arms[line.arm_row]
+    raced = book.race(arm.key) if arm else None
+    make = partial(
+        SweepRow,
+        number=line.number,
+        batch_size=line.batch_size,
+        options=line.options,
+        provider=raced.provider if raced else "none",
+        note=line.note,
+    )
+    if arm is None:
+        return make(status=f"unavailable: {line.reason}")
+    if arm.row != line.number:
+        return make(status=f"equivalent to row {arm.row}")
+    final = book.final(arm.key)
+    trial = final or raced
+    if trial is None or not trial.times_ms:
+        return make(
+            status=f"unavailable: {(trial.reason if trial else None) or stopped or UNTIMED}",
+            graph_sha256=arm.graph_sha256,
+            max_abs_diff=trial.max_abs_diff if trial else None,
+        )
+    speedup, interval = speedup_interval(trial.default_ms, trial.times_ms)
+    p50_ms = float(np.median(trial.times_ms))
+    pruned = trial.kind == "pruned"
+    return make(
+        status=f"pruned at round {trial.pruned_at}" if pruned else "measured",
+        p50_ms=p50_ms,
+        throughput_img_s=1000 * line.batch_size / p50_ms,
+        speedup=speedup,
+        speedup_ci95=interval,
+        from_finals=final is not None,
+        tied_with_best=line.number in tied,
+        graph_sha256=arm.graph_sha256,
+        max_abs_diff=trial.max_abs_diff,
+        raw_ms=_short(trial.times_ms),
+        default_raw_ms=_short(trial.default_ms),
+    )
 
 
 def make_batch_result(
@@ -59,7 +97,7 @@ def make_batch_result(
     )
 
 
-def rank_finalists(finalists: Sequence[Arm], book: TrialBook, margin_pct: float) -> Standing:
+def rank_finalists(finalists: Sequence[Arm], book: TrialBook, margin_pct: float) -> Ranking:
     """Return the standing of these finalists by their trials; see `rank`."""
     times = [_final(book, arm).times_ms for arm in finalists]
     return rank(list(zip(*times, strict=True)), margin_pct)
@@ -96,20 +134,18 @@ def _axes_at(rows: Sequence[SweepRow], batch_size: int, margin_pct: float) -> It
 
 def follow(rows: Sequence[SweepRow], row: SweepRow) -> SweepRow:
     """Return the row that a row is equivalent to, or itself."""
-    prefix = "equivalent to row "
-    if not row.status.startswith(prefix):
-        return row
-    return rows[int(row.status.removeprefix(prefix)) - 1]
+    return row if row.same_as is None else rows[row.same_as - 1]
 
 
 def _describe_effect(row: SweepRow, same: bool, margin_pct: float) -> str:
     if same:
         return "no measurable effect (the same session)"
-    if row.speedup is None or row.status.startswith("unavailable"):
-        return f"not measured: {row.status.removeprefix('unavailable: ')}"
-    change = _change(row.speedup)
-    if row.status.startswith("pruned"):
-        return f"{change}, {row.status.replace('pruned', 'out')}"
+    if row.speedup is None:
+        return f"not measured: {row.reason}"
+    faster = row.speedup >= 1
+    change = f"{row.speedup:.2f} × as fast" if faster else f"{1 / row.speedup:.2f} × slower"
+    if row.outcome == "pruned":
+        return f"{change}, out at round {row.pruned_at}"
     if row.speedup_ci95 is None:
         return f"not resolved ({len(row.raw_ms)} rounds)"
     low, high = row.speedup_ci95
@@ -121,65 +157,10 @@ def _describe_effect(row: SweepRow, same: bool, margin_pct: float) -> str:
     return f"not resolved (±{half_width_pct:.0f} %)" if wide else "no measurable effect"
 
 
-def _change(speedup: float) -> str:
-    return f"{speedup:.2f} × as fast" if speedup >= 1 else f"{1 / speedup:.2f} × slower"
-
-
 def _order(changes: Mapping[str, object]) -> Iterator[tuple[int, str]]:
     names = list(SweepOptions().flat())
     for name in changes:
         yield (names.index(name) if name in names else len(names), name)
-
-
-def _make_row(
-    line: Line,
-    arms: Mapping[int, Arm],
-    book: TrialBook,
-    tied: frozenset[int],
-    stopped: str | None,
-) -> SweepRow:
-    row = SweepRow(
-        number=line.number,
-        batch_size=line.batch_size,
-        options=line.options,
-        provider="none",
-        status=f"unavailable: {line.reason}",
-        note=line.note,
-    )
-    if line.arm_row is None:
-        return row
-    arm = arms[line.arm_row]
-    raced, final = book.race(arm.key), book.final(arm.key)
-    provider = raced.provider if raced else "none"
-    if line.arm_row != line.number:
-        return row.model_copy(
-            update={"status": f"equivalent to row {line.arm_row}", "provider": provider}
-        )
-    row = row.model_copy(update={"graph_sha256": arm.graph_sha256, "provider": provider})
-    trial = final or raced
-    if trial is None or not trial.times_ms:
-        reason = (trial.reason if trial else None) or stopped or UNTIMED
-        difference = trial.max_abs_diff if trial else None
-        return row.model_copy(
-            update={"status": f"unavailable: {reason}", "max_abs_diff": difference}
-        )
-    speedup, interval = speedup_interval(trial.default_ms, trial.times_ms)
-    p50_ms = float(np.median(trial.times_ms))
-    pruned = trial.kind == "pruned"
-    return row.model_copy(
-        update={
-            "status": f"pruned at round {trial.pruned_at}" if pruned else "measured",
-            "p50_ms": p50_ms,
-            "throughput_img_s": 1000 * line.batch_size / p50_ms,
-            "speedup": speedup,
-            "speedup_ci95": interval,
-            "from_finals": final is not None,
-            "tied_with_best": line.number in tied,
-            "max_abs_diff": trial.max_abs_diff,
-            "raw_ms": _short(trial.times_ms),
-            "default_raw_ms": _short(trial.default_ms),
-        }
-    )
 
 
 def _short(times_ms: Sequence[float]) -> tuple[float, ...]:

@@ -9,21 +9,20 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from opslib.core.config import Config
-from opslib.core.errors import DeadlineError, ExitCode, GateFailedError, ParameterError
+from opslib.core.errors import DeadlineError, GateFailedError, ParameterError
 from opslib.core.files import open_atomic
 from opslib.core.formatting import stamp
 from opslib.core.host import host_facts
 from opslib.core.lineage import package_versions, record_lineage
-from opslib.core.verdicts import VERDICT_EXIT_CODES, Verdict
+from opslib.core.verdicts import Verdict, exit_code_of
 from opslib.inference.engine import EngineFacts, EngineRequest
 from opslib.inference.facts import ModelFacts, describe_inputs, describe_model
 from opslib.inference.onnx_engine import digest_optimized_graph
@@ -39,24 +38,22 @@ from opslib.ops.sweep.record import (
     SweepRecord,
     SweepRow,
 )
-from opslib.ops.sweep.rows import describe_axes, make_batch_result, make_rows
+from opslib.ops.sweep.rows import describe_axes, make_batch_result, make_row
 from opslib.ops.sweep.space import SweepHost, find_sweep_host, list_options
 from opslib.ops.sweep.trials import TRIALS_NAME, TrialBook
+from opslib.telling.operation import OperationRequest, Progress
 from opslib.timing.disturbance import watch_disturbance
 from opslib.timing.lock import hold_timing_lock
 from opslib.timing.rounds import Deadline
 from opslib.timing.station import Station, Workload
 from opslib.timing.workers import MeasureError
 
-Progress = Callable[[float, str], None]
-
 OBJECTIVES = ("throughput", "p50")
 LATEST_NAME = "ort_bench.json"
-SETUP_NUMBER = 0
 
 
 @dataclass(frozen=True)
-class SweepRequest:
+class SweepRequest(OperationRequest):
     """What a person asks a sweep for; None means what the configuration says.
 
     Args:
@@ -74,17 +71,6 @@ class SweepRequest:
     budget_s: float | None = None
     objective: str | None = None
     fresh: bool = False
-
-
-def make_sweep_request(
-    *, model: str | None = None, batch: list[int] | None = None, **others: Any
-) -> SweepRequest:
-    """Return a request from the plain values of a notebook's parameters."""
-    return SweepRequest(
-        model=Path(model) if model else None,
-        batch=tuple(batch) if batch else None,
-        **others,
-    )
 
 
 @dataclass(frozen=True)
@@ -116,7 +102,7 @@ class _Sweep:
     ) -> tuple[SweepRow, ...]:
         tied = frozenset(row for result in results for row in result.tie_set)
         by_row = {arm.row: arm for arm in self.arms}
-        return make_rows(self.lines, by_row, self.book, tied, stopped)
+        return tuple(make_row(line, by_row, self.book, tied, stopped) for line in self.lines)
 
     def report(self, what: str) -> None:
         self.progress(min(1.0, self.deadline.spent_s / self.setup.budget_s), what)
@@ -155,13 +141,10 @@ def run_sweep(
     sweep.book.finish()
     progress(1.0, "done")
     verdict, finding, best, recommended, rows = _conclude(sweep, results, failure)
-    code = VERDICT_EXIT_CODES[verdict]
-    if code == ExitCode.PASS and setup.images.skipped:
-        code = ExitCode.SKIPPED
     return SweepRecord(
         verdict=verdict,
         finding=finding,
-        exit_code=int(code),
+        exit_code=exit_code_of(verdict, skipped=bool(setup.images.skipped)),
         lineage=record_lineage(),
         model=sweep.model,
         inputs=describe_inputs(setup.images, config.root),

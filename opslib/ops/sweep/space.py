@@ -126,16 +126,10 @@ def cuda_axes(section: SweepSection, host: SweepHost) -> Iterable[SweepOptions]:
     """Yield the CUDA options crossed with each other, and TensorRT; nothing without a card."""
     if not host.has_cuda:
         return
-    axes = (
-        section.cudnn_conv_algo_search,
-        section.prefer_nhwc,
-        section.use_tf32,
-        section.enable_cuda_graph,
-    )
     names = ("cudnn_conv_algo_search", "prefer_nhwc", "use_tf32", "enable_cuda_graph")
-    for values in itertools.product(*axes):
+    for values in itertools.product(*(getattr(section, name) for name in names)):
         given = dict(zip(names, values, strict=True))
-        extra = {name: value for name, value in given.items() if value != _usual(name)}
+        extra = {name: one for name, one in given.items() if one != CUDA_OPTION_DEFAULTS[name]}
         yield SweepOptions(cuda={**DEFAULT_CUDA_OPTIONS, **extra})
     if section.tensorrt:
         yield SweepOptions(providers=("TENSORRT", "CUDA", "CPU"))
@@ -169,7 +163,3 @@ def uses_tf32(options: SweepOptions, provider: str) -> bool:
     """Whether convolutions may round their factors to TF32: CUDA does unless it is told not to."""
     value = options.cuda.get("use_tf32", CUDA_OPTION_DEFAULTS["use_tf32"])
     return provider != "CPU" and str(value) == "1"
-
-
-def _usual(name: str) -> str | int:
-    return CUDA_OPTION_DEFAULTS[name]

@@ -20,7 +20,6 @@ from opslib.ops.sweep.columns import (
 from opslib.ops.sweep.finding import recommended_text
 from opslib.ops.sweep.record import SweepRecord, SweepRow
 from opslib.telling.columns import page_table
-from opslib.telling.figures import show_list
 from opslib.telling.scraps import publish, publish_outcome
 from opslib.telling.themes import Theme
 
@@ -124,15 +123,9 @@ def list_notes(record: SweepRecord) -> list[str]:
     if record.resumed_trials:
         lines.append(f"Resumed: {plural(record.resumed_trials, 'trial')} of an interrupted sweep.")
     lines += record.inputs.notes()
-    return lines
-
-
-def show_notes(record: SweepRecord) -> None:
-    """Show `list_notes` as a list, and the command that applies the recommendation."""
-    lines = list_notes(record)
     if record.recommended is not None and record.recommended.changes:
         lines.append("To use these settings: pillops apply ort_bench.json")
-    show_list(lines)
+    return lines
 
 
 def publish_sweep(record: SweepRecord, path: Path) -> None:
@@ -180,8 +173,8 @@ def _bar(share: float, what: str) -> dict[str, Any]:
 
 
 def _scatter(axes: Axes, rows: list[SweepRow], colour: str, label: str) -> None:
-    stayed = [row for row in rows if row.status == "measured"]
-    dropped = [row for row in rows if row.status != "measured"]
+    stayed = [row for row in rows if row.outcome == "measured"]
+    dropped = [row for row in rows if row.outcome != "measured"]
     axes.scatter(*_points(stayed), color=colour, s=46, label=label, zorder=3)
     axes.scatter(
         *_points(dropped),

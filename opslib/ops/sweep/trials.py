@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, Self
 
 from pydantic import ValidationError
 
@@ -39,6 +39,10 @@ class Trial(Part):
     run_delay_pct: float | None = None
     times_ms: tuple[float, ...] = ()
     default_ms: tuple[float, ...] = ()
+
+    def ended(self, kind: TrialKind, **found: Any) -> Self:
+        """Return the trial as it ended, with what was found."""
+        return self.model_copy(update={"kind": kind, **found})
 
 
 class TrialBook:

@@ -97,7 +97,7 @@ def test_each_batch_size_gets_a_row_within_each_boundary(config: Config) -> None
 
 def test_inference_says_how_long_its_first_answer_took_and_old_records_need_not() -> None:
     block = Block(times_ms=(1.0,) * 11, wall_s=0.1, run_delay_pct=0.0, disturbed=False)
-    cell = Cell(EngineRequest("onnx", Path("m.onnx")), None, None)
+    cell = Cell("onnx", EngineRequest("onnx", Path("m.onnx")), None, None)
     for boundary in cell.blocks:
         cell.blocks[boundary] = [TimedBlock(block, None, None, ms) for ms in (9.0, 5.0, 7.0)]
     record = make_bench(list(make_row(cell, BenchSection())))

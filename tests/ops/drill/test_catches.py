@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from opslib.ops.drill.record import DrillRecord
-from opslib.ops.drill.request import make_drill_request
+from opslib.ops.drill.request import DrillRequest
 from opslib.ops.drill.run import run_drill
 from opslib.serving.keys import make_key
 from opslib.serving.staging import stop_process
@@ -63,7 +63,7 @@ def drills(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Drill
 
         def drill(place: Place, fault: str) -> DrillRecord:
             with start_fake(place, fault, key) as url:
-                return run_drill(place.config, make_drill_request(url=url))
+                return run_drill(place.config, DrillRequest(url=url))
 
         places = {fault: make_drill_place(tmp_path_factory.mktemp("drilled")) for fault in FAULTS}
         yield {

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from opslib.core.errors import ParameterError
-from opslib.ops.drill.request import check_url, make_drill_request
+from opslib.ops.drill.request import DrillRequest, check_url
 from tests.running import run_python
 from tests.serving.conftest import Place
 
@@ -98,8 +98,8 @@ def test_this_host_needs_no_confirmation(url: str) -> None:
 
 def test_another_host_needs_one() -> None:
     with pytest.raises(ParameterError, match="confirm: true"):
-        make_drill_request(url="http://192.0.2.7:8000")
-    assert make_drill_request(url="http://192.0.2.7:8000", confirm=True).url
+        DrillRequest(url="http://192.0.2.7:8000")
+    assert DrillRequest(url="http://192.0.2.7:8000", confirm=True).url
 
 
 def test_a_password_in_the_address_is_refused_and_not_repeated() -> None:

@@ -15,7 +15,7 @@ from opslib.core.models import find_model_files
 from opslib.ops.drill.faults import list_faults
 from opslib.ops.drill.memory import read_rss_bytes
 from opslib.ops.drill.record import DrillRecord
-from opslib.ops.drill.request import make_drill_request
+from opslib.ops.drill.request import DrillRequest
 from opslib.ops.drill.run import keep_drill, run_drill
 from opslib.serving.client import ServiceClient
 from opslib.serving.keys import make_key
@@ -197,4 +197,4 @@ def test_a_service_that_limits_requests_is_not_drilled(
         from opslib.core.errors import InputError
 
         with pytest.raises(InputError, match="larger RATE_LIMIT_PER_MIN"):
-            run_drill(place.config, make_drill_request(url=service.url))
+            run_drill(place.config, DrillRequest(url=service.url))

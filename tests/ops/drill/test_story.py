@@ -11,7 +11,7 @@ from opslib.inference.facts import InputFacts
 from opslib.ops import find_records
 from opslib.ops.drill import story
 from opslib.ops.drill.analysis import analyse, pack_requests
-from opslib.ops.drill.record import Check, DrillModel, DrillRecord, Injection, Memory
+from opslib.ops.drill.record import DrillModel, DrillRecord, Injection, Memory, PromiseCheck
 from opslib.ops.drill.rehearsal import Deed
 from opslib.serving.load import LoadPlan, LoadResult
 from opslib.telling.figures import figure_html, table_html
@@ -70,7 +70,7 @@ def record() -> DrillRecord:
         calms=found.calms,
         events=found.events,
         injections=(Injection(injected="text", promised="refused", seen="422", held=None),),
-        checks=(Check(name="failed", value="1", limit="0", result="fail", reason="503"),),
+        checks=(PromiseCheck(name="failed", value="1", limit="0", result="fail", reason="503"),),
         memory=(Memory(during="swap", swap=1, rss_bytes=1 << 27),),
         disturbance=nothing,
         notes=("a note",),

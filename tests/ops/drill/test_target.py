@@ -18,7 +18,7 @@ from opslib.ops.drill.copies import copy_experiment
 from opslib.ops.drill.faults import NotPossibleError, list_faults, make_fault
 from opslib.ops.drill.keeper import keep_home
 from opslib.ops.drill.rehearsal import Deed, ask_at_once
-from opslib.ops.drill.request import make_drill_request
+from opslib.ops.drill.request import DrillRequest
 from opslib.ops.drill.target import Target, choose_other, find_live, open_target
 from opslib.ops.release.rollback import StableModel
 from opslib.serving.keys import make_key
@@ -105,7 +105,7 @@ def test_a_card_that_is_serving_is_busy_unless_sharing_was_agreed(
     card_place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake_card(tmp_path, "4711, python", monkeypatch)
-    request = make_drill_request()
+    request = DrillRequest()
     with (
         pytest.raises(BusyError, match="4711 python") as caught,
         open_target(card_place.config, request, print),
@@ -113,7 +113,7 @@ def test_a_card_that_is_serving_is_busy_unless_sharing_was_agreed(
         pass
     assert caught.value.exit_code == 6
     assert "share_gpu: true" in str(caught.value)
-    with open_target(card_place.config, make_drill_request(share_gpu=True), print) as target:
+    with open_target(card_place.config, DrillRequest(share_gpu=True), print) as target:
         assert target.pid
 
 
@@ -121,7 +121,7 @@ def test_an_idle_card_is_not_busy(
     card_place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake_card(tmp_path, "", monkeypatch)
-    with open_target(card_place.config, make_drill_request(), print) as target:
+    with open_target(card_place.config, DrillRequest(), print) as target:
         assert target.pid
 
 
@@ -129,7 +129,7 @@ def test_a_drill_on_the_cpu_does_not_care_about_the_card(
     drill_place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake_card(tmp_path, "4711, python", monkeypatch)
-    with open_target(drill_place.config, make_drill_request(), print) as target:
+    with open_target(drill_place.config, DrillRequest(), print) as target:
         assert target.pid
 
 
@@ -140,7 +140,7 @@ def test_the_callers_overrides_do_not_reach_into_the_copy(
     monkeypatch.setenv("MODEL_PATH", str(drill_place.first))
     config = load_config(drill_place.config_path)
     with (
-        open_target(config, make_drill_request(), print) as target,
+        open_target(config, DrillRequest(), print) as target,
         target.connect() as client,
     ):
         live = client.version()
@@ -229,7 +229,7 @@ def test_a_degraded_service_is_not_drilled(
     monkeypatch.setenv("API_KEY", key := make_key())
     link_atomic(drill_place.export / "latest.onnx", "gone.onnx")
     with start_service(drill_place.config_path, variables={"API_KEY": key}) as service:
-        request = make_drill_request(url=service.url)
+        request = DrillRequest(url=service.url)
         with (
             pytest.raises(InputError, match="degraded: wanted gone, serves model-b"),
             open_target(drill_place.config, request, print),
@@ -246,13 +246,13 @@ def test_a_running_service_is_drilled_on_the_model_that_it_serves(
 ) -> None:
     monkeypatch.setenv("API_KEY", key := make_key())
     with start_service(drill_place.config_path, variables={"API_KEY": key}) as service:
-        request = make_drill_request(url=service.url, model=drill_place.first)
+        request = DrillRequest(url=service.url, model=drill_place.first)
         with (
             pytest.raises(ParameterError, match=r"serves model-b.onnx.*pillops reload"),
             open_target(drill_place.config, request, print),
         ):
             pass
-        named = make_drill_request(url=service.url, model=drill_place.second)
+        named = DrillRequest(url=service.url, model=drill_place.second)
         with open_target(drill_place.config, named, print) as target:
             assert target.stable == drill_place.second
             assert target.others == (drill_place.first,)
@@ -264,7 +264,7 @@ def test_a_second_model_that_lies_in_a_release_alone_is_to_be_restored_first(
     stored = StableModel(Path("/restored/m.onnx"), "0" * 64, "", release="release-1")
     monkeypatch.setattr("opslib.ops.drill.target.find_stable", lambda *_: stored)
     with pytest.raises(ModelError, match="`pillops release restore release-1`"):
-        choose_other(drill_place.config, make_drill_request(), LiveVersion(None, None, None, None))
+        choose_other(drill_place.config, DrillRequest(), LiveVersion(None, None, None, None))
 
 
 def test_a_model_with_a_damaged_card_is_not_drilled_as_if_it_had_none(

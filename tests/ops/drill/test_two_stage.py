@@ -20,7 +20,7 @@ from opslib.ops.drill.command import show_drill
 from opslib.ops.drill.faults import list_faults
 from opslib.ops.drill.keeper import bring_home, keep_home
 from opslib.ops.drill.record import DrillRecord
-from opslib.ops.drill.request import DrillRequest, make_drill_request
+from opslib.ops.drill.request import DrillRequest
 from opslib.ops.drill.run import run_drill
 from opslib.ops.drill.target import Target, open_target
 from opslib.serving.client import ServiceClient, ServiceError
@@ -66,7 +66,7 @@ def drill(folder: Path, request: dict[str, object]) -> Drilled:
     place = make_drilled(folder)
     with place.serve(configure=False, async_reload=True) as service:
         found = service.live
-        record = run_drill(place.config, make_drill_request(url=service.url, **request))
+        record = run_drill(place.config, DrillRequest(url=service.url, **request))
         export = [path.name for path in place.export.iterdir()]
         return Drilled(record, service.asked, service.live, found, export)
 

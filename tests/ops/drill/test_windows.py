@@ -8,7 +8,7 @@ import pytest
 from opslib.ops.drill.analysis import analyse, list_windows, pack_requests, place_events
 from opslib.ops.drill.rehearsal import Deed
 from opslib.ops.drill.windows import (
-    Answers,
+    AnswerLog,
     Timings,
     Window,
     describe_window,
@@ -55,7 +55,7 @@ def test_without_generations_a_model_is_told_by_its_tag() -> None:
     def plain(due: float, tag: str) -> Sample:
         return make_sample(due, None, model_sha256=None, version_tag=tag)
 
-    answers = Answers.of([plain(0.0, "a"), plain(1.0, "a"), plain(2.0, "b")])
+    answers = AnswerLog.of([plain(0.0, "a"), plain(1.0, "a"), plain(2.0, "b")])
     assert answers.mark_before(1.5) == "a"
     found = answers.first_other("a", 0.5, 9.0)
     assert found is not None

@@ -21,7 +21,6 @@ from opslib.ops.sweep.run import (
     SweepRequest,
     digest_graph,
     keep_sweep,
-    make_sweep_request,
     run_sweep,
 )
 from opslib.ops.sweep.trials import TRIALS_NAME, Trial, TrialBook
@@ -283,7 +282,7 @@ def test_bad_input_is_refused_before_any_time_is_spent(
 
 
 def test_notebook_parameters_become_a_request() -> None:
-    assert make_sweep_request(model="m.onnx", batch=[1, 2], fresh=True) == SweepRequest(
+    assert SweepRequest(model="m.onnx", batch=[1, 2], fresh=True) == SweepRequest(
         model=Path("m.onnx"), batch=(1, 2), fresh=True
     )
 
