@@ -9,7 +9,7 @@ from pathlib import Path
 from opslib.core.errors import InputError, StorageError
 from opslib.core.plans import Action
 from opslib.ops.release.companions import ARCHIVE_SUFFIX
-from opslib.ops.release.prune import plan_store
+from opslib.ops.release.prune import plan_prune
 from opslib.ops.release.store import list_releases
 from opslib.upkeep.models_prune import ModelShelf
 from opslib.upkeep.rounds import Duty, Round, list_files
@@ -27,7 +27,7 @@ def plan_releases(this: Round, shelf: ModelShelf) -> Duty:
     """
     folder = this.find_folder(this.config.releases_dir)
     try:
-        plan = plan_store(this.config, shelf.in_use.live, now=this.now)
+        plan = plan_prune(this.config, live=shelf.in_use.live, now=this.now)
     except InputError as error:
         raise StorageError(str(error)) from error
     actions = []
