@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["describe_history", "draw_history"]
 
+_CONTENTS = ("file", "what it is", "size", "sha256")
 _KINDS = (
     ("MANIFEST.json", "what is in here"),
     ("VERSION.txt", "time and commit"),
@@ -56,12 +57,13 @@ def show_tests(record: RotaRecord) -> None:
 
 def contents_frame(manifest: Manifest | None) -> DataFrame:
     """Return the files of a release: what each is, its size and its digest."""
+    if manifest is None:
+        return _frame([], *_CONTENTS)
     rows = [
         (one.path, _kind(one.path, manifest), format_bytes(one.size), f"{one.sha256[:12]}…")
-        for one in (manifest.files if manifest else ())
-        if manifest is not None
+        for one in manifest.files
     ]
-    return _frame(rows, "file", "what it is", "size", "sha256")
+    return _frame(rows, *_CONTENTS)
 
 
 def models_frame(manifest: Manifest | None) -> DataFrame:
