@@ -22,7 +22,7 @@ from dotenv import dotenv_values
 
 from opslib.core.errors import ExitCode, OpsError
 from opslib.inference import trial_child
-from opslib.ops.release.rollback_command import rollback
+from opslib.ops.release.model_command import rollback
 from opslib.serving.command import reload
 from opslib.upkeep.maintain_command import maintain
 from tests.two_stage import (

@@ -11,7 +11,7 @@ from opslib.core.errors import InputError, StorageError, storage_errors
 from opslib.core.files import reveal_name
 from opslib.core.plans import Action
 from opslib.ops.release.companions import ARCHIVE_SUFFIX
-from opslib.ops.release.prune import plan_store
+from opslib.ops.release.prune import plan_prune
 from opslib.ops.release.store import is_release_name, list_releases
 from opslib.upkeep.claims import Claim, Claims
 from opslib.upkeep.in_use import InUse, Units
@@ -31,7 +31,7 @@ def plan_releases(this: Round, shelf: ModelShelf) -> Duty:
     """
     folder = this.find_folder(this.config.releases_dir)
     try:
-        plan = plan_store(this.config, shelf.in_use.live, now=this.now)
+        plan = plan_prune(this.config, live=shelf.in_use.live, now=this.now)
     except InputError as error:
         raise StorageError(str(error)) from error
     actions = []

@@ -20,7 +20,7 @@ from hypothesis.stateful import (
 from opslib.core.errors import BusyError, ModelError, SkippedError, StorageError
 from opslib.ops.release.command import prune
 from opslib.ops.release.restore import restore_release
-from opslib.ops.release.store import pin_release, unpin_release
+from opslib.ops.release.store import pin_release
 from opslib.upkeep.maintenance import plan_maintenance
 from tests.deletions.needs import (
     find_halves,
@@ -164,8 +164,7 @@ class Deletions(RuleBasedStateMachine):
     def pin(self, which: int, pinned: bool, fate: Fate) -> None:
         release = self._release(which)
         if release is not None:
-            set_pin = pin_release if pinned else unpin_release
-            work = partial(set_pin, self.first.config, release.name)
+            work = partial(pin_release, self.first.config, release.name, pinned=pinned)
             outcome = self.check("pin", lambda: self.world.run(work, fate))
             pins = read(self.first.exp / "releases" / "pins.json")
             release.pinned = pins is not None and release.name.encode() in pins

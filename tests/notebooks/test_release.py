@@ -10,7 +10,7 @@ import nbformat
 import pytest
 
 from opslib.core.cards import ModelCard, card_path
-from opslib.ops.release.proofs import read_proofs
+from opslib.ops.release.record import read_proofs
 from opslib.ops.release.store import list_releases
 from opslib.telling.scraps import read_scraps
 from tests.notebooks.test_notebooks import papermill

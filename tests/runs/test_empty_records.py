@@ -30,8 +30,8 @@ from opslib.ops.quantize import figures as quantize_figures
 from opslib.ops.quantize import story as quantize_story
 from opslib.ops.quantize.record import Accuracy, QuantizeRecord, VariantRow
 from opslib.ops.release import story as release_story
-from opslib.ops.release.proof_record import RotaRecord
-from opslib.ops.release.subject import Subject
+from opslib.ops.release.record import RotaRecord
+from opslib.ops.release.report import Subject
 from opslib.ops.sweep import columns as sweep_columns
 from opslib.ops.sweep import story as sweep_story
 from opslib.ops.sweep.record import SweepRecord

@@ -11,7 +11,7 @@ from opslib.core.kinds import list_kinds
 from opslib.ops.checklist.ages import age_days, describe_age, tell_ahead
 from opslib.ops.checklist.items import Answer, State, Visit, answer_worst
 from opslib.ops.checklist.live import ask_version
-from opslib.ops.release.proofs import Proof, proofs_of, read_proofs
+from opslib.ops.release.record import Proof, proofs_of, read_proofs
 from opslib.ops.release.store import StoredRelease, list_releases
 from opslib.serving.client import ServiceError
 from opslib.serving.live import LiveVersion

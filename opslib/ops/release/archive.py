@@ -15,7 +15,6 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO, Self
 
 from isal import isal_zlib
@@ -34,7 +33,6 @@ LEVEL = 1
 MEMBER_HEADER = b"\x1f\x8b\x08\x04" + bytes(4) + b"\x00\xff" + struct.pack("<H2sH", 8, b"PS", 4)
 MEMBER_LENGTH = struct.Struct("<I")
 _TRAILER = struct.Struct("<II")
-_FILE_MODE = 0o644
 
 
 def deflate_member(block: memoryview) -> bytes:
@@ -62,12 +60,7 @@ class ArchiveWriter:
     """
 
     def __init__(
-        self,
-        sink: BinaryIO,
-        *,
-        mtime_s: int,
-        threads: int = 0,
-        on_bytes: Callable[[int], None] | None = None,
+        self, sink: BinaryIO, *, mtime_s: int, threads: int, on_bytes: Callable[[int], None]
     ) -> None:
         self._sink, self._mtime_s, self._on_bytes = sink, mtime_s, on_bytes
         count = threads or usable_cpus()
@@ -76,12 +69,11 @@ class ArchiveWriter:
         self._hashing = ThreadPoolExecutor(1, "hash")
         self._digesting = ThreadPoolExecutor(1, "digest")
         self._syncing = ThreadPoolExecutor(1, "sync")
+        self._synced: list[Future[None]] = []
         self._block = _Block()
         self._under_way: deque[tuple[_Block, Future[bytes]]] = deque()
         self._digest = hashlib.sha256()
-        self._digested: Future[None] | None = None
-        self._synced: Future[None] | None = None
-        self._unsynced = 0
+        self._digested: Future[None] = self._digesting.submit(self._digest.update, b"")
         self._tar_size = 0
         self.size_bytes = 0
         self._entries: list[tuple[str, int, hashlib._Hash]] = []
@@ -89,12 +81,7 @@ class ArchiveWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         for pool in (self._deflating, self._hashing, self._digesting, self._syncing):
             pool.shutdown(wait=True, cancel_futures=True)
 
@@ -108,16 +95,14 @@ class ArchiveWriter:
         left = opened.size
         while left:
             block = self._room()
-            start = block.filled
-            space = memoryview(block.data)[start : start + left]
+            space = memoryview(block.data)[block.filled : block.filled + left]
             count = opened.read_into(space)
             if not count:
                 raise InputError(f"{opened.source}: became shorter while it was packed")
             block.filled += count
             left -= count
             block.hashing.append(self._hashing.submit(digest.update, space[:count]))
-            if self._on_bytes is not None:
-                self._on_bytes(count)
+            self._on_bytes(count)
         opened.ensure_unchanged()
         self._tar_size += opened.size
         self._put(bytes(-opened.size % tarfile.BLOCKSIZE))
@@ -134,7 +119,7 @@ class ArchiveWriter:
         return tuple(FileEntry(path=n, size=s, sha256=d.hexdigest()) for n, s, d in found)
 
     def close(self) -> str:
-        """End the archive and return its SHA-256; nothing is synced yet."""
+        """End the archive and return its SHA-256; the last of it is not synced yet."""
         self._put(bytes(2 * tarfile.BLOCKSIZE))
         self._put(bytes(-self._tar_size % tarfile.RECORDSIZE))
         if self._block.filled:
@@ -142,15 +127,13 @@ class ArchiveWriter:
         while self._under_way:
             self._write_oldest()
         self._sink.flush()
-        if self._digested is not None:
-            self._digested.result()
-        if self._synced is not None:
-            self._synced.result()
+        for done in (self._digested, *self._synced):
+            done.result()
         return self._digest.hexdigest()
 
     def _begin(self, member: str, size: int) -> hashlib._Hash:
         info = tarfile.TarInfo(member)
-        info.size, info.mtime, info.mode = size, self._mtime_s, _FILE_MODE
+        info.size, info.mtime = size, self._mtime_s
         self._put(info.tobuf(tarfile.GNU_FORMAT, "utf-8", "strict"))
         digest = hashlib.sha256()
         self._entries.append((member, size, digest))
@@ -158,13 +141,11 @@ class ArchiveWriter:
 
     def _put(self, data: bytes) -> None:
         self._tar_size += len(data)
-        rest = memoryview(data)
-        while rest:
+        while data:
             block = self._room()
-            count = min(len(rest), BLOCK_BYTES - block.filled)
-            block.data[block.filled : block.filled + count] = rest[:count]
-            block.filled += count
-            rest = rest[count:]
+            piece, data = data[: BLOCK_BYTES - block.filled], data[BLOCK_BYTES - block.filled :]
+            block.data[block.filled : block.filled + len(piece)] = piece
+            block.filled += len(piece)
 
     def _room(self) -> _Block:
         """The block to fill, which has room."""
@@ -183,21 +164,11 @@ class ArchiveWriter:
     def _write_oldest(self) -> None:
         block, deflating = self._under_way.popleft()
         member = deflating.result()
-        for done in block.hashing:
+        for done in (*block.hashing, self._digested):
             done.result()
-        if self._digested is not None:
-            self._digested.result()
         self._digested = self._digesting.submit(self._digest.update, member)
         self._sink.write(member)
         self.size_bytes += len(member)
-        self._unsynced += len(member)
-        if self._unsynced >= SYNC_BYTES and (self._synced is None or self._synced.done()):
-            self._start_sync()
-
-    def _start_sync(self) -> None:
-        """Let the disk begin early: the one sync at the end is then a short one."""
-        if self._synced is not None:
-            self._synced.result()
-        self._unsynced = 0
-        self._sink.flush()
-        self._synced = self._syncing.submit(os.fdatasync, self._sink.fileno())
+        if self.size_bytes // SYNC_BYTES > len(self._synced):  # the sync at the end is then short
+            self._sink.flush()
+            self._synced.append(self._syncing.submit(os.fdatasync, self._sink.fileno()))

@@ -8,24 +8,17 @@ file, which the next release removes.
 from __future__ import annotations
 
 import os
-import shutil
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
-from opslib.core.cards import FileEntry, ModelCard
+from opslib.core.cards import FileEntry
 from opslib.core.config import Config
-from opslib.core.errors import ConfigError, InputError, ModelError, StorageError, storage_errors
-from opslib.core.files import (
-    ensure_writable,
-    open_atomic,
-    reveal_name,
-    write_bytes_atomic,
-    write_text_atomic,
-)
+from opslib.core.errors import ConfigError, InputError, ModelError
+from opslib.core.files import ensure_writable, open_atomic, write_bytes_atomic, write_text_atomic
 from opslib.core.formatting import format_bytes, stamp, utc_now
 from opslib.core.kinds import find_kind
 from opslib.core.lineage import Lineage, git_dirty, git_sha, record_lineage
@@ -50,16 +43,17 @@ from opslib.ops.release.manifest import (
     unit_digest,
     version_text,
 )
-from opslib.ops.release.scratch import scratch_folder
+from opslib.ops.release.scratch import ensure_room, scratch_folder
 from opslib.ops.release.secrets_scan import scan_files
-from opslib.ops.release.store import LOCK_NAME, is_leftover, next_in_line
+from opslib.ops.release.store import LOCK_NAME, next_in_line, sweep_leftovers
 from opslib.ops.release.verify import (
     SCRATCH_NAME,
-    Examined,
+    ArchiveFacts,
     Progress,
     VerifiedModel,
     check_models,
     examine_open,
+    silent,
 )
 
 EPOCH_VARIABLE = "SOURCE_DATE_EPOCH"
@@ -106,16 +100,8 @@ class ReleaseRecord(Record):
     lineage: Lineage
 
 
-@dataclass(frozen=True)
-class _Packed:
-    manifest: Manifest
-    data: bytes
-    sha256: str
-    size_bytes: int
-
-
 def build_release(
-    config: Config, request: ReleaseRequest | None = None, progress: Progress | None = None
+    config: Config, request: ReleaseRequest | None = None, progress: Progress = silent
 ) -> ReleaseRecord:
     """Make a release and return its record, which is also kept in `{exp_dir}/reports`.
 
@@ -127,7 +113,6 @@ def build_release(
         ReleaseError: what was packed does not verify; nothing is kept of it.
     """
     request = request or ReleaseRequest()
-    tell = progress or (lambda _share, _what: None)
     folder = config.resolve(request.out) if request.out else config.releases_dir
     ensure_writable(folder)
     ensure_writable(config.records_dir)
@@ -135,7 +120,7 @@ def build_release(
     with ExitStack() as stack:
         stack.enter_context(hold_lock(folder / LOCK_NAME, "making a release"))
         sweep_leftovers(folder)
-        tell(0.0, "collecting")
+        progress(0.0, "collecting")
         found = stack.enter_context(
             collect(
                 config,
@@ -148,23 +133,25 @@ def build_release(
         if config.code_root is not None:
             secrets |= live_secrets(config.code_root, {})
         scan_files(found.files, secrets)
-        check_space(folder, found, unpacked=request.verify and request.load_models)
-        root = config.code_root or config.root
-        sha = git_sha(root)
-        moment = pick_moment(folder, sha)
+        unpacked = request.verify and request.load_models
+        # Incompressible content is reckoned with, and that it is unpacked again to be verified.
+        needed = found.size_bytes * (2 if unpacked else 1) + found.size_bytes // 100 + _SPARE_BYTES
+        made = f"making and verifying a release of {format_bytes(found.size_bytes)}"
+        ensure_room(folder, needed, made)
+        sha = git_sha(config.code_root or config.root)
+        moment = _pick_moment(folder, sha)
         archive = _archive(folder, moment, sha)
-        place = next_in_line(config, folder)
         models: tuple[VerifiedModel, ...] = ()
         verify_s = None
         with open_atomic(archive) as sink:
-            packed = _pack(config, found, sink, moment, sha, git_dirty(root), place, tell)
+            packed = _pack(config, found, sink, folder, moment, sha, progress)
             pack_s = time.perf_counter() - started
             if request.verify:
-                models = _verify(sink, packed, archive.name, config, folder, request, tell)
-                verify_s = time.perf_counter() - started - pack_s
-            tell(0.95, "writing to disk")
+                models = _verify(sink, packed, archive, config, request.load_models, progress)
+                verify_s = round(time.perf_counter() - started - pack_s, 3)
+            progress(0.95, "writing to disk")
             write_text_atomic(checksum_path(archive), f"{packed.sha256}  {archive.name}\n")
-            write_bytes_atomic(manifest_path(archive), packed.data)
+            write_bytes_atomic(manifest_path(archive), packed.manifest_bytes)
     manifest = packed.manifest
     record = ReleaseRecord(
         path=archive,
@@ -179,7 +166,7 @@ def build_release(
         models=models,
         verified=request.verify,
         pack_s=round(pack_s, 3),
-        verify_s=None if verify_s is None else round(verify_s, 3),
+        verify_s=verify_s,
         total_s=round(time.perf_counter() - started, 3),
         notes=manifest.notes,
         lineage=record_lineage(),
@@ -193,68 +180,22 @@ def release_record_path(config: Config, record: ReleaseRecord) -> Path:
     return config.records_dir / f"release_{release_stamp(record.released_at_utc)}.json"
 
 
-def sweep_leftovers(folder: Path) -> None:
-    """Remove what a killed run left: hidden files, and the companions of a hidden archive.
-
-    A checksum or manifest without any archive stays: it may be someone else's.
-    """
-    with storage_errors(f"clean {folder}"):
-        for path in folder.glob(".*"):
-            if not is_leftover(path.name) or path.is_symlink() or not path.is_file():
-                continue
-            archive = folder / (reveal_name(path.name, "tmp") or "")
-            if archive.name.endswith(ARCHIVE_SUFFIX) and not archive.exists():
-                for companion in (checksum_path(archive), manifest_path(archive)):
-                    companion.unlink(missing_ok=True)
-            path.unlink(missing_ok=True)
-
-
-def check_space(folder: Path, found: Collection, *, unpacked: bool) -> None:
-    """Refuse a release that might not fit, before anything is written.
-
-    Raises:
-        StorageError: too little is free; incompressible content is reckoned with.
-    """
-    needed = found.size_bytes + found.size_bytes // 100 + _SPARE_BYTES
-    needed += found.size_bytes if unpacked else 0
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise StorageError(
-            f"{folder}: a release of {format_bytes(found.size_bytes)} needs "
-            f"{format_bytes(needed)} while it is made and verified, {format_bytes(free)} are free"
-        )
-
-
-def pick_moment(folder: Path, sha: str) -> datetime:
-    """Return the time that the release is made at: now, or what SOURCE_DATE_EPOCH says.
-
-    Raises:
-        ConfigError: SOURCE_DATE_EPOCH is no number of seconds.
-        InputError: the release that SOURCE_DATE_EPOCH would name is there already.
-    """
+def _pick_moment(folder: Path, sha: str) -> datetime:
+    """The time that the release is made at: now, or what SOURCE_DATE_EPOCH says."""
     given = os.environ.get(EPOCH_VARIABLE)
-    if given is not None:
-        try:
-            moment = datetime.fromtimestamp(_check_seconds(int(given)), UTC)
-        except (ValueError, OverflowError, OSError) as error:
-            wanted = "expected whole seconds since 1970"
-            raise ConfigError(f"{EPOCH_VARIABLE}: got {given!r}: {wanted}") from error
-        if _archive(folder, moment, sha).exists():
-            raise InputError(
-                f"{_archive(folder, moment, sha)}: is there already; {EPOCH_VARIABLE} names it"
-            )
-        return moment
-    while True:
-        moment = utc_now().replace(microsecond=0)
-        if not _archive(folder, moment, sha).exists():
-            return moment
-        time.sleep(_SAME_SECOND_S)
-
-
-def _check_seconds(seconds: int) -> int:
-    if seconds < 0:
-        raise ValueError
-    return seconds
+    if given is None:
+        while _archive(folder, now := utc_now().replace(microsecond=0), sha).exists():
+            time.sleep(_SAME_SECOND_S)
+        return now
+    moment = None
+    with suppress(ValueError, OverflowError, OSError):
+        moment = datetime.fromtimestamp(int(given), UTC)
+    if moment is None or moment.timestamp() < 0:
+        raise ConfigError(f"{EPOCH_VARIABLE}: got {given!r}: expected whole seconds since 1970")
+    archive = _archive(folder, moment, sha)
+    if archive.exists():
+        raise InputError(f"{archive}: is there already; {EPOCH_VARIABLE} names it")
+    return moment
 
 
 def _archive(folder: Path, moment: datetime, sha: str) -> Path:
@@ -265,12 +206,11 @@ def _pack(
     config: Config,
     found: Collection,
     sink: BinaryIO,
+    folder: Path,
     moment: datetime,
     sha: str,
-    dirty: bool | None,
-    place: tuple[int, str | None],
     tell: Progress,
-) -> _Packed:
+) -> ArchiveFacts:
     done = 0
 
     def count(size: int) -> None:
@@ -279,35 +219,34 @@ def _pack(
         share = done / max(1, found.size_bytes)
         tell(0.7 * share, f"packing: {format_bytes(done)} of {format_bytes(found.size_bytes)}")
 
+    sequence, parent = next_in_line(config, folder)
     released_at = moment.isoformat(timespec="seconds")
-    mtime_s = int(moment.timestamp())
-    threads = config.release.threads
+    mtime_s, threads = int(moment.timestamp()), config.release.threads
     with ArchiveWriter(sink, mtime_s=mtime_s, threads=threads, on_bytes=count) as writer:
         for opened in found.files:
             writer.add(opened)
         writer.add_bytes(VERSION_NAME, version_text(released_at, sha).encode())
         entries = writer.entries()
         digests = {entry.path: entry for entry in entries}
-        models = tuple(_summarise(model, digests, config) for model in found.models)
         manifest = Manifest(
             content_id=compute_content_id(entries),
             released_at_utc=released_at,
             git_sha=sha,
-            git_dirty=dirty,
-            sequence=place[0],
-            parent=place[1],
+            git_dirty=git_dirty(config.code_root or config.root),
+            sequence=sequence,
+            parent=parent,
             main=found.main,
             latest=found.latest,
             provider_settings=config.onnx.model_dump(mode="json"),
             files=entries,
-            models=models,
+            models=tuple(_summarise(model, digests, config) for model in found.models),
             kinds=found.kinds,
             notes=found.notes,
         )
         data = manifest.to_json().encode()
         writer.add_bytes(MANIFEST_NAME, data)
         sha256 = writer.close()
-        return _Packed(manifest, data, sha256, writer.size_bytes)
+        return ArchiveFacts(manifest, data, sha256, writer.size_bytes)
 
 
 def _summarise(model: OpenedModel, digests: dict[str, FileEntry], config: Config) -> ModelSummary:
@@ -318,12 +257,18 @@ def _summarise(model: OpenedModel, digests: dict[str, FileEntry], config: Config
     """
     unit, card = [digests[one.member] for one in model.files], model.card
     signature = read_signature(model.model.file, str(model.model.source))
-    if card is not None:
-        _compare_with_card(model, unit, card)
-    last = signature.outputs[0].shape[-1:] if signature.outputs else ()
+    expected = {Path(entry.path).name: entry.sha256 for entry in card.files} if card else {}
+    for opened, entry in zip(model.files, unit, strict=True):
+        wanted = expected.get(opened.source.name)
+        if expected and wanted != entry.sha256:
+            raise ModelError(
+                f"{opened.source}: differs from its card "
+                f"(sha256 {entry.sha256[:12]}…, expected {(wanted or 'none')[:12]}…)"
+            )
     classes = card.num_classes if card else None
     kind = find_kind(config, model.model.source)
     if classes is None and kind is not None and kind.contract == "classifier":
+        last = signature.outputs[0].shape[-1:] if signature.outputs else ()
         classes = next((n for n in last if isinstance(n, int)), None)
     return ModelSummary(
         path=model.model.member,
@@ -343,40 +288,26 @@ def _summarise(model: OpenedModel, digests: dict[str, FileEntry], config: Config
     )
 
 
-def _compare_with_card(model: OpenedModel, unit: list[FileEntry], card: ModelCard) -> None:
-    expected = {Path(entry.path).name: entry.sha256 for entry in card.files}
-    for opened, entry in zip(model.files, unit, strict=True):
-        wanted = expected.get(opened.source.name)
-        if expected and wanted != entry.sha256:
-            raise ModelError(
-                f"{opened.source}: differs from its card "
-                f"(sha256 {entry.sha256[:12]}…, expected {(wanted or 'none')[:12]}…)"
-            )
-
-
 def _verify(
     sink: BinaryIO,
-    packed: _Packed,
-    name: str,
+    packed: ArchiveFacts,
+    archive: Path,
     config: Config,
-    folder: Path,
-    request: ReleaseRequest,
+    load_models: bool,
     tell: Progress,
 ) -> tuple[VerifiedModel, ...]:
     """Read the finished archive back, while it still has no name, and load its models."""
     tell(0.7, "verifying: reading every byte")
+
+    def step(share: float, what: str) -> None:
+        tell(0.8 + 0.15 * share, f"verifying: {what}")
+
     with ExitStack() as stack:
-        archive = stack.enter_context(
-            Path(f"/proc/self/fd/{sink.fileno()}").open("rb", buffering=0)
-        )
-        unpacked = None
-        if request.load_models:
-            unpacked = stack.enter_context(scratch_folder(folder, SCRATCH_NAME))
-        examined: Examined = examine_open(archive, name, config, packed.sha256, folder=unpacked)
-        if unpacked is None:
+        nameless = Path(f"/proc/self/fd/{sink.fileno()}")
+        file = stack.enter_context(nameless.open("rb", buffering=0))
+        if not load_models:
+            examine_open(file, archive.name, config, packed.sha256)
             return ()
-
-        def step(share: float, what: str) -> None:
-            tell(0.8 + 0.15 * share, f"verifying: {what}")
-
-        return check_models(examined.manifest, unpacked, config, name, step)
+        unpacked = stack.enter_context(scratch_folder(archive.parent, SCRATCH_NAME))
+        facts = examine_open(file, archive.name, config, packed.sha256, folder=unpacked)
+        return check_models(facts.manifest, unpacked, config, archive.name, step)

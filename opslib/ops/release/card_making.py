@@ -7,6 +7,7 @@ share one and none is ever written over.
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,12 +35,12 @@ from opslib.inference.golden import answer_golden, check_golden_outputs, summari
 from opslib.inference.images import list_images, pick_images
 from opslib.inference.preprocess import load_preprocessor
 from opslib.inference.signature import Signature, read_signature
-from opslib.inference.trial import TrialLimits, join_images, try_model
+from opslib.inference.trial import join_images, try_model
 from opslib.ops.quantize.labels import check_label_map, read_label_map
+from opslib.ops.release.verify import trial_limits
 
 DEFAULT_IMAGES = 8
 GOLDEN_FOLDER = "golden"
-_MIB = 1 << 20
 _DIGEST_CHARACTERS = 16
 
 
@@ -61,8 +62,7 @@ class NewCard:
             InputError: an image changed meanwhile.
             StorageError: there is no room, or the folder cannot be written.
         """
-        copied = []
-        try:
+        with ExitStack() as undo:
             for source, golden in zip(self.sources, self.card.golden_images, strict=True):
                 place = self.path.parent / golden.image
                 if place.exists() and sha256_file(place) == golden.sha256:
@@ -71,13 +71,10 @@ class NewCard:
                 if sha256_bytes(data) != golden.sha256:
                     raise InputError(f"{source}: changed while the card was made; make it again")
                 ensure_writable(place.parent)
-                copied.append(place)
+                undo.callback(place.unlink, missing_ok=True)
                 write_bytes_atomic(place, data)
             self.card.write(self.path)
-        except BaseException:
-            for place in copied:
-                place.unlink(missing_ok=True)
-            raise
+            undo.pop_all()
 
 
 def make_card(
@@ -119,9 +116,10 @@ def make_card(
         facts, notes = _ask_classifier(config, path, known, found)
     else:
         facts, notes = _ask_any(config, path, known, found, signature)
+    exported_at = datetime.fromtimestamp(model_moment(path), UTC)
     described = {
         "onnx_path": f"{path.parent.name}/{path.name}",
-        "exported_at_utc": _exported_at(path),
+        "exported_at_utc": exported_at.isoformat(timespec="seconds"),
         "providers": ("CPUExecutionProvider",),
         **(known.model_dump(exclude={"schema"}) if known else {}),
         "input_shape": signature.inputs[0].shape,
@@ -141,7 +139,7 @@ def _ask_classifier(
     size = config.preprocess.img_size or probe_size(path, None, None)
     probes = probe_images(size)
     batch = join_images(_prepare(config, found, size), probes)
-    trial = try_model(path, images=batch, limits=_limits(config))
+    trial = try_model(path, images=batch, limits=trial_limits(config))
     check_contract(path, trial, None)
     check_outputs(path, trial.answered(), differing=len(probes))
     probabilities = trial.probabilities()[: len(found)]
@@ -175,7 +173,7 @@ def _ask_any(
     images = _prepare(config, found, choose_size(path, known, config.preprocess.img_size))
     # Each is asked twice: what differs from one time to the next can never be compared.
     twice = join_images(images, images)
-    trial = try_model(path, images=twice, every_output=True, limits=_limits(config))
+    trial = try_model(path, images=twice, every_output=True, limits=trial_limits(config))
     check_finite(path, trial)
     golden = tuple(
         GoldenOutputs(image=name, sha256=digest, outputs=summarise_outputs(answer))
@@ -212,16 +210,14 @@ def _name_classes(
 def _find_known(config: Config, path: Path, files: tuple[FileEntry, ...]) -> ModelCard | None:
     """What is known of the model: not what a card says of other bytes, or one that cannot be
     read, which is about to be replaced."""
-    try:
+    card = None
+    with suppress(InputError):
         card = find_card(config, path)
-    except InputError:
-        card = None
     if card is not None and card.files in ((), files):
         return card
     report = read_export_report(config.export_dir)
-    if report is None or report.files not in ((), files):
-        return None
-    return report if Path(report.onnx_path).name == path.name else None
+    fits = report is not None and report.files in ((), files)
+    return report if report and fits and Path(report.onnx_path).name == path.name else None
 
 
 def _prepare(config: Config, found: tuple[Path, ...], size: int) -> Any:
@@ -229,16 +225,7 @@ def _prepare(config: Config, found: tuple[Path, ...], size: int) -> Any:
     return run([str(image) for image in found], size)
 
 
-def _limits(config: Config) -> TrialLimits:
-    memory = config.reload.trial_memory_mb
-    return TrialLimits(config.reload.trial_timeout_s, memory * _MIB if memory else None)
-
-
 def _name_golden(image: Path) -> tuple[str, str]:
     """The name of a golden image in the card, and its digest."""
     digest = sha256_file(image)
     return f"{GOLDEN_FOLDER}/{digest[:_DIGEST_CHARACTERS]}{image.suffix.lower()}", digest
-
-
-def _exported_at(path: Path) -> str:
-    return datetime.fromtimestamp(model_moment(path), UTC).isoformat(timespec="seconds")

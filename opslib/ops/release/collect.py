@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
-from opslib.core.cards import (
-    REPORT_NAME,
-    ModelCard,
-    card_path,
-    explain_report,
-    read_report_fields,
-)
+from opslib.core.cards import REPORT_NAME, ModelCard, card_path, explain_report, read_report_fields
 from opslib.core.config import Config
 from opslib.core.errors import InputError, ModelError
 from opslib.core.kinds import Kind, list_kinds
@@ -24,15 +18,23 @@ from opslib.core.lineage import CODE_FOLDER
 from opslib.core.models import ModelFiles, find_model_files, resolve_model
 from opslib.core.records import read_json
 from opslib.inference.find_model import check_link, find_card, find_onnx, list_exports, newest_first
-from opslib.ops.release.manifest import EXPORT_FOLDER, ReleasedKind
-from opslib.ops.release.names import find_name_problem, show_name
+from opslib.ops.release.manifest import EXPORT_FOLDER, ReleasedKind, find_name_problem, show_name
 
 EXAMPLE_NAME = ".env.example"
 REQUIREMENTS_NAME = "requirements.txt"
 METRICS_NAME = "metrics.json"
 METRICS_PATTERN = "metrics*.json"
 _ATTEMPTS = 3
+_KIND_FIELDS = ("name", "pattern", "link", "contract")
 _HINT = "; release one model alone with --onnx PATH --only"
+
+
+@contextmanager
+def _read_errors(source: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{source}: cannot be read: {error.strerror}") from error
 
 
 @dataclass(frozen=True)
@@ -46,33 +48,17 @@ class OpenedFile:
     mtime_ns: int
 
     def read_into(self, space: memoryview) -> int:
-        """Fill `space` with the next bytes and return how many.
-
-        Raises:
-            InputError: the disk does not give them.
-        """
-        try:
+        """Fill `space` with the next bytes and return how many, or raise `InputError`."""
+        with _read_errors(self.source):
             return os.readv(self.file.fileno(), [space])
-        except OSError as error:
-            raise InputError(f"{self.source}: cannot be read: {error.strerror}") from error
 
     def read_at(self, offset: int, count: int) -> bytes:
-        """Return bytes without moving the place that `read_into` reads from.
-
-        Raises:
-            InputError: the disk does not give them.
-        """
-        try:
+        """Return bytes without moving the place that `read_into` reads from."""
+        with _read_errors(self.source):
             return os.pread(self.file.fileno(), count, offset)
-        except OSError as error:
-            raise InputError(f"{self.source}: cannot be read: {error.strerror}") from error
 
     def ensure_unchanged(self) -> None:
-        """Refuse a file that was written to since it was opened.
-
-        Raises:
-            InputError: its size or its time of change is another.
-        """
+        """Raise `InputError` where its size or its time of change is another by now."""
         now = os.fstat(self.file.fileno())
         if (now.st_size, now.st_mtime_ns) != (self.size, self.mtime_ns):
             raise InputError(f"{self.source}: changed while it was packed; release again")
@@ -142,9 +128,9 @@ class _Collector:
 
     def collect(self, onnx: Path | None, only: bool, allow_missing_metrics: bool) -> Collection:
         config = self._config
-        meant = find_meant(config, onnx, links=not (only and onnx is not None))
-        main = find_main(config, onnx, meant)
-        paths = [main] if only else list_models(config, main, meant)
+        meant = _find_meant(config, onnx, links=not (only and onnx is not None))
+        main = _find_main(config, onnx, meant)
+        paths = [main] if only else _list_models(config, main, meant)
         names = {one.kind.link for one in meant if one.latest is not None}
         for path in paths:
             if path.name in names:
@@ -152,28 +138,31 @@ class _Collector:
         models = tuple(self._add_model(path) for path in paths)
         members = {one.model.source: one.model.member for one in models}
         notes = self._add_documents(allow_missing_metrics)
+        kinds, latest = [], None
         for one in meant:
-            if one.latest is not None and one.latest not in members:
-                what = f"{one.kind.link} means {one.latest.name}"
+            kind, latest = one.kind, members.get(one.latest) if one.latest else None
+            if one.latest is not None and latest is None:
+                what = f"{kind.link} means {one.latest.name}"
                 notes.append(f"{what}, which is not part of this release")
             if one.main is None and not only:
-                notes.append(f"no {one.kind.name} model ({one.kind.pattern}) is in this release")
-        files = tuple(self._files[member] for member in sorted(self._files))
-        latest, kinds = None, tuple[ReleasedKind, ...]()
-        if config.models:
-            kinds = tuple(
-                one.released(members[one.main], members)
-                for one in meant
-                if one.main is not None and one.main in members
-            )
-        elif meant[0].latest is not None:
-            latest = members.get(meant[0].latest)
-        return Collection(files, models, members[main], latest, kinds, tuple(notes))
+                notes.append(f"no {kind.name} model ({kind.pattern}) is in this release")
+            if one.main is not None and one.main in members:
+                said = {name: getattr(kind, name) for name in _KIND_FIELDS}
+                kinds.append(ReleasedKind(**said, main=members[one.main], latest=latest))
+        return Collection(
+            files=tuple(self._files[member] for member in sorted(self._files)),
+            models=models,
+            main=members[main],
+            latest=None if config.models else latest,
+            kinds=tuple(kinds) if config.models else (),
+            notes=tuple(notes),
+        )
 
     def _add_documents(self, allow_missing_metrics: bool) -> list[str]:
         config, notes = self._config, []
         self._add("config.yaml", config.source)
-        examples = [root / EXAMPLE_NAME for root in _roots(config)]
+        roots = (*filter(None, [config.code_root]), config.root, CODE_FOLDER)
+        examples = [root / EXAMPLE_NAME for root in roots]
         example = next((path for path in examples if path.is_file()), examples[0])
         self._add(EXAMPLE_NAME, example)
         self._add(REQUIREMENTS_NAME, (config.code_root or CODE_FOLDER) / REQUIREMENTS_NAME)
@@ -184,7 +173,7 @@ class _Collector:
             notes += [f"{EXPORT_FOLDER}/{unused}"] if unused else []
         else:
             notes.append(f"{EXPORT_FOLDER}/{REPORT_NAME} was not there")
-        metrics = find_metrics(config.records_dir)
+        metrics = _find_metrics(config.records_dir)
         if metrics is not None:
             notes += _check_metrics(metrics)
             self._add(f"reports/{metrics.name}", metrics)
@@ -201,7 +190,11 @@ class _Collector:
     def _add_model(self, path: Path) -> OpenedModel:
         for _ in range(_ATTEMPTS):
             files = _find_whole(path)
-            opened = [self._open(f"{EXPORT_FOLDER}/{_inside(files, p)}", p) for p in files.all]
+            names = [one.relative_to(files.path.parent).as_posix() for one in files.all]
+            opened = [
+                self._open(f"{EXPORT_FOLDER}/{name}", one)
+                for name, one in zip(names, files.all, strict=True)
+            ]
             # A model that was replaced between its files being opened is not one unit.
             if files == _find_whole(path) and all(_is_still(one) for one in opened):
                 break
@@ -232,10 +225,8 @@ class _Collector:
         problem = find_name_problem(member)
         if problem is not None:
             raise InputError(f"{source}: cannot be packed as {show_name(member)}: {problem}")
-        try:
+        with _read_errors(source):
             file = self._stack.enter_context(source.open("rb", buffering=0))
-        except OSError as error:
-            raise InputError(f"{source}: cannot be read: {error.strerror}") from error
         facts = os.fstat(file.fileno())
         return OpenedFile(member, source, file, facts.st_size, facts.st_mtime_ns)
 
@@ -248,35 +239,18 @@ class _Collector:
 
 
 @dataclass(frozen=True)
-class Meant:
+class _Meant:
     """Of one kind: the model that is meant, and what its link means; both with links resolved."""
 
     kind: Kind
     main: Path | None
     latest: Path | None
 
-    def released(self, main: str, members: Mapping[Path, str]) -> ReleasedKind:
-        """Return what the manifest says of the kind, whose main model is the member `main`."""
-        return ReleasedKind(
-            name=self.kind.name,
-            pattern=self.kind.pattern,
-            link=self.kind.link,
-            contract=self.kind.contract,
-            main=main,
-            latest=members.get(self.latest) if self.latest is not None else None,
-        )
 
-
-def find_meant(config: Config, onnx: Path | None, *, links: bool = True) -> tuple[Meant, ...]:
-    """Return for each kind which model is meant: `onnx` where it is of the kind, else what the
-    kind's link means, else the newest; none where the kind has no model.
-
-    Args:
-        links: look for more than `onnx`.
-
-    Raises:
-        ModelError: a link leads to no file, or the export folder may not be looked into.
-    """
+def _find_meant(config: Config, onnx: Path | None, *, links: bool = True) -> tuple[_Meant, ...]:
+    """For each kind which model is meant: `onnx` where it is of the kind, else what the kind's link
+    means, else the newest; none where the kind has no model, or without `links` to look for more
+    than `onnx`."""
     given = resolve_model(find_onnx(config, onnx)) if onnx is not None else None
     found = []
     for kind in list_kinds(config):
@@ -286,16 +260,12 @@ def find_meant(config: Config, onnx: Path | None, *, links: bool = True) -> tupl
         if main is None and links:
             there = os.path.lexists(link) or list_exports(config.export_dir, kind)
             main = resolve_model(find_onnx(config, None, kind)) if there else None
-        found.append(Meant(kind, main, latest))
+        found.append(_Meant(kind, main, latest))
     return tuple(found)
 
 
-def find_main(config: Config, onnx: Path | None, meant: Sequence[Meant]) -> Path:
-    """Return the model that a release is about, links resolved: the classifier of several kinds.
-
-    Raises:
-        ModelError: there is none.
-    """
+def _find_main(config: Config, onnx: Path | None, meant: Sequence[_Meant]) -> Path:
+    """The model that a release is about, links resolved: the classifier of several kinds."""
     if onnx is None:
         first = sorted(meant, key=lambda one: one.kind.contract != "classifier")
         chosen = next((one for one in first if one.main is not None), first[0])
@@ -305,24 +275,20 @@ def find_main(config: Config, onnx: Path | None, meant: Sequence[Meant]) -> Path
     return resolve_model(find_onnx(config, onnx), "an ONNX model (--onnx)")
 
 
-def list_models(config: Config, main: Path, meant: Sequence[Meant]) -> list[Path]:
-    """Return the models of `export/` with `main` and what the links mean, links resolved."""
+def _list_models(config: Config, main: Path, meant: Sequence[_Meant]) -> list[Path]:
+    """The models of `export/` with `main` and what the links mean, links resolved."""
     exported = [path for path in config.export_dir.glob("*.onnx") if not path.is_symlink()]
     found = {main, *(path.resolve() for path in exported if path.is_file())}
     return sorted(found | {one.latest for one in meant if one.latest is not None})
 
 
-def find_metrics(folder: Path) -> Path | None:
-    """Return the newest validation metrics in `folder`, or None; those dated after now come last,
+def _find_metrics(folder: Path) -> Path | None:
+    """The newest validation metrics in `folder`, or None; those dated after now come last,
     and a link that leads nowhere first: what it means may be the newest. A name with a word of its
     own after a dot, such as `metrics.old.json`, is a person's copy."""
     found = sorted(path for path in folder.glob(METRICS_PATTERN) if "." not in path.stem)
     lost = [path for path in found if not path.exists()]
     return next(iter(lost or newest_first(found)), None)
-
-
-def _roots(config: Config) -> list[Path]:
-    return [*([config.code_root] if config.code_root else []), config.root, CODE_FOLDER]
 
 
 def _find_whole(path: Path) -> ModelFiles:
@@ -358,10 +324,6 @@ def _list_numbers(content: Any, name: str = "") -> Iterator[tuple[str, float]]:
             yield from _list_numbers(value, f"{name}.{key}" if name else str(key))
     elif isinstance(content, float):
         yield name, content
-
-
-def _inside(files: ModelFiles, path: Path) -> str:
-    return path.relative_to(files.path.parent).as_posix()
 
 
 def _is_still(opened: OpenedFile) -> bool:

@@ -16,6 +16,7 @@ from opslib.core.errors import ExitCode, OpsError, ParameterError, StorageError
 from opslib.core.formatting import format_bytes, plural
 from opslib.core.kinds import Kind, find_kind, pick_classifier
 from opslib.ops.release.prove_command import prove
+from opslib.serving.command import EnvFileOption, make_show
 from opslib.telling.doors import (
     ConfigOption,
     describe_experiment,
@@ -28,7 +29,7 @@ from opslib.telling.doors import (
 if TYPE_CHECKING:
     from opslib.ops.release.restore import Restored
     from opslib.ops.release.store import StoredRelease
-    from opslib.ops.release.verify import VerifiedModel, VerifyRecord
+    from opslib.ops.release.verify import VerifiedModel
 
 release_app = typer.Typer(help="Releases that prove they restore.", no_args_is_help=True)
 release_app.command()(prove)
@@ -37,6 +38,9 @@ NameArgument = Annotated[
     str | None, typer.Argument(metavar="RELEASE", help="Name or path; default: the newest.")
 ]
 NamedArgument = Annotated[str, typer.Argument(metavar="RELEASE", help="Its name.")]
+NoLoadOption = Annotated[
+    bool, typer.Option("--no-load", help="Check every byte, but load no model.")
+]
 
 
 @release_app.command()
@@ -60,6 +64,7 @@ def create(
 ) -> int:
     """Make a release, verify it, and print the path of its archive, alone, on stdout."""
     from opslib.ops.release.build import ReleaseRequest, build_release, release_record_path
+    from opslib.ops.release.copy import copy_release
     from opslib.telling.progress import show_progress
 
     if only and all_onnx:
@@ -77,12 +82,15 @@ def create(
     packed = f"{format_bytes(record.content_bytes)} as {format_bytes(record.size_bytes)}"
     took = f"packed in {record.pack_s:.2f} s, {record.total_s:.2f} s with all checks"
     say(notes, f"{plural(record.files, 'file')}, {packed}; {took}")
-    say(notes, f"verified: every byte; {describe_models(record.models)}")
+    say(notes, f"verified: every byte; {_describe_models(record.models)}")
     say(notes, f"content {record.content_id[:16]}…; record {release_record_path(loaded, record)}")
     typer.echo(str(record.path))
-    second = _from_here(copy_to) or _configured_copy(loaded)
+    configured = loaded.release.copy_to
+    second = _from_here(copy_to) or (loaded.resolve(configured) if configured else None)
     if second is not None:
-        _copy(loaded, record.path, second)
+        copied = copy_release(record.path, second, config=loaded)
+        took = f"every byte read back in {copied.integrity_s:.2f} s"
+        say(notes, f"second copy {second / copied.archive}: {took}")
     return 0
 
 
@@ -93,9 +101,7 @@ def verify(
         typer.Argument(metavar="[RELEASE]...", help="Names or paths; default: the newest."),
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="Every release in the store.")] = False,
-    no_load: Annotated[
-        bool, typer.Option("--no-load", help="Every byte, without loading the models.")
-    ] = False,
+    no_load: NoLoadOption = False,
     config: ConfigOption = None,
 ) -> int:
     """Read every byte of releases, then load their models and compare their golden answers."""
@@ -107,11 +113,9 @@ def verify(
         raise ParameterError("--all: expected no RELEASE beside it")
     loaded = load_config(config)
     console, notes = make_console(), make_console(stderr=True)
-    wanted = [find_release(loaded, name) for name in releases or ["latest"]]
-    if every:
-        wanted = [*list_releases(loaded)]
+    named = [find_release(loaded, name) for name in releases or ["latest"]]
     code = 0
-    for stored in wanted:
+    for stored in list_releases(loaded) if every else named:
         try:
             with show_progress(notes) as progress:
                 record = verify_release(
@@ -120,7 +124,10 @@ def verify(
         except OpsError as error:
             code = max(code, print_error(error, loaded.root))
         else:
-            say(console, describe_verified(stored.name, record))
+            files, size = plural(record.files, "file"), format_bytes(record.content_bytes)
+            took = f"{record.integrity_s + (record.models_s or 0):.2f} s"
+            read = f"{stored.name}: {files}, {size}, every byte as listed"
+            say(console, f"{read}; {_describe_models(record.models)}; {took}")
     return code
 
 
@@ -130,16 +137,14 @@ def restore(
     out: Annotated[
         Path | None, typer.Option(help="The folder to make; default: below reload.restore_dir.")
     ] = None,
-    no_load: Annotated[
-        bool, typer.Option("--no-load", help="Check every byte, but load no model.")
-    ] = False,
+    no_load: NoLoadOption = False,
     switch: Annotated[
         bool, typer.Option("--reload", help="Switch the running service to it and confirm.")
     ] = False,
     host: Annotated[
         list[str] | None, typer.Option("--host", help="Service URL; may be given several times.")
     ] = None,
-    env_file: Annotated[Path | None, typer.Option("--env-file", help="Another .env.")] = None,
+    env_file: EnvFileOption = None,
     persist: Annotated[bool, typer.Option("--persist", help="Update MODEL_PATH too.")] = False,
     config: ConfigOption = None,
 ) -> int:
@@ -166,7 +171,7 @@ def restore(
     files = plural(len(done.manifest.files), "file")
     size = format_bytes(done.manifest.size_bytes)
     say(console, f"{stored.name}: {files}, {size}, every byte as listed")
-    say(console, f"restored to {done.folder}; {describe_models(done.checks)}")
+    say(console, f"restored to {done.folder}; {_describe_models(done.checks)}")
     served = _list_served(loaded, done)
     if switch:
         from opslib.serving.command import reload
@@ -191,7 +196,7 @@ def restore(
 @release_app.command("list")
 def list_all(config: ConfigOption = None) -> int:
     """List the releases in the store, the newest first."""
-    from opslib.ops.release.proofs import describe_last, read_proofs
+    from opslib.ops.release.record import describe_last, read_proofs
     from opslib.ops.release.store import list_releases
 
     loaded = load_config(config)
@@ -206,7 +211,11 @@ def list_all(config: ConfigOption = None) -> int:
         justify: JustifyMethod = "right" if name in ("size", "models") else "left"
         table.add_column(name, justify=justify, no_wrap=True)
     for one in there:
-        table.add_row(*plain_cells(_cells(one, describe_last(proofs, one.name))))
+        manifest = one.read_copy()
+        cells = [f"{one.name} (pinned)" if one.pinned else one.name, format_bytes(one.size_bytes)]
+        cells += [str(len(manifest.models)) if manifest else "–"]
+        cells += ["\n".join(Path(main).name for main in manifest.mains) if manifest else "–"]
+        table.add_row(*plain_cells([*cells, describe_last(proofs, one.name)]))
     # A name that is broken in two cannot be pasted: the lines get as long as they have to.
     whole = console.measure(table, options=console.options.update(max_width=1000)).maximum
     console.width = max(console.width, whole)
@@ -232,9 +241,12 @@ def pin(name: NamedArgument, config: ConfigOption = None) -> int:
 @release_app.command()
 def unpin(name: NamedArgument, config: ConfigOption = None) -> int:
     """Let a release be pruned again."""
-    from opslib.ops.release.store import unpin_release
+    from opslib.ops.release.store import pin_release
 
-    say(make_console(), f"{unpin_release(load_config(config), name).name}: no longer pinned")
+    say(
+        make_console(),
+        f"{pin_release(load_config(config), name, pinned=False).name}: no longer pinned",
+    )
     return 0
 
 
@@ -248,20 +260,16 @@ def prune(
 ) -> int:
     """Delete old releases; never a pinned, served, previous or only one."""
     from opslib.core.plans import carry_out
-    from opslib.ops.release.prune import find_kept, plan_store
+    from opslib.ops.release.prune import find_kept, plan_prune
     from opslib.serving.live_version import ask_services
 
     loaded = load_config(config)
-    console = make_console()
-
-    def show(line: str) -> None:
-        say(console, line)
-
+    show = make_show()
     show(describe_experiment(loaded))
     live = ask_services(loaded)
     for name, why in find_kept(loaded, keep=keep, live=live).items():
         show(f"  keep {name}: {why}")
-    plan = plan_store(loaded, live, keep=keep)
+    plan = plan_prune(loaded, keep=keep, live=live)
     outcome = carry_out(plan, dry_run=dry_run, show=show)
     for skipped in outcome.skipped:
         show(f"skipped: {skipped.action.target}: {skipped.reason}")
@@ -270,8 +278,8 @@ def prune(
     return int(ExitCode.SKIPPED if outcome.skipped else ExitCode.PASS)
 
 
-def describe_models(models: tuple[VerifiedModel, ...]) -> str:
-    """Return what the models of a release were seen to do, in a few words."""
+def _describe_models(models: tuple[VerifiedModel, ...]) -> str:
+    """What the models of a release were seen to do, in a few words."""
     if not models:
         return "no model was loaded"
     asked = [model for model in models if model.golden_images]
@@ -283,14 +291,6 @@ def describe_models(models: tuple[VerifiedModel, ...]) -> str:
     silent = len(models) - len(asked)
     rest = f"; {silent} of them {'has' if silent == 1 else 'have'} none" if silent else ""
     return f"{loaded} and answered {golden} (largest difference {worst:.1g}){rest}"
-
-
-def describe_verified(name: str, record: VerifyRecord) -> str:
-    """Return a verification that went well, as one line."""
-    size, seconds = format_bytes(record.content_bytes), record.integrity_s + (record.models_s or 0)
-    files = plural(record.files, "file")
-    read = f"{name}: {files}, {size}, every byte as listed"
-    return f"{read}; {describe_models(record.models)}; {seconds:.2f} s"
 
 
 def _list_served(config: Config, done: Restored) -> tuple[tuple[Kind, Path], ...]:
@@ -321,30 +321,6 @@ def _refuse_restored(config: Config, stored: StoredRelease, *, persist: bool) ->
     raise StorageError(f"{folder}: is there already; switch to it: {', then '.join(steps)}")
 
 
-def _copy(config: Config, archive: Path, folder: Path) -> None:
-    from opslib.ops.release.copy import copy_release
-
-    copied = copy_release(archive, folder, config=config)
-    took = f"every byte read back in {copied.integrity_s:.2f} s"
-    say(make_console(stderr=True), f"second copy {folder / copied.archive}: {took}")
-
-
-def _configured_copy(config: Config) -> Path | None:
-    given = config.release.copy_to
-    return config.resolve(given) if given else None
-
-
 def _from_here(path: Path | None) -> Path | None:
     """A folder named on the command line, read from the current folder."""
     return path.expanduser().absolute() if path is not None else None
-
-
-def _cells(one: StoredRelease, last_proved: str) -> list[str]:
-    manifest = one.read_copy()
-    return [
-        f"{one.name} (pinned)" if one.pinned else one.name,
-        format_bytes(one.size_bytes),
-        str(len(manifest.models)) if manifest else "–",
-        "\n".join(Path(main).name for main in manifest.mains) if manifest else "–",
-        last_proved,
-    ]

@@ -53,7 +53,7 @@ def read_companion(path: Path) -> bytes:
     """Return the bytes of what lies beside an archive.
 
     Raises:
-        OSError: it is larger, no regular file, or cannot be read.
+        OSError: it is larger than it may be, no regular file, or cannot be read.
     """
     with open_regular(path) as file:
         if os.fstat(file.fileno()).st_size > MAX_MANIFEST_BYTES:
@@ -70,12 +70,24 @@ def parse_checksum(data: bytes, archive: Path) -> str:
     name = checksum_path(archive).name
     match = _CHECKSUM.fullmatch(data)
     if match is None:
-        raise ReleaseError(
-            f"{name}: {'not the one line that sha256sum writes' if data else 'empty'}"
-        )
+        wrong = "not the one line that sha256sum writes" if data else "empty"
+        raise ReleaseError(f"{name}: {wrong}")
     if match[2] != os.fsencode(archive.name):
         raise ReleaseError(f"{name}: is about {match[2].decode('utf-8', 'replace')!r}")
     return match[1].decode()
+
+
+def read_checksum(archive: Path) -> str:
+    """Return the digest that the file beside the archive states.
+
+    Raises:
+        ReleaseError: it is missing, names another archive, or is not as `sha256sum` writes it.
+    """
+    path = checksum_path(archive)
+    try:
+        return parse_checksum(read_companion(path), archive)
+    except OSError as error:
+        raise ReleaseError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def release_stamp(released_at_utc: str) -> str:

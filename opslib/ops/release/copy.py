@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 from contextlib import suppress
 from pathlib import Path
 
 from opslib.core.config import Config
-from opslib.core.errors import ParameterError, StorageError
+from opslib.core.errors import ParameterError
 from opslib.core.files import ensure_writable, open_atomic, write_bytes_atomic
-from opslib.core.formatting import format_bytes
 from opslib.core.locks import hold_lock
-from opslib.ops.release.build import sweep_leftovers
-from opslib.ops.release.companions import checksum_path, manifest_path
+from opslib.ops.release.companions import checksum_path, manifest_path, read_checksum
 from opslib.ops.release.manifest import ReleaseError
-from opslib.ops.release.store import LOCK_NAME
-from opslib.ops.release.verify import VerifyRecord, read_checksum, verify_release
+from opslib.ops.release.scratch import ensure_room
+from opslib.ops.release.store import LOCK_NAME, sweep_leftovers
+from opslib.ops.release.verify import VerifyRecord, verify_release
 
 _CHUNK_BYTES = 1 << 20
 _SPARE_BYTES = 1 << 20
@@ -52,11 +50,7 @@ def copy_release(archive: Path, folder: Path, *, config: Config) -> VerifyRecord
 
 
 def _copy(archive: Path, target: Path, expected: str) -> None:
-    size, free = archive.stat().st_size, shutil.disk_usage(target.parent).free
-    if free < size + _SPARE_BYTES:
-        raise StorageError(
-            f"{target.parent}: a copy needs {format_bytes(size)}, {format_bytes(free)} are free"
-        )
+    ensure_room(target.parent, archive.stat().st_size + _SPARE_BYTES, "a copy")
     digest = hashlib.sha256()
     with archive.open("rb", buffering=0) as source, open_atomic(target) as sink:
         while chunk := source.read(_CHUNK_BYTES):

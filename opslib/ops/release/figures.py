@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from opslib.core.formatting import plural
-from opslib.ops.release.coverage import CoverageRow
-from opslib.ops.release.proofs import Proof, Standing
+from opslib.ops.release.record import Standing
+from opslib.ops.release.report import CoverageRow
 from opslib.telling.themes import Theme
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 MAX_SHOWN = 20
 BAD = ("never proved", "failed")
+_TITLED: tuple[Standing, ...] = ("failed", "never proved", "not asked")
 
 
 def draw_history(rows: Sequence[CoverageRow], theme: Theme) -> Figure | None:
@@ -30,9 +31,14 @@ def draw_history(rows: Sequence[CoverageRow], theme: Theme) -> Figure | None:
 
     shown = rows[:MAX_SHOWN]
     figure, axes = plt.subplots(figsize=(8.8, 1.5 + 0.42 * max(1, len(shown))))
+    marks = _choose_marks(theme)
     for at, row in enumerate(shown):
-        _draw_row(axes, at, row, theme)
-    axes.set_yticks(range(len(shown)), [_short_name(row.stored.name) for row in shown])
+        _draw_row(axes, at, row, theme, marks)
+    for named, style in marks.values():
+        axes.plot([], [], label=named, **style)
+    axes.figure.legend(loc="outside lower center", ncols=len(marks))
+    names = [row.stored.name.removeprefix("release-") for row in shown]
+    axes.set_yticks(range(len(shown)), names)
     for label, row in zip(axes.get_yticklabels(), shown, strict=True):
         if row.standing in BAD:
             label.set_color(theme.worse)
@@ -48,7 +54,6 @@ def draw_history(rows: Sequence[CoverageRow], theme: Theme) -> Figure | None:
     axes.grid(axis="x")
     axes.grid(visible=False, axis="y")
     axes.set_title(_title(rows))
-    _add_legend(axes, theme)
     return figure
 
 
@@ -64,22 +69,37 @@ def describe_history(rows: Sequence[CoverageRow]) -> str:
     return f"When each release was made and proved to restore. {'; '.join(parts)}{more}."
 
 
-def _draw_row(axes: Axes, at: int, row: CoverageRow, theme: Theme) -> None:
-    made = _moment(row.stored.released_at_utc)
-    dated = ((_moment(one.proved_at_utc), one) for one in row.proofs)
-    tests = [(moment, one) for moment, one in dated if moment is not None]
-    moments = [*([made] if made is not None else []), *(moment for moment, _ in tests)]
-    if len(moments) > 1:
-        axes.plot([min(moments), max(moments)], [at, at], color=theme.grid, zorder=1)
-    if made is not None:
-        axes.plot([made], [at], "o", mfc=theme.surface, mec=theme.muted, mew=1.5, ms=11, zorder=2)
-    for moment, proof in tests:
-        marker, colour, size = _mark(proof, theme)
-        axes.plot([moment], [at], marker, color=colour, ms=size, mew=2, zorder=3)
-    if row.standing in BAD and moments:
+def _choose_marks(theme: Theme) -> dict[str, tuple[str, dict[str, Any]]]:
+    """How a release that was made, and each verdict of a test, is called and drawn."""
+    made = {"mfc": theme.surface, "mec": theme.muted, "mew": 1.5, "ms": 11, "zorder": 2}
+    test = {"ls": "none", "mew": 2, "ms": 7, "zorder": 3}
+    return {
+        "made": ("made", {"marker": "o", "ls": "none", **made}),
+        "pass": ("proved", {**test, "marker": "o", "color": theme.better}),
+        "fail": ("failed", {**test, "marker": "x", "color": theme.worse}),
+        "inconclusive": (
+            "restored, nothing to ask",
+            {**test, "marker": "D", "color": theme.neutral, "ms": 5.5},
+        ),
+    }
+
+
+def _draw_row(
+    axes: Axes, at: int, row: CoverageRow, theme: Theme, marks: dict[str, tuple[str, Any]]
+) -> None:
+    dated = [("made", _moment(row.stored.released_at_utc))]
+    dated += [(one.verdict, _moment(one.proved_at_utc)) for one in row.proofs]
+    events = [(what, moment) for what, moment in dated if moment is not None]
+    if not events:
+        return
+    first, last = (pick(moment for _, moment in events) for pick in (min, max))
+    axes.plot([first, last], [at, at], color=theme.grid, zorder=1)
+    for what, moment in events:
+        axes.plot([moment], [at], **marks[what][1])
+    if row.standing in BAD:
         axes.annotate(
             row.standing,
-            (max(moments), at),
+            (last, at),
             xytext=(9, 0),
             textcoords="offset points",
             va="center",
@@ -88,29 +108,10 @@ def _draw_row(axes: Axes, at: int, row: CoverageRow, theme: Theme) -> None:
         )
 
 
-def _mark(proof: Proof, theme: Theme) -> tuple[str, str, float]:
-    if proof.verdict == "fail":
-        return "x", theme.worse, 7.0
-    return ("o", theme.better, 7.0) if proof.verdict == "pass" else ("D", theme.neutral, 5.5)
-
-
-def _add_legend(axes: Axes, theme: Theme) -> None:
-    axes.plot([], [], "o", mfc=theme.surface, mec=theme.muted, mew=1.5, ms=11, label="made")
-    axes.plot([], [], "o", color=theme.better, ms=7, label="proved")
-    axes.plot([], [], "x", color=theme.worse, ms=7, mew=2, label="failed")
-    axes.plot([], [], "D", color=theme.neutral, ms=5.5, label="restored, nothing to ask")
-    axes.figure.legend(loc="outside lower center", ncols=4)
-
-
 def _title(rows: Sequence[CoverageRow]) -> str:
     counts = Counter(row.standing for row in rows)
-    bad: tuple[Standing, ...] = ("failed", "never proved", "not asked")
-    parts = [f"{counts[word]} {word}" for word in bad if counts[word]]
+    parts = [f"{counts[word]} {word}" for word in _TITLED if counts[word]]
     return ", ".join([plural(len(rows), "release"), *(parts or ["all proved"])])
-
-
-def _short_name(name: str) -> str:
-    return name.removeprefix("release-")
 
 
 def _moment(text: str | None) -> float | None:

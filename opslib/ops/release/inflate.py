@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from types import TracebackType
 from typing import BinaryIO, Self
 
 from isal import isal_zlib
@@ -21,6 +20,7 @@ _GZIP = 31  # window bits: a gzip header and trailer, both checked
 _RAW = -15  # neither
 _TRAILER_BYTES = 8
 _SALVAGE_BYTES = 256
+_CUT_OFF = "it ends in the middle of a gzip member"
 _IsalError: type[Exception] = isal_zlib.error  # type: ignore[assignment]
 _START = len(MEMBER_HEADER) + MEMBER_LENGTH.size
 
@@ -39,7 +39,7 @@ class GzipReader:
 
     def __init__(self, file: BinaryIO, *, threads: int = 0, lenient: bool = False) -> None:
         self._file = file
-        self._inflate = salvage_member if lenient else inflate_member
+        self._inflate = _salvage_member if lenient else _inflate_member
         count = threads or usable_cpus()
         self._window = count + 2
         self._inflating = ThreadPoolExecutor(count, "inflate")
@@ -50,12 +50,7 @@ class GzipReader:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         for pool in (self._inflating, self._digesting):
             pool.shutdown(wait=True, cancel_futures=True)
 
@@ -66,10 +61,8 @@ class GzipReader:
             DamagedGzipError: it cannot be inflated, or a checksum is wrong.
         """
         start = self._read(_START)
-        if start.startswith(MEMBER_HEADER) and len(start) == _START:
-            yield from self._inflate_members(start)
-        else:
-            yield from self._inflate_stream(start)
+        stated = start.startswith(MEMBER_HEADER) and len(start) == _START
+        yield from self._inflate_members(start) if stated else self._inflate_stream(start)
 
     def finish(self) -> str:
         """Read what is left and return the SHA-256 of the whole file."""
@@ -97,30 +90,27 @@ class GzipReader:
             raise DamagedGzipError("a gzip member states an impossible length")
         rest = self._read(length - _START)
         if len(rest) < length - _START:
-            raise DamagedGzipError("it ends in the middle of a gzip member")
+            raise DamagedGzipError(_CUT_OFF)
         return rest
 
-    def _inflate_stream(self, start: bytes) -> Iterator[bytes]:
-        if not start:
+    def _inflate_stream(self, data: bytes) -> Iterator[bytes]:
+        if not data:
             raise DamagedGzipError("the file is empty")
-        data = start
-        stream = isal_zlib.decompressobj(wbits=_GZIP)
-        while True:
-            try:
-                block = stream.decompress(data, max_length=BLOCK_BYTES)
-            except _IsalError as error:
-                raise DamagedGzipError(str(error)) from error
-            if block:
-                yield block
-            if stream.eof:
-                data = stream.unused_data or self._read(BLOCK_BYTES)
-                if not data:
-                    return
-                stream = isal_zlib.decompressobj(wbits=_GZIP)
-                continue
-            data = stream.unconsumed_tail or (self._read(BLOCK_BYTES) if not block else b"")
-            if not data and not block:
-                raise DamagedGzipError("it ends in the middle of a gzip member")
+        while data:
+            stream = isal_zlib.decompressobj(wbits=_GZIP)
+            while not stream.eof:
+                try:
+                    block = stream.decompress(data, max_length=BLOCK_BYTES)
+                except _IsalError as error:
+                    raise DamagedGzipError(str(error)) from error
+                if block:
+                    yield block
+                data = stream.unconsumed_tail
+                if not (stream.eof or data or block):
+                    data = self._read(BLOCK_BYTES)
+                    if not data:
+                        raise DamagedGzipError(_CUT_OFF)
+            data = stream.unused_data or self._read(BLOCK_BYTES)
 
     def _read(self, count: int) -> bytes:
         try:
@@ -134,8 +124,8 @@ class GzipReader:
         return data
 
 
-def inflate_member(start: bytes, rest: bytes) -> bytes:
-    """Return the content of one gzip member that states its length, never more than a block.
+def _inflate_member(start: bytes, rest: bytes) -> bytes:
+    """The content of one gzip member that states its length, never more than a block.
 
     Raises:
         DamagedGzipError: it cannot be inflated, holds too much, or a checksum is wrong.
@@ -150,17 +140,17 @@ def inflate_member(start: bytes, rest: bytes) -> bytes:
     return block
 
 
-def salvage_member(start: bytes, rest: bytes) -> bytes:
-    """Return what can be inflated of a member that may be damaged, its checksum ignored, filled
-    up with zeros to the length that it states."""
+def _salvage_member(start: bytes, rest: bytes) -> bytes:
+    """What can be inflated of a member that may be damaged, its checksum ignored, filled up with
+    zeros to the length that it states."""
     with suppress(DamagedGzipError):
-        return inflate_member(start, rest)
+        return _inflate_member(start, rest)
     stream, data = isal_zlib.decompressobj(wbits=_RAW), bytearray()
-    length = min(int.from_bytes(rest[-4:], "little"), BLOCK_BYTES)
+    raw, length = rest[:-_TRAILER_BYTES], min(int.from_bytes(rest[-4:], "little"), BLOCK_BYTES)
     with suppress(_IsalError):
-        for begin in range(0, len(rest) - _TRAILER_BYTES, _SALVAGE_BYTES):
-            end = min(begin + _SALVAGE_BYTES, len(rest) - _TRAILER_BYTES)
-            data += stream.decompress(rest[begin:end], max_length=BLOCK_BYTES)
+        for begin in range(0, len(raw), _SALVAGE_BYTES):
+            piece = raw[begin : begin + _SALVAGE_BYTES]
+            data += stream.decompress(piece, max_length=BLOCK_BYTES)
             if len(data) >= length or stream.eof:
                 break
     return bytes(data[:length].ljust(length, b"\0"))

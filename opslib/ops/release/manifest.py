@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
@@ -20,6 +20,8 @@ MANIFEST_NAME = "MANIFEST.json"
 VERSION_NAME = "VERSION.txt"
 EXPORT_FOLDER = "export"
 MAX_MANIFEST_BYTES = 32 << 20
+MAX_NAME_BYTES = 1024
+MAX_DEPTH = 16
 _NO_CONTENT = frozenset({MANIFEST_NAME, VERSION_NAME})
 
 
@@ -119,6 +121,12 @@ class Manifest(Record):
         found = [one for one in self.kinds if one.has(member)]
         return found[0] if len(found) == 1 else None
 
+    def contract_of(self, member: str) -> Literal["classifier", "any"]:
+        """Return what a model must be: what its kind asked for when it was released; of no kind:
+        any; in a release without kinds, a classifier, as all were then."""
+        kind = self.kind_of(member)
+        return kind.contract if kind else "any" if self.kinds else "classifier"
+
     @property
     def size_bytes(self) -> int:
         """Bytes of all files but the manifest."""
@@ -169,54 +177,78 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
         ) from error
 
 
+def find_name_problem(name: str) -> str | None:
+    """Return why a member of an archive may not have this name, or None."""
+    parts = name.split("/")
+    if not name or name.startswith("/"):
+        return "an absolute path"
+    if ".." in parts:
+        return "it leads out of its folder"
+    if "" in parts or "." in parts:
+        return "not a plain relative path"
+    if any(ord(sign) < 32 or sign in "\\\x7f" or "\ud800" <= sign <= "\udfff" for sign in name):
+        return "a character that no release's file has"
+    if len(name.encode()) > MAX_NAME_BYTES or any(len(part.encode()) > 255 for part in parts):
+        return "a name that is too long"
+    if len(parts) > MAX_DEPTH:
+        return f"more than {MAX_DEPTH} folders deep"
+    return "a release never holds one" if parts[-1] == ".env" else None
+
+
+def show_name(name: str) -> str:
+    """Return a member's name fit for one line, however it was meant."""
+    shown = ascii(name)[1:-1] if not name.isprintable() else name
+    return shown if len(shown) <= 120 else f"{shown[:117]}..."
+
+
 def check_manifest(manifest: Manifest, found: Mapping[str, FileEntry], where: str) -> None:
     """Compare a manifest with the files that are really there (all but the manifest itself).
 
     Raises:
         ReleaseError: they differ, or it contradicts itself; the message names the file.
     """
+    for problem in _find_differences(manifest, found):
+        raise ReleaseError(f"{where}: {problem}")
+    for lie in _find_lies(manifest):
+        raise ReleaseError(f"{where}: {MANIFEST_NAME} contradicts its own files: {lie}")
+
+
+def _find_differences(manifest: Manifest, found: Mapping[str, FileEntry]) -> Iterator[str]:
     listed = {entry.path: entry for entry in manifest.files}
     if len(listed) != len(manifest.files):
-        raise ReleaseError(f"{where}: {MANIFEST_NAME} lists a file twice")
+        yield f"{MANIFEST_NAME} lists a file twice"
     for path, entry in listed.items():
         real = found.get(path)
         if real is None:
-            raise ReleaseError(f"{where}: {path} is listed in {MANIFEST_NAME} and missing")
-        if real.size != entry.size:
-            raise ReleaseError(
-                f"{where}: {path} has {real.size:,} bytes, {MANIFEST_NAME} says {entry.size:,}"
-            )
-        if real.sha256 != entry.sha256:
-            raise ReleaseError(
-                f"{where}: {path} has sha256 {real.sha256[:12]}…, "
-                f"{MANIFEST_NAME} says {entry.sha256[:12]}…"
-            )
-    for path in found:
-        if path not in listed:
-            raise ReleaseError(f"{where}: {path} is not listed in {MANIFEST_NAME}")
-    _check_identity(manifest, listed, where)
+            yield f"{path} is listed in {MANIFEST_NAME} and missing"
+        elif real.size != entry.size:
+            yield f"{path} has {real.size:,} bytes, {MANIFEST_NAME} says {entry.size:,}"
+        elif real.sha256 != entry.sha256:
+            says = f"{MANIFEST_NAME} says {entry.sha256[:12]}…"
+            yield f"{path} has sha256 {real.sha256[:12]}…, {says}"
+    yield from (f"{path} is not listed in {MANIFEST_NAME}" for path in found if path not in listed)
 
 
-def _check_identity(manifest: Manifest, listed: Mapping[str, FileEntry], where: str) -> None:
-    lie = f"{where}: {MANIFEST_NAME} contradicts its own files"
+def _find_lies(manifest: Manifest) -> Iterator[str]:
+    listed = {entry.path: entry for entry in manifest.files}
     if manifest.content_id != compute_content_id(manifest.files):
-        raise ReleaseError(f"{lie}: content_id")
+        yield "content_id"
     models = {model.path: model for model in manifest.models}
     if len(models) != len(manifest.models) or manifest.main not in models:
-        raise ReleaseError(f"{lie}: main: {manifest.main}")
-    for one in manifest.kinds:
-        if one.main not in models:
-            raise ReleaseError(f"{lie}: main of {one.name}: {one.main}")
+        yield f"main: {manifest.main}"
+    lost = [one for one in manifest.kinds if one.main not in models]
+    yield from (f"main of {one.name}: {one.main}" for one in lost)
     for link, member in manifest.links.items():
         if member not in models or f"{EXPORT_FOLDER}/{link}" in listed:
-            raise ReleaseError(f"{lie}: {PurePosixPath(link).stem}: {member}")
+            yield f"{PurePosixPath(link).stem}: {member}"
     for model in manifest.models:
         unit = (model.path, *model.sidecars)
         missing = [path for path in (*unit, *filter(None, [model.card])) if path not in listed]
         if missing:
-            raise ReleaseError(f"{lie}: {model.path} needs {missing[0]}, which is not listed")
+            yield f"{model.path} needs {missing[0]}, which is not listed"
+            continue
         if PurePosixPath(model.path).parent.as_posix() != EXPORT_FOLDER:
-            raise ReleaseError(f"{lie}: {model.path} is no model directly in {EXPORT_FOLDER}/")
+            yield f"{model.path} is no model directly in {EXPORT_FOLDER}/"
         entries = [listed[path] for path in unit]
         if model.sha256 != unit_digest(entries) or model.size_bytes != sum(e.size for e in entries):
-            raise ReleaseError(f"{lie}: the digest or size of the model {model.path}")
+            yield f"the digest or size of the model {model.path}"

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from opslib.ops.release.card_command import card
 from opslib.ops.release.command import release_app
-from opslib.ops.release.rollback_command import rollback
+from opslib.ops.release.model_command import card, rollback
 from opslib.telling.operation import Operation
 
 RELEASE = Operation("release", {"release": release_app, "rollback": rollback, "card": card})

@@ -24,7 +24,7 @@ from opslib.telling.doors import (
 )
 
 if TYPE_CHECKING:
-    from opslib.ops.release.proof_record import ProofRecord
+    from opslib.ops.release.record import ProofRecord
 
 
 def prove(
@@ -49,11 +49,7 @@ def prove(
     say(notes, f"restore test of {describe_experiment(loaded)}")
     with show_progress(notes) as progress:
         record = prove_by_rota(
-            loaded,
-            first=first,
-            turns=0 if first else turns,
-            dry_run=dry_run,
-            progress=progress,
+            loaded, first=first, turns=0 if first else turns, dry_run=dry_run, progress=progress
         )
     if dry_run:
         say(console, record.finding)

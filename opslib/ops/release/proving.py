@@ -5,32 +5,30 @@ from __future__ import annotations
 import errno
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
 
 from opslib.core.cards import FileEntry
 from opslib.core.config import Config
 from opslib.core.errors import BusyError, ConfigError, OpsError, StorageError, storage_errors
-from opslib.core.files import hide_name, make_hidden_folder, reveal_name, sha256_file
+from opslib.core.files import hidden_folder, hide_name, reveal_name, sha256_file
 from opslib.core.formatting import format_bytes, plural, utc_now
 from opslib.core.lineage import record_lineage
 from opslib.core.ownership import make_folder
 from opslib.ops.release.manifest import EXPORT_FOLDER, MANIFEST_NAME, Manifest, check_manifest
-from opslib.ops.release.proof_record import ProofRecord, ProofStep
-from opslib.ops.release.proofs import Proof
+from opslib.ops.release.record import Proof, ProofRecord, ProofStep
 from opslib.ops.release.restore import Restored, restore_release
 from opslib.ops.release.staged import (
-    Answers,
+    RestoredService,
     RestoreTestError,
-    StagedService,
     check_answers,
     check_version,
     make_stand_in,
     start_staged,
 )
 from opslib.ops.release.store import StoredRelease
-from opslib.ops.release.verify import check_released, find_contract, verify_release
+from opslib.ops.release.verify import Progress, check_released, silent, verify_release
 
 WORK_NAME = "proof"
 NO_QUESTION = "its model has no golden images to be asked"
@@ -38,11 +36,10 @@ _FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 _NOT_THE_RELEASE = (StorageError, ConfigError, BusyError)
 _OTHERS_TRIED = 2
 STEPS = 7
-Progress = Callable[[float, str], None]
 
 
 def carry_out_proof(
-    config: Config, stored: StoredRelease, progress: Progress | None = None
+    config: Config, stored: StoredRelease, progress: Progress = silent
 ) -> ProofRecord:
     """Return whether `stored` restores, after doing it; nothing of it is left behind.
 
@@ -53,7 +50,7 @@ def carry_out_proof(
         ConfigError: this configuration is no good.
     """
     with open_workplace(config.restore_dir) as folder:
-        test = _Test(config, stored, folder, progress or (lambda _share, _step: None))
+        test = _Test(config, stored, folder, progress)
         test.run()
     return test.record()
 
@@ -66,19 +63,15 @@ def open_workplace(restore_dir: Path) -> Iterator[Path]:
     Raises:
         StorageError: the folder cannot be made.
     """
+    workplace = restore_dir / WORK_NAME
     with storage_errors(f"restore into {restore_dir}"):
         make_folder(restore_dir)
         for stale in restore_dir.iterdir():
             if reveal_name(stale.name, "tmp") == WORK_NAME:
-                aside = stale.rename(
-                    hide_name(restore_dir / WORK_NAME)
-                )  # its service may be ending
+                aside = stale.rename(hide_name(workplace))  # its service may be ending
                 shutil.rmtree(aside, ignore_errors=True)
-        folder = make_hidden_folder(restore_dir / WORK_NAME)
-    try:
+    with hidden_folder(workplace) as folder:
         yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def compare_files(folder: Path, manifest: Manifest) -> int:
@@ -106,9 +99,7 @@ class _Test:
     def __init__(
         self, config: Config, stored: StoredRelease, folder: Path, progress: Progress
     ) -> None:
-        self._config = config
-        self._stored = stored
-        self._folder = folder
+        self._config, self._stored, self._folder = config, stored, folder
         self._progress = progress
         self._steps: list[ProofStep] = []
         self._manifest: Manifest | None = None
@@ -120,9 +111,8 @@ class _Test:
         try:
             restored = self._restore()
             self._check_others(restored)
-            if _is_any(restored.manifest):
-                return  # no model of it is one that our service serves
-            self._serve(restored)
+            if restored.manifest.contract_of(restored.manifest.main) == "classifier":
+                self._serve(restored)  # otherwise none of it is one that our service serves
         except (OpsError, OSError):
             if all(step.ok for step in self._steps):
                 raise
@@ -131,12 +121,11 @@ class _Test:
         """Return what was found."""
         failed = next((step for step in self._steps if not step.ok), None)
         manifest = self._manifest
-        took_s = round(time.monotonic() - self._started, 3)
         return ProofRecord(
             lineage=record_lineage(),
             release=self._stored.name,
             size_bytes=self._stored.size_bytes,
-            model=manifest.main_model.path if manifest else None,
+            model=manifest.main if manifest else None,
             model_sha256=manifest.main_model.sha256 if manifest else None,
             steps=tuple(self._steps),
             proof=Proof(
@@ -147,7 +136,7 @@ class _Test:
                 stages=tuple(step.name for step in self._steps if step.ok),
                 problem=f"{failed.name}: {failed.found}" if failed else None,
                 note="; ".join(dict.fromkeys(self._notes)) or None if failed is None else None,
-                took_s=took_s,
+                took_s=round(time.monotonic() - self._started, 3),
             ),
         )
 
@@ -157,9 +146,8 @@ class _Test:
             verify_release(stored.path, config=config, load_models=False)
             found.append(f"{format_bytes(stored.size_bytes)} read: archive and manifest agree")
         with self._step("restore") as found:
-            restored = restore_release(
-                stored.path, self._folder / stored.name, config=config, load_models=False
-            )
+            target = self._folder / stored.name
+            restored = restore_release(stored.path, target, config=config, load_models=False)
             self._manifest = restored.manifest
             found.append(f"{plural(len(restored.manifest.files), 'file')} in a fresh folder")
         with self._step("compare") as found:
@@ -173,8 +161,8 @@ class _Test:
         manifest = restored.manifest
         for model in manifest.models:
             what = manifest.mains.get(model.path)
-            served = model.path == manifest.main and not _is_any(manifest)
-            if what is None or served:
+            is_any = manifest.contract_of(model.path) == "any"
+            if what is None or (model.path == manifest.main and not is_any):
                 continue
             with self._step(f"{what} by itself") as found:
                 seen = check_released(manifest, model, restored.folder, self._config, "restored")
@@ -194,9 +182,8 @@ class _Test:
         work.mkdir()
         with ExitStack() as stack:
             with self._step("start with MODEL_PATH") as found:
-                service = stack.enter_context(
-                    start_staged(self._config, restored.folder, work, model)
-                )
+                started = start_staged(self._config, restored.folder, work, model)
+                service = stack.enter_context(started)
                 service.check_health()
                 check_version(service, sha256)
                 found.append(f"/version says sha256 {sha256[:12]}…")
@@ -209,13 +196,13 @@ class _Test:
                 found.append(f"from {other} back to sha256 {sha256[:12]}…, generation {generation}")
             self._ask(service, model, "answers again")
 
-    def _switch_away(self, service: StagedService, restored: Restored, work: Path) -> str:
+    def _switch_away(self, service: RestoredService, restored: Restored, work: Path) -> str:
         """Switch to another model of the release, or to a stand-in, and return its name."""
-        main = restored.manifest.main_model
-        kind = restored.manifest.kind_of(main.path)
+        manifest, main = restored.manifest, restored.manifest.main_model
+        kind = manifest.kind_of(main.path)
         others = [
             one
-            for one in restored.manifest.models
+            for one in manifest.models
             if one.sha256 != main.sha256 and (kind is None or kind.has(one.path))
         ]
         for other in others[:_OTHERS_TRIED]:
@@ -230,22 +217,16 @@ class _Test:
             raise RestoreTestError("/version does not change when another model is switched in")
         return "a stand-in of another digest"
 
-    def _ask(self, service: StagedService, model: Path, name: str) -> None:
+    def _ask(self, service: RestoredService, model: Path, name: str) -> None:
         with self._step(name) as found:
-            answers: Answers | None = check_answers(service, model)
-            if answers is None:
+            differences = check_answers(service, model)
+            if not differences:
                 self._notes.append(NO_QUESTION)
                 found.append(f"not asked: {NO_QUESTION}")
-            else:
-                found.append(
-                    f"{plural(answers.count, 'golden image')} over /predict: the card's classes, "
-                    f"probabilities within {answers.max_abs_diff:.1g}"
-                )
-
-    def _shorten(self, message: str) -> str:
-        """The message on one line, without what its reader knows: which release, which folder."""
-        plain = message.replace(f"{self._folder}/", "").removeprefix(f"{self._stored.path.name}: ")
-        return " ".join(plain.split())
+                return
+            asked = plural(len(differences), "golden image")
+            within = f"probabilities within {max(differences):.1g}"
+            found.append(f"{asked} over /predict: the card's classes, {within}")
 
     @contextmanager
     def _step(self, name: str) -> Iterator[list[str]]:
@@ -259,8 +240,9 @@ class _Test:
             yield found
         except _NOT_THE_RELEASE:
             raise
-        except OpsError as error:
-            problem = self._shorten(str(error))
+        except OpsError as error:  # on one line, without what its reader knows
+            said = str(error).replace(f"{self._folder}/", "")
+            problem = " ".join(said.removeprefix(f"{self._stored.path.name}: ").split())
             raise
         except OSError as error:
             if error.errno in _FULL_DISK:
@@ -269,13 +251,8 @@ class _Test:
             problem = f"{error.filename or self._stored.path}: {error.strerror or error}"
             raise
         finally:
-            ended = problem or (found[-1] if found else None)
+            ended = problem or next(iter(found), None)
             if ended is not None:
                 took_s = round(time.monotonic() - started, 3)
                 step = ProofStep(name=name, ok=problem is None, found=ended, took_s=took_s)
                 self._steps.append(step)
-
-
-def _is_any(manifest: Manifest) -> bool:
-    """Whether the model that a release is about is one that our service does not serve."""
-    return find_contract(manifest, manifest.main_model) == "any"

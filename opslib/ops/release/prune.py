@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -18,9 +18,7 @@ from opslib.core.locks import hold_lock
 from opslib.core.models import find_model_files
 from opslib.core.plans import Action, Plan
 from opslib.core.served import read_served_state
-from opslib.ops.release.companions import ARCHIVE_SUFFIX
-from opslib.ops.release.manifest import Manifest
-from opslib.ops.release.proofs import read_proofs
+from opslib.ops.release.record import read_proofs
 from opslib.ops.release.store import LOCK_NAME, StoredRelease, list_releases, read_pins
 from opslib.serving.live_version import ask_services
 from opslib.serving.reachable import LiveModel, Root, find_roots
@@ -35,7 +33,8 @@ def plan_prune(
     live: Sequence[LiveModel] = (),
     now: datetime | None = None,
 ) -> Plan:
-    """Return the plan that leaves the newest `keep` releases and those that must stay.
+    """Return the plan that leaves the newest `keep` releases and those that must stay; each step
+    asks again whether its release must.
 
     Args:
         keep: how many; `release.keep` by default.
@@ -49,14 +48,14 @@ def plan_prune(
     read_pins(config)
     count = keep or config.release.keep
     kept = find_kept(config, keep=count, live=live, now=now)
+    kept_by_now = Lately(lambda: find_kept(config, keep=keep, live=ask_services(config), now=now))
+    why = f"older than the newest {plural(count, 'release')}"
     actions = []
     for release in list_releases(config, now=now):
-        if release.name in kept:
-            continue
-        size = sum(path.stat().st_size for path in release.files)
-        why = f"older than the newest {plural(count, 'release')}"
-        run = partial(_delete, config, release)
-        actions.append(Action("delete", str(release.path), why, run, frees_bytes=size))
+        if release.name not in kept:
+            size = sum(path.stat().st_size for path in release.files)
+            run = partial(_delete, config, release, kept_by_now)
+            actions.append(Action("delete", str(release.path), why, run, frees_bytes=size))
     return Plan(f"prune {config.releases_dir}", tuple(actions))
 
 
@@ -98,9 +97,10 @@ def find_kept(
         if release.pinned:
             kept.setdefault(release.name, "pinned")
     roots = find_roots(config, live)
+    restored = config.restore_dir.resolve()
     for root in roots:
-        name = _restored_from(config, root.path)
-        if name is not None:
+        if root.path != restored and root.path.is_relative_to(restored):
+            name = root.path.relative_to(restored).parts[0]
             kept.setdefault(name, f"restored, and {root.why}")
     for digest, why in _served_digests(config, roots, live):
         holder = _newest_holder(sound, digest, kept)
@@ -109,36 +109,28 @@ def find_kept(
     return kept
 
 
-def _restored_from(config: Config, path: Path) -> str | None:
-    """The release in whose restored folder `path` lies."""
-    folder = config.restore_dir.resolve()
-    parts = path.relative_to(folder).parts if path.is_relative_to(folder) else ()
-    return parts[0] if parts else None
-
-
 def _served_digests(
     config: Config, roots: Sequence[Root], live: Sequence[LiveModel]
 ) -> list[tuple[str, str]]:
     """Digests of the models in service, served before or to be served, and why each counts."""
-    found = []
+    found = [(one.sha256, "that is served now, as /version says") for one in live if one.sha256]
+    told: set[Path] = set()
     state = read_served_state(config)
     if state is not None:
-        found.append((state.current.sha256, "last switched in"))
-        found += [(one.sha256, "served before") for one in state.previous[:1]]
-    found += [(one.sha256, "that is served now, as /version says") for one in live if one.sha256]
-    told = {Path(os.path.realpath(path)) for path, _ in state.needed()} if state else set()
-    if state is not None and state.wanted is not None and state.wanted.path is not None:
-        if state.wanted.sha256 is not None:
+        served = [(state.current.sha256, "last switched in")]
+        served += [(one.sha256, "served before") for one in state.previous[:1]]
+        found = served + found
+        told = {Path(os.path.realpath(path)) for path, _ in state.needed()}
+        wanted = state.wanted
+        if wanted is not None and wanted.path is not None and wanted.sha256 is not None:
             # Its file may be gone; then a release is all that holds it.
-            found.append((state.wanted.sha256, "that should be served"))
-        else:
-            told.discard(Path(os.path.realpath(state.wanted.path)))
+            found.append((wanted.sha256, "that should be served"))
+        elif wanted is not None and wanted.path is not None:
+            told.discard(Path(os.path.realpath(wanted.path)))
     for root in roots:
         if root.of_service and root.path not in told:
-            try:
+            with suppress(ModelError, OSError):
                 found.append((find_model_files(root.path).digest(), f"that is {root.why}"))
-            except (ModelError, OSError):
-                continue
     return found
 
 
@@ -147,58 +139,26 @@ def _newest_holder(
 ) -> StoredRelease | None:
     """The newest release that holds a model; one whose manifest cannot be read is left alone."""
     for release in releases:
-        manifest = _read(release, kept)
-        if manifest is not None and digest in manifest.digests():
-            return release
+        try:
+            if digest in release.manifest().digests():
+                return release
+        except OpsError as error:
+            kept.setdefault(release.name, f"left alone: {error}")
     return None
 
 
-def _read(release: StoredRelease, kept: dict[str, str]) -> Manifest | None:
-    try:
-        return release.manifest()
-    except OpsError as error:
-        kept.setdefault(release.name, f"left alone: {error}")
-        return None
-
-
-def _delete(config: Config, release: StoredRelease) -> None:
+def _delete(config: Config, release: StoredRelease, kept: Lately[dict[str, str]]) -> None:
     """Delete a whole release, the archive first: none is ever seen without its checksum."""
-    with hold_lock(config.releases_dir / LOCK_NAME, "pruning releases", wait_s=_LOCK_WAIT_S):
-        if release.name in read_pins(config).names:
-            raise StorageError("was pinned meanwhile")
-        for path in release.files:
-            path.unlink(missing_ok=True)
-        fsync_folder(release.path.parent)
-
-
-def plan_store(
-    config: Config,
-    live: Sequence[LiveModel],
-    *,
-    keep: int | None = None,
-    now: datetime | None = None,
-) -> Plan:
-    """Return the plan that prunes the store; each step asks again whether its release must stay.
-
-    Raises:
-        InputError: what is pinned, served or proved cannot be read.
-    """
-    plan = plan_prune(config, keep=keep, live=live, now=now)
-    kept = Lately(partial(_find_kept, config, keep, now))
-    steps = [replace(step, run=partial(_delete_unless_kept, kept, step)) for step in plan.actions]
-    return Plan(plan.title, tuple(steps))
-
-
-def _find_kept(config: Config, keep: int | None, now: datetime | None) -> dict[str, str]:
-    return find_kept(config, keep=keep, live=ask_services(config), now=now)
-
-
-def _delete_unless_kept(kept: Lately[dict[str, str]], step: Action) -> None:
-    name = Path(step.target).name.removesuffix(ARCHIVE_SUFFIX)
+    lock = config.releases_dir / LOCK_NAME
     try:
-        why = kept.get().get(name)
+        why = kept.get().get(release.name)
         if why is not None:
             raise StorageError(f"it is kept by now: {why}")
-        step.run()
+        with hold_lock(lock, "pruning releases", wait_s=_LOCK_WAIT_S):
+            if release.name in read_pins(config).names:
+                raise StorageError("was pinned meanwhile")
+            for path in release.files:
+                path.unlink(missing_ok=True)
+            fsync_folder(release.path.parent)
     except (InputError, BusyError) as error:
         raise StorageError(str(error)) from error

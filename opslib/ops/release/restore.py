@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -13,8 +12,8 @@ from opslib.core.files import folder_atomic, fsync_folder, link_atomic
 from opslib.core.locks import hold_lock
 from opslib.ops.release.companions import ARCHIVE_SUFFIX
 from opslib.ops.release.manifest import EXPORT_FOLDER, Manifest
-from opslib.ops.release.store import is_leftover
-from opslib.ops.release.verify import Progress, VerifiedModel, check_models, examine
+from opslib.ops.release.store import sweep_leftovers
+from opslib.ops.release.verify import Progress, VerifiedModel, check_models, examine, silent
 
 LOCK_NAME = ".restore.lock"
 
@@ -35,7 +34,7 @@ def restore_release(
     *,
     config: Config,
     load_models: bool = True,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> Restored:
     """Unpack a release into a folder that does not exist yet, verify it, and return what it is.
 
@@ -48,42 +47,29 @@ def restore_release(
         StorageError: the folder is there already, cannot be written, or the disk is full.
         BusyError: another restore into the same place is under way.
     """
-    tell = progress or (lambda _share, _what: None)
     name = path.name.removesuffix(ARCHIVE_SUFFIX)
     folder = target if target is not None else config.restore_dir / name
     with ExitStack() as stack:
         if folder.parent == config.restore_dir:
             stack.enter_context(hold_lock(folder.parent / LOCK_NAME, "restoring a release"))
-            sweep_leftovers(folder.parent)
+            sweep_leftovers(folder.parent, folders=True)
         if folder.exists() or folder.is_symlink():
             raise StorageError(
                 f"{folder}: is there already; remove it, or restore into another with --out"
             )
-        if not is_utf8(folder):
+        if any("\ud800" <= sign <= "\udfff" for sign in str(folder)):  # as ONNX Runtime asks
             raise StorageError(f"{folder}: no UTF-8 name; a model there could not be loaded")
-        tell(0.0, "unpacking")
+        progress(0.0, "unpacking")
         with folder_atomic(folder) as unpacked:
             manifest = examine(path, config, folder=unpacked, durable=True).manifest
             checks: tuple[VerifiedModel, ...] = ()
             if load_models:
-                checks = check_models(manifest, unpacked, config, path.name, tell)
+                checks = check_models(manifest, unpacked, config, path.name, progress)
             for link, member in manifest.links.items():
                 link_atomic(unpacked / EXPORT_FOLDER / link, PurePosixPath(member).name)
             for inside in (unpacked, *(one for one in unpacked.rglob("*") if one.is_dir())):
                 fsync_folder(inside)
     return Restored(folder, manifest, folder / manifest.main, checks)
-
-
-def is_utf8(path: Path) -> bool:
-    """Return whether a path's bytes are UTF-8, which ONNX Runtime asks of a model's path."""
-    return not any("\ud800" <= sign <= "\udfff" for sign in str(path))
-
-
-def sweep_leftovers(parent: Path) -> None:
-    """Remove hidden folders that a killed restore left behind."""
-    for path in parent.glob(".*"):
-        if is_leftover(path.name) and path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
 
 
 def is_servable(config: Config, model: Path) -> bool:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 from opslib.core.config import Config
-from opslib.core.errors import InputError, ModelError
+from opslib.core.errors import InputError, ModelError, OpsError
 from opslib.core.kinds import Kind, pick_kind
 from opslib.core.models import find_model_files, follow_model
 from opslib.core.plans import Action, Plan
 from opslib.core.served import read_served_state
 from opslib.inference.find_model import list_exports
-from opslib.ops.release.candidates import list_released, restore_model
+from opslib.ops.release.manifest import Manifest, ModelSummary
+from opslib.ops.release.restore import restore_release
+from opslib.ops.release.store import StoredRelease, list_releases
+from opslib.ops.release.verify import verify_release
 from opslib.serving.live import LiveVersion
 
 
@@ -89,12 +92,9 @@ def find_stable(
             continue
         return StableModel(follow_model(path), digest, why, skipped=tuple(skipped))
     live_name = live_path.name if live_path else None
-    for one in list_released(config, live_digest, live_name, skipped, kind):
-        found = StableModel(one.path, one.sha256, one.why, skipped=tuple(skipped))
-        if one.restored:
-            return found
-        restore = partial(restore_model, config, one)
-        return replace(found, release=one.stored.name, restore=restore)
+    found = next(list_released(config, live_digest, live_name, skipped, kind), None)
+    if found is not None:
+        return replace(found, skipped=tuple(skipped))
     reason = f"; passed over: {'; '.join(skipped)}" if skipped else ""
     which = "" if kind.sole else f"{kind.name} "
     raise ModelError(
@@ -105,25 +105,116 @@ def find_stable(
 
 def plan_rollback(stable: StableModel, run: Callable[[], None]) -> Plan:
     """Return the plan of a rollback: restore the model if it has to be, then `run`, the switch."""
-    switch = Action("switch to", str(stable.path), stable.why, run)
-    steps: tuple[Action, ...] = (switch,)
+    steps = [Action("switch to", str(stable.path), stable.why, run)]
     if stable.release is not None and stable.restore is not None:
         why = "no other place has this model"
-        steps = (Action("restore", stable.release, why, stable.restore), switch)
-    return Plan(f"rollback to sha256 {stable.sha256[:12]}…", steps)
+        steps.insert(0, Action("restore", stable.release, why, stable.restore))
+    return Plan(f"rollback to sha256 {stable.sha256[:12]}…", tuple(steps))
+
+
+def list_released(
+    config: Config, live_sha256: str | None, live_name: str | None, skipped: list[str], kind: Kind
+) -> Iterator[StableModel]:
+    """Yield the models of a kind in the store that are not the live one, each verified before it is
+    offered.
+
+    The models that releases were made for come first: those released before the live one, the
+    newest first, then those released after it, then whatever else releases hold.
+
+    Args:
+        live_sha256: digest of the live model, which is left out.
+        live_name: its file's name, where the service says no digest.
+        skipped: gets a line for each release that was passed over, and why.
+        kind: which models count.
+    """
+    seen = {live_sha256}
+    broken: set[str] = set()
+    store: list[tuple[StoredRelease, Manifest]] = []
+    for stored in list_releases(config):
+        try:
+            store.append((stored, stored.manifest()))
+        except (OpsError, OSError) as error:
+            skipped.append(_explain(stored, error))
+    for stored, model, why in _order(store, live_sha256, kind):
+        if model.sha256 in seen or (live_sha256 is None and Path(model.path).name == live_name):
+            continue
+        if stored.name in broken or not kind.has(Path(model.path).name):
+            continue
+        found = StableModel(config.restore_dir / stored.name / model.path, model.sha256, why)
+        try:
+            if found.path.exists():
+                _check_restored(found)
+            else:
+                verify_release(stored.path, config=config, load_models=False)
+                restore = partial(_restore, config, stored, found)
+                found = replace(found, release=stored.name, restore=restore)
+        except (OpsError, OSError) as error:
+            broken.add(stored.name)
+            skipped.append(_explain(stored, error))
+            continue
+        seen.add(model.sha256)
+        yield found
+
+
+def _restore(config: Config, stored: StoredRelease, model: StableModel) -> None:
+    """Restore a release, so that `model` lies where it was promised, or raise `ModelError`."""
+    target = config.restore_dir / stored.name
+    try:
+        # Not loaded here: the service tries it before it switches.
+        restore_release(stored.path, target, config=config, load_models=False)
+        _check_restored(model)
+    except (OpsError, OSError) as error:
+        raise ModelError(
+            f"{stored.name} cannot be restored, nothing was switched: {error}"
+        ) from error
+
+
+def _check_restored(model: StableModel) -> None:
+    digest, expected = find_model_files(model.path).digest(), model.sha256
+    if digest != expected:
+        raise ModelError(
+            f"{model.path}: not the released model (sha256 {digest[:12]}…, expected "
+            f"{expected[:12]}…); remove that folder to restore it anew"
+        )
+
+
+def _order(
+    store: list[tuple[StoredRelease, Manifest]], live_sha256: str | None, kind: Kind
+) -> Iterator[tuple[StoredRelease, ModelSummary, str]]:
+    mains = [(stored, _main_of(manifest, kind)) for stored, manifest in store]
+    digests = [main.sha256 if main else None for _, main in mains]
+    at = digests.index(live_sha256) if live_sha256 and live_sha256 in digests else -1
+    newest = "the newest sound release of another model"
+    before = f"{newest}, before the live one" if at >= 0 else newest
+    after = "the only other release, newer than the live model's"
+    for why, ones in ((before, mains[at + 1 :]), (after, mains[: at + 1])):
+        yield from ((stored, main, why) for stored, main in ones if main is not None)
+    for (stored, manifest), digest in zip(store, digests, strict=True):
+        for model in manifest.models:
+            if model.sha256 != digest:
+                yield stored, model, "packed with a release, though not the model it was made for"
+
+
+def _main_of(manifest: Manifest, kind: Kind) -> ModelSummary | None:
+    """The model of a kind that a release was made for, if it has one of it."""
+    models = {model.path: model for model in manifest.models}
+    main = next((one.main for one in manifest.kinds if one.name == kind.name), manifest.main)
+    return models[main] if kind.has(Path(main).name) else None
+
+
+def _explain(stored: StoredRelease, error: Exception) -> str:
+    return f"{stored.name}: {str(error).removeprefix(f'{stored.path.name}: ')}"
 
 
 def _list_history(config: Config, kind: Kind) -> list[tuple[Path, str | None, str]]:
     """What our service had in service, with the digest that each must have and why, the latest
     first."""
-    try:
+    state = None
+    with suppress(InputError):
         state = read_served_state(config)
-    except InputError:
-        state = None
-    served = [state.current, *state.previous] if state else []
     return [
         (one.path, one.sha256, f"served until the switch after {one.switched_at_utc}")
-        for one in served
+        for one in ((state.current, *state.previous) if state else ())
         if kind.has(one.path.name)
     ]
 

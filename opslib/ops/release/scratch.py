@@ -1,4 +1,5 @@
-"""Folders for unpacking that are gone afterwards, also those of a process that was killed."""
+"""Room to write: folders that are gone afterwards, also those of a process that was killed, and
+whether there is enough of it."""
 
 from __future__ import annotations
 
@@ -11,8 +12,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from stat import S_ISDIR
 
-from opslib.core.errors import storage_errors
-from opslib.core.files import make_hidden_folder, reveal_name
+from opslib.core.errors import StorageError, storage_errors
+from opslib.core.files import hidden_folder, reveal_name
+from opslib.core.formatting import format_bytes
 from opslib.core.ownership import make_folder
 
 _YOUNG_S = 60.0
@@ -29,18 +31,17 @@ def scratch_folder(parent: Path, name: str) -> Iterator[Path]:
     """
     with storage_errors(f"write into {parent}"):
         make_folder(parent)
-        sweep_folders(parent, name)
-        folder = make_hidden_folder(parent / name)
+        _sweep(parent, name)
+    with hidden_folder(parent / name) as folder:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        os.close(descriptor)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield folder
+        finally:
+            os.close(descriptor)
 
 
-def sweep_folders(parent: Path, name: str) -> None:
+def _sweep(parent: Path, name: str) -> None:
     """Remove what dead owners left behind; a folder of another account, or younger than a minute,
     is left alone."""
     for folder in parent.iterdir():
@@ -57,3 +58,16 @@ def sweep_folders(parent: Path, name: str) -> None:
                 shutil.rmtree(folder, ignore_errors=True)
             finally:
                 os.close(descriptor)
+
+
+def ensure_room(folder: Path, needed: int, what: str) -> None:
+    """Refuse what does not fit on a folder's disk, before any of it is written.
+
+    Raises:
+        StorageError: fewer bytes are free than are `needed`.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise StorageError(
+            f"{folder}: {what} needs {format_bytes(needed)}, {format_bytes(free)} are free"
+        )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,15 @@ _STANDS_FOR = re.compile(
     r"""(?ix) ^ (?: <.*> | (?: your | insert | enter | put | todo | fixme | dummy | fake | sample
       | example | placeholder | change[-_ ]?(?:me|this|it) | replace[-_ ]?(?:me|this|with|it)
       ) (?: [^a-z0-9].* )? | (?: .*[^a-z0-9] )? (?: here | placeholder | x{3,} ) ) $"""
+)
+_PLUGINS = (
+    ("keyword", "KeywordDetector", "a key-like assignment"),
+    ("basic_auth", "BasicAuthDetector", "a password in an address"),
+    ("private_key", "PrivateKeyDetector", "a private key"),
+    ("aws", "AWSKeyDetector", "an AWS key"),
+    ("github_token", "GitHubTokenDetector", "a GitHub token"),
+    ("slack", "SlackDetector", "a Slack token"),
+    ("jwt", "JwtTokenDetector", "a JSON web token"),
 )
 _PLAIN_WORD = re.compile(r"[a-z]{1,12}|[A-Z]{1,12}|[A-Z][a-z]{1,11}|\d{1,3}|[xX]+")
 
@@ -91,14 +101,12 @@ def _lines(opened: OpenedFile) -> Iterator[tuple[int, str]]:
 
 
 def _values(detector: BasePlugin, line: str) -> Iterator[str]:
-    from detect_secrets.plugins.keyword import CONFIG_DENYLIST_REGEX_TO_GROUP, KeywordDetector
+    from detect_secrets.plugins import keyword
 
-    if isinstance(detector, KeywordDetector):
-        if not _mentions().search(line):  # its own patterns are slow on a long line
-            return
-        yield from detector.analyze_string(line, CONFIG_DENYLIST_REGEX_TO_GROUP)
-    else:
-        yield from (str(found) for found in detector.analyze_string(line))
+    if not isinstance(detector, keyword.KeywordDetector):
+        yield from map(str, detector.analyze_string(line))
+    elif _mentions().search(line):  # its own patterns are slow on a long line
+        yield from detector.analyze_string(line, keyword.CONFIG_DENYLIST_REGEX_TO_GROUP)
 
 
 @cache
@@ -111,20 +119,7 @@ def _mentions() -> re.Pattern[str]:
 @cache
 def _detectors() -> tuple[tuple[BasePlugin, str], ...]:
     """Rules that go by names and well-known forms; guesses by entropy would flag every digest."""
-    from detect_secrets.plugins.aws import AWSKeyDetector
-    from detect_secrets.plugins.basic_auth import BasicAuthDetector
-    from detect_secrets.plugins.github_token import GitHubTokenDetector
-    from detect_secrets.plugins.jwt import JwtTokenDetector
-    from detect_secrets.plugins.keyword import KeywordDetector
-    from detect_secrets.plugins.private_key import PrivateKeyDetector
-    from detect_secrets.plugins.slack import SlackDetector
-
-    return (
-        (KeywordDetector(), "a key-like assignment"),
-        (BasicAuthDetector(), "a password in an address"),
-        (PrivateKeyDetector(), "a private key"),
-        (AWSKeyDetector(), "an AWS key"),
-        (GitHubTokenDetector(), "a GitHub token"),
-        (SlackDetector(), "a Slack token"),
-        (JwtTokenDetector(), "a JSON web token"),
+    return tuple(
+        (getattr(import_module(f"detect_secrets.plugins.{module}"), name)(), kind)
+        for module, name, kind in _PLUGINS
     )

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from opslib.core.cards import GoldenAnswer, ModelCard, read_card
+from opslib.core.cards import GoldenAnswer, read_card
 from opslib.core.config import Config
 from opslib.core.errors import GateFailedError, storage_errors
 from opslib.core.files import write_text_atomic
-from opslib.core.models import ModelFiles, find_model_files
+from opslib.core.models import find_model_files
 from opslib.core.sections import ClientSection
 from opslib.serving.live import describe_degraded
 
@@ -29,7 +29,7 @@ STAND_IN = "stand-in.onnx"
 _EXTRA_METADATA = b"\x72\x15\x0a\x07pillops\x12\x0astands in "
 _CONTENT_TYPES = {".png": "image/png", ".bmp": "image/bmp", ".webp": "image/webp"}
 _ANSWER_TIMEOUT_S = 30.0
-_FIELDS = ("request_field", "path_field", "digest_field", "loaded_field")
+_FIELDS = {"request_field", "path_field", "digest_field", "loaded_field"}
 
 
 class RestoreTestError(GateFailedError):
@@ -37,20 +37,12 @@ class RestoreTestError(GateFailedError):
 
 
 @dataclass(frozen=True)
-class Answers:
-    """Golden images answered over HTTP as the card says, and the largest probability difference."""
-
-    count: int
-    max_abs_diff: float
-
-
-@dataclass(frozen=True)
-class StagedService:
+class RestoredService:
     """A running service on a restored release."""
 
     url: str
-    headers: Mapping[str, str]
-    timeout_s: float
+    headers: dict[str, str]
+    reload_timeout_s: float
 
     def check_health(self) -> None:
         """Refuse a service that serves another model than it was told to.
@@ -79,15 +71,10 @@ class StagedService:
     def _ask(self, method: str, route: str, **content: Any) -> dict[str, Any]:
         import httpx
 
-        timeout_s = _ANSWER_TIMEOUT_S if route != "/reload" else self.timeout_s
+        content["timeout"] = self.reload_timeout_s if route == "/reload" else _ANSWER_TIMEOUT_S
         try:
             answer = httpx.request(
-                method,
-                self.url + route,
-                headers=dict(self.headers),
-                timeout=timeout_s,
-                trust_env=False,
-                **content,
+                method, self.url + route, headers=self.headers, trust_env=False, **content
             )
             found = answer.json()
         except (httpx.HTTPError, ValueError) as error:
@@ -99,7 +86,9 @@ class StagedService:
 
 
 @contextmanager
-def start_staged(config: Config, folder: Path, work: Path, model: Path) -> Iterator[StagedService]:
+def start_staged(
+    config: Config, folder: Path, work: Path, model: Path
+) -> Iterator[RestoredService]:
     """Start a service on the release restored in `folder`, `MODEL_PATH` naming `model`.
 
     Args:
@@ -114,14 +103,14 @@ def start_staged(config: Config, folder: Path, work: Path, model: Path) -> Itera
     """
     from opslib.serving.staging import start_service
 
-    path, variables = copy_config(config, work, export_dir=model.parent, restored=folder)
-    pinned = {"MODEL_PATH": str(model), "RATE_LIMIT_PER_MIN": "1000000"}
+    path, variables = _copy_config(config, work, export_dir=model.parent, restored=folder)
+    variables |= {"MODEL_PATH": str(model), "RATE_LIMIT_PER_MIN": "1000000"}
     deadline_s = config.reload.trial_timeout_s + 60.0
-    with start_service(path, variables=variables | pinned, deadline_s=deadline_s) as service:
-        yield StagedService(service.url, service.headers, config.reload.trial_timeout_s + 60.0)
+    with start_service(path, variables=variables, deadline_s=deadline_s) as service:
+        yield RestoredService(service.url, service.headers, deadline_s)
 
 
-def copy_config(
+def _copy_config(
     config: Config, work: Path, *, export_dir: Path, restored: Path
 ) -> tuple[Path, dict[str, str]]:
     """Write a copy of `config` for a service that must not touch its experiment.
@@ -131,9 +120,8 @@ def copy_config(
     """
     import yaml
 
-    plain_client = ClientSection()
     changed: dict[str, dict[str, Any]] = {
-        "client": {name: getattr(plain_client, name) for name in _FIELDS},
+        "client": ClientSection().model_dump(include=_FIELDS),
         "paths": {"exp_dir": work / "exp", "data_root": config.data_root},
         "export": {"out_dir": export_dir},
         "reload": {"restore_dir": restored.parent, "resident_models": 1},
@@ -146,16 +134,12 @@ def copy_config(
     # The copy serves one model, by the names that are asked for here.
     content["models"] = {}
     content["reload"]["model_dirs"] = [str(config.resolve(p)) for p in config.reload.model_dirs]
-    variables: dict[str, str] = {}
+    variables = {"PILLSNAP_EXP_DIR": str(work / "exp"), "PILLSNAP_DATA_ROOT": str(config.data_root)}
     for section, keys in changed.items():
         for key, value in keys.items():
             plain = value if isinstance(value, int) else str(value)
             content[section][key] = plain
             variables[f"PILLSNAP_{section}__{key}".upper()] = str(plain)
-    variables |= {
-        "PILLSNAP_EXP_DIR": variables["PILLSNAP_PATHS__EXP_DIR"],
-        "PILLSNAP_DATA_ROOT": variables["PILLSNAP_PATHS__DATA_ROOT"],
-    }
     path = work / "config.yaml"
     write_text_atomic(path, yaml.safe_dump(content, sort_keys=False))
     return path, variables
@@ -167,7 +151,7 @@ def make_stand_in(model: Path, folder: Path) -> Path:
     Raises:
         StorageError: the disk is full.
     """
-    files: ModelFiles = find_model_files(model)
+    files = find_model_files(model)
     with storage_errors(f"make a stand-in for {model.name}"):
         folder.mkdir(parents=True, exist_ok=True)
         target = folder / STAND_IN
@@ -181,7 +165,7 @@ def make_stand_in(model: Path, folder: Path) -> Path:
     return target
 
 
-def check_version(service: StagedService, sha256: str) -> dict[str, Any]:
+def check_version(service: RestoredService, sha256: str) -> dict[str, Any]:
     """Return `/version` where it says that the model of this digest is served.
 
     Raises:
@@ -196,23 +180,22 @@ def check_version(service: StagedService, sha256: str) -> dict[str, Any]:
     return found
 
 
-def check_answers(service: StagedService, model: Path) -> Answers | None:
-    """Ask the golden images of `model`'s card over `/predict`, or return None where it has none.
+def check_answers(service: RestoredService, model: Path) -> list[float]:
+    """Ask the golden images of `model`'s card over `/predict` and return the difference of each
+    in a probability; none where it has no such images.
 
     Raises:
         RestoreTestError: an answer is not the card's; the message names the image.
     """
-    card: ModelCard | None = read_card(model)
-    if card is None or not card.golden:
-        return None
+    card = read_card(model)
     differences = []
-    for answer in card.golden:
+    for answer in card.golden if card else ():
         image = model.parent / answer.image
         if not image.is_file():
             raise RestoreTestError(f"{answer.image}: the golden image is missing")
         found = service.predict(image)
         differences.append(compare_answer(answer, found["class_id"], found["confidence"]))
-    return Answers(len(differences), max(differences))
+    return differences
 
 
 def compare_answer(answer: GoldenAnswer, class_id: int, confidence: float) -> float:
@@ -225,11 +208,8 @@ def compare_answer(answer: GoldenAnswer, class_id: int, confidence: float) -> fl
     """
     if not 0 <= class_id < len(answer.probabilities):
         raise RestoreTestError(f"{answer.image} is class {class_id}, its card has no such class")
-    promised = answer.probabilities[class_id]
-    if (
-        class_id != answer.class_id
-        and answer.probabilities[answer.class_id] - promised > MAX_PROBABILITY_DIFF
-    ):
+    promised, best = answer.probabilities[class_id], answer.probabilities[answer.class_id]
+    if class_id != answer.class_id and best - promised > MAX_PROBABILITY_DIFF:
         raise RestoreTestError(
             f"{answer.image} is class {class_id}, its card says {answer.class_id}"
         )

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from opslib.core.clock import ASK, is_ahead
 from opslib.core.config import Config
-from opslib.core.errors import InputError, ParameterError
-from opslib.core.files import reveal_name, write_text_atomic
+from opslib.core.errors import InputError, ParameterError, storage_errors
+from opslib.core.files import reveal_name
 from opslib.core.formatting import STAMP_FORMAT, utc_now
 from opslib.core.locks import hold_lock
 from opslib.core.records import Record
@@ -56,7 +58,7 @@ class StoredRelease:
     released_at_utc: str | None
     git_sha: str | None
     pinned: bool = False
-    problem: str | None = field(default=None)
+    problem: str | None = None
     is_ahead: bool = False
     sequence: int | None = None
 
@@ -77,22 +79,34 @@ class StoredRelease:
         Raises:
             ReleaseError: there is none that can be read.
         """
-        return self.read_copy() or self._read_archive()
+        from opslib.ops.release.verify import read_manifest
+
+        return self.read_copy() or read_manifest(self.path)
 
     def read_copy(self) -> Manifest | None:
         """Return the manifest kept beside the archive, or None where it is missing or foreign."""
         return read_copy(self.path)
 
-    def _read_archive(self) -> Manifest:
-        from opslib.ops.release.verify import read_manifest
 
-        return read_manifest(self.path)
+def sweep_leftovers(place: Path, *, folders: bool = False) -> None:
+    """Remove what a killed run left: hidden files, and the companions of a hidden archive; or the
+    hidden folders of restores.
 
-
-def is_leftover(name: str) -> bool:
-    """Return whether a hidden name is that of a file or folder that was never finished."""
-    meant = reveal_name(name, "tmp")
-    return meant is not None and _WRITTEN.fullmatch(meant) is not None
+    A checksum or manifest without any archive stays: it may be someone else's.
+    """
+    with storage_errors(f"clean {place}"):
+        for path in place.glob(".*"):
+            meant = reveal_name(path.name, "tmp") or ""
+            if not _WRITTEN.fullmatch(meant) or path.is_symlink():
+                continue
+            if folders and path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            elif not folders and path.is_file():
+                archive = place / meant
+                if archive.name.endswith(ARCHIVE_SUFFIX) and not archive.exists():
+                    for companion in (checksum_path(archive), manifest_path(archive)):
+                        companion.unlink(missing_ok=True)
+                path.unlink(missing_ok=True)
 
 
 def is_release_name(name: str) -> bool:
@@ -149,29 +163,14 @@ def find_release(config: Config, name_or_path: str | Path | None = None) -> Stor
         raise ParameterError(f"{config.releases_dir}: no release; {make}")
     text = str(name_or_path)
     wanted = text.removesuffix(ARCHIVE_SUFFIX)
-    named = [one for one in there if one.name == wanted]
-    if named:
-        return named[0]
+    for one in there:
+        if one.name == wanted:
+            return one
     path = Path(text).expanduser()
     if path.name.endswith(ARCHIVE_SUFFIX) and path.is_file():
         return _look_at(path.absolute(), frozenset(), utc_now())
     shown = ", ".join(one.name for one in there[:5]) + (", …" if len(there) > 5 else "")
     raise ParameterError(f"{text}: no such release; in {config.releases_dir}: {shown or 'none'}")
-
-
-def pin_release(config: Config, name: str) -> StoredRelease:
-    """Keep a release from being pruned and return it.
-
-    Raises:
-        ParameterError: it is not in the store.
-        InputError: the list of pins cannot be read.
-    """
-    return _set_pin(config, name, pinned=True)
-
-
-def unpin_release(config: Config, name: str) -> StoredRelease:
-    """Let a release be pruned again and return it; see `pin_release`."""
-    return _set_pin(config, name, pinned=False)
 
 
 def read_pins(config: Config) -> Pins:
@@ -184,15 +183,20 @@ def read_pins(config: Config) -> Pins:
     return Pins.read(path) if os.path.lexists(path) else Pins()
 
 
-def _set_pin(config: Config, name: str, *, pinned: bool) -> StoredRelease:
+def pin_release(config: Config, name: str, *, pinned: bool = True) -> StoredRelease:
+    """Keep a release from being pruned, or let it be pruned again, and return it.
+
+    Raises:
+        ParameterError: it is not in the store.
+        InputError: the list of pins cannot be read.
+    """
     with hold_lock(config.releases_dir / LOCK_NAME, "pinning a release", wait_s=10):
         release = find_release(config, name)
         if release.path.parent != config.releases_dir:
             raise ParameterError(f"{name}: not in {config.releases_dir}; what is there is pinned")
         others = {one for one in read_pins(config).names if one != release.name}
         names = sorted(others | ({release.name} if pinned else set()))
-        text = Pins(names=tuple(names)).to_json()
-        write_text_atomic(config.releases_dir / PINS_NAME, text)
+        Pins(names=tuple(names)).write(config.releases_dir / PINS_NAME)
     return find_release(config, release.name)
 
 
@@ -219,18 +223,19 @@ def _look_at(path: Path, pinned: frozenset[str] | None, now: datetime) -> Stored
     name = path.name.removesuffix(ARCHIVE_SUFFIX)
     match = _NAME.fullmatch(name)
     moment = _parse_stamp(match[1]) if match else None
+    copy = read_copy(path) if moment is not None else None
+    ahead = is_ahead(moment, now)
+    size = 0
     try:
         size = path.stat().st_size if path.is_file() else 0
         problem = _find_problem(path, size, named=moment is not None)
     except OSError as error:
-        size, problem = 0, f"cannot be read: {error.strerror}"
-    copy = read_copy(path) if moment is not None else None
-    ahead = is_ahead(moment, now)
+        problem = f"cannot be read: {error.strerror}"
     if problem is None and copy is None and os.path.lexists(manifest_path(path)):
         problem = f"{manifest_path(path).name} is no copy of its manifest"
     if problem is None and ahead:
         problem = f"dated after now: {ASK}"
-    if pinned is None and problem is None:
+    if problem is None and pinned is None:
         problem = f"{PINS_NAME} cannot be read: it counts as pinned"
     return StoredRelease(
         path=path,
@@ -265,7 +270,6 @@ def _find_problem(path: Path, size: int, *, named: bool) -> str | None:
 
 
 def _parse_stamp(text: str) -> datetime | None:
-    try:
+    with suppress(ValueError):
         return datetime.strptime(text, STAMP_FORMAT).replace(tzinfo=UTC)
-    except ValueError:
-        return None
+    return None

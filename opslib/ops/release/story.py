@@ -7,13 +7,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from opslib.core.cards import FileEntry
 from opslib.core.formatting import format_bytes, format_duration, plural, utc_now
-from opslib.ops.release.coverage import CoverageRow, find_previous
 from opslib.ops.release.figures import describe_history, draw_history
 from opslib.ops.release.manifest import Manifest, ModelSummary
-from opslib.ops.release.proof_record import ProofRecord, RotaRecord
-from opslib.ops.release.subject import Subject
+from opslib.ops.release.record import ProofRecord, RotaRecord
+from opslib.ops.release.report import CoverageRow, Subject, find_previous
 from opslib.telling.scraps import publish, publish_outcome
 
 if TYPE_CHECKING:
@@ -21,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["describe_history", "draw_history"]
 
+_CONTENTS = ("file", "what it is", "size", "sha256")
 _KINDS = (
     ("MANIFEST.json", "what is in here"),
     ("VERSION.txt", "time and commit"),
@@ -35,25 +34,16 @@ _KINDS = (
 
 def coverage_frame(rows: Sequence[CoverageRow]) -> DataFrame:
     """Return the store as a table: each release, what it holds, when it was last proved."""
-    import pandas as pd
-
-    return pd.DataFrame([_coverage_row(row) for row in rows])
+    return _frame([_coverage_row(row) for row in rows])
 
 
 def steps_frame(test: ProofRecord) -> DataFrame:
     """Return a restore test step by step: what was found, seconds."""
-    import pandas as pd
-
     rows = [
-        {
-            "step": step.name,
-            "": "ok" if step.ok else "FAILED",
-            "found": step.found,
-            "seconds": f"{step.took_s:.2f}",
-        }
+        (step.name, "ok" if step.ok else "FAILED", step.found, f"{step.took_s:.2f}")
         for step in test.steps
     ]
-    return pd.DataFrame(rows, columns=["step", "", "found", "seconds"])
+    return _frame(rows, "step", "", "found", "seconds")
 
 
 def show_tests(record: RotaRecord) -> None:
@@ -67,40 +57,24 @@ def show_tests(record: RotaRecord) -> None:
 
 def contents_frame(manifest: Manifest | None) -> DataFrame:
     """Return the files of a release: what each is, its size and its digest."""
-    import pandas as pd
-
     if manifest is None:
-        return pd.DataFrame(columns=["file", "what it is", "size", "sha256"])
-    models = {model.path for model in manifest.models}
-    sidecars = {path for model in manifest.models for path in model.sidecars}
-    return pd.DataFrame(
-        [
-            {
-                "file": one.path,
-                "what it is": _kind(one.path, models, sidecars, manifest),
-                "size": format_bytes(one.size),
-                "sha256": f"{one.sha256[:12]}…",
-            }
-            for one in manifest.files
-        ]
-    )
+        return _frame([], *_CONTENTS)
+    rows = [
+        (one.path, _kind(one.path, manifest), format_bytes(one.size), f"{one.sha256[:12]}…")
+        for one in manifest.files
+    ]
+    return _frame(rows, *_CONTENTS)
 
 
 def models_frame(manifest: Manifest | None) -> DataFrame:
     """Return the models of a release: what they take and answer, and where they come from."""
-    import pandas as pd
-
-    columns = ["model", "takes", "classes", "opset", "size", "exported", "commit", "sha256"]
-    if manifest is None:
-        return pd.DataFrame(columns=columns)
-    rows = [_model_row(model, manifest) for model in manifest.models]
-    return pd.DataFrame(rows, columns=columns)
+    rows = [_model_row(model, manifest) for model in manifest.models] if manifest else []
+    columns = ("model", "takes", "classes", "opset", "size", "exported", "commit", "sha256")
+    return _frame(rows, *columns)
 
 
 def figures_frame(subject: Subject, record: RotaRecord) -> DataFrame:
     """Return what making and proving the release took: bytes and seconds."""
-    import pandas as pd
-
     rows: list[tuple[str, str]] = []
     made = subject.made
     if subject.manifest is not None and subject.stored is not None:
@@ -116,38 +90,33 @@ def figures_frame(subject: Subject, record: RotaRecord) -> DataFrame:
         rows.append(("second copy read back", f"{subject.copied.integrity_s:.2f} s"))
     for test in record.tests:
         rows.append((f"restore test of {test.release}", f"{test.proof.took_s:.2f} s"))
-    return pd.DataFrame(rows, columns=["", "size or time"])
+    return _frame(rows, "", "size or time")
 
 
 def changes_frame(subject: Subject, rows: Sequence[CoverageRow]) -> DataFrame:
     """Return what changed since the release before the subject, by file."""
-    import pandas as pd
-
-    before = _previous_manifest(subject, rows)
+    previous = find_previous(rows, subject.stored)
     changes = []
-    if before is not None and subject.manifest is not None:
-        old = {one.path: one for one in before.files}
+    if previous is not None and previous.manifest is not None and subject.manifest is not None:
+        old = {one.path: one for one in previous.manifest.files}
         new = {one.path: one for one in subject.manifest.files}
-        paths = sorted(old.keys() | new.keys())
-        changes = [_change(old.get(path), new.get(path)) for path in paths]
-    shown = [change for change in changes if change is not None]
-    return pd.DataFrame(shown, columns=["file", "change", "size", "before"])
+        for path in sorted(old.keys() | new.keys()):
+            before, after = old.get(path), new.get(path)
+            if before is None or after is None or before.sha256 != after.sha256:
+                change = "new" if before is None else "gone" if after is None else "changed"
+                sizes = [format_bytes(one.size) if one else None for one in (after, before)]
+                changes.append((path, change, *sizes))
+    return _frame(changes, "file", "change", "size", "before")
 
 
 def describe_changes(subject: Subject, rows: Sequence[CoverageRow]) -> str:
     """Return the caption of `changes_frame`."""
-    before = _previous_manifest(subject, rows)
-    previous = find_previous(rows, subject.stored) if subject.stored else None
-    if subject.manifest is None or before is None or previous is None:
+    previous = find_previous(rows, subject.stored)
+    if subject.manifest is None or previous is None or previous.manifest is None:
         return f"{subject.name}: there is none before it to compare with"
-    same = subject.manifest.content_id == before.content_id
+    same = subject.manifest.content_id == previous.manifest.content_id
     what = "holds the very same content as" if same else "against"
     return f"{subject.name} {what} {previous.stored.name}"
-
-
-def _previous_manifest(subject: Subject, rows: Sequence[CoverageRow]) -> Manifest | None:
-    before = find_previous(rows, subject.stored) if subject.stored else None
-    return before.manifest if before else None
 
 
 def list_notes(rows: Sequence[CoverageRow], notes: Sequence[str] = ()) -> list[str]:
@@ -155,22 +124,20 @@ def list_notes(rows: Sequence[CoverageRow], notes: Sequence[str] = ()) -> list[s
     failed = [row for row in rows if row.standing == "failed"]
     never = [row.stored.name for row in rows if row.standing == "never proved"]
     lines = [
-        f"{row.stored.name} failed its last test, on {_day(row.last.proved_at_utc)}: "
+        f"{row.stored.name} failed its last test, on {row.last.proved_at_utc[:10]}: "
         f"{row.last.problem}. Do not count on it; release the model again while it is at hand."
         for row in failed
         if row.last is not None
     ]
     if never:
-        one = len(never) == 1
-        lines.append(
-            f"Never proved: {', '.join(never)}. The rota takes {'it' if one else 'these'} next."
-        )
+        next_ones = "it" if len(never) == 1 else "these"
+        lines.append(f"Never proved: {', '.join(never)}. The rota takes {next_ones} next.")
     lines += [
         f"{row.stored.name}: {row.problem}" for row in rows if row.problem and row not in failed
     ]
     oldest = min((row.last.proved_at_utc for row in rows if row.last), default=None)
     if oldest is not None and not never:
-        lines.append(f"Every release was tested since {_day(oldest)}.")
+        lines.append(f"Every release was tested since {oldest[:10]}.")
     return lines + list(notes)
 
 
@@ -198,65 +165,56 @@ def publish_release(record: RotaRecord, rows: Sequence[CoverageRow], path: Path)
     publish("unproved", len(record.unproved_after), better="lower", label="Not proved")
 
 
-def _model_row(model: ModelSummary, manifest: Manifest) -> dict[str, object]:
+def _frame(rows: Sequence[object], *columns: str) -> DataFrame:
+    import pandas as pd
+
+    return pd.DataFrame(rows, columns=columns or None)
+
+
+def _model_row(model: ModelSummary, manifest: Manifest) -> tuple[object, ...]:
     main = " (released for)" if model.path in manifest.mains else ""
     taken = model.inputs[0] if model.inputs else None
     shape = "×".join(str(side or "any") for side in taken.shape) if taken else None
-    return {
-        "model": Path(model.path).name + main,
-        "takes": f"{taken.dtype} {shape}" if taken else None,
-        "classes": model.num_classes,
-        "opset": model.opset,
-        "size": format_bytes(model.size_bytes),
-        "exported": (model.exported_at_utc or "")[:16].replace("T", " ") or None,
-        "commit": model.git_sha,
-        "sha256": f"{model.sha256[:12]}…",
-    }
+    return (
+        Path(model.path).name + main,
+        f"{taken.dtype} {shape}" if taken else None,
+        model.num_classes,
+        model.opset,
+        format_bytes(model.size_bytes),
+        (model.exported_at_utc or "")[:16].replace("T", " ") or None,
+        model.git_sha,
+        f"{model.sha256[:12]}…",
+    )
 
 
 def _coverage_row(row: CoverageRow) -> dict[str, object]:
     mains = [Path(path).name for path in row.manifest.mains] if row.manifest else []
     proved = [one for one in row.proofs if one.standing == "proved"]
-    last = row.last
-    words = {"fail": "FAILED", "inconclusive": "restored, not asked", "pass": "passed"}
-    passed = last is not None and last.verdict == "pass"
-    took = f" in {last.took_s:.1f} s" if last and passed else ""
+    last, told = row.last, None
+    if last is not None:
+        passed = f"passed in {last.took_s:.1f} s"
+        words = {"fail": "FAILED", "inconclusive": "restored, not asked", "pass": passed}
+        told = words[last.verdict]
     return {
         "release": row.stored.name + (" (pinned)" if row.stored.pinned else ""),
         "size": format_bytes(row.stored.size_bytes),
         "released for": ", ".join(mains) or row.problem,
         "last proved": _ago(proved[-1].proved_at_utc) if proved else "NEVER",
-        "last test": words[last.verdict] + took if last else None,
+        "last test": told,
         "tests": len(row.proofs),
     }
 
 
-def _kind(path: str, models: set[str], sidecars: set[str], manifest: Manifest) -> str:
-    if path in models:
-        what = manifest.mains.get(path)
-        return f"the {what} released for" if what else "model"
-    if path in sidecars:
-        return "weights of a model"
-    if any(model.card == path for model in manifest.models):
-        return "model card"
+def _kind(path: str, manifest: Manifest) -> str:
+    for model in manifest.models:
+        if path == model.path:
+            what = manifest.mains.get(path)
+            return f"the {what} released for" if what else "model"
+        if path in model.sidecars:
+            return "weights of a model"
+        if path == model.card:
+            return "model card"
     return next((kind for start, kind in _KINDS if path.startswith(start)), "")
-
-
-def _change(old: FileEntry | None, new: FileEntry | None) -> dict[str, object] | None:
-    if old is not None and new is not None:
-        if old.sha256 == new.sha256:
-            return None
-        sizes = {"size": format_bytes(new.size), "before": format_bytes(old.size)}
-        return {"file": new.path, "change": "changed", **sizes}
-    if new is not None:
-        return {"file": new.path, "change": "new", "size": format_bytes(new.size), "before": None}
-    if old is None:
-        return None
-    return {"file": old.path, "change": "gone", "size": None, "before": format_bytes(old.size)}
-
-
-def _day(moment: str) -> str:
-    return moment[:10]
 
 
 def _ago(moment: str) -> str:
@@ -268,4 +226,4 @@ def _ago(moment: str) -> str:
         return "just now"
     if passed_s < 86400:
         return f"{format_duration(passed_s)} ago"
-    return f"{_day(moment)} ({plural(int(passed_s // 86400), 'day')} ago)"
+    return f"{moment[:10]} ({plural(int(passed_s // 86400), 'day')} ago)"

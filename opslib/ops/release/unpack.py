@@ -9,31 +9,43 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import tarfile
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import partial
+from io import FileIO
+from pathlib import Path, PurePosixPath
 
 from opslib.core.cards import FileEntry
 from opslib.core.config import Config
-from opslib.core.errors import StorageError, storage_errors
+from opslib.core.errors import storage_errors
 from opslib.core.formatting import format_bytes
 from opslib.ops.release.inflate import DamagedGzipError, GzipReader
 from opslib.ops.release.manifest import (
     MANIFEST_NAME,
     MAX_MANIFEST_BYTES,
+    MAX_NAME_BYTES,
     VERSION_NAME,
     ReleaseError,
+    find_name_problem,
+    show_name,
 )
-from opslib.ops.release.names import MAX_NAME_BYTES, find_name_problem, show_name
+from opslib.ops.release.scratch import ensure_room
 
 _MAX_TAIL_BYTES = 1 << 20
 _KEPT = frozenset({MANIFEST_NAME, VERSION_NAME})
 _BLOCK = tarfile.BLOCKSIZE
 _MIB = 1 << 20
+_PLAIN = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE)
+_REFUSED = {
+    tarfile.SYMTYPE: "a link to ",
+    tarfile.LNKTYPE: "a link to ",
+    tarfile.CHRTYPE: "a device",
+    tarfile.BLKTYPE: "a device",
+    tarfile.FIFOTYPE: "a pipe",
+}
 
 
 @dataclass(frozen=True)
@@ -47,9 +59,8 @@ class Limits:
     @classmethod
     def of(cls, config: Config) -> Limits:
         """Return the limits of the configuration."""
-        section = config.release
-        sizes = section.max_file_mb * _MIB, section.max_total_mb * _MIB
-        return cls(section.max_files, *sizes)
+        found = config.release
+        return cls(found.max_files, found.max_file_mb * _MIB, found.max_total_mb * _MIB)
 
 
 @dataclass
@@ -83,35 +94,11 @@ def unpack(
         unpacker.hashing.shutdown(wait=True, cancel_futures=True)
 
 
-class _Stream:
-    """The tar as one run of bytes over the blocks that it comes in."""
-
-    def __init__(self, blocks: Iterator[bytes]) -> None:
-        self._blocks = blocks
-        self._rest = memoryview(b"")
-
-    def pieces(self, count: int) -> Iterator[memoryview]:
-        """Yield the next `count` bytes, or fewer where the stream ends, without copying."""
-        while count:
-            if not self._rest:
-                block = next(self._blocks, None)
-                if block is None:
-                    return
-                self._rest = memoryview(block)
-            piece, self._rest = self._rest[:count], self._rest[count:]
-            count -= len(piece)
-            yield piece
-
-    def take(self, count: int) -> bytes:
-        """Return the next `count` bytes, or fewer where the stream ends."""
-        return b"".join(self.pieces(count))
-
-
 class _Unpacker:
     def __init__(
         self, reader: GzipReader, limits: Limits, folder: Path | None, durable: bool
     ) -> None:
-        self._stream = _Stream(reader.blocks())
+        self._blocks, self._rest = reader.blocks(), memoryview(b"")
         self._limits, self._folder, self._durable = limits, folder, durable
         self._names: set[str] = set()
         self._folders: set[str] = set()
@@ -124,23 +111,33 @@ class _Unpacker:
         while (info := self._next_header()) is not None:
             if info.isdir():
                 info.name = info.name.rstrip("/") or "/"
-            name = info.name
-            self.where = name
+            self.where = name = info.name
             self._admit(info)
-            if info.isdir():
-                self._make_folder(name)
-            else:
+            if not info.isdir():
                 self._unpack_file(info)
+            elif self._folder is not None:
+                (self._folder / name).mkdir(parents=True, exist_ok=True)
             self.where = f"the header after {name}"
         self.where = "the end of the tar"
-        tail = 0
-        for piece in self._stream.pieces(_MAX_TAIL_BYTES + 1):
-            tail += len(piece)
-            if any(piece):
-                raise ReleaseError("there are bytes behind the end of the tar")
-        if tail > _MAX_TAIL_BYTES:
+        tail = self._take(_MAX_TAIL_BYTES + 1)
+        if any(tail) or len(tail) > _MAX_TAIL_BYTES:
             raise ReleaseError("there are bytes behind the end of the tar")
         return self._contents
+
+    def _pieces(self, count: int) -> Iterator[memoryview]:
+        """Yield the next `count` bytes, or fewer where the stream ends, without copying."""
+        while count:
+            if not self._rest:
+                block = next(self._blocks, None)
+                if block is None:
+                    return
+                self._rest = memoryview(block)
+            piece, self._rest = self._rest[:count], self._rest[count:]
+            count -= len(piece)
+            yield piece
+
+    def _take(self, count: int) -> bytes:
+        return b"".join(self._pieces(count))
 
     def _next_header(self) -> tarfile.TarInfo | None:
         """The next member's header, or None at the end of the tar."""
@@ -149,7 +146,7 @@ class _Unpacker:
             return info
         if not 0 < info.size <= MAX_NAME_BYTES + 1:
             raise ReleaseError(f"{self.where}: a name of {info.size:,} bytes")
-        long = self._stream.take(info.size)
+        long = self._take(info.size)
         self._skip_padding(info.size)
         following = self._read_header()
         if following is None or following.type == tarfile.GNUTYPE_LONGNAME:
@@ -158,11 +155,11 @@ class _Unpacker:
         return following
 
     def _read_header(self) -> tarfile.TarInfo | None:
-        header = self._stream.take(_BLOCK)
+        header = self._take(_BLOCK)
         if len(header) < _BLOCK:
             raise ReleaseError(f"{self.where}: the tar ends without its end mark")
         if not any(header):
-            if any(self._stream.take(_BLOCK)):
+            if any(self._take(_BLOCK)):
                 raise ReleaseError(f"{self.where}: the tar's end mark is broken")
             return None
         try:
@@ -173,103 +170,76 @@ class _Unpacker:
     def _admit(self, info: tarfile.TarInfo) -> None:
         """Refuse a member that is not plain, not new or over a limit."""
         name, limits = info.name, self._limits
-        if info.type not in (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE):
-            raise ReleaseError(f"{show_name(name)}: {_kind(info)}; only files and folders may be")
+        if info.type not in _PLAIN:
+            kind = _REFUSED.get(info.type, f"a member of type {info.type!r}")
+            kind += show_name(info.linkname) if info.issym() or info.islnk() else ""
+            raise ReleaseError(f"{show_name(name)}: {kind}; only files and folders may be")
         problem = find_name_problem(name)
         if problem is not None:
             raise ReleaseError(f"{show_name(name)}: {problem}")
-        parents = ["/".join(name.split("/")[:count]) for count in range(1, name.count("/") + 1)]
         if name in self._names or (name in self._folders and not info.isdir()):
             raise ReleaseError(f"{name}: the name comes twice")
+        parents = [parent.as_posix() for parent in PurePosixPath(name).parents[:-1]]
         for parent in parents:
             if parent in self._names and parent not in self._folders:
                 raise ReleaseError(f"{name}: {parent} is a file, not a folder")
         self._names.add(name)
         self._folders.update(parents, [name] if info.isdir() else [])
+        self._total_bytes += info.size
+        most = format_bytes(limits.max_file_bytes), format_bytes(limits.max_total_bytes)
         if len(self._names) > limits.max_files:
             raise ReleaseError(f"{name}: more than {limits.max_files:,} files")
         if info.isdir() and info.size:
             raise ReleaseError(f"{name}: a folder with content")
         if not 0 <= info.size <= limits.max_file_bytes:
-            raise ReleaseError(
-                f"{name}: {info.size:,} bytes; at most {format_bytes(limits.max_file_bytes)} a file"
-            )
-        self._total_bytes += info.size
+            raise ReleaseError(f"{name}: {info.size:,} bytes; at most {most[0]} a file")
         if self._total_bytes > limits.max_total_bytes:
-            raise ReleaseError(
-                f"{name}: more than {format_bytes(limits.max_total_bytes)} altogether"
-            )
-
-    def _make_folder(self, name: str) -> None:
-        if self._folder is not None:
-            (self._folder / name).mkdir(parents=True, exist_ok=True)
+            raise ReleaseError(f"{name}: more than {most[1]} altogether")
 
     def _unpack_file(self, info: tarfile.TarInfo) -> None:
         digest, kept, left = hashlib.sha256(), bytearray(), info.size
         keep = info.name in _KEPT
         if keep and info.size > MAX_MANIFEST_BYTES:
             raise ReleaseError(f"{info.name}: {info.size:,} bytes; it is never that large")
-        hashed: Future[None] | None = None
-        with self._open(info) as descriptor:
-            for piece in self._stream.pieces(info.size):
-                if hashed is not None:
-                    hashed.result()
+        hashed = self.hashing.submit(digest.update, b"")
+        with self._open(info) as write:
+            for piece in self._pieces(info.size):
+                hashed.result()
                 hashed = self.hashing.submit(digest.update, piece)
                 left -= len(piece)
                 if keep:
                     kept += piece
-                if descriptor is not None:
-                    _write_all(descriptor, piece)
+                write(piece)
             if left:
                 raise ReleaseError(f"{info.name}: damaged: the archive ends within it")
             self._skip_padding(info.size)
-            if hashed is not None:
-                hashed.result()
+            hashed.result()
         entry = FileEntry(path=info.name, size=info.size, sha256=digest.hexdigest())
         self._contents.entries.append(entry)
         if keep:
             self._contents.kept[info.name] = bytes(kept)
 
     @contextmanager
-    def _open(self, info: tarfile.TarInfo) -> Iterator[int | None]:
-        """Yield the new file's descriptor, or None where nothing is written."""
+    def _open(self, info: tarfile.TarInfo) -> Iterator[Callable[[memoryview], object]]:
+        """Yield what writes into the new file, or nowhere where nothing is written."""
         if self._folder is None:
-            yield None
+            yield len
             return
-        free = shutil.disk_usage(self._folder).free
-        if info.size > free:
-            raise StorageError(
-                f"{self._folder}: {info.name} needs {format_bytes(info.size)}, "
-                f"{format_bytes(free)} are free"
-            )
+        ensure_room(self._folder, info.size, info.name)
         path = self._folder / info.name
         path.parent.mkdir(parents=True, exist_ok=True)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(path, flags, 0o644)
-        try:
-            yield descriptor
+        with os.fdopen(os.open(path, flags, 0o644), "wb", buffering=0) as file:
+            yield partial(_write_all, file)
             if self._durable:
-                os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+                os.fsync(file.fileno())
 
     def _skip_padding(self, size: int) -> None:
-        padding = self._stream.take(-size % _BLOCK)
+        padding = self._take(-size % _BLOCK)
         if len(padding) < -size % _BLOCK or any(padding):
             raise ReleaseError(f"{self.where}: damaged: its padding is not empty")
 
 
-def _kind(info: tarfile.TarInfo) -> str:
-    kinds = {
-        tarfile.SYMTYPE: f"a link to {show_name(info.linkname)}",
-        tarfile.LNKTYPE: f"a link to {show_name(info.linkname)}",
-        tarfile.CHRTYPE: "a device",
-        tarfile.BLKTYPE: "a device",
-        tarfile.FIFOTYPE: "a pipe",
-    }
-    return kinds.get(info.type, f"a member of type {info.type!r}")
-
-
-def _write_all(descriptor: int, piece: memoryview) -> None:
+def _write_all(file: FileIO, piece: memoryview) -> None:
     while piece:
-        piece = piece[os.write(descriptor, piece) :]
+        piece = piece[file.write(piece) :]

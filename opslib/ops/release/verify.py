@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import TYPE_CHECKING, BinaryIO
 
 from opslib.core.config import Config
 from opslib.core.errors import InputError
 from opslib.core.formatting import utc_now
 from opslib.core.records import Part, Record
 from opslib.core.sections import ExportSection
-from opslib.ops.release.companions import (
-    checksum_path,
-    manifest_path,
-    open_regular,
-    parse_checksum,
-    read_companion,
-)
-from opslib.ops.release.diagnose import name_damage
+from opslib.ops.release.companions import manifest_path, open_regular, read_checksum, read_companion
 from opslib.ops.release.inflate import DamagedGzipError, GzipReader
 from opslib.ops.release.manifest import (
     EXPORT_FOLDER,
@@ -37,9 +30,13 @@ from opslib.ops.release.manifest import (
 from opslib.ops.release.scratch import scratch_folder
 from opslib.ops.release.unpack import Contents, Limits, unpack
 
+if TYPE_CHECKING:
+    from opslib.inference.trial import TrialLimits
+
 Progress = Callable[[float, str], None]
 SCRATCH_NAME = "verify"
 _MIB = 1 << 20
+_SHOWN = 3
 
 
 class VerifiedModel(Part):
@@ -74,7 +71,7 @@ class VerifyRecord(Record):
 
 
 @dataclass(frozen=True)
-class Examined:
+class ArchiveFacts:
     """An archive that is what it says: its manifest, the manifest's bytes and its own digest."""
 
     manifest: Manifest
@@ -83,8 +80,12 @@ class Examined:
     size_bytes: int
 
 
+def silent(_share: float, _what: str) -> None:
+    """Be the progress of what nobody watches."""
+
+
 def verify_release(
-    path: Path, *, config: Config, load_models: bool = True, progress: Progress | None = None
+    path: Path, *, config: Config, load_models: bool = True, progress: Progress = silent
 ) -> VerifyRecord:
     """Read every byte of a release, then load its models and ask for their golden answers.
 
@@ -93,48 +94,37 @@ def verify_release(
         InputError: the archive cannot be read.
         StorageError: there is no room to unpack it for the trial load.
     """
-    tell = progress or (lambda _share, _what: None)
     started = time.perf_counter()
-    if not load_models:
-        tell(0.0, "reading every byte")
-        examined = examine(path, config)
-        return record_of(path, examined, (), time.perf_counter() - started, None)
-    with scratch_folder(config.releases_dir, SCRATCH_NAME) as folder:
-        tell(0.0, "reading every byte")
-        examined = examine(path, config, folder=folder)
+    models: tuple[VerifiedModel, ...] = ()
+    models_s = None
+    with ExitStack() as stack:
+        folder = None
+        if load_models:
+            folder = stack.enter_context(scratch_folder(config.releases_dir, SCRATCH_NAME))
+        progress(0.0, "reading every byte")
+        facts = examine(path, config, folder=folder)
         read_s = time.perf_counter() - started
-        models = check_models(examined.manifest, folder, config, path.name, tell)
-    total_s = time.perf_counter() - started
-    return record_of(path, examined, models, read_s, total_s - read_s)
-
-
-def record_of(
-    path: Path,
-    examined: Examined,
-    models: tuple[VerifiedModel, ...],
-    integrity_s: float,
-    models_s: float | None,
-) -> VerifyRecord:
-    """Return the record of a verification that went well."""
-    manifest = examined.manifest
+        if folder is not None:
+            models = check_models(facts.manifest, folder, config, path.name, progress)
+            models_s = round(time.perf_counter() - started - read_s, 3)
     return VerifyRecord(
         archive=path.name,
-        sha256=examined.sha256,
-        content_id=manifest.content_id,
-        released_at_utc=manifest.released_at_utc,
+        sha256=facts.sha256,
+        content_id=facts.manifest.content_id,
+        released_at_utc=facts.manifest.released_at_utc,
         verified_at_utc=utc_now().isoformat(timespec="seconds"),
-        size_bytes=examined.size_bytes,
-        content_bytes=manifest.size_bytes,
-        files=len(manifest.files),
+        size_bytes=facts.size_bytes,
+        content_bytes=facts.manifest.size_bytes,
+        files=len(facts.manifest.files),
         models=models,
-        integrity_s=round(integrity_s, 3),
-        models_s=None if models_s is None else round(models_s, 3),
+        integrity_s=round(read_s, 3),
+        models_s=models_s,
     )
 
 
 def examine(
     path: Path, config: Config, *, folder: Path | None = None, durable: bool = False
-) -> Examined:
+) -> ArchiveFacts:
     """Read every byte of a release against its checksum and its manifest.
 
     Args:
@@ -145,21 +135,17 @@ def examine(
         ReleaseError: see `verify_release`.
         InputError: the archive cannot be read.
     """
-    try:
-        file = open_regular(path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    with file:
+    with _open(path) as file:
         expected = read_checksum(path)
         copy, data = manifest_path(path), b""
         with suppress(OSError):
             data = read_companion(copy)
-        examined = examine_open(
+        facts = examine_open(
             file, path.name, config, expected, folder=folder, durable=durable, copy=_parse(data)
         )
-    if data and data != examined.manifest_bytes:
+    if data and data != facts.manifest_bytes:
         raise ReleaseError(f"{copy}: differs from the {MANIFEST_NAME} in the archive")
-    return examined
+    return facts
 
 
 def examine_open(
@@ -171,59 +157,43 @@ def examine_open(
     folder: Path | None = None,
     durable: bool = False,
     copy: Manifest | None = None,
-) -> Examined:
+) -> ArchiveFacts:
     """Do as `examine` with an archive that `file` is open on and whose digest is `expected`.
 
     Args:
         copy: the manifest kept beside it, which helps to name what is damaged.
     """
-    contents, problem = Contents(), None
+    limits, contents, problem = Limits.of(config), Contents(), None
     with GzipReader(file, threads=config.release.threads) as reader:
         try:
-            contents = unpack(reader, Limits.of(config), folder, durable=durable)
+            contents = unpack(reader, limits, folder, durable=durable)
         except ReleaseError as error:
             problem = error
         sha256 = reader.finish()
     if problem is not None:
         if isinstance(problem.__cause__, DamagedGzipError):
-            names = name_damage(file, Limits.of(config), copy)
+            names = _name_damage(file, limits, copy)
             raise ReleaseError(f"{name}: {f'damaged: {names}' if names else problem}") from problem
         fits = " (its .sha256 fits: it was made like this)" if sha256 == expected else ""
         raise ReleaseError(f"{name}: {problem}{fits}") from problem
-    manifest, data = check_contents(contents, name)
+    manifest, data = _check_contents(contents, name)
     if sha256 != expected:
         raise ReleaseError(
             f"{name}.sha256: says {expected[:12]}…, the archive is {sha256[:12]}…, though each "
             "file in it is as listed: the checksum, or bytes around the files, were changed"
         )
-    return Examined(manifest, data, sha256, file.tell())
+    return ArchiveFacts(manifest, data, sha256, file.tell())
 
 
-def _parse(data: bytes) -> Manifest | None:
-    try:
-        return parse_manifest(data, "")
-    except ReleaseError:
-        return None
-
-
-def check_contents(contents: Contents, where: str) -> tuple[Manifest, bytes]:
-    """Return the manifest, and its bytes, of an archive whose contents it describes.
+def read_manifest(archive: Path) -> Manifest:
+    """Return the manifest in an archive, which means reading all of it.
 
     Raises:
-        ReleaseError: it does not, or there is none, or it is not the last member.
+        ReleaseError: there is none, or the archive is damaged.
+        InputError: it cannot be read.
     """
-    data = contents.kept.get(MANIFEST_NAME)
-    if data is None:
-        raise ReleaseError(f"{where}: holds no {MANIFEST_NAME}")
-    if contents.entries[-1].path != MANIFEST_NAME:
-        raise ReleaseError(f"{where}: {MANIFEST_NAME} is not the last file")
-    manifest = parse_manifest(data, where)
-    found = {entry.path: entry for entry in contents.entries if entry.path != MANIFEST_NAME}
-    check_manifest(manifest, found, where)
-    version = version_text(manifest.released_at_utc, manifest.git_sha).encode()
-    if contents.kept.get(VERSION_NAME) != version:
-        raise ReleaseError(f"{where}: {VERSION_NAME} differs from {MANIFEST_NAME}")
-    return manifest, data
+    with _open(archive) as file, GzipReader(file) as reader:
+        return parse_manifest(_find_manifest(unpack(reader, Limits()), archive.name), archive.name)
 
 
 def check_models(
@@ -253,27 +223,22 @@ def check_released(
     from opslib.inference.checks import check_model
     from opslib.inference.find_model import find_card
     from opslib.inference.preprocess import load_preprocessor
-    from opslib.inference.trial import TrialLimits
 
-    section, preprocess = config.reload, config.preprocess
-    memory = section.trial_memory_mb
     unpacked = config.model_copy(update={"export": ExportSection(out_dir=folder / EXPORT_FOLDER)})
     path = folder / model.path
     try:
         check = check_model(
             path,
             find_card(unpacked, path),
-            preprocess=load_preprocessor(preprocess.function, config.code_root).run_checked,
-            img_size=preprocess.img_size,
-            limits=TrialLimits(section.trial_timeout_s, memory * _MIB if memory else None),
-            contract=find_contract(manifest, model),
+            preprocess=load_preprocessor(config.preprocess.function, config.code_root).run_checked,
+            img_size=config.preprocess.img_size,
+            limits=trial_limits(config),
+            contract=manifest.contract_of(model.path),
         )
-    except ModelCheckError as error:
+    except (ModelCheckError, InputError) as error:
+        stage = f"stage {error.stage}: " if isinstance(error, ModelCheckError) else ""
         said = str(error).replace(f"{folder}/", "")
-        raise ReleaseError(f"{where}: {model.path}: stage {error.stage}: {said}") from error
-    except InputError as error:
-        said = str(error).replace(f"{folder}/", "")
-        raise ReleaseError(f"{where}: {model.path}: {said}") from error
+        raise ReleaseError(f"{where}: {model.path}: {stage}{said}") from error
     golden = check.golden
     return VerifiedModel(
         path=model.path,
@@ -284,43 +249,65 @@ def check_released(
     )
 
 
-def find_contract(manifest: Manifest, model: ModelSummary) -> Literal["classifier", "any"]:
-    """Return what a released model must be: what its kind asked for when it was released; of no
-    kind: any; in a release without kinds, a classifier, as all were then."""
-    if not manifest.kinds:
-        return "classifier"
-    kind = manifest.kind_of(model.path)
-    return kind.contract if kind is not None else "any"
+def trial_limits(config: Config) -> TrialLimits:
+    """Return what the child process that tries a model may take, as `reload` says."""
+    from opslib.inference.trial import TrialLimits
+
+    memory = config.reload.trial_memory_mb
+    return TrialLimits(config.reload.trial_timeout_s, memory * _MIB if memory else None)
 
 
-def read_checksum(archive: Path) -> str:
-    """Return the digest that the file beside the archive states.
-
-    Raises:
-        ReleaseError: it is missing, names another archive, or is not as `sha256sum` writes it.
-    """
-    path = checksum_path(archive)
+def _open(archive: Path) -> BinaryIO:
     try:
-        text = read_companion(path)
-    except OSError as error:
-        raise ReleaseError(f"{path}: cannot be read: {error.strerror}") from error
-    return parse_checksum(text, archive)
-
-
-def read_manifest(archive: Path) -> Manifest:
-    """Return the manifest in an archive, which means reading all of it.
-
-    Raises:
-        ReleaseError: there is none, or the archive is damaged.
-        InputError: it cannot be read.
-    """
-    try:
-        file = open_regular(archive)
+        return open_regular(archive)
     except OSError as error:
         raise InputError(f"{archive}: cannot be read: {error.strerror}") from error
-    with file, GzipReader(file) as reader:
-        contents = unpack(reader, Limits())
+
+
+def _parse(data: bytes) -> Manifest | None:
+    try:
+        return parse_manifest(data, "")
+    except ReleaseError:
+        return None
+
+
+def _find_manifest(contents: Contents, where: str) -> bytes:
     data = contents.kept.get(MANIFEST_NAME)
     if data is None:
-        raise ReleaseError(f"{archive.name}: holds no {MANIFEST_NAME}")
-    return parse_manifest(data, archive.name)
+        raise ReleaseError(f"{where}: holds no {MANIFEST_NAME}")
+    return data
+
+
+def _check_contents(contents: Contents, where: str) -> tuple[Manifest, bytes]:
+    """The manifest, and its bytes, of an archive whose contents it describes; it comes last."""
+    data = _find_manifest(contents, where)
+    if contents.entries[-1].path != MANIFEST_NAME:
+        raise ReleaseError(f"{where}: {MANIFEST_NAME} is not the last file")
+    manifest = parse_manifest(data, where)
+    found = {entry.path: entry for entry in contents.entries if entry.path != MANIFEST_NAME}
+    check_manifest(manifest, found, where)
+    version = version_text(manifest.released_at_utc, manifest.git_sha).encode()
+    if contents.kept.get(VERSION_NAME) != version:
+        raise ReleaseError(f"{where}: {VERSION_NAME} differs from {MANIFEST_NAME}")
+    return manifest, data
+
+
+def _name_damage(file: BinaryIO, limits: Limits, copy: Manifest | None) -> str | None:
+    """The files of a damaged archive whose bytes are not those listed, read on past the damage; or
+    None where that cannot be known. `copy` serves where the manifest inside is damaged too."""
+    file.seek(0)
+    with GzipReader(file, lenient=True) as reader:
+        try:
+            contents = unpack(reader, limits)
+        except ReleaseError:
+            return None
+    inside = _parse(contents.kept.get(MANIFEST_NAME, b""))
+    manifest = inside or copy
+    if manifest is None:
+        return None
+    found = {entry.path: entry for entry in contents.entries}
+    wrong = [entry.path for entry in manifest.files if found.get(entry.path) != entry]
+    if not wrong and inside is None:
+        wrong = [MANIFEST_NAME]
+    more = f" and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
+    return ", ".join(wrong[:_SHOWN]) + more or None

@@ -18,7 +18,7 @@ from opslib.ops.checklist.maintenance import check_maintenance, check_rotation
 from opslib.ops.checklist.record import keep_checklist
 from opslib.ops.checklist.releases import check_release, check_restore
 from opslib.ops.checklist.run import run_checklist
-from opslib.ops.release.proofs import Proof, add_proof
+from opslib.ops.release.record import Proof, add_proof
 from opslib.ops.release.store import find_release
 from opslib.serving.keys import key_age_days, make_key
 from opslib.upkeep.maintenance import run_maintenance

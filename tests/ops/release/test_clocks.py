@@ -18,8 +18,8 @@ from opslib.ops.checklist.releases import check_release
 from opslib.ops.release.build import build_release
 from opslib.ops.release.companions import checksum_path, manifest_path
 from opslib.ops.release.manifest import MANIFEST_NAME
-from opslib.ops.release.proofs import proofs_path, read_proofs
 from opslib.ops.release.prune import find_kept, plan_prune
+from opslib.ops.release.record import proofs_path, read_proofs
 from opslib.ops.release.rollback import find_stable
 from opslib.ops.release.rota import choose_release
 from opslib.ops.release.store import PINS_NAME, find_release, list_releases, read_pins

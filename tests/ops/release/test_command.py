@@ -19,7 +19,7 @@ from opslib.core.config import load_config
 from opslib.core.errors import StorageError
 from opslib.ops.release.build import ReleaseRequest, build_release
 from opslib.ops.release.companions import checksum_path
-from opslib.ops.release.prune import plan_store
+from opslib.ops.release.prune import plan_prune
 from opslib.ops.release.store import list_releases
 from opslib.serving.keys import make_key
 from opslib.serving.leases import LEASE_FOLDER, Lease
@@ -203,7 +203,7 @@ def test_prune_asks_again_before_each_deletion(place: Place) -> None:
     for _ in range(3):
         build_release(place.config, QUICK)
     config = load_config(place.config_path, {"PILLSNAP_CLIENT__URL": NOBODY})
-    plan = plan_store(config, (), keep=1)
+    plan = plan_prune(config, keep=1)
     (place.export / LEASE_FOLDER).mkdir()
     (place.export / LEASE_FOLDER / "x.json").write_text("{")
     assert len(plan.actions) == 1

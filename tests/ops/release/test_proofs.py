@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from opslib.core.config import Config, load_config
 from opslib.core.errors import InputError
-from opslib.ops.release.proofs import (
+from opslib.ops.release.record import (
     Proof,
     add_proof,
     describe_last,
@@ -25,13 +24,6 @@ from tests.models import write_config
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
     return load_config(write_config(tmp_path), {})
-
-
-@dataclass(frozen=True)
-class Named:
-    """A release by its name alone."""
-
-    name: str
 
 
 def proof(release: str, *, ok: bool = True, content_id: str | None = None, at: int = 1) -> Proof:
@@ -97,5 +89,5 @@ def test_a_release_that_could_not_be_asked_is_not_proved_wherever_that_is_said()
     silent = proof("a", at=4).model_copy(update={"note": "no golden images"})
     assert silent.standing == "not asked"
     assert describe_last((silent,), "a") == "not asked 2026-11-04"
-    assert list_unproved([Named("a")], (silent,)) == ("a",)
-    assert list_unproved([Named("a")], (silent, proof("a", at=5))) == ()
+    assert list_unproved(["a"], (silent,)) == ("a",)
+    assert list_unproved(["a"], (silent, proof("a", at=5))) == ()

@@ -13,8 +13,8 @@ from opslib.core.models import find_model_files
 from opslib.core.plans import carry_out
 from opslib.core.served import ServedModel, ServedState, WantedModel, served_state_path
 from opslib.ops.release.build import ReleaseRequest, build_release
-from opslib.ops.release.proofs import Proof, add_proof, proofs_path
 from opslib.ops.release.prune import find_kept, plan_prune
+from opslib.ops.release.record import Proof, add_proof, proofs_path
 from opslib.ops.release.restore import restore_release
 from opslib.ops.release.store import PINS_NAME, list_releases, pin_release
 from opslib.serving.reachable import LiveModel
@@ -198,9 +198,14 @@ def test_the_plan_is_shown_and_a_whole_release_goes(place: Place, five: list[str
     assert outcome.freed_bytes > 0
 
 
-def test_one_that_was_pinned_after_the_plan_is_skipped(place: Place, five: list[str]) -> None:
+def test_one_that_was_pinned_after_the_plan_is_skipped(
+    place: Place, five: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     plan = plan_prune(place.config, keep=4)
     pin_release(place.config, five[0])
-    outcome = plan.execute()
-    assert outcome.skipped[0].reason == "was pinned meanwhile"
+    assert plan.execute().skipped[0].reason == "it is kept by now: pinned"
+    monkeypatch.setattr("opslib.ops.release.prune.find_kept", lambda *_, **__: {})
+    outcome = plan_prune(place.config, keep=4).execute()
+    reasons = {Path(one.action.target).name: one.reason for one in outcome.skipped}
+    assert reasons == {f"{five[0]}.tar.gz": "was pinned meanwhile"}
     assert list_releases(place.config)[-1].pinned

@@ -16,7 +16,6 @@ from opslib.ops.release.store import (
     list_releases,
     pin_release,
     read_pins,
-    unpin_release,
 )
 from opslib.ops.release.verify import read_manifest
 from tests.ops.release.conftest import QUICK
@@ -92,7 +91,7 @@ def test_pins_are_kept_and_taken_back(place: Place) -> None:
     assert pin_release(place.config, name).pinned
     assert pin_release(place.config, name).pinned
     assert read_pins(place.config).names == (name,)
-    assert not unpin_release(place.config, name).pinned
+    assert not pin_release(place.config, name, pinned=False).pinned
     with pytest.raises(ParameterError, match="no such release"):
         pin_release(place.config, "other")
 

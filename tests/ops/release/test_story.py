@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from opslib.ops.release.coverage import CoverageRow
-from opslib.ops.release.proofs import Proof
+from opslib.ops.release.record import Proof
+from opslib.ops.release.report import CoverageRow
 from opslib.ops.release.store import StoredRelease
 from opslib.ops.release.story import (
     coverage_frame,

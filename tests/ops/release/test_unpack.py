@@ -18,8 +18,12 @@ from opslib.core.cards import FileEntry
 from opslib.ops.release.archive import BLOCK_BYTES, MEMBER_HEADER, MEMBER_LENGTH, deflate_member
 from opslib.ops.release.build import ReleaseRecord
 from opslib.ops.release.inflate import DamagedGzipError, GzipReader
-from opslib.ops.release.manifest import Manifest, ReleaseError, compute_content_id
-from opslib.ops.release.names import find_name_problem
+from opslib.ops.release.manifest import (
+    Manifest,
+    ReleaseError,
+    compute_content_id,
+    find_name_problem,
+)
 from opslib.ops.release.restore import restore_release
 from opslib.ops.release.unpack import Limits, unpack
 from opslib.ops.release.verify import verify_release

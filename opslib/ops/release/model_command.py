@@ -1,13 +1,16 @@
-"""`pillops rollback`: back to the last good model."""
+"""`pillops rollback`, back to the last good model; `pillops card`, the card of a model that was
+exported elsewhere."""
 
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from opslib.core.config import load_config
+from opslib.core.formatting import plural
 from opslib.core.kinds import pick_kind
 from opslib.serving.command import (
     EnvFileOption,
@@ -24,9 +27,11 @@ from opslib.serving.command import (
 )
 from opslib.telling.doors import ConfigOption, describe_experiment
 
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show the plan, do nothing.")]
+
 
 def rollback(
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan, do nothing.")] = False,
+    dry_run: DryRunOption = False,
     kind: KindOption = None,
     host: HostOption = None,
     env_file: EnvFileOption = None,
@@ -57,4 +62,38 @@ def rollback(
     carry_out(plan_rollback(stable, run), dry_run=dry_run, show=show)
     if not dry_run:
         settle_pin(chosen, stable.path, env_file, persist=persist)
+    return 0
+
+
+def card(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="The ONNX model.")],
+    kind: Annotated[
+        str | None, typer.Option(help="Of which kind it is; default: as its name says.")
+    ] = None,
+    images: Annotated[int, typer.Option(min=1, max=200, help="How many golden images.")] = 8,
+    inputs: Annotated[
+        str | None, typer.Option(help='Images: "folder/**/*"; default: the validation images.')
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the card that is there.")] = False,
+    dry_run: DryRunOption = False,
+    config: ConfigOption = None,
+) -> int:
+    """Make the card of a model that was exported elsewhere: digests, golden images, its answers."""
+    from opslib.ops.release.card_making import make_card
+
+    loaded = load_config(config)
+    show = make_show()
+    given = model if model.is_absolute() or not model.exists() else model.absolute()
+    made = make_card(loaded, given, kind=kind, images=images, inputs=inputs, force=force)
+    for note in made.notes:
+        show(f"note: {note}")
+    verb = "replace" if made.path.exists() else "write"
+    golden = plural(len(made.sources), "golden image")
+    show(f"{verb} {made.path}: digests of {plural(len(made.card.files), 'file')}, {golden}:")
+    for source, image in zip(made.sources, made.card.golden_images, strict=True):
+        show(f"  {image.image} from {source}")
+    if dry_run:
+        show("dry run: nothing was changed")
+        return 0
+    made.write()
     return 0
