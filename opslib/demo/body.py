@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
+from scipy.ndimage import gaussian_filter
 
 from opslib.demo.pills import PillKind
 
@@ -81,24 +82,15 @@ class Body(NamedTuple):
     cover: Field
 
 
-def to_linear(srgb: NDArray[np.generic]) -> Field:
+def _to_linear(srgb: NDArray[np.generic]) -> Field:
     """Linear light 0..1 of sRGB values 0..255 (gamma 2.2)."""
     return np.asarray((np.asarray(srgb, np.float32) / 255.0) ** 2.2, np.float32)
-
-
-def _blur(field: NDArray[np.generic], along_px: float, across_px: float | None = None) -> Field:
-    """The field after a Gaussian blur by FFT: the edges wrap around, so that tiles repeat."""
-    across_px = along_px if across_px is None else across_px
-    down = np.fft.fftfreq(field.shape[0])[:, None] * across_px
-    right = np.fft.rfftfreq(field.shape[1])[None, :] * along_px
-    gain = np.exp(-2.0 * np.pi**2 * (down**2 + right**2))
-    return np.fft.irfft2(np.fft.rfft2(field) * gain, s=field.shape).astype(np.float32)
 
 
 def _noise(seed: int, size_px: int, along_px: float, across_px: float) -> Field:
     """Smooth noise with unit variance, [size_px, size_px]."""
     white = np.random.default_rng(seed).standard_normal((size_px, size_px))
-    field = _blur(white, along_px, across_px)
+    field = gaussian_filter(white, (across_px, along_px), mode="wrap")
     return np.asarray(field / field.std(), np.float32)
 
 
@@ -115,8 +107,16 @@ def backdrop(material: str) -> NDArray[np.uint8]:
         warp, weft = np.abs(np.sin(np.pi * x / pitch_px)), np.abs(np.sin(np.pi * y / pitch_px))
         over = np.sign(np.sin(np.pi * x / pitch_px) * np.sin(np.pi * y / pitch_px))
         thread = np.maximum(warp * (0.75 + 0.25 * over), weft * (0.75 - 0.25 * over))
-        light += 0.36 * _blur(thread, 0.8) - 0.28
+        light += 0.36 * gaussian_filter(thread, 0.8) - 0.28
     return np.asarray(np.clip(light[..., None] * np.array(colour), 0, 255), np.uint8)
+
+
+def cut_backdrop(rng: np.random.Generator, size_px: int) -> Field:
+    """A cut of some material in linear light, [3, size_px, size_px]."""
+    tile = backdrop(sorted(MATERIALS)[rng.integers(len(MATERIALS))])
+    tile = tile.transpose((2, 0, 1) if rng.random() < 0.5 else (2, 1, 0))
+    top, left = rng.integers(0, TILE_PX - size_px + 1, 2)
+    return _to_linear(tile[:, top : top + size_px, left : left + size_px])
 
 
 def _draw(kind: PillKind) -> tuple[Field, Field]:
@@ -160,24 +160,24 @@ def shape_body(kind: PillKind) -> Body:
     """The body of a kind (cached)."""
     drawn, marks = _draw(kind)
     finish, wide_px = FINISHES[kind.finish], HALF_PX * SHAPES[kind.shape].width
-    cover = np.clip(4.0 * _blur(drawn, 3.0) - 1.5, 0.0, 1.0)
+    cover = np.clip(4.0 * gaussian_filter(drawn, 3.0) - 1.5, 0.0, 1.0)
     height = np.zeros_like(cover)
     for edge, rise in ((finish.edge, finish.edge_rise), (0.5, finish.dome_rise)):
-        depth = np.clip(2.0 * _blur(cover, edge * wide_px) - 1.0, 0.0, 1.0)
+        depth = np.clip(2.0 * gaussian_filter(cover, edge * wide_px) - 1.0, 0.0, 1.0)
         height += rise * wide_px * np.sqrt(1.0 - (1.0 - depth) ** 2)
     if kind.finish != "gel":
-        height = _blur(height, 1.5) - 5.5 * _blur(marks, 1.1)
+        height = gaussian_filter(height, 1.5) - 5.5 * gaussian_filter(marks, 1.1)
     if kind.finish == "chalk":
         height += 0.14 * _noise(11, GRID_PX, 1.6, 1.6)
     slope_y, slope_x = (np.clip(slope, -3.0, 3.0) for slope in np.gradient(height))
     upright = 1.0 / np.sqrt(1.0 + slope_x**2 + slope_y**2)
     normal = np.stack([-slope_x * upright, -slope_y * upright, upright])
 
-    cap, rest = (to_linear(np.array(kind.colours[end]))[:, None, None] for end in (0, -1))
+    cap, rest = (_to_linear(np.array(kind.colours[end]))[:, None, None] for end in (0, -1))
     colour = np.where(np.arange(GRID_PX) < GRID_PX / 2 + 0.04 * HALF_PX, cap, rest)
     colour = np.broadcast_to(colour, normal.shape)
     if kind.finish == "gel":
         colour = colour + (_INK - colour) * 0.9 * marks
     else:
-        colour = colour * (1.0 - 0.48 * _blur(marks, 2.0))
+        colour = colour * (1.0 - 0.48 * gaussian_filter(marks, 2.0))
     return Body(*(np.asarray(layer, np.float32) for layer in (colour, normal, cover)))

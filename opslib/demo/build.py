@@ -14,17 +14,10 @@ from opslib.core.files import sha256_bytes
 from opslib.core.formatting import format_duration, utc_now
 from opslib.core.locks import hold_lock, host_lock_path
 from opslib.core.records import Part, Record
+from opslib.demo import place
 from opslib.demo.dataset import DemoSize, render_dataset
 from opslib.demo.pills import kind_names
-from opslib.demo.place import (
-    DemoMarker,
-    build_aside,
-    demo_folders,
-    move_in,
-    read_marker,
-    refuse_foreign,
-    refuse_served,
-)
+from opslib.demo.place import DemoMarker
 
 if TYPE_CHECKING:
     from opslib.demo.training import Step
@@ -113,8 +106,8 @@ class BuildProgress(Progress):
     def show_step(self, step: Step) -> None:
         """Move the bar of the training, and say how each epoch ended."""
         note = f"epoch {step.epoch}/{step.epochs}  loss {step.loss:.3f}"
-        if step.evaluation is not None:
-            note = f"{note}  top-1 {100 * step.evaluation.top1:.1f} %"
+        if step.top1 is not None:
+            note = f"{note}  top-1 {100 * step.top1:.1f} %"
             self.say(f"training  {note}")
         done = (step.epoch - 1) * step.steps + step.step
         self.move("training", done, step.epochs * step.steps, note)
@@ -138,23 +131,23 @@ def build_demo(
         StorageError: a folder cannot be written or the disk is full.
         BusyError: it is being built by another process, or a service uses its models.
     """
-    folders = demo_folders(config)
+    folders = place.demo_folders(config)
     lock = host_lock_path(f"demo-{sha256_bytes(str(folders[-1]).encode())[:12]}")
     with (
         hold_lock(lock, "building the demo", wait_s=_LOCK_WAIT_S),
         BuildProgress(console or Console(quiet=True)) as progress,
     ):
-        refuse_foreign(folders)
-        markers = [read_marker(folder) for folder in folders]
+        place.refuse_foreign(folders)
+        markers = [place.read_marker(folder) for folder in folders]
         marker, whole = markers[-1], all(markers)
         built = marker is None or not whole or force
         if built:
             if whole:
-                refuse_served(config)
-            with build_aside(folders) as asides:
+                place.refuse_served(config)
+            with place.build_aside(folders) as asides:
                 marker = _build(config, size or DemoSize(), asides, progress)
                 for folder, new in asides.items():
-                    move_in(new, folder, marker)
+                    place.move_in(new, folder, marker)
         facts = {} if marker is None else marker.facts
         where = {"exp_dir": config.exp_dir, "data_root": config.data_root, "built": built}
         summary = DemoSummary.model_validate(where | facts)
@@ -191,20 +184,20 @@ def _build(
         (latest, previous), config, data_root, names, size, exp_dir, export_dir
     )
     progress.say(f"export    {Path(older.onnx_path).name}, {Path(newer.onnx_path).name}")
-    scored = zip(names, latest.evaluation.per_class, strict=True)
+    scored = zip(names, latest.per_class, strict=True)
     metrics = ValidationMetrics(
         evaluated_at_utc=utc_now().isoformat(timespec="seconds"),
         checkpoint="checkpoints/best.pt",
         model=newer.onnx_path,
         epoch=latest.epoch,
-        val_top1=latest.evaluation.top1,
-        val_loss=latest.evaluation.loss,
-        val_count=latest.evaluation.count,
+        val_top1=latest.top1,
+        val_loss=latest.loss,
+        val_count=len(names) * size.val_per_class,
         train_count=len(names) * size.train_per_class,
         per_class={name: ClassScore(top1=x, count=size.val_per_class) for name, x in scored},
         previous_model=older.onnx_path,
         previous_epoch=previous.epoch,
-        previous_val_top1=previous.evaluation.top1,
+        previous_val_top1=previous.top1,
     )
     metrics.write(exp_dir / "reports" / "metrics.json")
     return DemoMarker(

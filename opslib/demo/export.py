@@ -10,7 +10,6 @@ import warnings
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -35,7 +34,6 @@ from opslib.inference.preprocess import preprocess
 
 FACTORY = "opslib.demo.network:build_network"
 OPSET = 20
-_CHUNK = 64
 
 
 def export_generations(
@@ -55,20 +53,36 @@ def export_generations(
     """
     held = [path for path, _ in list_images(data_root, "val", names)]
     inputs = preprocess(_spread(held, size.compare_images), size.img_size)
-    golden = _copy_golden(_spread(held, size.golden), export_dir)
+    golden = []
+    (export_dir / "golden").mkdir(parents=True)
+    for one in _spread(held, size.golden):
+        golden.append(export_dir / "golden" / f"{Path(one).parent.name}.jpg")
+        shutil.copyfile(one, golden[-1])
     git, began = git_sha(config.root), utc_now()
     newer, older = generations
     cards = []
     for place, (label, generation) in enumerate((("previous", older), ("best", newer))):
         checkpoint = f"checkpoints/{label}.pt"
-        torch.save(_describe_checkpoint(generation, names, size, git), exp_dir / checkpoint)
+        kept = {  # nothing that `torch.load(weights_only=True)` would refuse
+            "state_dict": generation.weights,
+            "factory": FACTORY,
+            "num_classes": len(names),
+            "img_size": size.img_size,
+            "class_names": list(names),
+            "git_sha": git,
+            "epoch": generation.epoch,
+            "metrics": {"val_top1": generation.top1, "val_loss": generation.loss},
+        }
+        torch.save(kept, exp_dir / checkpoint)
         net = build_network(len(names)).eval()
         net.load_state_dict(generation.weights)
         # One stamp a second: the two must not share a name.
         moment = max(utc_now(), began + timedelta(seconds=place))
         path = export_dir / f"model-{stamp(moment)}-{git}.onnx"
         export_onnx(net, path, size.img_size, sidecar=generation is older)
-        compare = compare_answers(_answer_torch(net, inputs), answer_onnx(path, inputs), config)
+        with torch.inference_mode():
+            reference = net(torch.from_numpy(inputs)).numpy()
+        compare = compare_answers(reference, answer_onnx(path, inputs), config)
         if compare.failed:
             why = compare.failure_reason
             raise GateFailedError(f"{path.name}: differs from its network: {why}")
@@ -101,30 +115,6 @@ def _spread(paths: Sequence[str], count: int) -> list[str]:
     """At most `count` of the paths, spread evenly."""
     count = min(count, len(paths))
     return [paths[place * len(paths) // count] for place in range(count)]
-
-
-def _describe_checkpoint(
-    generation: Generation, names: Sequence[str], size: DemoSize, git: str
-) -> dict[str, Any]:
-    """What a checkpoint holds: nothing that `torch.load(weights_only=True)` would refuse."""
-    evaluation = generation.evaluation
-    return {
-        "state_dict": generation.weights,
-        "factory": FACTORY,
-        "num_classes": len(names),
-        "img_size": size.img_size,
-        "class_names": list(names),
-        "git_sha": git,
-        "epoch": generation.epoch,
-        "metrics": {"val_top1": evaluation.top1, "val_loss": evaluation.loss},
-    }
-
-
-def _copy_golden(images: Sequence[str], export_dir: Path) -> list[Path]:
-    """Copy images to `golden/` under the names of their classes; return the copies."""
-    folder = export_dir / "golden"
-    folder.mkdir(parents=True, exist_ok=True)
-    return [Path(shutil.copyfile(one, folder / f"{Path(one).parent.name}.jpg")) for one in images]
 
 
 def export_onnx(net: nn.Module, path: Path, img_size: int, *, sidecar: bool) -> None:
@@ -168,15 +158,7 @@ def _quiet() -> Iterator[None]:
 def answer_onnx(model: Path, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
     """Logits [N, classes] of an ONNX model on the CPU."""
     with open_engine(EngineRequest("onnx", model)) as engine:
-        parts = [engine.run(inputs[i : i + _CHUNK]) for i in range(0, len(inputs), _CHUNK)]
-    return np.concatenate(parts)
-
-
-def _answer_torch(net: nn.Module, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Logits [N, classes] of the network on the CPU."""
-    with torch.inference_mode():
-        parts = torch.split(torch.from_numpy(inputs), _CHUNK)
-        return np.asarray(torch.cat([net(part) for part in parts]).numpy(), np.float32)
+        return engine.run(inputs)
 
 
 def compare_answers(

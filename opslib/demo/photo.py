@@ -9,18 +9,7 @@ import zlib
 import numpy as np
 from PIL import Image, ImageFilter
 
-from opslib.demo.body import (
-    FINISHES,
-    GRID_PX,
-    HALF_PX,
-    MATERIALS,
-    SHAPES,
-    TILE_PX,
-    Field,
-    backdrop,
-    shape_body,
-    to_linear,
-)
+from opslib.demo.body import FINISHES, GRID_PX, HALF_PX, SHAPES, Field, cut_backdrop, shape_body
 from opslib.demo.pills import PillKind
 
 IMAGE_SIZE_PX = 160
@@ -100,14 +89,12 @@ def _shade(kind: PillKind, toward: Direction, ambient: float, turn: float) -> Fi
 
 def _ground(rng: np.random.Generator, toward: Direction, size_px: int) -> Field:
     """A cut of some material under the lamp, in linear light, [3, size_px, size_px]."""
-    tile = backdrop(sorted(MATERIALS)[rng.integers(len(MATERIALS))])
-    tile = tile.transpose((2, 0, 1) if rng.random() < 0.5 else (2, 1, 0))
-    top, left = rng.integers(0, TILE_PX - size_px + 1, 2)
-    cut = to_linear(tile[:, top : top + size_px, left : left + size_px])
     y, x = np.mgrid[-1.0 : 1.0 : size_px * 1j, -1.0 : 1.0 : size_px * 1j]
     falloff = 1.0 + rng.uniform(0.03, 0.3) * (x * toward[0] + y * toward[1])
     tint = rng.normal(1.0, 0.04, (3, 1, 1)) * rng.uniform(0.82, 1.05)
-    return np.asarray(cut * tint * falloff * (1.0 - 0.09 * (x * x + y * y)), np.float32)
+    return np.asarray(
+        cut_backdrop(rng, size_px) * tint * falloff * (1.0 - 0.09 * (x * x + y * y)), np.float32
+    )
 
 
 def _shadow(

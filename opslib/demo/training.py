@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,33 +33,26 @@ class ImageTensors(NamedTuple):
     labels: Tensor
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """How a network does on the validation images; ratios are 0..1, loss is cross-entropy."""
-
-    top1: float
-    loss: float
-    per_class: tuple[float, ...]
-    count: int
-
-
 class Generation(NamedTuple):
-    """A trained network: its weights after an epoch and what they are worth."""
+    """A network after an epoch, and what it is worth on the validation images: ratios are 0..1,
+    loss is cross-entropy."""
 
     epoch: int
     weights: dict[str, Tensor]
-    evaluation: Evaluation
+    top1: float
+    loss: float
+    per_class: tuple[float, ...]
 
 
 class Step(NamedTuple):
-    """Where training stands; `evaluation` is set when an epoch ends."""
+    """Where training stands; `top1` on the validation images is set when an epoch ends."""
 
     epoch: int
     epochs: int
     step: int
     steps: int
     loss: float
-    evaluation: Evaluation | None = None
+    top1: float | None = None
 
 
 def list_images(data_root: Path, split: str, names: Sequence[str]) -> list[tuple[str, int]]:
@@ -141,10 +133,9 @@ def _run_epochs(
             rates.step()
             loss += float(error.detach())
             on_step(Step(epoch, size.epochs, step + 1, steps, loss / (step + 1)))
-        evaluation = evaluate(net, held)
-        on_step(Step(epoch, size.epochs, steps, steps, loss / steps, evaluation))
-        weights = {name: value.clone().contiguous() for name, value in net.state_dict().items()}
-        yield Generation(epoch, weights, evaluation)
+        generation = _evaluate(net, held, epoch)
+        on_step(Step(epoch, size.epochs, steps, steps, loss / steps, generation.top1))
+        yield generation
 
 
 def _augment(images: Tensor) -> Tensor:
@@ -160,24 +151,24 @@ def _augment(images: Tensor) -> Tensor:
     return moved * (1 + (torch.rand(count, 1, 1, 1) * 2 - 1) * _GAIN)
 
 
-def evaluate(net: nn.Module, held: ImageTensors) -> Evaluation:
-    """What the network is worth on `held`; it is left in training mode."""
+def _evaluate(net: nn.Module, held: ImageTensors, epoch: int) -> Generation:
+    """A copy of a network and what it is worth on `held`; it is left in training mode."""
     net.eval()
     with torch.inference_mode():
         logits = torch.cat([net(normalize(part)) for part in torch.split(held.pixels, _CHUNK)])
     net.train()
     hit = (logits.argmax(1) == held.labels).float()
-    classes = logits.shape[1]
-    return Evaluation(
+    return Generation(
+        epoch,
+        {name: value.clone().contiguous() for name, value in net.state_dict().items()},
         top1=float(hit.mean()),
         loss=float(functional.cross_entropy(logits, held.labels)),
-        per_class=tuple(float(hit[held.labels == number].mean()) for number in range(classes)),
-        count=len(hit),
+        per_class=tuple(float(hit[held.labels == n].mean()) for n in range(logits.shape[1])),
     )
 
 
 def _choose_previous(history: list[Generation], gap: float) -> Generation:
     """The earlier generation whose top-1 lies nearest to `gap` below the last one's."""
-    wanted = history[-1].evaluation.top1 - gap
+    wanted = history[-1].top1 - gap
     earlier = history[:-1] or history
-    return min(earlier, key=lambda one: (abs(one.evaluation.top1 - wanted), -one.epoch))
+    return min(earlier, key=lambda one: (abs(one.top1 - wanted), -one.epoch))

@@ -6,7 +6,6 @@ import torch
 
 from opslib.demo.network import build_network
 from opslib.demo.training import (
-    Evaluation,
     Generation,
     _choose_previous,
     list_images,
@@ -20,7 +19,7 @@ from .conftest import TINY
 
 
 def generation(epoch: int, top1: float) -> Generation:
-    return Generation(epoch, {}, Evaluation(top1=top1, loss=0.0, per_class=(), count=1))
+    return Generation(epoch, {}, top1=top1, loss=0.0, per_class=())
 
 
 def test_the_network_gives_logits_for_any_batch():
@@ -45,7 +44,7 @@ def test_the_same_seed_trains_the_same_weights(tiny):
     second, _ = train(config.data_root, names, TINY)
     for name, value in first.weights.items():
         assert torch.equal(value, second.weights[name])
-    assert [step.epoch for step in steps if step.evaluation] == [1, 2]
+    assert [step.epoch for step in steps if step.top1 is not None] == [1, 2]
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from opslib.ops.bench import columns as bench_columns
 from opslib.ops.bench import story as bench_story
 from opslib.ops.bench.record import BenchRecord
 from opslib.ops.checklist import figures, story
-from opslib.ops.checklist.facts import DiskFacts
+from opslib.ops.checklist.items import DiskFacts
 from opslib.ops.checklist.record import ChecklistRecord
 from opslib.ops.drill import columns as drill_columns
 from opslib.ops.drill import story as drill_story

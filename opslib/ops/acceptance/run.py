@@ -10,11 +10,8 @@ the walk ends; the release, the records and the report stay.
 
 from __future__ import annotations
 
-import shlex
 import subprocess
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from opslib.core.config import Config
@@ -23,19 +20,10 @@ from opslib.core.formatting import stamp
 from opslib.core.lineage import record_lineage
 from opslib.core.secrets import mask
 from opslib.inference.find_model import find_onnx
-from opslib.ops.acceptance import steps as steps
-from opslib.ops.acceptance.jobs import rehearse_schedules, rehearse_upkeep
 from opslib.ops.acceptance.record import AcceptanceRecord, AcceptanceStep, StepState
 from opslib.ops.acceptance.stand_in_tunnel import open_stand_in
-from opslib.ops.acceptance.steps import NotRunError, Walk
+from opslib.ops.acceptance.steps import STEPS, NotRunError, Step, Walk
 from opslib.serving.staging import start_service
-
-
-@dataclass(frozen=True)
-class _Step:
-    title: str
-    command: str
-    run: Callable[[Walk], str]
 
 
 def walk_acceptance(config: Config, *, budget_s: float = 20.0) -> AcceptanceRecord:
@@ -57,15 +45,13 @@ def walk_acceptance(config: Config, *, budget_s: float = 20.0) -> AcceptanceReco
             "`make demo`; for a live one use `pillops check monthly` and `pillops drill`"
         )
     find_onnx(config)
-    taken = []
     variables = {"RATE_LIMIT_PER_MIN": "100000"}
     with (
         start_service(config.source, variables=variables) as service,
         open_stand_in(int(service.url.rpartition(":")[2])) as outside,
     ):
         walk = Walk(config, service, outside, budget_s)
-        for number, step in enumerate(_STEPS, start=1):
-            taken.append(_take(walk, number, step))
+        taken = [_take(walk, number, step) for number, step in enumerate(STEPS, start=1)]
     return AcceptanceRecord(
         experiment=f"the embedded demo experiment at {config.exp_dir}",
         external=f"simulated: a relay at {outside} stands in for the public address",
@@ -79,7 +65,7 @@ def keep_acceptance(record: AcceptanceRecord, config: Config) -> Path:
     return record.write(config.records_dir / f"acceptance_{stamp()}.json")
 
 
-def _take(walk: Walk, number: int, step: _Step) -> AcceptanceStep:
+def _take(walk: Walk, number: int, step: Step) -> AcceptanceStep:
     started = time.perf_counter()
     state: StepState = "pass"
     try:
@@ -96,34 +82,3 @@ def _take(walk: Walk, number: int, step: _Step) -> AcceptanceStep:
         took_s=round(time.perf_counter() - started, 2),
         evidence=mask(evidence, [walk.service.key]),
     )
-
-
-_BENCH_COMMAND = (
-    "scripts/perf_bench_infer.py --engine both --model MODEL "
-    f"--inputs {shlex.quote('IMAGES/val/**/*')} --batch 1,2,4,8,16"
-)
-_STEPS = (
-    _Step("local /health answers 200", "curl -s http://127.0.0.1:PORT/health", steps.health_inside),
-    _Step(
-        "external /health answers 200", "curl -s http://127.0.0.2:PORT/health", steps.health_outside
-    ),
-    _Step("a release is made", "scripts/backup_release.sh", steps.make_release),
-    _Step("the benchmark runs on both engines", _BENCH_COMMAND, steps.run_bench),
-    _Step("the sweep runs without arguments", "scripts/ort_optimize.py", steps.run_sweep),
-    _Step(
-        "INT8 is compared",
-        "scripts/quantize_dynamic.py --model MODEL --out OUT",
-        steps.run_quantize,
-    ),
-    _Step(
-        "a rollback is rehearsed",
-        "scripts/reload_model.sh --path OTHER; pillops rollback",
-        steps.rehearse_rollback,
-    ),
-    _Step("schedules are installed", "pillops schedule install --demo", rehearse_schedules),
-    _Step(
-        "maintenance and rotation run by hand",
-        "scripts/maintenance.sh; pillops rotate",
-        rehearse_upkeep,
-    ),
-)

@@ -1,21 +1,26 @@
-"""What each step of the acceptance walk does: a command of an operator, and what it must show."""
+"""The nine steps of the acceptance walk: each a command of an operator, and what it must show."""
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
+import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from opslib.core.config import CONFIG_VARIABLE, Config
 from opslib.core.errors import ExitCode, OpsError
-from opslib.core.formatting import format_bytes
+from opslib.core.formatting import format_bytes, plural
 from opslib.core.kinds import pick_classifier
+from opslib.core.lineage import CODE_FOLDER
 from opslib.core.secrets import mask
 from opslib.inference.find_model import find_onnx, list_exports
 from opslib.ops.acceptance.put_back import put_back
@@ -24,11 +29,14 @@ from opslib.serving.keys import KEY_VARIABLE
 from opslib.serving.live import describe_degraded
 from opslib.serving.staging import RunningService
 from opslib.serving.swap import local_digests
+from opslib.upkeep.crontab import PROGRAM, read_crontab, take_apart
 
-CODE_ROOT = Path(__file__).resolve().parents[2]
 # A benchmark or sweep that fails measured nothing: its engines disagree.
 _MEASURED = (ExitCode.PASS, ExitCode.INCONCLUSIVE)
 _STEP_LIMIT_S = 600.0
+_JOB_LIMIT_S = 300.0
+_LOG_LINE = b"2026-01-01T00:00:00Z INF a line of the tunnel, number %d\n"
+_LOG_LINES = 40_000
 
 
 class StepFailedError(OpsError):
@@ -73,7 +81,7 @@ class Walk:
         try:
             answer = subprocess.run(
                 words,
-                cwd=CODE_ROOT,
+                cwd=CODE_FOLDER,
                 env=environment,
                 capture_output=True,
                 text=True,
@@ -87,6 +95,28 @@ class Walk:
             last = said[-1] if said else "nothing"
             raise StepFailedError(f"ended with {answer.returncode}: {last}")
         return answer
+
+
+class Step(NamedTuple):
+    """A step of the walk: its title, the command to show, and what takes it and returns what was
+    seen."""
+
+    title: str
+    command: str
+    run: Callable[[Walk], str]
+
+
+STEPS: list[Step] = []
+
+
+def _step(title: str, command: str) -> Callable[[Callable[[Walk], str]], Callable[[Walk], str]]:
+    """Make a function the next step of the walk."""
+
+    def add(run: Callable[[Walk], str]) -> Callable[[Walk], str]:
+        STEPS.append(Step(title, command, run))
+        return run
+
+    return add
 
 
 def check_health(url: str) -> str:
@@ -105,17 +135,20 @@ def check_health(url: str) -> str:
     return f"200, {answer.json()['engine']} on {answer.json()['device']}, a model is loaded"
 
 
+@_step("local /health answers 200", "curl -s http://127.0.0.1:PORT/health")
 def health_inside(walk: Walk) -> str:
     """Ask the service itself."""
     return check_health(walk.service.url)
 
 
+@_step("external /health answers 200", "curl -s http://127.0.0.2:PORT/health")
 def health_outside(walk: Walk) -> str:
     """Ask through the address that stands in for the public one."""
     seen = check_health(walk.outside)
     return f"{seen}; simulated by the loopback address {walk.outside}"
 
 
+@_step("a release is made", "scripts/backup_release.sh")
 def make_release(walk: Walk) -> str:
     """Make a release and let `sha256sum` agree."""
     archive = Path(walk.run("scripts/backup_release.sh").stdout.strip())
@@ -151,6 +184,11 @@ def _measured(
     return f"{record.name} ({schema}), verdict {verdict}, exit code {answer.returncode}{allowed}"
 
 
+@_step(
+    "the benchmark runs on both engines",
+    "scripts/perf_bench_infer.py --engine both --model MODEL "
+    f"--inputs {shlex.quote('IMAGES/val/**/*')} --batch 1,2,4,8,16",
+)
 def run_bench(walk: Walk) -> str:
     """Measure both engines at the batch sizes of the requirements."""
     model = str(find_onnx(walk.config).resolve())
@@ -159,11 +197,13 @@ def run_bench(walk: Walk) -> str:
     return _measured(walk, "bench_*.json", "scripts/perf_bench_infer.py", *words)
 
 
+@_step("the sweep runs without arguments", "scripts/ort_optimize.py")
 def run_sweep(walk: Walk) -> str:
     """Race the settings, with no arguments but the time allowed."""
     return _measured(walk, "ort_bench.json", "scripts/ort_optimize.py")
 
 
+@_step("INT8 is compared", "scripts/quantize_dynamic.py --model MODEL --out OUT")
 def run_quantize(walk: Walk) -> str:
     """Compare INT8 with float32; the variant is thrown away."""
     model = str(find_onnx(walk.config).resolve())
@@ -176,6 +216,7 @@ def run_quantize(walk: Walk) -> str:
         )
 
 
+@_step("a rollback is rehearsed", "scripts/reload_model.sh --path OTHER; pillops rollback")
 def rehearse_rollback(walk: Walk) -> str:
     """Switch to another model and back, each confirmed by `/version`."""
     kind = pick_classifier(walk.config)
@@ -199,3 +240,56 @@ def rehearse_rollback(walk: Walk) -> str:
         raise StepFailedError(f"/version says {after.describe()}, before {before.describe()}")
     tags = f"{before.version_tag} to {switched.version_tag} and back"
     return f"{tags}; /version confirms generation {after.generation}"
+
+
+@_step("schedules are installed", "pillops schedule install --demo")
+def rehearse_schedules(walk: Walk) -> str:
+    """Install the schedules, run the first one as cron would, and leave the crontab as it was."""
+    if shutil.which(PROGRAM) is None:
+        raise NotRunError(f"the program {PROGRAM} is missing: apt-get install cron")
+    with put_back(walk.config, "schedules"):
+        walk.run(sys.executable, "-m", "opslib.cli", "schedule", "install", "--demo")
+        block = take_apart(read_crontab(), str(walk.config.source)).block or ""
+        jobs = [line for line in block.splitlines() if not line.startswith("#")]
+        line = next((job for job in jobs if "scripts/maintenance.sh" in job), None)
+        if line is None:
+            raise StepFailedError(f"crontab -l: no maintenance job for {walk.config.source}")
+        said = _run_as_cron(line, walk.config.logs_dir / "cron_maint.out")
+    installed = f"{plural(len(jobs), 'job')} installed, the first run as cron does: {said}"
+    return f"{installed}; the crontab is as it was before"
+
+
+@_step("maintenance and rotation run by hand", "scripts/maintenance.sh; pillops rotate")
+def rehearse_upkeep(walk: Walk) -> str:
+    """Clean the experiment and rotate a planted log of the tunnel; every line must survive."""
+    walk.run("scripts/maintenance.sh", "--dry-run")
+    since = time.time() - 1
+    walk.run("scripts/maintenance.sh")
+    record = newest(walk.config.records_dir, "maintenance_*.json", since)
+    with tempfile.TemporaryDirectory(prefix="pillops-acceptance-") as folder:
+        log = Path(folder) / "cloudflared.log"
+        text = b"".join(_LOG_LINE % number for number in range(_LOG_LINES))
+        log.write_bytes(text)
+        changed = {"PILLSNAP_ROTATE__LOG": str(log), "PILLSNAP_ROTATE__MAX_MB": "1"}
+        walk.run(sys.executable, "-m", "opslib.cli", "rotate", variables=changed)
+        archives = sorted(Path(folder).glob("cloudflared.log.*.gz"))
+        kept = b"".join(gzip.decompress(path.read_bytes()) for path in archives)
+        kept += log.read_bytes() if log.exists() else b""
+        if not archives or kept != text:
+            raise StepFailedError(f"{log.name}: {len(text) - len(kept)} bytes are missing")
+        size = format_bytes(archives[0].stat().st_size)
+    return f"{record.name}; {_LOG_LINES:,} lines of a log rotated into {size}, none lost"
+
+
+def _run_as_cron(line: str, log: Path) -> str:
+    """Run a crontab line's command with cron's empty environment; return what its log gained."""
+    before = log.stat().st_size if log.exists() else 0
+    command = line.split(None, 5)[5].replace("\\%", "%")
+    environment = {"HOME": os.environ.get("HOME", "/"), "PATH": "/usr/bin:/bin", "SHELL": "/bin/sh"}
+    answer = subprocess.run(
+        ["/bin/sh", "-c", command], env=environment, timeout=_JOB_LIMIT_S, check=False
+    )
+    grown = log.stat().st_size - before if log.exists() else 0
+    if answer.returncode or grown <= 0:
+        raise StepFailedError(f"ended with {answer.returncode}, {log.name} grew by {grown} bytes")
+    return f"exit code 0, {log.name} grew by {format_bytes(grown)}"

@@ -13,8 +13,7 @@ from opslib.core.clock import is_ahead, parse_moment, part_ahead
 from opslib.core.errors import InputError
 from opslib.core.formatting import plural
 from opslib.ops.checklist.ages import age_days, describe_age, tell_ahead
-from opslib.ops.checklist.facts import SpeedChange
-from opslib.ops.checklist.items import Answer, State, Visit
+from opslib.ops.checklist.items import Answer, SpeedChange, State, Visit
 
 if TYPE_CHECKING:
     from opslib.ops.bench.compare import RecordComparison, RowComparison
@@ -29,46 +28,39 @@ RERUN = "run the benchmark: `pillops run 01_bench`"
 def check_benchmark(visit: Visit) -> Answer:
     """Return how old the last benchmark is, and whether it was slower than the one before on the
     same host, beyond the noise of both."""
-    section = visit.config.checklist
+    limit_days = visit.config.checklist.bench_age_days
     ahead: list[str] = []
     records = _read_records(visit, ahead)
     last = next(records, None)
-    told_ahead = tell_ahead("benchmark", ahead)
     if last is None:
         missing = f"not set up: no benchmark in {visit.config.records_dir}"
-        return Answer(state="attention", evidence=(told_ahead or missing,), next_step=RERUN)
+        return Answer.of("attention", tell_ahead("benchmark", ahead) or missing, step=RERUN)
     path, newest = last
     age = age_days(newest.lineage.created_at_utc, visit.now)
     lines = [f"last benchmark {describe_age(age)}: {path.name}"]
     state: State = "ok"
     step = None
-    if told_ahead:
-        lines.append(told_ahead)
+    if ahead:
+        lines.append(str(tell_ahead("benchmark", ahead)))
         state, step = "attention", "set the clock right; move them away, or run the benchmark again"
-    if age is None or age > section.bench_age_days:
-        lines.append(f"older than {section.bench_age_days:g} days")
+    if age is None or age > limit_days:
+        lines.append(f"older than {limit_days:g} days")
         state, step = "attention", RERUN
     found = _find_comparable(newest, records)
     if found is None:
         lines.append("nothing to compare it with yet: the first on this host")
-        return Answer(state=state, evidence=tuple(lines), next_step=step)
+        return Answer.of(state, *lines, step=step)
     before, same_model, comparison = found
     lines.append(_name_pair(before, newest, same_model))
     if not comparison.comparable:
-        lines.append(f"{comparison.summary}")
         again = "run it again while nothing else runs: `pillops run 01_bench`"
-        return Answer(state="attention", evidence=tuple(lines), next_step=again)
+        return Answer.of("attention", *lines, comparison.summary, step=again)
     verdict, told = _judge(visit, comparison, same_model=same_model)
-    lines.append(told)
     if verdict != "ok":
         step = "run it again; if it stays: `pillops report diff`, then what changed since then?"
         state = verdict
-    return Answer(
-        state=state,
-        evidence=tuple(lines),
-        next_step=step,
-        speeds=tuple(_change(row) for row in comparison.rows if row.change_pct is not None),
-    )
+    speeds = tuple(_change(row) for row in comparison.rows if row.change_pct is not None)
+    return Answer.of(state, *lines, told, step=step).model_copy(update={"speeds": speeds})
 
 
 def _judge(visit: Visit, comparison: RecordComparison, *, same_model: bool) -> tuple[State, str]:

@@ -1,14 +1,19 @@
-"""`pillops check daily|weekly|monthly`: the operator's checklist in the terminal."""
+"""`pillops check daily|weekly|monthly`, the operator's checklist in the terminal, and
+`pillops doctor`: what is installed, what really works here, what to do next."""
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from opslib.core.config import load_config
-from opslib.core.errors import StorageError
+from opslib.core.config import Config, is_own_variable, load_config
+from opslib.core.errors import ExitCode, StorageError
 from opslib.telling.doors import (
     ConfigOption,
     check_record_path,
@@ -21,7 +26,7 @@ from opslib.telling.doors import (
 )
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, RenderableType
 
     from opslib.ops.checklist.record import ChecklistRecord
 
@@ -31,6 +36,8 @@ STATE_STYLES = {
     "unknown": "magenta bold",
     "ok": "green",
     "not applicable": "dim",
+    "note": "yellow",
+    "problem": "red bold",
 }
 VERDICT_WORDS = {"pass": "ok", "fail": "failed", "inconclusive": "attention"}
 
@@ -66,12 +73,7 @@ def check(
 
 def show_checklist(console: Console, record: ChecklistRecord) -> None:
     """Print every item, the worst first, with its evidence and what to do; then the verdict."""
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    table.add_column("state", no_wrap=True)
-    table.add_column("item", no_wrap=True)
-    table.add_column("found", overflow="fold")
+    rows: list[tuple[RenderableType, ...]] = []
     for item in record.by_state():
         lines = [*item.told, *([f"next: {item.next_step}"] if item.next_step else [])]
         state, title, found = plain_cells((item.state, item.title, "\n".join(lines)))
@@ -80,7 +82,77 @@ def show_checklist(console: Console, record: ChecklistRecord) -> None:
             found.stylize("bold", len(found) - len(lines[-1]))
         if item.state == "not applicable":
             found.stylize("dim")
-        table.add_row(state, title, found)
+        rows.append((state, title, found))
+    _print_table(console, rows, header=("state", "item", "found"))
+    say_verdict(console, record.verdict, record.finding, word=VERDICT_WORDS[record.verdict])
+
+
+def doctor(
+    config: ConfigOption = None,
+) -> int:
+    """Say what is installed, what really works here, and what to do next; changes nothing."""
+    from opslib.ops.checklist.doctor import examine, list_next_steps
+
+    loaded = load_config(config)
+    console = make_console()
+    say(console, f"{describe_experiment(loaded)}; configuration {loaded.source}")
+    findings = list(examine(loaded))
+    rows = [plain_cells((one.area, one.state, one.seen)) for one in findings]
+    for one, (_, state, _) in zip(findings, rows, strict=True):
+        state.stylize(STATE_STYLES[one.state])
+    _print_table(console, rows)
+    say(console, "\nconfiguration as resolved (secrets stay in .env and are not shown)")
+    _print_table(console, map(plain_cells, describe_config(loaded)))
+    named = sorted(filter(is_own_variable, os.environ))
+    if named:
+        say(console, f"overridden by the environment: {', '.join(named)}")
+    steps = list_next_steps(findings)
+    beside = Path(sys.executable).with_name("pillops")
+    where = "" if shutil.which("pillops") else f" (`pillops` is {beside})"
+    say(console, f"\nwhat to do next{where}" if steps else "\nnothing to do")
+    for number, step in enumerate(steps, start=1):
+        say(console, f"{number}. {step}")
+    failed = any(one.state == "problem" for one in findings)
+    return int(ExitCode.GATE_FAILED if failed else ExitCode.PASS)
+
+
+def describe_config(config: Config) -> list[tuple[str, str]]:
+    """Return each section and its keys with their values, paths resolved, as one line each."""
+    given = config.model_dump(exclude_unset=True)
+    lines = []
+    for name in type(config).model_fields:
+        section = given.get(name, {})
+        if isinstance(section, dict):
+            pairs = [f"{key} {_show(config, value)}" for key, value in section.items()]
+            lines.append((name, "; ".join(pairs) or "defaults"))
+    return lines
+
+
+def _show(config: Config, value: Any) -> str:
+    if isinstance(value, Path):
+        return str(config.resolve(value))
+    if isinstance(value, tuple):
+        return ",".join(_show(config, one) for one in value) or "none"
+    if isinstance(value, dict):
+        return " ".join(f"{key}={_show(config, one)}" for key, one in value.items()) or "none"
+    return "none" if value is None else str(value)
+
+
+def _print_table(
+    console: Console, rows: Iterable[Iterable[RenderableType]], header: tuple[str, ...] = ()
+) -> None:
+    """Print rows without a frame; only the last column's lines are broken."""
+    from rich.table import Table
+
+    table = Table(
+        box=None,
+        pad_edge=False,
+        header_style="bold",
+        padding=(0, 2, 0, 0),
+        show_header=bool(header),
+    )
+    for name in header:
+        table.add_column(name, no_wrap=name != header[-1], overflow="fold")
+    for row in rows:
+        table.add_row(*row)
     console.print(table)
-    word = VERDICT_WORDS[record.verdict]
-    say_verdict(console, record.verdict, record.finding, word=word)

@@ -8,8 +8,7 @@ from datetime import UTC, datetime
 from opslib.core.config import Config
 from opslib.core.formatting import format_bytes, plural
 from opslib.ops.checklist.ages import DAY_S, describe_days
-from opslib.ops.checklist.facts import DiskFacts, DiskPoint
-from opslib.ops.checklist.items import Answer, State, Visit, answer_worst
+from opslib.ops.checklist.items import Answer, DiskFacts, DiskPoint, Evidence, State, Visit
 from opslib.upkeep.disk import DiskReport, look_at_disks, read_disk_history
 from opslib.upkeep.maintenance_record import DiskUse
 
@@ -32,18 +31,20 @@ def check_disks(visit: Visit, look: LookAtDisks = look_at_disks) -> Answer:
     Args:
         look: how the use of the mounted file systems is read.
     """
-    report = look(visit.config, visit.now)
+    report, found = look(visit.config, visit.now), Evidence()
     history: dict[str, list[DiskPoint]] = {}
     for one in read_disk_history(visit.config):
         point = DiskPoint(at_utc=one.at_utc, used_bytes=one.used_bytes)
         history.setdefault(one.mount, []).append(point)
     disks = [describe_disk(use, history.get(use.mount, []), visit.now) for use in report.disks]
-    found = [_judge(disk, visit) for disk in disks]
-    state: State = "ok" if visit.config.is_demo else "attention"
-    lost = f"{visit.config.exp_dir}: "
-    found += [("failed" if note.startswith(lost) else state, note) for note in report.notes]
-    steps = (FREE_UP if any(state != "ok" for state, _ in found[: len(disks)]) else MOUNT,)
-    return answer_worst(found, steps).model_copy(update={"disks": tuple(disks)})
+    for disk in disks:
+        found.add(*_judge(disk, visit))
+    step = MOUNT if found.state == "ok" else FREE_UP
+    usual: State = "ok" if visit.config.is_demo else "attention"
+    for note in report.notes:
+        lost = note.startswith(f"{visit.config.exp_dir}: ")
+        found.add("failed" if lost else usual, note)
+    return found.answer(step).model_copy(update={"disks": tuple(disks)})
 
 
 def describe_disk(use: DiskUse, history: Sequence[DiskPoint], now: datetime) -> DiskFacts:
@@ -56,37 +57,35 @@ def describe_disk(use: DiskUse, history: Sequence[DiskPoint], now: datetime) -> 
     points = [p for p in history if 0 < _days_before(p, now) <= HISTORY_DAYS]
     points = [*sorted(points, key=lambda point: point.at_utc), here]
     facts = DiskFacts(
-        mount=use.mount,
-        total_bytes=use.total_bytes,
-        used_bytes=use.used_bytes,
-        free_bytes=use.free_bytes,
+        **use.model_dump(exclude={"at_utc"}),
         used_pct=use.used_pct,
         trend="",
         history=tuple(points),
     )
     span = _days_before(points[0], now)
-    if len(points) < MIN_POINTS or span < MIN_SPAN_DAYS:
-        over = f" over {describe_days(span)}" if len(points) > 1 else ""
-        seen = f"{plural(len(points), 'reading')}{over}"
-        return facts.model_copy(update={"trend": f"no trend yet ({seen})"})
-    return _with_trend(facts, [-_days_before(point, now) for point in points])
+    if len(points) >= MIN_POINTS and span >= MIN_SPAN_DAYS:
+        return facts.model_copy(update=_find_trend(facts, now))
+    over = f" over {describe_days(span)}" if len(points) > 1 else ""
+    seen = f"{plural(len(points), 'reading')}{over}"
+    return facts.model_copy(update={"trend": f"no trend yet ({seen})"})
 
 
-def _with_trend(facts: DiskFacts, days: list[float]) -> DiskFacts:
+def _find_trend(facts: DiskFacts, now: datetime) -> dict[str, object]:
     from scipy.stats import theilslopes
 
+    days = [-_days_before(point, now) for point in facts.history]
     used = [float(point.used_bytes) for point in facts.history]
     slope, _, low, high = (float(v) for v in theilslopes(used, days, CONFIDENCE))
     growth = {"growth_bytes_per_day": slope, "growth_ci95_bytes_per_day": (low, high)}
     if high < 0:
-        return facts.model_copy(update={"trend": f"shrinking by {_rate(-slope)}", **growth})
+        return {"trend": f"shrinking by {_rate(-slope)}", **growth}
     if low <= 0:
-        return facts.model_copy(update={"trend": "no clear growth", **growth})
+        return {"trend": "no clear growth", **growth}
     until, earliest = facts.free_bytes / slope, facts.free_bytes / high
     trend = f"growing by {_rate(slope)}, full in {describe_days(until)}"
     trend += f" (at the earliest {describe_days(earliest)})"
     full = {"days_until_full": until, "days_until_full_earliest": earliest}
-    return facts.model_copy(update={"trend": trend, **growth, **full})
+    return {"trend": trend, **growth, **full}
 
 
 def _judge(disk: DiskFacts, visit: Visit) -> tuple[State, str]:

@@ -23,7 +23,7 @@ from opslib.core.foreign import describe_their_variables
 from opslib.core.formatting import format_bytes, format_counts, plural
 from opslib.core.host import host_facts
 from opslib.core.kinds import Kind, list_kinds
-from opslib.core.lineage import git_dirty, git_sha
+from opslib.core.lineage import CODE_FOLDER, git_dirty, git_sha
 from opslib.core.secrets import show_address
 
 FindingState = Literal["ok", "note", "problem"]
@@ -70,9 +70,8 @@ def list_next_steps(findings: list[Finding]) -> list[str]:
 def _look_at_code(_config: Config) -> Iterator[Finding]:
     from opslib import __version__
 
-    folder = Path(__file__).resolve().parents[2]
-    changed = ", with uncommitted changes" if git_dirty(folder) else ""
-    where = f"pillops {__version__}, commit {git_sha(folder)}{changed}"
+    changed = ", with uncommitted changes" if git_dirty(CODE_FOLDER) else ""
+    where = f"pillops {__version__}, commit {git_sha(CODE_FOLDER)}{changed}"
     yield Finding("code", "ok", f"{where}; Python {sys.version.split()[0]} at {sys.executable}")
 
 
@@ -96,13 +95,11 @@ def _look_at_packages(_config: Config) -> Iterator[Finding]:
     wanted = [Requirement(text) for text in metadata.requires("pillops") or ()]
     needed = [one for one in wanted if one.marker is None or one.marker.evaluate()]
     for requirement in needed:
-        try:
-            version = metadata.version(requirement.name)
-        except metadata.PackageNotFoundError:
-            if requirement.name != "onnxruntime-gpu" or not _has_cpu_runtime():
+        version = _find_version(requirement.name)
+        if version is None:
+            if requirement.name != "onnxruntime-gpu" or not _find_version("onnxruntime"):
                 wrong.append(f"{requirement.name} is missing")
-            continue
-        if not requirement.specifier.contains(version, prereleases=True):
+        elif not requirement.specifier.contains(version, prereleases=True):
             wrong.append(f"{requirement.name} {version} (wanted {requirement.specifier})")
     if wrong:
         step = "install what is missing: `pip install -r requirements.txt`"
@@ -111,11 +108,11 @@ def _look_at_packages(_config: Config) -> Iterator[Finding]:
         yield Finding("packages", "ok", f"{len(needed)} packages as wanted")
 
 
-def _has_cpu_runtime() -> bool:
+def _find_version(package: str) -> str | None:
     try:
-        return bool(metadata.version("onnxruntime"))
+        return metadata.version(package)
     except metadata.PackageNotFoundError:
-        return False
+        return None
 
 
 def _look_at_host(_config: Config) -> Iterator[Finding]:
@@ -159,11 +156,7 @@ def _look_at_kernel(_config: Config) -> Iterator[Finding]:
         return
     program = found.argv[0]
     # Jupyter itself puts the running interpreter in the place of a bare "python".
-    bare = program in (
-        "python",
-        "python3",
-        f"python{sys.version_info.major}.{sys.version_info.minor}",
-    )
+    bare = program in ("python", "python3", f"python3.{sys.version_info.minor}")
     same = bare or Path(program).absolute() == Path(sys.executable).absolute()
     if same:
         yield Finding("kernel", "ok", f"python3 runs {sys.executable if bare else program}")
@@ -314,11 +307,9 @@ def _look_at_pin(kind: Kind) -> Iterator[Finding]:
     except ConfigError as error:
         yield Finding("pin", "problem", str(error), f"correct {kind.pin_file}")
         return
-    if pinned is None:
-        return
-    if pinned.is_file():
+    if pinned is not None and pinned.is_file():
         yield Finding("pin", "note", f"{kind.pin} pins {pinned}: a start serves that")
-    else:
+    elif pinned is not None:
         seen = f"{kind.pin} names {pinned}, which is not there: the service will not start"
         yield Finding("pin", "problem", seen, f"correct or clear {kind.pin} in {kind.pin_file}")
 
@@ -333,14 +324,14 @@ def _look_at_key(env_file: Path, found: ServiceEnvironment) -> Finding:
         state: FindingState = "problem" if env_file.exists() else "note"
         return Finding("key", state, str(error).partition(";")[0], step)
     age = key_age_days(env_file)
-    shown = "set outside of .env" if age is None else f"{age:.0f} days old"
-    if age is not None and age < 0:
-        seen = f"API_KEY is strong and dated after now: {ASK}"
+    if age is None:
+        return Finding("key", "ok", "API_KEY is strong, set outside of .env")
+    if age < 0:
+        return Finding("key", "note", f"API_KEY is strong and dated after now: {ASK}", step)
+    if age > MAX_AGE_DAYS:
+        seen = f"API_KEY is strong and {age:.0f} days old; monthly is the rule"
         return Finding("key", "note", seen, step)
-    if age is not None and age > MAX_AGE_DAYS:
-        seen = f"API_KEY is strong and {shown}; monthly is the rule"
-        return Finding("key", "note", seen, step)
-    return Finding("key", "ok", f"API_KEY is strong, {shown}")
+    return Finding("key", "ok", f"API_KEY is strong, {age:.0f} days old")
 
 
 def _look_at_service(config: Config) -> Iterator[Finding]:

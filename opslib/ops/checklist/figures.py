@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 from opslib.core.formatting import format_bytes
 from opslib.ops.checklist.ages import DAY_S
-from opslib.ops.checklist.facts import DiskFacts, DiskPoint
-from opslib.ops.checklist.items import State
+from opslib.ops.checklist.items import DiskFacts, DiskPoint, State
 from opslib.ops.checklist.record import ChecklistRecord
 from opslib.telling.themes import Theme
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal
+from typing import Literal, Self
 
 from opslib.core.config import Config
 from opslib.core.errors import ParameterError
 from opslib.core.formatting import utc_now
 from opslib.core.records import Part
-from opslib.ops.checklist.facts import DiskFacts, LogGroup, SpeedChange
+from opslib.ops.checklist.ages import tell_ahead
 
 Period = Literal["daily", "weekly", "monthly"]
 State = Literal["ok", "attention", "failed", "unknown", "not applicable"]
@@ -19,6 +19,63 @@ State = Literal["ok", "attention", "failed", "unknown", "not applicable"]
 PERIODS: tuple[Period, ...] = ("daily", "weekly", "monthly")
 WINDOW_H: dict[Period, float] = {"daily": 24.0, "weekly": 7 * 24.0, "monthly": 31 * 24.0}
 STATES: tuple[State, ...] = ("failed", "attention", "unknown", "ok", "not applicable")
+QUIET = STATES[3:]
+
+
+class LogGroup(Part):
+    """Error lines that say the same: how often, since when, until when, and one as it stood.
+
+    `first_utc` and `last_utc` are null where the lines carry no time; `ignored` says that the
+    configuration lets them pass.
+    """
+
+    source: str
+    level: str
+    message: str
+    example: str
+    count: int
+    first_utc: str | None
+    last_utc: str | None
+    ignored: bool = False
+
+
+class DiskPoint(Part):
+    """How much of a disk was used at one moment."""
+
+    at_utc: str
+    used_bytes: int
+
+
+class DiskFacts(Part):
+    """One mounted file system: its use now, its trend, and when it will be full.
+
+    `growth_bytes_per_day` is the median of the slopes between all pairs of points, with its
+    95 % interval; `days_until_full` follows from it, the earliest one from the upper end. They
+    are null where the history is too short to tell, or where nothing grows; `trend` says which.
+    """
+
+    mount: str
+    total_bytes: int
+    used_bytes: int
+    free_bytes: int
+    used_pct: float
+    trend: str
+    growth_bytes_per_day: float | None = None
+    growth_ci95_bytes_per_day: tuple[float, float] | None = None
+    days_until_full: float | None = None
+    days_until_full_earliest: float | None = None
+    history: tuple[DiskPoint, ...] = ()
+
+
+class SpeedChange(Part):
+    """How much slower (above 0) or faster one row of the last benchmark is than the one before."""
+
+    what: str
+    before_ms: float
+    after_ms: float
+    change_pct: float
+    change_ci99_pct: tuple[float, float]
+    outcome: str
 
 
 class Answer(Part):
@@ -35,6 +92,43 @@ class Answer(Part):
     groups: tuple[LogGroup, ...] = ()
     disks: tuple[DiskFacts, ...] = ()
     speeds: tuple[SpeedChange, ...] = ()
+
+    @classmethod
+    def of(cls, state: State, *evidence: str, step: str | None = None) -> Self:
+        """Return the answer of a state, its lines and the next step."""
+        return cls(state=state, evidence=evidence, next_step=step)
+
+
+class Evidence:
+    """What a check finds, line by line, each with what to do about it where there is something."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[State, str]] = []
+        self.steps: list[str] = []
+
+    @property
+    def state(self) -> State:
+        """The worst state of all lines, `ok` for none."""
+        return min((state for state, _ in self.lines), key=STATES.index, default="ok")
+
+    def add(self, state: State, line: str, step: str | None = None) -> None:
+        """Take a line, and the next step that it asks for."""
+        self.lines.append((state, line))
+        self.steps += [step] if step else []
+
+    def add_ahead(self, noun: str, names: Sequence[str]) -> None:
+        """Take, where there are such, that these are dated after now and no evidence."""
+        told = tell_ahead(noun, names)
+        if told:
+            self.add("attention", told)
+
+    def answer(self, step: str | None = None) -> Answer:
+        """Return the worst state, all lines with the worst first, and the first step, by default
+        `step`."""
+        ordered = sorted(self.lines, key=lambda one: STATES.index(one[0]))
+        quiet = self.state in QUIET
+        next_step = None if quiet else next(iter(self.steps), step)
+        return Answer.of(self.state, *(line for _, line in ordered), step=next_step)
 
 
 class Item(Answer):
@@ -53,7 +147,7 @@ class Item(Answer):
     @property
     def is_quiet(self) -> bool:
         """Whether nobody has to look at it."""
-        return self.state in ("ok", "not applicable")
+        return self.state in QUIET
 
     @property
     def told(self) -> tuple[str, ...]:
@@ -74,6 +168,13 @@ class Visit:
     period: Period
     window_h: float
     now: datetime = field(default_factory=utc_now)
+
+    def not_set_up(self, line: str, step: str) -> Answer:
+        """Return that something is not there, which the demo alone does without."""
+        told = f"not set up: {line}"
+        if self.config.is_demo:
+            return Answer.of("not applicable", told)
+        return Answer.of("attention", told, step=step)
 
 
 @dataclass(frozen=True)
@@ -96,21 +197,3 @@ def parse_period(text: str) -> Period:
         if text == period:
             return period
     raise ParameterError(f"period: got {text!r}, expected one of {', '.join(PERIODS)}")
-
-
-def worst_state(states: Sequence[State]) -> State:
-    """Return the state that decides among several, `ok` for none."""
-    return min(states, key=STATES.index, default="ok")
-
-
-def answer_worst(findings: Sequence[tuple[State, str]], next_steps: Sequence[str] = ()) -> Answer:
-    """Return the answer of several findings, each a state and its line: the worst state, all
-    lines with the worst first, the first next step."""
-    ordered = sorted(findings, key=lambda one: STATES.index(one[0]))
-    state = worst_state([one[0] for one in ordered])
-    step = next((step for step in next_steps if step), None)
-    return Answer(
-        state=state,
-        evidence=tuple(line for _, line in ordered),
-        next_step=None if state in ("ok", "not applicable") else step,
-    )

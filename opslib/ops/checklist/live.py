@@ -35,14 +35,6 @@ def read_key(visit: Visit) -> str:
     return secret.get_secret_value() if secret else ""
 
 
-def open_client(visit: Visit, kind: Kind) -> ServiceClient:
-    """Return a client of the running service that asks for models of this kind, with the key of
-    `.env` and a short timeout."""
-    section = kind.client
-    timeout_s = visit.config.checklist.timeout_s
-    return ServiceClient(section.url, read_key(visit), section, timeout_s=timeout_s)
-
-
 def open_http(visit: Visit, *, key: str | None = None) -> httpx.Client:
     """Return an HTTP client of the running service, with `key` where one is given."""
     return httpx.Client(
@@ -59,7 +51,7 @@ def ask_health(visit: Visit, kind: Kind) -> LiveHealth:
     Raises:
         ServiceError: it refuses or does not answer.
     """
-    with open_client(visit, kind) as client:
+    with _open_client(visit, kind) as client:
         return client.health()
 
 
@@ -69,18 +61,21 @@ def ask_version(visit: Visit, kind: Kind) -> LiveVersion | None:
     Raises:
         ServiceError: it refuses or does not answer.
     """
-    with open_client(visit, kind) as client:
+    with _open_client(visit, kind) as client:
         return read_version(client)
+
+
+def _open_client(visit: Visit, kind: Kind) -> ServiceClient:
+    timeout_s = visit.config.checklist.timeout_s
+    return ServiceClient(kind.client.url, read_key(visit), kind.client, timeout_s=timeout_s)
 
 
 def could_not_ask(error: ServiceError | httpx.HTTPError) -> Answer:
     """Return the answer of an item whose question the service did not hear, or refused."""
-    if isinstance(error, ServiceError) and error.status is not None:
-        state: State = "unknown" if error.status == TOO_MANY else "failed"
-        return Answer(state=state, evidence=(str(error),), next_step=error.hint)
-    reason = str(error) if isinstance(error, ServiceError) else f"no answer: {_words(error)}"
-    return Answer(state="unknown", evidence=(reason,), next_step=SEE_SERVICE)
-
-
-def _words(error: httpx.HTTPError) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    if not isinstance(error, ServiceError):
+        words = " ".join(str(error).split()) or type(error).__name__
+        return Answer.of("unknown", f"no answer: {words}", step=SEE_SERVICE)
+    if error.status is None:
+        return Answer.of("unknown", str(error), step=SEE_SERVICE)
+    state: State = "unknown" if error.status == TOO_MANY else "failed"
+    return Answer.of(state, str(error), step=error.hint)

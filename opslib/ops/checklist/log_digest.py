@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from opslib.core.secrets import mask
-from opslib.ops.checklist.facts import LogGroup
+from opslib.ops.checklist.items import LogGroup
 from opslib.ops.checklist.log_lines import ErrorReader, LogError, next_mark, normalise_message
 from opslib.ops.checklist.log_wrapping import decode_blocks, is_understood, unwrap
 
@@ -81,21 +81,19 @@ class LogDigest:
             ignore: texts; a group whose example contains one is marked as ignored.
         """
         secrets, ignore = tuple(secrets), tuple(ignore)
-        found = []
-        for (level, message), tally in self._tallies.items():
-            example = clean_line(mask(tally.example, secrets))
-            found.append(
-                LogGroup(
-                    source=self.source,
-                    level=level,
-                    message=clean_line(mask(message, secrets)),
-                    example=example,
-                    count=tally.count,
-                    first_utc=_text(tally.first),
-                    last_utc=_text(tally.last),
-                    ignored=any(text in tally.example for text in ignore),
-                )
+        found = [
+            LogGroup(
+                source=self.source,
+                level=level,
+                message=clean_line(mask(message, secrets)),
+                example=clean_line(mask(tally.example, secrets)),
+                count=tally.count,
+                first_utc=_text(tally.first),
+                last_utc=_text(tally.last),
+                ignored=any(text in tally.example for text in ignore),
             )
+            for (level, message), tally in self._tallies.items()
+        ]
         return sorted(found, key=lambda group: (-group.count, group.message))
 
     def _add(self, error: LogError) -> None:

@@ -18,29 +18,11 @@ from opslib.core.formatting import utc_now
 from opslib.ops.checklist.log_wrapping import unwrap
 
 MAX_MESSAGE = 2000
-MARKS = (
-    b"ERR",
-    b"CRITICAL",
-    b"FATAL",
-    b"FTL",
-    b"PNC",
-    b"Traceback",
-    b'"error',
-    b'"fatal',
-    b'"panic',
-    b"=error",
-    b"=fatal",
-    b"=panic",
+MARKS = tuple(
+    b'ERR CRITICAL FATAL FTL PNC Traceback "error "fatal "panic =error =fatal =panic'.split()
 )
-_LEVELS = {
-    "ERROR": "ERROR",
-    "ERR": "ERROR",
-    "CRITICAL": "CRITICAL",
-    "FATAL": "CRITICAL",
-    "FTL": "CRITICAL",
-    "PANIC": "CRITICAL",
-    "PNC": "CRITICAL",
-}
+_LEVELS = dict.fromkeys(("ERROR", "ERR"), "ERROR")
+_LEVELS |= dict.fromkeys(("CRITICAL", "FATAL", "FTL", "PANIC", "PNC"), "CRITICAL")
 _TIME = re.compile(r"\[?(\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d+)?(?:Z|[+-]\d\d:?\d\d)?)")
 _TEXT = re.compile(r"(.{0,120}?)\b(ERROR|ERR|CRITICAL|FATAL|FTL|PNC)\b[\]:]*(?:\s+[-|])?\s*(.*)")
 _LOGFMT = re.compile(r"\blevel=\"?(error|fatal|panic)\b", re.IGNORECASE)
@@ -116,18 +98,11 @@ class ErrorReader:
         yield from self.finish()
         if not is_marked(raw):
             return
-        for error in self._read(raw):
-            yield _date(error, at)
-        if self._pending is not None:
-            self._pending = _date(self._pending, at)
-
-    def _read(self, raw: bytes) -> Iterator[LogError]:
-        if raw.startswith(b"{"):
-            found = _read_object(raw)
-            if found is not None:
-                yield found
-            return
-        self._begin(raw.decode("utf-8", "replace").rstrip())
+        if not raw.startswith(b"{"):
+            self._begin(raw.decode("utf-8", "replace").rstrip())
+            self._pending = self._pending and _date(self._pending, at)
+        elif found := _read_object(raw):
+            yield _date(found, at)
 
     def finish(self) -> Iterator[LogError]:
         """Yield the error that waited for more lines, if any."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, timedelta
 from pathlib import Path
 
 from opslib.core.config import Config
 from opslib.core.formatting import format_bytes, plural
 from opslib.core.secrets import live_secrets
-from opslib.ops.checklist.facts import LogGroup
-from opslib.ops.checklist.items import Answer, State, Visit, worst_state
+from opslib.ops.checklist.items import STATES, Answer, LogGroup, State, Visit
 from opslib.ops.checklist.live import start_step
 from opslib.ops.checklist.log_digest import LogDigest
 from opslib.upkeep import log_names
@@ -22,15 +21,17 @@ def check_api_log(visit: Visit) -> Answer:
     began."""
     folder = visit.config.logs_dir
     logs = [folder / pattern for pattern in visit.config.checklist.api_logs]
-    missing = [str(path) for path in logs if not _is_there(path, visit)]
+    missing = [
+        str(path)
+        for path in logs
+        # of whatever age, or a part of it in the window
+        if not (any(path.parent.glob(path.name)) or find_log_files(path, visit))
+    ]
     if len(missing) == len(logs):
         why = "the service never ran on this experiment, or logs elsewhere"
         told = f"{', '.join(missing)}: no such log: {why}"
-        return Answer(
-            state="attention",
-            evidence=(told,),
-            next_step=f"{start_step(visit.config)}; or is paths.exp_dir another folder?",
-        )
+        step = f"{start_step(visit.config)}; or is paths.exp_dir another folder?"
+        return Answer.of("attention", told, step=step)
     named = " ".join(str(path) for path in logs)
     step = f"read it: `grep ERROR {named} | tail`, then restart or roll back if answers are wrong"
     answer = _digest(visit, logs, "API", step)
@@ -38,7 +39,7 @@ def check_api_log(visit: Visit) -> Answer:
         return answer
     return answer.model_copy(
         update={
-            "state": worst_state([answer.state, "attention"]),
+            "state": min(answer.state, "attention", key=STATES.index),
             "evidence": (*answer.evidence, *(f"{one}: no such log" for one in missing)),
             "next_step": answer.next_step or "name the logs that there are: `checklist.api_logs`",
         }
@@ -53,12 +54,8 @@ def check_tunnel_log(visit: Visit) -> Answer:
     except PermissionError:
         there = True  # reading it will say so
     if not there:
-        demo = visit.config.is_demo
-        return Answer(
-            state="not applicable" if demo else "attention",
-            evidence=(f"not set up: {path} is not there",),
-            next_step=None if demo else "name the tunnel's log: `checklist.cloudflared_log`",
-        )
+        step = "name the tunnel's log: `checklist.cloudflared_log`"
+        return visit.not_set_up(f"{path} is not there", step)
     step = f"read it: `grep ERR {path} | tail`; does the tunnel answer? see the outside health"
     return _digest(visit, [path], "cloudflared", step)
 
@@ -86,12 +83,6 @@ def find_log_files(path: Path, visit: Visit) -> list[Path]:
     return [one for _, one in sorted(dated)]
 
 
-def _is_there(path: Path, visit: Visit) -> bool:
-    """Whether there is such a log, of whatever age, or a part of it in the window."""
-    there = path.exists() or any(path.parent.glob(path.name))
-    return there or bool(find_log_files(path, visit))
-
-
 def _digest(visit: Visit, paths: list[Path], source: str, step: str) -> Answer:
     section = visit.config.checklist
     since = visit.now - timedelta(hours=visit.window_h)
@@ -114,8 +105,14 @@ def _digest(visit: Visit, paths: list[Path], source: str, step: str) -> Answer:
         state = "failed" if count >= section.log_errors_failed else "attention"
     if any(group.level == "CRITICAL" for group in counted):
         state = "failed"
-    lines = [_sum_up(digest, count, groups, since)]
-    lines += [describe_group(group) for group in counted[:SHOWN_GROUPS]]
+    said = f"{plural(count, 'error line')} in {plural(len(counted), 'group')}"
+    ignored = sum(group.count for group in groups if group.ignored)
+    passed = f", {ignored:,} ignored as configured" if ignored else ""
+    lines = [
+        f"{said if count else 'no error'} since {since.astimezone(UTC):%Y-%m-%d %H:%M} UTC{passed}"
+        f" ({plural(digest.files, 'file')}, {format_bytes(digest.read_bytes)})",
+        *map(describe_group, counted[:SHOWN_GROUPS]),
+    ]
     if len(counted) > SHOWN_GROUPS:
         lines.append(f"and {plural(len(counted) - SHOWN_GROUPS, 'other message')}")
     if digest.undated:
@@ -126,21 +123,8 @@ def _digest(visit: Visit, paths: list[Path], source: str, step: str) -> Answer:
         step = "let this account read the log, or run the checklist as one that may"
     elif state == "unknown":
         step = "look at it yourself; the forms that are read: docs/OPS_CHECKLIST.md"
-    return Answer(
-        state=state,
-        evidence=tuple(lines),
-        next_step=None if state == "ok" else step,
-        groups=tuple(groups),
-    )
-
-
-def _sum_up(digest: LogDigest, count: int, groups: list[LogGroup], since: datetime) -> str:
-    ignored = sum(group.count for group in groups if group.ignored)
-    kinds = len([group for group in groups if not group.ignored])
-    said = f"{plural(count, 'error line')} in {plural(kinds, 'group')}" if count else "no error"
-    passed = f", {ignored:,} ignored as configured" if ignored else ""
-    read = f"{plural(digest.files, 'file')}, {format_bytes(digest.read_bytes)}"
-    return f"{said} since {since.astimezone(UTC):%Y-%m-%d %H:%M} UTC{passed} ({read})"
+    answer = Answer.of(state, *lines, step=None if state == "ok" else step)
+    return answer.model_copy(update={"groups": tuple(groups)})
 
 
 def describe_group(group: LogGroup) -> str:

@@ -9,7 +9,7 @@ from opslib.core.clock import is_ahead, parse_moment, part_ahead
 from opslib.core.errors import InputError, StorageError
 from opslib.core.formatting import format_bytes, plural
 from opslib.ops.checklist.ages import DAY_S, age_days, describe_age, describe_days, tell_ahead
-from opslib.ops.checklist.items import Answer, State, Visit, answer_worst
+from opslib.ops.checklist.items import Answer, Evidence, Visit
 from opslib.ops.checklist.log_lines import read_time
 from opslib.ops.checklist.logs import tunnel_log_path
 from opslib.upkeep.job_status import RAN_WELL, is_running, read_status
@@ -19,6 +19,7 @@ from opslib.upkeep.maintenance_record import MaintenanceRecord
 
 PATTERN = "maintenance_*.json"
 RUN = "run it: `pillops maintain`; is it scheduled? `pillops schedule show`"
+CUT = "cut them now: `pillops maintain`; the tunnel's on Windows: its task, 03:00"
 SHOWN = 3
 STAMP_SIGNS = len("YYYYmmdd-HHMMSS")
 GRACE_DAYS = 2.0
@@ -29,44 +30,41 @@ _HEAD_BYTES = 4096
 
 def check_maintenance(visit: Visit) -> Answer:
     """Return when the last maintenance was, what it did, and what it had to leave."""
-    untold = _look_for_untold(visit)
-    newest, record, ahead = _find_last(visit)
-    if newest is None and ahead is not None:
-        return Answer(state="attention", evidence=(ahead, *untold), next_step=RUN)
-    if newest is None:
+    untold, found = _look_for_untold(visit), Evidence()
+    last, ahead = _find_last(visit)
+    if last is None and ahead:
+        return Answer.of("attention", str(tell_ahead("record", ahead)), *untold, step=RUN)
+    if last is None:
         never = f"not set up: no maintenance ever ran on {visit.config.exp_dir}"
-        return Answer(
-            state="attention",
-            evidence=tuple(untold) or (never,),
-            next_step="run it: `pillops maintain`; schedule it: `pillops schedule install`",
-        )
-    if not isinstance(record, MaintenanceRecord):
-        return Answer(state="attention", evidence=(str(record),), next_step=RUN)
+        step = "run it: `pillops maintain`; schedule it: `pillops schedule install`"
+        return Answer.of("attention", *(untold or [never]), step=step)
+    newest, record = last
+    if isinstance(record, InputError):
+        return Answer.of("attention", str(record), step=RUN)
     age = age_days(record.started_at_utc, visit.now)
     limit_h = visit.config.checklist.maintenance_age_h
-    told = (
-        f"{describe_age(age)}: {plural(len(record.done), 'step')}, "
-        f"{format_bytes(record.freed_bytes)} freed"
-    )
-    late = age is None or age * 24 > limit_h
-    due = f"; it is due at least every {limit_h:g} h" if late else ""
-    found: list[tuple[State, str]] = [("attention" if late else "ok", told + due)]
-    found += [("attention", line) for line in untold]
-    found += [("attention", ahead)] if ahead else []
-    steps = [RUN] if late else []
+    done, freed = plural(len(record.done), "step"), format_bytes(record.freed_bytes)
+    told = f"{describe_age(age)}: {done}, {freed} freed"
+    if age is None or age * 24 > limit_h:
+        found.add("attention", f"{told}; it is due at least every {limit_h:g} h", RUN)
+    else:
+        found.add("ok", told)
+    for line in untold:
+        found.add("attention", line)
+    found.add_ahead("record", ahead)
     left = [f"{one.target}: {one.reason}" for one in record.skipped]
     for what, lines in (("left alone", left), ("warning", list(record.warnings))):
-        found += [("attention", f"{what}: {line}") for line in lines[:SHOWN]]
+        for line in lines[:SHOWN]:
+            found.add("attention", f"{what}: {line}")
         if len(lines) > SHOWN:
-            found.append(("attention", f"{what}: {len(lines) - SHOWN} more in {newest.name}"))
-    steps.append(f"read {newest}; repair what it names, then `pillops maintain`")
-    return answer_worst(found, steps)
+            found.add("attention", f"{what}: {len(lines) - SHOWN} more in {newest.name}")
+    return found.answer(f"read {newest}; repair what it names, then `pillops maintain`")
 
 
 def _find_last(
     visit: Visit,
-) -> tuple[Path | None, MaintenanceRecord | InputError | None, str | None]:
-    """The newest record that is not dated after now, or why it cannot be read; and the word on
+) -> tuple[tuple[Path, MaintenanceRecord | InputError] | None, list[str]]:
+    """The newest record that is not dated after now, or why it cannot be read; and the names of
     those that are."""
     ahead: list[str] = []
     for path in sorted(visit.config.records_dir.glob(PATTERN), reverse=True):
@@ -77,17 +75,9 @@ def _find_last(
         except InputError as error:
             record, moment = error, parse_moment(path.stem.split("_")[-1][:STAMP_SIGNS])
         if not is_ahead(moment, visit.now):
-            return path, record, tell_ahead("record", ahead)
+            return (path, record), ahead
         ahead.append(path.name)
-    return None, None, tell_ahead("record", ahead)
-
-
-def check_rotation(visit: Visit) -> Answer:
-    """Return whether the service's logs and the tunnel's are cut and old archives deleted, as
-    the files themselves show."""
-    found = [*_look_at_logs(visit), *_look_at_archive(visit), *_look_at_tunnel(visit)]
-    steps = ("cut them now: `pillops maintain`; the tunnel's on Windows: its task, 03:00",)
-    return answer_worst(found, steps)
+    return None, ahead
 
 
 def _look_for_untold(visit: Visit) -> list[str]:
@@ -111,54 +101,54 @@ def _look_for_untold(visit: Visit) -> list[str]:
     return found
 
 
-def _look_at_logs(visit: Visit) -> list[tuple[State, str]]:
-    limit_mb = visit.config.maintenance.rotate_mb
-    folder = visit.config.logs_dir
-    logs = [path for path in folder.glob("*") if is_log(visit.config, path.name)]
-    large = [path for path in logs if path.stat().st_size > GRACE_SIZE * limit_mb * MIB]
+def check_rotation(visit: Visit) -> Answer:
+    """Return whether the service's logs and the tunnel's are cut and old archives deleted, as
+    the files themselves show."""
+    found, section = Evidence(), visit.config.maintenance
+    logs = [one for one in visit.config.logs_dir.glob("*") if is_log(visit.config, one.name)]
+    large = [one for one in logs if one.stat().st_size > GRACE_SIZE * section.rotate_mb * MIB]
     if large:
         shown = ", ".join(f"{p.name} ({format_bytes(p.stat().st_size)})" for p in large[:SHOWN])
-        return [("attention", f"not cut at {limit_mb:g} MiB: {shown}")]
-    if not logs:
-        return [("ok", "no log yet")]
-    return [("ok", f"{plural(len(logs), 'log')} below {GRACE_SIZE * limit_mb:g} MiB each")]
-
-
-def _look_at_archive(visit: Visit) -> list[tuple[State, str]]:
-    limit = visit.config.maintenance.archive_days
-    folder = visit.config.logs_dir / "archive"
-    ages = [_age(path, visit.now) for path in folder.glob("*.gz")]
+        found.add("attention", f"not cut at {section.rotate_mb:g} MiB: {shown}")
+    else:
+        told = f"{plural(len(logs), 'log')} below {GRACE_SIZE * section.rotate_mb:g} MiB each"
+        found.add("ok", told if logs else "no log yet")
+    limit = section.archive_days
+    ages = [_age(path, visit.now) for path in (visit.config.logs_dir / "archive").glob("*.gz")]
     late = [age for age in ages if age > limit + GRACE_DAYS]
     if late:
         told = f"{plural(len(late), 'archive')} older than {limit} days, which are kept"
-        return [("attention", told)]
-    told = f"{plural(len(ages), 'archive')}, none older than {limit} days"
-    return [("ok", told)] if ages else []
+        found.add("attention", told)
+    elif ages:
+        found.add("ok", f"{plural(len(ages), 'archive')}, none older than {limit} days")
+    _look_at_tunnel(visit, found)
+    return found.answer(
+        "cut them now: `pillops maintain`; the tunnel's on Windows: its task, 03:00"
+    )
 
 
-def _look_at_tunnel(visit: Visit) -> list[tuple[State, str]]:
+def _look_at_tunnel(visit: Visit, found: Evidence) -> None:
     section = visit.config.rotate
     path = tunnel_log_path(visit.config)
     if not path.is_file():
-        return []
-    size = path.stat().st_size
+        return
+    size, before = path.stat().st_size, len(found.lines)
     archives = sorted(path.parent.glob(f"{path.name}.*.gz"), key=lambda one: one.stat().st_mtime)
     archives, ahead = part_ahead(archives, lambda one: one.stat().st_mtime, visit.now)
-    told_ahead = tell_ahead("archive", [one.name for one in ahead])
-    found: list[tuple[State, str]] = [("attention", told_ahead)] if told_ahead else []
+    found.add_ahead("archive", [one.name for one in ahead])
     if size > GRACE_SIZE * section.max_mb * MIB:
-        found.append(
-            ("attention", f"{path.name} has {format_bytes(size)}: not cut at {section.max_mb:g} MB")
-        )
+        told = f"{path.name} has {format_bytes(size)}: not cut at {section.max_mb:g} MB"
+        found.add("attention", told)
     if len(archives) > section.keep + 1:
         told = f"{plural(len(archives), 'archive')} of {path.name}, {section.keep} are kept"
-        found.append(("attention", told))
+        found.add("attention", told)
     age = _age(archives[-1], visit.now) if archives else _first_line_age(path, visit.now)
     if age is not None and size and age > section.max_days + GRACE_DAYS:
         told = f"{path.name}: not rotated for {describe_days(age)}"
-        found.append(("attention", f"{told}: due after {section.max_days:g}"))
-    when = f", last rotated {describe_age(age)}" if archives else ""
-    return found or [("ok", f"{path.name}: {format_bytes(size)}{when}")]
+        found.add("attention", f"{told}: due after {section.max_days:g}")
+    if len(found.lines) == before:
+        when = f", last rotated {describe_age(age)}" if archives else ""
+        found.add("ok", f"{path.name}: {format_bytes(size)}{when}")
 
 
 def _first_line_age(path: Path, now: datetime) -> float | None:

@@ -1,22 +1,26 @@
-"""Whether the running service keeps to its policy: strangers, browsers, uploads.
+"""Whether the key is a good one, and strangers, foreign pages and wrong uploads are kept out.
 
-Each is tried on the live service, as somebody who means no good would, with nothing that costs
-it more than a refusal.
+What the running service refuses is tried on it, as somebody who means no good would, with nothing
+that costs it more than a refusal.
 """
 
 from __future__ import annotations
 
+import stat
 from urllib.parse import urlsplit
 
 import httpx
 
+from opslib.core.clock import ASK, is_ahead
+from opslib.core.env_file import ENV_NAME, read_env_file
 from opslib.core.environment import load_service_environment
 from opslib.core.errors import ConfigError
 from opslib.core.formatting import plural
-from opslib.ops.checklist.items import Answer, State, Visit, answer_worst
+from opslib.ops.checklist.ages import DAY_S, describe_days
+from opslib.ops.checklist.items import Answer, Evidence, State, Visit
 from opslib.ops.checklist.live import could_not_ask, open_http, read_key
 from opslib.ops.checklist.oversize import Oversize, offer_oversize
-from opslib.serving.keys import HEADER, KEY_VARIABLE, make_key
+from opslib.serving.keys import HEADER, KEY_VARIABLE, check_key, key_since, make_key
 
 GUARDED = (("GET", "/version"), ("POST", "/predict"), ("POST", "/batch"), ("POST", "/reload"))
 OPTIONAL = "/batch"  # a foreign service may have none
@@ -26,12 +30,55 @@ BUSY = (429, 503)
 EVIL = "https://checklist.invalid"
 ALLOWS = "access-control-allow-origin"
 DEVELOPMENT = ("localhost", "127.0.0.1", "[::1]", "0.0.0.0")  # noqa: S104 (names, not an address)
+ROTATE = "`pillops key rotate`, then restart the service and update every client"
+NO_IMAGES = {
+    "a text": ("checklist.txt", b"no image", "text/plain"),
+    "a page that calls itself a photo": (
+        "checklist.jpg",
+        b"<!doctype html><script>alert(1)</script>",
+        "image/jpeg",
+    ),
+}
 ORIGINS_STEP = "list the front ends alone in CORS_ALLOW_ORIGINS of .env, then restart the service"
+
+
+def check_key_age(visit: Visit) -> Answer:
+    """Return the key's strength, its age, and who may read the file it is in; never the key."""
+    env_file = visit.config.root / ENV_NAME
+    try:
+        check_key(read_key(visit) or None)
+    except ConfigError as error:
+        return Answer.of("failed", str(error).partition(";")[0], step=ROTATE)
+    found = Evidence()
+    found.add("ok", "at least 32 random bytes")
+    due = f"to be rotated after {visit.config.checklist.key_age_days:g} days"
+    in_file = bool(read_env_file(env_file).get(KEY_VARIABLE))
+    since = key_since(env_file) if in_file else None
+    age = (visit.now - since).total_seconds() / DAY_S if since else None
+    if since is not None and is_ahead(since, visit.now):
+        made = f"it is dated {since:%Y-%m-%d}, after now: {ASK}"
+        step = f"set the clock right; then {ROTATE}"
+        found.add("attention", f"its age is not known: {made}", step)
+    elif age is None:
+        what = f"its age is not known: {KEY_VARIABLE} does not stand in {env_file}"
+        step = f"keep the key in {env_file}, where `pillops key rotate` dates it"
+        found.add("attention", what, step)
+    elif age > visit.config.checklist.key_age_days:
+        found.add("attention", f"{describe_days(age)} old, {due}", ROTATE)
+    else:
+        found.add("ok", f"{describe_days(max(age, 0.0))} old, {due}")
+    mode = stat.S_IMODE(env_file.stat().st_mode) if in_file else 0
+    if mode & 0o077:
+        told = f"{env_file} is open to others (mode {mode:o})"
+        found.add("attention", told, f"`chmod 600 {env_file}`")
+    elif in_file:
+        found.add("ok", f"{env_file.name} is readable by its owner alone")
+    return found.answer()
 
 
 def check_strangers(visit: Visit) -> Answer:
     """Return whether every guarded route turns away a caller with no key or with a wrong one."""
-    found: list[tuple[State, str]] = []
+    found = Evidence()
     absent = dict[str, None]()
     callers = {"without a key": None, "with a wrong key": make_key()}
     try:
@@ -42,69 +89,65 @@ def check_strangers(visit: Visit) -> Answer:
                     if status == NOT_THERE and route == OPTIONAL:
                         absent[f"{method} {route}"] = None
                     elif status not in CLOSED:
-                        found.append(("failed", f"{method} {route} {who}: {status}, not 401"))
+                        found.add("failed", f"{method} {route} {who}: {status}, not 401")
     except httpx.HTTPError as error:
         return could_not_ask(error)
-    closed = plural(len(GUARDED) - len(absent), "route")
-    found = found or [("ok", f"{closed} closed without a key and with a wrong one")]
-    found += [("ok", f"{name} is not there ({NOT_THERE})") for name in absent]
-    step = "take it from the net until it is repaired: `sc.exe stop Cloudflared`"
-    return answer_worst(found, (step,))
+    if not found.lines:
+        closed = plural(len(GUARDED) - len(absent), "route")
+        found.add("ok", f"{closed} closed without a key and with a wrong one")
+    for name in absent:
+        found.add("ok", f"{name} is not there ({NOT_THERE})")
+    return found.answer("take it from the net until it is repaired: `sc.exe stop Cloudflared`")
 
 
 def check_cors(visit: Visit) -> Answer:
     """Return whether a browser on a foreign page is refused, and the front ends are let in."""
     listed = load_service_environment(visit.config).cors_allow_origins
-    found: list[tuple[State, str]] = []
-    steps = []
+    found = Evidence()
     try:
         with open_http(visit) as client:
             for origin in (EVIL, "null", *_lookalikes(listed)):
                 allowed = _allowed_for(client, origin)
                 if allowed in ("*", origin):
-                    found.append(
-                        ("failed", f"a page from {origin} is let in ({ALLOWS}: {allowed})")
-                    )
-                    steps.append(ORIGINS_STEP)
+                    told = f"a page from {origin} is let in ({ALLOWS}: {allowed})"
+                    found.add("failed", told, ORIGINS_STEP)
             refused = [one for one in listed if one != "*" and not _allowed_for(client, one)]
     except httpx.HTTPError as error:
         return could_not_ask(error)
     if "*" in listed:
-        found.append(("failed", "CORS_ALLOW_ORIGINS in .env is *"))
-        steps.append(ORIGINS_STEP)
+        found.add("failed", "CORS_ALLOW_ORIGINS in .env is *", ORIGINS_STEP)
     if refused:
-        found.append(("attention", f"listed in .env, and refused: {', '.join(refused)}"))
-        steps.append("restart the service, so that it reads .env again")
+        step = "restart the service, so that it reads .env again"
+        found.add("attention", f"listed in .env, and refused: {', '.join(refused)}", step)
     development = [one for one in listed if urlsplit(one).hostname in DEVELOPMENT]
     if development and not visit.config.is_demo:
-        found.append(("attention", f"a development origin is let in: {', '.join(development)}"))
-        steps.append(ORIGINS_STEP)
-    if all(state == "ok" for state, _ in found):
-        found.append(("ok", f"foreign pages refused; let in: {', '.join(listed)}"))
-    return answer_worst(found, steps)
+        told = f"a development origin is let in: {', '.join(development)}"
+        found.add("attention", told, ORIGINS_STEP)
+    if not found.lines:
+        found.add("ok", f"foreign pages refused; let in: {', '.join(listed)}")
+    return found.answer()
 
 
 def check_uploads(visit: Visit) -> Answer:
     """Return whether an image that is too large is refused, and what is no image too."""
-    limit_mb = visit.config.checklist.upload_limit_mb
+    section = visit.config.checklist
+    limit_mb, found = section.upload_limit_mb, Evidence()
     try:
         key = read_key(visit)
         if not key:
             raise ConfigError(f"{KEY_VARIABLE}: not set; put the service's key into .env")
-        offer = offer_oversize(
-            visit.config.client.url, key, limit_mb, visit.config.checklist.timeout_s
-        )
-        found = [_judge_size(offer, limit_mb)]
+        offer = offer_oversize(visit.config.client.url, key, limit_mb, section.timeout_s)
+        found.add(*_judge_size(offer, limit_mb))
         with open_http(visit, key=key) as client:
-            for what, file in _no_images().items():
+            for what, file in NO_IMAGES.items():
                 status = client.post("/predict", files={"image": file}).status_code
-                found.append(_judge_type(what, status))
+                found.add(*_judge_type(what, status))
     except httpx.HTTPError as error:
         return could_not_ask(error)
     except OSError as error:
         return could_not_ask(httpx.ConnectError(error.strerror or str(error)))
-    return answer_worst(
-        found, (f"MAX_UPLOAD_MB={limit_mb} and ALLOWED_EXTS in .env, then restart the service",)
+    return found.answer(
+        f"MAX_UPLOAD_MB={limit_mb} and ALLOWED_EXTS in .env, then restart the service"
     )
 
 
@@ -131,14 +174,6 @@ def _judge_type(what: str, status: int) -> tuple[State, str]:
     if status >= 500:
         return "failed", f"{what} breaks the service ({status})"
     return "ok", f"{what} is refused ({status})"
-
-
-def _no_images() -> dict[str, tuple[str, bytes, str]]:
-    page = b"<!doctype html><script>alert(1)</script>"
-    return {
-        "a text": ("checklist.txt", b"no image", "text/plain"),
-        "a page that calls itself a photo": ("checklist.jpg", page, "image/jpeg"),
-    }
 
 
 def _lookalikes(listed: tuple[str, ...]) -> list[str]:

@@ -1,12 +1,14 @@
-"""What a checklist leaves behind: every item with its evidence, and the answer."""
+"""What a checklist leaves behind: every item with its evidence, the answer, and earlier runs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 
+from opslib.core.clock import is_ahead, parse_moment
 from opslib.core.config import Config
-from opslib.core.errors import StorageError
+from opslib.core.errors import InputError, StorageError
 from opslib.core.formatting import plural, stamp
 from opslib.core.lineage import Lineage
 from opslib.core.records import Record
@@ -14,6 +16,8 @@ from opslib.core.verdicts import Verdict
 from opslib.ops.checklist.items import STATES, Item, Period, State
 
 MAX_NAMED = 3
+PATTERN = "checklist_*.json"
+MAX_RUNS = 14
 _SAID: dict[State, str] = {
     "failed": "failed",
     "attention": "wants attention",
@@ -59,7 +63,8 @@ def decide(items: Sequence[Item]) -> tuple[Verdict, str]:
     for state, words in _SAID.items():
         named = [item.title for item in items if item.state == state]
         if named:
-            parts.append(f"{_list_names(named)} {_agree(words, len(named))}")
+            agreed = words.replace("wants", "want") if len(named) > 1 else words
+            parts.append(f"{_list_names(named)} {agreed}")
     count = sum(item.state == "ok" for item in items)
     good = f"{plural(count, 'item') if count else 'no item'} {'are' if count > 1 else 'is'} ok"
     finding = f"{'; '.join(parts)}; {good}." if parts else f"all is well, {good}."
@@ -86,12 +91,45 @@ def keep_checklist(record: ChecklistRecord, config: Config, path: Path | None = 
     return record.write(path or config.records_dir / name)
 
 
+def read_checklists(
+    config: Config, limit: int = MAX_RUNS, *, now: datetime | None = None
+) -> list[ChecklistRecord]:
+    """Return the last `limit` kept checklists of any period, the oldest first; what is no
+    checklist of this version, or is dated after now, is passed over."""
+    found: list[ChecklistRecord] = []
+    paths = config.records_dir.glob(PATTERN)
+    for path in sorted(paths, key=lambda one: one.stem.split("_")[-1], reverse=True):
+        if len(found) == limit:
+            break
+        try:
+            record = ChecklistRecord.read(path)
+        except InputError:
+            continue
+        if not is_ahead(parse_moment(record.lineage.created_at_utc), now):
+            found.append(record)
+    return sorted(found, key=lambda record: record.lineage.created_at_utc)
+
+
+def find_since(item: Item, earlier: Sequence[ChecklistRecord]) -> str | None:
+    """Return when the item was first found in the state it is in, without a change since, or
+    None where it is so for the first time.
+
+    Args:
+        earlier: the runs before, the oldest first; those without this item say nothing.
+    """
+    since = None
+    for record in reversed(earlier):
+        before = record.item(item.name)
+        if before is None:
+            continue
+        if before.state != item.state:
+            break
+        since = record.lineage.created_at_utc
+    return since
+
+
 def _list_names(names: list[str]) -> str:
     shown = names[:MAX_NAMED]
     if len(names) > MAX_NAMED:
         shown = [*shown[: MAX_NAMED - 1], f"{len(names) - MAX_NAMED + 1} more"]
     return ", ".join(shown[:-1]) + (" and " if len(shown) > 1 else "") + shown[-1]
-
-
-def _agree(words: str, count: int) -> str:
-    return words.replace("wants", "want") if count > 1 else words

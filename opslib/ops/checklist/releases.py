@@ -8,8 +8,8 @@ from opslib.core.clock import parse_moment, part_ahead
 from opslib.core.errors import OpsError
 from opslib.core.formatting import format_bytes, plural
 from opslib.core.kinds import list_kinds
-from opslib.ops.checklist.ages import age_days, describe_age, tell_ahead
-from opslib.ops.checklist.items import Answer, State, Visit, answer_worst
+from opslib.ops.checklist.ages import age_days, describe_age
+from opslib.ops.checklist.items import Answer, Evidence, State, Visit
 from opslib.ops.checklist.live import ask_version
 from opslib.ops.release.record import Proof, proofs_of, read_proofs
 from opslib.ops.release.store import StoredRelease, list_releases
@@ -19,63 +19,67 @@ from opslib.serving.swap import local_digests
 
 MAKE = "make one: `pillops release create`"
 PROVE = "prove one: `pillops release prove`"
+REPLACE = "make a new release, prove it, then find out what broke the old one"
 
 
 def check_release(visit: Visit) -> Answer:
     """Return the last release, its age, and whether what is served now is in a release."""
-    there = list_releases(visit.config, now=visit.now)
-    ahead = tell_ahead("release", [one.name for one in there if one.is_ahead])
+    there, found = list_releases(visit.config, now=visit.now), Evidence()
+    found.add_ahead("release", [one.name for one in there if one.is_ahead])
     releases = tuple(one for one in there if not one.is_ahead)
     if not releases:
-        missing = f"not set up: no release in {visit.config.releases_dir}"
-        return Answer(state="attention", evidence=(ahead or missing,), next_step=MAKE)
-    newest, steps = releases[0], [MAKE]
+        if not there:
+            found.add("attention", f"not set up: no release in {visit.config.releases_dir}")
+        return found.answer(MAKE)
+    newest = releases[0]
     age = age_days(newest.released_at_utc or "", visit.now)
-    limit = visit.config.checklist.release_age_days
-    told = f"{newest.name}, {describe_age(age)}, {format_bytes(newest.size_bytes)}"
-    found: list[tuple[State, str]] = [("attention", ahead)] if ahead else []
     if newest.problem:
-        found.append(("failed", f"the last release is broken: {newest.name}: {newest.problem}"))
-    elif age is None or age > limit:
-        found.append(("attention", f"{told}: one is due every {limit:g} days"))
+        found.add("failed", f"the last release is broken: {newest.name}: {newest.problem}")
     else:
-        found.append(("ok", told))
+        told = f"{newest.name}, {describe_age(age)}, {format_bytes(newest.size_bytes)}"
+        found.add(*_judge_age(told, age, visit.config.checklist.release_age_days))
     broken = [one.name for one in releases[1:] if one.problem]
     if broken:
-        found.append(("attention", f"{plural(len(broken), 'older release')} broken: {broken[0]}"))
-        steps.append("look at it: `pillops release list`; then `pillops release verify`")
-    found += _find_live(visit, releases)
-    return answer_worst(found, steps)
+        found.add("attention", f"{plural(len(broken), 'older release')} broken: {broken[0]}")
+    _find_live(visit, releases, found)
+    return found.answer(MAKE)
 
 
 def check_restore(visit: Visit) -> Answer:
     """Return how the last restore test of each release ended, and how long ago the last was."""
-    releases = list_releases(visit.config, now=visit.now)
+    releases, found = list_releases(visit.config, now=visit.now), Evidence()
     proofs = read_proofs(visit.config)
     if not proofs:
-        step = PROVE if releases else MAKE
-        evidence = ("not set up: no release was ever restored for a test",)
-        return Answer(state="attention", evidence=evidence, next_step=step)
-    here, steps = _proofs_of_these(releases, proofs), [PROVE]
+        never = "not set up: no release was ever restored for a test"
+        return Answer.of("attention", never, step=PROVE if releases else MAKE)
+    here = _proofs_of_these(releases, proofs)
     dated, ahead = part_ahead(here, lambda one: parse_moment(one.proved_at_utc), visit.now)
-    told_ahead = tell_ahead("restore test", [one.release for one in ahead])
-    found: list[tuple[State, str]] = [("attention", told_ahead)] if told_ahead else []
+    found.add_ahead("restore test", [one.release for one in ahead])
     if dated:
-        found.append(_describe_last(visit, dated[-1]))
+        newest, age = dated[-1], age_days(dated[-1].proved_at_utc, visit.now)
+        told = f"last test {describe_age(age)}: {newest.release}, in {newest.took_s:.1f} s"
+        found.add(*_judge_age(told, age, visit.config.checklist.proof_age_days))
     elif not ahead:
         gone = proofs[-1].release
         told = f"no release that is here was restored for a test: {gone}, proved last, is gone"
-        found.append(("attention", told))
+        found.add("attention", told)
     # A failure counts whatever its date: that the release restores is what has to be shown.
     last = {one.release: one for one in here if not one.ok or one in dated}
     for one in last.values():
-        found += _judge(one)
+        if not one.ok:
+            found.add("failed", f"{one.release} does not restore: {one.problem}", REPLACE)
+        elif one.note:
+            found.add("attention", f"{one.release} restores, but {one.note}")
     unproved = [one.name for one in releases if one.name not in last]
     if unproved:
-        found.append(("ok", f"{plural(len(unproved), 'release')} not tested yet: {unproved[0]}"))
-    if any(state == "failed" for state, _ in found):
-        steps.insert(0, "make a new release, prove it, then find out what broke the old one")
-    return answer_worst(found, steps)
+        found.add("ok", f"{plural(len(unproved), 'release')} not tested yet: {unproved[0]}")
+    return found.answer(PROVE)
+
+
+def _judge_age(told: str, age: float | None, limit_days: float) -> tuple[State, str]:
+    if age is None or age > limit_days:
+        return "attention", f"{told}: one is due every {limit_days:g} days"
+    return "ok", told
 
 
 def _proofs_of_these(
@@ -92,43 +96,24 @@ def _proofs_of_these(
     )
 
 
-def _describe_last(visit: Visit, newest: Proof) -> tuple[State, str]:
-    age = age_days(newest.proved_at_utc, visit.now)
-    limit = visit.config.checklist.proof_age_days
-    told = f"last test {describe_age(age)}: {newest.release}, in {newest.took_s:.1f} s"
-    if age is None or age > limit:
-        return "attention", f"{told}: one is due every {limit:g} days"
-    return "ok", told
-
-
-def _judge(proof: Proof) -> list[tuple[State, str]]:
-    if not proof.ok:
-        return [("failed", f"{proof.release} does not restore: {proof.problem}")]
-    if proof.note:
-        return [("attention", f"{proof.release} restores, but {proof.note}")]
-    return []
-
-
-def _find_live(visit: Visit, releases: tuple[StoredRelease, ...]) -> list[tuple[State, str]]:
-    """Whether a release holds the model of each kind that is served now; nothing where that is
-    not known."""
-    found: list[tuple[State, str]] = []
-    for kind in list_kinds(visit.config):
-        try:
-            live = ask_version(visit, kind)
-        except ServiceError:
-            return []
+def _find_live(visit: Visit, releases: tuple[StoredRelease, ...], found: Evidence) -> None:
+    """Take whether a release holds the model of each kind that is served now; nothing where that
+    is not known."""
+    kinds = list_kinds(visit.config)
+    try:
+        served = [(kind, ask_version(visit, kind)) for kind in kinds]
+    except ServiceError:
+        return
+    for kind, live in served:
         digests = _digests_of(live)
         if live is None or not digests:
             continue
         held = next((one.name for one in releases if _holds(one, digests)), None)
         if held is not None:
-            found.append(("ok", kind.of(f"the live model is in {held}")))
+            found.add("ok", kind.of(f"the live model is in {held}"))
             continue
-        tag = live.version_tag if kind.sole else live.model_path
-        shown = tag or live.model_path
-        found.append(("attention", kind.of(f"the live model ({shown}) is in no release")))
-    return found
+        shown = (live.version_tag if kind.sole else None) or live.model_path
+        found.add("attention", kind.of(f"the live model ({shown}) is in no release"))
 
 
 def _digests_of(live: LiveVersion | None) -> frozenset[str]:

@@ -13,7 +13,6 @@ from opslib.core.secrets import live_secrets, mask
 from opslib.core.verdicts import VERDICT_EXIT_CODES
 from opslib.ops.checklist.benchmarks import check_benchmark
 from opslib.ops.checklist.disks import check_disks
-from opslib.ops.checklist.history import find_since, read_checklists
 from opslib.ops.checklist.items import (
     PERIODS,
     WINDOW_H,
@@ -24,12 +23,11 @@ from opslib.ops.checklist.items import (
     Visit,
     parse_period,
 )
-from opslib.ops.checklist.keys import check_key_age
 from opslib.ops.checklist.log_digest import clean_line
 from opslib.ops.checklist.logs import check_api_log, check_tunnel_log
 from opslib.ops.checklist.maintenance import check_maintenance, check_rotation
-from opslib.ops.checklist.policy import check_cors, check_strangers, check_uploads
-from opslib.ops.checklist.record import ChecklistRecord, decide
+from opslib.ops.checklist.policy import check_cors, check_key_age, check_strangers, check_uploads
+from opslib.ops.checklist.record import ChecklistRecord, decide, find_since, read_checklists
 from opslib.ops.checklist.releases import check_release, check_restore
 from opslib.ops.checklist.service import check_inside, check_live_model, check_outside
 
@@ -112,7 +110,7 @@ def _ask(check: Check, visit: Visit, secrets: frozenset[str]) -> Item:
     try:
         answer = check.answer(visit)
     except (OpsError, OSError, ValueError) as error:
-        answer = Answer(state="unknown", evidence=(str(error),), next_step="repair what it names")
+        answer = Answer.of("unknown", str(error), step="repair what it names")
     step = answer.next_step
     told = answer.model_copy(
         update={

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from opslib.core.config import Config
 from opslib.core.formatting import format_bytes, format_ms, plural
-from opslib.ops.checklist.facts import DiskFacts
 from opslib.ops.checklist.figures import (
     describe_disks,
     describe_lately,
     draw_disks,
     draw_lately,
 )
-from opslib.ops.checklist.history import read_checklists
-from opslib.ops.checklist.items import Item, State
-from opslib.ops.checklist.record import ChecklistRecord
+from opslib.ops.checklist.items import DiskFacts, Item, State
+from opslib.ops.checklist.record import ChecklistRecord, read_checklists
 from opslib.telling.figures import show_figure, show_table
 from opslib.telling.scraps import publish, publish_outcome
 
@@ -111,22 +108,21 @@ def disks_frame(record: ChecklistRecord) -> DataFrame:
     """Return the disks as a table: size, use, growth with its 95 % interval, days until full."""
     import pandas as pd
 
-    rows = []
-    for disk in _disks(record):
-        ends = disk.growth_ci95_bytes_per_day
-        rows.append(
+    return pd.DataFrame(
+        [
             {
                 "mount": disk.mount,
                 "size": format_bytes(disk.total_bytes),
                 "used %": round(disk.used_pct, 1),
                 "free": format_bytes(disk.free_bytes),
                 "readings": len(disk.history),
-                "growth a day (95 % interval)": _growth(disk.growth_bytes_per_day, ends),
+                "growth a day (95 % interval)": _growth(disk),
                 "full in days": disk.days_until_full,
                 "at the earliest": disk.days_until_full_earliest,
             }
-        )
-    return pd.DataFrame(rows)
+            for disk in _disks(record)
+        ]
+    )
 
 
 def show_speeds(record: ChecklistRecord) -> None:
@@ -163,7 +159,8 @@ def speeds_frame(record: ChecklistRecord) -> DataFrame:
 
 def show_lately(record: ChecklistRecord, config: Config) -> None:
     """Show the states of all items in the last runs, this one included."""
-    runs = _with_this(read_checklists(config), record)
+    now = record.lineage.created_at_utc  # it may be among those kept already
+    runs = [*(one for one in read_checklists(config) if one.lineage.created_at_utc < now), record]
     if len(runs) < 2:
         _say("This is the first run of the checklist that was kept.")
         return
@@ -205,25 +202,16 @@ def _row(item: Item) -> str:
     )
 
 
-def _with_this(runs: Sequence[ChecklistRecord], record: ChecklistRecord) -> list[ChecklistRecord]:
-    """The runs up to this one, which may be among them already."""
-    now = record.lineage.created_at_utc
-    return [*(one for one in runs if one.lineage.created_at_utc < now), record]
-
-
 def _disks(record: ChecklistRecord) -> list[DiskFacts]:
     return [disk for item in record.items for disk in item.disks]
 
 
-def _growth(value: float | None, ends: tuple[float, float] | None) -> str | None:
+def _growth(disk: DiskFacts) -> str | None:
+    value, ends = disk.growth_bytes_per_day, disk.growth_ci95_bytes_per_day
     if value is None or ends is None:
         return None
-    low, high = (_size(end) for end in ends)
-    return f"{_size(value)} ({low} to {high})"
-
-
-def _size(size_bytes: float) -> str:
-    return format_bytes(size_bytes).replace("-", "−")
+    shown, low, high = (format_bytes(one).replace("-", "−") for one in (value, *ends))
+    return f"{shown} ({low} to {high})"
 
 
 def _signed(value: float) -> str:

@@ -15,12 +15,12 @@ from opslib.core.errors import UsageError
 from opslib.core.served import served_state_path
 from opslib.ops.acceptance import run as acceptance
 from opslib.ops.acceptance import story as acceptance_story
-from opslib.ops.acceptance.jobs import rehearse_schedules, rehearse_upkeep
 from opslib.ops.acceptance.record import AcceptanceRecord, AcceptanceStep
 from opslib.ops.acceptance.run import walk_acceptance
 from opslib.ops.acceptance.stand_in_tunnel import open_stand_in
 from opslib.ops.acceptance.steps import (
     NotRunError,
+    Step,
     StepFailedError,
     Walk,
     check_health,
@@ -28,6 +28,8 @@ from opslib.ops.acceptance.steps import (
     health_outside,
     make_release,
     rehearse_rollback,
+    rehearse_schedules,
+    rehearse_upkeep,
 )
 from opslib.serving.staging import start_service
 from tests.ops.checklist.conftest import DEGRADED, answering
@@ -39,8 +41,7 @@ from tests.waiting import await_that
 WALKER = """
 import sys
 from pathlib import Path
-from opslib.ops.acceptance.jobs import rehearse_schedules
-from opslib.ops.acceptance.steps import Walk
+from opslib.ops.acceptance.steps import Walk, rehearse_schedules
 from opslib.core.config import load_config
 from opslib.serving.staging import RunningService
 service = RunningService("", 0, "no key", Path())
@@ -155,9 +156,8 @@ def test_a_step_that_fails_is_told_and_the_walk_goes_on(
     def skip(_walk: Walk) -> str:
         raise NotRunError("no such thing here")
 
-    made = acceptance._Step
-    steps = (made("a", "x", fail), made("b", "y", skip), made("c", "z", lambda _walk: "fine"))
-    monkeypatch.setattr(acceptance, "_STEPS", steps)
+    steps = [Step("a", "x", fail), Step("b", "y", skip), Step("c", "z", lambda _walk: "fine")]
+    monkeypatch.setattr(acceptance, "STEPS", steps)
     record = walk_acceptance(place.config)
     assert [step.state for step in record.steps] == ["fail", "not run", "pass"]
     assert record.verdict == "fail"

@@ -11,11 +11,10 @@ import pytest
 from opslib.core.formatting import stamp, utc_now
 from opslib.ops.checklist.benchmarks import check_benchmark
 from opslib.ops.checklist.doctor import examine
-from opslib.ops.checklist.history import read_checklists
 from opslib.ops.checklist.items import Answer, Visit
-from opslib.ops.checklist.keys import check_key_age
 from opslib.ops.checklist.maintenance import check_maintenance, check_rotation
-from opslib.ops.checklist.record import keep_checklist
+from opslib.ops.checklist.policy import check_key_age
+from opslib.ops.checklist.record import keep_checklist, read_checklists
 from opslib.ops.checklist.releases import check_release, check_restore
 from opslib.ops.checklist.run import run_checklist
 from opslib.ops.release.record import Proof, add_proof

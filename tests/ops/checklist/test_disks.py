@@ -13,7 +13,7 @@ import pytest
 from opslib.core.config import Config
 from opslib.core.formatting import utc_now
 from opslib.ops.checklist.disks import check_disks, describe_disk
-from opslib.ops.checklist.facts import DiskPoint
+from opslib.ops.checklist.items import DiskPoint
 from opslib.upkeep.disk import HISTORY_FILE, DiskReport
 from opslib.upkeep.maintenance_record import DiskUse
 from tests.ops.checklist.conftest import Plant

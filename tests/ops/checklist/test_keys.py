@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from opslib.core.formatting import utc_now
-from opslib.ops.checklist.keys import check_key_age
+from opslib.ops.checklist.policy import check_key_age
 from opslib.serving.keys import make_key
 from tests.ops.checklist.conftest import Plant
 

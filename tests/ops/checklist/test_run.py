@@ -12,9 +12,8 @@ import pytest
 from opslib.core.errors import ExitCode, ParameterError
 from opslib.core.files import link_atomic
 from opslib.core.formatting import utc_now
-from opslib.ops.checklist.history import read_checklists
 from opslib.ops.checklist.items import PERIODS, Period, State
-from opslib.ops.checklist.record import ChecklistRecord, keep_checklist
+from opslib.ops.checklist.record import ChecklistRecord, keep_checklist, read_checklists
 from opslib.ops.checklist.run import CHECKS, checks_of, run_checklist
 from opslib.serving.keys import make_key
 from tests.ops.checklist.conftest import Plant, answering, closed_port, json_line, write_bench
