@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from opslib.core.cards import ModelCard, check_files
 from opslib.core.errors import ModelError
 from opslib.core.models import find_model_files, follow_model
@@ -38,7 +40,6 @@ from opslib.inference.golden import (
     GoldenResult,
     check_golden,
     check_golden_outputs,
-    find_not_finite,
     load_golden,
 )
 from opslib.inference.trial import TrialLimits, TrialResult, join_images, try_model
@@ -91,20 +92,19 @@ def check_model(
     expected = previous or (Contract.from_card(card) if card is not None else None)
     size = probe_size(path, expected, img_size)
     check_input(path, size)
-    golden = None
+    golden, result = None, None
     if card is not None and card.golden:
         golden = load_golden(card, card_folder or follow_model(path).parent, preprocess, size)
     probes = probe_images(size)
-    batch = join_images(golden.images if golden else None, probes)
+    batch = join_images(golden, probes)
     trial = try_model(path, images=batch, limits=limits)
     stages.append("load")
     check_contract(path, trial, expected)
     stages.append("contract")
     check_outputs(path, trial.answered(), differing=len(probes))
     stages.append("outputs")
-    result = None
-    if golden is not None:
-        result = check_golden(path, trial.probabilities()[: len(golden.images)], golden)
+    if card is not None and golden is not None:
+        result = check_golden(path, trial.probabilities()[: len(golden)], card.golden)
         stages.append("golden")
     return ModelCheck(path, trial, tuple(stages), result)
 
@@ -125,15 +125,15 @@ def _check_any(
     size = choose_size(path, card, img_size)
     golden = load_golden(card, card_folder or follow_model(path).parent, preprocess, size)
     if card.golden_outputs:
-        trial = try_model(path, images=golden.images, every_output=True, limits=limits)
+        trial = try_model(path, images=golden, every_output=True, limits=limits)
         check_finite(path, trial)
         answers = trial.every_output[len(card.golden) :]
         result = check_golden_outputs(path, card.golden_outputs, answers)
     else:  # a classifier among models of which no more is asked
-        trial = try_model(path, images=golden.images, limits=limits)
+        trial = try_model(path, images=golden, limits=limits)
         check_contract(path, trial, None)
         check_outputs(path, trial.answered(), differing=0)
-        result = check_golden(path, trial.probabilities(), golden)
+        result = check_golden(path, trial.probabilities(), card.golden)
     return ModelCheck(path, trial, (*stages, "load", "outputs", "golden"), result)
 
 
@@ -146,9 +146,8 @@ def check_finite(path: Path, trial: TrialResult) -> None:
     if not trial.every_output:
         why = "none of its outputs holds numbers that could be compared"
         raise ModelCheckError("outputs", f"{path}: {why}")
-    for outputs in trial.every_output:
-        name = find_not_finite(outputs)
-        if name is not None:
+    for name, values in (one for outputs in trial.every_output for one in outputs.items()):
+        if not np.isfinite(values).all():
             raise ModelCheckError("outputs", f"{path}: output {name!r} holds a NaN or an infinity")
 
 

@@ -75,23 +75,24 @@ def check_input(path: Path, size: int) -> None:
     """
     found = peek(read_signature, path)
     inputs = found.inputs if found else ()
-    if len(inputs) == 1 and len(inputs[0].shape) == 4:
-        shape = inputs[0].shape
-        sides = {axis for axis in shape[2:] if isinstance(axis, int) and axis > 0}
-        what = f"its input {inputs[0].name!r} is {inputs[0].dtype} [{_shape(shape)}]"
-        problem = None
-        if shape[3] in _CHANNELS and shape[1] not in _CHANNELS:
-            problem = "channels last; expected channels first, float32 [N, 3, H, W]"
-        elif inputs[0].dtype not in FLOATS:
-            problem = "expected floats, as the preprocessing gives them"
-        elif isinstance(shape[1], int) and shape[1] != 3:
-            problem = "the images have 3 channels"
-        elif len(sides) > 1:
-            problem = "expected a square one"
-        elif sides and sides != {size}:
-            problem = f"the images have {size} pixels a side"
-        if problem is not None:
-            raise ModelCheckError("contract", f"{path}: {what}: {problem}")
+    if len(inputs) != 1 or len(inputs[0].shape) != 4:
+        return
+    name, dtype, shape = inputs[0].name, inputs[0].dtype, inputs[0].shape
+    sides = {axis for axis in shape[2:] if isinstance(axis, int) and axis > 0}
+    problem = None
+    if shape[3] in _CHANNELS and shape[1] not in _CHANNELS:
+        problem = "channels last; expected channels first, float32 [N, 3, H, W]"
+    elif dtype not in FLOATS:
+        problem = "expected floats, as the preprocessing gives them"
+    elif isinstance(shape[1], int) and shape[1] != 3:
+        problem = "the images have 3 channels"
+    elif len(sides) > 1:
+        problem = "expected a square one"
+    elif sides and sides != {size}:
+        problem = f"the images have {size} pixels a side"
+    if problem is not None:
+        what = f"its input {name!r} is {dtype} [{_shape(shape)}]"
+        raise ModelCheckError("contract", f"{path}: {what}: {problem}")
 
 
 def check_outputs(path: Path, answers: NDArray[np.float32], *, differing: int) -> None:
@@ -103,16 +104,15 @@ def check_outputs(path: Path, answers: NDArray[np.float32], *, differing: int) -
     Raises:
         ModelCheckError: stage `outputs`.
     """
-    if not np.isfinite(answers).all():
-        bad = int((~np.isfinite(answers)).any(axis=-1).sum())
-        raise ModelCheckError(
-            "outputs", f"{path}: {bad} of {len(answers)} answers hold a NaN or an infinity"
-        )
+    bad = int((~np.isfinite(answers)).any(axis=-1).sum())
     probes = answers[-differing:] if differing else answers
-    if len(probes) > 1 and float(np.ptp(probes, axis=0).max()) < MIN_SPREAD:
-        raise ModelCheckError(
-            "outputs", f"{path}: answers the same to {len(probes)} differing images"
-        )
+    problem = None
+    if bad:
+        problem = f"{bad} of {len(answers)} answers hold a NaN or an infinity"
+    elif len(probes) > 1 and float(np.ptp(probes, axis=0).max()) < MIN_SPREAD:
+        problem = f"answers the same to {len(probes)} differing images"
+    if problem is not None:
+        raise ModelCheckError("outputs", f"{path}: {problem}")
 
 
 def check_classes_kept(path: Path, card: ModelCard | None, previous: Contract) -> None:
@@ -121,15 +121,14 @@ def check_classes_kept(path: Path, card: ModelCard | None, previous: Contract) -
     Raises:
         ModelCheckError: stage `contract`.
     """
-    names = card.class_names if card is not None else ()
-    if not names or not previous.class_names or names == previous.class_names:
+    names, before = card.class_names if card is not None else (), previous.class_names
+    if not names or not before or names == before:
         return
-    if len(names) != len(previous.class_names):
-        problem = f"it has {len(names)} class names, expected {len(previous.class_names)}"
+    if len(names) != len(before):
+        problem = f"it has {len(names)} class names, expected {len(before)}"
     else:
-        pairs = zip(names, previous.class_names, strict=True)
-        index, (new, old) = next((i, pair) for i, pair in enumerate(pairs) if pair[0] != pair[1])
-        problem = f"class {index} is {new!r}, expected {old!r}"
+        index = next(i for i, name in enumerate(names) if name != before[i])
+        problem = f"class {index} is {names[index]!r}, expected {before[index]!r}"
     raise ModelCheckError("contract", f"{path}: {problem}")
 
 

@@ -32,11 +32,7 @@ class CudaGraphBinding:
         self._shape: tuple[int, ...] = ()
 
     def run(self, batch: NDArray[Any]) -> NDArray[Any]:
-        """Return the output in host memory for a batch in host memory.
-
-        Raises:
-            ModelError: the batch has another shape than the first one.
-        """
+        """Return the output in host memory for a batch in host memory."""
         if self._binding is None:
             self._capture(batch)
         if batch.shape != self._shape:

@@ -6,9 +6,10 @@ returns the answers in host memory, so that copies to and from a card are counte
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,36 +40,22 @@ class EngineFacts:
     postprocess: Postprocess | None = None
 
 
-class Engine(Protocol):
+class Engine(ABC):
     """A loaded network, ready for batches; a context manager that frees it."""
 
-    @property
-    def facts(self) -> EngineFacts:
-        """What is really running."""
-        ...
+    facts: EngineFacts
 
+    @abstractmethod
     def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the answers, float32 `[N, columns]`, of a float32 `[N, C, H, W]` batch.
 
         Raises:
             UnavailableError: the library behind it raised.
         """
-        ...
 
+    @abstractmethod
     def close(self) -> None:
         """Free the network and its threads."""
-        ...
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(self, *_: object) -> None: ...
-
-
-class ClosedOnExit:
-    """Makes an engine a context manager that closes itself."""
-
-    def close(self) -> None:
-        """Free what is held."""
 
     def __enter__(self) -> Self:
         return self
@@ -129,15 +116,9 @@ def not_run(path: Path, batch: NDArray[Any], reason: str) -> UnavailableError:
 
 
 def check_batch(batch: NDArray[Any], facts: EngineFacts) -> None:
-    """Refuse a batch whose axes do not fit the network's input.
-
-    Raises:
-        ModelError: an axis differs; the message gives both shapes.
-    """
+    """Refuse a batch whose axes do not fit the network's input."""
     expected = facts.input_shape
-    fits = len(expected) == batch.ndim and all(
-        want is None or want == have for want, have in zip(expected, batch.shape, strict=False)
-    )
-    if not fits:
+    pairs = zip(expected, batch.shape, strict=False)
+    if len(expected) != batch.ndim or any(want not in (None, have) for want, have in pairs):
         shown = ["any" if axis is None else axis for axis in expected]
         raise ModelError(f"the model expects input {shown}, got {list(batch.shape)}")

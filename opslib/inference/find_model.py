@@ -125,11 +125,9 @@ def find_checkpoint(config: Config, given: Path | None, card: ModelCard | None) 
     """
     if given is not None:
         return given.absolute() if given.exists() else config.resolve(given)
-    candidates: list[Path] = []
-    if card is not None and card.ckpt_path:
-        named = Path(card.ckpt_path)
-        roots = (config.exp_dir, config.export_dir, config.code_root or config.root, config.root)
-        candidates = [root / named for root in roots]
+    roots = (config.exp_dir, config.export_dir, config.code_root or config.root, config.root)
+    named = card.ckpt_path if card is not None else None
+    candidates = [root / named for root in roots] if named else []
     for candidate in candidates:
         if candidate.is_file():
             return candidate

@@ -33,15 +33,6 @@ Outputs = Mapping[str, NDArray[np.generic]]
 
 
 @dataclass(frozen=True)
-class GoldenSet:
-    """Golden images as the model's input, float32 `[N, 3, H, W]`, and the answers expected of a
-    classifier."""
-
-    images: NDArray[np.float32]
-    answers: tuple[GoldenAnswer, ...]
-
-
-@dataclass(frozen=True)
 class GoldenResult:
     """How well the golden answers were reproduced: images, largest probability difference."""
 
@@ -49,32 +40,29 @@ class GoldenResult:
     max_abs_diff: float
 
 
-def load_golden(card: ModelCard, folder: Path, preprocess: Preprocess, img_size: int) -> GoldenSet:
-    """Return the card's golden images, found relative to `folder`.
+def load_golden(
+    card: ModelCard, folder: Path, preprocess: Preprocess, img_size: int
+) -> NDArray[np.float32]:
+    """Return the card's golden images, found relative to `folder`, as the model's input.
 
     Raises:
         ModelCheckError: stage `golden`: an image is missing, changed or unreadable.
     """
-    paths = []
     for answer in card.golden_images:
         path = folder / answer.image
         if not path.is_file():
             raise ModelCheckError("golden", f"{path}: the golden image is missing")
         if sha256_file(path) != answer.sha256:
             raise ModelCheckError("golden", f"{path}: the golden image has changed")
-        paths.append(str(path))
+    paths = [str(folder / answer.image) for answer in card.golden_images]
     try:
-        return GoldenSet(preprocess(paths, img_size), card.golden)
+        return preprocess(paths, img_size)
     except InputError as error:
         raise ModelCheckError("golden", str(error)) from error
 
 
 def check_golden(
-    path: Path,
-    probabilities: NDArray[np.float32],
-    golden: GoldenSet,
-    *,
-    max_probability_diff: float = MAX_PROBABILITY_DIFF,
+    path: Path, probabilities: NDArray[np.float32], golden: Sequence[GoldenAnswer]
 ) -> GoldenResult:
     """Compare the model's probabilities `[N, C]` of the golden images with the card's answers.
 
@@ -85,34 +73,30 @@ def check_golden(
     Raises:
         ModelCheckError: stage `golden`; the message names the image that is worst.
     """
-    expected = [answer.probabilities for answer in golden.answers]
-    if any(len(row) != probabilities.shape[-1] for row in expected):
-        raise ModelCheckError(
-            "golden",
-            f"{path}: its card's golden answers have {len(expected[0])} classes, "
-            f"the model answers {probabilities.shape[-1]}",
+    classes = {len(answer.probabilities) for answer in golden}
+    if classes != {probabilities.shape[-1]}:
+        problem = (
+            f"its card's golden answers have {len(golden[0].probabilities)} classes, "
+            f"the model answers {probabilities.shape[-1]}"
         )
-    wanted = np.asarray(expected, dtype=np.float32)
+        raise ModelCheckError("golden", f"{path}: {problem}")
+    wanted = np.asarray([answer.probabilities for answer in golden], dtype=np.float32)
+    for answer, have, want in zip(golden, probabilities, wanted, strict=True):
+        said, tie = int(have.argmax()), 2 * MAX_PROBABILITY_DIFF * want[answer.class_id]
+        if said != answer.class_id and want[answer.class_id] - want[said] > tie:
+            problem = f"{answer.image} is class {said}, its card says {answer.class_id}"
+            raise ModelCheckError("golden", f"{path}: {problem}")
     differences = np.abs(probabilities - wanted).max(axis=-1)
-    for index, answer in enumerate(golden.answers):
-        said = int(probabilities[index].argmax())
-        gap = wanted[index, answer.class_id] - wanted[index, said]
-        tie = 2 * max_probability_diff * wanted[index, answer.class_id]
-        if said != answer.class_id and gap > tie:
-            raise ModelCheckError(
-                "golden",
-                f"{path}: {answer.image} is class {said}, its card says {answer.class_id}",
-            )
     worst = int(differences.argmax())
-    if not differences[worst] <= max_probability_diff:
+    if not differences[worst] <= MAX_PROBABILITY_DIFF:
         twice = float(np.abs(softmax(probabilities) - wanted).max()) < 1e-4
         hint = "; its card softmaxed them twice: make it anew" if twice else ""
         raise ModelCheckError(
             "golden",
-            f"{path}: {golden.answers[worst].image} differs from its card by "
-            f"{differences[worst]:.3f} in a probability (at most {max_probability_diff:g}){hint}",
+            f"{path}: {golden[worst].image} differs from its card by {differences[worst]:.3f} "
+            f"in a probability (at most {MAX_PROBABILITY_DIFF:g}){hint}",
         )
-    return GoldenResult(len(golden.answers), float(differences.max()))
+    return GoldenResult(len(golden), float(differences.max()))
 
 
 def answer_golden(
@@ -139,11 +123,6 @@ def answer_golden(
 def summarise_outputs(outputs: Outputs) -> tuple[GoldenTensor, ...]:
     """Return the outputs of one image as a card keeps them."""
     return tuple(_summarise(name, values) for name, values in outputs.items())
-
-
-def find_not_finite(outputs: Outputs) -> str | None:
-    """Return the name of an output that holds a NaN or an infinity, or None."""
-    return next((name for name, one in outputs.items() if not np.isfinite(one).all()), None)
 
 
 def check_golden_outputs(

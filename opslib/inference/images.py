@@ -109,9 +109,7 @@ def count_suffixes(paths: Iterable[Path]) -> dict[str, int]:
 def _list_files(pattern: str, root: Path, shown: str | None = None) -> ImageFiles:
     found = find_matches(pattern, root)
     images = tuple(path for path in found.files if path.suffix.lower() in IMAGE_SUFFIXES)
-    others = count_suffixes(
-        path for path in found.files if path.suffix.lower() not in IMAGE_SUFFIXES
-    )
+    others = count_suffixes(set(found.files).difference(images))
     whole = str(root / pattern) if shown is None else shown
     return ImageFiles(whole, found.folder, images, others, found.problems)
 

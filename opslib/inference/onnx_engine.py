@@ -18,7 +18,7 @@ from opslib.core.host import usable_cpus
 from opslib.core.models import ModelFiles, find_model_files
 from opslib.inference.causes import shorten_error
 from opslib.inference.cuda_graph import CudaGraphBinding
-from opslib.inference.engine import ClosedOnExit, EngineFacts, EngineRequest, not_run
+from opslib.inference.engine import Engine, EngineFacts, EngineRequest, not_run
 from opslib.inference.postprocess import count_classes, find_postprocess
 from opslib.inference.providers import (
     ProviderChoice,
@@ -31,7 +31,7 @@ _DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(dou
 _ERROR_ONLY = 3
 
 
-class OnnxEngine(ClosedOnExit):
+class OnnxEngine(Engine):
     """An ONNX Runtime session for one batch size; on CUDA with bound input and output."""
 
     def __init__(self, request: EngineRequest, session: Any = None) -> None:
@@ -92,20 +92,12 @@ def make_session_options(settings: SessionSettings, choice: ProviderChoice) -> A
     """
     import onnxruntime as ort
 
-    levels = ort.GraphOptimizationLevel
+    level = settings.graph_optimization_level
+    named = f"ORT_{level}" if level == "DISABLE_ALL" else f"ORT_ENABLE_{level}"
     options = ort.SessionOptions()
     options.log_severity_level = _ERROR_ONLY
-    options.graph_optimization_level = {
-        "DISABLE_ALL": levels.ORT_DISABLE_ALL,
-        "BASIC": levels.ORT_ENABLE_BASIC,
-        "EXTENDED": levels.ORT_ENABLE_EXTENDED,
-        "ALL": levels.ORT_ENABLE_ALL,
-    }[settings.graph_optimization_level]
-    options.execution_mode = (
-        ort.ExecutionMode.ORT_PARALLEL
-        if settings.execution_mode == "PARALLEL"
-        else ort.ExecutionMode.ORT_SEQUENTIAL
-    )
+    options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, named)
+    options.execution_mode = getattr(ort.ExecutionMode, f"ORT_{settings.execution_mode}")
     options.intra_op_num_threads = settings.intra_op_num_threads or usable_cpus()
     options.inter_op_num_threads = settings.inter_op_num_threads or usable_cpus()
     if not settings.allow_spinning:
@@ -153,12 +145,10 @@ def _load(request: EngineRequest, choice: ProviderChoice) -> Any:
         with contextlib.redirect_stdout(sys.stderr):
             ort.preload_dlls()
     options = make_session_options(request.settings, choice)
-    weights = _read_weights(files) if request.weights_in_memory else {}
-    if weights:
-        sizes = [len(data) for data in weights.values()]
-        options.add_external_initializers_from_files_in_memory(
-            list(weights), list(weights.values()), sizes
-        )
+    if request.weights_in_memory and files.sidecars:
+        weights = _read_weights(files)
+        names, data = list(weights), list(weights.values())
+        options.add_external_initializers_from_files_in_memory(names, data, [*map(len, data)])
     try:
         return _start_session(files, options, choice)
     except Exception as error:
@@ -205,9 +195,7 @@ def _describe(
     session: Any, model_input: Any, request: EngineRequest, provider: str, note: str | None
 ) -> EngineFacts:
     settings = request.settings
-    shape = tuple(axis if isinstance(axis, int) else None for axis in model_input.shape)
-    classes = session.get_outputs()[0].shape
-    last = classes[-1] if classes else None
+    last = next(iter(session.get_outputs()[0].shape[-1:]), None)
     options = {
         "graph_optimization_level": settings.graph_optimization_level,
         "execution_mode": settings.execution_mode,
@@ -223,7 +211,7 @@ def _describe(
         provider=provider,
         threads=settings.intra_op_num_threads or usable_cpus(),
         num_classes=count_classes(last) if isinstance(last, int) else None,
-        input_shape=shape,
+        input_shape=tuple(axis if isinstance(axis, int) else None for axis in model_input.shape),
         input_dtype=_DTYPES[model_input.type],
         options=options,
         note=note,

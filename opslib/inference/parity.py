@@ -40,9 +40,6 @@ def check_parity(
         reference: probabilities `[N, C]` of the reference engine.
         candidate: probabilities `[N, C]` of the same images.
         half_precision: the limits for float16 models apply (no p99 limit).
-
-    Raises:
-        ModelError: the two have different numbers of classes.
     """
     if reference.shape != candidate.shape:
         raise ModelError(
@@ -52,10 +49,10 @@ def check_parity(
     finite = bool(np.isfinite(reference).all() and np.isfinite(candidate).all())
     errors = ((reference - candidate) ** 2).mean(axis=-1)
     mismatch_pct = 100 * float((reference.argmax(-1) != candidate.argmax(-1)).mean())
-    mse_mean_max = limits.fp16_mse_mean_max if half_precision else limits.mse_mean_max
-    mse_p99_max = None if half_precision else limits.mse_p99_max
-    mismatch_max_pct = (
-        limits.fp16_top1_mismatch_max_pct if half_precision else limits.top1_mismatch_max_pct
+    mse_mean_max, mse_p99_max, mismatch_max_pct = (
+        (limits.fp16_mse_mean_max, None, limits.fp16_top1_mismatch_max_pct)
+        if half_precision
+        else (limits.mse_mean_max, limits.mse_p99_max, limits.top1_mismatch_max_pct)
     )
     mse_mean, mse_p99 = float(errors.mean()), float(np.quantile(errors, 0.99))
     broken = []

@@ -73,9 +73,6 @@ def read_signature(file: BinaryIO, name: str) -> Signature:
 def read_last_operator(file: BinaryIO, name: str) -> LastOperator | None:
     """Return the last operator of the ONNX model that `file` is open on, those passed over that
     only pass values on; None where the first output is none of a node's.
-
-    Raises:
-        ModelError: see `read_signature`.
     """
     return _read(_read_last_operator, file, name)
 

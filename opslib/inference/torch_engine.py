@@ -15,14 +15,15 @@ from opslib.core.errors import ModelError, UnavailableError
 from opslib.core.formatting import shorten
 from opslib.core.host import usable_cpus
 from opslib.inference.checkpoint import read_checkpoint
-from opslib.inference.engine import ClosedOnExit, EngineFacts, EngineRequest, not_run
+from opslib.inference.engine import Engine, EngineFacts, EngineRequest, not_run
 from opslib.inference.postprocess import count_classes
 from opslib.inference.preprocess import import_object
 
+_EXPORTED = ".pt2"
 _STATE_KEYS = ("state_dict", "model_state_dict", "model", "model_state", "net", "weights")
 
 
-class TorchEngine(ClosedOnExit):
+class TorchEngine(Engine):
     """A Torch module in eval and inference mode; each call ends with its result on the host."""
 
     def __init__(self, request: EngineRequest) -> None:
@@ -37,11 +38,9 @@ class TorchEngine(ClosedOnExit):
         self._torch, self._path = torch, request.path
         self._device, note = _choose_device(torch, request.providers)
         torch.set_num_threads(request.settings.intra_op_num_threads or usable_cpus())
-        self._module, facts = _load_module(torch, request)
-        self._module = (
-            self._module.to(self._device) if hasattr(self._module, "to") else self._module
-        )
-        if facts.get("mode_settable", True):
+        module, facts = _load_module(torch, request)
+        self._module = module.to(self._device) if hasattr(module, "to") else module
+        if request.path.suffix != _EXPORTED:  # such a program has no other mode
             self._module.eval()
         self.facts = EngineFacts(
             engine="torch",
@@ -94,8 +93,8 @@ def _load_module(torch: Any, request: EngineRequest) -> tuple[Any, dict[str, Any
     if not path.is_file():
         raise ModelError(f"{path}: no such file; expected a Torch checkpoint")
     try:
-        if path.suffix == ".pt2":
-            return torch.export.load(str(path)).module(), {"mode_settable": False}
+        if path.suffix == _EXPORTED:
+            return torch.export.load(str(path)).module(), {}
         if _is_torchscript(path):
             return torch.jit.load(str(path), map_location="cpu"), {}
     except Exception as error:  # Torch raises zip, runtime and OS errors for damaged files
@@ -175,11 +174,8 @@ def _fit_names(state: Mapping[str, Any], wanted: Mapping[str, Any]) -> Mapping[s
 
 
 def _count_classes(path: Path, state: Mapping[str, Any]) -> int:
-    biases = [
-        tensor
-        for name, tensor in state.items()
-        if name.endswith("bias") and getattr(tensor, "ndim", 0) == 1
-    ]
+    named = ((name, tensor) for name, tensor in state.items() if name.endswith("bias"))
+    biases = [tensor for _, tensor in named if getattr(tensor, "ndim", 0) == 1]
     if not biases:
         raise ModelError(
             f"{path}: its state dict has no bias to count classes by; add num_classes to it"

@@ -99,21 +99,13 @@ class TrialResult:
         return self.inputs[0].dtype if self.inputs else "none"
 
     def answered(self) -> NDArray[np.float32]:
-        """Return the answers.
-
-        Raises:
-            UsageError: the trial was given no images.
-        """
+        """Return the answers."""
         if self.answers is None:
             raise UsageError("the trial was given no images to answer")
         return self.answers
 
     def probabilities(self) -> NDArray[np.float32]:
-        """Return the answers as probabilities, float32 `[N, classes]`.
-
-        Raises:
-            UsageError: the trial was given no images.
-        """
+        """Return the answers as probabilities, float32 `[N, classes]`."""
         return to_probabilities(self.answered(), self.postprocess)
 
 
@@ -190,40 +182,37 @@ def _read_result(
 ) -> TrialResult:
     stage: Stage = "outputs" if (folder / "loaded").exists() else "load"
     doing = "loading it" if stage == "load" else "running it"
-    answer = folder / "answer.json"
+    answer, problem = folder / "answer.json", None
+    found: dict[str, Any] = json.loads(answer.read_text()) if answer.exists() else {}
     if code == -int(signal.SIGALRM):
-        raise ModelCheckError(stage, f"{path}: {doing} took longer than {timeout_s:g} s")
-    if code < 0:
-        ended = f"{doing} ended the trial process by {format_signal(-code)}"
-        raise ModelCheckError(stage, f"{path}: {ended}")
-    if code != 0 or not answer.exists():
-        raise ModelCheckError(stage, f"{path}: {doing} ended the trial process with code {code}")
-    found: dict[str, Any] = json.loads(answer.read_text())
-    if found.get("out_of_memory"):
-        raise ModelCheckError(
-            stage, f"{path}: {doing} needs more than the {format_bytes(allowed)} allowed"
-        )
-    if "error" in found:
-        reason = shorten_error(found["error"])
-        raise ModelCheckError(stage, f"{path}: ONNX Runtime refuses it: {reason}")
-    if "refused" in found:
-        raise ModelCheckError(stage, f"{path}: {found['refused']}")
+        problem = f"{doing} took longer than {timeout_s:g} s"
+    elif code < 0:
+        problem = f"{doing} ended the trial process by {format_signal(-code)}"
+    elif code or not found:
+        problem = f"{doing} ended the trial process with code {code}"
+    elif found.get("out_of_memory"):
+        problem = f"{doing} needs more than the {format_bytes(allowed)} allowed"
+    elif "error" in found:
+        problem = f"ONNX Runtime refuses it: {shorten_error(found['error'])}"
+    problem = problem or found.get("refused")
+    if problem is not None:
+        raise ModelCheckError(stage, f"{path}: {problem}")
     kept = folder / "answers.npy"
     answers = np.load(kept) if kept.exists() else None
-    outputs = tuple(_tensor(one) for one in found["outputs"])
+    judged = judge_answers(answers) if answers is not None and answers.ndim == 2 else None
+    inputs, outputs = (
+        tuple(TensorFacts(one["name"], one["dtype"], tuple(one["shape"])) for one in found[side])
+        for side in ("inputs", "outputs")
+    )
     return TrialResult(
-        inputs=tuple(_tensor(one) for one in found["inputs"]),
+        inputs=inputs,
         outputs=outputs,
         answers=answers,
         wall_s=wall_s,
         peak_rss_bytes=found["peak_rss_bytes"],
         every_output=_read_outputs(folder / "outputs.npz", [one.name for one in outputs]),
-        postprocess=find_postprocess(path) or _judge(answers),
+        postprocess=find_postprocess(path) or judged,
     )
-
-
-def _judge(answers: NDArray[np.float32] | None) -> Postprocess | None:
-    return judge_answers(answers) if answers is not None and answers.ndim == 2 else None
 
 
 def _read_outputs(path: Path, names: list[str]) -> tuple[dict[str, NDArray[np.generic]], ...]:
@@ -235,7 +224,3 @@ def _read_outputs(path: Path, names: list[str]) -> tuple[dict[str, NDArray[np.ge
             number, place = (int(part) for part in key.split("-"))
             images.setdefault(number, {})[names[place]] = kept[key]
     return tuple(images[number] for number in sorted(images))
-
-
-def _tensor(found: dict[str, Any]) -> TensorFacts:
-    return TensorFacts(found["name"], found["dtype"], tuple(found["shape"]))

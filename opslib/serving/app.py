@@ -16,11 +16,8 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from opslib import __version__
-from opslib.serving.classify import Classified
-from opslib.serving.cors import LoggedCors
-from opslib.serving.description import describe
 from opslib.serving.failures import RefusalError, answer_crash, answer_refusal, json_response
-from opslib.serving.gate import Endpoint, Gate
+from opslib.serving.gate import Endpoint, Gate, LoggedCors
 from opslib.serving.logs import PERIOD_S, sum_up_events
 from opslib.serving.reload import BUSY_CODE, StageError
 from opslib.serving.schemas import (
@@ -32,8 +29,9 @@ from opslib.serving.schemas import (
     ReloadAnswer,
     ReloadRequest,
     Version,
+    describe,
 )
-from opslib.serving.service import Service
+from opslib.serving.service import Classified, Service
 from opslib.serving.settings import MIB
 from opslib.serving.trace import GENERATION, Trace
 from opslib.serving.uploads import UploadLimits, read_body

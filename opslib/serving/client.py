@@ -25,7 +25,7 @@ from opslib.serving.live import (
 class ServiceError(OpsError):
     """A service refused or did not answer; `stage` and `hint` say where to look."""
 
-    def __init__(self, message: str, *, status: int | None, stage: str, hint: str) -> None:
+    def __init__(self, message: str, status: int | None, stage: str, hint: str) -> None:
         super().__init__(message)
         self.status = status
         self.stage = stage
@@ -45,13 +45,10 @@ class LiveHealth:
 class ServiceClient:
     """A connection to one service; a context manager that closes it.
 
-    `url` is its address as it may be shown.
-
     Args:
-        url: such as `http://127.0.0.1:8000`.
+        url: such as `http://127.0.0.1:8000`; the attribute is the address as it may be shown.
         key: sent as `X-API-Key`, never shown.
-        section: the names of its fields, and the timeout.
-        timeout_s: overrides the section's.
+        section: the names of its fields, and the timeout, which `timeout_s` overrides.
 
     Raises:
         ParameterError: `url` is no address.
@@ -115,32 +112,23 @@ class ServiceClient:
         try:
             answer = self._client.request(method, route, json=body)
         except httpx.TimeoutException as error:
-            raise ServiceError(
-                f"{self.url}{route}: no answer within {self._timeout_s:g} s",
-                status=None,
-                stage="timeout",
-                hint="look at the service's log; /version shows what is served now",
-            ) from error
+            said = f"{self.url}{route}: no answer within {self._timeout_s:g} s"
+            hint = "look at the service's log; /version shows what is served now"
+            raise ServiceError(said, None, "timeout", hint) from error
         except (httpx.TransportError, UnicodeError) as error:
-            raise ServiceError(
-                f"{self.url}{route}: cannot be reached: {_ERRNO.sub('', str(error))}",
-                status=None,
-                stage="connect",
-                hint="is the service up? `curl -s URL/health`; is host and port right?",
-            ) from error
-        if answer.status_code != 200:
-            raise _refusal(self.url + route, answer)
+            said = f"{self.url}{route}: cannot be reached: {_ERRNO.sub('', str(error))}"
+            hint = "is the service up? `curl -s URL/health`; is host and port right?"
+            raise ServiceError(said, None, "connect", hint) from error
         try:
             content = answer.json()
         except ValueError:
             content = None
+        if answer.status_code != 200:
+            given = content if isinstance(content, dict) else {}
+            raise _refusal(self.url + route, answer, given)
         if not isinstance(content, dict):
-            raise ServiceError(
-                f"{self.url}{route}: answered no JSON object",
-                status=200,
-                stage="answer",
-                hint="is this the service? a login page of a tunnel answers 200 too",
-            )
+            hint = "is this the service? a login page of a tunnel answers 200 too"
+            raise ServiceError(f"{self.url}{route}: answered no JSON object", 200, "answer", hint)
         return content
 
 
@@ -156,19 +144,10 @@ _STATUS_HINTS = {
 }
 
 
-def _refusal(where: str, answer: httpx.Response) -> ServiceError:
-    try:
-        content = answer.json()
-    except ValueError:
-        content = {}
-    content = content if isinstance(content, dict) else {}
+def _refusal(where: str, answer: httpx.Response, content: dict[str, Any]) -> ServiceError:
     body = " ".join(answer.text.split())[:600]
     stage = str(content.get("stage") or "unknown")
     detail = str(content.get("detail") or body)
     hint = content.get("hint") or _STATUS_HINTS.get(answer.status_code)
-    return ServiceError(
-        f"{where}: {answer.status_code} {body}",
-        status=answer.status_code,
-        stage=stage,
-        hint=str(hint or find_hint(stage, detail)),
-    )
+    said = f"{where}: {answer.status_code} {body}"
+    return ServiceError(said, answer.status_code, stage, str(hint or find_hint(stage, detail)))

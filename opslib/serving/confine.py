@@ -48,11 +48,7 @@ def confine_path(text: str, folders: Sequence[Path], base: Path) -> Path:
 
 
 def confine_sidecars(files: ModelFiles, folders: Sequence[Path]) -> None:
-    """Refuse a model whose weights files are links out of the allowed folders.
-
-    Raises:
-        ModelError: one is.
-    """
+    """Refuse a model whose weights files are links out of the allowed folders."""
     for sidecar in files.sidecars:
         if not is_inside(sidecar.resolve(), folders):
             raise ModelError(f"{sidecar}: its weights lie outside {_list(folders)}")

@@ -12,6 +12,7 @@ import asyncio
 import logging
 import resource
 from collections import OrderedDict
+from typing import Any
 
 from opslib.core.errors import ConfigError
 from opslib.serving.heap import give_back_memory
@@ -20,6 +21,7 @@ from opslib.serving.logs import CAUSED_OUTSIDE
 RESERVED_DESCRIPTORS = 256  # for files, the trial's pipes and what is accepted in one turn
 MIN_CONNECTIONS = 32
 _KEPT_FOR_STRANGERS = 8  # one of so many places
+LINGER_S = 10.0
 _RUSH = 64  # so many connections at once are no everyday thing
 
 SLOT = "slot"
@@ -29,23 +31,40 @@ _log = logging.getLogger(CAUSED_OUTSIDE)
 class Slot:
     """The place of one connection."""
 
-    __slots__ = ("_connections", "transport")
+    __slots__ = ("_places", "transport")
 
-    def __init__(self, connections: Connections, transport: asyncio.Transport) -> None:
-        self._connections = connections
+    def __init__(self, places: Connections, transport: asyncio.Transport) -> None:
+        self._places = places
         self.transport = transport
 
     def vouch(self) -> bool:
-        """The request under way has the key; return whether there is a place for another such."""
-        return self._connections.vouch(self)
+        """The request under way has the key: the slot is not closed for others; return False where
+        too many are kept already."""
+        places = self._places
+        if self in places.strangers:
+            if len(places.known) >= places.known_limit:
+                return False
+            del places.strangers[self]
+            places.known.add(self)
+        return True
 
     def doubt(self) -> None:
-        """Another request begins: nobody knows yet whose it is."""
-        self._connections.doubt(self)
+        """Another request begins: nobody knows yet whose it is, who is waited for from now on."""
+        places = self._places
+        if self in places.known:
+            places.known.remove(self)
+            places.strangers[self] = None
+        elif self in places.strangers:
+            places.strangers.move_to_end(self)
 
     def leave(self) -> None:
-        """The connection has ended."""
-        self._connections.leave(self)
+        """The connection has ended; after a rush, what it left in the heap is given back."""
+        places = self._places
+        places.known.discard(self)
+        places.strangers.pop(self, None)
+        if places.most >= _RUSH and len(places) <= places.most // 4:
+            places.most = len(places)
+            asyncio.get_running_loop().run_in_executor(None, give_back_memory)
 
 
 class Connections:
@@ -53,49 +72,65 @@ class Connections:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._known_limit = limit - max(1, limit // _KEPT_FOR_STRANGERS)
-        self._strangers: OrderedDict[Slot, None] = OrderedDict()  # waited for longest first
-        self._known: set[Slot] = set()
-        self._most = 0
+        self.known_limit = limit - max(1, limit // _KEPT_FOR_STRANGERS)
+        self.strangers: OrderedDict[Slot, None] = OrderedDict()  # waited for longest first
+        self.known: set[Slot] = set()
+        self.most = 0
 
     def __len__(self) -> int:
-        return len(self._strangers) + len(self._known)
+        return len(self.strangers) + len(self.known)
 
     def enter(self, transport: asyncio.Transport) -> Slot:
         """Return a place for a new connection, after closing another's where all were taken."""
         slot = Slot(self, transport)
-        self._strangers[slot] = None
+        self.strangers[slot] = None
         if len(self) > self._limit:
-            longest, _ = self._strangers.popitem(last=False)
+            longest, _ = self.strangers.popitem(last=False)
             longest.transport.abort()
             _log.warning("all %d connections taken: one without a key was closed", self._limit)
-        self._most = max(self._most, len(self))
+        self.most = max(self.most, len(self))
         return slot
 
-    def vouch(self, slot: Slot) -> bool:
-        """Keep `slot` from being closed; return False where too many are kept already."""
-        if slot in self._strangers:
-            if len(self._known) >= self._known_limit:
-                return False
-            del self._strangers[slot]
-            self._known.add(slot)
-        return True
 
-    def doubt(self, slot: Slot) -> None:
-        """Count `slot` as a stranger who is waited for from now on."""
-        if slot in self._known:
-            self._known.remove(slot)
-            self._strangers[slot] = None
-        elif slot in self._strangers:
-            self._strangers.move_to_end(slot)
+class JoinedWrites:
+    """A transport that sends an answer's head and body in one packet, hence one system call, and
+    drops what a client has not read `LINGER_S` after the connection was closed."""
 
-    def leave(self, slot: Slot) -> None:
-        """Forget `slot`; after a rush, what it left in the heap is given back."""
-        self._known.discard(slot)
-        self._strangers.pop(slot, None)
-        if self._most >= _RUSH and len(self) <= self._most // 4:
-            self._most = len(self)
-            asyncio.get_running_loop().run_in_executor(None, give_back_memory)
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._head = b""
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        """Be the transport in everything else."""
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Send `data`, or keep it until the body comes if it is an answer's head."""
+        if data.startswith(b"HTTP/1.1 ") and not data.startswith(b"HTTP/1.1 1"):
+            self._head = data
+        else:
+            self._transport.write(self._head + data)
+            self._head = b""
+
+    def flush(self) -> None:
+        """Send what was kept."""
+        if self._head:
+            self._transport.write(self._head)
+            self._head = b""
+
+    def close(self) -> None:
+        """Send what was kept and close."""
+        self.flush()
+        self._transport.close()
+        if self._timer is None and self._transport.get_write_buffer_size():
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(LINGER_S, self._transport.abort)
+
+    def lose(self) -> None:
+        """Note that the connection has ended."""
+        if self._timer is not None:
+            self._timer.cancel()
 
 
 def find_room(wanted: int) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,34 +24,6 @@ CONTENT_TYPES = {
 }
 _PILLOW_NAMES = tuple(CONTENT_TYPES)
 _SAME = {"MPO": "JPEG"}  # a phone's JPEG with a second picture in it
-
-
-def check_declared(upload: Upload, allowed: Set[str]) -> str:
-    """Return the format that name and declared type agree on, such as `JPEG`.
-
-    Args:
-        upload: what was declared.
-        allowed: extensions in lower case, with their dots.
-
-    Raises:
-        RefusalError: the extension is not allowed or the type is another one's.
-    """
-    suffix = upload.suffix
-    if suffix not in allowed:
-        raise RefusalError(
-            415,
-            f"file extension {suffix[:16]!r} is not allowed; expected {', '.join(sorted(allowed))}",
-            code="extension",
-        )
-    wanted = FORMATS[suffix]
-    if upload.content_type not in CONTENT_TYPES[wanted]:
-        raise RefusalError(
-            415,
-            f"content type {upload.content_type[:64]!r} does not fit a {suffix} file; "
-            f"expected {CONTENT_TYPES[wanted][0]}",
-            code="content_type",
-        )
-    return wanted
 
 
 class UploadDecoder:
@@ -76,9 +48,22 @@ class UploadDecoder:
         self._max_total_pixels = max_total_pixels
 
     def check(self, uploads: Sequence[Upload]) -> None:
-        """Refuse uploads by their declared name and type, before anything is decoded."""
+        """Refuse uploads by their declared name and type, before anything is decoded.
+
+        Raises:
+            RefusalError: an extension is not allowed, or the type is another one's.
+        """
         for upload in uploads:
-            check_declared(upload, self._allowed)
+            suffix, kind = upload.suffix, upload.content_type
+            if suffix not in self._allowed:
+                expected = ", ".join(sorted(self._allowed))
+                problem = f"file extension {suffix[:16]!r} is not allowed; expected {expected}"
+                raise RefusalError(415, problem, code="extension")
+            fitting = CONTENT_TYPES[FORMATS[suffix]]
+            if kind not in fitting:
+                problem = f"content type {kind[:64]!r} does not fit a {suffix} file"
+                problem += f"; expected {fitting[0]}"
+                raise RefusalError(415, problem, code="content_type")
 
     def decode(self, uploads: Sequence[Upload], img_size: int) -> NDArray[np.float32]:
         """Return float32 `[N, 3, img_size, img_size]` of the uploads.
@@ -109,25 +94,19 @@ class UploadDecoder:
         except Image.DecompressionBombError as error:
             raise self._too_many_pixels() from error
         except (OSError, ValueError, SyntaxError) as error:
-            raise RefusalError(
-                415, f"the content is no {wanted} image", code="content_mismatch"
-            ) from error
+            problem = f"the content is no {wanted} image"
+            raise RefusalError(415, problem, code="content_mismatch") from error
         found = _SAME.get(str(image.format), image.format)
         if found != wanted:
             image.close()
-            raise RefusalError(
-                415, f"the content is {found}, the name says {wanted}", code="content_mismatch"
-            )
+            problem = f"the content is {found}, the name says {wanted}"
+            raise RefusalError(415, problem, code="content_mismatch")
         return image
 
     def _too_many_pixels(self, width: int = 0, height: int = 0) -> RefusalError:
         shown = f"{width} x {height} pixels" if width else "too many pixels"
-        return RefusalError(
-            413,
-            f"{shown}; at most {self._max_pixels:,} an image and "
-            f"{self._max_total_pixels:,} a request",
-            code="too_many_pixels",
-        )
+        most = f"{self._max_pixels:,} an image and {self._max_total_pixels:,} a request"
+        return RefusalError(413, f"{shown}; at most {most}", code="too_many_pixels")
 
     def _run_on_files(self, uploads: Sequence[Upload], img_size: int) -> NDArray[np.float32]:
         """Give foreign preprocessing what it takes: files, on a memory disk where there is one."""

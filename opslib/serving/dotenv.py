@@ -39,11 +39,7 @@ def set_variable(env_file: Path, name: str, value: str, *, note: str | None = No
 
 
 def check_variable(env_file: Path, name: str, value: str) -> None:
-    """Make sure that `set_variable` would do it, as far as can be seen beforehand.
-
-    Raises:
-        ConfigError, StorageError: as `set_variable`.
-    """
+    """Make sure that `set_variable` would do it, as far as can be seen beforehand."""
     target = env_file.resolve()
     ensure_writable(target.parent)
     with storage_errors(f"read {env_file}"):

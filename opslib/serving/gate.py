@@ -1,11 +1,17 @@
-"""The gate: who may enter, and how often. Only `/health` and the API's description are public."""
+"""The gate: who may enter, from which front ends, and how often.
+
+Only `/health` and the API's description are public. Preflights and refused origins are logged.
+"""
 
 from __future__ import annotations
 
+import logging
 import math
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+from starlette.datastructures import Headers
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -13,10 +19,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from opslib.serving.connections import SLOT
 from opslib.serving.failures import RefusalError
 from opslib.serving.keys import HEADER, keys_match
+from opslib.serving.logs import CAUSED_OUTSIDE
 from opslib.serving.trace import HAS_KEY
 
 PUBLIC = frozenset({"/health", "/docs", "/openapi.json"})
+EXPOSED = ("X-Request-ID", "X-Model-SHA256", "X-Generation", "Retry-After")
 _HEADER = HEADER.lower().encode()
+_SHOWN = 200
+_log = logging.getLogger(CAUSED_OUTSIDE)
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -98,11 +108,7 @@ class Gate:
 
 
 def _note_key(scope: Scope) -> None:
-    """Say to the layers outside that this request has the key.
-
-    Raises:
-        RefusalError: its connection is one too many.
-    """
+    """Say to the layers outside that this request has the key."""
     state = scope["state"]
     state[HAS_KEY] = True
     if SLOT in state and not state[SLOT].vouch():
@@ -112,3 +118,46 @@ def _note_key(scope: Scope) -> None:
             code="too_many_connections",
             headers={"Retry-After": "1"},
         )
+
+
+class LoggedCors(CORSMiddleware):
+    """Starlette's CORS middleware; a preflight is logged, and so is a refused origin."""
+
+    def __init__(self, app: ASGIApp, origins: Sequence[str]) -> None:
+        super().__init__(
+            app,
+            allow_origins=tuple(origins),
+            allow_methods=("GET", "POST"),
+            allow_headers=(HEADER, "Content-Type"),
+            expose_headers=EXPOSED,
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass requests without an origin straight on."""
+        if scope["type"] == "http" and all(name != b"origin" for name, _ in scope["headers"]):
+            await self.app(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
+
+    def preflight_response(self, request_headers: Headers) -> Response:
+        """Return the answer to a preflight, and log it."""
+        response = super().preflight_response(request_headers)
+        allowed = response.status_code == 200
+        level, verdict = (logging.INFO, "allowed") if allowed else (logging.WARNING, "refused")
+        fields = {
+            "origin": request_headers["origin"][:_SHOWN],
+            "method": request_headers["access-control-request-method"][:_SHOWN],
+            "allowed": allowed,
+        }
+        _log.log(level, "CORS preflight %s", verdict, extra={"fields": fields})
+        return response
+
+    async def simple_response(
+        self, scope: Scope, receive: Receive, send: Send, request_headers: Headers
+    ) -> None:
+        """Pass a request on, logging it where its origin is not allowed."""
+        origin = request_headers["origin"]
+        if not self.is_allowed_origin(origin):
+            fields = {"origin": origin[:_SHOWN], "path": scope["path"][:_SHOWN], "allowed": False}
+            _log.warning("CORS origin refused", extra={"fields": fields})
+        await super().simple_response(scope, receive, send, request_headers)

@@ -36,17 +36,19 @@ def check_key(key: str | None) -> bytes:
             repeats it.
     """
     remedy = f"make one with `{MAKE_KEY}` or `pillops key rotate` and keep it in .env"
+    key = key or ""
+    strength = len(key) // 2 if re.fullmatch(r"[0-9a-fA-F]+", key) else len(key) * 6 // 8
+    problem = None
     if not key:
-        raise ConfigError(f"{KEY_VARIABLE}: not set; {remedy}")
-    if not _PLAIN.fullmatch(key):
-        raise ConfigError(f"{KEY_VARIABLE}: has characters other than letters and digits; {remedy}")
-    strength = _random_bytes(key)
-    if strength < KEY_BYTES:
-        raise ConfigError(
-            f"{KEY_VARIABLE}: too weak ({strength} bytes, {KEY_BYTES} random ones wanted); {remedy}"
-        )
-    if len(set(key)) < _MIN_DISTINCT_BYTES or _repeats(key):
-        raise ConfigError(f"{KEY_VARIABLE}: too weak (it repeats itself); {remedy}")
+        problem = "not set"
+    elif not _PLAIN.fullmatch(key):
+        problem = "has characters other than letters and digits"
+    elif strength < KEY_BYTES:
+        problem = f"too weak ({strength} bytes, {KEY_BYTES} random ones wanted)"
+    elif len(set(key)) < _MIN_DISTINCT_BYTES or key in (key + key)[1:-1]:
+        problem = "too weak (it repeats itself)"
+    if problem is not None:
+        raise ConfigError(f"{KEY_VARIABLE}: {problem}; {remedy}")
     return key.encode()
 
 
@@ -74,11 +76,7 @@ class Rotation:
 
 
 def rotate_key(env_file: Path) -> Rotation:
-    """Put a new key into `env_file`; it is not shown.
-
-    Raises:
-        StorageError: the file cannot be written.
-    """
+    """Put a new key into `env_file`; it is not shown."""
     from opslib.serving.dotenv import set_variable
 
     age = key_age_days(env_file)
@@ -102,17 +100,3 @@ def key_age_days(env_file: Path) -> float | None:
         return None
     age = (utc_now() - since).total_seconds() / 86_400
     return age if is_ahead(since) else max(0.0, age)
-
-
-def _random_bytes(key: str) -> int:
-    """How many random bytes a key of this alphabet can hold."""
-    if re.fullmatch(r"[0-9a-fA-F]+", key):
-        return len(key) // 2
-    return len(key) * 6 // 8
-
-
-def _repeats(key: str) -> bool:
-    return any(
-        len(key) % size == 0 and key == key[:size] * (len(key) // size)
-        for size in range(1, len(key) // 2 + 1)
-    )

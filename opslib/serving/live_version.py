@@ -7,7 +7,7 @@ to import, which a job that mostly finds nothing to do should not pay.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from opslib.core.config import Config
@@ -37,10 +37,10 @@ def ask_services(config: Config) -> tuple[LiveModel, ...]:
         map(normalise_url, (config.client.url, *config.maintenance.also_serving))
     )
     said = [one for address in addresses for one in ask_version(config, address)]
+    asked = {address.replace("//localhost:", "//127.0.0.1:") for address in addresses}
     for one in find_leases(config):
-        if _meet(one.lease.url(), addresses) or not one.may_be_outdated():
-            continue
-        said.append(_ask_tenant(config, one))
+        if one.lease.url() not in asked and one.may_be_outdated():
+            said.append(_ask_tenant(config, one))
     return tuple(said)
 
 
@@ -133,9 +133,3 @@ def _ask_tenant(config: Config, one: FoundLease) -> LiveModel:
         ) from error
     listed = "list it under maintenance.also_serving and remove the lease"
     raise StorageError(f"{one.path}: not seen to be renewed, although {url} answers; {listed}")
-
-
-def _meet(url: str | None, addresses: Iterable[str]) -> bool:
-    return url is not None and url in {
-        address.replace("//localhost:", "//127.0.0.1:") for address in addresses
-    }

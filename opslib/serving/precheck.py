@@ -3,22 +3,18 @@ digest: such a service is foreign, and may load whatever it is told to."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from opslib.core.config import Config
-from opslib.core.errors import InputError, ModelError, OpsError, UsageError
+from opslib.core.errors import InputError, ModelError, OpsError
 from opslib.core.kinds import Kind
 from opslib.core.models import follow_model
 from opslib.inference.causes import ModelCheckError, Preprocess
 from opslib.inference.checks import check_model
 from opslib.inference.contract import Contract, check_classes_kept, describe_tensors
 from opslib.inference.find_model import find_card
-from opslib.inference.preprocess import load_preprocessor
+from opslib.inference.preprocess import load_preprocessor, preprocess
 from opslib.inference.trial import TensorFacts, TrialLimits, TrialResult, try_model
 from opslib.serving.live import LiveVersion
 
@@ -59,7 +55,7 @@ class Precheck:
                 f"{path}: is no {self._kind.name} model by its name; expected {self._kind.pattern}"
             )
         card, note = find_card(self._config, path), None
-        run: Preprocess = _no_images
+        run: Preprocess = preprocess
         section = self._config.preprocess
         if card is not None and card.golden_images:
             try:
@@ -103,16 +99,12 @@ class Precheck:
 def _check_alike(path: Path, found: TrialResult, live: TrialResult) -> None:
     """Refuse a model that takes or answers other tensors than the one in service: how many, whether
     of floats or integers, and with how many axes. Sizes and precision may change."""
+
+    def kinds_of(tensors: tuple[TensorFacts, ...]) -> list[tuple[str, int]]:
+        return [(one.dtype.rstrip("0123456789"), len(one.shape)) for one in tensors]
+
     pairs = {"takes": (found.inputs, live.inputs), "answers": (found.outputs, live.outputs)}
     for verb, (new, old) in pairs.items():
-        if _kinds_of(new) != _kinds_of(old):
+        if kinds_of(new) != kinds_of(old):
             said = f"{describe_tensors(new)}; the model in service {describe_tensors(old)}"
             raise ModelCheckError("contract", f"{path}: {verb} {said}")
-
-
-def _kinds_of(tensors: tuple[TensorFacts, ...]) -> list[tuple[str, int]]:
-    return [(one.dtype.rstrip("0123456789"), len(one.shape)) for one in tensors]
-
-
-def _no_images(_paths: Sequence[str], _size: int) -> NDArray[np.float32]:
-    raise UsageError("there are no golden images to prepare")

@@ -14,8 +14,7 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from opslib.serving.connections import SLOT, Connections, Slot
-from opslib.serving.joined_writes import JoinedWrites
+from opslib.serving.connections import SLOT, Connections, JoinedWrites, Slot
 from opslib.serving.logs import CAUSED_OUTSIDE
 
 MAX_OVERHEAD_BYTES = 64 * 1024

@@ -80,4 +80,4 @@ def _linked(config: Config) -> list[Root]:
     folders = dict.fromkeys((*usual, *cleaned))
     links = [path for folder in folders for path in folder.glob("*") if path.is_symlink()]
     # One that leads nowhere counts too: what it names may be hidden for its deletion just now.
-    return [Root(Path(os.path.realpath(link)), f"{link.name} points at it") for link in links]
+    return [Root(_real(link), f"{link.name} points at it") for link in links]

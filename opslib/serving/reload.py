@@ -107,9 +107,6 @@ class Reloader:
 
         Args:
             wanted: the model that should be served; where this is another, the service says so.
-
-        Raises:
-            StageError: the model was refused.
         """
         self._stages_ms = {}
         with self._announced(path):
@@ -191,7 +188,7 @@ class Reloader:
         if card is not None and card.golden and card.files:
             run = self.preprocessor.run_checked
             golden = load_golden(card, model.path.parent, run, model.img_size)
-            check_golden(model.path, model.run(golden.images), golden)
+            check_golden(model.path, model.run(golden), card.golden)
 
     def _switch(
         self,

@@ -139,12 +139,7 @@ def start_service(
     variables: Mapping[str, str] | None = None,
     deadline_s: float = START_DEADLINE_S,
 ) -> Iterator[RunningService]:
-    """Start a service and stop it when the block ends; see `StagedService`.
-
-    Raises:
-        DeadlineError: it does not answer in time.
-        OpsError: it ended; the message is what it said.
-    """
+    """Start a service and stop it when the block ends; see `StagedService`."""
     with StagedService(config, variables=variables, deadline_s=deadline_s) as service:
         yield service.running
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from opslib.core.errors import ModelError
@@ -18,16 +17,6 @@ Show = Callable[[str], None]
 Check = Callable[[LiveVersion | None], str | None]
 
 
-@dataclass(frozen=True)
-class Confirmed:
-    """One host that serves the model, as its own `/version` says."""
-
-    url: str
-    before: LiveVersion | None
-    after: LiveVersion
-    digest_verified: bool
-
-
 def switch_hosts(
     clients: Sequence[ServiceClient],
     path: str,
@@ -35,7 +24,7 @@ def switch_hosts(
     check: Check | None = None,
     *,
     dry_run: bool = False,
-) -> list[Confirmed]:
+) -> None:
     """Switch each service to the model at `path`; the first failure ends it.
 
     Args:
@@ -49,7 +38,6 @@ def switch_hosts(
         ModelError: `check` refuses the model; this host was not touched either.
     """
     digests = local_digests(Path(path))
-    done = []
     for client in clients:
         with client:
             before = read_version(client)
@@ -60,8 +48,7 @@ def switch_hosts(
             if dry_run:
                 show(f"{client.url}: would be asked to switch to {path}")
             else:
-                done.append(_switch_host(client, path, digests, show, before))
-    return done
+                _switch_host(client, path, digests, show, before)
 
 
 def _switch_host(
@@ -70,7 +57,7 @@ def _switch_host(
     digests: frozenset[str],
     show: Show,
     before: LiveVersion | None,
-) -> Confirmed:
+) -> None:
     try:
         warning = client.reload(path).get("warning")
         after = client.version()
@@ -81,7 +68,6 @@ def _switch_host(
     note = "" if verified else ": the path was compared"
     note += f"; warning: {warning}" if isinstance(warning, str) else ""
     show(f"{client.url}: after  {after.describe()}{note}")
-    return Confirmed(client.url, before, after, verified)
 
 
 def _tell_outcome(client: ServiceClient, before: LiveVersion | None) -> str:
@@ -116,13 +102,11 @@ def confirm(url: str, live: LiveVersion, path: str, digests: frozenset[str]) -> 
         return False
     else:
         problem = f"serves {live.model_path}"
-    raise ServiceError(
-        f"{url}: not confirmed: {problem}",
-        status=200,
-        stage="confirm",
-        hint="is another reload or host involved? does /version tell the model in other fields "
-        "than client.path_field and client.digest_field (models.<kind>.path_field)?",
+    hint = (
+        "is another reload or host involved? does /version tell the model in other fields "
+        "than client.path_field and client.digest_field (models.<kind>.path_field)?"
     )
+    raise ServiceError(f"{url}: not confirmed: {problem}", 200, "confirm", hint)
 
 
 def local_digests(path: Path) -> frozenset[str]:

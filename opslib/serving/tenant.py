@@ -113,15 +113,13 @@ class Tenant:
 
     def _used(self) -> Iterator[tuple[Path, str]]:
         """The models that must not be deleted while this service runs, or before its next start."""
-        config = self._settings.config
-        found: list[tuple[Path | None, str]] = []
-        current = self._generations.current
-        found.append((current.model.path if current else None, "served now"))
+        settings, current = self._settings, self._generations.current
+        found: list[tuple[Path | None, str]] = [
+            (current.model.path if current else None, "served now")
+        ]
         with suppress(InputError):
-            state = read_served_state(config)
-            if state is not None:
-                found += state.needed()
-        settings = self._settings
+            state = read_served_state(settings.config)
+            found += state.needed() if state is not None else ()
         found.append((settings.pinned, f"pinned by {settings.kind.pin}"))
         found.append((self._coming, "about to be served"))
         for path, why in found:

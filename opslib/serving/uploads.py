@@ -140,30 +140,21 @@ class _Form:
         self.complete = False
 
     def callbacks(self) -> dict[str, object]:
-        return {
-            "on_part_begin": self._begin_part,
-            "on_header_field": self._add_header,
-            "on_header_value": self._add_value,
-            "on_header_end": self._end_header,
-            "on_headers_finished": self._begin_data,
-            "on_part_data": self._add_data,
-            "on_part_end": self._end_part,
-            "on_end": self._end,
-        }
+        return {name: getattr(self, name) for name in dir(self) if name.startswith("on_")}
 
-    def _begin_part(self) -> None:
+    def on_part_begin(self) -> None:
         self._parts += 1
         if self._parts > _MAX_PARTS:
             raise RefusalError(413, f"the form has more than {_MAX_PARTS} parts")
         self._disposition = self._type = b""
 
-    def _add_header(self, data: bytes, start: int, end: int) -> None:
+    def on_header_field(self, data: bytes, start: int, end: int) -> None:
         self._header += data[start:end]
 
-    def _add_value(self, data: bytes, start: int, end: int) -> None:
+    def on_header_value(self, data: bytes, start: int, end: int) -> None:
         self._value += data[start:end]
 
-    def _end_header(self) -> None:
+    def on_header_end(self) -> None:
         name = self._header.lower()
         if name == b"content-disposition":
             self._disposition = self._value
@@ -171,7 +162,7 @@ class _Form:
             self._type = self._value
         self._header = self._value = b""
 
-    def _begin_data(self) -> None:
+    def on_headers_finished(self) -> None:
         _, options = parse_options_header(self._disposition)
         filename = _read_filename(self._disposition, options)
         if options.get(b"name") != self._name or filename is None:
@@ -182,7 +173,7 @@ class _Form:
         kind = self._type.partition(b";")[0].strip().lower().decode("latin-1")
         self._current = Upload(filename, kind)
 
-    def _add_data(self, data: bytes, start: int, end: int) -> None:
+    def on_part_data(self, data: bytes, start: int, end: int) -> None:
         if self._current is None:
             return
         size = self._current.data.tell() + end - start
@@ -193,11 +184,11 @@ class _Form:
             raise _too_large(self._limits.total_bytes)
         self._current.data.write(memoryview(data)[start:end])
 
-    def _end_part(self) -> None:
+    def on_part_end(self) -> None:
         if self._current is not None:
             self._current.data.seek(0)
             self.uploads.append(self._current)
             self._current = None
 
-    def _end(self) -> None:
+    def on_end(self) -> None:
         self.complete = True

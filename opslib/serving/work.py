@@ -46,11 +46,7 @@ class InferenceQueue:
             thread.start()
 
     def check(self) -> None:
-        """Refuse with 503 and `Retry-After` where the line is full.
-
-        Raises:
-            RefusalError: it is full.
-        """
+        """Refuse with 503 and `Retry-After` where the line is full."""
         if self.pending >= self._limit:
             wait_s = max(1, math.ceil(self.pending / self._workers * self._job_s))
             raise RefusalError(

@@ -13,7 +13,7 @@ from opslib.core.files import sha256_file
 from opslib.core.models import find_model_files
 from opslib.inference.causes import ModelCheckError
 from opslib.inference.checks import check_model
-from opslib.inference.golden import GoldenSet, answer_golden, check_golden, load_golden
+from opslib.inference.golden import answer_golden, check_golden, load_golden
 from opslib.inference.postprocess import softmax
 from opslib.inference.preprocess import preprocess
 from opslib.inference.trial import try_model
@@ -96,12 +96,11 @@ def test_a_golden_image_must_be_there_as_it_was(tmp_path: Path, what: str) -> No
     assert caught.value.stage == "golden"
 
 
-def golden_set(*rows: tuple[float, ...]) -> GoldenSet:
-    answers = tuple(
+def golden_set(*rows: tuple[float, ...]) -> tuple[GoldenAnswer, ...]:
+    return tuple(
         GoldenAnswer(image=f"{i}.jpg", sha256="0", class_id=int(np.argmax(row)), probabilities=row)
         for i, row in enumerate(rows)
     )
-    return GoldenSet(np.zeros((len(rows), 3, 8, 8), dtype=np.float32), answers)
 
 
 def said(*rows: tuple[float, ...]) -> np.ndarray:
@@ -146,4 +145,4 @@ def test_another_number_of_classes_is_refused() -> None:
 
 def test_answers_must_match_the_images_in_number() -> None:
     with pytest.raises(ModelError, match="1 golden images, 2 answers"):
-        answer_golden(golden_set((1.0, 0.0)).answers, np.zeros((2, 2), dtype=np.float32))
+        answer_golden(golden_set((1.0, 0.0)), np.zeros((2, 2), dtype=np.float32))

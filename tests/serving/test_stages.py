@@ -14,11 +14,10 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from opslib.inference.preprocess import Preprocessor
-from opslib.serving.classify import classify
 from opslib.serving.decoding import UploadDecoder
 from opslib.serving.failures import RefusalError
 from opslib.serving.reload import StageError
-from opslib.serving.service import Service
+from opslib.serving.service import Service, classify
 from opslib.serving.start import load_first_model
 from opslib.serving.uploads import Upload
 from tests.serving.conftest import SIZE, Live, Place

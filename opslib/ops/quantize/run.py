@@ -186,12 +186,12 @@ def _begin(
     if card is not None and card.golden:
         golden = load_golden(card, folder, setup.preprocessor.run_checked, setup.img_size)
     probes = probe_images(setup.img_size)
-    images = join_images(golden.images if golden else None, probes)
+    images = join_images(golden, probes)
     trial = try_model(setup.model, images=images)
     check_contract(setup.model, trial, Contract.from_card(card) if card else None)
     check_outputs(setup.model, trial.answered(), differing=PROBES)
     contract = Contract.from_trial(trial)
-    count = len(golden.images) if golden else 0
+    count = 0 if golden is None else len(golden)
     return _Quantization(config, setup, images, count, contract, progress), trial
 
 

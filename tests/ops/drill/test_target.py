@@ -50,7 +50,7 @@ def test_the_copy_has_all_that_belongs_to_the_models_and_the_same_digests(
     card = read_card(copied.other_copies[0])
     assert card is not None
     golden = load_golden(card, copied.other_copies[0].parent, preprocess, SIZE)
-    assert len(golden.answers) == 8
+    assert len(golden) == 8
 
 
 def test_the_model_to_begin_with_is_the_one_that_a_service_would_start_with(
