@@ -11,6 +11,7 @@ from pathlib import Path
 
 from opslib.core.config import Config, check_experiment
 from opslib.core.errors import ExitCode, OpsError, ParameterError, StorageError, storage_errors
+from opslib.core.formatting import now_text
 from opslib.core.locks import hold_lock
 from opslib.core.ownership import open_to_append
 from opslib.core.secrets import resolve_reference
@@ -74,13 +75,12 @@ def check_health(config: Config) -> HealthRecord:
 def watch_health(config: Config, alert: Show) -> HealthRecord:
     """Make one run of the watch: ask, count, restart and tell as the rules say.
 
+    What must survive to the next run is kept as `keep_memory` says; a run that can remember nothing
+    acts in the first minute of an hour alone: it cannot know how often something failed, was told
+    or was restarted. What is wrong with the watch itself is told once an hour.
+
     Args:
         alert: gets what a person must read: alerts, recovery notices, what went wrong here.
-
-    What must survive to the next run is written where the last one wrote it when the disk is full,
-    and where that fails in a second place. What is wrong with the watch itself is told once an
-    hour. A run that can remember nothing acts in the first minute of an hour alone: it cannot know
-    how often something failed, was told or was restarted.
 
     Raises:
         BusyError: another run is under way.
@@ -160,12 +160,12 @@ class _Run:
         seen = "; ".join(f"{name} {result.detail}" for name, result in results.items())
         self._log(f"restart: {self._section.failures} consecutive failures ({seen})")
         command = self._section.restart_command or ""
-        result = run_restart(command, self._section.restart_timeout_s)
-        if not result.ok:
-            self._say(f"restart command: {result.detail}")
+        ok, detail = run_restart(command, self._section.restart_timeout_s)
+        if not ok:
+            self._say(f"restart command: {detail}")
         results = self._await_answers()
         decided = decide_after_restart(decision.state, _read(results), policy)
-        return result.detail, results, decided
+        return detail, results, decided
 
     def _await_answers(self) -> dict[str, CheckResult]:
         """Ask again until everything answers or the time to settle is over."""
@@ -259,7 +259,7 @@ def _record(
     notices: tuple[Notice, ...] = (),
 ) -> HealthRecord:
     return HealthRecord(
-        at_utc=datetime.now(UTC).isoformat(timespec="seconds"),
+        at_utc=now_text(),
         internal=results["internal"],
         external=results.get("external"),
         layer=_read(results).layer,

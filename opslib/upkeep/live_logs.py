@@ -46,7 +46,7 @@ def move_log(
         Where it waits for its writer to let go, or None.
 
     Raises:
-        StorageError: a writer would leave a hole, or see `take_front`; nothing is lost then.
+        StorageError: a writer would leave a hole, or the log was replaced; nothing is lost then.
         OSError: the disk refuses.
     """
     if reopened or not is_written(log):
@@ -72,9 +72,6 @@ def move_log(
 def finish_move(note: Path, archive: Path) -> tuple[Cut, bool | None]:
     """Finish the cut that a killed run wrote down in `note`, whose archive lies in the folder
     `archive`; return it and whether the log was still the same, None where nothing was archived.
-
-    Raises:
-        StorageError: the disk refuses or the note cannot be read.
     """
     cut = recall_cut(note)
     if not cut.marked and not (archive / cut.archive).exists():
@@ -86,10 +83,6 @@ def finish_move(note: Path, archive: Path) -> tuple[Cut, bool | None]:
 def _take_front(log: Path, archive: Path, tail: str) -> Cut | None:
     """Compress what is in the log into the new file `archive`, then take it off the log's front;
     return how, or None where there is not a block to remove.
-
-    Raises:
-        StorageError: a writer would leave a hole, the log was replaced meanwhile, or the disk
-            refuses; nothing is lost then.
     """
     careless = next((one for one in find_writers(log) if not one.appends), None)
     if careless is not None:
