@@ -86,9 +86,10 @@ class ExportCompare(Part):
     notes: str | None = None
 
 
-def _as_list(value: Any) -> Any:
-    """A single name as the list of it."""
-    return (value,) if isinstance(value, str) else value
+# A single name is taken for the list of it.
+Names = Annotated[
+    tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)
+]
 
 
 class ModelCard(Record):
@@ -112,7 +113,7 @@ class ModelCard(Record):
     opset: int | str | None = None
     dynamic_axes: Any = None
     params_million: float | None = None
-    providers: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = ()
+    providers: Names = ()
     postprocess: Any = None
     compare: ExportCompare | None = None
     files: tuple[FileEntry, ...] = ()
@@ -150,16 +151,8 @@ def read_export_report(export_dir: Path) -> ModelCard | None:
     Raises:
         InputError: it is there but cannot be read, or is one of ours that is damaged.
     """
-    path = export_dir / REPORT_NAME
-    content = read_report_fields(path)
-    if not content:
-        return None
-    if str(content.get("schema")).startswith(f"{ModelCard.schema_name}/"):
-        return _read(path)
-    try:
-        return _read_foreign(content)
-    except ValidationError:
-        return None
+    found = _look_at_report(export_dir)
+    return found if isinstance(found, ModelCard) else None
 
 
 def explain_report(export_dir: Path) -> str | None:
@@ -169,32 +162,30 @@ def explain_report(export_dir: Path) -> str | None:
     Raises:
         InputError: see `read_export_report`.
     """
-    content = read_report_fields(export_dir / REPORT_NAME)
-    if not content or read_export_report(export_dir) is not None:
+    error = _look_at_report(export_dir)
+    if not isinstance(error, ValidationError):
         return None
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    said = "is missing" if first["type"] == "missing" else first["msg"]
+    return f"{REPORT_NAME} is not used: {where}: {said}"
+
+
+def _look_at_report(export_dir: Path) -> ModelCard | ValidationError | None:
+    """The export report, or what is missing or of another form in one that is not ours."""
+    path = export_dir / REPORT_NAME
+    fields = read_report_fields(path)
+    if str(fields.get("schema")).startswith(f"{ModelCard.schema_name}/"):
+        return _read(path)
+    fields.pop("schema", None)
     try:
-        _read_foreign(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        said = "is missing" if first["type"] == "missing" else first["msg"]
-        return f"{REPORT_NAME} is not used: {where}: {said}"
-    return None
-
-
-def _read_foreign(content: dict[str, Any]) -> ModelCard:
-    """The report of an exporter that is not ours.
-
-    Raises:
-        ValidationError: what is needed of it is missing, or of another form.
-    """
-    fields = {name: value for name, value in content.items() if name != "schema"}
-    try:
-        return ModelCard.model_validate(fields)
+        return ModelCard.model_validate(fields) if fields else None
     except ValidationError as error:
         strange = {one["loc"][0] for one in error.errors()} & _SHOWN_ONLY
-        known = {name: value for name, value in fields.items() if name not in strange}
-        return ModelCard.model_validate(known)
+    try:
+        return ModelCard.model_validate({k: v for k, v in fields.items() if k not in strange})
+    except ValidationError as error:
+        return error
 
 
 def read_report_fields(path: Path) -> dict[str, Any]:
@@ -242,11 +233,9 @@ def list_files(model: ModelFiles) -> tuple[FileEntry, ...]:
     folder = model.path.parent
     return tuple(
         FileEntry(
-            path=path.relative_to(folder).as_posix(),
-            size=path.stat().st_size,
-            sha256=sha256_file(path),
+            path=str(one.relative_to(folder)), size=one.stat().st_size, sha256=sha256_file(one)
         )
-        for path in model.all
+        for one in model.all
     )
 
 

@@ -168,10 +168,16 @@ def find_config(path: Path | str | None = None) -> Path:
         return found
     here = Path.cwd()
     beside_library = Path(__file__).resolve().parents[2]
-    for folder in (here, *here.parents, beside_library):
-        if (folder / DEFAULT_CONFIG_NAME).is_file():
-            return folder / DEFAULT_CONFIG_NAME
-    raise ConfigError(f"no {DEFAULT_CONFIG_NAME} in {here} or above; name one with --config")
+    nearest = find_nearest(here, beside_library)
+    if nearest is None:
+        raise ConfigError(f"no {DEFAULT_CONFIG_NAME} in {here} or above; name one with --config")
+    return nearest
+
+
+def find_nearest(here: Path, beside_library: Path) -> Path | None:
+    """Return the `config.yaml` in `here` or above, else the one beside the library, or None."""
+    places = (one / DEFAULT_CONFIG_NAME for one in (here, *here.parents, beside_library))
+    return next((one for one in places if one.is_file()), None)
 
 
 def load_config(

@@ -14,6 +14,7 @@ import yaml
 from opslib.core.changes import change_file
 from opslib.core.config_end import END, check_end, has_promise, without_end
 from opslib.core.errors import ConfigError, StorageError, storage_errors
+from opslib.core.formatting import map_texts
 from opslib.core.plans import Action, Plan
 from opslib.core.secrets import show_address
 
@@ -24,6 +25,7 @@ _BOM = "\ufeff"
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 120
 _SHORT.maxlevel = 3
+_DEPTH = 8  # of what is shown, cut short much sooner
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -80,22 +82,9 @@ def show_value(value: object) -> str:
     """Return a value as Python writes it, on one line and cut short; no password that stands in
     an address is repeated."""
     try:
-        return on_one_line(_SHORT.repr(_without_passwords(value)))
+        return on_one_line(_SHORT.repr(map_texts(value, show_address, _DEPTH)))
     except ValueError:
         return "a number of thousands of digits"
-
-
-def _without_passwords(value: object, depth: int = 8) -> object:
-    if isinstance(value, str):
-        return show_address(value)
-    if isinstance(value, dict) and depth:
-        return {
-            _without_passwords(key, depth - 1): _without_passwords(one, depth - 1)
-            for key, one in value.items()
-        }
-    if isinstance(value, list | tuple) and depth:
-        return type(value)(_without_passwords(one, depth - 1) for one in value)
-    return value
 
 
 def on_one_line(text: str) -> str:
@@ -116,15 +105,17 @@ def plan_config_edit(
     Raises:
         ConfigError: the file is not a configuration with sections, or `check` refuses.
     """
-    text = _read(source)
+    with storage_errors(f"read {source}"):
+        text = _decode(source.read_bytes(), source)
     data = _load(text, source)
     wanted: dict[str, Value] = {}
     shown = []
     for key, value in changes.items():
         old = _find(data, key)
-        if old is _ABSENT or _plain(old) != value:
+        old = list(old) if isinstance(old, list) else old
+        if old is _ABSENT or old != value:
             wanted[key] = value
-            before = "not set" if old is _ABSENT else _show(_plain(old))
+            before = "not set" if old is _ABSENT else _show(old)
             shown.append(f"{on_one_line(key)}: {before} -> {_show(value)}")
     if not wanted:
         return Plan(f"edit {source}")
@@ -232,17 +223,8 @@ def _flow(values: list[str]) -> Any:
     return sequence
 
 
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, list) else value
-
-
 def _show(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else show_value(value)
-
-
-def _read(source: Path) -> str:
-    with storage_errors(f"read {source}"):
-        return _decode(source.read_bytes(), source)
 
 
 def _decode(data: bytes, source: Path) -> str:

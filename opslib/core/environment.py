@@ -54,9 +54,8 @@ def read_variable(env_file: Path, name: str) -> Iterator[str]:
 
 def find_variable(variables: Mapping[str, str], name: str) -> Iterator[str]:
     """Yield what a variable says, whatever the case of its name, where it says something."""
-    for key, value in variables.items():
-        if key.casefold() == name.casefold() and value:
-            yield value
+    folded = name.casefold()
+    return (value for key, value in variables.items() if key.casefold() == folded and value)
 
 
 def load_service_environment(config: Config, env_file: Path | None = None) -> ServiceEnvironment:

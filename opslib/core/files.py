@@ -2,7 +2,8 @@
 
 What is being written has a hidden name until it is whole, and what is being deleted has one until
 it is gone: `.<name>.pillops-<16 hex digits>.tmp` and `.deleted`. They are made and known again
-here alone, so that nothing a person named is ever taken for something of ours.
+here alone, so that nothing a person named is ever taken for something of ours. What the disk
+refuses, such as room, is a `StorageError` that says what was being done.
 """
 
 from __future__ import annotations
@@ -83,9 +84,6 @@ def open_atomic(
     Args:
         mode: by default that of the file before, 0644 for a new one.
         owner: see `ownership.settle`.
-
-    Raises:
-        StorageError: the folder cannot be written or the disk is full.
     """
     with storage_errors(f"write {path}"):
         make_folder(path.parent)
@@ -123,9 +121,6 @@ def overwrite(path: Path, data: bytes) -> None:
 
     For what must never be taken for what it was: where this fails, or is killed, the file is
     empty or cannot be read.
-
-    Raises:
-        StorageError: it is no regular file, there is none, or there is no room.
     """
     with storage_errors(f"write {path}"):
         descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
@@ -158,9 +153,6 @@ def folder_atomic(path: Path) -> Iterator[Path]:
     """Yield an empty folder beside `path` that takes its name when the block ends well.
 
     After an error the folder is removed with all it holds. `path` must not exist.
-
-    Raises:
-        StorageError: the parent cannot be written, the disk is full or `path` exists.
     """
     with storage_errors(f"create {path}"):
         make_folder(path.parent)
@@ -191,11 +183,7 @@ def make_hidden_folder(path: Path) -> Path:
 
 @contextmanager
 def hidden_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty folder beside `path` that is removed with all in it when the block ends.
-
-    Raises:
-        StorageError: it cannot be made.
-    """
+    """Yield an empty folder beside `path` that is removed with all in it when the block ends."""
     with storage_errors(f"write into {path.parent}"):
         folder = make_hidden_folder(path)
     try:
@@ -224,11 +212,7 @@ def copy_file(source: Path, target: Path) -> None:
 
 
 def ensure_writable(folder: Path) -> Path:
-    """Create `folder` if need be, prove that a file can be made in it, and return it.
-
-    Raises:
-        StorageError: it cannot be created or written.
-    """
+    """Create `folder` if need be, prove that a file can be made in it, and return it."""
     with storage_errors(f"write into {folder}"):
         make_folder(folder)
         probe = hide_name(folder / "probe")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from pathlib import PurePath
+from typing import Any
 
 STAMP_FORMAT = "%Y%m%d-%H%M%S"
 _COLOUR = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -15,6 +17,11 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 def utc_now() -> datetime:
     """Return the current time, aware, in UTC."""
     return datetime.now(UTC)
+
+
+def now_text() -> str:
+    """Return the current time in UTC as records keep it, to the second."""
+    return utc_now().isoformat(timespec="seconds")
 
 
 def stamp(moment: datetime | None = None) -> str:
@@ -79,3 +86,19 @@ def shorten(text: str, limit: int = 300) -> str:
     if len(plain) <= limit:
         return plain
     return f"{plain[:limit].rpartition(' ')[0] or plain[:limit]} …"
+
+
+def map_texts(value: Any, change: Callable[[str], str], depth: int = 100) -> Any:
+    """Return a plain value with the texts in it, also those of paths, changed."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, PurePath):
+        return type(value)(change(str(value)))
+    if isinstance(value, dict) and depth:
+        return {
+            map_texts(key, change, depth - 1): map_texts(one, change, depth - 1)
+            for key, one in value.items()
+        }
+    if isinstance(value, list | tuple) and depth:
+        return type(value)(map_texts(one, change, depth - 1) for one in value)
+    return value

@@ -24,6 +24,7 @@ from opslib.core.sections import ClientSection
 LATEST_NAME = "latest.onnx"
 MODEL_SUFFIXES = (".onnx", *CHECKPOINT_SUFFIXES)
 PIN = "MODEL_PATH"
+FIELDS = ("request_field", "path_field", "digest_field", "loaded_field")
 
 
 @dataclass(frozen=True)
@@ -103,15 +104,8 @@ def list_kinds(config: Config) -> tuple[Kind, ...]:
     """Return the kinds of models, as the configuration lists them."""
     if config.models:
         return tuple(_make_kind(config, name, one) for name, one in config.models.items())
-    sole = KindSection(
-        pattern="*.onnx",
-        link=LATEST_NAME,
-        pin=PIN,
-        request_field=config.client.request_field,
-        path_field=config.client.path_field,
-        digest_field=config.client.digest_field,
-        loaded_field=config.client.loaded_field,
-    )
+    fields = {name: getattr(config.client, name) for name in FIELDS}
+    sole = KindSection(pattern="*.onnx", link=LATEST_NAME, pin=PIN, **fields)
     return (_make_kind(config, "model", sole),)
 
 
@@ -189,7 +183,6 @@ def find_kind(config: Config, path: Path) -> Kind | None:
 
 def _make_kind(config: Config, name: str, given: KindSection) -> Kind:
     whole = fill_in(name, given)
-    fields = ("request_field", "path_field", "digest_field", "loaded_field")
     pin_file = config.resolve(given.pin_file) if given.pin_file else config.root / ENV_NAME
     return Kind(
         name=name,
@@ -200,7 +193,7 @@ def _make_kind(config: Config, name: str, given: KindSection) -> Kind:
         root=pin_file.parent if given.pin_file else config.root,
         contract=given.contract,
         keep=given.keep or config.maintenance.keep_onnx,
-        client=config.client.model_copy(update={key: getattr(whole, key) for key in fields}),
+        client=config.client.model_copy(update={name: getattr(whole, name) for name in FIELDS}),
         sole=len(config.models) <= 1,
         others=tuple(
             str(fill_in(other, one).pattern)

@@ -6,7 +6,7 @@ import subprocess
 from importlib import metadata
 from pathlib import Path
 
-from opslib.core.formatting import utc_now
+from opslib.core.formatting import now_text
 from opslib.core.host import HostFacts, host_facts
 from opslib.core.records import Part
 
@@ -45,7 +45,7 @@ def record_lineage(folder: Path = CODE_FOLDER) -> Lineage:
     """Return the lineage of a record made now by the code in `folder`, by default this library."""
     host = host_facts()
     return Lineage(
-        created_at_utc=utc_now().isoformat(timespec="seconds"),
+        created_at_utc=now_text(),
         git_sha=git_sha(folder),
         git_dirty=git_dirty(folder),
         host=host,
@@ -66,15 +66,10 @@ def package_versions() -> dict[str, str]:
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
+    owner = _ANY_OWNER if arguments[0] == "rev-parse" else ()
     try:
         answer = subprocess.run(
-            [
-                "git",
-                *(_ANY_OWNER if arguments[0] == "rev-parse" else ()),
-                "-C",
-                str(folder),
-                *arguments,
-            ],
+            ["git", *owner, "-C", str(folder), *arguments],
             capture_output=True,
             text=True,
             timeout=10,

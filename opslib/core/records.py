@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from pydantic import (
@@ -19,7 +19,7 @@ from pydantic_core import PydanticSerializationError
 
 from opslib.core.errors import InputError, StorageError
 from opslib.core.files import overwrite, write_text_atomic
-from opslib.core.formatting import spell_out
+from opslib.core.formatting import map_texts, spell_out
 
 _NUMBERS = re.compile(r"\[\n\s+((?:[-+.\deE]+|null)(?:,\n\s+(?:[-+.\deE]+|null))*)\n\s+\]")
 
@@ -63,7 +63,7 @@ class Record(Part):
         try:
             text = self.model_dump_json(indent=2)
         except PydanticSerializationError:  # a file's name that is no UTF-8, spelt out here
-            plain = _spell_out_all(self.model_dump())
+            plain = map_texts(self.model_dump(), spell_out)
             text = type(self).model_validate(plain).model_dump_json(indent=2)
         return _NUMBERS.sub(lambda match: "[" + " ".join(match[1].split()) + "]", text) + "\n"
 
@@ -108,19 +108,6 @@ class Record(Part):
                 f"{path}: not a {cls.schema_id()} record: {where + ': ' if where else ''}"
                 f"{first['msg']}"
             ) from error
-
-
-def _spell_out_all(value: Any) -> Any:
-    """A value of a record with the texts in it spelt out."""
-    if isinstance(value, str):
-        return spell_out(value)
-    if isinstance(value, PurePath):
-        return Path(spell_out(str(value)))
-    if isinstance(value, dict):
-        return {_spell_out_all(key): _spell_out_all(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_spell_out_all(one) for one in value)
-    return value
 
 
 def read_json(path: Path) -> Any:

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from urllib.parse import SplitResult, urlsplit
 
 from opslib.core.env_file import ENV_NAME, read_env_file
 from opslib.core.errors import ParameterError
@@ -60,6 +61,19 @@ def show_address(given: str) -> str:
     if at and (found or ":" in before):
         given = f"{scheme}://{MASK}@{after}" if found else f"{MASK}@{after}"
     return mask(given)
+
+
+def split_http(address: str) -> SplitResult:
+    """Return the parts of an address that could be asked.
+
+    Raises:
+        ValueError: it is not http://host… or https://host….
+    """
+    parts = urlsplit(address)
+    (parts.hostname or "").encode("idna")  # refuses what no resolver takes
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
+        raise ValueError("no http address")
+    return parts
 
 
 def resolve_reference(reference: str, folder: Path | None = None) -> str:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 from pydantic_core import PydanticCustomError
 
 from opslib.core.files import expand_user
-from opslib.core.secrets import REFERENCE_PREFIX
+from opslib.core.secrets import REFERENCE_PREFIX, split_http
 
 
 def split_commas(value: Any) -> Any:
@@ -184,13 +183,9 @@ class ReloadSection(Section):
 
 def _check_service(value: str) -> str:
     try:
-        parts = urlsplit(value if "://" in value else f"http://{value}")
-        (parts.hostname or "").encode("idna")  # refuses what no resolver takes
-        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:
-        usable = False
-    if not usable:
-        raise ValueError("expected http://HOST:PORT")
+        split_http(value if "://" in value else f"http://{value}")
+    except ValueError as error:
+        raise ValueError("expected http://HOST:PORT") from error
     return value
 
 

@@ -7,25 +7,20 @@ import shlex
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from opslib.core.secrets import split_http
 from opslib.core.sections import FilePattern, PositiveInt, Reference, Section, split_commas
 
 
 def _check_url(value: str) -> str:
-    wanted = "expected http://host/path or https://host/path"
-    if any(character.isspace() or not character.isprintable() for character in value):
-        raise ValueError(wanted)
     try:
-        parts = urlsplit(value)
-        _ = parts.port
-        (parts.hostname or "").encode("idna")  # refuses what no resolver takes
+        if any(character.isspace() or not character.isprintable() for character in value):
+            raise ValueError("blanks")
+        parts = split_http(value)
     except ValueError as error:
-        raise ValueError(wanted) from error
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError(wanted)
+        raise ValueError("expected http://host/path or https://host/path") from error
     if parts.username or parts.password:
         raise ValueError("expected an address without a name or password in it")
     return value

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import http.client
-import ssl
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from opslib.core.deadline import run_within
 from opslib.core.errors import ParameterError
+from opslib.core.secrets import split_http
 
 MAX_BODY_BYTES = 65_536
 FAILURES = (OSError, http.client.HTTPException, ValueError)
@@ -27,13 +27,13 @@ def request(
         one of `FAILURES`: there is no answer; `timeout_s` holds for each read, not for the whole.
     """
     parts = urlsplit(url)
-    connection = _connect(parts.scheme, parts.hostname or "", parts.port, timeout_s)
+    secure = parts.scheme == "https"
+    kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
+    connection = kind(parts.hostname or "", parts.port, timeout=timeout_s)
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    method = "GET" if body is None else "POST"
+    said = {"User-Agent": "pillops", **(headers or {})}
     try:
-        connection.request(
-            method, path, body=body, headers={"User-Agent": "pillops", **(headers or {})}
-        )
+        connection.request("GET" if body is None else "POST", path, body=body, headers=said)
         answer = connection.getresponse()
         return answer.status, answer.read(MAX_BODY_BYTES)
     finally:
@@ -47,12 +47,10 @@ def check_address(address: str, key: str) -> None:
         ParameterError: it is not http://host… or https://host….
     """
     try:
-        parts = urlsplit(address)
-        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        split_http(address)
     except ValueError:
-        usable = False
-    if not usable:
-        raise ParameterError(f"{key}: expected the variable to hold http:// or https://…")
+        wanted = f"{key}: expected the variable to hold http:// or https://…"
+        raise ParameterError(wanted) from None
 
 
 def tell(
@@ -87,12 +85,3 @@ def name_failure(error: Exception) -> str:
         return "the address cannot be used"
     text = str(getattr(error, "strerror", None) or error) or type(error).__name__
     return " ".join(text.split())[:120]
-
-
-def _connect(
-    scheme: str, host: str, port: int | None, timeout_s: float
-) -> http.client.HTTPConnection:
-    if scheme == "https":
-        context = ssl.create_default_context()
-        return http.client.HTTPSConnection(host, port, timeout=timeout_s, context=context)
-    return http.client.HTTPConnection(host, port, timeout=timeout_s)

@@ -14,7 +14,7 @@ from opslib.core.errors import StorageError
 from opslib.core.lately import Lately
 from opslib.upkeep.in_use import InUse, find_in_use, list_models, read_field
 from opslib.upkeep.models_prune import QUANTIZED_FOLDER, ModelShelf
-from opslib.upkeep.rounds import Duty, Entry, Round, list_files
+from opslib.upkeep.rounds import Duty, Entry, Round, by_age, list_files
 
 CHECKPOINTS = "checkpoints"
 _BEST = "best"
@@ -22,11 +22,7 @@ _BEST = "best"
 
 def plan_checkpoints(this: Round, shelf: ModelShelf) -> Duty:
     """Plan which checkpoints are deleted (`maintenance.checkpoint_patterns`); the newest of each
-    pattern is always kept, and what is dated after now is not it.
-
-    Raises:
-        StorageError: the folder cannot be read, or a link leads out of the experiment.
-    """
+    pattern is always kept, and what is dated after now is not it."""
     limit = this.config.maintenance.checkpoint_days
     found, kept, ahead = dict[Path, Entry](), set[Path](), dict[Path, None]()
     for pattern in this.config.maintenance.checkpoint_patterns:
@@ -37,7 +33,7 @@ def plan_checkpoints(this: Round, shelf: ModelShelf) -> Duty:
     named = _find_named(this, shelf.going)
     used = Lately(lambda: (find_in_use(this), _find_named(this)))
     actions = []
-    for entry in sorted(found.values(), key=_by_age):
+    for entry in sorted(found.values(), key=by_age):
         age = this.age_days(entry)
         name = entry.path.name
         if entry.path in kept or _BEST in name or age <= limit or name in named:
@@ -53,11 +49,7 @@ def _list(this: Round, pattern: str) -> list[Entry]:
     """The files of a pattern, the oldest first."""
     where = this.config.exp_dir / pattern
     folder = this.find_folder(where.parent)
-    return sorted(list_files(folder, lambda name: fnmatchcase(name, where.name)), key=_by_age)
-
-
-def _by_age(entry: Entry) -> tuple[int, Path]:
-    return entry.mtime_ns, entry.path
+    return sorted(list_files(folder, lambda name: fnmatchcase(name, where.name)), key=by_age)
 
 
 def _find_named(this: Round, going: Container[Path] = ()) -> dict[str, str]:

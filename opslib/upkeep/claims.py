@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import ceil
@@ -11,7 +12,7 @@ from opslib.core.errors import StorageError, storage_errors
 from opslib.core.files import fsync_folder, hide_name
 from opslib.core.plans import Action
 from opslib.upkeep.in_use import InUse, find_in_use
-from opslib.upkeep.rounds import Round, put_back
+from opslib.upkeep.rounds import Round
 
 LOTS = 16
 
@@ -113,7 +114,11 @@ class Claims:
         if why is None:
             return hidden
         try:
-            put_back(hidden, claim.path)
+            with storage_errors(f"put back {claim.path.name}"):
+                if os.path.lexists(claim.path):
+                    raise FileExistsError(17, "another of that name is there", str(claim.path))
+                hidden.rename(claim.path)
+                fsync_folder(claim.path.parent)
         except StorageError as error:
             return error
         return StorageError(

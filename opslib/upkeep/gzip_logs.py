@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -89,16 +90,22 @@ def _read_range(source: BinaryIO, start: int, stop: int) -> Iterator[bytes]:
 
 def _summarise(path: Path) -> tuple[int, int] | None:
     """Checksum and length of what a gzip file holds, or None where it is not a whole one."""
-    checksum = length = 0
     unpacker = isal_zlib.decompressobj(wbits=_GZIP)
     try:
         with path.open("rb") as file:
-            while packed := file.read(_CHUNK_BYTES):
-                chunk = unpacker.decompress(packed)
-                checksum, length = isal_zlib.crc32(chunk, checksum), length + len(chunk)
+            packed = iter(partial(file.read, _CHUNK_BYTES), b"")
+            found = _sum_up(map(unpacker.decompress, packed))
     except (OSError, _IsalError):
         return None
-    return (checksum, length) if unpacker.eof and not unpacker.unused_data else None
+    return found if unpacker.eof and not unpacker.unused_data else None
+
+
+def _sum_up(chunks: Iterable[bytes]) -> tuple[int, int]:
+    """Checksum and length of all that comes."""
+    checksum = length = 0
+    for chunk in chunks:
+        checksum, length = isal_zlib.crc32(chunk, checksum), length + len(chunk)
+    return checksum, length
 
 
 def _archives_of(folder: Path, name: str) -> Iterator[Path]:
@@ -122,7 +129,5 @@ def _find_archive(folder: Path, name: str, source: BinaryIO, facts: os.stat_resu
     ]
     if not same_date:
         return None
-    checksum = length = 0
-    for chunk in _read_range(source, 0, facts.st_size):
-        checksum, length = isal_zlib.crc32(chunk, checksum), length + len(chunk)
-    return next((path for path in same_date if _summarise(path) == (checksum, length)), None)
+    wanted = _sum_up(_read_range(source, 0, facts.st_size))
+    return next((path for path in same_date if _summarise(path) == wanted), None)

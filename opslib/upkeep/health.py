@@ -11,28 +11,18 @@ from pathlib import Path
 
 from opslib.core.config import Config, check_experiment
 from opslib.core.errors import ExitCode, OpsError, ParameterError, StorageError, storage_errors
+from opslib.core.formatting import now_text
 from opslib.core.locks import hold_lock
 from opslib.core.ownership import open_to_append
 from opslib.core.secrets import resolve_reference
 from opslib.core.web import check_address
+from opslib.upkeep import health_rules as rules
 from opslib.upkeep.health_record import (
     HealthRecord,
     WatchMemory,
     keep_memory,
     read_memory,
     second_path,
-)
-from opslib.upkeep.health_rules import (
-    HOUR_S,
-    ActionName,
-    Checks,
-    Decision,
-    HealthState,
-    Policy,
-    decide,
-    decide_after_restart,
-    decide_forgetful,
-    hour_begins,
 )
 from opslib.upkeep.notices import Notice, deliver, write_notices, write_trouble
 from opslib.upkeep.probe import CheckResult, probe
@@ -68,19 +58,18 @@ def check_health(config: Config) -> HealthRecord:
     checks = _read(results)
     failed = checks.layer is not None or checks.degraded is True
     code = ExitCode.GATE_FAILED if failed else ExitCode.PASS
-    return _record(results, Decision(HealthState(), exit_code=code))
+    return _record(results, rules.Decision(rules.HealthState(), exit_code=code))
 
 
 def watch_health(config: Config, alert: Show) -> HealthRecord:
     """Make one run of the watch: ask, count, restart and tell as the rules say.
 
+    What must survive to the next run is kept as `keep_memory` says; a run that can remember nothing
+    acts in the first minute of an hour alone: it cannot know how often something failed, was told
+    or was restarted. What is wrong with the watch itself is told once an hour.
+
     Args:
         alert: gets what a person must read: alerts, recovery notices, what went wrong here.
-
-    What must survive to the next run is written where the last one wrote it when the disk is full,
-    and where that fails in a second place. What is wrong with the watch itself is told once an
-    hour. A run that can remember nothing acts in the first minute of an hour alone: it cannot know
-    how often something failed, was told or was restarted.
 
     Raises:
         BusyError: another run is under way.
@@ -126,7 +115,7 @@ class _Run:
         results = _probe(self._config)
         if not _read(results).good:
             self._keep(self._memory, always=True)
-        policy = Policy(
+        policy = rules.Policy(
             failures=self._section.failures,
             successes=self._section.successes,
             restart_on=self._section.restart_on,
@@ -135,11 +124,11 @@ class _Run:
         )
         before = self._memory.decisions
         now_s = _now_s()
-        decision = decide(before, _read(results), policy, now_s)
+        decision = rules.decide(before, _read(results), policy, now_s)
         self._keep(self._memory.model_copy(update={"decisions": decision.state}))
         if not self._remembers:
-            before = HealthState()
-            decision = decide_forgetful(_read(results), policy, now_s)
+            before = rules.HealthState()
+            decision = rules.decide_forgetful(_read(results), policy, now_s)
         actions, restart = decision.actions, None
         if "restart" in actions:
             restart, results, decision = self._restart(decision, results, policy)
@@ -155,17 +144,17 @@ class _Run:
         return record
 
     def _restart(
-        self, decision: Decision, results: dict[str, CheckResult], policy: Policy
-    ) -> tuple[str, dict[str, CheckResult], Decision]:
+        self, decision: rules.Decision, results: dict[str, CheckResult], policy: rules.Policy
+    ) -> tuple[str, dict[str, CheckResult], rules.Decision]:
         seen = "; ".join(f"{name} {result.detail}" for name, result in results.items())
         self._log(f"restart: {self._section.failures} consecutive failures ({seen})")
         command = self._section.restart_command or ""
-        result = run_restart(command, self._section.restart_timeout_s)
-        if not result.ok:
-            self._say(f"restart command: {result.detail}")
+        ok, detail = run_restart(command, self._section.restart_timeout_s)
+        if not ok:
+            self._say(f"restart command: {detail}")
         results = self._await_answers()
-        decided = decide_after_restart(decision.state, _read(results), policy)
-        return result.detail, results, decided
+        decided = rules.decide_after_restart(decision.state, _read(results), policy)
+        return detail, results, decided
 
     def _await_answers(self) -> dict[str, CheckResult]:
         """Ask again until everything answers or the time to settle is over."""
@@ -179,9 +168,9 @@ class _Run:
     def _write_trouble(self, now_s: int) -> tuple[Notice, ...]:
         """What is wrong with the watch itself, once an hour."""
         told_s = self._memory.trouble_told_s
-        is_due = told_s is None or abs(now_s - told_s) >= HOUR_S
+        is_due = told_s is None or abs(now_s - told_s) >= rules.HOUR_S
         what = "; ".join(filter(None, (self._trouble, self._log_trouble)))
-        if not what or not (is_due if self._remembers else hour_begins(now_s)):
+        if not what or not (is_due if self._remembers else rules.hour_begins(now_s)):
             return ()
         self._memory = self._memory.model_copy(update={"trouble_told_s": now_s})
         return (write_trouble(what, now_s),)
@@ -244,22 +233,22 @@ def _probe(config: Config) -> dict[str, CheckResult]:
     return probe(urls, section.timeout_s)
 
 
-def _read(results: dict[str, CheckResult]) -> Checks:
+def _read(results: dict[str, CheckResult]) -> rules.Checks:
     external = results.get("external")
     answered = [result.degraded for result in results.values() if result.ok]
     degraded = any(answered) if answered else None
-    return Checks(results["internal"].ok, external.ok if external else None, degraded)
+    return rules.Checks(results["internal"].ok, external.ok if external else None, degraded)
 
 
 def _record(
     results: dict[str, CheckResult],
-    decision: Decision,
-    actions: tuple[ActionName, ...] = (),
+    decision: rules.Decision,
+    actions: tuple[rules.ActionName, ...] = (),
     restart: str | None = None,
     notices: tuple[Notice, ...] = (),
 ) -> HealthRecord:
     return HealthRecord(
-        at_utc=datetime.now(UTC).isoformat(timespec="seconds"),
+        at_utc=now_text(),
         internal=results["internal"],
         external=results.get("external"),
         layer=_read(results).layer,

@@ -6,7 +6,6 @@ name and by digest; pinned releases; the export report; the clock.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +14,7 @@ from typing import Any
 
 from opslib.core.cards import REPORT_NAME, card_path, read_report_fields
 from opslib.core.clock import part_ahead
-from opslib.core.errors import InputError, ModelError, StorageError, storage_errors
+from opslib.core.errors import InputError, ModelError, StorageError
 from opslib.core.kinds import list_kinds
 from opslib.core.models import find_model_files
 from opslib.inference.find_model import model_moment
@@ -23,7 +22,7 @@ from opslib.ops.release.manifest import ReleaseError
 from opslib.ops.release.store import list_releases, read_pins
 from opslib.serving.live_version import ask_services
 from opslib.serving.reachable import LiveModel, find_roots
-from opslib.upkeep.rounds import Round
+from opslib.upkeep.rounds import Round, by_age, list_files
 
 
 @dataclass(frozen=True)
@@ -157,14 +156,8 @@ def list_models(folder: Path) -> list[Path]:
     Raises:
         StorageError: it cannot be read.
     """
-    found = []
-    with storage_errors(f"read {folder}"):
-        if folder.is_dir():
-            with os.scandir(folder) as entries:
-                for one in entries:
-                    if one.name.endswith(".onnx") and one.is_file(follow_symlinks=False):
-                        found.append((one.stat().st_mtime_ns, one.name))
-    return [folder / name for _, name in sorted(found) if not name.startswith(".")]
+    found = list_files(folder, lambda name: name.endswith(".onnx") and not name.startswith("."))
+    return [entry.path for entry in sorted(found, key=by_age)]
 
 
 def _find_digest(model: Path) -> str:

@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -18,7 +17,7 @@ from opslib.core.errors import (
     ParameterError,
     TerminatedError,
 )
-from opslib.core.formatting import format_duration, utc_now
+from opslib.core.formatting import format_duration, now_text
 from opslib.core.records import Record
 from opslib.core.secrets import resolve_reference
 from opslib.core.web import check_address, tell
@@ -43,11 +42,6 @@ class JobStatus(Record):
     exit_code: int | None = None
     last_good_at_utc: str | None = None
     dead_man: str | None = None
-
-    @property
-    def ran_well(self) -> bool | None:
-        """Whether the run came to its end; None while it has not."""
-        return None if self.exit_code is None else self.exit_code in RAN_WELL
 
     def describe(self) -> str:
         """Return how the run ended in a few words."""
@@ -114,11 +108,11 @@ def track_job(
         return work()
     before = _last(config, job)
     path = status_path(config, job)
-    started, clock = utc_now(), time.monotonic()
+    clock = time.monotonic()
     status = JobStatus(
         job=job,
         pid=os.getpid(),
-        started_at_utc=_text(started),
+        started_at_utc=now_text(),
         last_good_at_utc=before.last_good_at_utc if before else None,
     )
     keep_status(path, status)
@@ -132,7 +126,7 @@ def track_job(
         if code == ExitCode.BUSY:
             _put_back(path, before, _last(config, job))
         else:
-            ended = _text(utc_now())
+            ended = now_text()
             told = tell_dead_man(config, job, code)
             if told:
                 show(f"{job}: dead man {told}")
@@ -192,7 +186,3 @@ def _word(code: int) -> str:
         return "pass"
     known = {int(one): one.name.lower().replace("_", " ") for one in ExitCode}
     return f"{known.get(code, 'failed')} ({code})"
-
-
-def _text(moment: datetime) -> str:
-    return moment.isoformat(timespec="seconds")

@@ -24,11 +24,7 @@ LEFTOVERS = "leftovers"
 
 
 def plan_leftovers(this: Round) -> Duty:
-    """Plan which leftovers are deleted: of what was to appear whole (`core.files`).
-
-    Raises:
-        StorageError: a folder cannot be read.
-    """
+    """Plan which leftovers are deleted: of what was to appear whole (`core.files`)."""
     archive = this.config.logs_dir / "archive"
     old_days = this.config.maintenance.leftover_hours / 24
     actions = []

@@ -13,16 +13,7 @@ from pathlib import Path
 
 from opslib.core.errors import StorageError
 from opslib.core.files import fsync_folder
-from opslib.upkeep.cut_log import (
-    Cut,
-    Way,
-    blank_front,
-    collapse_works,
-    finish_cut,
-    plan_cut,
-    recall_cut,
-    remember_cut,
-)
+from opslib.upkeep import cut_log
 from opslib.upkeep.gzip_logs import compress_file, compress_range
 from opslib.upkeep.open_files import await_release, find_writers, is_written
 
@@ -46,7 +37,7 @@ def move_log(
         Where it waits for its writer to let go, or None.
 
     Raises:
-        StorageError: a writer would leave a hole, or see `take_front`; nothing is lost then.
+        StorageError: a writer would leave a hole, or the log was replaced; nothing is lost then.
         OSError: the disk refuses.
     """
     if reopened or not is_written(log):
@@ -69,27 +60,20 @@ def move_log(
     return None
 
 
-def finish_move(note: Path, archive: Path) -> tuple[Cut, bool | None]:
+def finish_move(note: Path, archive: Path) -> tuple[cut_log.Cut, bool | None]:
     """Finish the cut that a killed run wrote down in `note`, whose archive lies in the folder
     `archive`; return it and whether the log was still the same, None where nothing was archived.
-
-    Raises:
-        StorageError: the disk refuses or the note cannot be read.
     """
-    cut = recall_cut(note)
+    cut = cut_log.recall_cut(note)
     if not cut.marked and not (archive / cut.archive).exists():
         note.unlink()
         return cut, None
-    return cut, finish_cut(note.parent, cut)
+    return cut, cut_log.finish_cut(note.parent, cut)
 
 
-def _take_front(log: Path, archive: Path, tail: str) -> Cut | None:
+def _take_front(log: Path, archive: Path, tail: str) -> cut_log.Cut | None:
     """Compress what is in the log into the new file `archive`, then take it off the log's front;
     return how, or None where there is not a block to remove.
-
-    Raises:
-        StorageError: a writer would leave a hole, the log was replaced meanwhile, or the disk
-            refuses; nothing is lost then.
     """
     careless = next((one for one in find_writers(log) if not one.appends), None)
     if careless is not None:
@@ -98,13 +82,15 @@ def _take_front(log: Path, archive: Path, tail: str) -> Cut | None:
         )
     with log.open("rb") as source:
         descriptor = source.fileno()
-        way: Way = "collapse" if collapse_works(log.parent) else "truncate"
-        cut = plan_cut(descriptor, log, archive.name, way, tail)
+        way: cut_log.Way = "collapse" if cut_log.collapse_works(log.parent) else "truncate"
+        cut = cut_log.plan_cut(descriptor, log, archive.name, way, tail)
         if cut is None:
             return None
-        remember_cut(log.parent, cut)
+        cut_log.remember_cut(log.parent, cut)
         written_ns = os.fstat(descriptor).st_mtime_ns
-        compress_range(source, blank_front(descriptor), cut.archived_to, archive, written_ns)
-    if not finish_cut(log.parent, cut):
+        compress_range(
+            source, cut_log.blank_front(descriptor), cut.archived_to, archive, written_ns
+        )
+    if not cut_log.finish_cut(log.parent, cut):
         raise StorageError("it was replaced while it was rotated; both are kept")
     return cut

@@ -15,8 +15,9 @@ from opslib.core.plans import Action
 from opslib.upkeep.gzip_logs import compress_file
 from opslib.upkeep.live_logs import finish_move, move_log
 from opslib.upkeep.log_names import is_log, is_rotated
+from opslib.upkeep.maintenance_record import SkippedItem
 from opslib.upkeep.open_files import find_writers, is_written
-from opslib.upkeep.rounds import Duty, Entry, PassedOver, Round, list_files, look_at
+from opslib.upkeep.rounds import Duty, Entry, Round, list_files, look_at
 
 LOGS, ARCHIVE = "logs", "log archive"
 _MIB = 1 << 20
@@ -31,11 +32,7 @@ def archive_folder(this: Round) -> Path:
 
 def plan_logs(this: Round) -> Duty:
     """Plan what happens to the logs (`maintenance.log_patterns`), and to what a killed run left of
-    them.
-
-    Raises:
-        StorageError: the folder cannot be read, or a link leads out of the experiment.
-    """
+    them."""
     folder = this.find_folder(this.config.logs_dir)
     archive = this.find_folder(archive_folder(this))
     actions, passed_over = [], []
@@ -52,7 +49,8 @@ def plan_logs(this: Round) -> Duty:
             step = _plan_log(this, entry, archive)
         except OSError as error:
             reason = error.strerror or str(error)
-            passed_over.append(PassedOver(this.name_of(entry.path), reason))
+            target = this.name_of(entry.path)
+            passed_over.append(SkippedItem(duty=LOGS, target=target, reason=reason))
             continue
         if step is not None:
             actions.append(step)
@@ -60,11 +58,7 @@ def plan_logs(this: Round) -> Duty:
 
 
 def plan_archive(this: Round) -> Duty:
-    """Plan which compressed logs are deleted.
-
-    Raises:
-        StorageError: the folder cannot be read, or a link leads out of the experiment.
-    """
+    """Plan which compressed logs are deleted."""
     folder = this.find_folder(archive_folder(this))
     logs = list_files(folder, lambda name: name.endswith(".gz") and name[0] != ".")
     old = (one for one in logs if this.age_days(one) > this.config.maintenance.archive_days)

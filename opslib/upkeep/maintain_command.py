@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -18,9 +19,6 @@ from opslib.telling.doors import (
     run_command,
     say_if_possible,
 )
-
-if TYPE_CHECKING:
-    from opslib.upkeep.maintenance_record import MaintenanceRecord
 
 
 def maintain(
@@ -37,11 +35,7 @@ def maintain(
     from opslib.upkeep.maintenance import plan_maintenance
 
     loaded = load_config(config)
-    console = make_console()
-
-    def show(line: str) -> None:
-        say_if_possible(console, line)
-
+    show = partial(say_if_possible, make_console())
     show(f"{describe_experiment(loaded)}, {utc_now():%Y-%m-%d %H:%M} UTC")
     if dry_run:
         for line in plan_maintenance(loaded, clock_is_right=clock_is_right).lines():
@@ -73,19 +67,14 @@ def _clean(config: Config, show: Callable[[str], None], *, clock_is_right: bool)
     where = done.path if done.untold is None else "its account is not kept"
     show(f"{steps} done, {freed} freed in {record.took_s:.1f} s; {where}")
     if done.untold is not None:
-        _tell_account(done.untold, record)
+        notes = partial(say_if_possible, make_console(stderr=True))
+        notes(f"warning: {done.untold}; what was done:")
+        for item in record.done:
+            notes(f"  {item.verb} {item.target} ({format_bytes(item.freed_bytes)})")
         raise SkippedError(f"{steps} done, {freed} freed; the account is not kept: {done.untold}")
     if record.skipped:
         raise SkippedError(f"{plural(len(record.skipped), 'item')} skipped; see {done.path}")
     return 0
-
-
-def _tell_account(untold: str, record: MaintenanceRecord) -> None:
-    """Tell on stderr what was done, where there was no room to keep it."""
-    notes = make_console(stderr=True)
-    say_if_possible(notes, f"warning: {untold}; what was done:")
-    for item in record.done:
-        say_if_possible(notes, f"  {item.verb} {item.target} ({format_bytes(item.freed_bytes)})")
 
 
 def rotate(
@@ -97,13 +86,8 @@ def rotate(
     from opslib.upkeep.rotate import run_rotation
 
     loaded = load_config(config)
-    console = make_console()
-
-    def show(line: str) -> None:
-        say_if_possible(console, line)
-
-    record = run_rotation(loaded, log=log, dry_run=dry_run, show=show)
-    return record.exit_code
+    show = partial(say_if_possible, make_console())
+    return run_rotation(loaded, log=log, dry_run=dry_run, show=show).exit_code
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from opslib.upkeep.maintenance_record import MaintenanceRecord, SkippedItem, mak
 from opslib.upkeep.models_prune import MODELS, QUANTIZED, ModelShelf, plan_models, plan_quantized
 from opslib.upkeep.releases_prune import RELEASES, RESTORED, plan_releases, plan_restored
 from opslib.upkeep.reports_prune import DAILY, REPORTS, plan_daily_records, plan_reports
-from opslib.upkeep.rounds import Duty, PassedOver, Round, pass_over, plan_duty
+from opslib.upkeep.rounds import Duty, Round, pass_over, plan_duty
 
 LOCK_NAME = ".maintenance.lock"
 DISKS = "disks"
@@ -56,9 +56,9 @@ class Maintenance:
         return Plan("maintenance", tuple(sorted(steps, key=lambda step: step.verb != "delete")))
 
     @property
-    def passed_over(self) -> list[tuple[Duty, PassedOver]]:
+    def passed_over(self) -> list[SkippedItem]:
         """What was left out of the plan, and why."""
-        return [(duty, one) for duty in self.duties for one in duty.passed_over]
+        return [one for duty in self.duties for one in duty.passed_over]
 
     @property
     def notes(self) -> list[str]:
@@ -67,7 +67,7 @@ class Maintenance:
 
     def lines(self) -> list[str]:
         """Return the plan as a person reads it: the steps, what is left out, what is known."""
-        skipped = [f"  skip {one.target}: {one.reason}" for _, one in self.passed_over]
+        skipped = [f"  skip {one.target}: {one.reason}" for one in self.passed_over]
         notes = [f"  note: {note}" for note in self.notes]
         return [*self.plan.lines(), *skipped, *notes]
 
@@ -133,8 +133,7 @@ def run_maintenance(
         for line in planned.lines():
             show(line)
         duties = {id(step): duty.name for duty in planned.duties for step in duty.actions}
-        name = f"maintenance_{this.now.strftime(STAMP_FORMAT)}"
-        journal = Journal(free_name(config.records_dir, name, SUFFIX), this, duties)
+        journal = Journal(free_name(config.records_dir, _name(this), SUFFIX), this, duties)
         try:
             planned.plan.execute(journal)
             disks = look_at_disks(config, this.now)
@@ -142,25 +141,12 @@ def run_maintenance(
         except BaseException as error:
             journal.interrupt()
             why = f"the round was ended after {plural(len(journal.done), 'step')}: {error!r}"
-            record = _record(planned, journal, time.monotonic() - started, warnings=(why,))
-            done = _keep(record, journal, name)
+            done = _keep(planned, journal, started, warnings=(why,))
             show(f"{why}; {done.untold or done.path}")
             raise
-        record = _record(planned, journal, time.monotonic() - started, disks)
-        done = _keep(record, journal, name)
+        done = _keep(planned, journal, started, disks)
         settle_journals(config.records_dir)
         return done
-
-
-def _keep(record: MaintenanceRecord, journal: Journal, name: str) -> Maintained:
-    """Write the record; the journal stays where that fails, as far as there was room for it."""
-    path, untold = free_name(journal.path.parent, name, ".json"), None
-    try:
-        record.write(path)
-    except StorageError as error:
-        untold = str(error)
-    journal.close(remove=untold is None)
-    return Maintained(record, path, untold)
 
 
 def _plan_by_use(this: Round) -> list[Duty]:
@@ -189,31 +175,38 @@ def _write_rest(this: Round, journal: Journal, disks: DiskReport) -> None:
         journal.skip(SkippedItem(duty=DISKS, target=target, reason=str(error)))
 
 
-def _record(
+def _keep(
     planned: Maintenance,
     journal: Journal,
-    took_s: float,
+    started: float,
     disks: DiskReport | None = None,
     warnings: tuple[str, ...] = (),
-) -> MaintenanceRecord:
-    this = planned.this
-    skipped = [
-        SkippedItem(duty=duty.name, target=one.target, reason=one.reason)
-        for duty, one in planned.passed_over
-    ]
-    section = this.config.maintenance
-    return make_record(
+) -> Maintained:
+    """Write the record; the journal stays where that fails, as far as there was room for it."""
+    this, untold = planned.this, None
+    record = make_record(
         journal.done,
         started_at_utc=this.now.isoformat(timespec="seconds"),
-        took_s=round(took_s, 3),
+        took_s=round(time.monotonic() - started, 3),
         exp_dir=str(this.config.exp_dir),
-        skipped=(*skipped, *journal.skipped),
+        skipped=(*planned.passed_over, *journal.skipped),
         notes=(*planned.notes, *this.notes, *(disks.notes if disks else ())),
         warnings=(*warnings, *(disks.warnings if disks else ())),
         disks=disks.disks if disks else (),
         limits={
             name: value
-            for name, value in section
+            for name, value in this.config.maintenance
             if isinstance(value, int | float) and name != "version_timeout_s"
         },
     )
+    path = free_name(this.config.records_dir, _name(this), ".json")
+    try:
+        record.write(path)
+    except StorageError as error:
+        untold = str(error)
+    journal.close(remove=untold is None)
+    return Maintained(record, path, untold)
+
+
+def _name(this: Round) -> str:
+    return f"maintenance_{this.now.strftime(STAMP_FORMAT)}"

@@ -40,9 +40,6 @@ class ModelShelf:
 
         Its hidden name is the last thing to go, so that a later run finishes what a killed one
         began. Where its own name is taken anew meanwhile, what lies beside it is the newcomer's.
-
-        Raises:
-            StorageError: the disk refuses.
         """
         this, model, folder = self.this, claim.path, claim.path.parent
         with storage_errors(f"delete {this.name_of(model)}"):
@@ -70,11 +67,7 @@ class ModelShelf:
 
 def plan_models(this: Round, shelf: ModelShelf) -> Duty:
     """Plan which exported models of each kind are deleted; see `maintenance.keep_onnx`. What is of
-    no kind stays: nobody knows what it is for.
-
-    Raises:
-        StorageError: the folder cannot be read, or a link leads out of the experiment.
-    """
+    no kind stays: nobody knows what it is for."""
     folder = this.find_folder(this.config.export_dir)
     there = list_models(folder)
     models, ahead = part_ahead(there, model_moment, this.now)
@@ -99,11 +92,7 @@ def plan_models(this: Round, shelf: ModelShelf) -> Duty:
 
 
 def plan_quantized(this: Round, shelf: ModelShelf) -> Duty:
-    """Plan which kept INT8 variants are deleted: old ones of models that are no longer exported.
-
-    Raises:
-        StorageError: a folder cannot be read, or a link leads out of the experiment.
-    """
+    """Plan which kept INT8 variants are deleted: old ones of models that are no longer exported."""
     home = this.find_folder(this.config.exp_dir / QUANTIZED_FOLDER)
     limit = this.config.maintenance.quantized_days
     exported = {path.stem for path in list_models(this.config.export_dir)}

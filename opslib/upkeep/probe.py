@@ -83,6 +83,4 @@ def _ask(url: str, timeout_s: float) -> CheckResult:
     except FAILURES as error:
         found = Judgement(False, False, name_failure(error))
     took_ms = round((time.monotonic() - started) * 1000, 3)
-    ok, degraded, detail = found
-    shown = show_address(url)
-    return CheckResult(url=shown, ok=ok, detail=detail, took_ms=took_ms, degraded=degraded)
+    return CheckResult(url=show_address(url), took_ms=took_ms, **found._asdict())

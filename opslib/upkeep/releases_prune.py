@@ -23,12 +23,7 @@ _COMPANION = re.compile(r"(release-\d{8}-\d{6}-\w+)(\.tar\.gz\.sha256|\.manifest
 
 
 def plan_releases(this: Round, shelf: ModelShelf) -> Duty:
-    """Plan which releases are deleted, and what a killed run left of one; see `release.keep`.
-
-    Raises:
-        StorageError: it is not known what is pinned or served, or a link leads out of the
-            experiment.
-    """
+    """Plan which releases are deleted, and what a killed run left of one; see `release.keep`."""
     folder = this.find_folder(this.config.releases_dir)
     try:
         plan = plan_prune(this.config, live=shelf.in_use.live, now=this.now)
@@ -57,11 +52,7 @@ def _delete_release(this: Round, archive: Path, step: Action) -> None:
 
 
 def plan_restored(this: Round, shelf: ModelShelf) -> Duty:
-    """Plan which restored releases are deleted; see `maintenance.restored_days`.
-
-    Raises:
-        StorageError: the folder cannot be read, or a link leads out of the experiment.
-    """
+    """Plan which restored releases are deleted; see `maintenance.restored_days`."""
     home = this.find_folder(this.config.restore_dir)
     limit = this.config.maintenance.restored_days
     claims, actions = Claims(this), list[Action]()

@@ -59,11 +59,7 @@ class Report:
 
 
 def plan_reports(this: Round) -> Duty:
-    """Plan which dated reports are deleted; see `maintenance.report_days`.
-
-    Raises:
-        StorageError: a folder cannot be read, or a link leads out of the experiment.
-    """
+    """Plan which dated reports are deleted; see `maintenance.report_days`."""
     root = this.find_folder(this.config.report_dir)
     limit = this.config.maintenance.report_days
     reports = list_reports(root, this.now)
@@ -91,11 +87,7 @@ def plan_reports(this: Round) -> Duty:
 
 
 def plan_daily_records(this: Round) -> Duty:
-    """Plan which of our own daily records in `{exp_dir}/reports` are deleted; benchmarks stay.
-
-    Raises:
-        StorageError: the folder cannot be read, or a link leads out of the experiment.
-    """
+    """Plan which of our own daily records in `{exp_dir}/reports` are deleted; benchmarks stay."""
     folder = this.find_folder(this.config.records_dir)
     limit = this.config.maintenance.report_days
     aged = ((one, this.age_days(one)) for one in list_files(folder, _DAILY.fullmatch))

@@ -16,7 +16,7 @@ from pathlib import Path
 from opslib.core.config import Config
 from opslib.core.errors import ExitCode, InputError, StorageError, storage_errors
 from opslib.core.files import reveal_name
-from opslib.core.formatting import format_bytes
+from opslib.core.formatting import format_bytes, now_text
 from opslib.core.locks import hold_lock
 from opslib.core.plans import Action, Plan, carry_out
 from opslib.core.records import Record
@@ -162,7 +162,7 @@ class _Rotation:
         for line in [f"skipped: {one}" for one in skipped] + [f"made {one}" for one in self._made]:
             self._show(line)
         return RotateRecord(
-            at_utc=datetime.now(UTC).isoformat(timespec="seconds"),
+            at_utc=now_text(),
             log=str(self._log),
             size_bytes=size,
             due=due,

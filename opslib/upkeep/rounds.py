@@ -6,6 +6,7 @@ import os
 import shutil
 import stat
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -15,9 +16,9 @@ from opslib.core.clock import ASK
 from opslib.core.config import Config
 from opslib.core.config_edit import on_one_line
 from opslib.core.errors import StorageError, storage_errors
-from opslib.core.files import fsync_folder
 from opslib.core.formatting import STAMP_FORMAT
 from opslib.core.plans import Action
+from opslib.upkeep.maintenance_record import SkippedItem
 
 DAY_S = 86_400.0
 KILLED = "a run was killed while it deleted it"
@@ -40,20 +41,12 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class PassedOver:
-    """Something the plan leaves alone although its turn may have come, and the reason."""
-
-    target: str
-    reason: str
-
-
-@dataclass(frozen=True)
 class Duty:
     """One of the things a round does: its steps, what it passed over, what is worth knowing."""
 
     name: str
     actions: tuple[Action, ...] = ()
-    passed_over: tuple[PassedOver, ...] = ()
+    passed_over: tuple[SkippedItem, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -139,11 +132,7 @@ class Round:
         self.note_freed(target or entry.path, freed)
 
     def delete_folder(self, folder: Path, target: Path) -> None:
-        """Delete a folder with all in it; note what that freed by the step's `target`.
-
-        Raises:
-            StorageError: the disk refuses, or a link leads out of the experiment.
-        """
+        """Delete a folder with all in it; note what that freed by the step's `target`."""
         self.find_folder(folder)
         with storage_errors(f"delete {self.name_of(target)}"):
             freed = measure(folder)
@@ -154,19 +143,6 @@ class Round:
         """Add to what the step whose target is `path` freed."""
         name = self.name_of(path)
         self.freed_bytes[name] = self.freed_bytes.get(name, 0) + size_bytes
-
-
-def put_back(hidden: Path, path: Path) -> None:
-    """Give what was hidden for its deletion its name back, unless that is taken by now.
-
-    Raises:
-        StorageError: it is taken, or the disk refuses.
-    """
-    with storage_errors(f"put back {path.name}"):
-        if os.path.lexists(path):
-            raise FileExistsError(17, "another of that name is there", str(path))
-        hidden.rename(path)
-        fsync_folder(path.parent)
 
 
 def measure(folder: Path) -> int:
@@ -195,25 +171,26 @@ def list_files(folder: Path, wanted: Callable[[str], object]) -> list[Entry]:
         StorageError: it cannot be read.
     """
     found = []
-    with storage_errors(f"read {folder}"):
-        try:
-            entries = os.scandir(folder)
-        except FileNotFoundError:
-            return []
-        with entries:
-            for one in entries:
-                if wanted(one.name) and one.is_file(follow_symlinks=False):
-                    try:
-                        seen = one.stat(follow_symlinks=False)
-                    except FileNotFoundError:
-                        continue
-                    path = folder / one.name
-                    found.append(Entry(path, seen.st_size, seen.st_mtime_ns, seen.st_ino))
+    with (
+        storage_errors(f"read {folder}"),
+        suppress(FileNotFoundError),
+        os.scandir(folder) as entries,
+    ):
+        for one in entries:
+            if wanted(one.name) and one.is_file(follow_symlinks=False):
+                with suppress(FileNotFoundError):
+                    found.append(look_at(folder / one.name))
     return sorted(found, key=lambda entry: entry.path)
 
 
+def by_age(entry: Entry) -> tuple[int, str]:
+    """Return what sorts files of a folder, the oldest first."""
+    return entry.mtime_ns, entry.path.name
+
+
 def plan_duty(name: str, plan: Callable[..., Duty], *given: object) -> Duty:
-    """Return what `plan` returns, or the duty passed over where its folder must not be read."""
+    """Return what `plan` returns, or the duty passed over where a folder cannot be read, a link
+    leads out of the experiment, or it is not known what must be kept."""
     try:
         return plan(*given)
     except (StorageError, OSError) as error:
@@ -222,4 +199,4 @@ def plan_duty(name: str, plan: Callable[..., Duty], *given: object) -> Duty:
 
 def pass_over(name: str, reason: str) -> Duty:
     """Return a duty of which nothing is done."""
-    return Duty(name, passed_over=(PassedOver(name, reason),))
+    return Duty(name, passed_over=(SkippedItem(duty=name, target=name, reason=reason),))

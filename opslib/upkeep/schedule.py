@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from opslib.core.accounts import account_home, account_name
-from opslib.core.config import DEFAULT_CONFIG_NAME, Config, check_experiment
+from opslib.core.config import Config, check_experiment, find_nearest
 from opslib.core.errors import InputError
 from opslib.core.formatting import utc_now
 from opslib.core.plans import Action, Plan
@@ -82,7 +82,8 @@ def make_entries(config: Config, place: Place) -> tuple[Entry, ...]:
 
     The configuration is named where cron, which starts jobs from home, would find another.
     """
-    named = [] if _found_from_home(place) == config.source else ["--config", str(config.source)]
+    nearest = find_nearest(account_home(), place.root)
+    named = [] if nearest == config.source else ["--config", str(config.source)]
     entries = []
     for job in JOBS:
         if job.is_direct:
@@ -115,9 +116,8 @@ def edit_to_install(config: Config, place: Place) -> Edit:
     """Return the change that puts this configuration's jobs into the crontab.
 
     Raises:
-        UnavailableError: there is no `crontab` program.
-        InputError: the markers in the crontab are damaged.
         ConfigError: the experiment does not exist.
+        OpsError: see `read_crontab` and `take_apart`.
     """
     check_experiment(config)
     old = read_crontab()
@@ -129,8 +129,7 @@ def edit_to_remove(config: Config) -> Edit:
     """Return the change that takes this configuration's jobs out of the crontab.
 
     Raises:
-        UnavailableError: there is no `crontab` program.
-        InputError: the markers in the crontab are damaged.
+        OpsError: see `read_crontab` and `take_apart`.
     """
     old = read_crontab()
     new = take_apart(old, str(config.source)).without_block()
@@ -186,12 +185,3 @@ def is_cron_running() -> bool:
         except OSError:
             continue
     return False
-
-
-def _found_from_home(place: Place) -> Path | None:
-    """The configuration that a job finds which is started from home and told of none."""
-    home = account_home()
-    for folder in (home, *home.parents, place.root):
-        if (folder / DEFAULT_CONFIG_NAME).is_file():
-            return folder / DEFAULT_CONFIG_NAME
-    return None

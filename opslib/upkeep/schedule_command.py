@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -40,7 +41,11 @@ def show(config: ConfigOption = None) -> int:
     from opslib.upkeep.crontab import read_crontab, take_apart
     from opslib.upkeep.schedule import block_text, find_place, host_zone, make_entries
 
-    loaded, place, tell = _load_as_cron(config), find_place(sys.executable), _make_show()
+    loaded, place, tell = (
+        _load_as_cron(config),
+        find_place(sys.executable),
+        partial(say_if_possible, make_console()),
+    )
     text = read_crontab()
     block = take_apart(text, str(loaded.source)).block
     zone, zone_name = host_zone()
@@ -73,7 +78,7 @@ def install(
     from opslib.upkeep.crontab import hold_crontab
     from opslib.upkeep.schedule import edit_to_install, find_place
 
-    loaded, tell = _load_as_cron(config), _make_show()
+    loaded, tell = _load_as_cron(config), partial(say_if_possible, make_console())
     tell(describe_experiment(loaded))
     if loaded.is_demo and not demo:
         raise UsageError(f"{loaded.exp_dir} is the demo; `--demo` schedules its jobs all the same")
@@ -90,7 +95,7 @@ def remove(dry_run: DryRunOption = False, config: ConfigOption = None) -> int:
     from opslib.upkeep.crontab import hold_crontab
     from opslib.upkeep.schedule import edit_to_remove
 
-    loaded, tell = _load_as_cron(config), _make_show()
+    loaded, tell = _load_as_cron(config), partial(say_if_possible, make_console())
     tell(describe_experiment(loaded))
     with hold_crontab():
         _carry_out(edit_to_remove(loaded), dry_run=dry_run, tell=tell)
@@ -110,7 +115,11 @@ def run(
     from opslib.upkeep.jobs import find_job
     from opslib.upkeep.schedule import find_place, make_entries
 
-    wanted, place, tell = find_job(job), find_place(sys.executable), _make_show()
+    wanted, place, tell = (
+        find_job(job),
+        find_place(sys.executable),
+        partial(say_if_possible, make_console()),
+    )
     if not as_cron:
         return run_job(load_config(config), wanted, place, show=tell)
     loaded = _load_as_cron(config)
@@ -172,8 +181,3 @@ def _tell_notes(config: Config, text: str, tell: Callable[[str], None]) -> None:
         tell(note)
     if not is_cron_running():
         tell("warning: no cron runs on this host, so nothing is started; see docs/SCHEDULES.md")
-
-
-def _make_show() -> Callable[[str], None]:
-    console = make_console()
-    return lambda line: say_if_possible(console, line)

@@ -85,7 +85,7 @@ def test_h10_a_real_cron_starts_what_was_installed_and_the_run_is_logged(tmp_pat
         await_that(
             lambda: log.exists() and "ended with 0" in log.read_text(), "the first run", DEADLINE_S
         )
-        await_that(lambda: read_status(config, "index").ran_well, "its account", DEADLINE_S)  # type: ignore[union-attr]
+        await_that(lambda: read_status(config, "index").exit_code == 0, "its account", DEADLINE_S)  # type: ignore[union-attr]
         assert "pass after" in call(*pillops, "show", "--config", str(path))
         assert (config.report_dir / "index.html").exists()
         call(*pillops, "remove", "--config", str(path))

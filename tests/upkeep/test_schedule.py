@@ -252,7 +252,7 @@ def test_a_run_that_was_cut_off_is_not_called_under_way() -> None:
     gone.wait()
     status = JobStatus(job="bench", pid=gone.pid, started_at_utc="2026-11-01T03:30:00+00:00")
     assert "cut off" in status.describe()
-    assert status.ran_well is None
+    assert status.exit_code is None
 
 
 def test_the_next_run_follows_the_clock_of_the_host() -> None:
@@ -299,7 +299,7 @@ def test_h8_the_maintenance_keeps_its_account_however_it_is_started(host: Host) 
     )
     status = read_status(host.config, "maintenance")
     assert status is not None
-    assert status.ran_well
+    assert status.exit_code == 0
 
 
 def test_looking_at_the_schedule_loads_nothing_heavy(host: Host) -> None:
