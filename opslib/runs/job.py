@@ -109,8 +109,7 @@ def open_job(request: Request, root: Path, out: Path | None) -> Job:
 
 def publish_job(job: Job) -> None:
     """Give the finished report its name."""
-    for name in (RESERVE_FILE, ALIVE_FILE):
-        (job.aside / name).unlink(missing_ok=True)
+    _drop_marks(job.aside)
     with storage_errors(f"create {job.folder}"):
         job.aside.rename(job.folder)
         fsync_folder(job.folder.parent)
@@ -131,8 +130,7 @@ def sweep_abandoned(root: Path) -> list[Path]:
             lock.acquire(timeout=0)
         except (Timeout, OSError):
             continue
-        for name in (RESERVE_FILE, ALIVE_FILE):
-            (aside / name).unlink(missing_ok=True)
+        _drop_marks(aside)
         lock.release()
         folder = aside.with_name(aside.name.removeprefix(".").removesuffix(PARTIAL_SUFFIX))
         if any(aside.glob("*.ipynb")):
@@ -144,3 +142,8 @@ def sweep_abandoned(root: Path) -> list[Path]:
         else:
             shutil.rmtree(aside, ignore_errors=True)
     return named
+
+
+def _drop_marks(aside: Path) -> None:
+    for name in (RESERVE_FILE, ALIVE_FILE):
+        (aside / name).unlink(missing_ok=True)
