@@ -10,6 +10,7 @@ from typing import Any
 from opslib.core.config import find_config
 from opslib.core.errors import ConfigError, InputError, OpsError
 from opslib.core.files import sha256_file, write_text_atomic
+from opslib.core.formatting import shorten
 from opslib.core.secrets import live_secrets
 from opslib.core.verdicts import VERDICT_EXIT_CODES
 from opslib.runs.catalogue import SIDE_SUFFIX, RunRow, broken_row, visible_files
@@ -60,7 +61,7 @@ def adopt_notebook(path: Path, root: Path) -> RunRecord:
     except (OpsError, OSError):
         raise
     except Exception as error:  # it comes from anywhere and may hold anything
-        why = " ".join(str(error).split()) or type(error).__name__
+        why = shorten(str(error)) or type(error).__name__
         raise InputError(f"{path}: cannot be read as an executed notebook: {why}") from error
 
 

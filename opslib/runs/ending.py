@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from opslib.core.errors import StorageError
-from opslib.core.formatting import format_duration, plural
+from opslib.core.formatting import format_duration, plural, shorten
 from opslib.runs.kernel import KernelGuard
 from opslib.runs.notebooks import ENDED_TAG, code_cells, is_marker, new_markdown, to_node
 from opslib.runs.run_record import RunProblem, RunRecord, RunStatus
@@ -95,8 +95,8 @@ def invalid_output_ending(cell: int | None) -> Ending:
 
 def pageless_ending(error: Exception, ending: Ending) -> Ending:
     """Return the ending of a run whose page or record could not be made, `ending` kept in it."""
-    why = " ".join(str(error).split()) or "no reason given"
-    message = f"The report's page could not be made: {type(error).__name__}: {why[:300]}."
+    why = shorten(str(error)) or "no reason given"
+    message = f"The report's page could not be made: {type(error).__name__}: {why}."
     if ending.status == "finished":
         return Ending("report_failed", message)
     return Ending(ending.status, f"{ending.message} {message}", ending.cell)

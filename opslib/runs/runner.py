@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import shutil
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -15,7 +14,8 @@ from opslib.core.config import Config, load_config
 from opslib.core.errors import InputError, ParameterError
 from opslib.core.experiment import check_experiment
 from opslib.core.files import ensure_writable
-from opslib.runs.job import Job, Progress, Request, open_job
+from opslib.runs.index import build_index
+from opslib.runs.job import Job, Progress, open_job
 from opslib.runs.notebooks import code_cells, find_notebook, read_notebook
 from opslib.runs.parameters import check_parameters, read_parameters
 from opslib.runs.run_record import LOG_FILE, RunRecord
@@ -67,34 +67,31 @@ def run_notebook(
     _check_seconds("wait", wait_s)
     specs = read_parameters(document)
     values = check_parameters(parameters or {}, specs, config.root)
-    request = Request(
-        notebook=path,
-        document=document,
-        specs=specs,
-        values=values,
-        config=config,
-        kernel=kernel,
-        timeout_s=timeout_s,
-        progress=progress or (lambda _text: None),
-    )
     root = (report_root or config.report_dir).absolute()
     if root.is_relative_to(config.exp_dir):
         check_experiment(config)
     ensure_writable(root)
-    lock = (
-        hold_timing_lock(f"a timed run of {path.stem}", wait_s=wait_s) if timed else nullcontext()
-    )
-    with lock:
-        job = open_job(request, root, out)
-        try:
+    purpose = f"a timed run of {path.stem}"
+    with hold_timing_lock(purpose, wait_s=wait_s) if timed else nullcontext():
+        job = Job(
+            notebook=path,
+            document=document,
+            specs=specs,
+            values=values,
+            config=config,
+            root=root,
+            out=out,
+            kernel=kernel,
+            timeout_s=timeout_s,
+            progress=progress or (lambda _text: None),
+        )
+        with open_job(job):
             record = _carry_out(job)
-        except BaseException:
-            if not job.target.exists():  # else the next index gives what was executed its name
-                shutil.rmtree(job.aside, ignore_errors=True)
-            raise
-        finally:
-            job.alive.release()
-    _update_index(job)
+    if job.folder.is_relative_to(root):
+        try:
+            build_index(root)
+        except Exception as error:  # the report is safe; the page is made anew by the next run
+            job.progress(f"the index could not be updated: {error}")
     return record
 
 
@@ -198,14 +195,3 @@ def _read_timed(document: Any, path: Path) -> bool:
 def _check_seconds(name: str, seconds: float | None) -> None:
     if seconds is not None and not 0 <= seconds <= threading.TIMEOUT_MAX:
         raise ParameterError(f"--{name}: got {seconds}; expected seconds, a finite number")
-
-
-def _update_index(job: Job) -> None:
-    from opslib.runs.index import build_index
-
-    if not job.folder.is_relative_to(job.root):
-        return
-    try:
-        build_index(job.root)
-    except Exception as error:  # the report is safe; the page is made anew by the next run
-        job.progress(f"the index could not be updated: {error}")

@@ -60,11 +60,6 @@ class Racer:
         """Whether it is still in the race."""
         return self.pruned_at is None
 
-    @property
-    def p50_ms(self) -> float:
-        """Median over its rounds."""
-        return float(np.median(self.times_ms))
-
 
 @dataclass
 class Race:

@@ -56,27 +56,23 @@ def trimmed_mean(values: Sequence[float], proportion: float = DEFAULT_TRIM) -> f
 def bootstrap_interval(
     values: Sequence[float],
     statistic: Statistic = trimmed_means,
-    confidence: float = DEFAULT_CONFIDENCE,
     resamples: int = DEFAULT_RESAMPLES,
     seed: int = 0,
 ) -> Interval:
-    """Percentile bootstrap interval of a statistic (Efron 1979); same seed, same interval.
+    """95 % percentile bootstrap interval of a statistic (Efron 1979); same seed, same interval.
 
     Args:
         values: independent values; give rounds or blocks, never the runs inside them.
         statistic: reduces the last axis of an array of shape (resamples, len(values)).
     """
-    _check_probability("confidence", confidence)
     row = _as_row(values)
     picks = np.random.default_rng(seed).integers(0, row.size, size=(resamples, row.size))
-    tail = (1 - confidence) / 2
+    tail = (1 - DEFAULT_CONFIDENCE) / 2
     low, high = np.quantile(statistic(row[picks]), [tail, 1 - tail])
     return Interval(float(low), float(high))
 
 
-def block_interval(
-    block_medians_ms: Sequence[float], confidence: float = DEFAULT_CONFIDENCE
-) -> Interval:
+def block_interval(block_medians_ms: Sequence[float]) -> Interval:
     """Interval of the long-run median latency (ms) from two or more separated blocks.
 
     Student's t on the logarithms of the block medians, transformed back. The median drifts from
@@ -90,7 +86,7 @@ def block_interval(
         raise UsageError("an interval over blocks needs at least 2 blocks, got 1")
     if medians.min() <= 0:
         raise UsageError(f"a block median of {medians.min()} ms is not a latency")
-    logs = student_interval(np.log(medians), confidence)
+    logs = student_interval(np.log(medians))
     return Interval(math.exp(logs.low), math.exp(logs.high))
 
 
