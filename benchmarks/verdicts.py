@@ -26,7 +26,8 @@ from rich.table import Table
 from opslib.core.errors import ExitCode
 from opslib.core.formatting import format_duration
 from opslib.timing.disturbance import Disturbance, watch_disturbance
-from opslib.timing.paired import Arm, Comparison, compare_arms
+from opslib.timing.paired import Comparison, compare_arms
+from opslib.timing.rounds import Arm
 
 BATCH_SIZES = (1, 8)
 SLOWDOWN = 0.05

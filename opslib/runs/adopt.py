@@ -10,22 +10,22 @@ from typing import Any
 from opslib.core.config import find_config
 from opslib.core.errors import ConfigError, InputError, OpsError
 from opslib.core.files import sha256_file, write_text_atomic
+from opslib.core.formatting import shorten
 from opslib.core.secrets import live_secrets
 from opslib.core.verdicts import VERDICT_EXIT_CODES
 from opslib.runs.catalogue import SIDE_SUFFIX, RunRow, broken_row, visible_files
+from opslib.runs.ending import FINISHED, Ending, find_raised
 from opslib.runs.html import find_title, render_report
-from opslib.runs.notebooks import cell_outputs, notebook_text, read_notebook, to_node
+from opslib.runs.notebooks import cell_outputs, code_cells, notebook_text, read_notebook, to_node
 from opslib.runs.redaction import Redactor
 from opslib.runs.run_record import (
     RUN_FILE,
     STATUS_EXIT_CODES,
-    RunProblem,
     RunRecord,
-    RunStatus,
-    is_key_figure,
+    read_headline,
     utc_text,
 )
-from opslib.telling.scraps import Scrap, collect_scraps
+from opslib.telling.scraps import collect_scraps
 
 
 def adopt_notebooks(root: Path) -> list[RunRow]:
@@ -61,7 +61,7 @@ def adopt_notebook(path: Path, root: Path) -> RunRecord:
     except (OpsError, OSError):
         raise
     except Exception as error:  # it comes from anywhere and may hold anything
-        why = " ".join(str(error).split()) or type(error).__name__
+        why = shorten(str(error)) or type(error).__name__
         raise InputError(f"{path}: cannot be read as an executed notebook: {why}") from error
 
 
@@ -81,54 +81,47 @@ def _adopt(path: Path, root: Path) -> RunRecord:
 
 def _describe(path: Path, notebook: Any, redactor: Redactor) -> RunRecord:
     notes = notebook.metadata.get("papermill") or {}
-    codes = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    codes = code_cells(notebook)
     if not any(cell.get("execution_count") for cell in codes) and not notes.get("start_time"):
         raise InputError(f"{path}: was never executed")
     scraps = collect_scraps(cell_outputs(notebook))
-    status, problem = _ending(notebook, codes, notes)
+    headline = read_headline(scraps)
+    if "verdict" in scraps and isinstance(scraps["verdict"].value, list | dict):
+        raise ValueError("its verdict is no word")
+    ending = _find_ending(notebook, codes, notes)
     if redactor.found_in:
-        status = "secret_leak"
-        problem = RunProblem(message=f"A secret's value stood in {path.name}; it was masked.")
-    verdict = scraps["verdict"].value if "verdict" in scraps else None
-    code = STATUS_EXIT_CODES[status]
-    if status == "finished" and verdict in VERDICT_EXIT_CODES:
-        code = VERDICT_EXIT_CODES[verdict]
-    started = _time_text(notes.get("start_time")) or _modified(path)
+        ending = Ending("secret_leak", f"A secret's value stood in {path.name}; it was masked.")
+    code = STATUS_EXIT_CODES[ending.status]
+    if ending.status == "finished" and headline["verdict"]:
+        code = VERDICT_EXIT_CODES[headline["verdict"]]
+    modified = datetime.fromtimestamp(path.stat().st_mtime, tz=UTC)
+    started = _time_text(notes.get("start_time")) or utc_text(modified)
     digest = sha256_file(path)
+    given = dict(notes.get("parameters") or {})
     return RunRecord(
+        **headline,
         id=f"{path.stem}-{digest[:12]}",
         notebook=path.stem,
         title=find_title(notebook, path.stem),
-        status=status,
+        status=ending.status,
         exit_code=int(code),
-        verdict=verdict if verdict in VERDICT_EXIT_CODES else None,
-        finding=_text(scraps, "finding"),
-        problem=problem,
+        problem=ending.problem,
         started=started,
         ended=_time_text(notes.get("end_time")) or started,
         duration_s=_duration_s(notes),
-        parameters=dict(notes.get("parameters") or {}),
-        changed_parameters=tuple(notes.get("parameters") or {}),
+        parameters=given,
+        changed_parameters=tuple(given),
         notebook_sha256=digest,
-        lineage=None,
-        key_figures=tuple(
-            scrap for scrap in scraps.values() if is_key_figure(scrap) and scrap.name != "exit_code"
-        ),
     )
 
 
-def _ending(
-    notebook: Any, codes: list[Any], notes: dict[str, Any]
-) -> tuple[RunStatus, RunProblem | None]:
+def _find_ending(notebook: Any, codes: list[Any], notes: dict[str, Any]) -> Ending:
     known = notebook.metadata.get("pillops") or {}
     if known.get("status") in STATUS_EXIT_CODES:
-        message = known.get("problem")
-        return known["status"], RunProblem(message=message) if message else None
-    for number, cell in enumerate(codes, 1):
-        for output in cell.get("outputs", []):
-            if output.output_type == "error":
-                why = f"Code cell {number} raised {output.ename}: {output.evalue}"
-                return "cell_raised", RunProblem(message=" ".join(why.split()), cell=number)
+        return Ending(known["status"], known.get("problem") or "")
+    raised = find_raised(notebook)
+    if raised is not None:
+        return raised
     started = [
         number
         for number, cell in enumerate(codes, 1)
@@ -137,11 +130,12 @@ def _ending(
         or not cell.source.strip()
     ]
     if notes and (len(started) < len(codes) or not notes.get("end_time")):
-        last = started[-1] if started else 0
+        last = started[-1] if started else None
         where = f"code cell {last}" if last else "the kernel's start"
-        message = f"The run was cut short at {where}; nothing recorded why."
-        return "terminated", RunProblem(message=message, cell=last or None)
-    return "finished", None
+        return Ending(
+            "terminated", f"The run was cut short at {where}; nothing recorded why.", last
+        )
+    return FINISHED
 
 
 def _known_secrets() -> frozenset[str]:
@@ -149,10 +143,6 @@ def _known_secrets() -> frozenset[str]:
         return live_secrets(find_config().parent)
     except ConfigError:
         return live_secrets()
-
-
-def _text(scraps: dict[str, Scrap], name: str) -> str | None:
-    return str(scraps[name].value) if name in scraps and scraps[name].value else None
 
 
 def _time_text(value: Any) -> str | None:
@@ -167,7 +157,3 @@ def _duration_s(notes: dict[str, Any]) -> float:
     if not math.isfinite(seconds):
         raise ValueError(f"its duration is {seconds}")
     return seconds
-
-
-def _modified(path: Path) -> str:
-    return utc_text(datetime.fromtimestamp(path.stat().st_mtime, tz=UTC))

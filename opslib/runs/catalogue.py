@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +15,7 @@ from pydantic import ValidationError
 from opslib.core.clock import parse_moment, part_ahead
 from opslib.core.errors import InputError
 from opslib.core.files import sha256_bytes
+from opslib.core.formatting import shorten
 from opslib.core.records import Part
 from opslib.runs.html import shown_figures
 from opslib.runs.run_record import RUN_FILE, RunRecord
@@ -26,7 +28,7 @@ MAX_FIGURES = 2
 
 
 class RunRow(Part):
-    """One run in a few words; `problem` says why a broken one could not be read.
+    """One run in a few words.
 
     `record_path` and `href` are relative to the report folder; `figures` are ready texts.
     """
@@ -48,7 +50,6 @@ class RunRow(Part):
     host_fingerprint: str | None = None
     values_digest: str | None = None
     record: str | None = None
-    problem: bool = False
 
 
 class _Kept(Part):
@@ -70,8 +71,11 @@ def scan_runs(root: Path) -> list[RunRow]:
     cache = _read_cache(root)
     fresh: dict[str, _Kept] = {}
     rows: dict[str, RunRow] = {}
-    for path, key in _record_files(root):
-        relative = path.relative_to(root).as_posix()
+    for entry in visible_files(root):
+        if entry.name != RUN_FILE and not entry.name.endswith(SIDE_SUFFIX):
+            continue
+        path, facts = Path(entry.path), entry.stat()
+        relative, key = path.relative_to(root).as_posix(), (facts.st_mtime_ns, facts.st_size)
         known = cache.runs.get(relative)
         if known is None or known.key != key:
             known = _Kept(key=key, row=_read_row(path, relative))
@@ -117,13 +121,6 @@ def visible_files(root: Path) -> Iterator[os.DirEntry[str]]:
             yield entry
 
 
-def _record_files(root: Path) -> Iterator[tuple[Path, tuple[int, int]]]:
-    for entry in visible_files(root):
-        if entry.name == RUN_FILE or entry.name.endswith(SIDE_SUFFIX):
-            facts = entry.stat()
-            yield Path(entry.path), (facts.st_mtime_ns, facts.st_size)
-
-
 def _read_row(path: Path, relative: str) -> RunRow:
     try:
         return _make_row(RunRecord.read(path), relative)
@@ -136,17 +133,17 @@ def broken_row(relative: str, reason: str) -> RunRow:
     """Return the row of a run or notebook that cannot be read."""
     folder = relative.removesuffix(RUN_FILE).rstrip("/") or relative
     name = folder.rpartition("/")[2]
+    moment = re.match(r"(\d{4}-\d\d-\d\d)/(\d\d)(\d\d)(\d\d)", relative)
     return RunRow(
         id=relative,
         record_path=relative,
         href=relative,
         notebook=name,
         title=name,
-        started=_date_in(relative),
+        started="{}T{}:{}:{}Z".format(*moment.groups()) if moment else "",
         word="Broken",
         tone="fail",
-        sentence=_trim(reason),
-        problem=True,
+        sentence=shorten(reason, MAX_SENTENCE),
     )
 
 
@@ -155,16 +152,12 @@ def _make_row(run: RunRecord, relative: str) -> RunRow:
     tone = None
     if change is not None:
         tone = "worse" if change.worse else "better" if change.better else None
+    alike = ("id", "notebook", "title", "started", "word", "tone", "succeeded", "record")
     return RunRow(
-        id=run.id,
+        **{name: getattr(run, name) for name in alike},
         record_path=relative,
         href=relative.removesuffix(relative.rpartition("/")[2]) + run.report_name,
-        notebook=run.notebook,
-        title=run.title,
-        started=run.started,
-        word=run.word,
-        tone=run.tone,
-        sentence=_trim(run.sentence),
+        sentence=shorten(run.sentence, MAX_SENTENCE),
         figures=tuple(
             f"{label}: {text}{f' {unit}' if unit else ''}"
             for label, text, unit in shown_figures(run.key_figures[:MAX_FIGURES])
@@ -172,24 +165,9 @@ def _make_row(run: RunRecord, relative: str) -> RunRow:
         change=change.summary if change else None,
         change_tone=tone,
         finished=run.status == "finished",
-        succeeded=run.succeeded,
         host_fingerprint=run.lineage.host_fingerprint if run.lineage else None,
         values_digest=values_digest(run.parameters),
-        record=run.record,
     )
-
-
-def _date_in(relative: str) -> str:
-    """The date in a report's path, for a run whose record cannot be read."""
-    first, _, rest = relative.partition("/")
-    clock = rest[:6]
-    if len(first) == 10 and first.count("-") == 2 and clock.isdigit() and len(clock) == 6:
-        return f"{first}T{clock[:2]}:{clock[2:4]}:{clock[4:]}Z"
-    return ""
-
-
-def _trim(text: str) -> str:
-    return text if len(text) <= MAX_SENTENCE else text[: MAX_SENTENCE - 1].rstrip() + "…"
 
 
 def _read_cache(root: Path) -> _Cache:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -80,12 +81,11 @@ def run(
             progress=progress,
         )
     console = make_console()
-    if record.key_figures:
-        table = Table(box=None, pad_edge=False, show_header=False)
-        for figure in record.key_figures:
-            value = short_number(figure.value) if isinstance(figure.value, float) else figure.value
-            cells = (figure.label or figure.name, f"{value} {figure.unit or ''}")
-            table.add_row(*plain_cells(cells))
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for figure in record.key_figures:
+        value = short_number(figure.value) if isinstance(figure.value, float) else figure.value
+        table.add_row(*plain_cells((figure.label or figure.name, f"{value} {figure.unit or ''}")))
+    if table.rows:
         console.print(table)
     say_verdict(console, record.tone, record.sentence, word=record.word)
     if record.change is not None:
@@ -136,11 +136,7 @@ def snapshot(
     loaded = load_config(config)
     target = document or loaded.root / "docs" / "PERFORMANCE.md"
     plan = plan_snapshot(target.absolute(), loaded.report_dir)
-    console = make_console()
-
-    def show(line: str) -> None:
-        say(console, line)
-
+    show = partial(say, make_console())
     if check:
         for line in plan.lines():
             show(line)

@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from opslib.core.errors import StorageError
-from opslib.core.formatting import format_duration, plural
+from opslib.core.formatting import format_duration, plural, shorten
 from opslib.runs.kernel import KernelGuard
-from opslib.runs.notebooks import new_markdown, to_node
-from opslib.runs.run_record import RunProblem, RunStatus
+from opslib.runs.notebooks import ENDED_TAG, code_cells, is_marker, new_markdown, to_node
+from opslib.runs.run_record import RunProblem, RunRecord, RunStatus
 
-ENDED_TAG = "pillops-ended"
-PAPERMILL_MARKER_TAG = "papermill-error-cell-tag"
 _STORAGE_ERRORS = frozenset({errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EROFS, errno.EIO})
 
 
@@ -22,7 +20,13 @@ class Ending:
     """How a run ended: its status and, unless it finished, why and in which code cell."""
 
     status: RunStatus
-    problem: RunProblem | None = None
+    message: str = ""
+    cell: int | None = None
+
+    @property
+    def problem(self) -> RunProblem | None:
+        """What a record says of it."""
+        return RunProblem(message=self.message, cell=self.cell) if self.message else None
 
 
 FINISHED = Ending("finished")
@@ -35,9 +39,10 @@ def is_storage_error(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno in _STORAGE_ERRORS
 
 
-def started_any_cell(notebook: Any) -> bool:
-    """Return whether a code cell of the notebook was started."""
-    return any(_start_time(cell) for cell in notebook.cells if cell.cell_type == "code")
+def last_started(notebook: Any) -> int | None:
+    """Return the number of the last code cell that was started, or None."""
+    cells = enumerate(code_cells(notebook), 1)
+    return max((number for number, cell in cells if _start_time(cell)), default=None)
 
 
 def describe_ending(
@@ -47,84 +52,76 @@ def describe_ending(
     from jupyter_client.kernelspec import NoSuchKernel
     from nbformat import ValidationError
 
-    cell = _last_started(notebook)
+    cell = last_started(notebook)
     where = f"code cell {cell}" if cell else "the kernel's start"
     if guard.reason == "timeout":
         limit = format_duration(timeout_s or 0)
-        return _ended("timeout", f"Timed out after {limit}, during {where}.", cell)
+        return Ending("timeout", f"Timed out after {limit}, during {where}.", cell)
     if guard.reason == "terminated":
-        return _ended("terminated", f"Terminated by a signal during {where}.", cell)
+        return Ending("terminated", f"Terminated by a signal during {where}.", cell)
     if error is None:
         return _find_left_out(notebook, cell) or FINISHED
-    raised = _raised(notebook)
+    raised = find_raised(notebook)
     if raised is not None:
-        return _ended("cell_raised", f"Code cell {raised[0]} raised {raised[1]}", raised[0])
+        return raised
     if isinstance(error, NoSuchKernel):
-        message = f"No Jupyter kernel is called {error.name!r} on this host."
-        return _ended("no_kernel", message, None)
+        return Ending("no_kernel", f"No Jupyter kernel is called {error.name!r} on this host.")
     if is_storage_error(error):
         return storage_ending(error, cell)
     if isinstance(error, ValidationError):
         return invalid_output_ending(cell)
-    if not started_any_cell(notebook):
+    if cell is None:
         tries = f"{guard.started} {'try' if guard.started == 1 else 'tries'}"
         why = " ".join(str(error).split())
-        return _ended("kernel_died", f"The kernel did not start in {tries}: {why}.", None)
-    return _ended("kernel_died", f"The kernel died during {where}.", cell)
+        return Ending("kernel_died", f"The kernel did not start in {tries}: {why}.")
+    return Ending("kernel_died", f"The kernel died during {where}.", cell)
 
 
 def _find_left_out(notebook: Any, last: int | None) -> Ending | None:
     """The ending of a run that `sys.exit(0)` ended before its last cell, or None."""
-    left = sum(bool(cell.source.strip()) for cell in _codes(notebook)[last or 0 :])
+    left = sum(bool(cell.source.strip()) for cell in code_cells(notebook)[last or 0 :])
     if not left:
         return None
     what = f"{plural(left, 'code cell')} after it {'was' if left == 1 else 'were'} not run"
-    return _ended("cell_raised", f"Code cell {last or 0} ended the notebook: {what}.", last)
+    return Ending("cell_raised", f"Code cell {last or 0} ended the notebook: {what}.", last)
 
 
 def invalid_output_ending(cell: int | None) -> Ending:
     """Return the ending of a run in which a cell showed what no notebook can hold."""
     where = f"Code cell {cell}" if cell else "A cell"
     message = f"{where} raised: it showed an output that no notebook can hold; it was left out."
-    return _ended("cell_raised", message, cell)
+    return Ending("cell_raised", message, cell)
 
 
 def pageless_ending(error: Exception, ending: Ending) -> Ending:
     """Return the ending of a run whose page or record could not be made, `ending` kept in it."""
-    why = " ".join(str(error).split()) or "no reason given"
-    message = f"The report's page could not be made: {type(error).__name__}: {why[:300]}."
-    if ending.problem is None or ending.status == "finished":
-        return _ended("report_failed", message, None)
-    return _ended(ending.status, f"{ending.problem.message} {message}", ending.problem.cell)
+    why = shorten(str(error)) or "no reason given"
+    message = f"The report's page could not be made: {type(error).__name__}: {why}."
+    if ending.status == "finished":
+        return Ending("report_failed", message)
+    return Ending(ending.status, f"{ending.message} {message}", ending.cell)
 
 
 def storage_ending(error: Exception, cell: int | None = None) -> Ending:
     """Return the ending of a run whose report could not be written whole."""
     why = getattr(error, "strerror", None) or str(error)
     message = f"The report could not be written whole: {why}. Outputs were left out."
-    return _ended("storage", message, cell)
+    return Ending("storage", message, cell)
 
 
-def repair_notebook(notebook: Any, ending: Ending, summary: dict[str, Any]) -> None:
-    """Write into the notebook how its run ended: on top, in its metadata and in every cell's.
-
-    Args:
-        summary: kept as the notebook's `pillops` metadata.
-    """
-    markers = {ENDED_TAG, PAPERMILL_MARKER_TAG}
-    notebook.cells = [
-        cell for cell in notebook.cells if not markers & set(cell.metadata.get("tags", []))
-    ]
+def repair_notebook(notebook: Any, run: RunRecord) -> None:
+    """Write into the notebook how its run ended: on top, in its metadata and in every cell's."""
+    notebook.cells = [cell for cell in notebook.cells if not is_marker(cell)]
+    message = run.problem.message if run.problem else None
+    summary = {"run": run.id, **run.model_dump(include={"status", "exit_code", "verdict"})}
+    summary["problem"] = message
     notebook.metadata["pillops"] = to_node(summary)
-    failed = ending.status != "finished"
+    failed = run.status != "finished"
     notebook.metadata.setdefault("papermill", to_node({}))["exception"] = failed or None
-    if not failed:
-        return
-    culprit = ending.problem.cell if ending.problem else None
-    _repair_cells(notebook, culprit)
-    message = ending.problem.message if ending.problem else ending.status
-    marker = new_markdown(f"**This run did not finish.** {message}", tag=ENDED_TAG)
-    notebook.cells.insert(0, marker)
+    if failed:
+        _repair_cells(notebook, run.problem.cell if run.problem else None)
+        text = f"**This run did not finish.** {message or run.status}"
+        notebook.cells.insert(0, new_markdown(text, tag=ENDED_TAG))
 
 
 def _repair_cells(notebook: Any, culprit: int | None) -> None:
@@ -141,29 +138,19 @@ def _repair_cells(notebook: Any, culprit: int | None) -> None:
             notes["status"], notes["exception"] = "pending", None
 
 
-def _ended(status: RunStatus, message: str, cell: int | None) -> Ending:
-    return Ending(status, RunProblem(message=message, cell=cell))
-
-
 def _start_time(cell: Any) -> Any:
     return cell.metadata.get("papermill", {}).get("start_time")
 
 
-def _codes(notebook: Any) -> list[Any]:
-    return [cell for cell in notebook.cells if cell.cell_type == "code"]
-
-
-def _last_started(notebook: Any) -> int | None:
-    started = [number for number, cell in enumerate(_codes(notebook), 1) if _start_time(cell)]
-    return started[-1] if started else None
-
-
-def _raised(notebook: Any) -> tuple[int, str] | None:
-    for number, cell in enumerate(_codes(notebook), 1):
+def find_raised(notebook: Any) -> Ending | None:
+    """Return the ending of a run in which a code cell raised, or None; `sys.exit(0)` does not."""
+    for number, cell in enumerate(code_cells(notebook), 1):
         for output in cell.get("outputs", []):
-            if output.output_type == "error" and output.ename != "SystemExit":
-                value = " ".join(str(output.evalue).split())
-                return number, f"{output.ename}: {value}" if value else f"{output.ename}."
-            if output.output_type == "error" and str(output.evalue) not in ("0", "", "None"):
-                return number, f"SystemExit: {output.evalue}"
+            if output.output_type != "error":
+                continue
+            value = " ".join(str(output.evalue).split())
+            if output.ename == "SystemExit" and value in ("0", "", "None"):
+                continue
+            what = f"{output.ename}: {value}" if value else f"{output.ename}."
+            return Ending("cell_raised", f"Code cell {number} raised {what}", number)
     return None

@@ -12,6 +12,13 @@ from opslib.runs.run_record import RunChange, RunRecord
 from opslib.telling.scraps import Scrap
 
 MAX_NAMED_FIGURES = 2
+_SHARES = ("pp", "points", "%")
+_CHANGES = {
+    "better": "better",
+    "worse": "worse",
+    "unchanged": "no measurable change",
+    "not_comparable": "not comparable",
+}
 
 
 def read_evidence(record: Any) -> dict[str, str]:
@@ -19,11 +26,10 @@ def read_evidence(record: Any) -> dict[str, str]:
     if not isinstance(record, dict):
         return {}
     found = {}
-    model, inputs = record.get("model"), record.get("inputs")
-    if isinstance(model, dict) and "sha256" in model:
-        found["model"] = f"{model.get('name', '')} (sha256 {str(model['sha256'])[:12]}…)"
-    if isinstance(inputs, dict) and "sha256" in inputs:
-        found["images"] = f"{inputs.get('count')} files (sha256 {str(inputs['sha256'])[:12]}…)"
+    for name, part in (("model", record.get("model")), ("images", record.get("inputs"))):
+        if isinstance(part, dict) and "sha256" in part:
+            what = part.get("name", "") if name == "model" else f"{part.get('count')} files"
+            found[name] = f"{what} (sha256 {str(part['sha256'])[:12]}…)"
     rows = record.get("rows")
     if isinstance(rows, list):
         providers = {row.get("provider") for row in rows if isinstance(row, dict)} - {None}
@@ -32,9 +38,6 @@ def read_evidence(record: Any) -> dict[str, str]:
     if isinstance(record.get("seed"), int):
         found["seed"] = str(record["seed"])
     return found
-
-
-_SHARES = {"pp": "points", "points": "points", "%": "points"}
 
 
 def find_change(root: Path, run: RunRecord, folder: Path) -> RunChange | None:
@@ -59,14 +62,12 @@ def find_change(root: Path, run: RunRecord, folder: Path) -> RunChange | None:
 def _change_since(root: Path, row: RunRow, run: RunRecord, folder: Path) -> RunChange | None:
     previous = RunRecord.read(root / row.record_path)
     kept = find_records(run.record) if run.record and previous.record else None
-    counts = dict.fromkeys(("better", "worse", "unchanged", "not_comparable"), 0)
+    counts = dict.fromkeys(_CHANGES, 0)
     if kept is not None and kept.compare is not None:
         old = kept.read((root / row.record_path).parent / str(previous.record))
         comparison = kept.compare(old, kept.read(folder / str(run.record)))
         summary = comparison.summary
-        counts["better"], counts["worse"] = comparison.count("better"), comparison.count("worse")
-        counts["unchanged"] = comparison.count("no measurable change")
-        counts["not_comparable"] = comparison.count("not comparable")
+        counts = {name: comparison.count(word) for name, word in _CHANGES.items()}
     else:
         summary = _figures_change(previous.key_figures, run.key_figures)
     if not summary:
@@ -83,7 +84,7 @@ def _figures_change(old: tuple[Scrap, ...], new: tuple[Scrap, ...]) -> str:
             continue
         label = scrap.label or scrap.name.replace("_", " ")
         if scrap.unit in _SHARES:
-            change = f"{scrap.value - before[scrap.name]:+.2f} {_SHARES[scrap.unit]}"
+            change = f"{scrap.value - before[scrap.name]:+.2f} points"
         else:
             change = f"{100 * (scrap.value / before[scrap.name] - 1):+.1f} %"
         parts.append(f"{label} {change}".replace("-", "−"))

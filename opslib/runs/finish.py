@@ -7,7 +7,7 @@ import shutil
 from contextlib import suppress
 from typing import Any
 
-from opslib.core.errors import ExitCode, InputError, StorageError, storage_errors
+from opslib.core.errors import ExitCode, InputError, storage_errors
 from opslib.core.files import sha256_file
 from opslib.core.formatting import utc_now
 from opslib.core.lineage import record_lineage
@@ -15,6 +15,7 @@ from opslib.core.records import read_json
 from opslib.core.secrets import REFERENCE_PREFIX, live_secrets, resolve_reference
 from opslib.core.verdicts import VERDICT_EXIT_CODES
 from opslib.runs.ending import (
+    FINISHED,
     Ending,
     describe_ending,
     invalid_output_ending,
@@ -29,6 +30,7 @@ from opslib.runs.job import RESERVE_FILE, Job, publish_job
 from opslib.runs.kernel import KernelGuard
 from opslib.runs.notebooks import (
     cell_outputs,
+    code_cells,
     notebook_text,
     read_notebook,
     salvage_notebook,
@@ -41,21 +43,13 @@ from opslib.runs.run_record import (
     STATUS_EXIT_CODES,
     RunProblem,
     RunRecord,
-    is_key_figure,
     list_run_files,
+    read_headline,
     utc_text,
 )
 from opslib.telling.scraps import Scrap, collect_scraps
 
-VERDICT_CODES = frozenset(
-    {
-        ExitCode.PASS,
-        ExitCode.USAGE,
-        ExitCode.GATE_FAILED,
-        ExitCode.INCONCLUSIVE,
-        ExitCode.SKIPPED,
-    }
-)
+VERDICT_CODES = {*VERDICT_EXIT_CODES.values(), ExitCode.USAGE, ExitCode.SKIPPED}
 
 
 def finish_report(job: Job, guard: KernelGuard, error: Exception | None) -> RunRecord:
@@ -65,7 +59,7 @@ def finish_report(job: Job, guard: KernelGuard, error: Exception | None) -> RunR
         StorageError: not even a report without outputs could be written.
     """
     notebook, lost = _read_executed(job)
-    ending = Ending("finished")
+    ending = FINISHED
     try:
         ending = describe_ending(error, notebook, guard, job.timeout_s)
         if lost and ending.status == "finished":
@@ -74,91 +68,95 @@ def finish_report(job: Job, guard: KernelGuard, error: Exception | None) -> RunR
             return _write(job, notebook, ending)
     except Exception as failure:  # the executed notebook is kept whatever the page met
         if not is_storage_error(failure):
-            return write_without_page(job, notebook, pageless_ending(failure, ending))
-        ending = storage_ending(failure, ending.problem.cell if ending.problem else None)
+            return _write_without_page(job, notebook, pageless_ending(failure, ending))
+        ending = storage_ending(failure, ending.cell)
     return _write_without_outputs(job, notebook, ending)
 
 
 def _write_without_outputs(job: Job, notebook: Any, ending: Ending) -> RunRecord:
     (job.aside / RESERVE_FILE).unlink(missing_ok=True)
-    for cell in notebook.cells:
-        if cell.cell_type == "code":
-            cell.outputs = []
+    for cell in code_cells(notebook):
+        cell.outputs = []
     for path in job.aside.iterdir():
         if not path.name.startswith("."):
             path.unlink()
-    try:
+    with storage_errors(f"write {job.folder}"):
         return _write(job, notebook, ending)
-    except OSError as failure:
-        raise StorageError(f"cannot write {job.folder}: {failure.strerror}") from failure
 
 
-def _write(job: Job, notebook: Any, ending: Ending) -> RunRecord:
+def _write_without_page(job: Job, notebook: Any, ending: Ending) -> RunRecord:
+    """Write the executed notebook and a record that says why there is no page."""
+    for path in job.aside.iterdir():
+        if path.is_file() and path.name != LOG_FILE and not path.name.startswith("."):
+            path.unlink()
+    with storage_errors(f"write {job.folder}"):
+        return _write(job, notebook, ending, with_page=False)
+
+
+def _write(job: Job, notebook: Any, ending: Ending, *, with_page: bool = True) -> RunRecord:
     redactor = Redactor(_secret_values(job))
-    name = f"{job.name}.ipynb"
-    notebook = to_node(redactor.clean_json(to_node(notebook), name))
+    notebook = to_node(redactor.clean_json(to_node(notebook), job.target.name))
     log = job.aside / LOG_FILE
     if log.exists() and log.stat().st_size:
         redactor.clean_file(log)
     else:
         log.unlink(missing_ok=True)
-    scraps = collect_scraps(cell_outputs(notebook))
-    record_name = _copy_record(job, scraps, redactor)
-    run = _make_record(job, ending, scraps, record_name)
-    cleaned = redactor.clean_json(json.loads(run.to_json()), RUN_FILE)
-    run = RunRecord.model_validate(cleaned)
+    ended = utc_now()
+    facts: dict[str, Any] = {
+        "id": job.id,
+        "notebook": job.name,
+        "title": job.name,
+        "status": ending.status,
+        "exit_code": STATUS_EXIT_CODES[ending.status],
+        "problem": ending.problem,
+        "started": utc_text(job.started),
+        "ended": utc_text(ended),
+        "duration_s": round((ended - job.started).total_seconds(), 3),
+        "parameters": job.values,
+        "changed_parameters": tuple(job.values),
+    }
+    if with_page:
+        scraps = collect_scraps(cell_outputs(notebook))
+        facts |= _read_results(job, scraps, redactor)
+        if ending.status == "finished":
+            facts["exit_code"] = _outcome_code(scraps)
+    run = RunRecord.model_validate(facts)
+    if with_page:
+        run = run.model_copy(update={"change": find_change(job.root, run, job.aside)})
+    run = RunRecord.model_validate(redactor.clean_json(json.loads(run.to_json()), RUN_FILE))
     if redactor.found_in:
         run = _with_leak(run, redactor)
-        ending = Ending("secret_leak", run.problem)
-    repair_notebook(notebook, ending, _summary(run))
-    _relativize(job, notebook)
-    _write_notebook(job, notebook)
-    names = (name, RUN_FILE, *(p.name for p in (log,) if p.exists()))
-    names += (record_name,) if record_name else ()
-    page = render_report(notebook, run, files=names, root=job.root_href)
-    page = redactor.clean_text(page, run.report_name)
-    (job.aside / run.report_name).write_text(page, encoding="utf-8", errors="replace")
+    with suppress(*(() if with_page else (AttributeError, TypeError))):  # metadata of no known form
+        repair_notebook(notebook, run)
+        names = {"input_path": job.notebook.name, "output_path": job.target.name}
+        notebook.metadata["papermill"].update(names)  # in place of paths of this machine
+    job.target.write_text(notebook_text(notebook), encoding="utf-8", errors="backslashreplace")
+    if with_page:
+        others = [name for name in (LOG_FILE, run.record) if name and (job.aside / name).exists()]
+        files = (job.target.name, RUN_FILE, *others)
+        page = render_report(notebook, run, files=files, root=job.root_href)
+        page = redactor.clean_text(page, run.report_name)
+        (job.aside / run.report_name).write_text(page, encoding="utf-8", errors="replace")
     run = run.model_copy(update={"files": list_run_files(job.aside)})
     run.write(job.aside / RUN_FILE)
     publish_job(job)
     return run
 
 
-def _make_record(
-    job: Job, ending: Ending, scraps: dict[str, Scrap], record_name: str | None
-) -> RunRecord:
-    verdict: Any = str(scraps["verdict"].value) if "verdict" in scraps else None
-    finding = scraps["finding"].value if "finding" in scraps else None
-    ended = utc_now()
-    code = STATUS_EXIT_CODES[ending.status]
-    if ending.status == "finished":
-        code = _outcome_code(scraps)
+def _read_results(job: Job, scraps: dict[str, Scrap], redactor: Redactor) -> dict[str, Any]:
+    """What a record says beside how the run ended."""
+    record = _copy_record(job, scraps, redactor)
     defaults = {name: spec.default for name, spec in job.specs.items()}
-    content = read_json(job.aside / record_name) if record_name else None
-    lineage = record_lineage()
-    run = RunRecord(
-        id=job.id,
-        notebook=job.name,
-        title=find_title(job.document, job.name),
-        status=ending.status,
-        exit_code=int(code),
-        verdict=verdict if verdict in VERDICT_EXIT_CODES else None,
-        finding=str(finding) if finding else None,
-        problem=ending.problem,
-        started=utc_text(job.started),
-        ended=utc_text(ended),
-        duration_s=round((ended - job.started).total_seconds(), 3),
-        parameters=json.loads(json.dumps({**defaults, **job.values})),
-        changed_parameters=tuple(k for k, v in job.values.items() if defaults[k] != v),
-        notebook_sha256=sha256_file(job.notebook),
-        lineage=lineage,
-        evidence=read_evidence(content),
-        key_figures=tuple(
-            scrap for scrap in scraps.values() if is_key_figure(scrap) and scrap.name != "exit_code"
-        ),
-        record=record_name,
-    )
-    return run.model_copy(update={"change": find_change(job.root, run, job.aside)})
+    return {
+        **read_headline(scraps),
+        "title": find_title(job.document, job.name),
+        "parameters": json.loads(json.dumps({**defaults, **job.values})),
+        "changed_parameters": tuple(k for k, v in job.values.items() if defaults[k] != v),
+        "notebook_sha256": sha256_file(job.notebook),
+        "lineage": record_lineage(),
+        "evidence": read_evidence(read_json(job.aside / record)) if record else {},
+        "record": record,
+    }
 
 
 def _outcome_code(scraps: dict[str, Scrap]) -> ExitCode:
@@ -171,30 +169,15 @@ def _outcome_code(scraps: dict[str, Scrap]) -> ExitCode:
 
 
 def _with_leak(run: RunRecord, redactor: Redactor) -> RunRecord:
-    places = " and ".join(redactor.found_in)
-    before = f" Before that: {run.problem.message}" if run.problem else ""
-    problem = RunProblem(
-        message=f"A secret's value stood in {places}; it was masked here, now change the secret."
-        f"{before}",
-        cell=run.problem.cell if run.problem else None,
+    message = (
+        f"A secret's value stood in {' and '.join(redactor.found_in)}; it was masked here, "
+        "now change the secret."
     )
-    return run.model_copy(
-        update={
-            "status": "secret_leak",
-            "exit_code": int(STATUS_EXIT_CODES["secret_leak"]),
-            "problem": problem,
-        }
-    )
-
-
-def _summary(run: RunRecord) -> dict[str, Any]:
-    return {
-        "run": run.id,
-        "status": run.status,
-        "exit_code": run.exit_code,
-        "verdict": run.verdict,
-        "problem": run.problem.message if run.problem else None,
-    }
+    if run.problem:
+        message += f" Before that: {run.problem.message}"
+    problem = RunProblem(message=message, cell=run.problem.cell if run.problem else None)
+    code = int(STATUS_EXIT_CODES["secret_leak"])
+    return run.model_copy(update={"status": "secret_leak", "exit_code": code, "problem": problem})
 
 
 def _read_executed(job: Job) -> tuple[Any, tuple[int, ...]]:
@@ -205,70 +188,9 @@ def _read_executed(job: Job) -> tuple[Any, tuple[int, ...]]:
     with suppress(InputError):
         return salvage_notebook(job.target)
     notebook = to_node(job.document)
-    for cell in notebook.cells:
-        if cell.cell_type == "code":
-            cell.outputs, cell.execution_count = [], None
+    for cell in code_cells(notebook):
+        cell.outputs, cell.execution_count = [], None
     return notebook, ()
-
-
-def write_without_page(job: Job, notebook: Any, ending: Ending) -> RunRecord:
-    """Write the executed notebook and a record that says why there is no page.
-
-    Raises:
-        StorageError: they cannot be written.
-    """
-    redactor = Redactor(_secret_values(job))
-    log = job.aside / LOG_FILE
-    for path in job.aside.iterdir():
-        if path.is_file() and path.name != LOG_FILE and not path.name.startswith("."):
-            path.unlink()
-    if log.exists():
-        redactor.clean_file(log)
-    notebook = to_node(redactor.clean_json(to_node(notebook), job.target.name))
-    ended = utc_now()
-    run = RunRecord(
-        id=job.id,
-        notebook=job.name,
-        title=job.name,
-        status=ending.status,
-        exit_code=int(STATUS_EXIT_CODES[ending.status]),
-        verdict=None,
-        finding=None,
-        problem=ending.problem,
-        started=utc_text(job.started),
-        ended=utc_text(ended),
-        duration_s=round((ended - job.started).total_seconds(), 3),
-        parameters=json.loads(json.dumps(job.values)),
-        changed_parameters=tuple(job.values),
-        notebook_sha256=None,
-        lineage=None,
-    )
-    run = RunRecord.model_validate(redactor.clean_json(json.loads(run.to_json()), RUN_FILE))
-    if redactor.found_in:
-        run = _with_leak(run, redactor)
-        ending = Ending("secret_leak", run.problem)
-    with suppress(AttributeError, TypeError):  # metadata that is no mapping stays as it is
-        repair_notebook(notebook, ending, _summary(run))
-        _relativize(job, notebook)
-    with storage_errors(f"write {job.folder}"):
-        _write_notebook(job, notebook)
-        run = run.model_copy(update={"files": list_run_files(job.aside)})
-        run.write(job.aside / RUN_FILE)
-    publish_job(job)
-    return run
-
-
-def _write_notebook(job: Job, notebook: Any) -> None:
-    """Write the executed notebook; a lone surrogate is spelt as JSON spells it."""
-    text = notebook_text(notebook)
-    job.target.write_text(text, encoding="utf-8", errors="backslashreplace")
-
-
-def _relativize(job: Job, notebook: Any) -> None:
-    """Leave no path of this machine in papermill's metadata."""
-    notes = notebook.metadata.get("papermill")
-    if notes is not None:
-        notes["input_path"], notes["output_path"] = job.notebook.name, job.target.name
 
 
 def _copy_record(job: Job, scraps: dict[str, Scrap], redactor: Redactor) -> str | None:

@@ -12,18 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from opslib.core.formatting import format_bytes, format_duration
-from opslib.runs.attachments import settle_attachments
-from opslib.runs.notebooks import to_node
+from opslib.runs.notebooks import code_cells, is_marker, to_node
 from opslib.runs.run_record import LOG_FILE, RUN_FILE, RunRecord
-from opslib.runs.sanitize import clean_html, order_headings
-from opslib.runs.terminal_text import settle_text
+from opslib.runs.sanitize import clean_html, order_headings, settle_attachments, settle_text
 from opslib.telling.figures import short_number
 from opslib.telling.scraps import SCRAP_MIME_PREFIX, Scrap
 
 TEMPLATES = Path(__file__).parent / "templates"
 MAX_KEY_FIGURES = 8
 NO_ALT = "A figure without a description."
-MARKER_TAGS = frozenset({"papermill-error-cell-tag", "pillops-ended"})
 _LINK_BESIDE = re.compile(r"\[([^\]]+)\]\(\.{1,2}/[^)\s]*\)")
 
 
@@ -78,7 +75,7 @@ def read_template(name: str) -> str:
 def find_title(notebook: Any, fallback: str) -> str:
     """Return the first heading of the notebook's first markdown cell, or `fallback`."""
     for cell in notebook.cells:
-        if cell.cell_type == "markdown" and not _is_marker(cell):
+        if cell.cell_type == "markdown" and not is_marker(cell):
             match = re.match(r"\s*#\s+(.+)", cell.source)
             return " ".join(re.sub(r"[*_`]", "", match[1]).split()) if match else fallback
     return fallback
@@ -112,7 +109,7 @@ def _value_text(value: Any) -> str:
 def _body_notebook(notebook: Any, run: RunRecord) -> Any:
     """A copy without the marker cells and without the title that the page already shows."""
     body = to_node(notebook)
-    body.cells = [cell for cell in body.cells if not _is_marker(cell)]
+    body.cells = [cell for cell in body.cells if not is_marker(cell)]
     first = next((cell for cell in body.cells if cell.cell_type == "markdown"), None)
     if first is not None and find_title(body, "") == run.title:
         first.source = re.sub(r"\A\s*#\s+.+\n*", "", first.source)
@@ -120,7 +117,7 @@ def _body_notebook(notebook: Any, run: RunRecord) -> Any:
         if cell.cell_type == "markdown":  # a link beside the notebook leads nowhere from a report
             cell.source = _LINK_BESIDE.sub(r"\1", cell.source)
             settle_attachments(cell)
-    codes = [cell for cell in body.cells if cell.cell_type == "code"]
+    codes = code_cells(body)
     for cell in codes:
         cell.outputs = [output for output in cell.outputs if not _is_scrap(output)]
         for output in cell.outputs:
@@ -130,10 +127,6 @@ def _body_notebook(notebook: Any, run: RunRecord) -> Any:
     if failed is not None and failed <= len(codes):
         codes[failed - 1].metadata["pillops_failed"] = True
     return body
-
-
-def _is_marker(cell: Any) -> bool:
-    return bool(MARKER_TAGS & set(cell.metadata.get("tags", [])))
 
 
 def _is_scrap(output: Any) -> bool:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -29,38 +30,46 @@ Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Request:
-    """What is asked for: a notebook with checked values, how long, on which kernel."""
+class Job:
+    """A notebook with checked values, how long and on which kernel, with an identity and a place.
+
+    `root` is the folder of the index, `folder` the report's own.
+    """
 
     notebook: Path
     document: Any
     specs: dict[str, ParameterSpec]
     values: dict[str, Any]
     config: Config
+    root: Path
+    out: Path | None
     kernel: str | None
     timeout_s: float | None
     progress: Progress
+    started: datetime = field(default_factory=utc_now)
+    token: str = field(default_factory=lambda: secrets.token_hex(3))
 
     @property
     def name(self) -> str:
         """The notebook's name without its ending."""
         return self.notebook.stem
 
+    @property
+    def id(self) -> str:
+        """What the run is called: when, which notebook, and something that no other run has."""
+        return f"{self.started:%Y%m%d-%H%M%S}-{self.name}-{self.token}"
 
-@dataclass(frozen=True)
-class Job(Request):
-    """A request with an identity and a place.
+    @property
+    def folder(self) -> Path:
+        """The report's folder, once it is whole."""
+        if self.out:
+            return self.out.absolute()
+        return self.root / f"{self.started:%Y-%m-%d}" / self.id.partition("-")[2]
 
-    `aside` is the hidden folder that takes the name `folder` when the report is whole; `alive` is
-    a lock in it, freed by the kernel when the runner dies.
-    """
-
-    id: str
-    root: Path
-    folder: Path
-    aside: Path
-    started: datetime
-    alive: FileLock
+    @property
+    def aside(self) -> Path:
+        """The hidden folder that takes the report's name when it is whole."""
+        return self.folder.with_name(f".{self.folder.name}{PARTIAL_SUFFIX}")
 
     @property
     def target(self) -> Path:
@@ -73,44 +82,39 @@ class Job(Request):
         return Path(os.path.relpath(self.root, self.folder)).as_posix() + "/"
 
 
-def open_job(request: Request, root: Path, out: Path | None) -> Job:
-    """Return the request as a job with a unique id and an empty hidden folder, in which room is
-    kept for the report of a run that fills the disk.
+@contextmanager
+def open_job(job: Job) -> Iterator[None]:
+    """Make the job's hidden folder, in which room is kept for the report of a run that fills the
+    disk, and hold a lock in it, which the kernel frees when the runner dies.
 
     Raises:
         InputError: the report's folder exists already.
         StorageError: there is no room for it.
     """
-    started = utc_now()
-    clock = f"{started:%H%M%S}-{request.name}-{secrets.token_hex(3)}"
-    folder = out.absolute() if out else root / f"{started:%Y-%m-%d}" / clock
-    if folder.exists():
-        raise InputError(f"{folder}: exists already; reports are never overwritten")
-    aside = folder.parent / f".{folder.name}{PARTIAL_SUFFIX}"
-    with storage_errors(f"create {folder}"):
-        aside.mkdir(parents=True)
-        alive = FileLock(aside / ALIVE_FILE)
+    if job.folder.exists():
+        raise InputError(f"{job.folder}: exists already; reports are never overwritten")
+    alive = FileLock(job.aside / ALIVE_FILE)
+    with storage_errors(f"create {job.folder}"):
+        job.aside.mkdir(parents=True)
         try:
             alive.acquire(timeout=0)
-            (aside / RESERVE_FILE).write_bytes(b"\0" * RESERVE_BYTES)
+            (job.aside / RESERVE_FILE).write_bytes(b"\0" * RESERVE_BYTES)
         except OSError:
-            shutil.rmtree(aside, ignore_errors=True)
+            shutil.rmtree(job.aside, ignore_errors=True)
             raise
-    return Job(
-        **request.__dict__,
-        id=f"{started:%Y%m%d}-{clock}",
-        root=root,
-        folder=folder,
-        aside=aside,
-        started=started,
-        alive=alive,
-    )
+    try:
+        yield
+    except BaseException:
+        if not job.target.exists():  # else the next index gives what was executed its name
+            shutil.rmtree(job.aside, ignore_errors=True)
+        raise
+    finally:
+        alive.release()
 
 
 def publish_job(job: Job) -> None:
     """Give the finished report its name."""
-    for name in (RESERVE_FILE, ALIVE_FILE):
-        (job.aside / name).unlink(missing_ok=True)
+    _drop_marks(job.aside)
     with storage_errors(f"create {job.folder}"):
         job.aside.rename(job.folder)
         fsync_folder(job.folder.parent)
@@ -131,8 +135,7 @@ def sweep_abandoned(root: Path) -> list[Path]:
             lock.acquire(timeout=0)
         except (Timeout, OSError):
             continue
-        for name in (RESERVE_FILE, ALIVE_FILE):
-            (aside / name).unlink(missing_ok=True)
+        _drop_marks(aside)
         lock.release()
         folder = aside.with_name(aside.name.removeprefix(".").removesuffix(PARTIAL_SUFFIX))
         if any(aside.glob("*.ipynb")):
@@ -144,3 +147,8 @@ def sweep_abandoned(root: Path) -> list[Path]:
         else:
             shutil.rmtree(aside, ignore_errors=True)
     return named
+
+
+def _drop_marks(aside: Path) -> None:
+    for name in (RESERVE_FILE, ALIVE_FILE):
+        (aside / name).unlink(missing_ok=True)

@@ -23,17 +23,16 @@ def list_notebooks(config: Config) -> DataFrame:
     """Return each notebook's name, the question it answers, its command and its parameters."""
     from pandas import DataFrame
 
-    rows = []
-    for path in _paths(config):
-        notebook = read_notebook(path)
-        rows.append(
-            {
-                "Notebook": path.stem,
-                "Question": find_title(notebook, path.stem),
-                "Run it": f"pillops run {path.stem}",
-                "Parameters (-p name=value)": ", ".join(read_parameters(notebook)) or "none",
-            }
+    notebooks = ((path.stem, read_notebook(path)) for path in _paths(config))
+    rows = [
+        (
+            name,
+            find_title(notebook, name),
+            f"pillops run {name}",
+            ", ".join(read_parameters(notebook)) or "none",
         )
+        for name, notebook in notebooks
+    ]
     return DataFrame(rows, columns=["Notebook", "Question", "Run it", "Parameters (-p name=value)"])
 
 
@@ -42,12 +41,7 @@ def list_reports(config: Config, count: int) -> DataFrame:
     from pandas import DataFrame
 
     rows = [
-        {
-            "Started (UTC)": run.started[:16].replace("T", " "),
-            "Notebook": run.notebook,
-            "Verdict": run.word,
-            "Finding": run.sentence,
-        }
+        (run.started[:16].replace("T", " "), run.notebook, run.word, run.sentence)
         for run in scan_runs(config.report_dir)[:count]
     ]
     return DataFrame(rows, columns=["Started (UTC)", "Notebook", "Verdict", "Finding"])

@@ -10,6 +10,7 @@ from typing import Any
 from opslib.core.config import Config
 from opslib.core.errors import InputError
 
+ENDED_TAG = "pillops-ended"
 _MALFORMED = (ValueError, TypeError, AttributeError, KeyError, RecursionError)
 
 
@@ -66,9 +67,8 @@ def salvage_notebook(path: Path) -> tuple[Any, tuple[int, ...]]:
 
     try:
         document = nbformat.from_dict(json.loads(path.read_bytes()))  # type: ignore[no-untyped-call]
-        codes = [cell for cell in document.cells if cell.cell_type == "code"]
         lost = []
-        for number, cell in enumerate(codes, 1):
+        for number, cell in enumerate(code_cells(document), 1):
             kept = [output for output in cell.outputs if _is_valid(output, nbbase.validate)]
             if len(kept) < len(cell.outputs):
                 cell.outputs = kept
@@ -110,6 +110,16 @@ def notebook_text(notebook: Any) -> str:
     import nbformat
 
     return str(nbformat.writes(notebook)) + "\n"  # type: ignore[no-untyped-call]
+
+
+def code_cells(notebook: Any) -> list[Any]:
+    """Return the code cells, in order; a run counts them from 1."""
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def is_marker(cell: Any) -> bool:
+    """Return whether a cell only says that a run did not finish, papermill's or ours."""
+    return bool({ENDED_TAG, "papermill-error-cell-tag"} & set(cell.metadata.get("tags", [])))
 
 
 def cell_outputs(notebook: Any) -> list[dict[str, Any]]:

@@ -136,7 +136,13 @@ def check_parameters(
         ParameterError: a name is unknown, a value has the wrong type or lies outside its limits,
             or a secret is given by its value.
     """
-    return {name: _check(name, value, specs, folder) for name, value in given.items()}
+    for name in given:
+        if name not in specs:
+            close = difflib.get_close_matches(name, specs, n=1)
+            hint = f"did you mean {close[0]!r}? " if close else ""
+            known = ", ".join(specs) or "none"
+            raise ParameterError(f"parameter {name!r} is unknown; {hint}this notebook has: {known}")
+    return {name: _check(specs[name], value, folder) for name, value in given.items()}
 
 
 def read_assignments(texts: list[str]) -> dict[str, str]:
@@ -172,15 +178,9 @@ def read_parameter_file(path: Path) -> dict[str, Any]:
     return data
 
 
-def _check(name: str, value: Any, specs: Mapping[str, ParameterSpec], folder: Path | None) -> Any:
-    if name not in specs:
-        close = difflib.get_close_matches(name, specs, n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
-        known = ", ".join(specs) or "none"
-        raise ParameterError(f"parameter {name!r} is unknown; {hint}this notebook has: {known}")
-    spec = specs[name]
+def _check(spec: ParameterSpec, value: Any, folder: Path | None) -> Any:
     by_reference = isinstance(value, str) and value.startswith(REFERENCE_PREFIX)
-    if by_reference or (value is not None and is_secret_name(name)):
+    if by_reference or (value is not None and is_secret_name(spec.name)):
         resolve_reference(str(value), folder)
     if spec.optional and value in (None, "null", "None"):
         return None

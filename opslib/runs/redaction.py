@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from functools import cached_property
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ class Redactor:
     def clean_text(self, text: str, where: str) -> str:
         """Return `text` with every secret masked: as it is, and as JSON, HTML, a Python literal
         or a URL would spell it."""
-        cleaned = mask(text, self._spellings())
+        cleaned = mask(text, self._spellings)
         if cleaned != text:
             self._note(where)
         return cleaned
@@ -54,17 +55,11 @@ class Redactor:
         if where not in self.found_in:
             self.found_in.append(where)
 
+    @cached_property
     def _spellings(self) -> set[str]:
-        return {
-            spelling
-            for secret in self.secrets
-            for spelling in (
-                secret,
-                json.dumps(secret)[1:-1],
-                json.dumps(secret, ensure_ascii=False)[1:-1],
-                escape(secret, quote=True),
-                escape(secret, quote=False),
-                repr(secret)[1:-1],
-                quote(secret, safe=""),
-            )
-        }
+        found: set[str] = set()
+        for secret in self.secrets:
+            found |= {secret, escape(secret), escape(secret, quote=False), quote(secret, safe="")}
+            found |= {json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]}
+            found.add(repr(secret)[1:-1])
+        return found

@@ -11,7 +11,7 @@ from opslib.core.errors import ExitCode
 from opslib.core.files import sha256_file
 from opslib.core.lineage import Lineage
 from opslib.core.records import Part, Record
-from opslib.core.verdicts import Verdict
+from opslib.core.verdicts import VERDICT_EXIT_CODES, Verdict
 from opslib.telling.scraps import Scrap
 
 RUN_FILE = "run.json"
@@ -27,28 +27,18 @@ RunStatus = Literal[
     "secret_leak",
     "report_failed",
 ]
-STATUS_EXIT_CODES: dict[str, ExitCode] = {
-    "finished": ExitCode.PASS,
-    "cell_raised": ExitCode.CELL_RAISED,
-    "timeout": ExitCode.DEADLINE,
-    "kernel_died": ExitCode.KERNEL_DIED,
-    "no_kernel": ExitCode.NO_KERNEL,
-    "terminated": ExitCode.TERMINATED,
-    "storage": ExitCode.USAGE,
-    "secret_leak": ExitCode.SECRET_LEAK,
-    "report_failed": ExitCode.CELL_RAISED,
+_STATUSES: dict[RunStatus, tuple[str, ExitCode]] = {
+    "finished": ("Finished", ExitCode.PASS),
+    "cell_raised": ("Failed", ExitCode.CELL_RAISED),
+    "timeout": ("Timed out", ExitCode.DEADLINE),
+    "kernel_died": ("Kernel died", ExitCode.KERNEL_DIED),
+    "no_kernel": ("No kernel", ExitCode.NO_KERNEL),
+    "terminated": ("Terminated", ExitCode.TERMINATED),
+    "storage": ("Disk full", ExitCode.USAGE),
+    "secret_leak": ("Secret found", ExitCode.SECRET_LEAK),
+    "report_failed": ("No page", ExitCode.CELL_RAISED),
 }
-STATUS_WORDS: dict[str, str] = {
-    "finished": "Finished",
-    "cell_raised": "Failed",
-    "timeout": "Timed out",
-    "kernel_died": "Kernel died",
-    "no_kernel": "No kernel",
-    "terminated": "Terminated",
-    "storage": "Disk full",
-    "secret_leak": "Secret found",
-    "report_failed": "No page",
-}
+STATUS_EXIT_CODES = {status: code for status, (_, code) in _STATUSES.items()}
 
 
 class RunProblem(Part):
@@ -85,16 +75,16 @@ class RunRecord(Record):
     title: str
     status: RunStatus
     exit_code: int
-    verdict: Verdict | None
-    finding: str | None
-    problem: RunProblem | None
+    verdict: Verdict | None = None
+    finding: str | None = None
+    problem: RunProblem | None = None
     started: str
     ended: str
     duration_s: float
     parameters: dict[str, Any]
     changed_parameters: tuple[str, ...]
-    notebook_sha256: str | None
-    lineage: Lineage | None
+    notebook_sha256: str | None = None
+    lineage: Lineage | None = None
     evidence: dict[str, str] = {}
     key_figures: tuple[Scrap, ...] = ()
     change: RunChange | None = None
@@ -110,8 +100,8 @@ class RunRecord(Record):
     def word(self) -> str:
         """The one word that answers how the run went: its verdict, or how it ended."""
         if self.status == "finished" and self.verdict is not None:
-            return {"pass": "Pass", "fail": "Fail", "inconclusive": "Inconclusive"}[self.verdict]
-        return STATUS_WORDS[self.status]
+            return self.verdict.capitalize()
+        return _STATUSES[self.status][0]
 
     @property
     def tone(self) -> str:
@@ -133,9 +123,23 @@ class RunRecord(Record):
         return f"{self.notebook}.html"
 
 
-def is_key_figure(scrap: Scrap) -> bool:
-    """Return whether a scrap is a single number that belongs at the top of the report."""
-    return isinstance(scrap.value, int | float) and not isinstance(scrap.value, bool)
+def read_headline(scraps: dict[str, Scrap]) -> dict[str, Any]:
+    """Return a run's verdict, finding and key figures (single numbers) by their names in its
+    record."""
+    verdict, finding = (
+        scraps[name].value if name in scraps else None for name in ("verdict", "finding")
+    )
+    return {
+        "verdict": verdict if str(verdict) in VERDICT_EXIT_CODES else None,
+        "finding": str(finding) if finding else None,
+        "key_figures": tuple(
+            scrap
+            for name, scrap in scraps.items()
+            if isinstance(scrap.value, int | float)
+            and not isinstance(scrap.value, bool)
+            and name != "exit_code"
+        ),
+    }
 
 
 def utc_text(moment: datetime) -> str:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
-import shutil
 import threading
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from opslib.core.config import Config, check_experiment, load_config
 from opslib.core.errors import InputError, ParameterError
 from opslib.core.files import ensure_writable
-from opslib.runs.job import Job, Progress, Request, open_job
-from opslib.runs.notebooks import find_notebook, read_notebook
+from opslib.runs.index import build_index
+from opslib.runs.job import Job, Progress, open_job
+from opslib.runs.notebooks import code_cells, find_notebook, read_notebook
 from opslib.runs.parameters import check_parameters, read_parameters
 from opslib.runs.run_record import LOG_FILE, RunRecord
 from opslib.timing.lock import hold_timing_lock
@@ -65,31 +66,31 @@ def run_notebook(
     _check_seconds("wait", wait_s)
     specs = read_parameters(document)
     values = check_parameters(parameters or {}, specs, config.root)
-    request = Request(
-        notebook=path,
-        document=document,
-        specs=specs,
-        values=values,
-        config=config,
-        kernel=kernel,
-        timeout_s=timeout_s,
-        progress=progress or (lambda _text: None),
-    )
     root = (report_root or config.report_dir).absolute()
     if root.is_relative_to(config.exp_dir):
         check_experiment(config)
     ensure_writable(root)
-    with _timing_lock(timed, path.stem, wait_s):
-        job = open_job(request, root, out)
-        try:
+    purpose = f"a timed run of {path.stem}"
+    with hold_timing_lock(purpose, wait_s=wait_s) if timed else nullcontext():
+        job = Job(
+            notebook=path,
+            document=document,
+            specs=specs,
+            values=values,
+            config=config,
+            root=root,
+            out=out,
+            kernel=kernel,
+            timeout_s=timeout_s,
+            progress=progress or (lambda _text: None),
+        )
+        with open_job(job):
             record = _carry_out(job)
-        except BaseException:
-            if not job.target.exists():  # else the next index gives what was executed its name
-                shutil.rmtree(job.aside, ignore_errors=True)
-            raise
-        finally:
-            job.alive.release()
-    _update_index(job)
+    if job.folder.is_relative_to(root):
+        try:
+            build_index(root)
+        except Exception as error:  # the report is safe; the page is made anew by the next run
+            job.progress(f"the index could not be updated: {error}")
     return record
 
 
@@ -108,30 +109,26 @@ def _carry_out(job: Job) -> RunRecord:
 def _execute(job: Job, guard: Any) -> Exception | None:
     """Execute the notebook; return what papermill raised. A kernel that did not start is tried
     again."""
-    error: Exception | None = None
-    for attempt in range(1, START_ATTEMPTS + 1):
+    for attempt in range(START_ATTEMPTS, 0, -1):
         try:
             _execute_once(job, guard)
-        except Exception as raised:  # whatever it is, the report tells it
-            error = raised
-        else:
             return None
-        if not _may_try_again(job, guard, error):
-            return error
-        if attempt < START_ATTEMPTS:
+        except Exception as error:  # whatever it is, the report tells it
+            if attempt == 1 or not _may_try_again(job, guard, error):
+                return error
             job.progress(f"the kernel did not start, trying again: {error}")
-    return error
+    return None
 
 
 def _may_try_again(job: Job, guard: Any, error: Exception) -> bool:
     from jupyter_client.kernelspec import NoSuchKernel
 
-    from opslib.runs.ending import is_storage_error, started_any_cell
+    from opslib.runs.ending import is_storage_error, last_started
 
     if guard.reason is not None or isinstance(error, NoSuchKernel) or is_storage_error(error):
         return False
     try:
-        return not started_any_cell(read_notebook(job.target))
+        return last_started(read_notebook(job.target)) is None
     except InputError:
         return not job.target.exists()
 
@@ -146,9 +143,12 @@ def _execute_once(job: Job, guard: Any) -> None:
     # What watched a kernel that was stopped half-way ends with a traceback of its own.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     name = job.kernel or OWN_KERNEL
+    source, target = (  # papermill formats `{name}` in paths with the parameters
+        str(path).replace("{", "{{").replace("}", "}}") for path in (job.notebook, job.target)
+    )
     papermill.execute_notebook(
-        _no_template(job.notebook),
-        _no_template(job.target),
+        source,
+        target,
         parameters=job.values or None,
         kernel_name=name,
         language="python",
@@ -161,11 +161,6 @@ def _execute_once(job: Job, guard: Any) -> None:
     )
 
 
-def _no_template(path: Path) -> str:
-    """The path as papermill wants it: it formats `{name}` in paths with the parameters."""
-    return str(path).replace("{", "{{").replace("}", "}}")
-
-
 def _tell_steps(job: Job) -> Callable[..., None]:
     headings: dict[str, str] = {}
     heading = ""
@@ -174,16 +169,13 @@ def _tell_steps(job: Job) -> Callable[..., None]:
             lines = [line for line in cell.source.splitlines() if line.startswith("#")]
             heading = lines[-1].lstrip("# ") if lines else heading
         headings[cell.get("id", "")] = heading
-    total = sum(cell.cell_type == "code" for cell in job.document.cells) + bool(job.values)
-    done = 0
+    total = len(code_cells(job.document)) + bool(job.values)
+    numbers = itertools.count(1)
 
     def tell(cell: Any, **_position: Any) -> None:
-        nonlocal done
-        if cell.cell_type != "code":
-            return
-        done += 1
-        where = headings.get(cell.get("id", ""), "given parameters")
-        job.progress(f"cell {done} of {total}{': ' + where if where else ''}")
+        if cell.cell_type == "code":
+            where = headings.get(cell.get("id", ""), "given parameters")
+            job.progress(f"cell {next(numbers)} of {total}{': ' + where if where else ''}")
 
     return tell
 
@@ -202,20 +194,3 @@ def _read_timed(document: Any, path: Path) -> bool:
 def _check_seconds(name: str, seconds: float | None) -> None:
     if seconds is not None and not 0 <= seconds <= threading.TIMEOUT_MAX:
         raise ParameterError(f"--{name}: got {seconds}; expected seconds, a finite number")
-
-
-def _timing_lock(timed: bool, name: str, wait_s: float) -> AbstractContextManager[None]:
-    if not timed:
-        return nullcontext()
-    return hold_timing_lock(f"a timed run of {name}", wait_s=wait_s)
-
-
-def _update_index(job: Job) -> None:
-    from opslib.runs.index import build_index
-
-    if not job.folder.is_relative_to(job.root):
-        return
-    try:
-        build_index(job.root)
-    except Exception as error:  # the report is safe; the page is made anew by the next run
-        job.progress(f"the index could not be updated: {error}")

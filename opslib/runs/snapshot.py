@@ -55,7 +55,13 @@ def plan_snapshot(document: Path, root: Path) -> Plan:
         InputError: the document has no marked table, a marker is malformed or has no partner, a
             table is unknown, or there is no successful run to make it from.
     """
-    text = _read(document)
+    if not document.is_file():
+        raise InputError(f"{document}: no such document")
+    try:
+        with storage_errors(f"read {document}"):
+            text = document.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{document}: is no UTF-8 text") from error
     blocks = find_blocks(document, text)
     names = [block.name for block in blocks]
     if not names:
@@ -71,7 +77,16 @@ def plan_snapshot(document: Path, root: Path) -> Plan:
             raise InputError(f"{root}: no successful run for the table {name!r}; make one first")
         tables[name] = _render(known[name], runs, document, root)
         cited.update({run.row.id: run for run in runs})
-    return Plan("snapshot", (*_citations(root, cited), *_rewriting(document, text, blocks, tables)))
+    actions = _citations(root, cited)
+    lines = text.split("\n")
+    for block in reversed(blocks):
+        lines[block.opening + 1 : block.ending] = tables[block.name].split("\n")
+    fresh = "\n".join(lines)
+    if fresh != text:
+        write = partial(_replace, document, text, fresh)
+        why = "its tables differ from the newest runs"
+        actions.append(Action("rewrite", document.name, why, write))
+    return Plan("snapshot", tuple(actions))
 
 
 def find_blocks(document: Path, text: str) -> list[Block]:
@@ -148,19 +163,6 @@ def _is_citation(folder: Path) -> bool:
     return run.id == folder.name and not any(path.is_dir() for path in folder.iterdir())
 
 
-def _rewriting(
-    document: Path, text: str, blocks: list[Block], tables: dict[str, str]
-) -> list[Action]:
-    lines = text.split("\n")
-    for block in reversed(blocks):
-        lines[block.opening + 1 : block.ending] = tables[block.name].rstrip("\n").split("\n")
-    fresh = "\n".join(lines)
-    if fresh == text:
-        return []
-    write = partial(_replace, document, text, fresh)
-    return [Action("rewrite", document.name, "its tables differ from the newest runs", write)]
-
-
 def _replace(document: Path, old: str, fresh: str) -> None:
     def change(before: bytes | None) -> bytes:
         if (before or b"").decode().replace("\r\n", "\n") != old:
@@ -183,7 +185,7 @@ def _newest_runs(root: Path, kept: Records) -> list[CitedRun]:
         if host in best and (best[host][0] or not usual):
             continue
         best[host] = (usual, CitedRun(row, run, kept.read(path.parent / row.record)))
-    return sorted((run for _, run in best.values()), key=lambda run: _host(run))
+    return sorted((run for _, run in best.values()), key=_host)
 
 
 def _render(kept: Records, runs: list[CitedRun], document: Path, root: Path) -> str:
@@ -192,11 +194,13 @@ def _render(kept: Records, runs: list[CitedRun], document: Path, root: Path) -> 
     for run in runs:
         columns, rows = kept.table(run.record)
         lineage = run.record.lineage
-        link = f"[{run.run.started[:10]}]({_link(run, document, root)})"
+        page = root / CITED_FOLDER / run.row.id / run.run.report_name
+        href = Path(os.path.relpath(page, document.parent)).as_posix()
+        link = f"[{run.run.started[:10]}]({href})"
         commit = f"`{lineage.git_sha}`{' + changes' if lineage.git_dirty else ''}"
         lines += [_line([_host(run), *row, link, commit]) for row in rows]
     head = ["Host", *columns, "Run", "Commit"]
-    return "\n".join([_line(head), f"|{'---|' * len(head)}", *lines]) + "\n"
+    return "\n".join([_line(head), f"|{'---|' * len(head)}", *lines])
 
 
 def _line(cells: list[str]) -> str:
@@ -205,18 +209,3 @@ def _line(cells: list[str]) -> str:
 
 def _host(run: CitedRun) -> str:
     return str(run.record.lineage.host.label)
-
-
-def _link(run: CitedRun, document: Path, root: Path) -> str:
-    target = root / CITED_FOLDER / run.row.id / run.run.report_name
-    return Path(os.path.relpath(target, document.parent)).as_posix()
-
-
-def _read(document: Path) -> str:
-    if not document.is_file():
-        raise InputError(f"{document}: no such document")
-    try:
-        with storage_errors(f"read {document}"):
-            return document.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{document}: is no UTF-8 text") from error

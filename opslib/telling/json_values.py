@@ -28,8 +28,6 @@ def to_json(value: Any, name: str) -> Any:
     """
     if value is None or isinstance(value, bool):
         return value
-    if isinstance(value, str):
-        return str(value)
     if isinstance(value, Enum):
         return to_json(value.value, name)
     if isinstance(value, int):
@@ -37,38 +35,35 @@ def to_json(value: Any, name: str) -> Any:
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
     if isinstance(value, date):
-        return _time(value)
-    if isinstance(value, PurePath):
+        if value != value:  # NaT, which calls itself a datetime
+            return None
+        if isinstance(value, datetime) and value.tzinfo is not None:
+            value = value.astimezone(UTC)
+        return value.isoformat()
+    if isinstance(value, str | PurePath):
         return str(value)
     if isinstance(value, BaseModel):
         return to_json(value.model_dump(), name)
     if isinstance(value, Mapping):
         return {str(key): to_json(item, f"{name}.{key}") for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        items = sorted(value, key=repr) if isinstance(value, set | frozenset) else value
-        return [to_json(item, name) for item in items]
+    if isinstance(value, set | frozenset):
+        value = sorted(value, key=repr)
+    if isinstance(value, list | tuple):
+        return [to_json(item, name) for item in value]
     return _foreign(value, name)
-
-
-def _time(value: date) -> str | None:
-    if value != value:  # NaT, which calls itself a datetime
-        return None
-    if isinstance(value, datetime) and value.tzinfo is not None:
-        value = value.astimezone(UTC)
-    return value.isoformat()
 
 
 def _foreign(value: Any, name: str) -> Any:
     """Numpy and pandas values, told by the module of their type so that neither is imported."""
     library = type(value).__module__.partition(".")[0]
     kind = type(value).__name__
-    if kind in ("NAType", "NaTType"):
+    if kind == "NAType":
         return None
     if library == "numpy":
         import numpy as np
 
         if isinstance(value, np.datetime64):
-            return None if np.isnat(value) else str(np.datetime_as_string(value))
+            return None if np.isnat(value) else str(value)
         if isinstance(value, np.ndarray) and value.dtype.kind == "M":
             return [to_json(item, name) for item in value]
         if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "biufOUS":

@@ -34,8 +34,6 @@ from opslib.timing.rounds import (
 )
 from opslib.timing.stats import Interval, bootstrap_interval, trimmed_mean
 
-__all__ = ["Arm", "Comparison", "Finding", "Limits", "OpenVisits", "compare_arms", "judge"]
-
 SpeedVerdict = Literal["faster", "slower", "no measurable change", "inconclusive"]
 OpenVisits = Callable[[Sequence[Arm], np.random.Generator], AbstractContextManager[list[Visit]]]
 
@@ -139,38 +137,8 @@ def compare_arms(
             `open_in_workers` gives each a process of its own, idle while the other is timed, for
             arms that must not share one (Torch's thread pool and ONNX Runtime's).
     """
-    limits = Limits(min_effect_pct, max_half_width_pct)
-    return _compare((baseline, candidate), open_visits, limits, Deadline(budget_s), seed)
-
-
-def judge(
-    log_ratios: Sequence[float], run_delay_pct: float | None, limits: Limits, seed: int = 0
-) -> Finding:
-    """What one attempt's log ratios say by the rule of this module."""
-    effect = trimmed_mean(log_ratios)
-    interval = bootstrap_interval(log_ratios, seed=seed)
-    narrow = interval.half_width <= limits.max_half_width(effect)
-    claim: SpeedVerdict
-    if abs(effect) >= limits.min_effect and not interval.contains(0):
-        claim = "faster" if effect > 0 else "slower"
-    else:
-        claim = "no measurable change" if narrow else "inconclusive"
-    trouble = None
-    if len(log_ratios) < MIN_ROUNDS:
-        trouble = f"the time budget ended after {len(log_ratios)} rounds, {MIN_ROUNDS} are needed"
-    elif is_disturbed(run_delay_pct):
-        trouble = f"the timed thread waited for a CPU during {run_delay_pct:.0f} % of the time"
-    elif not narrow:
-        trouble = (
-            f"the interval is {_half_width_pct(interval):.1f} % wide to each side, "
-            f"{limits.max_half_width_pct:g} % is allowed"
-        )
-    return Finding(effect, interval, claim, trouble)
-
-
-def _compare(
-    arms: tuple[Arm, Arm], open_visits: OpenVisits, limits: Limits, deadline: Deadline, seed: int
-) -> Comparison:
+    limits, deadline = Limits(min_effect_pct, max_half_width_pct), Deadline(budget_s)
+    arms = (baseline, candidate)
     rng = np.random.default_rng(seed)
 
     def attempt(how: OpenVisits, available_s: float) -> _Attempt:
@@ -196,6 +164,31 @@ def _compare(
         else:
             trouble = "the time budget left no room to confirm it in fresh processes"
     return _report(arms, tries, confirmed, trouble, limits, deadline.spent_s)
+
+
+def judge(
+    log_ratios: Sequence[float], run_delay_pct: float | None, limits: Limits, seed: int = 0
+) -> Finding:
+    """What one attempt's log ratios say by the rule of this module."""
+    effect = trimmed_mean(log_ratios)
+    interval = bootstrap_interval(log_ratios, seed=seed)
+    narrow = interval.half_width <= limits.max_half_width(effect)
+    claim: SpeedVerdict
+    if abs(effect) >= limits.min_effect and not interval.contains(0):
+        claim = "faster" if effect > 0 else "slower"
+    else:
+        claim = "no measurable change" if narrow else "inconclusive"
+    trouble = None
+    if len(log_ratios) < MIN_ROUNDS:
+        trouble = f"the time budget ended after {len(log_ratios)} rounds, {MIN_ROUNDS} are needed"
+    elif is_disturbed(run_delay_pct):
+        trouble = f"the timed thread waited for a CPU during {run_delay_pct:.0f} % of the time"
+    elif not narrow:
+        trouble = (
+            f"the interval is {_half_width_pct(interval):.1f} % wide to each side, "
+            f"{limits.max_half_width_pct:g} % is allowed"
+        )
+    return Finding(effect, interval, claim, trouble)
 
 
 def _is_contested(findings: Sequence[Finding], limits: Limits) -> bool:

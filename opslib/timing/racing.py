@@ -5,6 +5,9 @@ leaves when it was more than 22 % slower than the leader each time; from then on
 interval of its paired log ratios lies below the leader's. The incumbent never leaves, so that
 every figure can be given against it. The winner of a race is lucky too: who is left must be
 measured again before anything is said about it.
+
+The interval is Student's t: a bootstrap of four or five values reshuffles those and is far too
+narrow to drop an arm on.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from opslib.timing.rounds import Deadline, RoundPlan, Visit, run_rounds
-from opslib.timing.stats import Interval, trimmed_mean
+from opslib.timing.stats import student_interval, trimmed_mean
 
 FASTEST_RUN_MS, SLOW_RUN_MS, SLOWEST_RUN_MS = 1.0, 20.0, 100.0
 
@@ -56,11 +59,6 @@ class Racer:
     def racing(self) -> bool:
         """Whether it is still in the race."""
         return self.pruned_at is None
-
-    @property
-    def p50_ms(self) -> float:
-        """Median over its rounds."""
-        return float(np.median(self.times_ms))
 
 
 @dataclass
@@ -124,22 +122,6 @@ def run_race(
     return race
 
 
-def paired_interval(log_ratios: Sequence[float], confidence: float) -> Interval:
-    """Student's t interval of the mean log ratio; a single pair says nothing (infinite).
-
-    A bootstrap of four or five values reshuffles those and is far too narrow to drop an arm on.
-    """
-    from scipy.special import stdtrit
-
-    values = np.asarray(log_ratios, dtype=np.float64)
-    if values.size < 2:
-        return Interval(-math.inf, math.inf)
-    quantile = float(stdtrit(values.size - 1, (1 + confidence) / 2))
-    reach = quantile * float(values.std(ddof=1)) / math.sqrt(values.size)
-    centre = float(values.mean())
-    return Interval(centre - reach, centre + reach)
-
-
 def runs_for(run_ms: float) -> int:
     """Return how many timed runs a visit makes of a call that takes `run_ms`."""
     if run_ms < FASTEST_RUN_MS:
@@ -186,7 +168,7 @@ def _prune(race: Race, rules: RaceRules) -> None:
         if race.rounds <= rules.cut_rounds:
             out = race.rounds > 1 and max(behind) < -math.log1p(rules.cut_pct / 100)
         else:
-            out = paired_interval(behind, rules.confidence).high < 0
+            out = student_interval(behind, rules.confidence).high < 0
         if out:
             race.racers[index].pruned_at = race.rounds
 
@@ -198,9 +180,7 @@ def _is_over(race: Race, rules: RaceRules) -> bool:
     if len(alive) <= rules.enough:
         return True
     margin = math.log1p(rules.margin_pct / 100)
-    return all(
-        abs(end) <= margin
-        for index in alive[1:]
-        for interval in [paired_interval(race.log_ratios(alive[0], index), rules.confidence)]
-        for end in (interval.low, interval.high)
+    behind = (
+        student_interval(race.log_ratios(alive[0], index), rules.confidence) for index in alive[1:]
     )
+    return all(-margin <= one.low and one.high <= margin for one in behind)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -116,7 +117,7 @@ def open_here(arms: Sequence[Arm], rng: np.random.Generator) -> Iterator[list[Vi
         calls: dict[int, Call] = {}
         for index in rng.permutation(len(arms)):
             calls[index] = stack.enter_context(arms[index].open())
-        yield [_visit_here(calls[index]) for index in range(len(arms))]
+        yield [partial(visit_arm, calls[index]) for index in range(len(arms))]
 
 
 @contextmanager
@@ -127,7 +128,10 @@ def open_in_workers(arms: Sequence[Arm], rng: np.random.Generator) -> Iterator[l
         for index in rng.permutation(len(arms)):
             workers[index] = stack.enter_context(Worker(arms[index].label))
             workers[index].call(_open_in_child, arms[index].open, timeout_s=VISIT_TIMEOUT_S)
-        yield [_visit_in_worker(workers[index]) for index in range(len(arms))]
+        yield [
+            partial(workers[index].call, _visit_in_child, timeout_s=VISIT_TIMEOUT_S)
+            for index in range(len(arms))
+        ]
 
 
 def probe_run_ms(visits: Sequence[Visit]) -> list[float]:
@@ -175,14 +179,6 @@ def run_rounds(
     known_s = [delay for delay in delays_s if delay is not None]
     delay_s = sum(known_s) if len(known_s) == len(delays_s) else None
     return Rounds(plan, tuple(rows), share_pct(delay_s, wall_s))
-
-
-def _visit_here(call: Call) -> Visit:
-    return lambda runs: visit_arm(call, runs)
-
-
-def _visit_in_worker(worker: Worker) -> Visit:
-    return lambda runs: worker.call(_visit_in_child, runs, timeout_s=VISIT_TIMEOUT_S)
 
 
 _child_stack = ExitStack()

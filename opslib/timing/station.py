@@ -21,8 +21,8 @@ from opslib.core.errors import DeadlineError, OpsError
 from opslib.inference.engine import EngineFacts, EngineRequest
 from opslib.timing import station_process as process
 from opslib.timing.boundary import Boundary
-from opslib.timing.paired import Arm, Comparison, compare_arms
-from opslib.timing.rounds import Visit, VisitTimes
+from opslib.timing.paired import Comparison, compare_arms
+from opslib.timing.rounds import Arm, Visit, VisitTimes
 from opslib.timing.station_process import TimedBlock, Workload
 from opslib.timing.workers import MeasureError, Worker
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -55,27 +56,23 @@ def trimmed_mean(values: Sequence[float], proportion: float = DEFAULT_TRIM) -> f
 def bootstrap_interval(
     values: Sequence[float],
     statistic: Statistic = trimmed_means,
-    confidence: float = DEFAULT_CONFIDENCE,
     resamples: int = DEFAULT_RESAMPLES,
     seed: int = 0,
 ) -> Interval:
-    """Percentile bootstrap interval of a statistic (Efron 1979); same seed, same interval.
+    """95 % percentile bootstrap interval of a statistic (Efron 1979); same seed, same interval.
 
     Args:
         values: independent values; give rounds or blocks, never the runs inside them.
         statistic: reduces the last axis of an array of shape (resamples, len(values)).
     """
-    _check_probability("confidence", confidence)
     row = _as_row(values)
     picks = np.random.default_rng(seed).integers(0, row.size, size=(resamples, row.size))
-    tail = (1 - confidence) / 2
+    tail = (1 - DEFAULT_CONFIDENCE) / 2
     low, high = np.quantile(statistic(row[picks]), [tail, 1 - tail])
     return Interval(float(low), float(high))
 
 
-def block_interval(
-    block_medians_ms: Sequence[float], confidence: float = DEFAULT_CONFIDENCE
-) -> Interval:
+def block_interval(block_medians_ms: Sequence[float]) -> Interval:
     """Interval of the long-run median latency (ms) from two or more separated blocks.
 
     Student's t on the logarithms of the block medians, transformed back. The median drifts from
@@ -84,19 +81,27 @@ def block_interval(
     exact with any number of blocks, while a median of two to five values has no such pivot and
     a bootstrap of three values can only reshuffle those three and covers far too rarely.
     """
-    from scipy.special import stdtrit
-
-    _check_probability("confidence", confidence)
     medians = _as_row(block_medians_ms)
     if medians.size < 2:
         raise UsageError("an interval over blocks needs at least 2 blocks, got 1")
     if medians.min() <= 0:
         raise UsageError(f"a block median of {medians.min()} ms is not a latency")
-    logs = np.log(medians)
-    t_quantile = float(stdtrit(medians.size - 1, (1 + confidence) / 2))
-    reach = t_quantile * float(logs.std(ddof=1)) / math.sqrt(medians.size)
-    centre = float(logs.mean())
-    return Interval(math.exp(centre - reach), math.exp(centre + reach))
+    logs = student_interval(np.log(medians))
+    return Interval(math.exp(logs.low), math.exp(logs.high))
+
+
+def student_interval(values: npt.ArrayLike, confidence: float = DEFAULT_CONFIDENCE) -> Interval:
+    """Student's t interval of the mean; a single value says nothing (infinite)."""
+    from scipy.special import stdtrit
+
+    _check_probability("confidence", confidence)
+    row = np.asarray(values, dtype=np.float64)
+    if row.size < 2:
+        return Interval(-math.inf, math.inf)
+    quantile = float(stdtrit(row.size - 1, (1 + confidence) / 2))
+    reach = quantile * float(row.std(ddof=1)) / math.sqrt(row.size)
+    centre = float(row.mean())
+    return Interval(centre - reach, centre + reach)
 
 
 def min_samples(quantile: float, confidence: float = PERCENTILE_CONFIDENCE) -> int:
@@ -112,14 +117,11 @@ def min_samples(quantile: float, confidence: float = PERCENTILE_CONFIDENCE) -> i
     high = 2
     while _at_most_one_beyond(high, inside) > 1 - confidence:
         high *= 2
-    low = high // 2
-    while high - low > 1:
-        middle = (low + high) // 2
-        if _at_most_one_beyond(middle, inside) > 1 - confidence:
-            low = middle
-        else:
-            high = middle
-    return high
+    return high // 2 + bisect_left(
+        range(high // 2, high),
+        True,
+        key=lambda count: _at_most_one_beyond(count, inside) <= 1 - confidence,
+    )
 
 
 def percentile(samples: Sequence[float], quantile: float) -> float | None:

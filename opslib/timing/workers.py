@@ -95,21 +95,12 @@ class Worker:
     def _await(self, future: Future[T], what: str, timeout_s: float | None) -> T:
         self._busy = True
         try:
-            result = self._wait(future, what, timeout_s)
+            return future.result(timeout_s)
         except BrokenProcessPool as broken:
             self._end(kill=True)
             raise MeasureError(
                 f"{self.name}: the worker process {self._how_it_ended()} during {what}"
             ) from broken
-        except BaseException:  # the function's own error, or a signal while it still runs
-            self._busy = not future.done()
-            raise
-        self._busy = False
-        return result
-
-    def _wait(self, future: Future[T], what: str, timeout_s: float | None) -> T:
-        try:
-            return future.result(timeout_s)
         except TimeoutError:
             if future.done():  # the function itself raised a TimeoutError
                 raise
@@ -118,6 +109,8 @@ class Worker:
                 f"{self.name}: {what} did not finish within {timeout_s:g} s; its worker process "
                 "was killed"
             ) from None
+        finally:  # a signal may have ended the wait while the function still runs
+            self._busy = not future.done()
 
     def _end(self, kill: bool) -> None:
         if self._executor is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from opslib.runs.terminal_text import settle_text
+from opslib.runs.sanitize import settle_text
 
 
 @pytest.mark.parametrize(

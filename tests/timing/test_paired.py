@@ -14,8 +14,9 @@ import pytest
 
 from opslib.core.errors import UsageError
 from opslib.timing import paired, rounds
-from opslib.timing.paired import Arm, Comparison, Limits, OpenVisits, compare_arms, judge
+from opslib.timing.paired import Comparison, Limits, OpenVisits, compare_arms, judge
 from opslib.timing.rounds import (
+    Arm,
     Deadline,
     Visit,
     VisitTimes,

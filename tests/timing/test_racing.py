@@ -13,9 +13,9 @@ from opslib.ops.sweep.finals import (
     run_finals,
     speedup_interval,
 )
-from opslib.timing.racing import Race, RaceRules, paired_interval, run_race, runs_for
+from opslib.timing.racing import Race, RaceRules, run_race, runs_for
 from opslib.timing.rounds import Deadline, Visit, VisitTimes
-from opslib.timing.stats import Interval
+from opslib.timing.stats import Interval, student_interval
 
 
 def arm(ms: float, noise: float = 0.0, seed: int = 0, counter: list[int] | None = None) -> Visit:
@@ -125,8 +125,8 @@ def test_without_time_one_round_is_run_all_the_same() -> None:
 
 
 def test_the_race_interval_is_student_and_one_pair_says_nothing() -> None:
-    assert paired_interval([0.1], 0.99) == Interval(-math.inf, math.inf)
-    interval = paired_interval([1.0, 2.0, 3.0, 4.0], 0.99)
+    assert student_interval([0.1], 0.99) == Interval(-math.inf, math.inf)
+    interval = student_interval([1.0, 2.0, 3.0, 4.0], 0.99)
     # t(0.995, 3) = 5.8409, standard error 1.29099 / 2
     assert interval.high == pytest.approx(2.5 + 5.8409 * 1.2909944 / 2, abs=1e-3)
 

@@ -17,10 +17,10 @@ import numpy as np
 from opslib.core.errors import OpsError
 from opslib.inference.engine import EngineRequest
 from opslib.timing.paired import Limits
-from opslib.timing.racing import paired_interval, runs_for
+from opslib.timing.racing import runs_for
 from opslib.timing.rounds import MIN_ROUNDS, Deadline, RoundPlan, Visit, run_rounds
 from opslib.timing.station import RacerError, Station, Workload
-from opslib.timing.stats import Interval, bootstrap_interval, trimmed_mean
+from opslib.timing.stats import Interval, bootstrap_interval, student_interval, trimmed_mean
 
 WARMUP_RUNS = 2
 CHUNK_ROUNDS = 5
@@ -162,5 +162,5 @@ def speedup_interval(
     if len(logs) < MIN_PAIRS:
         return speedup, None
     many = len(logs) >= MIN_ROUNDS
-    interval = bootstrap_interval(logs) if many else paired_interval(logs, 0.95)
+    interval = bootstrap_interval(logs) if many else student_interval(logs)
     return speedup, (math.exp(interval.low), math.exp(interval.high))
