@@ -1,5 +1,6 @@
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -7,8 +8,16 @@ from hypothesis import settings
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
+SHARED = {"plant", "live", "tiny_build", "cron", "chromium"}
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what cannot run on this host, and say which tests stay in one process."""
+    skip_what_lacks_its_needs(items)
+    keep_together(items)
+
+
+def skip_what_lacks_its_needs(items: list[pytest.Item]) -> None:
     """Skip, and say why, what needs a card, Debian's chromium or cron where there is none."""
     needs = {
         "gpu": (shutil.which("nvidia-smi"), "needs an NVIDIA card"),
@@ -19,6 +28,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if marker in item.keywords and not there:
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def keep_together(items: list[pytest.Item]) -> None:
+    """Where tests run in several processes, keep those of a file in one of them, with the other
+    files that need the same thing: a service that all share, the host's own cron or browser."""
+    groups: dict[Path, str] = {}
+    for item in items:
+        for name in SHARED & {*item.keywords, *getattr(item, "fixturenames", ())}:
+            groups[item.path] = name
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(groups.get(item.path, str(item.path))))
 
 
 @pytest.fixture(scope="session", autouse=True)

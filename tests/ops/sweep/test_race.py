@@ -23,6 +23,8 @@ from opslib.timing.station import Workload
 from opslib.timing.workers import MeasureError
 from tests.models import write_config
 
+pytestmark = pytest.mark.alone
+
 
 class FakeTrack:
     """A track on a card: row N takes N milliseconds, row 13 runs out of memory.
