@@ -13,7 +13,7 @@ BENCHMARKS := overhead verdicts reporting sweep tradeoffs serving drill_latency 
 ALONE := $(shell grep -rl 'mark\.alone' tests --include='test_*.py')
 SOAKS := upkeep flood writers deletions kinds zoo rotation
 
-.PHONY: help demo test docs-check acceptance lint fmt typecheck perf soak notebooks snapshot reference serve lab lock clean
+.PHONY: help demo test check docs-check acceptance lint fmt typecheck perf soak notebooks snapshot reference serve lab lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -25,6 +25,10 @@ demo: $(VENV)/.runtime  ## set up, build the demo experiment, run the benchmark 
 test: $(VENV)/.dev  ## run the tests (skips, by name, what needs chromium or a GPU where there is none)
 	@code=0; $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadgroup -m "not docs_run and not alone" \
 	|| code=$$?; $(BIN)/python -m pytest -m alone $(ALONE) || code=$$?; exit $$code
+
+check: $(VENV)/.dev  ## within a minute: style, types, and the tests of what changed
+	@started=$$(date +%s); $(BIN)/ruff check .; $(BIN)/ruff format --check .; $(BIN)/mypy; \
+	$(BIN)/python tools/changed_tests.py --seconds $$((started + 52 - $$(date +%s)))
 
 docs-check: $(VENV)/.dev  ## execute every command that the documents tell their readers to type
 	@$(BIN)/python -m pytest -m docs_run tests/docs
