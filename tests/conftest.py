@@ -1,9 +1,14 @@
+import os
+import runpy
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+QUICK = Path(__file__).parent / "quick"
+runpy.run_path(str(QUICK / "sitecustomize.py"))  # in this process too
 
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
@@ -35,7 +40,7 @@ def keep_together(items: list[pytest.Item]) -> None:
     files that need the same thing: a service that all share, the host's own cron or browser."""
     groups: dict[Path, str] = {}
     for item in items:
-        for name in SHARED & {*item.keywords, *getattr(item, "fixturenames", ())}:
+        for name in sorted(SHARED & {*item.keywords, *getattr(item, "fixturenames", ())}):
             groups[item.path] = name
     for item in items:
         item.add_marker(pytest.mark.xdist_group(groups.get(item.path, str(item.path))))
@@ -46,14 +51,13 @@ def _own_locks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Tests wait for no timed run outside of them, and hold none up."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PILLOPS_LOCK_DIR", str(tmp_path_factory.mktemp("locks")))
+        patch.setenv("PYTHONPATH", str(QUICK), prepend=os.pathsep)
         yield
 
 
 @pytest.fixture(autouse=True)
 def _own_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test sees the caller's PILLSNAP_ variables."""
-    import os
-
     for name in list(os.environ):
         if name.startswith("PILLSNAP_"):
             monkeypatch.delenv(name)
