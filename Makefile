@@ -2,15 +2,18 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
+# What was compiled once is not compiled again by each of the processes that tests and jobs start.
+unexport PYTHONDONTWRITEBYTECODE
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 BENCHMARKS := overhead verdicts reporting sweep tradeoffs serving drill_latency release upkeep prune checklist rotation
+ALONE := $(shell grep -rl 'mark\.alone' tests --include='test_*.py')
 SOAKS := upkeep flood writers deletions kinds zoo rotation
 
-.PHONY: help demo test docs-check acceptance lint fmt typecheck perf soak notebooks snapshot reference serve lab lock clean
+.PHONY: help demo test check docs-check acceptance lint fmt typecheck perf soak notebooks snapshot reference serve lab lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -20,7 +23,12 @@ demo: $(VENV)/.runtime  ## set up, build the demo experiment, run the benchmark 
 	@$(BIN)/pillops run 01_bench || { code=$$?; [[ $$code == 4 ]] || exit $$code; }
 
 test: $(VENV)/.dev  ## run the tests (skips, by name, what needs chromium or a GPU where there is none)
-	@$(BIN)/python -m pytest
+	@code=0; $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadgroup -m "not docs_run and not alone" \
+	|| code=$$?; $(BIN)/python -m pytest -m alone $(ALONE) || code=$$?; exit $$code
+
+check: $(VENV)/.dev  ## within a minute: style, types, and the tests of what changed
+	@started=$$(date +%s); $(BIN)/ruff check .; $(BIN)/ruff format --check .; $(BIN)/mypy; \
+	$(BIN)/python tools/changed_tests.py --seconds $$((started + 52 - $$(date +%s)))
 
 docs-check: $(VENV)/.dev  ## execute every command that the documents tell their readers to type
 	@$(BIN)/python -m pytest -m docs_run tests/docs
@@ -51,7 +59,8 @@ acceptance: $(VENV)/.runtime  ## walk through every operation once on the demo e
 
 soak: $(VENV)/.dev  ## the long loops: swaps, logs, floods, writers, deletions, kinds and models, over an hour
 	@$(BIN)/pillops demo
-	@code=0; $(BIN)/pillops drill --long || code=$$?; for name in $(SOAKS); do \
+	@code=0; $(BIN)/pillops drill --long || code=$$?; \
+	PILLOPS_TEST_LOOPS=long $(BIN)/python -m pytest -m looped || code=$$?; for name in $(SOAKS); do \
 	  echo "== benchmarks/soak_$$name.py"; $(BIN)/python benchmarks/soak_$$name.py || code=$$?; \
 	done; exit $$code
 

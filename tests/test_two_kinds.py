@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.turns import looped, turns
 from tests.two_kinds import ACTIONS, MODES, PICKS, Seen, Step, walk
 from tests.two_stage import KINDS
 
@@ -21,7 +22,8 @@ STEPS = st.builds(
 )
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
+@looped
+@settings(max_examples=turns(5, 25), suppress_health_check=[HealthCheck.too_slow])
 @given(steps=st.lists(STEPS, min_size=4, max_size=10))
 def test_no_sequence_of_steps_deletes_or_switches_wrongly(steps: list[Step]) -> None:
     seen = Seen()

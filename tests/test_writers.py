@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 
 from tests.racing import KINDS, ROOT, Pair, kill_rotations, make_ground, start_pair
+from tests.turns import looped, turns
 from tests.upkeep.crontabs import make_host
 
-PAIRS = 50
-KILLS = 25
+PAIRS = turns(10, 50)
+KILLS = turns(5, 25)
 
 
 @pytest.fixture(scope="module")
@@ -30,11 +31,13 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
         yield started
 
 
+@looped
 @pytest.mark.parametrize("kind", KINDS)
 def test_of_two_writers_at_the_same_moment_neither_is_undone(kind: str, pair: Pair) -> None:
     assert pair.race(kind, PAIRS).lost == ()
 
 
+@looped
 def test_a_killed_rotation_leaves_no_key_that_nothing_removes(tmp_path: Path) -> None:
     assert kill_rotations(tmp_path, KILLS, seed=20261128).unswept == ()
 

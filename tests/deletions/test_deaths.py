@@ -3,10 +3,12 @@
 import pytest
 
 from tests.deletions.deaths import die_once, list_deaths
+from tests.turns import looped, turns
 
-EACH = 40  # every fortieth here, all of them in the long run
+EACH = turns(100, 40)  # benchmarks/soak_deletions.py takes each
 
 
+@looped
 @pytest.mark.parametrize("shared", [False, True])
 def test_a_second_run_finishes_what_a_killed_one_began(shared: bool) -> None:
     deaths = list(list_deaths(shared))

@@ -80,6 +80,7 @@ def experiment(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.alone
 def test_the_benchmark_runs_by_plain_papermill(experiment: Path) -> None:
     answer = papermill(experiment, "01_bench", "-p", "budget_s", "7")
     assert answer.returncode == 0, answer.stderr

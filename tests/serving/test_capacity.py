@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from opslib.core.errors import ParameterError
 from opslib.serving.capacity import instances_needed
 
+pytestmark = pytest.mark.alone
+
 RATES = st.floats(0.1, 1e5)
 
 

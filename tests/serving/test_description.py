@@ -14,6 +14,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from tests.serving.conftest import Live
+from tests.turns import looped, turns
 
 CHECKS = (
     not_a_server_error,
@@ -24,6 +25,7 @@ CHECKS = (
 ROUTES = ["/health", "/version", "/predict", "/batch", "/reload"]
 
 
+@looped
 @pytest.mark.parametrize("route", ROUTES)
 def test_generated_requests_get_described_answers(live: Live, route: str) -> None:
     live.reload(live.place.second)
@@ -31,7 +33,7 @@ def test_generated_requests_get_described_answers(live: Live, route: str) -> Non
     method = "GET" if route in ("/health", "/version") else "POST"
 
     @settings(
-        max_examples=40,
+        max_examples=turns(10, 40),
         deadline=None,
         derandomize=True,
         database=None,

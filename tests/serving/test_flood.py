@@ -13,6 +13,8 @@ from tests.serving.conftest import make_place
 from tests.serving.flood import KINDS
 from tests.serving.flooding import Target, start_target
 
+pytestmark = pytest.mark.alone
+
 PLACES = 64
 FLOOD = {"tries": 4, "held": 2 * PLACES, "per_s": 100, "pause_s": 0.05}
 

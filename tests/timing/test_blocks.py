@@ -17,6 +17,8 @@ from opslib.timing.blocks import (
     time_runs,
 )
 
+pytestmark = pytest.mark.alone
+
 
 class FakeClock:
     """Nanoseconds that pass only when a run says so."""

@@ -21,6 +21,8 @@ from opslib.timing.disturbance import (
     watch_disturbance,
 )
 
+pytestmark = pytest.mark.alone
+
 NVIDIA_SMI = """\
 1234, /usr/bin/python3
  4321, C:\\Games\\render.exe

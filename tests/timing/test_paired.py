@@ -27,6 +27,8 @@ from opslib.timing.rounds import (
     visit_arm,
 )
 
+pytestmark = pytest.mark.alone
+
 
 def ratios(effect_pct: float, noise_pct: float, count: int = 40, seed: int = 0) -> list[float]:
     rng = np.random.default_rng(seed)

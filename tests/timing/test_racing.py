@@ -17,6 +17,8 @@ from opslib.timing.racing import Race, RaceRules, run_race, runs_for
 from opslib.timing.rounds import Deadline, Visit, VisitTimes
 from opslib.timing.stats import Interval, student_interval
 
+pytestmark = pytest.mark.alone
+
 
 def arm(ms: float, noise: float = 0.0, seed: int = 0, counter: list[int] | None = None) -> Visit:
     """An arm that takes `ms` with lognormal noise, without waiting."""

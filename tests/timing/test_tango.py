@@ -20,6 +20,7 @@ from opslib.timing.tango import (
     score_statistic,
     tango_interval,
 )
+from tests.turns import looped, turns
 
 LIMIT = 0.005
 Z95 = 1.6448536269514722
@@ -174,7 +175,8 @@ def paired_counts(draw: st.DrawFn) -> PairedCounts:
     return PairedCounts(n, lost, draw(st.integers(0, n - lost)))
 
 
-@settings(max_examples=200, deadline=None)
+@looped
+@settings(max_examples=turns(40, 200), deadline=None)
 @given(counts=paired_counts(), confidence=st.sampled_from([0.8, 0.9, 0.99]))
 def test_intervals_are_in_range_hold_the_estimate_and_mirror(
     counts: PairedCounts, confidence: float
@@ -191,7 +193,8 @@ def test_intervals_are_in_range_hold_the_estimate_and_mirror(
         assert wider.high >= interval.high - 1e-9
 
 
-@settings(max_examples=200, deadline=None)
+@looped
+@settings(max_examples=turns(40, 200), deadline=None)
 @given(counts=paired_counts())
 def test_one_more_loss_raises_both_ends_of_tangos_interval(counts: PairedCounts) -> None:
     if counts.lost + counts.gained == counts.n:
@@ -202,7 +205,8 @@ def test_one_more_loss_raises_both_ends_of_tangos_interval(counts: PairedCounts)
     assert after.high >= before.high - 1e-9
 
 
-@settings(max_examples=100, deadline=None)
+@looped
+@settings(max_examples=turns(20, 100), deadline=None)
 @given(counts=paired_counts())
 def test_more_images_at_the_same_rates_narrow_the_interval(counts: PairedCounts) -> None:
     four = PairedCounts(4 * counts.n, 4 * counts.lost, 4 * counts.gained)

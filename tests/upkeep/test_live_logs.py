@@ -20,13 +20,14 @@ from opslib.upkeep import cut_log, live_logs
 from opslib.upkeep.cut_log import collapse_works, finish_cut, plan_cut, remember_cut
 from opslib.upkeep.open_files import find_writers, is_written
 from tests.serving.conftest import make_place as make_serving_place
+from tests.turns import looped, turns
 from tests.upkeep.killing import kill_under_writer
 from tests.upkeep.places import Place, make_place
 from tests.upkeep.writers import count_lines, start_writer
 from tests.waiting import await_that
 
 SMALL = "rotate_mb: 0.02"
-KILLS = 6
+KILLS = turns(2, 6)
 
 
 @pytest.fixture
@@ -81,18 +82,21 @@ def test_elsewhere_a_foreign_writer_loses_no_more_than_a_line_a_rotation(truncat
     assert written - len(found) <= 5
 
 
+@looped
 def test_killed_at_any_moment_it_loses_no_line_of_our_writer(tmp_path: Path) -> None:
     place = make_place(tmp_path, f"{SMALL}\nreopened_logs: [api.out]")
     counted = kill_under_writer(place, "ours", KILLS, seed=1)
     assert (counted.lost, counted.repeated) == (0, 0)
 
 
+@looped
 def test_killed_at_any_moment_it_loses_no_line_of_a_foreign_writer(collapsing: Path) -> None:
     place = make_place(collapsing / "place", SMALL)
     counted = kill_under_writer(place, "append", KILLS, seed=2)
     assert (counted.lost, counted.repeated) == (0, 0)
 
 
+@looped
 def test_killed_at_any_moment_a_truncation_repeats_no_line(truncating: Path) -> None:
     place = make_place(truncating / "place", SMALL)
     counted = kill_under_writer(place, "append", KILLS, seed=3)

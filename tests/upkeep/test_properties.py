@@ -15,6 +15,7 @@ from opslib.core.cards import FileEntry
 from opslib.core.served import ServedModel, ServedState, served_state_path
 from opslib.ops.release.manifest import Manifest, ModelSummary, compute_content_id
 from opslib.ops.release.store import Pins
+from tests.turns import looped, turns
 from tests.upkeep.places import Place, make_place, set_age, tiny_model
 
 Ages = st.one_of(
@@ -192,7 +193,8 @@ def roots_of(tree: Tree) -> set[str]:
     return kept
 
 
-@settings(deadline=None, max_examples=100, suppress_health_check=list(HealthCheck))
+@looped
+@settings(deadline=None, max_examples=turns(15, 100), suppress_health_check=list(HealthCheck))
 @given(tree=TREES)
 def test_no_root_is_deleted_and_a_second_run_has_nothing_to_do(tree: Tree) -> None:
     folder = Path(tempfile.mkdtemp(prefix="pillops-tree-"))

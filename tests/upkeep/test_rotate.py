@@ -24,11 +24,12 @@ from opslib.upkeep.cut_log import collapse_works
 from opslib.upkeep.rotate import LastRotation, RotateRecord, run_rotation
 from tests.models import write_config
 from tests.running import run_python
+from tests.turns import looped, turns
 from tests.upkeep.writers import ROOT, count_lines, start_writer
 from tests.waiting import await_that
 
 NAME = "cloudflared.log"
-KILLS = 8
+KILLS = turns(3, 8)
 
 
 class Place:
@@ -249,6 +250,7 @@ def test_elsewhere_it_loses_no_more_than_a_line_a_rotation(truncating: Path) -> 
     assert written - len(found) <= 5
 
 
+@looped
 def test_killed_at_any_moment_under_a_writer_the_next_run_finishes_and_no_line_is_lost(
     tmp_path: Path,
 ) -> None:

@@ -10,12 +10,14 @@ from pathlib import Path
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.turns import looped, turns
 from tests.zoo.mutations import MUTATIONS, SIDECARS
 from tests.zoo.variants import BASES, try_variant
 
-EXAMPLES = 40
+EXAMPLES = turns(5, 40)
 
 
+@looped
 @settings(
     max_examples=EXAMPLES,
     derandomize=True,

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from opslib.ops.checklist.log_digest import MAX_GROUPS, MAX_LINE_BYTES, OTHERS, LogDigest
 from opslib.ops.checklist.log_lines import normalise_message, read_time
 from tests.ops.checklist.conftest import json_line
+from tests.turns import looped, turns
 
 NOW = datetime(2026, 11, 25, 8, 0, tzinfo=UTC)
 SINCE = NOW - timedelta(hours=24)
@@ -188,7 +189,8 @@ def test_groups_lines_and_messages_are_bounded(tmp_path: Path) -> None:
     assert all(len(group.example) <= 300 for group in found.groups())
 
 
-@settings(max_examples=25, deadline=None)
+@looped
+@settings(max_examples=turns(5, 25), deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["ok", "ERROR: a", "ERROR: b 7"]), st.integers(0, 1500))))
 def test_where_blocks_begin_and_end_changes_no_count(
     tmp_path_factory: pytest.TempPathFactory, parts: list[tuple[str, int]]
@@ -202,7 +204,8 @@ def test_where_blocks_begin_and_end_changes_no_count(
     assert sum(group.count for group in found.groups()) == expected
 
 
-@settings(max_examples=100, deadline=None)
+@looped
+@settings(max_examples=turns(20, 100), deadline=None)
 @given(st.binary(max_size=400))
 def test_whatever_a_log_holds_it_is_read(
     tmp_path_factory: pytest.TempPathFactory, data: bytes

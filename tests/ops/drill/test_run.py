@@ -25,6 +25,8 @@ from tests.running import run_python
 from tests.serving.conftest import Place
 from tests.waiting import await_that
 
+pytestmark = pytest.mark.alone
+
 DRILL = (sys.executable, "-m", "opslib.cli", "drill")
 
 

@@ -81,6 +81,7 @@ def test_a_key_like_assignment_is_found(place: Place, tmp_path: Path) -> None:
         f"API_KEY={VALUE}_REPLACE_ME",
         "API_KEY=correct_horse_battery",
     ],
+    ids=lambda line: line.replace(VALUE, "VALUE"),
 )
 def test_what_looks_like_a_secret_is_flagged(line: str) -> None:
     assert find_secret(line) is not None
@@ -111,6 +112,7 @@ def test_what_looks_like_a_secret_is_flagged(line: str) -> None:
         "--extra-index-url https://host/simple",
         "request_field: model_path",
     ],
+    ids=lambda line: line.replace(VALUE, "VALUE"),
 )
 def test_digests_references_and_placeholders_are_not(line: str) -> None:
     assert find_secret(line) is None

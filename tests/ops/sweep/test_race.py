@@ -22,6 +22,8 @@ from opslib.timing.station import RacerError, Station, Workload
 from opslib.timing.workers import MeasureError
 from tests.models import write_config
 
+pytestmark = pytest.mark.alone
+
 
 class FakeStation:
     """A station on a card: row N takes N milliseconds, row 13 runs out of memory.
