@@ -64,7 +64,10 @@ def decision_columns(record: QuantizeRecord) -> list[Column[VariantRow]]:
         Column("proof", lambda row: _proof(row) or row.reason, where=DOCUMENT),
         *(Column(f"batch {one}, ms", _latency(one), right=True, where=TERMINAL) for one in sizes),
         *(Column(f"speed-up, batch {one} (95 %)", _speedup(one), where=DOCUMENT) for one in sizes),
-        *(Column(f"img/s, batch {one}", _throughput(one), where=DOCUMENT) for one in sizes[-1:]),
+        *(
+            Column(f"img/s, batch {one}", _throughput(one), "{:,.0f}".format, where=DOCUMENT)
+            for one in sizes[-1:]
+        ),
         Column("advice", lambda row: _advise(record, row), where=PAGE),
     ]
 
@@ -180,43 +183,30 @@ def _size(row: VariantRow) -> str | None:
     return format_bytes(row.size_bytes) if row.size_bytes else None
 
 
-def _in_words(batch_size: int) -> Callable[[VariantRow], str | None]:
-    def get(row: VariantRow) -> str | None:
-        speedup = row.speedup(batch_size)
-        return describe_speedup(speedup) if speedup else None
-
-    return get
-
-
-def _latency(batch_size: int) -> Callable[[VariantRow], str | None]:
+def _describe_latency(one: VariantSpeed) -> str | None:
     """Median latency, how many times as fast, and a question mark where that is in doubt."""
-
-    def get(row: VariantRow) -> str | None:
-        speed, speedup = row.speed_at(batch_size), row.speedup(batch_size)
-        if speed is None or speed.row is None or speed.row.p50_ms is None:
-            return None
-        doubt = "?" if speed.speed == "unclear" else ""
-        times = f" {speedup:.2f}{doubt} ×" if speedup is not None else ""
-        return f"{format_ms(speed.row.p50_ms)}{times}"
-
-    return get
+    if one.row is None or one.row.p50_ms is None:
+        return None
+    doubt = "?" if one.speed == "unclear" else ""
+    times = f" {one.comparison.speedup:.2f}{doubt} ×" if one.comparison else ""
+    return f"{format_ms(one.row.p50_ms)}{times}"
 
 
-def _speedup(batch_size: int) -> Callable[[VariantRow], str | None]:
-    def get(row: VariantRow) -> str | None:
-        speed = row.speed_at(batch_size)
-        return describe_interval(speed) if speed else None
+def _speed(
+    get: Callable[[VariantSpeed], object],
+) -> Callable[[int], Callable[[VariantRow], object]]:
+    """Return, by batch size, a column's getter of a row's speed, None where it was not timed."""
 
-    return get
+    def at_batch(size: int) -> Callable[[VariantRow], object]:
+        return lambda row: None if (one := row.speed_at(size)) is None else get(one)
+
+    return at_batch
 
 
-def _throughput(batch_size: int) -> Callable[[VariantRow], str | None]:
-    def get(row: VariantRow) -> str | None:
-        speed = row.speed_at(batch_size)
-        throughput = speed.row.throughput_img_s if speed and speed.row else None
-        return f"{throughput:,.0f}" if throughput else None
-
-    return get
+_in_words = _speed(lambda one: one.comparison and describe_speedup(one.comparison.speedup))
+_latency = _speed(_describe_latency)
+_speedup = _speed(describe_interval)
+_throughput = _speed(lambda one: one.row and one.row.throughput_img_s)
 
 
 def _advise(record: QuantizeRecord, row: VariantRow) -> str:

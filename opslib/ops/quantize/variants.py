@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import platform
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -108,6 +110,17 @@ def count_ops(path: Path) -> dict[str, int]:
     return dict(Counter(node.op_type for node in model.graph.node).most_common())
 
 
+@contextmanager
+def refusals_told() -> Iterator[None]:
+    """Make one line of whatever the quantizer raises, which are classes of several libraries."""
+    try:
+        yield
+    except ModelError:
+        raise
+    except Exception as error:
+        raise ModelError(f"ONNX Runtime cannot quantize it: {shorten_error(error)}") from error
+
+
 def _quantize_dynamic(
     variant: Variant, source: Path, prepared: Path, target: Path
 ) -> tuple[str, ...]:
@@ -126,12 +139,10 @@ def _quantize_dynamic(
     notes = []
     try:
         run(source)
-    except Exception as first:  # the quantizer raises classes of several libraries
-        try:
+    except Exception as error:  # the quantizer raises classes of several libraries
+        with refusals_told():
             run(prepared)
-        except Exception as error:
-            raise ModelError(f"ONNX Runtime cannot quantize it: {shorten_error(error)}") from error
-        reason = shorten_error(first).removeprefix("[ShapeInferenceError] ")
+        reason = shorten_error(error).removeprefix("[ShapeInferenceError] ")
         notes.append(f"Made after quant_pre_process, since shape inference needs it: {reason}.")
     if variant.name == "dynamic" and "ConvInteger" in count_ops(target):
         notes.append(
@@ -149,26 +160,21 @@ def _quantize_static(
     name = "MinMax" if variant.name == "static-minmax" else "Entropy"
     method = getattr(CalibrationMethod, name)
     activation = QuantType.QUInt8 if static_types() == "U8S8" else QuantType.QInt8
-    with hidden_folder(target) as folder:
-        try:
-            cache = _calibrate(prepared, folder, method, images, report, variant.title)
-            with quiet():
-                quantize_static(
-                    str(prepared),
-                    str(target),
-                    None,
-                    quant_format=QuantFormat.QDQ,
-                    per_channel=True,
-                    activation_type=activation,
-                    weight_type=QuantType.QInt8,
-                    calibrate_method=method,
-                    use_external_data_format=is_large(prepared),
-                    calibration_cache_path=cache,
-                )
-        except ModelError:
-            raise
-        except Exception as error:  # the quantizer raises classes of several libraries
-            raise ModelError(f"ONNX Runtime cannot quantize it: {shorten_error(error)}") from error
+    with hidden_folder(target) as folder, refusals_told():
+        cache = _calibrate(prepared, folder, method, images, report, variant.title)
+        with quiet():
+            quantize_static(
+                str(prepared),
+                str(target),
+                None,
+                quant_format=QuantFormat.QDQ,
+                per_channel=True,
+                activation_type=activation,
+                weight_type=QuantType.QInt8,
+                calibrate_method=method,
+                use_external_data_format=is_large(prepared),
+                calibration_cache_path=cache,
+            )
     return ()
 
 
