@@ -14,7 +14,7 @@
     in the way. -WhatIf shows what would be done.
 
     Exit codes: 0 done; 2 a word that is no parameter, or a value that no task can be given; 1 it
-    could not be done, or PowerShell refused a parameter. See docs/HEALTH.md.
+    could not be done, or PowerShell refused a parameter. See docs/WINDOWS.md.
 
 .EXAMPLE
     .\Register-Tasks.ps1 -WhatIf

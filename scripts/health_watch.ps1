@@ -14,7 +14,7 @@
 
     Exit codes: 0 well, or not failing for long enough; 3 an incident lasts, or the app is degraded;
     2 an address that is none; 6 another run is under way; 1 the run itself failed, or PowerShell refused a parameter.
-    See docs/HEALTH.md.
+    See docs/WINDOWS.md.
 
 .EXAMPLE
     powershell.exe -NoProfile -File health_watch.ps1 -RestartOn External
