@@ -31,6 +31,7 @@ param(
     [switch]$Remove,
     # Where the scripts are copied to; only administrators may be able to write there.
     [string]$InstallFolder = 'C:\ProgramData\Cloudflare\cloudflared\scripts',
+    # Local time of the rotation, each day.
     [ValidatePattern('^([01][0-9]|2[0-3]):[0-5][0-9]$')][string]$RotateAt = '03:00',
     # SYSTEM, or an account whose WSL distribution a restart command needs.
     [string]$UserId = 'SYSTEM',

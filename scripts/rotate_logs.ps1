@@ -22,6 +22,7 @@
 param(
     # Never pause the writer: a line written in the last moment may then be lost.
     [switch]$NoPause,
+    # The log that is rotated.
     [string]$LogPath = 'C:\ProgramData\Cloudflare\cloudflared\cloudflared.log',
     # Rotated at this size, in MiB.
     [ValidateRange(1, 1048576)][int]$MaxMB = 100,

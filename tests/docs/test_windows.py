@@ -12,6 +12,7 @@ from tests.powershell.scripts import SCRIPTS, read_parameters
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docs" / "WINDOWS.md").read_text()
+COMMANDS = (ROOT / "docs" / "COMMANDS.md").read_text()
 BIN_PATH = (
     r'config Cloudflared binPath= "C:\ProgramData\chocolatey\lib\cloudflared\tools'
     r"\cloudflared.exe --config C:\ProgramData\Cloudflare\cloudflared\config.yml "
@@ -30,8 +31,8 @@ def blocks(part: str, language: str) -> list[list[str]]:
 
 
 def table(head: str) -> dict[str, str]:
-    """The rows of the table whose first column is headed `head`: name and default."""
-    body = TEXT[TEXT.index(f"| {head} |") :].split("\n\n")[0]
+    """The rows of the generated table whose first column is headed `head`: name and default."""
+    body = COMMANDS[COMMANDS.index(f"| {head} |") :].split("\n\n")[0]
     rows = re.findall(r"^\| `([^`]+)` \|([^|]*)\|", body, flags=re.MULTILINE)
     return {name: value.strip().strip("`") for name, value in rows if value.strip() != "default"}
 
@@ -62,6 +63,7 @@ def test_every_parameter_is_listed_with_its_default(path: Path) -> None:
         parameters = {name: parameters[name] for name in own}
     what_if = {"-WhatIf": ""} if "SupportsShouldProcess" in path.read_text() else {}
     assert listed == parameters | what_if
+    assert "(COMMANDS.md#windows-scripts)" in TEXT
 
 
 def test_it_says_what_was_executed_and_what_was_not() -> None:
