@@ -14,7 +14,7 @@
     in the way. -WhatIf shows what would be done.
 
     Exit codes: 0 done; 2 a word that is no parameter, or a value that no task can be given; 1 it
-    could not be done, or PowerShell refused a parameter. See docs/HEALTH.md.
+    could not be done, or PowerShell refused a parameter. See docs/WINDOWS.md.
 
 .EXAMPLE
     .\Register-Tasks.ps1 -WhatIf
@@ -31,6 +31,7 @@ param(
     [switch]$Remove,
     # Where the scripts are copied to; only administrators may be able to write there.
     [string]$InstallFolder = 'C:\ProgramData\Cloudflare\cloudflared\scripts',
+    # Local time of the rotation, each day.
     [ValidatePattern('^([01][0-9]|2[0-3]):[0-5][0-9]$')][string]$RotateAt = '03:00',
     # SYSTEM, or an account whose WSL distribution a restart command needs.
     [string]$UserId = 'SYSTEM',

@@ -14,7 +14,7 @@
 
     Exit codes: 0 well, or not failing for long enough; 3 an incident lasts, or the app is degraded;
     2 an address that is none; 6 another run is under way; 1 the run itself failed, or PowerShell refused a parameter.
-    See docs/HEALTH.md.
+    See docs/WINDOWS.md.
 
 .EXAMPLE
     powershell.exe -NoProfile -File health_watch.ps1 -RestartOn External
@@ -44,13 +44,17 @@ param(
     [ValidateRange(1, 120)][int]$RestartTimeoutSeconds = 60,
     # After a restart the checks get this long to answer again.
     [ValidateRange(0, 60)][int]$SettleSeconds = 20,
+    # More are not tried: then only an alert.
     [ValidateRange(0, 60)][int]$MaxRestartsPerHour = 3,
     # env:NAME of the variable that holds the address; the address itself is a secret.
     [ValidatePattern('^(env:[A-Za-z_][A-Za-z0-9_]*)?$')][string]$Webhook = '',
+    # In the event log (Application): id 100 alert, 101 recovery, 102 trouble of the watch.
     [string]$EventSource = 'PillSnapHealth',
+    # A line a run.
     [string]$LogPath = 'C:\ProgramData\Cloudflare\cloudflared\health_watch.log',
     # A larger log is renamed to <log>.1, which replaces the one before.
     [ValidateRange(1, 1024)][int]$MaxLogMB = 10,
+    # What survives between runs.
     [string]$StatePath = 'C:\ProgramData\Cloudflare\cloudflared\health_watch.state.json'
 )
 

@@ -13,7 +13,7 @@
 
     Exit codes: 0 done, or not due; 2 the log's folder is not there; 6 another run is under way; 9
     done, but something was skipped; 1 the log could not be rotated (it is whole then), or PowerShell
-    refused a parameter. See docs/HEALTH.md.
+    refused a parameter. See docs/WINDOWS.md.
 
 .EXAMPLE
     powershell.exe -NoProfile -File rotate_logs.ps1 -WhatIf
@@ -22,6 +22,7 @@
 param(
     # Never pause the writer: a line written in the last moment may then be lost.
     [switch]$NoPause,
+    # The log that is rotated.
     [string]$LogPath = 'C:\ProgramData\Cloudflare\cloudflared\cloudflared.log',
     # Rotated at this size, in MiB.
     [ValidateRange(1, 1048576)][int]$MaxMB = 100,

@@ -1,4 +1,4 @@
-"""Write docs/COMMANDS.md: every command and option of `pillops`, as the program itself says."""
+"""Write docs/COMMANDS.md: every command and option, as `pillops` and the scripts themselves say."""
 
 import html
 import re
@@ -12,7 +12,8 @@ from typer.cli import get_docs_for_click
 
 from opslib.cli import app
 
-TARGET = Path(__file__).resolve().parents[1] / "docs" / "COMMANDS.md"
+ROOT = Path(__file__).resolve().parents[1]
+TARGET = ROOT / "docs" / "COMMANDS.md"
 NOTE = """# Commands
 
 For whoever looks up an option.
@@ -32,6 +33,16 @@ Options of the serving repository's scripts are taken where they mean the same:
 | `-k KEY`, `--key KEY` | refused: the key stands in `.env`, where nobody else sees it |
 | `-v`, `--verbose` · `--no-verify` | refused: every step is shown, every switch confirmed |
 """
+SCRIPTS = """## Windows scripts
+
+Written from the comments in the scripts; how they are used: [WINDOWS.md](WINDOWS.md).
+`Register-Tasks.ps1` takes those of the two others as well.
+"""
+PARAMETER = re.compile(
+    r"^((?: +#[^\n]*\n)*)"  # the comment above it
+    r" +(?:\[Validate(\w+)\(([^\n]+?)\)\])?\[\w+\]\$(\w+)(?: = '?([^\n]*?)'?)?,?$",
+    re.MULTILINE,
+)
 
 
 def render() -> str:
@@ -45,7 +56,23 @@ def render() -> str:
         return next(one for one in helps if one.startswith(match[1])) + "\n"
 
     rest = re.sub(r"(?<=`: )(.+)\.\.\.\n", in_full, rest)
-    return f"{NOTE}\n{usage}{rest.rstrip()}\n"
+    tables = [_tabulate(path) for path in sorted((ROOT / "scripts").glob("*.ps1"))]
+    return f"{NOTE}\n{usage}{rest.rstrip()}\n\n{SCRIPTS}\n{''.join(tables).rstrip()}\n"
+
+
+def _tabulate(script: Path) -> str:
+    """The parameters of a script as a table; of those that it passes on, none."""
+    text = script.read_text()
+    own = text.partition("\nparam(\n")[2].partition("\n)\n")[0].split("\n\n")[0]
+    rows = [f"| `{script.name}` | default | allowed | meaning |", "|---|---|---|---|"]
+    for comment, check, values, name, default in PARAMETER.findall(own):
+        between = {"Range": " to ", "Set": " or "}.get(check)
+        allowed = between.join(values.replace("'", "").split(", ")) if between else ""
+        said = " ".join(line.strip(" #") for line in comment.splitlines()).replace("<", r"\<")
+        rows.append(f"| `-{name}` | {f'`{default}`' if default else ''} | {allowed} | {said} |")
+    if "SupportsShouldProcess" in text:
+        rows.append("| `-WhatIf` | | | Show what would be done. |")
+    return "\n".join(rows) + "\n\n"
 
 
 def _helps(command: Any) -> Iterator[str]:

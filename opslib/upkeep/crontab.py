@@ -186,7 +186,7 @@ def _call(argument: str, given: bytes = b"") -> subprocess.CompletedProcess[byte
     if program is None:
         raise UnavailableError(
             f"{PROGRAM}: no such program here; install cron (apt-get install cron), "
-            "or see docs/SCHEDULES.md for a host without it"
+            "or see docs/OPS_CHECKLIST.md#schedules for a host without it"
         )
     try:
         return subprocess.run(

@@ -180,4 +180,5 @@ def _tell_notes(config: Config, text: str, tell: Callable[[str], None]) -> None:
     for note in crontab_notes(config, text):
         tell(note)
     if not is_cron_running():
-        tell("warning: no cron runs on this host, so nothing is started; see docs/SCHEDULES.md")
+        where = "docs/OPS_CHECKLIST.md#schedules"
+        tell(f"warning: no cron runs on this host, so nothing is started; see {where}")

@@ -86,6 +86,24 @@ def parse(words: list[str]) -> None:
         )
 
 
+def read_parts(document: str, *titles: str) -> str:
+    """Return the parts of a document of `docs/` that are headed `## TITLE`."""
+    parts = dict(_split(document))
+    return "".join(parts[title] for title in titles)
+
+
+def read_without(document: str, *titles: str) -> str:
+    """Return a document of `docs/` without the parts that `read_parts` gives for the titles."""
+    parts = _split(document)
+    assert set(titles) <= {title for title, _ in parts}
+    return "".join(text for title, text in parts if title not in titles)
+
+
+def _split(document: str) -> list[tuple[str, str]]:
+    pieces = re.split(r"^(?=## )", (ROOT / "docs" / document).read_text(), flags=re.MULTILINE)
+    return [(piece.splitlines()[0].removeprefix("## "), piece) for piece in pieces]
+
+
 def make_doors(folder: Path) -> None:
     """Lay `folder` out like a checkout: `.venv/bin/`, notebooks and scripts of this one."""
     bin_folder = folder / ".venv" / "bin"

@@ -27,6 +27,38 @@ def test_every_link_leads_to_a_file(path: Path) -> None:
             assert (path.parent / target).exists(), f"{path.name} links to {target}"
 
 
+def find_anchors(path: Path) -> set[str]:
+    """The anchors of a document's headings, as GitHub makes them."""
+    text = re.sub(r"^ *```.*?^ *```", "", path.read_text(), flags=re.DOTALL | re.MULTILINE)
+    heads = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=title)
+def test_every_anchor_of_a_link_is_a_heading(path: Path) -> None:
+    for target, anchor in re.findall(r"\]\(([^)#\s]*\.md)?#([^)\s]+)\)", path.read_text()):
+        place = path.parent / target if target else path
+        assert anchor in find_anchors(place), f"{path.name} links to {target}#{anchor}"
+
+
+def test_every_document_that_the_code_names_exists() -> None:
+    tracked = subprocess.run(
+        [
+            *("git", "grep", "-hoE", r"docs/[A-Za-z_]+\.md(#[a-z0-9-]+)?", "--"),
+            *("opslib", "scripts", "notebooks", "fleet", "tools", "benchmarks", ".github"),
+            *("config.yaml", "config.production.yaml", "Makefile"),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    for place in set(tracked):
+        name, _, anchor = place.partition("#")
+        assert (ROOT / name).exists(), place
+        assert not anchor or anchor in find_anchors(ROOT / name), place
+
+
 @pytest.mark.parametrize("path", DOCUMENTS[2:], ids=title)
 def test_a_document_says_first_for_whom_it_is(path: Path) -> None:
     assert path.read_text().split("\n\n")[1].startswith("For whoever ")

@@ -1,4 +1,4 @@
-"""H-9: every command in docs/ROLLBACK.md is executed; those for Windows are compared by text."""
+"""H-9: every command on rolling back is executed; those for Windows are compared by text."""
 
 from __future__ import annotations
 
@@ -14,14 +14,13 @@ from opslib.ops.drill.record import Memory
 from opslib.ops.drill.verdict import list_checks
 from opslib.serving.keys import make_key
 from opslib.serving.staging import start_service
-from tests.docs.commands import clean_environment, make_doors, run_script
+from tests.docs.commands import clean_environment, make_doors, read_without, run_script
 from tests.ops.drill.conftest import make_drill_place
 from tests.ops.drill.test_verdict import GOOD, KEPT, LIMITS
 from tests.serving.conftest import CLASSES, Live, open_live, write_colours
 
 ROOT = Path(__file__).resolve().parents[2]
-WHOLE = (ROOT / "docs" / "ROLLBACK.md").read_text()
-TEXT = WHOLE.partition("## Restoring a release")[0]
+TEXT = read_without("ROLLBACK.md", "Releases")
 ELSEWHERE = {".venv/bin/pillops run 05_rollback_drill": "tests/notebooks/test_rollback_drill.py"}
 STARTERS = ("curl", "grep", ".venv/bin/pillops", "scripts/", "ls", "tail", "df")
 PROGRAM = r'"C:\ProgramData\chocolatey\lib\cloudflared\tools\cloudflared.exe"'

@@ -1,4 +1,4 @@
-"""Every command in docs/SCHEDULES.md is executed; those that need another host are named here."""
+"""Every command on schedules is executed; those that need another host are named here."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from opslib.core.config import load_config
 from opslib.core.upkeep_sections import ScheduleSection
 from opslib.upkeep.jobs import JOBS
 from opslib.upkeep.schedule import find_place, in_words, make_entries
-from tests.docs.commands import make_doors, run_script
+from tests.docs.commands import make_doors, read_parts, run_script
 from tests.models import write_config
 from tests.upkeep.crontabs import Host, make_host
 
 ROOT = Path(__file__).resolve().parents[2]
-TEXT = (ROOT / "docs" / "SCHEDULES.md").read_text()
+TEXT = read_parts("OPS_CHECKLIST.md", "Schedules")
 NOT_HERE = ("sudo apt-get install cron", "systemctl is-active cron")  # change or ask the host
 
 

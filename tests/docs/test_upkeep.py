@@ -1,4 +1,4 @@
-"""Every command in docs/UPKEEP.md is executed; every key, exit code and duty is in it."""
+"""Every command on upkeep is executed; every key, exit code and duty is in the document."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import pytest
 
 from opslib.core.upkeep_sections import MaintenanceSection
 from opslib.ops.release.build import build_release
-from tests.docs.commands import clean_environment, make_doors, run_script
+from tests.docs.commands import clean_environment, make_doors, read_parts, run_script
 from tests.ops.release.conftest import QUICK, make_experiment
 from tests.serving.conftest import Place
 from tests.upkeep.places import Place as UpkeepPlace
 from tests.upkeep.places import set_age
 
 ROOT = Path(__file__).resolve().parents[2]
-TEXT = (ROOT / "docs" / "UPKEEP.md").read_text()
+TEXT = read_parts("OPS_CHECKLIST.md", "Upkeep")
 STARTERS = ("scripts/", "ls ", "cat ", "python benchmarks/")
 
 

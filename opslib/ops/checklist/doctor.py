@@ -175,7 +175,7 @@ def _look_at_cron(_config: Config) -> Iterator[Finding]:
     if is_cron_running():
         yield Finding("cron", "ok", "installed and running")
     else:
-        step = "start cron: `service cron start`; under WSL2 see docs/SCHEDULES.md"
+        step = "start cron: `service cron start`; under WSL2 see docs/OPS_CHECKLIST.md#schedules"
         yield Finding("cron", "note", "installed, but no cron runs: no schedule fires", step)
 
 
