@@ -9,6 +9,7 @@ from hypothesis import settings
 
 QUICK = Path(__file__).parent / "quick"
 runpy.run_path(str(QUICK / "sitecustomize.py"))  # in this process too
+os.environ.pop("COLUMNS", None)  # a process among several is told a width of 80
 
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")

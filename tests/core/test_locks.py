@@ -57,7 +57,7 @@ def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     folder.chmod(0o1777)
     for above in tmp_path.parents:
-        if above.name.startswith("pytest-"):
+        if above.name.startswith(("pytest-", "popen-")):
             above.chmod(0o755)
     tmp_path.chmod(0o755)
     monkeypatch.delenv(LOCK_DIR_VARIABLE, raising=False)

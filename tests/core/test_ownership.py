@@ -33,7 +33,7 @@ MODEL = ServedModel(
 def home(tmp_path: Path) -> Path:
     """A configured experiment that belongs to the service's account."""
     for folder in tmp_path.parents:
-        if folder.owner() == "root" and folder.name.startswith("pytest-"):
+        if folder.owner() == "root" and folder.name.startswith(("pytest-", "popen-")):
             folder.chmod(0o755)
     write_config(tmp_path, "bench: {seed: 1}\n")
     (tmp_path / "exp").mkdir()

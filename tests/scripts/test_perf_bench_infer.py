@@ -75,6 +75,7 @@ def test_cuda_alone_without_a_card_ends_with_2_and_says_why(experiment: Path) ->
     assert "CUDA cannot start" in answer.stderr
 
 
+@pytest.mark.alone
 def test_an_unreadable_image_is_counted_or_refused(experiment: Path) -> None:
     image = experiment / "images/val/a/0.jpg"
     image.write_bytes(image.read_bytes()[:60])

@@ -34,7 +34,7 @@ def test_model_and_out_alone_are_enough(tmp_path: Path) -> None:
     record = json.loads((tmp_path / "record.json").read_text())
     assert record["schema"] == "quantize/1"
     assert record["inputs"]["count"] == 12
-    assert "Dynamic QInt8 *" in answer.stdout
+    assert "Dynamic QInt8 (required)" in answer.stdout
     assert "pass" in answer.stdout
 
 
