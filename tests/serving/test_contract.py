@@ -19,6 +19,7 @@ from opslib.serving.load import LoadPlan, start_load
 from opslib.serving.staging import start_service
 from tests.models import write_images
 from tests.serving.conftest import Live, Place, open_live
+from tests.waiting import await_that
 
 
 def test_health_is_public_and_says_what_runs(live: Live) -> None:
@@ -69,6 +70,7 @@ def test_every_answer_has_a_request_id_and_the_model_it_came_from(live: Live, ro
 
 def test_a_request_is_one_json_line_with_its_id(live: Live) -> None:
     live.client.get("/version?note=private", headers={"X-Request-ID": "line-1"})
+    await_that(lambda: "line-1" in live.place.read_log("api.out"), "its line")
     lines = [json.loads(line) for line in live.place.read_log("api.out").splitlines()]
     line = next(one for one in lines if one["request_id"] == "line-1")
     assert (line["path"], line["status"], line["method"]) == ("/version", 200, "GET")

@@ -54,6 +54,7 @@ class Pair:
 
     def fill(self) -> None:
         """Let there be a spare model that was never served; both are old."""
+        self.spare.unlink(missing_ok=True)
         self.spare = self.spare.with_name(f"model-0{secrets.token_hex(4)}.onnx")
         self.spare.write_bytes(self.used.read_bytes() + b"\x12\x01A")
         for path, days in ((self.used, 40), (self.spare, 50)):
