@@ -24,8 +24,9 @@ from opslib.inference.facts import ModelFacts, describe_inputs, describe_model
 from opslib.inference.parity import ParityResult, check_parity
 from opslib.ops.bench.finding import sum_up
 from opslib.ops.bench.record import BenchRecord, BenchRow, SpeedComparison
+from opslib.ops.bench.request import BenchRequest
 from opslib.ops.bench.rows import make_cells, make_row, measure_cells
-from opslib.ops.bench.setup import BenchRequest, BenchSetup, choose_img_size, prepare_bench
+from opslib.ops.bench.setup import BenchSetup, choose_img_size, prepare_bench
 from opslib.telling.operation import Progress
 from opslib.timing.disturbance import watch_disturbance
 from opslib.timing.lock import hold_timing_lock

@@ -19,40 +19,13 @@ from opslib.inference.engine import (
 from opslib.inference.find_model import find_card, find_checkpoint, find_onnx
 from opslib.inference.images import ImageSet, pick_images
 from opslib.inference.preprocess import load_preprocessor
-from opslib.telling.operation import OperationRequest
+from opslib.ops.bench.request import BenchRequest
 from opslib.timing.station import Workload
 
 ENGINES = ("onnx", "torch")
 LARGEST_BATCH = 4096
 MOST_THREADS = 1024
 LARGEST_IMAGE = 4096
-
-
-@dataclass(frozen=True)
-class BenchRequest(OperationRequest):
-    """What a person asks a benchmark for; None means what the configuration says.
-
-    Args:
-        engine: `onnx`, `torch` or `both`.
-        model: the ONNX file, or with `engine="torch"` the checkpoint.
-        checkpoint: the Torch side of `both`.
-        inputs: a glob of images, `**` descends.
-        batch: batch sizes.
-        threads: CPU threads of either engine; 0: all usable.
-        providers: such as `CUDA,CPU`.
-        budget_s: seconds for everything.
-        strict: refuse unreadable images instead of skipping them.
-    """
-
-    engine: str | None = None
-    model: Path | None = None
-    checkpoint: Path | None = None
-    inputs: str | None = None
-    batch: tuple[int, ...] | None = None
-    threads: int | None = None
-    providers: str | None = None
-    budget_s: float | None = None
-    strict: bool = False
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,8 @@ from opslib.ops.quantize.finding import explain, judge_gate, recommend, sum_up
 from opslib.ops.quantize.keep import KeptVariant, keep_variants
 from opslib.ops.quantize.preparation import prepare_graph, prepare_model
 from opslib.ops.quantize.record import QuantizeRecord, VariantRow
-from opslib.ops.quantize.setup import QuantizeRequest, QuantizeSetup, prepare_quantize
+from opslib.ops.quantize.request import QuantizeRequest
+from opslib.ops.quantize.setup import QuantizeSetup, prepare_quantize
 from opslib.ops.quantize.source import copy_source
 from opslib.ops.quantize.speed import measure_speed
 from opslib.ops.quantize.variants import Variant, count_ops, list_variants, quantize_variant

@@ -25,41 +25,14 @@ from opslib.ops.quantize.labels import (
     pick_labelled,
     read_label_map,
 )
+from opslib.ops.quantize.request import QuantizeRequest
 from opslib.ops.quantize.source import check_source
 from opslib.ops.quantize.variants import CalibrationImages
-from opslib.telling.operation import OperationRequest
 from opslib.timing.station import Workload
 
 KEPT_FOLDER = "quantized"
 ALL = "all"
 _NO_LIMIT = 10**9
-
-
-@dataclass(frozen=True)
-class QuantizeRequest(OperationRequest):
-    """What a person asks for; None means what the configuration says.
-
-    Args:
-        model: the float32 ONNX file.
-        out: where the required variant is written besides; None: only where all are kept.
-        inputs: a glob of validation images, `**` descends.
-        samples: how many of them, or `all`.
-        calibration: a glob of images for static quantization.
-        max_drop_pp: percentage points of top-1 that may be lost.
-        budget_s: seconds for timing.
-        require_labels: refuse images whose folders name no class.
-        strict: refuse unreadable images instead of skipping them.
-    """
-
-    model: Path | None = None
-    out: Path | None = None
-    inputs: str | None = None
-    samples: str | None = None
-    calibration: str | None = None
-    max_drop_pp: float | None = None
-    budget_s: float | None = None
-    require_labels: bool = False
-    strict: bool = False
 
 
 @dataclass(frozen=True)

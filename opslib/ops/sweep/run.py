@@ -26,7 +26,8 @@ from opslib.core.verdicts import Verdict, exit_code_of
 from opslib.inference.engine import EngineFacts, EngineRequest
 from opslib.inference.facts import ModelFacts, describe_inputs, describe_model
 from opslib.inference.onnx_engine import digest_optimized_graph
-from opslib.ops.bench.setup import BenchRequest, BenchSetup, choose_img_size, prepare_bench
+from opslib.ops.bench.request import BenchRequest
+from opslib.ops.bench.setup import BenchSetup, choose_img_size, prepare_bench
 from opslib.ops.sweep.arms import Arm, Line, make_arms, make_request
 from opslib.ops.sweep.finding import sum_up_sweep
 from opslib.ops.sweep.race import Course, run_batch
@@ -38,10 +39,11 @@ from opslib.ops.sweep.record import (
     SweepRecord,
     SweepRow,
 )
+from opslib.ops.sweep.request import SweepRequest
 from opslib.ops.sweep.rows import describe_axes, make_batch_result, make_row
 from opslib.ops.sweep.space import SweepHost, find_sweep_host, list_options
 from opslib.ops.sweep.trials import TRIALS_NAME, TrialBook
-from opslib.telling.operation import OperationRequest, Progress
+from opslib.telling.operation import Progress
 from opslib.timing.disturbance import watch_disturbance
 from opslib.timing.lock import hold_timing_lock
 from opslib.timing.rounds import Deadline
@@ -50,27 +52,6 @@ from opslib.timing.workers import MeasureError
 
 OBJECTIVES = ("throughput", "p50")
 LATEST_NAME = "ort_bench.json"
-
-
-@dataclass(frozen=True)
-class SweepRequest(OperationRequest):
-    """What a person asks a sweep for; None means what the configuration says.
-
-    Args:
-        model: the ONNX file.
-        inputs: a glob of images, `**` descends.
-        batch: batch sizes.
-        budget_s: seconds for everything.
-        objective: `throughput`, or `p50`, which looks at the smallest batch.
-        fresh: forget what an interrupted sweep left.
-    """
-
-    model: Path | None = None
-    inputs: str | None = None
-    batch: tuple[int, ...] | None = None
-    budget_s: float | None = None
-    objective: str | None = None
-    fresh: bool = False
 
 
 @dataclass(frozen=True)
