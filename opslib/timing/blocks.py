@@ -10,7 +10,7 @@ import gc
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -23,6 +23,21 @@ from opslib.timing.disturbance import (
     worst_growth_s,
 )
 from opslib.timing.stats import block_interval, percentile
+
+Boundary = Literal["inference", "end_to_end"]
+
+
+class StagesMs(Part):
+    """Where an end-to-end call spends its time: medians in milliseconds for a whole batch.
+
+    `preprocess` is decode and transform together; foreign preprocessing cannot be split.
+    """
+
+    decode: float | None
+    transform: float | None
+    preprocess: float
+    inference: float
+
 
 Call = Callable[[], Any]
 Clock = Callable[[], int]

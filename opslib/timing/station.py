@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from opslib.core.errors import DeadlineError, OpsError
 from opslib.inference.engine import EngineFacts, EngineRequest
 from opslib.timing import station_process as process
-from opslib.timing.boundary import Boundary
+from opslib.timing.blocks import Boundary
 from opslib.timing.paired import Comparison, compare_arms
 from opslib.timing.rounds import Arm, Visit, VisitTimes
 from opslib.timing.station_process import TimedBlock, Workload

@@ -24,8 +24,7 @@ from opslib.inference.engine import Engine, EngineFacts, EngineRequest, check_ba
 from opslib.inference.opening import open_engine
 from opslib.inference.postprocess import to_probabilities
 from opslib.inference.preprocess import load_preprocessor
-from opslib.timing.blocks import MIN_RUNS, Block, measure_block
-from opslib.timing.boundary import Boundary, StagesMs
+from opslib.timing.blocks import MIN_RUNS, Block, Boundary, StagesMs, measure_block
 from opslib.timing.disturbance import is_disturbed, share_pct
 from opslib.timing.rounds import VisitTimes, visit_arm
 from opslib.timing.workers import peak_rss_bytes, reset_peak_rss

@@ -7,8 +7,7 @@ from typing import NamedTuple
 
 from opslib.core.formatting import format_bytes, format_ms
 from opslib.ops.bench.compare import RowComparison
-from opslib.ops.bench.finding import ENGINE_NAMES
-from opslib.ops.bench.record import BenchRecord, BenchRow
+from opslib.ops.bench.record import ENGINE_NAMES, BenchRecord, BenchRow
 from opslib.telling.columns import DOCUMENT, PAGE, TERMINAL, Column, DocumentTable, document_table
 from opslib.timing.paired import Comparison
 

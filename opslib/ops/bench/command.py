@@ -23,11 +23,12 @@ from opslib.telling.doors import (
     say_inputs,
     say_verdict,
 )
-from opslib.telling.operation import measure, takes_request
+from opslib.telling.operation import Operation, Records, lazily, measure, takes_request
 
 if TYPE_CHECKING:
     from opslib.ops.bench.compare import RecordComparison
     from opslib.ops.bench.record import BenchRecord
+
 
 OUTCOME_STYLES = {"better": "green", "worse": "red bold", "not comparable": "dim"}
 
@@ -79,7 +80,7 @@ def diff(
     config: ConfigOption = None,
 ) -> int:
     """Show what differs between two benchmarks, beyond their noise."""
-    from opslib.ops.bench.diff import compare_runs
+    from opslib.ops.bench.compare import compare_runs
 
     folder = find_root(root, config)
     comparison = compare_runs(baseline, candidate, folder, across_models=across_models)
@@ -93,8 +94,7 @@ def check(
     config: ConfigOption = None,
 ) -> int:
     """Hold the newest benchmark against the last comparable one; exit 3 on a regression."""
-    from opslib.ops.bench.compare import compare_records
-    from opslib.ops.bench.diff import find_check_pair
+    from opslib.ops.bench.compare import compare_records, find_check_pair
     from opslib.ops.bench.record import BenchRecord
 
     old, new = find_check_pair(find_root(root, config), against)
@@ -115,3 +115,16 @@ def _show_comparison(console: Console, comparison: RecordComparison) -> None:
         shown.style = OUTCOME_STYLES.get(row.outcome)
     console.print(table)
     say(console, comparison.summary)
+
+
+BENCH = Operation(
+    "bench",
+    {"bench": bench},
+    report_commands={"diff": diff, "check": check},
+    records=Records(
+        "bench_",
+        read=lazily("opslib.ops.bench.record:BenchRecord.read"),
+        table=lazily("opslib.ops.bench.columns:snapshot"),
+        compare=lazily("opslib.ops.bench.compare:compare_records"),
+    ),
+)

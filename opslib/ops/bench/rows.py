@@ -17,8 +17,15 @@ from opslib.core.sections import BenchSection
 from opslib.inference.engine import EngineFacts, EngineRequest
 from opslib.ops.bench.record import BenchRow, LatencyMs, RowStatus
 from opslib.ops.bench.setup import BenchSetup
-from opslib.timing.blocks import MIN_RUNS, Block, Summary, choose_blocks, summarize_blocks
-from opslib.timing.boundary import Boundary, StagesMs
+from opslib.timing.blocks import (
+    MIN_RUNS,
+    Block,
+    Boundary,
+    StagesMs,
+    Summary,
+    choose_blocks,
+    summarize_blocks,
+)
 from opslib.timing.rounds import Deadline
 from opslib.timing.station import Station, TimedBlock, Workload
 

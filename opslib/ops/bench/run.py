@@ -22,8 +22,7 @@ from opslib.core.verdicts import Verdict, exit_code_of
 from opslib.inference.engine import EngineFacts, requested_providers
 from opslib.inference.facts import ModelFacts, describe_inputs, describe_model
 from opslib.inference.parity import ParityResult, check_parity
-from opslib.ops.bench.finding import sum_up
-from opslib.ops.bench.record import BenchRecord, BenchRow, SpeedComparison
+from opslib.ops.bench.record import BenchRecord, BenchRow, SpeedComparison, sum_up
 from opslib.ops.bench.request import BenchRequest
 from opslib.ops.bench.rows import make_cells, make_row, measure_cells
 from opslib.ops.bench.setup import BenchSetup, choose_img_size, prepare_bench

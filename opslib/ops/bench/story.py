@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from opslib.ops.bench.columns import PAIR_COLUMNS, list_pairs, note_of, row_columns
-from opslib.ops.bench.finding import ENGINE_NAMES
-from opslib.ops.bench.record import BenchRecord, BenchRow
+from opslib.ops.bench.record import ENGINE_NAMES, BenchRecord, BenchRow
 from opslib.telling.columns import page_table
 from opslib.telling.scraps import publish, publish_outcome
 from opslib.telling.themes import Theme
-from opslib.timing.boundary import Boundary
+from opslib.timing.blocks import Boundary
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

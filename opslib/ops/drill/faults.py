@@ -16,8 +16,12 @@ from pathlib import Path
 from opslib.core.cards import ModelCard, card_path, list_files, read_card
 from opslib.core.errors import ModelError
 from opslib.core.models import find_model_files
-from opslib.ops.drill.copies import copy_unit
-from opslib.ops.drill.stand_in import ClassifierShape, read_classifier_shape, write_stand_in
+from opslib.ops.drill.copies import (
+    ClassifierShape,
+    copy_unit,
+    read_classifier_shape,
+    write_stand_in,
+)
 
 BAD_NAME = "bad.onnx"
 OTHER_PX = 8

@@ -21,7 +21,7 @@ from opslib.telling.doors import (
     say_inputs,
     say_verdict,
 )
-from opslib.telling.operation import measure, takes_request
+from opslib.telling.operation import Operation, Records, lazily, measure, takes_request
 
 if TYPE_CHECKING:
     from opslib.ops.quantize.record import QuantizeRecord
@@ -89,3 +89,14 @@ def show_quantize(console: Console, record: QuantizeRecord) -> None:
         say(console, f"no labels: {record.label_note}")
     say_inputs(console, record.inputs)
     say_verdict(console, record.verdict, record.finding)
+
+
+QUANTIZE = Operation(
+    "quantize",
+    {"quantize": quantize, "promote": promote},
+    records=Records(
+        "quantize_",
+        read=lazily("opslib.ops.quantize.record:QuantizeRecord.read"),
+        table=lazily("opslib.ops.quantize.columns:snapshot"),
+    ),
+)

@@ -22,7 +22,7 @@ from opslib.telling.doors import (
     say_inputs,
     say_verdict,
 )
-from opslib.telling.operation import measure, takes_request
+from opslib.telling.operation import Operation, Records, lazily, measure, takes_request
 
 if TYPE_CHECKING:
     from opslib.ops.sweep.record import SweepRecord
@@ -88,3 +88,14 @@ def _caption(record: SweepRecord) -> str:
         f"{record.lineage.host.label}; {plural(len(record.rows), 'row')}: "
         f"{record.count_outcomes()}; {format_duration(record.wall_s)}{resumed}"
     )
+
+
+SWEEP = Operation(
+    "sweep",
+    {"sweep": sweep, "apply": apply},
+    records=Records(
+        "ort_bench_",
+        read=lazily("opslib.ops.sweep.record:SweepRecord.read"),
+        table=lazily("opslib.ops.sweep.columns:snapshot"),
+    ),
+)

@@ -18,9 +18,8 @@ from numpy.typing import NDArray
 from opslib.core.config import Config
 from opslib.core.errors import GateFailedError, OpsError
 from opslib.inference.engine import EngineRequest
-from opslib.ops.sweep.arms import Arm
+from opslib.ops.sweep.arms import Arm, arithmetic_of, check_candidate
 from opslib.ops.sweep.finals import Finals, measure_finalists, speedup_interval
-from opslib.ops.sweep.gate import arithmetic_of, check_candidate
 from opslib.ops.sweep.record import SweepOptions
 from opslib.ops.sweep.space import uses_tf32
 from opslib.ops.sweep.trials import Trial, TrialBook

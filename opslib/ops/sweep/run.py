@@ -29,7 +29,6 @@ from opslib.inference.onnx_engine import digest_optimized_graph
 from opslib.ops.bench.request import BenchRequest
 from opslib.ops.bench.setup import BenchSetup, choose_img_size, prepare_bench
 from opslib.ops.sweep.arms import Arm, Line, make_arms, make_request
-from opslib.ops.sweep.finding import sum_up_sweep
 from opslib.ops.sweep.race import Course, run_batch
 from opslib.ops.sweep.record import (
     BatchResult,
@@ -40,7 +39,7 @@ from opslib.ops.sweep.record import (
     SweepRow,
 )
 from opslib.ops.sweep.request import SweepRequest
-from opslib.ops.sweep.rows import describe_axes, make_batch_result, make_row
+from opslib.ops.sweep.rows import describe_axes, make_batch_result, make_row, sum_up_sweep
 from opslib.ops.sweep.space import SweepHost, find_sweep_host, list_options
 from opslib.ops.sweep.trials import TRIALS_NAME, TrialBook
 from opslib.telling.operation import Progress

@@ -17,8 +17,8 @@ from opslib.ops.sweep.columns import (
     list_untimed,
     row_columns,
 )
-from opslib.ops.sweep.finding import recommended_text
 from opslib.ops.sweep.record import SweepRecord, SweepRow
+from opslib.ops.sweep.rows import recommended_text
 from opslib.telling.columns import page_table
 from opslib.telling.scraps import publish, publish_outcome
 from opslib.telling.themes import Theme
