@@ -30,12 +30,10 @@ DocumentTable = tuple[list[str], list[list[str]]]
 class Column(Generic[R]):
     """One column of a table.
 
-    Args:
-        name: its heading.
-        get: takes a row and returns the value in it, None where there is none.
-        format: makes text of a value. A page gets numbers as numbers and formats them itself.
-        right: whether a terminal shows it to the right, as numbers are.
-        where: the places that show it.
+    `name`: its heading. `get`: takes a row and returns the value in it, None where there is none.
+    `format`: makes text of a value. A page gets numbers as numbers and formats them itself.
+    `right`: whether a terminal shows it to the right, as numbers are. `where`: the places that show
+    it.
     """
 
     name: str

@@ -40,11 +40,9 @@ Draw = Callable[["Theme"], "Figure | None"]
 def show_figure(draw: Draw, *, alt: str, caption: str | None = None) -> None:
     """Show what `draw` draws, in the light or the dark theme as the reader's system asks.
 
-    Args:
-        draw: takes the theme and returns a matplotlib figure, called once for each theme; or None
-            where there is nothing to draw, which `alt` says in its place.
-        alt: what the figure says, for readers who cannot see it.
-        caption: a line below the figure.
+    `draw`: takes the theme and returns a matplotlib figure, called once for each theme; or None
+    where there is nothing to draw, which `alt` says in its place. `alt`: what the figure says, for
+    readers who cannot see it. `caption`: a line below the figure.
     """
     _display(figure_html(draw, alt=alt, caption=caption), alt)
 
@@ -66,11 +64,8 @@ def show_list(lines: Sequence[str]) -> None:
 
 
 def figure_html(draw: Draw, *, alt: str, caption: str | None = None) -> str:
-    """Return the `<figure>` element of `show_figure`, or a paragraph where nothing is drawn.
-
-    Raises:
-        InputError: `alt` is empty.
-    """
+    """Return the `<figure>` element of `show_figure`, or a paragraph where nothing is drawn. Raises
+    InputError: `alt` is empty."""
     if not alt.strip():
         raise InputError("a figure needs an alternative text; pass alt='what it says'")
     sources = {}
@@ -97,8 +92,7 @@ def table_html(frame: DataFrame, *, caption: str, decimals: int | None = None) -
     Floats are shown with `decimals` places, or with three significant digits. The index is left
     out. A column is numeric when every value in it is a number, with a unit or an interval or not.
 
-    Raises:
-        InputError: `caption` is empty.
+    Raises InputError: `caption` is empty.
     """
     if not caption.strip():
         raise InputError("a table needs a caption; pass caption='what it shows'")
@@ -122,11 +116,7 @@ def table_html(frame: DataFrame, *, caption: str, decimals: int | None = None) -
 
 
 def verdict_html(verdict: Verdict, finding: str) -> str:
-    """Return the element of `show_verdict`.
-
-    Raises:
-        InputError: the verdict is unknown.
-    """
+    """Return the element of `show_verdict`. Raises InputError: the verdict is unknown."""
     if verdict not in VERDICT_EXIT_CODES:
         known = ", ".join(VERDICT_EXIT_CODES)
         raise InputError(f"verdict {verdict!r} is unknown; expected one of {known}")

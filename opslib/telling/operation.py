@@ -34,11 +34,9 @@ def lazily(name: str) -> Callable[..., Any]:
 
 
 class OperationRequest:
-    """What a person asks an operation for, a frozen dataclass; each field says the option that
-    asks for it. Paths, lists and `1,2,4` may be given as a notebook's parameters and options are.
-
-    Raises ParameterError: a list holds what is no whole number from 1 up.
-    """
+    """What a person asks an operation for, a frozen dataclass; each field says the option that asks
+    for it. Paths, lists and `1,2,4` may be given as a notebook's parameters and options are. Raises
+    ParameterError: a list holds what is no whole number from 1 up."""
 
     def __post_init__(self) -> None:
         for name, kind in get_type_hints(type(self)).items():
@@ -122,11 +120,9 @@ class Change(Protocol):
 class Records:
     """The records that an operation leaves.
 
-    Args:
-        files: how the names of their files begin.
-        read: reads such a file, and raises InputError where it is none.
-        table: the columns and the rows of text that show a record in a document.
-        compare: what changed from one record to the next, beyond its noise.
+    `files`: how the names of their files begin. `read`: reads such a file, and raises InputError
+    where it is none. `table`: the columns and the rows of text that show a record in a document.
+    `compare`: what changed from one record to the next, beyond its noise.
     """
 
     files: str
@@ -137,14 +133,9 @@ class Records:
 
 @dataclass(frozen=True)
 class Operation:
-    """What there is to know of an operation.
-
-    Args:
-        name: what it is called, in documents too.
-        commands: its commands by name; a `typer.Typer` is a group of them.
-        report_commands: those that belong to `pillops report`.
-        records: what it leaves, where documents show it.
-    """
+    """What there is to know of an operation. `name`: what it is called, in documents too.
+    `commands`: its commands by name; a `typer.Typer` is a group of them. `report_commands`: those
+    that belong to `pillops report`. `records`: what it leaves, where documents show it."""
 
     name: str
     commands: Mapping[str, Command]

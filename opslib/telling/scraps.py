@@ -57,14 +57,9 @@ def publish(
     better: Better | None = None,
     label: str | None = None,
 ) -> None:
-    """Keep `value` under `name` in the executed notebook; nothing is shown.
-
-    A cell that is run again replaces what it published; a second cell may not use the name.
-
-    Raises:
-        InputError: the name is taken by another cell or by the headline, or the value's type
-            cannot be kept.
-    """
+    """Keep `value` under `name` in the executed notebook; nothing is shown. A cell that is run
+    again replaces what it published; a second cell may not use the name. Raises InputError: the
+    name is taken by another cell or by the headline, or the value's type cannot be kept."""
     if name in _HEADLINE:
         raise InputError(f"scrap {name!r}: the name is kept for publish_outcome")
     _publish(Scrap(name=name, value=value, unit=unit, better=better, label=label))
@@ -77,12 +72,9 @@ def publish_outcome(
     exit_code: int | None = None,
     record_path: Path | str | None = None,
 ) -> None:
-    """Keep the headline of the report: its verdict, its one-sentence finding, the exit code
-    that the run ends with (the verdict's own unless given) and where the record lies.
-
-    Raises:
-        InputError: the verdict is unknown or the finding is empty.
-    """
+    """Keep the headline of the report: its verdict, its one-sentence finding, the exit code that
+    the run ends with (the verdict's own unless given) and where the record lies. Raises InputError:
+    the verdict is unknown or the finding is empty."""
     if verdict not in VERDICT_EXIT_CODES:
         known = ", ".join(VERDICT_EXIT_CODES)
         raise InputError(f"verdict {verdict!r} is unknown; expected one of {known}")
@@ -98,11 +90,8 @@ def publish_outcome(
 
 
 def read_scraps(notebook: Path) -> dict[str, Scrap]:
-    """Return the scraps of an executed notebook file, by name, in the order published.
-
-    Raises:
-        InputError: the file is missing or is not a notebook.
-    """
+    """Return the scraps of an executed notebook file, by name, in the order published. Raises
+    InputError: the file is missing or is not a notebook."""
     try:
         document = json.loads(notebook.read_bytes())
         outputs = list(_outputs(document))

@@ -32,10 +32,8 @@ _CPU_FREQUENCIES = "cpu[0-9]*/cpufreq/scaling_cur_freq"
 
 class Disturbance(Part):
     """What went on around a measurement of `wall_s` seconds; None where the host does not tell.
-
     `other_cpu_pct` is what other processes used, in percent of one CPU; a child of this process
-    counts among them until it has ended.
-    """
+    counts among them until it has ended."""
 
     wall_s: float
     run_delay_pct: float | None
@@ -58,11 +56,7 @@ class DisturbanceWatch:
     disturbance: Disturbance | None = None
 
     def result(self) -> Disturbance:
-        """Return what disturbed the watched block.
-
-        Raises:
-            OpsError: the block has not ended.
-        """
+        """Return what disturbed the watched block. Raises OpsError: the block has not ended."""
         if self.disturbance is None:
             raise OpsError("the watched block has not ended")
         return self.disturbance
@@ -70,11 +64,8 @@ class DisturbanceWatch:
 
 @contextmanager
 def watch_disturbance(gpu: bool = False) -> Iterator[DisturbanceWatch]:
-    """Record in the yielded watch what disturbed the block, seen from the calling thread.
-
-    Args:
-        gpu: ask nvidia-smi for other processes' GPU work, after the block (takes up to a second).
-    """
+    """Record in the yielded watch what disturbed the block, seen from the calling thread. `gpu`:
+    ask nvidia-smi for other processes' GPU work, after the block (takes up to a second)."""
     watch = DisturbanceWatch()
     started = time.perf_counter()
     delay_before = read_run_delay_s()
@@ -112,11 +103,9 @@ def read_run_delay_s() -> float | None:
 
 
 def read_thread_delays_s() -> dict[str, float]:
-    """Seconds that each thread of this process has waited for a CPU, by thread id.
-
-    A pool is as slow as its slowest thread: on a barrier the main thread spins and does not wait,
-    while a worker that was pushed off its CPU does.
-    """
+    """Seconds that each thread of this process has waited for a CPU, by thread id. A pool is as
+    slow as its slowest thread: on a barrier the main thread spins and does not wait, while a worker
+    that was pushed off its CPU does."""
     found = {}
     for path in _TASKS.glob("*/schedstat"):
         delay_s = parse_run_delay_s(_read_text(path) or "")
@@ -213,10 +202,8 @@ def list_foreign_gpu_processes() -> tuple[str, ...] | None:
 
 
 def parse_gpu_processes(text: str, own_pids: frozenset[int]) -> tuple[str, ...]:
-    """`pid name` of each compute process that nvidia-smi lists, without our own.
-
-    A line without a pid is dropped: inside WSL the driver lists processes it cannot name.
-    """
+    """`pid name` of each compute process that nvidia-smi lists, without our own. A line without a
+    pid is dropped: inside WSL the driver lists processes it cannot name."""
     found = []
     for line in text.splitlines():
         pid, comma, name = line.partition(",")

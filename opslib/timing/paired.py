@@ -44,9 +44,7 @@ RELATIVE_HALF_WIDTH = 0.1
 
 class Comparison(Record):
     """The candidate's speed against the baseline's; `speedup` is baseline time / candidate time.
-
-    `log_ratios` are the raw values of the attempt that the verdict rests on, one for each round.
-    """
+    `log_ratios` are the raw values of the attempt that the verdict rests on, one for each round."""
 
     schema_name: ClassVar[str] = "comparison"
 
@@ -89,10 +87,8 @@ class Limits:
         return math.log1p(self.min_effect_pct / 100)
 
     def max_half_width(self, effect: float) -> float:
-        """Widest half-width, as a log ratio, for an effect: the limit or a tenth of the effect.
-
-        2.5 times as fast, give or take 5 %, is not in doubt.
-        """
+        """Widest half-width, as a log ratio, for an effect: the limit or a tenth of the effect. 2.5
+        times as fast, give or take 5 %, is not in doubt."""
         return max(math.log1p(self.max_half_width_pct / 100), RELATIVE_HALF_WIDTH * abs(effect))
 
 
@@ -130,12 +126,10 @@ def compare_arms(
 ) -> Comparison:
     """Compare two arms in interleaved rounds.
 
-    Args:
-        budget_s: seconds for everything, retry and confirmation included; a round that has
-            begun is finished.
-        open_visits: where the arms are visited. `open_here` opens both in this process;
-            `open_in_workers` gives each a process of its own, idle while the other is timed, for
-            arms that must not share one (Torch's thread pool and ONNX Runtime's).
+    `budget_s`: seconds for everything, retry and confirmation included; a round that has begun is
+    finished. `open_visits`: where the arms are visited. `open_here` opens both in this process;
+    `open_in_workers` gives each a process of its own, idle while the other is timed, for arms that
+    must not share one (Torch's thread pool and ONNX Runtime's).
     """
     limits, deadline = Limits(min_effect_pct, max_half_width_pct), Deadline(budget_s)
     arms = (baseline, candidate)

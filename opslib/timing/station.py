@@ -34,10 +34,8 @@ CALL_TIMEOUT_S = 600.0
 
 
 class RacerError(OpsError):
-    """The engine `number` of a race does not load, does not run or has ended its process.
-
-    The exit code is that of the error behind it.
-    """
+    """The engine `number` of a race does not load, does not run or has ended its process. The exit
+    code is that of the error behind it."""
 
     def __init__(self, number: int, cause: OpsError) -> None:
         super().__init__(str(cause))
@@ -46,11 +44,9 @@ class RacerError(OpsError):
 
 
 class Station:
-    """A worker process with any number of engines; one that stands alone has the number 0.
-
-    A process that died is replaced at the next call and the engines that were not at work are
-    loaded again; one that cannot be raises its error when it is asked for.
-    """
+    """A worker process with any number of engines; one that stands alone has the number 0. A
+    process that died is replaced at the next call and the engines that were not at work are loaded
+    again; one that cannot be raises its error when it is asked for."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -73,11 +69,8 @@ class Station:
         self, request: EngineRequest, work: Workload, number: int = 0, *, try_out: bool = True
     ) -> EngineFacts:
         """Load an engine, replacing that of the same number, and return what is really running.
-
-        Args:
-            try_out: run it once, and refuse what is no classifier's answer: another shape than
-                [N, classes], or not finite.
-        """
+        `try_out`: run it once, and refuse what is no classifier's answer: another shape than [N,
+        classes], or not finite."""
         self._loaded.pop(number, None)
         self._lost.pop(number, None)
         facts = self._ask(process.load, number, request, work, try_out)
@@ -160,11 +153,9 @@ class Station:
 
 @dataclass(frozen=True)
 class Side:
-    """One side of a comparison: what it is called, what is loaded, and where.
-
-    The request is one for a comparison, without threads that spin between calls
-    (`force_spinning_stop`), so that the idle side does not slow the other.
-    """
+    """One side of a comparison: what it is called, what is loaded, and where. The request is one
+    for a comparison, without threads that spin between calls (`force_spinning_stop`), so that the
+    idle side does not slow the other."""
 
     label: str
     request: EngineRequest

@@ -52,9 +52,7 @@ class Workload:
 @dataclass(frozen=True)
 class TimedBlock:
     """One block with what was seen beside it; `stages` only within the end-to-end boundary.
-
-    `first_run_ms` is how long the engine took for its first answer, once it was loaded.
-    """
+    `first_run_ms` is how long the engine took for its first answer, once it was loaded."""
 
     block: Block
     stages: StagesMs | None

@@ -60,11 +60,8 @@ def bootstrap_interval(
     seed: int = 0,
 ) -> Interval:
     """95 % percentile bootstrap interval of a statistic (Efron 1979); same seed, same interval.
-
-    Args:
-        values: independent values; give rounds or blocks, never the runs inside them.
-        statistic: reduces the last axis of an array of shape (resamples, len(values)).
-    """
+    `values`: independent values; give rounds or blocks, never the runs inside them. `statistic`:
+    reduces the last axis of an array of shape (resamples, len(values))."""
     row = _as_row(values)
     picks = np.random.default_rng(seed).integers(0, row.size, size=(resamples, row.size))
     tail = (1 - DEFAULT_CONFIDENCE) / 2

@@ -53,9 +53,7 @@ def score_statistic(
     lost: ArrayLike, gained: ArrayLike, n: int, drop: ArrayLike
 ) -> NDArray[np.float64]:
     """Tango's score statistic of the hypothesis that the true drop is `drop`; arrays broadcast.
-
-    Standard normal under the hypothesis for large n; large values say that the drop is larger.
-    """
+    Standard normal under the hypothesis for large n; large values say that the drop is larger."""
     b, c, d = (np.asarray(one, dtype=np.float64) for one in (lost, gained, drop))
     linear = -b - c + (2 * n - b + c) * d
     constant = -c * d * (1 - d)

@@ -38,12 +38,9 @@ class MeasureError(OpsError):
 
 
 class Worker:
-    """A fresh child process for the length of a `with` block.
-
-    Args:
-        name: what the child is for, as errors shall name it.
-        env: environment variables set in the child before it imports anything heavy.
-    """
+    """A fresh child process for the length of a `with` block. `name`: what the child is for, as
+    errors shall name it. `env`: environment variables set in the child before it imports anything
+    heavy."""
 
     def __init__(self, name: str, env: Mapping[str, str] | None = None) -> None:
         self.name = name
@@ -81,12 +78,9 @@ class Worker:
         return self._child.pid
 
     def call(self, function: Callable[..., T], *args: Any, timeout_s: float | None = None) -> T:
-        """Return what the function returned in the child; its exception is raised here.
-
-        Raises:
-            MeasureError: the child died, or the function cannot be sent to it.
-            DeadlineError: the call took longer than `timeout_s`; the child has been killed.
-        """
+        """Return what the function returned in the child; its exception is raised here. Raises
+        MeasureError: the child died, or the function cannot be sent to it; DeadlineError: the call
+        took longer than `timeout_s`; the child has been killed."""
         if self._executor is None:
             raise MeasureError(f"{self.name}: the worker process is not running")
         _check_sendable(self.name, function, args)
@@ -145,10 +139,8 @@ def peak_rss_bytes() -> int:
 
 
 def reset_peak_rss() -> bool:
-    """Start the peak of the calling process again from now; False where the kernel refuses.
-
-    What the allocator keeps of freed memory is given back first, so that the next peak is its own.
-    """
+    """Start the peak of the calling process again from now; False where the kernel refuses. What
+    the allocator keeps of freed memory is given back first, so that the next peak is its own."""
     with suppress(OSError, AttributeError):  # glibc alone has malloc_trim
         ctypes.CDLL(None).malloc_trim(0)
     try:

@@ -22,11 +22,8 @@ class Paired(NamedTuple):
 
 
 def row_columns(record: BenchRecord, notes: Sequence[str] = ()) -> list[Column[BenchRow]]:
-    """Return the columns of a benchmark's rows.
-
-    Args:
-        notes: those that a terminal prints below the table, numbered from 1.
-    """
+    """Return the columns of a benchmark's rows. `notes`: those that a terminal prints below the
+    table, numbered from 1."""
 
     def model(row: BenchRow) -> str | None:
         measured = record.model if row.engine == "onnx" else record.checkpoint

@@ -30,11 +30,9 @@ MIN_BLOCKS = 2
 
 
 class RowComparison(Part):
-    """One row of the candidate record against the same row of the baseline.
-
-    `latency_ratio` is candidate / baseline (below 1 is better); `min_effect_pct` the distance
-    from 1 that counted; `reason` says why a row is not comparable.
-    """
+    """One row of the candidate record against the same row of the baseline. `latency_ratio` is
+    candidate / baseline (below 1 is better); `min_effect_pct` the distance from 1 that counted;
+    `reason` says why a row is not comparable."""
 
     engine: str
     provider: str
@@ -111,11 +109,8 @@ class RecordComparison(Record):
 def compare_records(
     baseline: BenchRecord, candidate: BenchRecord, *, across_models: bool = False
 ) -> RecordComparison:
-    """Return how the candidate's latencies differ from the baseline's, row by row.
-
-    Args:
-        across_models: compare although the models differ, which is then the point.
-    """
+    """Return how the candidate's latencies differ from the baseline's, row by row. `across_models`:
+    compare although the models differ, which is then the point."""
     refusal = _refuse_records(baseline, candidate, across_models)
     floor_pct = max(MIN_EFFECT_PCT, noise_floor_pct(baseline), noise_floor_pct(candidate))
     rows = []
@@ -141,10 +136,8 @@ def noise_floor_pct(record: BenchRecord) -> float:
 def welch_interval(
     baseline: Sequence[float], candidate: Sequence[float], confidence: float = CONFIDENCE
 ) -> tuple[float, tuple[float, float]]:
-    """Return the difference of two means (candidate - baseline) and its interval.
-
-    Welch (1947): unequal variances, degrees of freedom after Satterthwaite (1946).
-    """
+    """Return the difference of two means (candidate - baseline) and its interval. Welch (1947):
+    unequal variances, degrees of freedom after Satterthwaite (1946)."""
     from scipy.special import stdtrit
 
     old, new = np.asarray(baseline, dtype=float), np.asarray(candidate, dtype=float)
@@ -231,24 +224,16 @@ def _pair_rows(
 def compare_runs(
     baseline: str, candidate: str, root: Path, *, across_models: bool = False
 ) -> RecordComparison:
-    """Return how two runs' bench records differ.
-
-    Args:
-        baseline, candidate: a run's id or the end of it, its folder, or a bench record's file.
-
-    Raises:
-        InputError: a run is unknown or has no bench record.
-    """
+    """Return how two runs' bench records differ. `baseline`, `candidate`: a run's id or the end of
+    it, its folder, or a bench record's file. Raises InputError: a run is unknown or has no bench
+    record."""
     old, new = (BenchRecord.read(find_record(name, root)) for name in (baseline, candidate))
     return compare_records(old, new, across_models=across_models)
 
 
 def find_check_pair(root: Path, against: str | None = None) -> tuple[Path, Path]:
     """Return the bench records of the last comparable run (or `against`) and of the newest run.
-
-    Raises:
-        InputError: there is no finished run with a bench record, or none to hold it against.
-    """
+    Raises InputError: there is no finished run with a bench record, or none to hold it against."""
     runs = drop_ahead(scan_runs(root))
     rows = [row for row in runs if row.finished and _bench_path(root, row)]
     if not rows:
@@ -265,11 +250,8 @@ def find_check_pair(root: Path, against: str | None = None) -> tuple[Path, Path]
 
 
 def find_record(name: str, root: Path) -> Path:
-    """Return the bench record that a run's id, its folder or a file's path means.
-
-    Raises:
-        InputError: nothing is called that, or the run has no bench record.
-    """
+    """Return the bench record that a run's id, its folder or a file's path means. Raises
+    InputError: nothing is called that, or the run has no bench record."""
     path = Path(name)
     if path.is_file() and path.name != RUN_FILE and path.suffix == ".json":
         return path

@@ -21,11 +21,9 @@ RowStatus = Literal["measured", "inconclusive", "unavailable"]
 
 
 class LatencyMs(Part):
-    """Latency of one call in milliseconds.
-
-    `p50` is the median of the block medians and `ci95` the 95 % interval of the long-run median;
-    `p90` and `p99` are null where `n` samples do not support them.
-    """
+    """Latency of one call in milliseconds. `p50` is the median of the block medians and `ci95` the
+    95 % interval of the long-run median; `p90` and `p99` are null where `n` samples do not support
+    them."""
 
     p50: float
     p90: float | None

@@ -84,10 +84,7 @@ def measure_cells(
     report: Callable[[str], None],
 ) -> None:
     """Add blocks to `cells`, each alone, in random order, until all are narrow or time is up.
-
-    Args:
-        stations: by the cells' names.
-    """
+    `stations`: by the cells' names."""
     load_s, pass_number, pending = 0.0, 0, list(cells)
     while pending and deadline.left_s > 0:
         each = len(pending[0].blocks)

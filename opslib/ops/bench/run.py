@@ -57,15 +57,12 @@ def run_bench(
 ) -> BenchRecord:
     """Return the record of a benchmark; nothing is written.
 
-    The verdict is `fail` where parity is broken, `inconclusive` where an interval is wider than
-    the target at the end of the budget, else `pass`.
+    The verdict is `fail` where parity is broken, `inconclusive` where an interval is wider than the
+    target at the end of the budget, else `pass`.
 
-    Args:
-        progress: told the share of the budget that is spent (0..1) and what is being done.
-
-    Raises:
-        UsageError: the request cannot be measured; see `prepare_bench`.
-        BusyError: another timed operation runs on this host.
+    `progress`: told the share of the budget that is spent (0..1) and what is being done. Raises
+    UsageError: the request cannot be measured; see `prepare_bench`; BusyError: another timed
+    operation runs on this host.
     """
     setup = prepare_bench(config, request)
     deadline = Deadline(setup.budget_s)

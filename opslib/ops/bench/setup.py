@@ -41,11 +41,8 @@ class BenchSetup:
     budget_s: float
 
     def at_batch(self, engine: str, batch_size: int, *, paired: bool = False) -> EngineRequest:
-        """Return the request of one engine at one batch size.
-
-        `paired` stops ONNX Runtime's threads from spinning between calls, so that an idle arm
-        does not slow its neighbour.
-        """
+        """Return the request of one engine at one batch size. `paired` stops ONNX Runtime's threads
+        from spinning between calls, so that an idle arm does not slow its neighbour."""
         request = self.engines[engine]
         settings = replace(request.settings, force_spinning_stop=paired)
         return replace(request, batch_size=batch_size, settings=settings)
@@ -57,11 +54,8 @@ class BenchSetup:
 
 
 def prepare_bench(config: Config, request: BenchRequest) -> BenchSetup:
-    """Return `request` resolved against `config`.
-
-    Raises:
-        UsageError: something is missing, damaged, unknown or impossible; nothing was written.
-    """
+    """Return `request` resolved against `config`. Raises UsageError: something is missing, damaged,
+    unknown or impossible; nothing was written."""
     section = config.bench
     engine = request.engine or section.engine
     if engine not in (*ENGINES, "both"):
@@ -104,11 +98,8 @@ def prepare_bench(config: Config, request: BenchRequest) -> BenchSetup:
 
 
 def choose_img_size(setup: BenchSetup, facts: dict[str, EngineFacts]) -> int:
-    """Return the input size in pixels: that of the setup, else what a loaded model fixes.
-
-    Raises:
-        ModelError: nothing says it, or the ONNX model takes other images.
-    """
+    """Return the input size in pixels: that of the setup, else what a loaded model fixes. Raises
+    ModelError: nothing says it, or the ONNX model takes other images."""
     if "onnx" in setup.engines and setup.img_size:
         check_input(setup.engines["onnx"].path, setup.img_size)
     sizes = [_input_size(setup.engines[engine].path.name, fact) for engine, fact in facts.items()]

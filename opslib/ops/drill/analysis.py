@@ -36,11 +36,9 @@ _WINDOWS_OF: dict[WindowKind, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Findings:
-    """What the requests of a drill say.
-
-    `failed` counts requests outside the kill's window, `failed_in_kill` those inside;
-    `recovery_s` is from kill -9 to the first answer, None where there was no kill or no answer.
-    """
+    """What the requests of a drill say. `failed` counts requests outside the kill's window,
+    `failed_in_kill` those inside; `recovery_s` is from kill -9 to the first answer, None where
+    there was no kill or no answer."""
 
     calms: tuple[Calm, ...]
     events: tuple[DrillEvent, ...]
@@ -214,11 +212,9 @@ def _most(count: Counter[str]) -> str:
 
 
 def _find_stale(samples: Sequence[Sample], events: Sequence[DrillEvent]) -> set[int]:
-    """Requests that were due after a switch was confirmed, answered before anything else was
-    done, and got the model that had been there before it.
-
-    Of two switches at once either may come last, so that the model before may be the right one.
-    """
+    """Requests that were due after a switch was confirmed, answered before anything else was done,
+    and got the model that had been there before it. Of two switches at once either may come last,
+    so that the model before may be the right one."""
     ordered = sorted(events, key=lambda event: event.start_s)
     starts = [event.start_s for event in ordered]
     found = set()

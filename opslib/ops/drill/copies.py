@@ -21,11 +21,9 @@ COPIES = 2
 
 @dataclass(frozen=True)
 class Copied:
-    """The copy: its configuration, the model to begin with, and further copies of both models.
-
-    A copy under another path is not the one that a service keeps loaded, so that switching to it
-    takes a full load with all checks.
-    """
+    """The copy: its configuration, the model to begin with, and further copies of both models. A
+    copy under another path is not the one that a service keeps loaded, so that switching to it
+    takes a full load with all checks."""
 
     config_path: Path
     stable: Path
@@ -39,14 +37,9 @@ class Copied:
 
 
 def copy_experiment(config: Config, stable: Path, other: Path, folder: Path) -> Copied:
-    """Copy two models with all that belongs to them into `folder`, and a configuration that is
-    the given one but for the places.
-
-    Raises:
-        ModelError: a model or its sidecar is missing or damaged.
-        InputError: so is its card.
-        StorageError: `folder` cannot be written.
-    """
+    """Copy two models with all that belongs to them into `folder`, and a configuration that is the
+    given one but for the places. Raises ModelError: a model or its sidecar is missing or damaged;
+    InputError: so is its card; StorageError: `folder` cannot be written."""
     export = folder / "exp" / "export"
     with storage_errors(f"copy the models into {folder}"):
         begin = copy_unit(stable, export)
@@ -105,10 +98,8 @@ IR_VERSION = 10
 
 @dataclass(frozen=True)
 class ClassifierShape:
-    """What a classifier takes and answers: element type (onnx's number), axes, classes.
-
-    A free axis is None.
-    """
+    """What a classifier takes and answers: element type (onnx's number), axes, classes. A free axis
+    is None."""
 
     dtype: int
     height: int | None
@@ -117,11 +108,8 @@ class ClassifierShape:
 
 
 def read_classifier_shape(path: Path) -> ClassifierShape:
-    """Return the signature of the ONNX classifier at `path`, without loading its weights.
-
-    Raises:
-        ModelError: it has no image input or no fixed number of classes.
-    """
+    """Return the signature of the ONNX classifier at `path`, without loading its weights. Raises
+    ModelError: it has no image input or no fixed number of classes."""
     import onnx
 
     try:
@@ -139,12 +127,8 @@ def read_classifier_shape(path: Path) -> ClassifierShape:
 def write_stand_in(
     path: Path, signature: ClassifierShape, *, fill: float | None = None, sidecar: bool = False
 ) -> Path:
-    """Write a linear classifier of this signature and return its path.
-
-    Args:
-        fill: the value of every weight; random ones by default.
-        sidecar: keep the weights in a file beside it.
-    """
+    """Write a linear classifier of this signature and return its path. `fill`: the value of every
+    weight; random ones by default. `sidecar`: keep the weights in a file beside it."""
     import numpy as np
     import onnx
     from onnx import helper, numpy_helper

@@ -30,13 +30,8 @@ _CUT_BYTES = 40
 
 @dataclass(frozen=True)
 class Ground:
-    """What bad models are made of and where.
-
-    Args:
-        stable: the served model, as the service names it.
-        folder: an empty one that the service may take models from.
-        outside: one that it may not.
-    """
+    """What bad models are made of and where. `stable`: the served model, as the service names it.
+    `folder`: an empty one that the service may take models from. `outside`: one that it may not."""
 
     stable: Path
     folder: Path
@@ -44,11 +39,7 @@ class Ground:
 
     @property
     def card(self) -> ModelCard | None:
-        """The served model's card, or None where it has none.
-
-        Raises:
-            InputError: it is damaged.
-        """
+        """The served model's card, or None where it has none. Raises InputError: it is damaged."""
         return read_card(self.stable)
 
     @property
@@ -68,11 +59,9 @@ class NotPossibleError(Exception):
 
 @dataclass(frozen=True)
 class Fault:
-    """One bad model: in words, and how its path comes to be.
-
-    `stage` is the check of the reference service that is meant to find it. A service that reads it
-    without looking first may wait for ever, where it `hangs`.
-    """
+    """One bad model: in words, and how its path comes to be. `stage` is the check of the reference
+    service that is meant to find it. A service that reads it without looking first may wait for
+    ever, where it `hangs`."""
 
     name: str
     stage: str
@@ -118,13 +107,9 @@ def make_fault(
 ) -> Iterator[Path | str]:
     """Make a bad model, yield the path to ask a service for, and remove what was made.
 
-    Args:
-        stable: the served model, as the service names it.
-        places: where a folder inside and one outside the service's reach may be made; None:
-            nowhere.
-
-    Raises:
-        NotPossibleError: it cannot be made of this model, or there is no place for it.
+    `stable`: the served model, as the service names it. `places`: where a folder inside and one
+    outside the service's reach may be made; None: nowhere. Raises NotPossibleError: it cannot be
+    made of this model, or there is no place for it.
     """
     if places is None:
         if fault.needs_folder:

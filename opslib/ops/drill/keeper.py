@@ -31,8 +31,7 @@ def keep_home(target: Target) -> AbstractContextManager[Callable[[], None]]:
 
     A staging service ends with its drill and is left alone.
 
-    Raises:
-        OpsError: it does not go back; the message says what to do.
+    Raises OpsError: it does not go back; the message says what to do.
     """
     if target.staged is not None:
         return nullcontext(lambda: None)
@@ -49,16 +48,12 @@ def keep_home(target: Target) -> AbstractContextManager[Callable[[], None]]:
 def bring_home(kind: Kind, url: str, key: str, path: str, *, limit_s: float = LIMIT_S) -> None:
     """Switch the service to the model at `path`, and see that it serves it, where it says so.
 
-    A switch that was asked for may still be under way: until it is over, asking is refused (409).
-    A switch that is not answered in time may have been done all the same: then it is asked what it
+    A switch that was asked for may still be under way: until it is over, asking is refused (409). A
+    switch that is not answered in time may have been done all the same: then it is asked what it
     serves.
 
-    Args:
-        kind: of which kind the model is.
-        limit_s: how long it is tried.
-
-    Raises:
-        OpsError: it does not go back; the message says what to do.
+    `kind`: of which kind the model is. `limit_s`: how long it is tried. Raises OpsError: it does
+    not go back; the message says what to do.
     """
     give_up = time.monotonic() + limit_s
     while True:

@@ -37,10 +37,8 @@ class DrillModel(Part):
 
 class DrillEvent(Part):
     """Something that was done to the service, in seconds from the first request of the load.
-
     `first_answer_s` is when the model that it brought in was first seen in an answer, `end_s` when
-    the event itself was over. `window_end_s` ends the span in which requests count as its own.
-    """
+    the event itself was over. `window_end_s` ends the span in which requests count as its own."""
 
     kind: EventKind
     name: str
@@ -69,10 +67,8 @@ class Calm(Part):
 
 
 class WindowStats(Part):
-    """Latency of the requests that were due in windows of one kind; intervals are of 95 %.
-
-    `p99_ms` is null where there are too few requests to support it.
-    """
+    """Latency of the requests that were due in windows of one kind; intervals are of 95 %. `p99_ms`
+    is null where there are too few requests to support it."""
 
     kind: WindowKind
     windows: int
@@ -87,10 +83,8 @@ class WindowStats(Part):
 
 
 class Injection(Part):
-    """What was done to the service, what it promises then, and what was seen.
-
-    `held` is None where it could not be tried; `seen` says why.
-    """
+    """What was done to the service, what it promises then, and what was seen. `held` is None where
+    it could not be tried; `seen` says why."""
 
     injected: str
     promised: str
@@ -123,11 +117,9 @@ class Memory(Part):
 
 
 class RawRequests(Part):
-    """Every request in the order in which it was due; status 0 is no answer.
-
-    `mark` is an index into `marks`, what the service called the model that answered (-1: none).
-    `sent_late_ms` is the part of the latency that is the generator's own.
-    """
+    """Every request in the order in which it was due; status 0 is no answer. `mark` is an index
+    into `marks`, what the service called the model that answered (-1: none). `sent_late_ms` is the
+    part of the latency that is the generator's own."""
 
     marks: tuple[str, ...]
     due_s: tuple[float, ...]

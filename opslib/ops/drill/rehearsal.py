@@ -43,11 +43,9 @@ class Deed:
 
 @dataclass
 class Rehearsal:
-    """A drill under way: the service, the load on it, and the notes taken so far.
-
-    `settle_s` is how long a switch's window goes on after the new model's first answer.
-    `calms` are spans in which nothing was done, on the clock of the deeds.
-    """
+    """A drill under way: the service, the load on it, and the notes taken so far. `settle_s` is how
+    long a switch's window goes on after the new model's first answer. `calms` are spans in which
+    nothing was done, on the clock of the deeds."""
 
     target: Target
     client: ServiceClient
@@ -68,11 +66,7 @@ class Rehearsal:
         return next(self._others)
 
     def rest(self, seconds: float) -> None:
-        """Let the load go on for a while.
-
-        Raises:
-            OpsError: the load has ended.
-        """
+        """Let the load go on for a while. Raises OpsError: the load has ended."""
         give_up = time.perf_counter() + seconds
         while (left := give_up - time.perf_counter()) > 0:
             time.sleep(min(left, 0.5))

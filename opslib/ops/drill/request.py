@@ -27,10 +27,8 @@ BadModelsOption = Annotated[
 @dataclass(frozen=True)
 class DrillRequest(OperationRequest):
     """What of a drill is not in the configuration: without `model` it begins with the one in
-    service, without `other` it swaps to the one that a rollback would choose.
-
-    Raises ParameterError: a share or count is impossible, or the address cannot be used.
-    """
+    service, without `other` it swaps to the one that a rollback would choose. Raises
+    ParameterError: a share or count is impossible, or the address cannot be used."""
 
     url: Annotated[str | None, Option(help="A running service; default: staging.")] = None
     confirm: Annotated[bool, Option("--confirm", help="Another host is meant.")] = False
@@ -61,12 +59,8 @@ class DrillRequest(OperationRequest):
 
 
 def check_url(url: str, *, confirm: bool) -> str:
-    """Return the address of a service that may be loaded.
-
-    Raises:
-        ParameterError: it is no address of a service, its host is unknown, or it lies on another
-            host and nobody agreed.
-    """
+    """Return the address of a service that may be loaded. Raises ParameterError: it is no address
+    of a service, its host is unknown, or it lies on another host and nobody agreed."""
     whole = normalise_url(url)
     try:
         parts = urlsplit(whole)

@@ -49,13 +49,10 @@ def run_drill(
     A running service (`request.url`) ends on the model it was found with, also when the drill is
     cut short.
 
-    Args:
-        progress: told the share of the expected time that is spent (0..1) and what is being done.
-
-    Raises:
-        UsageError: the drill cannot begin: see `open_target` and `DrillRequest`.
-        BusyError: the card is serving, or another timed operation runs on this host.
-        OpsError: the service or the load broke off in a way that leaves nothing to measure.
+    `progress`: told the share of the expected time that is spent (0..1) and what is being done.
+    Raises UsageError: the drill cannot begin: see `open_target` and `DrillRequest`; BusyError: the
+    card is serving, or another timed operation runs on this host; OpsError: the service or the load
+    broke off in a way that leaves nothing to measure.
     """
     limits = config.drill
     pick_kind(config, request.kind)  # before images are looked for, which takes a while
@@ -233,11 +230,8 @@ class _Drill:
 
 
 def measure_capacity(plan: LoadPlan, key: str, limits: DrillSection) -> float:
-    """Return how many requests a second the service answers when it is never left waiting.
-
-    Raises:
-        InputError: it refuses them.
-    """
+    """Return how many requests a second the service answers when it is never left waiting. Raises
+    InputError: it refuses them."""
     with start_load(plan, key) as load:
         load.wait_started()
         time.sleep(limits.capacity_s)

@@ -83,14 +83,12 @@ def check_p99(
     """Compare the 99th percentile in swap windows with that of nothing happening.
 
     Within `p99_ratio_max` times the baseline's, or not above the A/A window's interval where that
-    reaches no further than `p99_ratio_max` times its own percentile, it passes.
-    Above both it fails, unless its own interval reaches down to what is allowed, or the two
-    windows of nothing happening differ by as much: then it is inconclusive.
+    reaches no further than `p99_ratio_max` times its own percentile, it passes. Above both it
+    fails, unless its own interval reaches down to what is allowed, or the two windows of nothing
+    happening differ by as much: then it is inconclusive.
 
-    Args:
-        baseline: the first window of nothing happening.
-        twin: the second, the A/A window.
-        swaps: the windows of swaps and rollbacks.
+    `baseline`: the first window of nothing happening. `twin`: the second, the A/A window. `swaps`:
+    the windows of swaps and rollbacks.
     """
     name, limit = "p99 in swap windows", f"at most {limits.p99_ratio_max:g} × the baseline's"
 

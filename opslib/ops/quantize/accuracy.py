@@ -61,13 +61,9 @@ def predict(
     img_size: int,
     report: Progress = lambda _share, _what: None,
 ) -> dict[str, Predictions]:
-    """Return each model's answers to image files; the first model is the reference.
-
-    Every image is read and preprocessed once for all models, a chunk at a time.
-
-    Raises:
-        ModelError: a model answers with a NaN, or with another number of classes.
-    """
+    """Return each model's answers to image files; the first model is the reference. Every image is
+    read and preprocessed once for all models, a chunk at a time. Raises ModelError: a model answers
+    with a NaN, or with another number of classes."""
     answers: dict[str, list[tuple[NDArray[Any], ...]]] = defaultdict(list)
     with ExitStack() as stack:
         engines = {name: stack.enter_context(open_engine(one)) for name, one in requests.items()}
@@ -90,10 +86,8 @@ def predict(
 def run_batches(
     engine: Engine, images: NDArray[np.float32], batch_size: int
 ) -> NDArray[np.float32]:
-    """Return probabilities `[N, C]` for images `[N, 3, H, W]`, answered `batch_size` at a time.
-
-    A model of fixed batch size gets its own, the last batch filled up.
-    """
+    """Return probabilities `[N, C]` for images `[N, 3, H, W]`, answered `batch_size` at a time. A
+    model of fixed batch size gets its own, the last batch filled up."""
     size = engine.facts.input_shape[0] or batch_size
     count = len(images)
     if engine.facts.input_shape[0] and count % size:

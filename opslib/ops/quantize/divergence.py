@@ -53,10 +53,8 @@ def find_divergence(graph: Path, variant: Path, images: NDArray[np.float32]) -> 
     The signal-to-noise ratio is 20·log10(‖x‖/‖x−y‖) dB of float32's values x and the variant's y,
     as `compute_signal_to_quantization_noice_ratio` of `onnxruntime.quantization.qdq_loss_debug`.
 
-    Args:
-        graph: the float32 model; a graph that shows its layers is written beside it.
-        variant: the INT8 model, likewise.
-        images: `[N, 3, H, W]`, a few; memory holds all layers of one image.
+    `graph`: the float32 model; a graph that shows its layers is written beside it. `variant`: the
+    INT8 model, likewise. `images`: `[N, 3, H, W]`, a few; memory holds all layers of one image.
     """
     import onnx
 

@@ -29,11 +29,9 @@ from opslib.ops.quantize.source import copy_source
 
 
 class QuantizationEvidence(Part):
-    """What was measured of a variant, kept in its card under `quantization`.
-
-    `verdict` is the accuracy gate's. `speed` and `speedup` are against float32 on the CPU, by
-    batch size. `forced` says that it was promoted although the evidence spoke against it.
-    """
+    """What was measured of a variant, kept in its card under `quantization`. `verdict` is the
+    accuracy gate's. `speed` and `speedup` are against float32 on the CPU, by batch size. `forced`
+    says that it was promoted although the evidence spoke against it."""
 
     variant: str
     how: str
@@ -68,12 +66,9 @@ def keep_variants(
     kept: Sequence[KeptVariant],
     golden: Mapping[str, NDArray[np.float32]],
 ) -> dict[str, dict[str, Any]]:
-    """Move the variants to `{exp_dir}/quantized/<model>/` with their cards, and the required one
-    to where it was asked for too; return each one's `file` relative to the experiment.
-
-    Args:
-        golden: logits `[N, C]` that each variant gives to the golden images of the model's card.
-    """
+    """Move the variants to `{exp_dir}/quantized/<model>/` with their cards, and the required one to
+    where it was asked for too; return each one's `file` relative to the experiment. `golden`:
+    logits `[N, C]` that each variant gives to the golden images of the model's card."""
     updates: dict[str, dict[str, Any]] = {}
     make_folder(setup.kept)
     for one in kept:
@@ -87,13 +82,9 @@ def keep_variants(
 
 
 def copy_model(source: Path, target: Path) -> Path:
-    """Copy a model with its sidecars under a new name, in one step; return `target`.
-
-    A sidecar is renamed to `<target>.data`, and the model refers to it by that name.
-
-    Raises:
-        StorageError: the folder cannot be written.
-    """
+    """Copy a model with its sidecars under a new name, in one step; return `target`. A sidecar is
+    renamed to `<target>.data`, and the model refers to it by that name. Raises StorageError: the
+    folder cannot be written."""
     files = find_model_files(source)
     if not files.sidecars:
         with open_atomic(target) as file, source.open("rb") as data:

@@ -49,9 +49,8 @@ def prepare_graph(
     Weights that layers share are duplicated, alpha and beta of a Gemm become part of its weights
     and bias, an opset below 13 is raised.
 
-    Args:
-        images: `[N, 3, H, W]`.
-        answers: what the model answers to them, `[N, classes]`; the prepared one has to agree.
+    `images`: `[N, 3, H, W]`. `answers`: what the model answers to them, `[N, classes]`; the
+    prepared one has to agree.
     """
     try:
         model, opset = _load_at_least(source)
@@ -70,11 +69,8 @@ def prepare_graph(
 
 
 def prepare_model(source: Path, target: Path) -> Path:
-    """Write the model optimized and with inferred shapes, as static quantization needs it.
-
-    Raises:
-        ModelError: shape inference cannot read it.
-    """
+    """Write the model optimized and with inferred shapes, as static quantization needs it. Raises
+    ModelError: shape inference cannot read it."""
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     external = is_large(source)

@@ -28,14 +28,11 @@ def plan_promotion(config: Config, model: str, *, force: bool = False) -> Plan:
     The file is taken through every stage of the model check first: its digest, a trial load, the
     contract, its outputs and its golden answers.
 
-    Args:
-        model: a file, or the name of a variant of the model in service, such as `static-minmax`.
-        force: promote although the evidence is against it; the card says so.
-
-    Raises:
-        ModelError: it is no quantized model with evidence, or it fails a check.
-        GateFailedError: it failed its accuracy gate or is slower, and `force` is off.
-        InconclusiveError: the evidence does not decide, and `force` is off.
+    `model`: a file, or the name of a variant of the model in service, such as `static-minmax`.
+    `force`: promote although the evidence is against it; the card says so. Raises ModelError: it is
+    no quantized model with evidence, or it fails a check; GateFailedError: it failed its accuracy
+    gate or is slower, and `force` is off; InconclusiveError: the evidence does not decide, and
+    `force` is off.
     """
     path = find_variant(config, model)
     card, evidence = find_evidence(config, path)
@@ -69,11 +66,8 @@ def plan_promotion(config: Config, model: str, *, force: bool = False) -> Plan:
 
 
 def find_variant(config: Config, model: str) -> Path:
-    """Return the file meant: a path, or a kept variant's name.
-
-    Raises:
-        ModelError: there is no such file; the message says which variants there are.
-    """
+    """Return the file meant: a path, or a kept variant's name. Raises ModelError: there is no such
+    file; the message says which variants there are."""
     if not model.strip():
         raise ModelError(f"got {model!r}; expected a quantized file or the name of a variant")
     try:
@@ -97,13 +91,9 @@ def find_variant(config: Config, model: str) -> Path:
 
 
 def find_evidence(config: Config, path: Path) -> tuple[ModelCard, QuantizationEvidence]:
-    """Return the card and evidence of a quantized model: beside it, or that of a kept variant
-    with the same bytes.
-
-    Raises:
-        ModelError: there is none.
-        InputError: a card is there but cannot be read.
-    """
+    """Return the card and evidence of a quantized model: beside it, or that of a kept variant with
+    the same bytes. Raises ModelError: there is none; InputError: a card is there but cannot be
+    read."""
     files = find_model_files(path)
     cards = [read_card(path)]
     digest = sha256_file(files.path)

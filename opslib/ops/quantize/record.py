@@ -19,11 +19,9 @@ FlipKind = Literal["lost", "gained", "other"]
 
 
 class Flip(Part):
-    """One image that the variant calls otherwise; confidences are softmax values 0..1.
-
-    `kind` is `lost` (right before, wrong now), `gained`, or `other` (wrong both times, or no
-    label is known).
-    """
+    """One image that the variant calls otherwise; confidences are softmax values 0..1. `kind` is
+    `lost` (right before, wrong now), `gained`, or `other` (wrong both times, or no label is
+    known)."""
 
     image: str
     label: str | None
@@ -88,10 +86,8 @@ class BatchDependence(Part):
 
 
 class VariantSpeed(Part):
-    """A variant's speed at one batch size: its own row, and paired against float32.
-
-    `speed` is `unclear` where no difference of at least 2 % could be shown.
-    """
+    """A variant's speed at one batch size: its own row, and paired against float32. `speed` is
+    `unclear` where no difference of at least 2 % could be shown."""
 
     batch_size: int
     speed: Speed
@@ -100,11 +96,9 @@ class VariantSpeed(Part):
 
 
 class LayerNoise(Part):
-    """One layer of a variant against float32, over all values and the images looked at.
-
-    `snr_db` is the signal-to-noise ratio, at most 120; null where float32 answers 0 throughout and
-    the variant does not. `calibrated` is the range that static quantization can tell at all.
-    """
+    """One layer of a variant against float32, over all values and the images looked at. `snr_db` is
+    the signal-to-noise ratio, at most 120; null where float32 answers 0 throughout and the variant
+    does not. `calibrated` is the range that static quantization can tell at all."""
 
     layer: str
     snr_db: float | None
@@ -115,9 +109,7 @@ class LayerNoise(Part):
 
 class Divergence(Part):
     """Where a variant that loses accuracy parts from float32: its layers in the order they run.
-
-    `first` is the first layer whose ratio is below `limit_db`, null where none is.
-    """
+    `first` is the first layer whose ratio is below `limit_db`, null where none is."""
 
     n: int
     limit_db: float

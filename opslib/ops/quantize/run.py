@@ -96,9 +96,8 @@ def run_quantize(
 
     The verdict is what the configured accuracy gate says of the required variant.
 
-    Raises:
-        UsageError: the request cannot be carried out; nothing was written but empty folders.
-        ModelError: the model cannot be loaded or prepared.
+    Raises UsageError: the request cannot be carried out; nothing was written but empty folders;
+    ModelError: the model cannot be loaded or prepared.
     """
     clock = Deadline(None)
     setup = prepare_quantize(config, request)
@@ -197,11 +196,7 @@ def _begin(
 
 
 def _prepare(run: _Quantization, folder: Path, trial: TrialResult) -> _Sources:
-    """Make the model ready for the quantizers.
-
-    Raises:
-        ModelError: the model cannot be prepared.
-    """
+    """Make the model ready for the quantizers. Raises ModelError: the model cannot be prepared."""
     run.report("make", 0.05, "preparing the model")
     work = folder / "source"
     work.mkdir()

@@ -81,11 +81,8 @@ class QuantizeSetup:
 
 
 def prepare_quantize(config: Config, request: QuantizeRequest) -> QuantizeSetup:
-    """Return `request` resolved against `config`.
-
-    Raises:
-        UsageError: something is missing, damaged or impossible; nothing was written.
-    """
+    """Return `request` resolved against `config`. Raises UsageError: something is missing, damaged
+    or impossible; nothing was written."""
     section = config.quantize
     max_drop_pp = section.max_drop_pp if request.max_drop_pp is None else request.max_drop_pp
     if not 0 < max_drop_pp < 100:
@@ -143,11 +140,8 @@ def prepare_quantize(config: Config, request: QuantizeRequest) -> QuantizeSetup:
 
 
 def parse_samples(text: str | None) -> int | None:
-    """Return the number of samples asked for, `all` as a number beyond any, None as None.
-
-    Raises:
-        ParameterError: neither `all` nor a whole number from 1 to a thousand million.
-    """
+    """Return the number of samples asked for, `all` as a number beyond any, None as None. Raises
+    ParameterError: neither `all` nor a whole number from 1 to a thousand million."""
     if text is None:
         return None
     plain = text.strip().lower()
@@ -163,11 +157,8 @@ def parse_samples(text: str | None) -> int | None:
 
 
 def check_out(out: Path, model: Path) -> None:
-    """Refuse an output that is no ONNX name, a folder, or one of the model's own files.
-
-    Raises:
-        ParameterError: the message says which.
-    """
+    """Refuse an output that is no ONNX name, a folder, or one of the model's own files. Raises
+    ParameterError: the message says which."""
     if out.suffix != ".onnx":
         raise ParameterError(f"--out: got {out}; expected a file name that ends in .onnx")
     if out.is_dir():

@@ -17,11 +17,7 @@ _QUANTIZED_OPS = ("DynamicQuantizeLinear", "QuantizeLinear", "DequantizeLinear")
 
 def check_source(path: Path) -> None:
     """Refuse a model that cannot be quantized: missing, INT8 already, optimized, float16, nothing
-    to do.
-
-    Raises:
-        ModelError: one line that says why.
-    """
+    to do. Raises ModelError: one line that says why."""
     import onnx
 
     find_model_files(path)

@@ -106,9 +106,8 @@ def compare_pairs(
     Only a comparison that the host disturbed is made again, once: to repeat until a verdict falls
     would find a difference where there is none. One that fails the second time keeps its first.
 
-    Args:
-        compare: told the pair (variant, batch size) and the turn, 0 or 1.
-        has_time: whether a second turn may still begin.
+    `compare`: told the pair (variant, batch size) and the turn, 0 or 1. `has_time`: whether a
+    second turn may still begin.
     """
     compared: dict[Pair, Comparison] = {}
     problems: dict[Pair, str] = {}

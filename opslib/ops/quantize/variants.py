@@ -90,11 +90,8 @@ def quantize_variant(
     calibration: CalibrationImages | None,
     report: Progress = lambda _share, _what: None,
 ) -> tuple[str, ...]:
-    """Write one variant to `target` and return what a reader must know of how it was made.
-
-    Raises:
-        ModelError: the quantizer refuses the model, or a static variant has no images.
-    """
+    """Write one variant to `target` and return what a reader must know of how it was made. Raises
+    ModelError: the quantizer refuses the model, or a static variant has no images."""
     if variant.static:
         if calibration is None:
             raise ModelError("no calibration images; name some with --calibration")

@@ -18,14 +18,10 @@ def plan_apply(record: SweepRecord, config: Config, *, force: bool = False) -> P
     An option that the recommendation leaves at its default is written too, where the file says
     something else; CUDA options that no sweep varies stay as they are.
 
-    Args:
-        force: also from another host's record.
-
-    Raises:
-        GateFailedError: the sweep failed.
-        InconclusiveError: the sweep did not decide, or it ran on another host.
-        InputError: the record names an option that no sweep varies.
-        ConfigError: the configuration would not load with the recommended values.
+    `force`: also from another host's record. Raises GateFailedError: the sweep failed;
+    InconclusiveError: the sweep did not decide, or it ran on another host; InputError: the record
+    names an option that no sweep varies; ConfigError: the configuration would not load with the
+    recommended values.
     """
     if record.recommended is None or record.verdict == "fail":
         raise GateFailedError(f"the sweep recommends nothing: {record.finding}")
@@ -53,12 +49,9 @@ def plan_apply(record: SweepRecord, config: Config, *, force: bool = False) -> P
 
 
 def find_overrides(record: SweepRecord, config: Config) -> list[str]:
-    """Return the keys that say something else than recommended, in a configuration loaded after
-    the plan was executed: an environment variable overrides the file.
-
-    Raises:
-        ConfigError: the record recommends nothing.
-    """
+    """Return the keys that say something else than recommended, in a configuration loaded after the
+    plan was executed: an environment variable overrides the file. Raises ConfigError: the record
+    recommends nothing."""
     if record.recommended is None:
         raise ConfigError("the sweep recommends nothing")
     return list(_list_changes(record.recommended.options, config))

@@ -22,10 +22,8 @@ DigestGraph = Callable[[SweepOptions], str | None]
 
 @dataclass(frozen=True)
 class Arm:
-    """One session that differs from all others; `options` are the simplest that give it.
-
-    `row` is the number of the row it is reported in; `key` says whether a kept trial is its own.
-    """
+    """One session that differs from all others; `options` are the simplest that give it. `row` is
+    the number of the row it is reported in; `key` says whether a kept trial is its own."""
 
     row: int
     batch_size: int
@@ -64,11 +62,9 @@ def make_arms(
 ) -> tuple[tuple[Line, ...], tuple[Arm, ...]]:
     """Return a line for every combination and batch size, and one arm for each distinct session.
 
-    Args:
-        base: the engine request that is varied.
-        digest_graph: the digest of a combination's optimized model, None where there is none.
-        identity: what else decides a figure: model, host, versions, images.
-        fixed_batch: the only batch size that the model takes, if so.
+    `base`: the engine request that is varied. `digest_graph`: the digest of a combination's
+    optimized model, None where there is none. `identity`: what else decides a figure: model, host,
+    versions, images. `fixed_batch`: the only batch size that the model takes, if so.
     """
     lines: list[Line] = []
     groups: dict[tuple[object, ...], list[Line]] = {}
@@ -146,10 +142,8 @@ def check_candidate(
     arithmetic: Arithmetic,
 ) -> tuple[float, str | None]:
     """Return the largest difference of two models' probabilities and why it is too large, or None.
-
     Beside the export's limits, no probability may move by more than 1e-3. TF32 keeps 10 of 23
-    mantissa bits of each factor, so ten times that is allowed there, and float16 fifty times.
-    """
+    mantissa bits of each factor, so ten times that is allowed there, and float16 fifty times."""
     result = check_parity(reference, candidate, limits, half_precision=arithmetic == "float16")
     difference = float(np.abs(reference - candidate).max())
     if not result.passed:

@@ -49,11 +49,8 @@ class Course:
 
 
 def run_batch(course: Course, arms: Sequence[Arm], default: Arm, budget_s: float) -> None:
-    """Race the arms of one batch size and measure the finalists; all is kept as trials.
-
-    Raises:
-        GateFailedError: the default itself does not answer like the model as written.
-    """
+    """Race the arms of one batch size and measure the finalists; all is kept as trials. Raises
+    GateFailedError: the default itself does not answer like the model as written."""
     deadline = Deadline(budget_s)
     _race_arms(course, arms, default, Deadline(RACE_SHARE * budget_s))
     finalists = choose_finalists(course, arms, default)
@@ -111,10 +108,7 @@ def _measure(course: Course, finalists: Sequence[Arm], deadline: Deadline) -> Fi
 
 def _refuse(course: Course, arm: Arm, default: Arm, error: OpsError) -> None:
     """Keep that an arm which was checked stopped later on; without the default nothing is left.
-
-    Raises:
-        GateFailedError: it is the default.
-    """
+    Raises GateFailedError: it is the default."""
     if arm.row == default.row:
         raise GateFailedError(f"it stopped while it was timed: {error}") from error
     checked = course.book.race(arm.key) or Trial(key=arm.key, kind="refused")
@@ -153,10 +147,8 @@ def _race_arms(course: Course, arms: Sequence[Arm], default: Arm, deadline: Dead
 def _run_heat(
     course: Course, arms: Sequence[Arm], trials: dict[int, Trial], deadline: Deadline
 ) -> None:
-    """Race these arms, the default first; one that stops is refused and the others start anew.
-
-    They lie in a new process then, and what was timed in the old one does not pair with it.
-    """
+    """Race these arms, the default first; one that stops is refused and the others start anew. They
+    lie in a new process then, and what was timed in the old one does not pair with it."""
     racing = list(arms)
     while racing:
         try:

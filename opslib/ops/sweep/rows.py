@@ -25,13 +25,8 @@ def make_row(
     tied: frozenset[int] = frozenset(),
     stopped: str | None = None,
 ) -> SweepRow:
-    """Return the row of a requested combination.
-
-    Args:
-        arms: by the number of their row.
-        tied: row numbers of the tie sets.
-        stopped: why nothing was timed, if so.
-    """
+    """Return the row of a requested combination. `arms`: by the number of their row. `tied`: row
+    numbers of the tie sets. `stopped`: why nothing was timed, if so."""
     arm = None if line.arm_row is None else arms[line.arm_row]
     raced = book.race(arm.key) if arm else None
     make = partial(

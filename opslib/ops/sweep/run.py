@@ -96,11 +96,8 @@ def run_sweep(
     The verdict is `fail` where the default does not answer like the model as written,
     `inconclusive` where it cannot be told whether the default is as good as the fastest.
 
-    Args:
-        progress: told the share of the budget that is spent (0..1) and what is being done.
-
-    Raises:
-        UsageError: the request cannot be measured, or this host can run none of it.
+    `progress`: told the share of the budget that is spent (0..1) and what is being done. Raises
+    UsageError: the request cannot be measured, or this host can run none of it.
     """
     setup, objective = _prepare(config, request)
     with (
@@ -236,10 +233,8 @@ def _explore(
 
 
 def digest_graph(station: Station, request: EngineRequest) -> str | None:
-    """Return the digest of the optimized model; see `digest_optimized_graph`.
-
-    None, too, where optimizing it ended the process.
-    """
+    """Return the digest of the optimized model; see `digest_optimized_graph`. None, too, where
+    optimizing it ended the process."""
     try:
         return station.call(digest_optimized_graph, request)
     except (MeasureError, DeadlineError):

@@ -23,11 +23,9 @@ TrialKind = Literal["refused", "pruned", "survived", "final"]
 
 
 class Trial(Part):
-    """One session's part in a race or in the finals.
-
-    `times_ms` and `default_ms` are medians of the rounds that both ran, pair by pair. `reason`
-    says why a session was refused: it did not load, did not run, or did not answer alike.
-    """
+    """One session's part in a race or in the finals. `times_ms` and `default_ms` are medians of the
+    rounds that both ran, pair by pair. `reason` says why a session was refused: it did not load,
+    did not run, or did not answer alike."""
 
     key: str
     kind: TrialKind
