@@ -76,6 +76,16 @@ def page_table(columns: Iterable[Column[R]], rows: Iterable[R]) -> DataFrame:
     return pd.DataFrame(cells, columns=[one.name for one in shown], dtype=object)
 
 
+def page_of(
+    columns: Iterable[Column[R]] | Callable[[Any], Iterable[Column[R]]],
+    rows: Callable[[Any], Iterable[R]],
+) -> Callable[[Any], DataFrame]:
+    """Return what makes a page's frame of a record, from its columns and its rows."""
+    return lambda record: page_table(
+        columns(record) if callable(columns) else columns, rows(record)
+    )
+
+
 def document_table(columns: Sequence[Column[R]], rows: Iterable[R]) -> DocumentTable:
     """Return the headings and the rows of text of the columns that a document shows."""
     shown = [one for one in columns if "document" in one.where]

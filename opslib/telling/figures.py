@@ -44,23 +44,28 @@ def show_figure(draw: Draw, *, alt: str, caption: str | None = None) -> None:
     where there is nothing to draw, which `alt` says in its place. `alt`: what the figure says, for
     readers who cannot see it. `caption`: a line below the figure.
     """
-    _display(figure_html(draw, alt=alt, caption=caption), alt)
+    show(figure_html(draw, alt=alt, caption=caption), alt)
 
 
 def show_table(frame: DataFrame, *, caption: str, decimals: int | None = None) -> None:
     """Show `frame` as a table with its caption; see `table_html`."""
-    _display(table_html(frame, caption=caption, decimals=decimals), frame.to_string(index=False))
+    show(table_html(frame, caption=caption, decimals=decimals), frame.to_string(index=False))
 
 
 def show_verdict(verdict: Verdict, finding: str) -> None:
     """Show the verdict as a badge and the finding beside it."""
-    _display(verdict_html(verdict, finding), f"{verdict_word(verdict)}: {finding}")
+    show(verdict_html(verdict, finding), f"{verdict_word(verdict)}: {finding}")
+
+
+def show_text(text: str) -> None:
+    """Show a paragraph."""
+    show(f"<p>{escape(text)}</p>", text)
 
 
 def show_list(lines: Sequence[str]) -> None:
     """Show lines of text as a list."""
     html = f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>"
-    _display(html, "\n".join(lines))
+    show(html, "\n".join(lines))
 
 
 def figure_html(draw: Draw, *, alt: str, caption: str | None = None) -> str:
@@ -209,7 +214,8 @@ def _is_numeric(column: tuple[str, ...]) -> bool:
     return bool(given) and all(_NUMBER.match(text) for text in given)
 
 
-def _display(html: str, text: str) -> None:
+def show(html: str, text: str) -> None:
+    """Show HTML, or where there is none the same as text."""
     from IPython.display import display
 
     display({"text/html": html, "text/plain": text}, raw=True)  # type: ignore[no-untyped-call]

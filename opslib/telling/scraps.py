@@ -35,14 +35,6 @@ class Scrap(Part):
     label: str | None = None
 
 
-class NotebookScraps(Part):
-    """The scraps of one notebook file; `problem` says why a broken one could not be read."""
-
-    path: Path
-    scraps: dict[str, Scrap] = {}
-    problem: str | None = None
-
-
 @dataclass(frozen=True)
 class _Publisher:
     cell: str
@@ -100,20 +92,6 @@ def read_scraps(notebook: Path) -> dict[str, Scrap]:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{notebook}: not a notebook: {error}") from error
     return collect_scraps(outputs)
-
-
-def read_reports(folder: Path) -> tuple[NotebookScraps, ...]:
-    """Return the scraps of every notebook below `folder`, sorted by path, hidden folders left
-    out; a broken notebook is listed with its problem."""
-    found = []
-    for path in sorted(folder.rglob("*.ipynb")):
-        if any(part.startswith(".") for part in path.relative_to(folder).parts):
-            continue
-        try:
-            found.append(NotebookScraps(path=path, scraps=read_scraps(path)))
-        except InputError as error:
-            found.append(NotebookScraps(path=path, problem=str(error)))
-    return tuple(found)
 
 
 def collect_scraps(outputs: list[dict[str, Any]]) -> dict[str, Scrap]:

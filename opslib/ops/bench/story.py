@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from opslib.ops.bench.columns import PAIR_COLUMNS, list_pairs, note_of, row_columns
 from opslib.ops.bench.record import ENGINE_NAMES, BenchRecord, BenchRow
-from opslib.telling.columns import page_table
+from opslib.telling.columns import page_of, page_table
 from opslib.telling.scraps import publish, publish_outcome
 from opslib.telling.themes import Theme
 from opslib.timing.blocks import Boundary
@@ -26,9 +26,7 @@ def bench_frame(record: BenchRecord, boundary: Boundary) -> DataFrame:
     return page_table(row_columns(record), rows)
 
 
-def comparison_frame(record: BenchRecord) -> DataFrame:
-    """Return the paired comparisons as a table, the noise floor (A/A) last."""
-    return page_table(PAIR_COLUMNS, list_pairs(record))
+comparison_frame = page_of(PAIR_COLUMNS, list_pairs)
 
 
 def list_notes(record: BenchRecord) -> list[str]:
@@ -146,31 +144,16 @@ def publish_bench(record: BenchRecord, path: Path) -> None:
     """Publish the verdict and the key figures of a benchmark as scraps."""
     publish_outcome(record.verdict, record.finding, exit_code=record.exit_code, record_path=path)
     for engine in _engines(record):
-        rows = _timed(record, engine, "inference")
-        first = min(rows, key=lambda row: row.batch_size)
+        rows, name = _timed(record, engine, "inference"), ENGINE_NAMES[engine]
         best = max(rows, key=lambda row: row.throughput_img_s or 0.0)
-        name = ENGINE_NAMES[engine]
-        publish(
-            f"{engine}_p50_ms",
-            round(first.p50_ms or 0.0, 4),
-            unit="ms",
-            better="lower",
-            label=f"{name}, batch {first.batch_size}, median",
-        )
-        publish(
-            f"{engine}_throughput_img_s",
-            round(best.throughput_img_s or 0.0, 1),
-            unit="img/s",
-            better="higher",
-            label=f"{name}, best throughput (batch {best.batch_size})",
-        )
+        value, label = round(rows[0].p50_ms or 0.0, 4), f"batch {rows[0].batch_size}, median"
+        publish(f"{engine}_p50_ms", value, unit="ms", better="lower", label=f"{name}, {label}")
+        value = round(best.throughput_img_s or 0.0, 1)
+        label = f"{name}, best throughput (batch {best.batch_size})"
+        publish(f"{engine}_throughput_img_s", value, unit="img/s", better="higher", label=label)
     if record.noise_floor is not None:
-        publish(
-            "noise_floor_pct",
-            round(record.noise_floor.half_width_pct, 2),
-            unit="%",
-            label="Noise floor (A/A)",
-        )
+        value = round(record.noise_floor.half_width_pct, 2)
+        publish("noise_floor_pct", value, unit="%", label="Noise floor (A/A)")
 
 
 def _engines(record: BenchRecord) -> list[str]:

@@ -80,6 +80,11 @@ def window_columns(record: DrillRecord) -> list[Column[WindowStats]]:
     ]
 
 
+def list_windows(record: DrillRecord) -> list[WindowStats]:
+    """Return the windows in the order of `WINDOW_TITLES`."""
+    return sorted(record.windows, key=lambda one: list(WINDOW_TITLES).index(one.kind))
+
+
 def snapshot(record: DrillRecord) -> DocumentTable:
     """Return the table that stands in `docs/PERFORMANCE.md`."""
     windows = filter(None, map(record.window, IN_DOCUMENTS))
