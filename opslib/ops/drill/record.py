@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import statistics
+from collections.abc import Sequence
 from typing import Literal, Self
 
 from opslib.core.lineage import Lineage
@@ -26,6 +28,8 @@ WindowKind = Literal[
     "after",
 ]
 Interval = tuple[float, float]
+FROM_SWITCH = 10
+AROUND = 5
 
 
 class DrillModel(Part):
@@ -178,3 +182,20 @@ class DrillRecord(Record):
     def slim(self) -> Self:
         """Return the record without its single requests."""
         return self.model_copy(update={"raw": None})
+
+
+def growth_pct(memory: Sequence[Memory]) -> float | None:
+    """Return how much larger the service was after the last of the switches that look for leaks
+    than after the tenth, in percent, or None with fewer than twenty. Each end is the median of
+    eleven switches, since what is in flight when memory is read makes a single value jump."""
+    by_switch = {one.swap: one.rss_bytes for one in memory if one.during == "leak"}
+    last = max(by_switch, default=0)
+    if last < 2 * FROM_SWITCH:
+        return None
+    early, late = (
+        [by_switch[one] for one in range(end - 2 * AROUND, end + 1) if one in by_switch]
+        for end in (FROM_SWITCH + AROUND, last)
+    )
+    if not early or not late:
+        return None
+    return 100 * (statistics.median(late) / statistics.median(early) - 1)

@@ -9,8 +9,7 @@ from pathlib import Path
 from opslib.core.errors import OpsError
 from opslib.ops.drill.faults import Fault, NotPossibleError, list_faults, make_fault
 from opslib.ops.drill.keeper import BUSY
-from opslib.ops.drill.memory import growth_pct
-from opslib.ops.drill.record import EventKind
+from opslib.ops.drill.record import EventKind, growth_pct
 from opslib.ops.drill.rehearsal import Deed, Rehearsal, ask_at_once
 from opslib.ops.drill.target import Target
 from opslib.serving.live import LiveVersion

@@ -6,8 +6,7 @@ from operator import attrgetter
 from pathlib import Path
 
 from opslib.ops.drill import columns
-from opslib.ops.drill.memory import growth_pct
-from opslib.ops.drill.record import DrillRecord
+from opslib.ops.drill.record import DrillRecord, growth_pct
 from opslib.telling.columns import page_of
 from opslib.telling.scraps import publish, publish_outcome
 

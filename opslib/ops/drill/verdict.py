@@ -9,8 +9,7 @@ from opslib.core.formatting import format_ms, plural
 from opslib.core.sections import DrillSection
 from opslib.core.verdicts import Verdict, exit_code_of
 from opslib.ops.drill.analysis import Findings
-from opslib.ops.drill.memory import growth_pct
-from opslib.ops.drill.record import Injection, Memory, PromiseCheck, WindowStats
+from opslib.ops.drill.record import Injection, Memory, PromiseCheck, WindowStats, growth_pct
 
 
 def list_checks(
