@@ -68,6 +68,11 @@ class Target:
     barred: str | None = None
 
     @property
+    def homes(self) -> tuple[Path, ...]:
+        """Paths of the stable model to switch to, more than one where each is a full load."""
+        return self.stables or (self.stable,)
+
+    @property
     def pid(self) -> int | None:
         """The service's process, where it is known."""
         return self.staged.running.pid if self.staged else None
@@ -95,12 +100,8 @@ def open_target(
     and none was named, or there is none of that name, or it is none that a staging service serves.
     """
     kind = pick_kind(config, request.kind)
-    opened = (
-        _open_staging(config, request, kind)
-        if request.url is None
-        else _open_running(config, request, request.url, kind, note)
-    )
-    with opened as target:
+    opened = _open_running(config, request, kind, note) if request.url else None
+    with opened or _open_staging(config, request, kind) as target:
         yield target
 
 
@@ -122,22 +123,23 @@ def _open_staging(config: Config, request: DrillRequest, kind: Kind) -> Iterator
         variables = {"RATE_LIMIT_PER_MIN": str(RATE_LIMIT_PER_MIN)}
         with StagedService(copied.config_path, variables=variables, overrides=False) as staged:
             yield Target(
-                url=staged.running.url,
-                key=staged.key,
-                config=config,
-                stable=copied.stable,
-                others=copied.other_copies,
+                staged.running.url,
+                staged.key,
+                config,
+                copied.stable,
+                copied.other_copies,
+                kind,
                 stables=copied.stable_copies,
                 ground=(copied.export_dir / "bad", folder / "outside"),
                 staged=staged,
-                kind=kind,
             )
 
 
 @contextmanager
 def _open_running(
-    config: Config, request: DrillRequest, url: str, kind: Kind, note: Callable[[str], None]
+    config: Config, request: DrillRequest, kind: Kind, note: Callable[[str], None]
 ) -> Iterator[Target]:
+    url = str(request.url)
     secret = load_service_environment(config).api_key
     if secret is None:
         raise ConfigError(f"{KEY_VARIABLE}: not set; put the key of {url} into .env")

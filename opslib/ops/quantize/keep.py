@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -52,18 +51,10 @@ class QuantizationEvidence(Part):
     forced_because: str | None = None
 
 
-@dataclass(frozen=True)
-class KeptVariant:
-    """A measured row and the file it was measured on."""
-
-    row: VariantRow
-    path: Path
-
-
 def keep_variants(
     config: Config,
     setup: QuantizeSetup,
-    kept: Sequence[KeptVariant],
+    kept: Sequence[tuple[VariantRow, Path]],
     golden: Mapping[str, NDArray[np.float32]],
 ) -> dict[str, dict[str, Any]]:
     """Move the variants to `{exp_dir}/quantized/<model>/` with their cards, and the required one to
@@ -71,13 +62,13 @@ def keep_variants(
     logits `[N, C]` that each variant gives to the golden images of the model's card."""
     updates: dict[str, dict[str, Any]] = {}
     make_folder(setup.kept)
-    for one in kept:
-        target = setup.kept / f"{one.row.name}.onnx"
-        copy_model(one.path, target)
-        make_card(config, setup, one.row, target, golden).write(target.with_suffix(".json"))
-        updates[one.row.name] = {"file": target.relative_to(config.exp_dir).as_posix()}
-        if one.row.gated and setup.out is not None:
-            copy_model(one.path, setup.out)
+    for row, path in kept:
+        target = setup.kept / f"{row.name}.onnx"
+        copy_model(path, target)
+        make_card(config, setup, row, target, golden).write(target.with_suffix(".json"))
+        updates[row.name] = {"file": target.relative_to(config.exp_dir).as_posix()}
+        if row.gated and setup.out is not None:
+            copy_model(path, setup.out)
     return updates
 
 

@@ -44,18 +44,11 @@ def measure_speed(
     def tell(what: str) -> None:
         report(min(1.0, deadline.spent_s / budget_s), what)
 
-    names = list(requests)
-    baseline, variants = names[0], names[1:]
+    baseline, *variants = requests
     pairs = [(name, size) for size in batch_sizes for name in variants]
     cells = {
-        (name, size): Cell(
-            name=name,
-            request=replace(requests[name], batch_size=size),
-            facts=None,
-            reason=None,
-            blocks={"inference": []},
-        )
-        for name in names
+        (name, size): Cell(name, replace(request, batch_size=size), blocks={"inference": []})
+        for name, request in requests.items()
         for size in batch_sizes
     }
     with Station("float32") as first, Station("int8") as second:
@@ -79,7 +72,7 @@ def measure_speed(
             cells[pair].reason = problem
         measure_cells(
             [cell for cell in cells.values() if cell.reason is None],
-            dict.fromkeys(names, first),
+            dict.fromkeys(requests, first),
             work,
             deadline=deadline,
             target_half_width_pct=math.inf,
@@ -91,7 +84,7 @@ def measure_speed(
             _speed(size, compared.get((name, size)), next(make_row(cells[name, size], section)))
             for size in batch_sizes
         )
-        for name in names
+        for name in requests
     }
 
 

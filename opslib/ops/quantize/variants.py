@@ -20,8 +20,6 @@ from opslib.ops.quantize.preparation import quiet
 from opslib.ops.quantize.source import is_large
 from opslib.telling.operation import Progress
 
-Method = Literal["dynamic", "dynamic-gemm", "static-minmax", "static-entropy"]
-
 GATED = "dynamic"
 CALIBRATION_BATCH = 8
 
@@ -30,7 +28,7 @@ CALIBRATION_BATCH = 8
 class Variant:
     """One way to quantize, named in advance; `gated` is the row that decides the verdict."""
 
-    name: Method
+    name: str
     title: str
     how: str
     static: bool
@@ -48,30 +46,14 @@ class CalibrationImages:
 
 def list_variants(machine: str | None = None) -> tuple[Variant, ...]:
     """Return the variants that are tried on a machine of this kind, the required one first."""
-    types = static_types(machine)
+    qdq, dynamic = f"QDQ {static_types(machine)} per channel", "quantize_dynamic(weight_type=QInt8)"
     return (
+        Variant(GATED, "Dynamic QInt8", f"{dynamic}, every operator it knows", False, gated=True),
         Variant(
-            "dynamic",
-            "Dynamic QInt8",
-            "quantize_dynamic(weight_type=QInt8), every operator it knows",
-            static=False,
-            gated=True,
+            "dynamic-gemm", "Dynamic MatMul/Gemm", f"{dynamic} without the convolutions", False
         ),
-        Variant(
-            "dynamic-gemm",
-            "Dynamic MatMul/Gemm",
-            "quantize_dynamic(weight_type=QInt8) without the convolutions",
-            static=False,
-        ),
-        Variant(
-            "static-minmax", "Static QDQ, MinMax", f"QDQ {types} per channel, MinMax", static=True
-        ),
-        Variant(
-            "static-entropy",
-            "Static QDQ, Entropy",
-            f"QDQ {types} per channel, Entropy",
-            static=True,
-        ),
+        Variant("static-minmax", "Static QDQ, MinMax", f"{qdq}, MinMax", static=True),
+        Variant("static-entropy", "Static QDQ, Entropy", f"{qdq}, Entropy", static=True),
     )
 
 

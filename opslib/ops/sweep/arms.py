@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -45,9 +46,9 @@ class Line:
     number: int
     batch_size: int
     options: SweepOptions
-    arm_row: int | None
-    reason: str | None
-    note: str | None
+    arm_row: int | None = None
+    reason: str | None = None
+    note: str | None = None
 
 
 def make_arms(
@@ -68,14 +69,11 @@ def make_arms(
     """
     lines: list[Line] = []
     groups: dict[tuple[object, ...], list[Line]] = {}
-    graphs: dict[tuple[object, ...], str | None] = {}
-    for batch_size in batch_sizes:
-        for one in options:
-            line, key = _resolve(one, batch_size, len(lines) + 1, host, digest_graph, fixed_batch)
-            lines.append(line)
-            if key is not None:
-                groups.setdefault(key, []).append(line)
-                graphs[key] = key[1] if isinstance(key[1], str) else None
+    for batch_size, one in itertools.product(batch_sizes, options):
+        line, key = _resolve(one, batch_size, len(lines) + 1, host, digest_graph, fixed_batch)
+        lines.append(line)
+        if key is not None:
+            groups.setdefault(key, []).append(line)
     arms: list[Arm] = []
     row_of: dict[int, int] = {}
     for key, group in groups.items():
@@ -87,7 +85,7 @@ def make_arms(
                 batch_size=simplest.batch_size,
                 options=simplest.options,
                 request=make_request(base, simplest.options, simplest.batch_size),
-                graph_sha256=graphs[key],
+                graph_sha256=key[1] if isinstance(key[1], str) else None,
                 key=sha256_bytes(repr((tuple(identity), key)).encode())[:32],
             )
         )
@@ -109,7 +107,7 @@ def _resolve(
     digest_graph: DigestGraph,
     fixed_batch: int | None,
 ) -> tuple[Line, tuple[object, ...] | None]:
-    line = Line(number, batch_size, options, None, None, None)
+    line = Line(number, batch_size, options)
     if fixed_batch is not None and fixed_batch != batch_size:
         return replace(line, reason=f"the model's batch size is fixed at {fixed_batch}"), None
     try:
@@ -125,30 +123,26 @@ def _resolve(
 
 
 MAX_DIFF = {"float32": 1e-3, "tf32": 1e-2, "float16": 5e-2}
-Arithmetic = str
 
 
-def arithmetic_of(input_dtype: str, *, tf32: bool) -> Arithmetic:
+def arithmetic_of(input_dtype: str, *, tf32: bool) -> str:
     """Return which arithmetic decides the tolerance: `float16`, `tf32` or `float32`."""
-    if input_dtype == "float16":
-        return "float16"
-    return "tf32" if tf32 else "float32"
+    return "float16" if input_dtype == "float16" else "tf32" if tf32 else "float32"
 
 
 def check_candidate(
     reference: NDArray[np.float32],
     candidate: NDArray[np.float32],
     limits: ParitySection,
-    arithmetic: Arithmetic,
+    arithmetic: str,
 ) -> tuple[float, str | None]:
     """Return the largest difference of two models' probabilities and why it is too large, or None.
     Beside the export's limits, no probability may move by more than 1e-3. TF32 keeps 10 of 23
     mantissa bits of each factor, so ten times that is allowed there, and float16 fifty times."""
     result = check_parity(reference, candidate, limits, half_precision=arithmetic == "float16")
-    difference = float(np.abs(reference - candidate).max())
+    difference, allowed = float(np.abs(reference - candidate).max()), MAX_DIFF[arithmetic]
     if not result.passed:
         return difference, result.reason
-    allowed = MAX_DIFF[arithmetic]
-    if difference > allowed:
-        return difference, f"a probability moved by {difference:.2g}, {allowed:g} is allowed"
-    return difference, None
+    far = difference > allowed
+    told = f"a probability moved by {difference:.2g}, {allowed:g} is allowed"
+    return difference, told if far else None

@@ -61,12 +61,24 @@ def run_batch(course: Course, arms: Sequence[Arm], default: Arm, budget_s: float
     finals: Finals | None = None
     while finals is None:
         finalists = choose_finalists(course, arms, default)
+        labels = list_labels(finalists)
+        course.report(f"measuring the finalists at batch {default.batch_size}: {labels}")
         try:
-            finals = _measure(course, finalists, deadline)
+            finals = measure_finalists(
+                [arm.request for arm in finalists],
+                course.work,
+                deadline=Deadline(max(0.0, deadline.left_s)),
+                rng=course.rng,
+                margin_pct=course.config.sweep.margin_pct,
+            )
         except RacerError as error:
             _refuse(course, finalists[error.number], default, error)
     course.book.forget_finals(arm.key for arm in arms)
-    _save_finals(course, finalists, default, finals)
+    default_ms = finals.times_ms([arm.row for arm in finalists].index(default.row))
+    for index, arm in enumerate(finalists):
+        raced = course.book.race(arm.key) or Trial(key=arm.key, kind="survived")
+        found = {"times_ms": finals.times_ms(index), "default_ms": default_ms}
+        course.book.save(raced.ended("final", run_delay_pct=finals.run_delay_pct, **found))
 
 
 def choose_finalists(course: Course, arms: Sequence[Arm], default: Arm) -> list[Arm]:
@@ -76,11 +88,8 @@ def choose_finalists(course: Course, arms: Sequence[Arm], default: Arm) -> list[
         trial = course.book.race(arm.key)
         return speedup_interval(trial.default_ms, trial.times_ms)[0] if trial else 0.0
 
-    def survived(arm: Arm) -> bool:
-        trial = course.book.race(arm.key)
-        return trial is not None and trial.kind == "survived"
-
-    alive = [arm for arm in arms if survived(arm) and arm is not default]
+    survived = {one.key for one in course.book.races if one.kind == "survived"}
+    alive = [arm for arm in arms if arm.key in survived and arm is not default]
     fastest = sorted(alive, key=speed, reverse=True)
     simplest = sorted(alive, key=lambda arm: (len(arm.options.changes()), -speed(arm)))
     wanted = [default, *fastest[:1], *simplest[:1], *fastest]
@@ -91,19 +100,6 @@ def choose_finalists(course: Course, arms: Sequence[Arm], default: Arm) -> list[
 def list_labels(arms: Sequence[Arm]) -> str:
     """Return the arms' labels in a row."""
     return " | ".join(arm.label for arm in arms)
-
-
-def _measure(course: Course, finalists: Sequence[Arm], deadline: Deadline) -> Finals:
-    course.report(
-        f"measuring the finalists at batch {finalists[0].batch_size}: {list_labels(finalists)}"
-    )
-    return measure_finalists(
-        [arm.request for arm in finalists],
-        course.work,
-        deadline=Deadline(max(0.0, deadline.left_s)),
-        rng=course.rng,
-        margin_pct=course.config.sweep.margin_pct,
-    )
 
 
 def _refuse(course: Course, arm: Arm, default: Arm, error: OpsError) -> None:
@@ -238,17 +234,3 @@ def _load_checked(course: Course, arm: Arm, reference: NDArray[np.float32]) -> T
     course.station.unload(arm.row)
     reason = f"it does not answer alike: {reason}"
     return trial.ended("refused", max_abs_diff=difference, reason=reason)
-
-
-def _save_finals(course: Course, finalists: Sequence[Arm], default: Arm, finals: Finals) -> None:
-    default_ms = finals.times_ms([arm.row for arm in finalists].index(default.row))
-    for index, arm in enumerate(finalists):
-        raced = course.book.race(arm.key) or Trial(key=arm.key, kind="survived")
-        course.book.save(
-            raced.ended(
-                "final",
-                run_delay_pct=finals.run_delay_pct,
-                times_ms=finals.times_ms(index),
-                default_ms=default_ms,
-            )
-        )

@@ -66,6 +66,11 @@ class TrialBook:
         """Return the finals trial of this key, if there is one."""
         return self._finals.get(key)
 
+    @property
+    def races(self) -> list[Trial]:
+        """The race trials."""
+        return list(self._races.values())
+
     def count_found(self, key: str) -> None:
         """Note that a trial of an earlier, interrupted sweep is used."""
         self.resumed += key in self._found
