@@ -105,11 +105,13 @@ def table_html(frame: DataFrame, *, caption: str, decimals: int | None = None) -
     texts = [[_cell_text(value, decimals) for value in row] for row in content["rows"]]
     numeric = [_is_numeric(column) for column in zip(*texts, strict=True)]
     numeric = numeric or [False] * len(content["columns"])
-    head = "".join(
-        f'<th scope="col"{_align(right)}>{escape(name)}</th>'
-        for name, right in zip(content["columns"], numeric, strict=True)
-    )
-    body = "".join(_row_html(row, numeric) for row in texts)
+
+    def cells(row: list[str], tag: str, scope: str = "") -> str:
+        styled = zip(row, numeric, strict=True)
+        return "".join(f"<{tag}{scope}{_align(one)}>{escape(text)}</{tag}>" for text, one in styled)
+
+    head = cells(content["columns"], "th", ' scope="col"')
+    body = "".join(f"<tr>{cells(row, 'td')}</tr>" for row in texts)
     body = body or f'<tr><td colspan="{max(1, len(numeric))}">none</td></tr>'
     label = escape(caption, quote=True)
     return (
@@ -166,13 +168,6 @@ def _shrink_svg(data: bytes) -> bytes:
     """Drop the metadata block, the comments and the indentation that matplotlib writes."""
     data = re.sub(rb"<metadata>.*?</metadata>|<!--.*?-->", b"", data, flags=re.DOTALL)
     return re.sub(rb">\s+<", b"><", re.sub(rb"\s*\n\s*", b" ", data))
-
-
-def _row_html(row: list[str], numeric: list[bool]) -> str:
-    cells = "".join(
-        f"<td{_align(right)}>{escape(text)}</td>" for text, right in zip(row, numeric, strict=True)
-    )
-    return f"<tr>{cells}</tr>"
 
 
 def _align(right: bool) -> str:

@@ -48,7 +48,7 @@ def row_columns(record: BenchRecord, notes: Sequence[str] = ()) -> list[Column[B
         Column("first ms", lambda row: row.first_run_ms, format_ms, right=True, where=_SCREENS),
         Column("img/s", lambda row: row.throughput_img_s, "{:,.0f}".format, right=True),
         Column("runs", lambda row: _latency(row, "n"), where=PAGE),
-        Column("peak memory", _peak_memory, right=True, where=_SCREENS),
+        Column("peak memory", lambda row: _bytes(row.peak_rss_bytes), right=True, where=_SCREENS),
         Column("status", lambda row: row.status, where=PAGE),
         Column("status", marked, where=TERMINAL),
     ]
@@ -97,8 +97,8 @@ def _latency(row: BenchRow, name: str) -> float | None:
     return getattr(row.latency_ms, name, None)
 
 
-def _peak_memory(row: BenchRow) -> str | None:
-    return format_bytes(row.peak_rss_bytes) if row.peak_rss_bytes else None
+def _bytes(count: int | None) -> str | None:
+    return format_bytes(count) if count else None
 
 
 def _with_interval(row: BenchRow) -> str:

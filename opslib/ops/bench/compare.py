@@ -86,24 +86,20 @@ class RecordComparison(Record):
         """The comparison as one sentence, the largest change named."""
         if not self.comparable:
             return f"not comparable: {self.reason}"
-        names: tuple[Outcome, ...] = ("worse", "better")
-        parts = [
-            f"{plural(self.count(name), 'row')} {name} (most: {self._most(name)})"
-            for name in names
-            if self.count(name)
-        ]
+        parts = []
+        for outcome in ("worse", "better"):
+            found = [row for row in self.rows if row.outcome == outcome]
+            if found:
+                row = max(found, key=lambda item: abs(math.log(item.latency_ratio or 1.0)))
+                change = row.change_pct or 0.0
+                most = f"{abs(change):.1f} % {'slower' if change > 0 else 'faster'}"
+                parts.append(f"{plural(len(found), 'row')} {outcome} (most: {row.label} {most})")
         same, other = self.count("no measurable change"), self.count("not comparable")
         if same:
             parts.append(f"{plural(same, 'row')} without a measurable change")
         if other:
             parts.append(f"{plural(other, 'row')} not comparable")
         return ", ".join(parts)
-
-    def _most(self, outcome: Outcome) -> str:
-        found = [row for row in self.rows if row.outcome == outcome]
-        row = max(found, key=lambda item: abs(math.log(item.latency_ratio or 1.0)))
-        change = row.change_pct or 0.0
-        return f"{row.label} {abs(change):.1f} % {'slower' if change > 0 else 'faster'}"
 
 
 def compare_records(
@@ -141,13 +137,11 @@ def welch_interval(
     from scipy.special import stdtrit
 
     old, new = np.asarray(baseline, dtype=float), np.asarray(candidate, dtype=float)
-    parts = [old.var(ddof=1) / old.size, new.var(ddof=1) / new.size]
+    parts = [one.var(ddof=1) / one.size for one in (old, new)]
     difference, variance = float(new.mean() - old.mean()), float(sum(parts))
     if variance == 0:
         return difference, (difference, difference)
-    spread = sum(
-        part**2 / (size - 1) for part, size in zip(parts, (old.size, new.size), strict=True)
-    )
+    spread = parts[0] ** 2 / (old.size - 1) + parts[1] ** 2 / (new.size - 1)
     reach = float(stdtrit(variance**2 / spread, (1 + confidence) / 2)) * math.sqrt(variance)
     return difference, (difference - reach, difference + reach)
 
@@ -234,18 +228,18 @@ def compare_runs(
 def find_check_pair(root: Path, against: str | None = None) -> tuple[Path, Path]:
     """Return the bench records of the last comparable run (or `against`) and of the newest run.
     Raises InputError: there is no finished run with a bench record, or none to hold it against."""
-    runs = drop_ahead(scan_runs(root))
-    rows = [row for row in runs if row.finished and _bench_path(root, row)]
-    if not rows:
+    runs = [row for row in drop_ahead(scan_runs(root)) if row.finished]
+    benches = [(row, path) for row in runs if (path := _bench_path(root, row))]
+    if not benches:
         raise InputError(
             f"{root}: no finished benchmark to check; make one with `pillops run bench`"
         )
-    newest = rows[0]
+    newest, path = benches[0]
     if against is not None:
-        return find_record(against, root), _found(root, newest)
-    for row in rows[1:]:
+        return find_record(against, root), path
+    for row, earlier in benches[1:]:
         if (row.notebook, row.host_fingerprint) == (newest.notebook, newest.host_fingerprint):
-            return _found(root, row), _found(root, newest)
+            return earlier, path
     raise InputError(f"{newest.id}: there is no earlier run of {newest.notebook} on this host")
 
 
@@ -265,14 +259,10 @@ def find_record(name: str, root: Path) -> Path:
     if len(matches) != 1:
         what = "several runs are" if matches else "no run is"
         raise InputError(f"{name}: {what} called that in {root}; give an id, a folder or a record")
-    return _found(root, matches[0])
-
-
-def _found(root: Path, row: RunRow) -> Path:
-    path = _bench_path(root, row)
-    if path is None:
-        raise InputError(f"{row.id}: this run has no bench record")
-    return path
+    found = _bench_path(root, matches[0])
+    if found is None:
+        raise InputError(f"{matches[0].id}: this run has no bench record")
+    return found
 
 
 def _bench_path(root: Path, row: RunRow) -> Path | None:

@@ -168,19 +168,16 @@ def _describe_engine(timed: Sequence[BenchRow]) -> str:
 
 
 def _describe_comparison(comparisons: Sequence[SpeedComparison]) -> str:
-    decided = [one for one in comparisons if one.comparison.verdict in ("faster", "slower")]
     if not comparisons:
         return ""
-    if not decided and any(one.comparison.verdict == "inconclusive" for one in comparisons):
-        return " Whether it is faster than Torch is undecided."
+    decided = [one for one in comparisons if one.comparison.verdict in ("faster", "slower")]
     if not decided:
-        return " No measurable difference to Torch was found."
-    speedups = [one.comparison.speedup for one in decided]
-    low, high = min(speedups), max(speedups)
-    span = f"{low:.2f}" if f"{low:.2f}" == f"{high:.2f}" else f"{low:.2f} to {high:.2f}"
-    where = (
-        "at every batch size"
-        if len(decided) == len(comparisons)
-        else f"at batch {', '.join(str(one.batch_size) for one in decided)}"
-    )
+        undecided = any(one.comparison.verdict == "inconclusive" for one in comparisons)
+        known = "No measurable difference to Torch was found"
+        return f" {'Whether it is faster than Torch is undecided' if undecided else known}."
+    speedups = [f"{one.comparison.speedup:.2f}" for one in decided]
+    low, high = min(speedups, key=float), max(speedups, key=float)
+    span = low if low == high else f"{low} to {high}"
+    sizes = ", ".join(str(one.batch_size) for one in decided)
+    where = "at every batch size" if len(decided) == len(comparisons) else f"at batch {sizes}"
     return f" It runs at {span} times the speed of Torch {where}."

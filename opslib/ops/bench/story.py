@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -112,7 +113,10 @@ def draw_stages(record: BenchRecord, theme: Theme) -> Figure | None:
     for axes, (engine, rows) in zip(grid[0], staged.items(), strict=True):
         positions = range(len(rows))
         bottom = [0.0] * len(rows)
-        for index, (label, values) in enumerate(_stage_values(rows).items()):
+        # Foreign code cannot be split.
+        split = all(row.stages_ms and row.stages_ms.decode is not None for row in rows)
+        for index, label in enumerate(STAGES if split else ("preprocess", "inference")):
+            values = [getattr(row.stages_ms, label) / row.batch_size for row in rows]
             colour = theme.series[(0, 4, 2)[index % 3]]
             axes.bar(positions, values, bottom=bottom, color=colour, label=label, width=0.72)
             bottom = [low + value for low, value in zip(bottom, values, strict=True)]
@@ -128,9 +132,9 @@ def describe_stages(record: BenchRecord) -> str:
     """Return what `draw_stages` shows, in words."""
     parts = []
     for row in (row for engine in ENGINE_ORDER for row in _staged(record, engine)):
-        stages = row.stages_ms
-        whole = stages.preprocess + stages.inference if stages else 0.0
-        share = 100 * stages.preprocess / whole if stages and whole else 0.0
+        before, after = attrgetter("preprocess", "inference")(row.stages_ms)
+        whole = before + after
+        share = 100 * before / whole if whole else 0.0
         parts.append(
             f"{ENGINE_NAMES[row.engine]} at batch {row.batch_size}: {share:.0f} % of "
             f"{whole / row.batch_size:.2f} ms per image is decoding and transforming"
@@ -165,19 +169,5 @@ def _staged(record: BenchRecord, engine: str) -> list[BenchRow]:
 
 
 def _timed(record: BenchRecord, engine: str, boundary: Boundary) -> list[BenchRow]:
-    rows = [
-        row
-        for row in record.rows
-        if row.engine == engine and row.boundary == boundary and row.latency_ms
-    ]
-    return sorted(rows, key=lambda row: row.batch_size)
-
-
-def _stage_values(rows: list[BenchRow]) -> dict[str, list[float]]:
-    """Milliseconds of each stage for an image; where foreign code cannot be split, of two."""
-    split = all(row.stages_ms and row.stages_ms.decode is not None for row in rows)
-    names = STAGES if split else ("preprocess", "inference")
-    return {
-        name: [float(getattr(row.stages_ms, name)) / row.batch_size for row in rows]
-        for name in names
-    }
+    rows = [row for row in record.rows if (row.engine, row.boundary) == (engine, boundary)]
+    return sorted(filter(attrgetter("latency_ms"), rows), key=attrgetter("batch_size"))

@@ -94,6 +94,10 @@ class VariantSpeed(Part):
     comparison: Comparison | None
     row: BenchRow | None
 
+    def slim(self) -> Self:
+        """Return it with the median of each block in place of its calls."""
+        return self.model_copy(update={"row": self.row and self.row.slim()})
+
 
 class LayerNoise(Part):
     """One layer of a variant against float32, over all values and the images looked at. `snr_db` is
@@ -155,10 +159,6 @@ class VariantRow(Part):
         """Against float32: `slower` at a batch size, else `faster` at one, else `unclear`."""
         speeds = [one.speed for one in self.speed]
         return next((one for one in ("slower", "faster") if one in speeds), "unclear")
-
-    def speedup(self, batch_size: int) -> float | None:
-        """Return the variant's speed over float32's at a batch size, where it was measured."""
-        return self.speedups.get(batch_size)
 
 
 class QuantizeRecord(Record):
@@ -222,11 +222,8 @@ class QuantizeRecord(Record):
 
     def slim(self) -> Self:
         """Return the record with the median of each timed block in place of its calls."""
-        return self.model_copy(update={"rows": tuple(map(_slim_row, self.rows))})
-
-
-def _slim_row(row: VariantRow) -> VariantRow:
-    speed = tuple(
-        one.model_copy(update={"row": one.row.slim()}) if one.row else one for one in row.speed
-    )
-    return row.model_copy(update={"speed": speed})
+        rows = (
+            row.model_copy(update={"speed": tuple(one.slim() for one in row.speed)})
+            for row in self.rows
+        )
+        return self.model_copy(update={"rows": tuple(rows)})

@@ -71,7 +71,6 @@ class _Sources:
 class _Quantization:
     """One quantization under way."""
 
-    config: Config
     setup: QuantizeSetup
     images: NDArray[np.float32]
     golden_count: int
@@ -101,7 +100,7 @@ def run_quantize(
         hidden_folder(setup.kept) as making,
         watch_disturbance(gpu=False) as watch,
     ):
-        run, trial = _begin(config, setup, progress)
+        run, trial = _begin(setup, progress)
         sources = _prepare(run, making, trial)
         variants = list_variants()
         made = [_make(run, one, at, len(variants), sources) for at, one in enumerate(variants)]
@@ -127,7 +126,7 @@ def run_quantize(
             for one in made
             if one.trial is not None
         }
-        files = keep_variants(config, setup, kept, golden)
+        files = keep_variants(setup, kept, golden)
     progress(1.0, "done")
     source = find_model_files(setup.model)
     return QuantizeRecord(
@@ -145,7 +144,7 @@ def run_quantize(
         ),
         inputs=describe_inputs(setup.images, config.root),
         calibration=describe_inputs(setup.calibration, config.root) if setup.calibration else None,
-        preprocess=setup.preprocess,
+        preprocess=config.preprocess.function,
         img_size=setup.img_size,
         accuracy_gate=section.accuracy_gate,
         max_drop_pp=setup.max_drop_pp,
@@ -170,9 +169,7 @@ def keep_quantize(record: QuantizeRecord, config: Config, path: Path | None = No
     return record.write(path or config.records_dir / f"quantize_{stamp()}.json")
 
 
-def _begin(
-    config: Config, setup: QuantizeSetup, progress: Progress
-) -> tuple[_Quantization, TrialResult]:
+def _begin(setup: QuantizeSetup, progress: Progress) -> tuple[_Quantization, TrialResult]:
     """Try the float32 model in a child, on the probes and on its golden images."""
     progress(0.0, "trying the float32 model")
     card, folder = setup.card, setup.model.resolve().parent
@@ -187,7 +184,7 @@ def _begin(
     rules.check_outputs(setup.model, trial.answered(), differing=rules.PROBES)
     contract = rules.Contract.from_trial(trial)
     count = 0 if golden is None else len(golden)
-    return _Quantization(config, setup, images, count, contract, progress), trial
+    return _Quantization(setup, images, count, contract, progress), trial
 
 
 def _prepare(run: _Quantization, folder: Path, trial: TrialResult) -> _Sources:
@@ -228,7 +225,7 @@ def _make(run: _Quantization, variant: Variant, at: int, count: int, sources: _S
 def _judge_rows(
     run: _Quantization, made: list[_Made], models: dict[str, Path], graph: Path
 ) -> list[VariantRow]:
-    setup, batch = run.setup, max(run.config.quantize.batch)
+    setup, batch = run.setup, max(run.setup.config.quantize.batch)
     requests = {name: setup.at(path, batch, spinning=False) for name, path in models.items()}
     answers = acc.predict(
         requests,
@@ -260,10 +257,10 @@ def _judge(
     flips = acc.list_flips(
         setup.images.paths, before, after, setup.labels, setup.class_names, setup.images.folder
     )
-    checked = setup.names[:: -(-len(setup.names) // run.config.quantize.batch_check_images)]
+    checked = setup.names[:: -(-len(setup.names) // run.setup.config.quantize.batch_check_images)]
     return {
         "accuracy": accuracy,
-        "verdict": judge_gate(accuracy, run.config.quantize.accuracy_gate),
+        "verdict": judge_gate(accuracy, run.setup.config.quantize.accuracy_gate),
         "flips": flips,
         "by_class": acc.count_flips(
             flips, acc.class_sizes(before, setup.labels, setup.class_names)

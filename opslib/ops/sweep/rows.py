@@ -111,11 +111,11 @@ def _axes_at(rows: Sequence[SweepRow], batch_size: int, margin_pct: float) -> It
     usual = SweepOptions().flat()
     here = [row for row in rows if row.batch_size == batch_size]
     default = next(row for row in here if not row.options.changes())
-    for row in sorted(here, key=lambda row: list(_order(row.options.changes()))):
-        changes = row.options.changes()
-        if len(changes) != 1:
-            continue
-        ((axis, value),) = changes.items()
+    single = [row for row in here if len(row.options.changes()) == 1]
+    others = {name for row in single for name in row.options.changes()} - usual.keys()
+    names = [*usual, *sorted(others)]
+    for row in sorted(single, key=lambda row: names.index(next(iter(row.options.changes())))):
+        ((axis, value),) = row.options.changes().items()
         timed = follow(rows, row)
         same = timed.number == follow(rows, default).number
         yield AxisEffect(
@@ -152,12 +152,6 @@ def _describe_effect(row: SweepRow, same: bool, margin_pct: float) -> str:
     half_width_pct = 50 * (high - low) / row.speedup
     wide = half_width_pct > max(MAX_HALF_WIDTH_PCT, margin_pct)
     return f"not resolved (±{half_width_pct:.0f} %)" if wide else "no measurable effect"
-
-
-def _order(changes: Mapping[str, object]) -> Iterator[tuple[int, str]]:
-    names = list(SweepOptions().flat())
-    for name in changes:
-        yield (names.index(name) if name in names else len(names), name)
 
 
 def _short(times_ms: Sequence[float]) -> tuple[float, ...]:
@@ -206,16 +200,11 @@ def sum_up_sweep(
     others = len(batch.tie_set) - 1
     if others:
         text += f"; {plural(others, 'other setting')} tied within {margin_pct:g} %"
-    return f"{text}.{_untried(rows)}"
+    reasons = Counter(row.reason for row in rows if row.outcome == "unavailable")
+    parts = [f"{plural(count, 'row')} unavailable ({reason})" for reason, count in reasons.items()]
+    return f"{text}. {'; '.join(parts)}." if parts else f"{text}."
 
 
 def recommended_text(recommended: Recommended) -> str:
     """Return the recommended changes as `name=value, name=value`."""
     return ", ".join(f"{name}={value}" for name, value in recommended.changes.items()) or "nothing"
-
-
-def _untried(rows: Sequence[SweepRow]) -> str:
-    """Say what could not run here: one sentence for each reason."""
-    reasons = Counter(row.reason for row in rows if row.outcome == "unavailable")
-    parts = [f"{plural(count, 'row')} unavailable ({reason})" for reason, count in reasons.items()]
-    return f" {'; '.join(parts)}." if parts else ""
