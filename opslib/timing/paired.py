@@ -200,21 +200,21 @@ def _report(
     limits: Limits,
     wall_s: float,
 ) -> Comparison:
-    baseline, candidate = arms[0].label, arms[1].label
+    baseline, candidate = (arm.label for arm in arms)
     rounds, finding = tries[-1].rounds, tries[-1].finding
     verdict: SpeedVerdict = finding.claim if trouble is None else "inconclusive"
     low, high = math.exp(finding.interval.low), math.exp(finding.interval.high)
     speedup = math.exp(finding.effect)
-    measured = (
+    reason = (
         f"{candidate} runs at {speedup:.3f} times the speed of {baseline} "
         f"(95 % interval {low:.3f} to {high:.3f})"
     )
     if trouble is not None:
-        reason = f"Undecided: {measured}, but {trouble}."
+        reason = f"Undecided: {reason}, but {trouble}."
     elif verdict == "no measurable change":
-        reason = f"{measured}: no difference beyond noise that reaches {limits.min_effect_pct:g} %."
+        reason += f": no difference beyond noise that reaches {limits.min_effect_pct:g} %."
     else:
-        reason = f"{measured}" + (", confirmed in fresh processes." if confirmed else ".")
+        reason += ", confirmed in fresh processes." if confirmed else "."
     return Comparison(
         baseline=baseline,
         candidate=candidate,

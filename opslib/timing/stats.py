@@ -112,12 +112,11 @@ def min_samples(quantile: float, confidence: float = PERCENTILE_CONFIDENCE) -> i
     _check_probability("confidence", confidence)
     inside = max(quantile, 1 - quantile)
     high = 2
-    while _at_most_one_beyond(high, inside) > 1 - confidence:
+    while not _supports(high, inside, confidence):
         high *= 2
-    return high // 2 + bisect_left(
-        range(high // 2, high),
-        True,
-        key=lambda count: _at_most_one_beyond(count, inside) <= 1 - confidence,
+    counts = range(high // 2, high)
+    return counts[0] + bisect_left(
+        counts, True, key=lambda count: _supports(count, inside, confidence)
     )
 
 
@@ -128,10 +127,9 @@ def percentile(samples: Sequence[float], quantile: float) -> float | None:
     return float(np.quantile(_as_row(samples), quantile))
 
 
-def _at_most_one_beyond(count: int, inside: float) -> float:
-    return math.exp(count * math.log(inside)) + count * (1 - inside) * math.exp(
-        (count - 1) * math.log(inside)
-    )
+def _supports(count: int, inside: float, confidence: float) -> bool:
+    none_beyond, one_beyond = inside**count, count * (1 - inside) * inside ** (count - 1)
+    return none_beyond + one_beyond <= 1 - confidence
 
 
 def _as_row(values: Sequence[float]) -> Rows:

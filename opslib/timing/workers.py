@@ -10,6 +10,7 @@ import ctypes
 import multiprocessing
 import os
 import pickle
+import resource
 import signal
 import sys
 import threading
@@ -20,7 +21,6 @@ from contextlib import suppress
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar
 
 from opslib.core.errors import DeadlineError, OpsError
@@ -62,12 +62,7 @@ class Worker:
         self._await(starting, "starting", START_TIMEOUT_S)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._end(kill=self._busy)
 
     @property
@@ -109,13 +104,12 @@ class Worker:
     def _end(self, kill: bool) -> None:
         if self._executor is None:
             return
-        executor, self._executor = self._executor, None
+        executor, self._executor, self._busy = self._executor, None, False
         if kill and self._child is not None:
             self._child.kill()
         executor.shutdown(wait=True, cancel_futures=True)
         if self._child is not None:
             self._child.join()
-        self._busy = False
 
     def _how_it_ended(self) -> str:
         code = None if self._child is None else self._child.exitcode
@@ -128,13 +122,10 @@ class Worker:
 
 def peak_rss_bytes() -> int:
     """Largest resident memory of the calling process since it began or was last reset."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        for line in status.read_text(encoding="utf-8").splitlines():
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
             if line.startswith(_HIGH_WATER):
                 return int(line.split()[1]) * 1024
-    import resource
-
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
