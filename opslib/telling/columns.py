@@ -28,13 +28,10 @@ DocumentTable = tuple[list[str], list[list[str]]]
 
 @dataclass(frozen=True)
 class Column(Generic[R]):
-    """One column of a table.
-
-    `name`: its heading. `get`: takes a row and returns the value in it, None where there is none.
-    `format`: makes text of a value. A page gets numbers as numbers and formats them itself.
-    `right`: whether a terminal shows it to the right, as numbers are. `where`: the places that show
-    it.
-    """
+    """One column of a table. `name`: its heading. `get`: takes a row and returns the value in it,
+    None where there is none. `format`: makes text of a value. A page gets numbers as numbers and
+    formats them itself. `right`: whether a terminal shows it to the right, as numbers are. `where`:
+    the places that show it."""
 
     name: str
     get: Callable[[R], Any]

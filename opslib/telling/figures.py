@@ -38,12 +38,10 @@ Draw = Callable[["Theme"], "Figure | None"]
 
 
 def show_figure(draw: Draw, *, alt: str, caption: str | None = None) -> None:
-    """Show what `draw` draws, in the light or the dark theme as the reader's system asks.
-
-    `draw`: takes the theme and returns a matplotlib figure, called once for each theme; or None
-    where there is nothing to draw, which `alt` says in its place. `alt`: what the figure says, for
-    readers who cannot see it. `caption`: a line below the figure.
-    """
+    """Show what `draw` draws, in the light or the dark theme as the reader's system asks. `draw`:
+    takes the theme and returns a matplotlib figure, called once for each theme; or None where there
+    is nothing to draw, which `alt` says in its place. `alt`: what the figure says, for readers who
+    cannot see it. `caption`: a line below the figure."""
     show(figure_html(draw, alt=alt, caption=caption), alt)
 
 
@@ -93,12 +91,9 @@ def figure_html(draw: Draw, *, alt: str, caption: str | None = None) -> str:
 
 def table_html(frame: DataFrame, *, caption: str, decimals: int | None = None) -> str:
     """Return `frame` as an accessible HTML table: missing values as dashes, numbers to the right.
-
     Floats are shown with `decimals` places, or with three significant digits. The index is left
     out. A column is numeric when every value in it is a number, with a unit or an interval or not.
-
-    Raises InputError: `caption` is empty.
-    """
+    Raises InputError: `caption` is empty."""
     if not caption.strip():
         raise InputError("a table needs a caption; pass caption='what it shows'")
     content = to_json(frame, "table")

@@ -118,17 +118,26 @@ class Change(Protocol):
 
 @dataclass(frozen=True)
 class Records:
-    """The records that an operation leaves.
-
-    `files`: how the names of their files begin. `read`: reads such a file, and raises InputError
-    where it is none. `table`: the columns and the rows of text that show a record in a document.
-    `compare`: what changed from one record to the next, beyond its noise.
-    """
+    """The records that an operation leaves. `files`: how the names of their files begin. `read`:
+    reads such a file, and raises InputError where it is none. `table`: the columns and the rows of
+    text that show a record in a document. `compare`: what changed from one record to the next,
+    beyond its noise."""
 
     files: str
     read: Callable[[Path], Any]
     table: Callable[[Any], tuple[list[str], list[list[str]]]]
     compare: Callable[[Any, Any], Change] | None = None
+
+
+def records_of(package: str, record: str, files: str, compare: str | None = None) -> Records:
+    """Return the records of an operation's folder: its class in `record`, `snapshot` in `columns`,
+    and the function `module:name` that compares two, each loaded when it is first needed."""
+    return Records(
+        files,
+        read=lazily(f"{package}.record:{record}.read"),
+        table=lazily(f"{package}.columns:snapshot"),
+        compare=lazily(f"{package}.{compare}") if compare else None,
+    )
 
 
 @dataclass(frozen=True)

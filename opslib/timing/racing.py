@@ -101,10 +101,9 @@ def run_race(
     on_round: OnRound = lambda _race: None,
 ) -> Race:
     """Return the race once it is over: by rounds, by time, or because too few are left to cut.
-
     `visits`: one for each arm; its first visits warm it up and are not counted. `incumbent`: the
-    arm that stays in whatever happens. `on_round`: told after every round, the race as it stands.
-    """
+    arm that stays in whatever happens. `on_round`: told after every round, the race as it
+    stands."""
     rules = rules or RaceRules()
     race = Race([Racer() for _ in visits], incumbent)
     _warm_up(race, visits, rules)

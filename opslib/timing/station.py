@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Self, TypeVar
 
@@ -153,13 +153,16 @@ class Station:
 
 @dataclass(frozen=True)
 class Side:
-    """One side of a comparison: what it is called, what is loaded, and where. The request is one
-    for a comparison, without threads that spin between calls (`force_spinning_stop`), so that the
-    idle side does not slow the other."""
+    """One side of a comparison: what it is called, what is loaded, and where."""
 
     label: str
     request: EngineRequest
     station: Station
+
+    def at_rest(self) -> EngineRequest:
+        """Return the request without threads that spin between calls and slow the other side."""
+        settings = replace(self.request.settings, force_spinning_stop=True)
+        return replace(self.request, settings=settings)
 
 
 def compare_stations(
@@ -178,14 +181,14 @@ def compare_stations(
     def open_stations(_arms: Sequence[Arm], _rng: np.random.Generator) -> Iterator[list[Visit]]:
         try:
             for side in sides:
-                side.station.load(side.request, work)
+                side.station.load(side.at_rest(), work)
             yield [side.station.visit for side in sides]
         finally:
             for side in sides:
                 side.station.unload()
 
     return compare_arms(
-        *(Arm(side.label, partial(process.open_inference, side.request, work)) for side in sides),
+        *(Arm(side.label, partial(process.open_inference, side.at_rest(), work)) for side in sides),
         open_visits=open_stations,
         min_effect_pct=min_effect_pct,
         budget_s=budget_s,

@@ -102,12 +102,10 @@ def student_interval(values: npt.ArrayLike, confidence: float = DEFAULT_CONFIDEN
 
 
 def min_samples(quantile: float, confidence: float = PERCENTILE_CONFIDENCE) -> int:
-    """Fewest samples that support a percentile, with two of them beyond it at that confidence.
-
-    The smallest n with P(Binomial(n, 1 - quantile) <= 1) <= 1 - confidence, the early stopping
-    rule of MLPerf's load generator: 64 for p90 and 662 for p99 at 99 %. A quantile below one
-    half needs as many as its mirror image.
-    """
+    """Fewest samples that support a percentile, with two of them beyond it at that confidence. The
+    smallest n with P(Binomial(n, 1 - quantile) <= 1) <= 1 - confidence, the early stopping rule of
+    MLPerf's load generator: 64 for p90 and 662 for p99 at 99 %. A quantile below one half needs as
+    many as its mirror image."""
     _check_probability("quantile", quantile)
     _check_probability("confidence", confidence)
     inside = max(quantile, 1 - quantile)

@@ -23,7 +23,7 @@ from opslib.telling.doors import (
     say_inputs,
     say_verdict,
 )
-from opslib.telling.operation import Operation, Records, lazily, measure, takes_request
+from opslib.telling.operation import Operation, measure, records_of, takes_request
 
 if TYPE_CHECKING:
     from opslib.ops.bench.compare import RecordComparison
@@ -120,11 +120,6 @@ def _show_comparison(console: Console, comparison: RecordComparison) -> None:
 BENCH = Operation(
     "bench",
     {"bench": bench},
-    report_commands={"diff": diff, "check": check},
-    records=Records(
-        "bench_",
-        read=lazily("opslib.ops.bench.record:BenchRecord.read"),
-        table=lazily("opslib.ops.bench.columns:snapshot"),
-        compare=lazily("opslib.ops.bench.compare:compare_records"),
-    ),
+    {"diff": diff, "check": check},
+    records_of("opslib.ops.bench", "BenchRecord", "bench_", "compare:compare_records"),
 )

@@ -13,7 +13,7 @@ from opslib.core.formatting import format_duration
 from opslib.ops.drill.request import DrillRequest
 from opslib.telling.columns import terminal_table
 from opslib.telling.doors import describe_experiment, say, say_verdict
-from opslib.telling.operation import Operation, Records, lazily, measure, takes_request
+from opslib.telling.operation import Operation, measure, records_of, takes_request
 
 if TYPE_CHECKING:
     from opslib.ops.drill.record import DrillRecord
@@ -58,11 +58,5 @@ def show_drill(console: Console, record: DrillRecord) -> None:
 
 
 DRILL = Operation(
-    "drill",
-    {"drill": drill},
-    records=Records(
-        "drill_",
-        read=lazily("opslib.ops.drill.record:DrillRecord.read"),
-        table=lazily("opslib.ops.drill.columns:snapshot"),
-    ),
+    "drill", {"drill": drill}, records=records_of("opslib.ops.drill", "DrillRecord", "drill_")
 )

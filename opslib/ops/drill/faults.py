@@ -110,12 +110,10 @@ def list_faults() -> tuple[Fault, ...]:
 def make_fault(
     fault: Fault, stable: Path, places: tuple[Path, Path] | None
 ) -> Iterator[Path | str]:
-    """Make a bad model, yield the path to ask a service for, and remove what was made.
-
-    `stable`: the served model, as the service names it. `places`: where a folder inside and one
-    outside the service's reach may be made; None: nowhere. Raises NotPossibleError: it cannot be
-    made of this model, or there is no place for it.
-    """
+    """Make a bad model, yield the path to ask a service for, and remove what was made. `stable`:
+    the served model, as the service names it. `places`: where a folder inside and one outside the
+    service's reach may be made; None: nowhere. Raises NotPossibleError: it cannot be made of this
+    model, or there is no place for it."""
     if places is None:
         if fault.needs_folder:
             raise NotPossibleError("the service's model folder cannot be written from here")

@@ -27,12 +27,9 @@ _VERSION_S = 5.0
 
 def keep_home(target: Target) -> AbstractContextManager[Callable[[], None]]:
     """Bring a running service back to its stable model after the block, and remove the bad ones
-    made for it; what the block gets says that the service is home already.
-
-    A staging service ends with its drill and is left alone.
-
-    Raises OpsError: it does not go back; the message says what to do.
-    """
+    made for it; what the block gets says that the service is home already. A staging service ends
+    with its drill and is left alone. Raises OpsError: it does not go back; the message says what to
+    do."""
     if target.staged is not None:
         return nullcontext(lambda: None)
     folders = [str(folder) for folder in target.ground or ()]

@@ -194,12 +194,10 @@ def _find_running_model(request: DrillRequest, live: LiveVersion, url: str, kind
 
 
 def find_live(config: Config, kind: Kind | None = None) -> Path:
-    """Return the ONNX model that a service on this experiment would start with.
-
-    `kind`: the kind asked for; the classifier by default. Raises ModelError: there is none, or the
-    one that it should start with is not there; InputError: what is served is no ONNX model, or the
-    service's state cannot be read.
-    """
+    """Return the ONNX model that a service on this experiment would start with. `kind`: the kind
+    asked for; the classifier by default. Raises ModelError: there is none, or the one that it
+    should start with is not there; InputError: what is served is no ONNX model, or the service's
+    state cannot be read."""
     kind = kind or pick_classifier(config)
     found = next(iter(kind.pins()), None)
     state = read_served_state(config)
@@ -221,11 +219,9 @@ def choose_other(
     check: Callable[[Path], object] | None = None,
 ) -> Path:
     """Return the model to swap to: the one named, else the one that a rollback would choose.
-
     `kind`: which kind of models; the only one by default. `check`: raises `ModelError` for a model
     that must not be served. Raises ModelError: there is no second model; ParameterError: there are
-    several kinds and none was named.
-    """
+    several kinds and none was named."""
     if request.other is not None:
         other = request.other.absolute()
         known = frozenset({live.sha256}) if live.sha256 else frozenset[str]()

@@ -21,7 +21,7 @@ from opslib.telling.doors import (
     say_inputs,
     say_verdict,
 )
-from opslib.telling.operation import Operation, Records, lazily, measure, takes_request
+from opslib.telling.operation import Operation, measure, records_of, takes_request
 
 if TYPE_CHECKING:
     from opslib.ops.quantize.record import QuantizeRecord
@@ -94,9 +94,5 @@ def show_quantize(console: Console, record: QuantizeRecord) -> None:
 QUANTIZE = Operation(
     "quantize",
     {"quantize": quantize, "promote": promote},
-    records=Records(
-        "quantize_",
-        read=lazily("opslib.ops.quantize.record:QuantizeRecord.read"),
-        table=lazily("opslib.ops.quantize.columns:snapshot"),
-    ),
+    records=records_of("opslib.ops.quantize", "QuantizeRecord", "quantize_"),
 )

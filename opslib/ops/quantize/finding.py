@@ -22,12 +22,10 @@ def judge_gate(accuracy: Accuracy, gate: Literal["rule", "proven"]) -> Verdict:
 
 
 def recommend(rows: Sequence[VariantRow]) -> VariantRow:
-    """Return the row to deploy: the fastest variant that passes the gate, else the first row.
-
-    A variant counts only where it is measurably faster at one batch size and slower at none.
-    Among those tied with the fastest (within 5 %, or with overlapping intervals at every batch
-    size) the one that loses least is taken, and of equals the one named first.
-    """
+    """Return the row to deploy: the fastest variant that passes the gate, else the first row. A
+    variant counts only where it is measurably faster at one batch size and slower at none. Among
+    those tied with the fastest (within 5 %, or with overlapping intervals at every batch size) the
+    one that loses least is taken, and of equals the one named first."""
     good = [row for row in rows[1:] if row.verdict == "pass" and row.pace == "faster"]
     if not good:
         return rows[0]

@@ -162,12 +162,10 @@ class VariantRow(Part):
 
 
 class QuantizeRecord(Record):
-    """A quantization, whole: conditions, variants, accuracy, speed, verdict, recommendation.
-
-    The verdict is the accuracy gate of the gated variant; `recommended` is what to deploy, the
-    float32 model included. `prepared` is what was done to the float32 model before it was
-    quantized, a phrase each.
-    """
+    """A quantization, whole: conditions, variants, accuracy, speed, verdict, recommendation. The
+    verdict is the accuracy gate of the gated variant; `recommended` is what to deploy, the float32
+    model included. `prepared` is what was done to the float32 model before it was quantized, a
+    phrase each."""
 
     schema_name = "quantize"
 

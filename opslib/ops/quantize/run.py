@@ -85,13 +85,10 @@ class _Quantization:
 def run_quantize(
     config: Config, request: QuantizeRequest, *, progress: Progress = lambda _share, _what: None
 ) -> QuantizeRecord:
-    """Return the record of a quantization; the variants are kept under `{exp_dir}/quantized`.
-
-    The verdict is what the configured accuracy gate says of the required variant.
-
-    Raises UsageError: the request cannot be carried out; nothing was written but empty folders;
-    ModelError: the model cannot be loaded or prepared.
-    """
+    """Return the record of a quantization; the variants are kept under `{exp_dir}/quantized`. The
+    verdict is what the configured accuracy gate says of the required variant. Raises UsageError:
+    the request cannot be carried out; nothing was written but empty folders; ModelError: the model
+    cannot be loaded or prepared."""
     clock = Deadline(None)
     setup = prepare_quantize(config, request)
     section = config.quantize

@@ -33,12 +33,10 @@ def measure_speed(
     seed: int,
     report: Callable[[float, str], None],
 ) -> dict[str, tuple[VariantSpeed, ...]]:
-    """Return each model's speed at each batch size; the first one is the baseline.
-
-    First every variant against the baseline in interleaved rounds; a comparison during which the
-    host was disturbed is made once more, if half of the budget is not spent yet. An undisturbed
-    answer stands, whatever it says. Then each alone in separated blocks.
-    """
+    """Return each model's speed at each batch size; the first one is the baseline. First every
+    variant against the baseline in interleaved rounds; a comparison during which the host was
+    disturbed is made once more, if half of the budget is not spent yet. An undisturbed answer
+    stands, whatever it says. Then each alone in separated blocks."""
     deadline = Deadline(budget_s)
 
     def tell(what: str) -> None:
@@ -55,10 +53,9 @@ def measure_speed(
         share_s = COMPARISON_SHARE * budget_s / max(1, len(pairs))
 
         def compare(pair: tuple[str, int], turn: int) -> Comparison:
-            name, size = pair
             return compare_stations(
-                Side(baseline, _at_rest(requests[baseline], size), first),
-                Side(name, _at_rest(requests[name], size), second),
+                Side(baseline, cells[baseline, pair[1]].request, first),
+                Side(pair[0], cells[pair].request, second),
                 work,
                 min_effect_pct=section.min_effect_pct,
                 budget_s=share_s,
@@ -119,12 +116,6 @@ def compare_pairs(
         except OpsError as error:
             tell(f"keeping the first comparison: {pair[0]}, batch {pair[1]}: {error}")
     return compared, problems
-
-
-def _at_rest(request: EngineRequest, batch_size: int) -> EngineRequest:
-    """Return the request for a comparison: its threads do not spin between calls."""
-    settings = replace(request.settings, force_spinning_stop=True)
-    return replace(request, batch_size=batch_size, settings=settings)
 
 
 def _speed(size: int, comparison: Comparison | None, row: BenchRow) -> VariantSpeed:

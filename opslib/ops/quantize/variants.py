@@ -136,8 +136,8 @@ def _quantize_static(
 ) -> tuple[str, ...]:
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
-    name = "MinMax" if variant.name == "static-minmax" else "Entropy"
-    method = getattr(CalibrationMethod, name)
+    minmax = variant.name == "static-minmax"
+    method = CalibrationMethod.MinMax if minmax else CalibrationMethod.Entropy
     activation = QuantType.QUInt8 if static_types() == "U8S8" else QuantType.QInt8
     with hidden_folder(target) as folder, refusals_told():
         cache = _calibrate(prepared, folder, method, images, report, variant.title)
@@ -178,18 +178,17 @@ def _calibrate(
             use_external_data_format=is_large(prepared),
         )
     calibrator.infer_session = _open_session(folder / "augmented.onnx")
-    fixed = calibrator.infer_session.get_inputs()[0].shape[0]
-    size = fixed if isinstance(fixed, int) else CALIBRATION_BATCH
-    name = calibrator.infer_session.get_inputs()[0].name
-    count = len(images.paths)
-    starts = range(0, count - size + 1, size) if isinstance(fixed, int) else range(0, count, size)
+    given = calibrator.infer_session.get_inputs()[0]
+    fixed, count = isinstance(given.shape[0], int), len(images.paths)
+    size = given.shape[0] if fixed else CALIBRATION_BATCH
+    starts = range(0, count - size + 1 if fixed else count, size)
     if not len(starts):
         raise ModelError(f"{count} calibration images; the model's batch size is fixed at {size}")
     for start in starts:
         report(start / count, f"calibrating {title}: {start} of {count} images")
         batch = images.preprocessor.run_checked(images.paths[start : start + size], images.img_size)
         with quiet():
-            calibrator.collect_data(_OneBatch({name: batch}))
+            calibrator.collect_data(_OneBatch({given.name: batch}))
     with quiet():
         cache = folder / "ranges.json"
         save_tensors_data(calibrator.compute_data(), cache)

@@ -62,11 +62,9 @@ def make_arms(
     fixed_batch: int | None = None,
 ) -> tuple[tuple[Line, ...], tuple[Arm, ...]]:
     """Return a line for every combination and batch size, and one arm for each distinct session.
-
     `base`: the engine request that is varied. `digest_graph`: the digest of a combination's
     optimized model, None where there is none. `identity`: what else decides a figure: model, host,
-    versions, images. `fixed_batch`: the only batch size that the model takes, if so.
-    """
+    versions, images. `fixed_batch`: the only batch size that the model takes, if so."""
     lines: list[Line] = []
     groups: dict[tuple[object, ...], list[Line]] = {}
     for batch_size, one in itertools.product(batch_sizes, options):

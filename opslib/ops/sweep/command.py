@@ -22,7 +22,7 @@ from opslib.telling.doors import (
     say_inputs,
     say_verdict,
 )
-from opslib.telling.operation import Operation, Records, lazily, measure, takes_request
+from opslib.telling.operation import Operation, measure, records_of, takes_request
 
 if TYPE_CHECKING:
     from opslib.ops.sweep.record import SweepRecord
@@ -93,9 +93,5 @@ def _caption(record: SweepRecord) -> str:
 SWEEP = Operation(
     "sweep",
     {"sweep": sweep, "apply": apply},
-    records=Records(
-        "ort_bench_",
-        read=lazily("opslib.ops.sweep.record:SweepRecord.read"),
-        table=lazily("opslib.ops.sweep.columns:snapshot"),
-    ),
+    records=records_of("opslib.ops.sweep", "SweepRecord", "ort_bench_"),
 )

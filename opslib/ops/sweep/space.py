@@ -134,13 +134,10 @@ def cuda_axes(section: SweepSection, host: SweepHost) -> Iterable[SweepOptions]:
 
 
 def effective_options(options: SweepOptions, host: SweepHost) -> tuple[tuple[str, str], ...]:
-    """Return what of the options has an effect on this host, without the graph level.
-
-    Two sets with the same answer and the same optimized graph are the same session: cuDNN options
-    mean nothing on the CPU, spinning nothing to a single thread.
-
-    Raises UnavailableError: this host cannot run them; the message is the reason.
-    """
+    """Return what of the options has an effect on this host, without the graph level. Two sets with
+    the same answer and the same optimized graph are the same session: cuDNN options mean nothing on
+    the CPU, spinning nothing to a single thread. Raises UnavailableError: this host cannot run
+    them; the message is the reason."""
     if "TENSORRT" in options.providers and host.tensorrt_problem:
         raise UnavailableError(f"TENSORRT cannot start: {host.tensorrt_problem}")
     choice = select_onnx_providers(
