@@ -7,8 +7,6 @@ reports outlive the library. Each carries its unit and whether lower or higher i
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +20,8 @@ Better = Literal["lower", "higher"]
 SCRAP_MIME_PREFIX = "application/scrapbook.scrap."
 _OLD_MIME = "application/papermill.record+json"
 _HEADLINE = ("verdict", "finding", "exit_code", "record")
-_published: dict[str, _Publisher] = {}
+# The cell that published a name, and in which execution.
+_published: dict[str, tuple[str, int]] = {}
 
 
 class Scrap(Part):
@@ -33,12 +32,6 @@ class Scrap(Part):
     unit: str | None = None
     better: Better | None = None
     label: str | None = None
-
-
-@dataclass(frozen=True)
-class _Publisher:
-    cell: str
-    execution: int
 
 
 def publish(
@@ -85,8 +78,8 @@ def read_scraps(notebook: Path) -> dict[str, Scrap]:
     """Return the scraps of an executed notebook file, by name, in the order published. Raises
     InputError: the file is missing or is not a notebook."""
     try:
-        document = json.loads(notebook.read_bytes())
-        outputs = list(_outputs(document))
+        cells = json.loads(notebook.read_bytes())["cells"]
+        outputs = [output for cell in cells for output in cell.get("outputs", [])]
     except OSError as error:
         raise InputError(f"{notebook}: cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -119,11 +112,6 @@ def _decode(mime: str, payload: Any) -> Scrap | None:
     return Scrap(name=name, **data)
 
 
-def _outputs(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    for cell in document["cells"]:
-        yield from cell.get("outputs", [])
-
-
 def _publish(scrap: Scrap) -> None:
     plain = scrap.model_copy(update={"value": to_json(scrap.value, f"scrap {scrap.name!r}")})
     _claim(scrap.name)
@@ -141,24 +129,20 @@ def _claim(name: str) -> None:
     if here is None:
         return
     holder = _published.get(name)
-    if holder is not None and (holder.cell != here.cell or holder.execution == here.execution):
-        raise InputError(
-            f"scrap {name!r}: already published by "
-            f"{'this' if holder.cell == here.cell else 'another'} cell; give it another name"
-        )
+    if holder is not None and (holder[0] != here[0] or holder == here):
+        which = "this" if holder[0] == here[0] else "another"
+        raise InputError(f"scrap {name!r}: already published by {which} cell; give it another name")
     _published[name] = here
 
 
-def _current_cell() -> _Publisher | None:
+def _current_cell() -> tuple[str, int] | None:
     """The running cell: by the front end's cell id, or by its source where none is sent."""
     shell = _shell()
     if shell is None:
         return None
-    parent = shell.get_parent() or {}
-    cell_id = (parent.get("metadata") or {}).get("cellId")
+    cell_id = ((shell.get_parent() or {}).get("metadata") or {}).get("cellId")
     source = str(shell.history_manager.input_hist_raw[-1])
-    cell = cell_id or sha256(source.encode()).hexdigest()
-    return _Publisher(cell=cell, execution=int(shell.execution_count))
+    return cell_id or sha256(source.encode()).hexdigest(), int(shell.execution_count)
 
 
 def _shell() -> Any:

@@ -95,9 +95,7 @@ class Rehearsal:
 
     def note_memory(self, during: Literal["swap", "leak"], number: int) -> None:
         """Note how much memory the service holds after a switch, counted from 1."""
-        pid = self.target.pid
-        rss = read_rss_bytes(pid) if pid is not None else None
-        if rss is not None:
+        if self.target.pid is not None and (rss := read_rss_bytes(self.target.pid)):
             self.memory.append(Memory(during=during, swap=number, rss_bytes=rss))
 
     def note(self, injected: str, promised: str, seen: str, held: bool | None) -> None:
