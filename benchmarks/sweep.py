@@ -33,7 +33,8 @@ from opslib.inference.images import pick_images
 from opslib.ops.sweep.arms import make_request
 from opslib.ops.sweep.finals import Finals, measure_finalists
 from opslib.ops.sweep.record import SweepOptions
-from opslib.ops.sweep.run import SweepRequest, run_sweep
+from opslib.ops.sweep.request import SweepRequest
+from opslib.ops.sweep.run import run_sweep
 from opslib.ops.sweep.space import cpu_axes, find_sweep_host
 from opslib.timing.rounds import Deadline
 from opslib.timing.station import Station, Workload

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import PurePath
 
-from opslib.ops.bench.operation import BENCH
+from opslib.ops.bench.command import BENCH
 from opslib.ops.checklist.operation import CHECKLIST
-from opslib.ops.drill.operation import DRILL
-from opslib.ops.quantize.operation import QUANTIZE
+from opslib.ops.drill.command import DRILL
+from opslib.ops.quantize.command import QUANTIZE
 from opslib.ops.release.operation import RELEASE
-from opslib.ops.sweep.operation import SWEEP
+from opslib.ops.sweep.command import SWEEP
 from opslib.telling.operation import Operation, Records
 
 OPERATIONS: dict[str, Operation] = {}

@@ -28,15 +28,10 @@ DocumentTable = tuple[list[str], list[list[str]]]
 
 @dataclass(frozen=True)
 class Column(Generic[R]):
-    """One column of a table.
-
-    Args:
-        name: its heading.
-        get: takes a row and returns the value in it, None where there is none.
-        format: makes text of a value. A page gets numbers as numbers and formats them itself.
-        right: whether a terminal shows it to the right, as numbers are.
-        where: the places that show it.
-    """
+    """One column of a table. `name`: its heading. `get`: takes a row and returns the value in it,
+    None where there is none. `format`: makes text of a value. A page gets numbers as numbers and
+    formats them itself. `right`: whether a terminal shows it to the right, as numbers are. `where`:
+    the places that show it."""
 
     name: str
     get: Callable[[R], Any]
@@ -76,6 +71,16 @@ def page_table(columns: Iterable[Column[R]], rows: Iterable[R]) -> DataFrame:
     shown = [one for one in columns if "page" in one.where]
     cells = [[one.value(row) for one in shown] for row in rows]
     return pd.DataFrame(cells, columns=[one.name for one in shown], dtype=object)
+
+
+def page_of(
+    columns: Iterable[Column[R]] | Callable[[Any], Iterable[Column[R]]],
+    rows: Callable[[Any], Iterable[R]],
+) -> Callable[[Any], DataFrame]:
+    """Return what makes a page's frame of a record, from its columns and its rows."""
+    return lambda record: page_table(
+        columns(record) if callable(columns) else columns, rows(record)
+    )
 
 
 def document_table(columns: Sequence[Column[R]], rows: Iterable[R]) -> DocumentTable:

@@ -101,10 +101,8 @@ def plain_cells(cells: Iterable[str]) -> list[Text]:
 
 
 def run_door(action: Callable[[], int | None]) -> NoReturn:
-    """Run a command's `action` and end the process with its exit code.
-
-    An error made on purpose prints one line on stderr, secrets masked; SIGTERM becomes 143.
-    """
+    """Run a command's `action` and end the process with its exit code. An error made on purpose
+    prints one line on stderr, secrets masked; SIGTERM becomes 143."""
     terminated = False
 
     def terminate(_signal: int, _frame: FrameType | None) -> None:
@@ -174,12 +172,8 @@ def _print_line(text: str) -> None:
 
 
 def check_record_path(path: Path | None) -> None:
-    """Refuse a place for a record before anything is measured.
-
-    Raises:
-        ParameterError: it is a folder.
-        StorageError: its folder cannot be written.
-    """
+    """Refuse a place for a record before anything is measured. Raises ParameterError: it is a
+    folder; StorageError: its folder cannot be written."""
     if path is None:
         return
     if path.is_dir():
@@ -212,11 +206,8 @@ def run_app(app: typer.Typer) -> NoReturn:
 
 
 def call_app(app: typer.Typer, arguments: list[str] | None = None) -> int:
-    """Run one command line (the process's own by default) and return its exit code.
-
-    Raises:
-        ParameterError: an option or argument is unknown or malformed.
-    """
+    """Run one command line (the process's own by default) and return its exit code. Raises
+    ParameterError: an option or argument is unknown or malformed."""
     try:
         answer = app(arguments, standalone_mode=False)
     except Abort as error:
@@ -237,11 +228,8 @@ def say_inputs(console: Console, inputs: InputFacts) -> None:
 
 
 def find_root(root: Path | None, config: Path | None) -> Path:
-    """Return the report folder that `--root` or the configuration means.
-
-    Raises:
-        InputError: there is none.
-    """
+    """Return the report folder that `--root` or the configuration means. Raises InputError: there
+    is none."""
     folder = root.absolute() if root is not None else load_config(config).report_dir
     if not folder.is_dir():
         raise InputError(f"{folder}: no such report folder; `pillops run` makes one")

@@ -38,39 +38,37 @@ Draw = Callable[["Theme"], "Figure | None"]
 
 
 def show_figure(draw: Draw, *, alt: str, caption: str | None = None) -> None:
-    """Show what `draw` draws, in the light or the dark theme as the reader's system asks.
-
-    Args:
-        draw: takes the theme and returns a matplotlib figure, called once for each theme; or None
-            where there is nothing to draw, which `alt` says in its place.
-        alt: what the figure says, for readers who cannot see it.
-        caption: a line below the figure.
-    """
-    _display(figure_html(draw, alt=alt, caption=caption), alt)
+    """Show what `draw` draws, in the light or the dark theme as the reader's system asks. `draw`:
+    takes the theme and returns a matplotlib figure, called once for each theme; or None where there
+    is nothing to draw, which `alt` says in its place. `alt`: what the figure says, for readers who
+    cannot see it. `caption`: a line below the figure."""
+    show(figure_html(draw, alt=alt, caption=caption), alt)
 
 
 def show_table(frame: DataFrame, *, caption: str, decimals: int | None = None) -> None:
     """Show `frame` as a table with its caption; see `table_html`."""
-    _display(table_html(frame, caption=caption, decimals=decimals), frame.to_string(index=False))
+    show(table_html(frame, caption=caption, decimals=decimals), frame.to_string(index=False))
 
 
 def show_verdict(verdict: Verdict, finding: str) -> None:
     """Show the verdict as a badge and the finding beside it."""
-    _display(verdict_html(verdict, finding), f"{verdict_word(verdict)}: {finding}")
+    show(verdict_html(verdict, finding), f"{verdict_word(verdict)}: {finding}")
+
+
+def show_text(text: str) -> None:
+    """Show a paragraph."""
+    show(f"<p>{escape(text)}</p>", text)
 
 
 def show_list(lines: Sequence[str]) -> None:
     """Show lines of text as a list."""
     html = f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>"
-    _display(html, "\n".join(lines))
+    show(html, "\n".join(lines))
 
 
 def figure_html(draw: Draw, *, alt: str, caption: str | None = None) -> str:
-    """Return the `<figure>` element of `show_figure`, or a paragraph where nothing is drawn.
-
-    Raises:
-        InputError: `alt` is empty.
-    """
+    """Return the `<figure>` element of `show_figure`, or a paragraph where nothing is drawn. Raises
+    InputError: `alt` is empty."""
     if not alt.strip():
         raise InputError("a figure needs an alternative text; pass alt='what it says'")
     sources = {}
@@ -93,24 +91,22 @@ def figure_html(draw: Draw, *, alt: str, caption: str | None = None) -> str:
 
 def table_html(frame: DataFrame, *, caption: str, decimals: int | None = None) -> str:
     """Return `frame` as an accessible HTML table: missing values as dashes, numbers to the right.
-
     Floats are shown with `decimals` places, or with three significant digits. The index is left
     out. A column is numeric when every value in it is a number, with a unit or an interval or not.
-
-    Raises:
-        InputError: `caption` is empty.
-    """
+    Raises InputError: `caption` is empty."""
     if not caption.strip():
         raise InputError("a table needs a caption; pass caption='what it shows'")
     content = to_json(frame, "table")
     texts = [[_cell_text(value, decimals) for value in row] for row in content["rows"]]
     numeric = [_is_numeric(column) for column in zip(*texts, strict=True)]
     numeric = numeric or [False] * len(content["columns"])
-    head = "".join(
-        f'<th scope="col"{_align(right)}>{escape(name)}</th>'
-        for name, right in zip(content["columns"], numeric, strict=True)
-    )
-    body = "".join(_row_html(row, numeric) for row in texts)
+
+    def cells(row: list[str], tag: str, scope: str = "") -> str:
+        styled = zip(row, numeric, strict=True)
+        return "".join(f"<{tag}{scope}{_align(one)}>{escape(text)}</{tag}>" for text, one in styled)
+
+    head = cells(content["columns"], "th", ' scope="col"')
+    body = "".join(f"<tr>{cells(row, 'td')}</tr>" for row in texts)
     body = body or f'<tr><td colspan="{max(1, len(numeric))}">none</td></tr>'
     label = escape(caption, quote=True)
     return (
@@ -122,11 +118,7 @@ def table_html(frame: DataFrame, *, caption: str, decimals: int | None = None) -
 
 
 def verdict_html(verdict: Verdict, finding: str) -> str:
-    """Return the element of `show_verdict`.
-
-    Raises:
-        InputError: the verdict is unknown.
-    """
+    """Return the element of `show_verdict`. Raises InputError: the verdict is unknown."""
     if verdict not in VERDICT_EXIT_CODES:
         known = ", ".join(VERDICT_EXIT_CODES)
         raise InputError(f"verdict {verdict!r} is unknown; expected one of {known}")
@@ -173,13 +165,6 @@ def _shrink_svg(data: bytes) -> bytes:
     return re.sub(rb">\s+<", b"><", re.sub(rb"\s*\n\s*", b" ", data))
 
 
-def _row_html(row: list[str], numeric: list[bool]) -> str:
-    cells = "".join(
-        f"<td{_align(right)}>{escape(text)}</td>" for text, right in zip(row, numeric, strict=True)
-    )
-    return f"<tr>{cells}</tr>"
-
-
 def _align(right: bool) -> str:
     return ' class="num" style="text-align:right"' if right else ' style="text-align:left"'
 
@@ -219,7 +204,8 @@ def _is_numeric(column: tuple[str, ...]) -> bool:
     return bool(given) and all(_NUMBER.match(text) for text in given)
 
 
-def _display(html: str, text: str) -> None:
+def show(html: str, text: str) -> None:
+    """Show HTML, or where there is none the same as text."""
     from IPython.display import display
 
     display({"text/html": html, "text/plain": text}, raw=True)  # type: ignore[no-untyped-call]

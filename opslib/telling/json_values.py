@@ -15,17 +15,10 @@ from opslib.core.errors import InputError
 
 
 def to_json(value: Any, name: str) -> Any:
-    """Return `value` as JSON types; NaN, infinity, NaT and NA become None.
-
-    A frame becomes `{"columns": [...], "rows": [[...]]}`, a time becomes ISO 8601 text, an array
-    a list.
-
-    Args:
-        name: what the value is called, for the error's text.
-
-    Raises:
-        InputError: a value of this type cannot be kept.
-    """
+    """Return `value` as JSON types; NaN, infinity, NaT and NA become None. A frame becomes
+    `{"columns": [...], "rows": [[...]]}`, a time becomes ISO 8601 text, an array a list. `name`:
+    what the value is called, for the error's text. Raises InputError: a value of this type cannot
+    be kept."""
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, Enum):

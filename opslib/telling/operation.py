@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from functools import wraps
+from inspect import Parameter, Signature
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import Annotated, Any, Protocol, get_type_hints
 
 import typer
+from rich.console import Console
 
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
+from opslib.core.config import Config, load_config
+from opslib.core.errors import ParameterError
+from opslib.core.records import Record
+from opslib.telling.doors import ConfigOption, check_record_path, make_console, say
+from opslib.telling.progress import show_progress
 
+JsonOption = Annotated[Path | None, typer.Option(help="Where the record goes.")]
 Command = Callable[..., int | None] | typer.Typer
 # Told the share of the work that is done, 0 to 1, and what is being done.
 Progress = Callable[[float, str], None]
+_SIZE = re.compile(r"[1-9][0-9]{0,8}")
 
 
 def lazily(name: str) -> Callable[..., Any]:
@@ -25,16 +34,75 @@ def lazily(name: str) -> Callable[..., Any]:
 
 
 class OperationRequest:
-    """What a person asks an operation for, a frozen dataclass; paths and lists may be given as the
-    plain values of a notebook's parameters."""
+    """What a person asks an operation for, a frozen dataclass; each field says the option that asks
+    for it. Paths, lists and `1,2,4` may be given as a notebook's parameters and options are. Raises
+    ParameterError: a list holds what is no whole number from 1 up."""
 
     def __post_init__(self) -> None:
-        for one in fields(cast("DataclassInstance", self)):
-            given = getattr(self, one.name)
-            if one.type == "Path | None":
-                object.__setattr__(self, one.name, Path(given) if given else None)
-            elif isinstance(given, list):
-                object.__setattr__(self, one.name, tuple(given) or None)
+        for name, kind in get_type_hints(type(self)).items():
+            given = getattr(self, name)
+            if kind == Path | None:
+                object.__setattr__(self, name, Path(given) if given else None)
+            elif kind == tuple[int, ...] | None:
+                sizes = parse_sizes(name, given) if isinstance(given, str) else given
+                object.__setattr__(self, name, tuple(sizes) if sizes else None)
+
+
+def parse_sizes(option: str, text: str) -> list[int]:
+    """Return sizes from `1,2,4`; ParameterError where a part is no whole number from 1 up."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(map(_SIZE.fullmatch, parts)):
+        raise ParameterError(f"--{option}: got {text!r}; expected whole numbers from 1 up: 1,2,4")
+    return [int(part) for part in parts]
+
+
+def takes_request(
+    kind: type[Any],
+) -> Callable[[Callable[[Any, Config, Path | None], int]], Callable[..., int]]:
+    """Make a command of what is done with a request: it has an option for each of the request's
+    fields, `--json` for the record's place and `--config`."""
+
+    def make(act: Callable[[Any, Config, Path | None], int]) -> Callable[..., int]:
+        @wraps(act)
+        def command(json: Path | None, config: Path | None, **asked: Any) -> int:
+            check_record_path(json)
+            return act(kind(**asked), load_config(config), json)
+
+        hints = get_type_hints(kind, include_extras=True)
+        options = {one.name: (hints[one.name], one.default) for one in fields(kind)}
+        if "batch" in options:
+            options["batch"] = (Annotated[str | None, *hints["batch"].__metadata__], None)
+        options |= {"json": (JsonOption, None), "config": (ConfigOption, None)}
+        signature = [
+            Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=hint)
+            for name, (hint, default) in options.items()
+        ]
+        command.__signature__ = Signature(signature)  # type: ignore[attr-defined]
+        command.__annotations__ = {name: hint for name, (hint, _) in options.items()}
+        return command
+
+    return make
+
+
+def measure(
+    what: str,
+    run: Callable[..., Record],
+    keep: Callable[[Any, Config, Path | None], Path],
+    show: Callable[[Console, Any], None],
+    request: object,
+    config: Config,
+    json: Path | None,
+) -> tuple[Any, Path]:
+    """Run an operation, saying what and how far, keep and show its record; return it and where
+    it lies."""
+    notes = make_console(stderr=True)
+    say(notes, what)
+    with show_progress(notes) as progress:
+        record = run(config, request, progress=progress)
+    path = keep(record, config, json)
+    show(make_console(), record)
+    say(notes, f"record: {path}")
+    return record, path
 
 
 class Change(Protocol):
@@ -50,14 +118,10 @@ class Change(Protocol):
 
 @dataclass(frozen=True)
 class Records:
-    """The records that an operation leaves.
-
-    Args:
-        files: how the names of their files begin.
-        read: reads such a file, and raises InputError where it is none.
-        table: the columns and the rows of text that show a record in a document.
-        compare: what changed from one record to the next, beyond its noise.
-    """
+    """The records that an operation leaves. `files`: how the names of their files begin. `read`:
+    reads such a file, and raises InputError where it is none. `table`: the columns and the rows of
+    text that show a record in a document. `compare`: what changed from one record to the next,
+    beyond its noise."""
 
     files: str
     read: Callable[[Path], Any]
@@ -65,16 +129,22 @@ class Records:
     compare: Callable[[Any, Any], Change] | None = None
 
 
+def records_of(package: str, record: str, files: str, compare: str | None = None) -> Records:
+    """Return the records of an operation's folder: its class in `record`, `snapshot` in `columns`,
+    and the function `module:name` that compares two, each loaded when it is first needed."""
+    return Records(
+        files,
+        read=lazily(f"{package}.record:{record}.read"),
+        table=lazily(f"{package}.columns:snapshot"),
+        compare=lazily(f"{package}.{compare}") if compare else None,
+    )
+
+
 @dataclass(frozen=True)
 class Operation:
-    """What there is to know of an operation.
-
-    Args:
-        name: what it is called, in documents too.
-        commands: its commands by name; a `typer.Typer` is a group of them.
-        report_commands: those that belong to `pillops report`.
-        records: what it leaves, where documents show it.
-    """
+    """What there is to know of an operation. `name`: what it is called, in documents too.
+    `commands`: its commands by name; a `typer.Typer` is a group of them. `report_commands`: those
+    that belong to `pillops report`. `records`: what it leaves, where documents show it."""
 
     name: str
     commands: Mapping[str, Command]

@@ -7,8 +7,6 @@ reports outlive the library. Each carries its unit and whether lower or higher i
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +20,8 @@ Better = Literal["lower", "higher"]
 SCRAP_MIME_PREFIX = "application/scrapbook.scrap."
 _OLD_MIME = "application/papermill.record+json"
 _HEADLINE = ("verdict", "finding", "exit_code", "record")
-_published: dict[str, _Publisher] = {}
+# The cell that published a name, and in which execution.
+_published: dict[str, tuple[str, int]] = {}
 
 
 class Scrap(Part):
@@ -35,20 +34,6 @@ class Scrap(Part):
     label: str | None = None
 
 
-class NotebookScraps(Part):
-    """The scraps of one notebook file; `problem` says why a broken one could not be read."""
-
-    path: Path
-    scraps: dict[str, Scrap] = {}
-    problem: str | None = None
-
-
-@dataclass(frozen=True)
-class _Publisher:
-    cell: str
-    execution: int
-
-
 def publish(
     name: str,
     value: Any,
@@ -57,14 +42,9 @@ def publish(
     better: Better | None = None,
     label: str | None = None,
 ) -> None:
-    """Keep `value` under `name` in the executed notebook; nothing is shown.
-
-    A cell that is run again replaces what it published; a second cell may not use the name.
-
-    Raises:
-        InputError: the name is taken by another cell or by the headline, or the value's type
-            cannot be kept.
-    """
+    """Keep `value` under `name` in the executed notebook; nothing is shown. A cell that is run
+    again replaces what it published; a second cell may not use the name. Raises InputError: the
+    name is taken by another cell or by the headline, or the value's type cannot be kept."""
     if name in _HEADLINE:
         raise InputError(f"scrap {name!r}: the name is kept for publish_outcome")
     _publish(Scrap(name=name, value=value, unit=unit, better=better, label=label))
@@ -77,12 +57,9 @@ def publish_outcome(
     exit_code: int | None = None,
     record_path: Path | str | None = None,
 ) -> None:
-    """Keep the headline of the report: its verdict, its one-sentence finding, the exit code
-    that the run ends with (the verdict's own unless given) and where the record lies.
-
-    Raises:
-        InputError: the verdict is unknown or the finding is empty.
-    """
+    """Keep the headline of the report: its verdict, its one-sentence finding, the exit code that
+    the run ends with (the verdict's own unless given) and where the record lies. Raises InputError:
+    the verdict is unknown or the finding is empty."""
     if verdict not in VERDICT_EXIT_CODES:
         known = ", ".join(VERDICT_EXIT_CODES)
         raise InputError(f"verdict {verdict!r} is unknown; expected one of {known}")
@@ -98,33 +75,16 @@ def publish_outcome(
 
 
 def read_scraps(notebook: Path) -> dict[str, Scrap]:
-    """Return the scraps of an executed notebook file, by name, in the order published.
-
-    Raises:
-        InputError: the file is missing or is not a notebook.
-    """
+    """Return the scraps of an executed notebook file, by name, in the order published. Raises
+    InputError: the file is missing or is not a notebook."""
     try:
-        document = json.loads(notebook.read_bytes())
-        outputs = list(_outputs(document))
+        cells = json.loads(notebook.read_bytes())["cells"]
+        outputs = [output for cell in cells for output in cell.get("outputs", [])]
     except OSError as error:
         raise InputError(f"{notebook}: cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{notebook}: not a notebook: {error}") from error
     return collect_scraps(outputs)
-
-
-def read_reports(folder: Path) -> tuple[NotebookScraps, ...]:
-    """Return the scraps of every notebook below `folder`, sorted by path, hidden folders left
-    out; a broken notebook is listed with its problem."""
-    found = []
-    for path in sorted(folder.rglob("*.ipynb")):
-        if any(part.startswith(".") for part in path.relative_to(folder).parts):
-            continue
-        try:
-            found.append(NotebookScraps(path=path, scraps=read_scraps(path)))
-        except InputError as error:
-            found.append(NotebookScraps(path=path, problem=str(error)))
-    return tuple(found)
 
 
 def collect_scraps(outputs: list[dict[str, Any]]) -> dict[str, Scrap]:
@@ -152,11 +112,6 @@ def _decode(mime: str, payload: Any) -> Scrap | None:
     return Scrap(name=name, **data)
 
 
-def _outputs(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    for cell in document["cells"]:
-        yield from cell.get("outputs", [])
-
-
 def _publish(scrap: Scrap) -> None:
     plain = scrap.model_copy(update={"value": to_json(scrap.value, f"scrap {scrap.name!r}")})
     _claim(scrap.name)
@@ -174,24 +129,20 @@ def _claim(name: str) -> None:
     if here is None:
         return
     holder = _published.get(name)
-    if holder is not None and (holder.cell != here.cell or holder.execution == here.execution):
-        raise InputError(
-            f"scrap {name!r}: already published by "
-            f"{'this' if holder.cell == here.cell else 'another'} cell; give it another name"
-        )
+    if holder is not None and (holder[0] != here[0] or holder == here):
+        which = "this" if holder[0] == here[0] else "another"
+        raise InputError(f"scrap {name!r}: already published by {which} cell; give it another name")
     _published[name] = here
 
 
-def _current_cell() -> _Publisher | None:
+def _current_cell() -> tuple[str, int] | None:
     """The running cell: by the front end's cell id, or by its source where none is sent."""
     shell = _shell()
     if shell is None:
         return None
-    parent = shell.get_parent() or {}
-    cell_id = (parent.get("metadata") or {}).get("cellId")
+    cell_id = ((shell.get_parent() or {}).get("metadata") or {}).get("cellId")
     source = str(shell.history_manager.input_hist_raw[-1])
-    cell = cell_id or sha256(source.encode()).hexdigest()
-    return _Publisher(cell=cell, execution=int(shell.execution_count))
+    return cell_id or sha256(source.encode()).hexdigest(), int(shell.execution_count)
 
 
 def _shell() -> Any:

@@ -10,11 +10,9 @@ from typing import Any, Literal
 
 @dataclass(frozen=True)
 class Theme:
-    """The colours that a figure is drawn with.
-
-    `series` are the colours of data in the order of use (Okabe and Ito's palette, lightened in the
-    dark theme); `better`, `worse` and `neutral` are for comparisons.
-    """
+    """The colours that a figure is drawn with. `series` are the colours of data in the order of use
+    (Okabe and Ito's palette, lightened in the dark theme); `better`, `worse` and `neutral` are for
+    comparisons."""
 
     name: Literal["light", "dark"]
     surface: str

@@ -10,7 +10,7 @@ import gc
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -24,6 +24,19 @@ from opslib.timing.disturbance import (
 )
 from opslib.timing.stats import block_interval, percentile
 
+Boundary = Literal["inference", "end_to_end"]
+
+
+class StagesMs(Part):
+    """Where an end-to-end call spends its time: medians in milliseconds for a whole batch.
+    `preprocess` is decode and transform together; foreign preprocessing cannot be split."""
+
+    decode: float | None
+    transform: float | None
+    preprocess: float
+    inference: float
+
+
 Call = Callable[[], Any]
 Clock = Callable[[], int]
 
@@ -35,10 +48,8 @@ MAX_RUNS_PER_BLOCK = 200_000
 
 
 class Block(Part):
-    """Times of the runs of one uninterrupted block, in the order in which they ran.
-
-    `run_delay_pct` is the wait of the thread of this process that waited longest for a CPU.
-    """
+    """Times of the runs of one uninterrupted block, in the order in which they ran. `run_delay_pct`
+    is the wait of the thread of this process that waited longest for a CPU."""
 
     times_ms: tuple[float, ...]
     wall_s: float
@@ -52,11 +63,9 @@ class Block(Part):
 
 
 class Summary(Part):
-    """Latency of one run over several blocks; what the sample does not support is None.
-
-    `ci95_ms` covers the long-run median, from the spread between the blocks. Blocks are
-    those of `choose_blocks`; `disturbed_blocks` counts the disturbed ones among all.
-    """
+    """Latency of one run over several blocks; what the sample does not support is None. `ci95_ms`
+    covers the long-run median, from the spread between the blocks. Blocks are those of
+    `choose_blocks`; `disturbed_blocks` counts the disturbed ones among all."""
 
     p50_ms: float
     ci95_ms: tuple[float, float] | None
@@ -148,10 +157,8 @@ def summarize_blocks(blocks: Sequence[Block]) -> Summary:
 
 
 def choose_blocks(blocks: Sequence[Block]) -> list[Block]:
-    """The calm blocks where there are at least three, else all of them.
-
-    Which blocks are left out depends on waiting for a CPU, never on how long the runs took.
-    """
+    """The calm blocks where there are at least three, else all of them. Which blocks are left out
+    depends on waiting for a CPU, never on how long the runs took."""
     calm = [block for block in blocks if not block.disturbed]
     return calm if len(calm) >= FEWEST_CALM_BLOCKS else list(blocks)
 

@@ -8,7 +8,7 @@ stays at zero through episodes that slow a model several times. What a host does
 from __future__ import annotations
 
 import os
-import shutil
+import statistics
 import subprocess
 import time
 from collections.abc import Iterator
@@ -32,10 +32,8 @@ _CPU_FREQUENCIES = "cpu[0-9]*/cpufreq/scaling_cur_freq"
 
 class Disturbance(Part):
     """What went on around a measurement of `wall_s` seconds; None where the host does not tell.
-
     `other_cpu_pct` is what other processes used, in percent of one CPU; a child of this process
-    counts among them until it has ended.
-    """
+    counts among them until it has ended."""
 
     wall_s: float
     run_delay_pct: float | None
@@ -58,11 +56,7 @@ class DisturbanceWatch:
     disturbance: Disturbance | None = None
 
     def result(self) -> Disturbance:
-        """Return what disturbed the watched block.
-
-        Raises:
-            OpsError: the block has not ended.
-        """
+        """Return what disturbed the watched block. Raises OpsError: the block has not ended."""
         if self.disturbance is None:
             raise OpsError("the watched block has not ended")
         return self.disturbance
@@ -70,11 +64,8 @@ class DisturbanceWatch:
 
 @contextmanager
 def watch_disturbance(gpu: bool = False) -> Iterator[DisturbanceWatch]:
-    """Record in the yielded watch what disturbed the block, seen from the calling thread.
-
-    Args:
-        gpu: ask nvidia-smi for other processes' GPU work, after the block (takes up to a second).
-    """
+    """Record in the yielded watch what disturbed the block, seen from the calling thread. `gpu`:
+    ask nvidia-smi for other processes' GPU work, after the block (takes up to a second)."""
     watch = DisturbanceWatch()
     started = time.perf_counter()
     delay_before = read_run_delay_s()
@@ -107,22 +98,16 @@ def share_pct(part_s: float | None, wall_s: float) -> float | None:
 
 def read_run_delay_s() -> float | None:
     """Seconds that the calling thread has waited, ready to run, for a CPU since it began."""
-    text = _read_text(_SCHEDSTAT)
-    return None if text is None else parse_run_delay_s(text)
+    return parse_run_delay_s(_read_text(_SCHEDSTAT) or "")
 
 
 def read_thread_delays_s() -> dict[str, float]:
-    """Seconds that each thread of this process has waited for a CPU, by thread id.
-
-    A pool is as slow as its slowest thread: on a barrier the main thread spins and does not wait,
-    while a worker that was pushed off its CPU does.
-    """
-    found = {}
-    for path in _TASKS.glob("*/schedstat"):
-        delay_s = parse_run_delay_s(_read_text(path) or "")
-        if delay_s is not None:
-            found[path.parent.name] = delay_s
-    return found
+    """Seconds that each thread of this process has waited for a CPU, by thread id. A pool is as
+    slow as its slowest thread: on a barrier the main thread spins and does not wait, while a worker
+    that was pushed off its CPU does."""
+    texts = {path.parent.name: _read_text(path) or "" for path in _TASKS.glob("*/schedstat")}
+    delays = {thread: parse_run_delay_s(text) for thread, text in texts.items()}
+    return {thread: delay_s for thread, delay_s in delays.items() if delay_s is not None}
 
 
 def worst_growth_s(before: dict[str, float], after: dict[str, float]) -> float | None:
@@ -141,13 +126,10 @@ def parse_run_delay_s(schedstat: str) -> float | None:
 
 def read_other_cpu_s() -> float | None:
     """CPU seconds used on this host so far, less those of this process and its ended children."""
-    text = _read_text(_STAT)
-    busy_ticks = None if text is None else parse_busy_ticks(text)
+    busy_ticks = parse_busy_ticks(_read_text(_STAT) or "")
     if busy_ticks is None:
         return None
-    own = os.times()
-    own_s = own.user + own.system + own.children_user + own.children_system
-    return busy_ticks / os.sysconf("SC_CLK_TCK") - own_s
+    return busy_ticks / os.sysconf("SC_CLK_TCK") - sum(os.times()[:4])
 
 
 def parse_busy_ticks(stat: str) -> int | None:
@@ -161,20 +143,16 @@ def parse_busy_ticks(stat: str) -> int | None:
 
 def read_throttled_s() -> float | None:
     """Seconds for which the container's CPU quota has held its processes back so far."""
-    for path in _CGROUP_CPU_STATS:
-        text = _read_text(path)
-        if text is not None:
-            return parse_throttled_s(text)
-    return None
+    texts = (text for path in _CGROUP_CPU_STATS if (text := _read_text(path)) is not None)
+    return next(map(parse_throttled_s, texts), None)
 
 
 def parse_throttled_s(cpu_stat: str) -> float | None:
     """Throttled seconds from cpu.stat: `throttled_usec` or (cgroup 1) `throttled_time`, ns."""
     fields = dict(line.split(maxsplit=1) for line in cpu_stat.splitlines() if " " in line)
-    for key, per_s in (("throttled_usec", 1e6), ("throttled_time", 1e9)):
-        if fields.get(key, "").strip().isdigit():
-            return int(fields[key]) / per_s
-    return None
+    known = (("throttled_usec", 1e6), ("throttled_time", 1e9))
+    found = ((fields.get(key, "").strip(), per_s) for key, per_s in known)
+    return next((int(text) / per_s for text, per_s in found if text.isdigit()), None)
 
 
 def read_load_average() -> float | None:
@@ -187,42 +165,33 @@ def read_load_average() -> float | None:
 
 def read_cpu_frequency_mhz(root: Path = Path("/sys/devices/system/cpu")) -> float | None:
     """Mean current frequency of the CPUs, where the kernel publishes it."""
-    texts = [_read_text(path) for path in root.glob(_CPU_FREQUENCIES)]
-    frequencies_khz = [int(text) for text in texts if text is not None and text.strip().isdigit()]
-    if not frequencies_khz:
-        return None
-    return sum(frequencies_khz) / len(frequencies_khz) / 1000
+    texts = [_read_text(path) or "" for path in root.glob(_CPU_FREQUENCIES)]
+    frequencies_khz = [int(text) for text in texts if text.strip().isdigit()]
+    return statistics.mean(frequencies_khz) / 1000 if frequencies_khz else None
 
 
 def list_foreign_gpu_processes() -> tuple[str, ...] | None:
     """Compute processes on the GPU other than this one and its parent; None without nvidia-smi."""
-    program = shutil.which("nvidia-smi")
-    if program is None:
-        return None
     try:
-        answer = subprocess.run(
-            [program, *NVIDIA_SMI_QUERY],
-            capture_output=True,
+        said = subprocess.check_output(
+            ["nvidia-smi", *NVIDIA_SMI_QUERY],
+            stderr=subprocess.DEVNULL,
             text=True,
             timeout=NVIDIA_SMI_TIMEOUT_S,
-            check=True,
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    return parse_gpu_processes(answer.stdout, own_pids=frozenset({os.getpid(), os.getppid()}))
+    return parse_gpu_processes(said, own_pids=frozenset({os.getpid(), os.getppid()}))
 
 
 def parse_gpu_processes(text: str, own_pids: frozenset[int]) -> tuple[str, ...]:
-    """`pid name` of each compute process that nvidia-smi lists, without our own.
-
-    A line without a pid is dropped: inside WSL the driver lists processes it cannot name.
-    """
-    found = []
-    for line in text.splitlines():
-        pid, comma, name = line.partition(",")
-        if comma and pid.strip().isdigit() and int(pid) not in own_pids:
-            found.append(f"{int(pid)} {name.strip()}")
-    return tuple(found)
+    """`pid name` of each compute process that nvidia-smi lists, without our own. A line without a
+    pid is dropped: inside WSL the driver lists processes it cannot name."""
+    found = (line.partition(",") for line in text.splitlines())
+    named = [
+        (int(pid), name.strip()) for pid, comma, name in found if comma and pid.strip().isdigit()
+    ]
+    return tuple(f"{pid} {name}" for pid, name in named if pid not in own_pids)
 
 
 def _growth(after: float | None, before: float | None) -> float | None:

@@ -17,14 +17,9 @@ HOST_LOCK = "timing"
 def hold_timing_lock(
     purpose: str, *, providers: Sequence[str] = (), wait_s: float = 0.0
 ) -> Iterator[None]:
-    """Hold the host's timing lock for the block, and the card's where CUDA may run.
-
-    Args:
-        providers: short names of the providers that will run.
-
-    Raises:
-        BusyError: another timed operation holds it; the message says which.
-    """
+    """Hold the host's timing lock for the block, and the card's where CUDA may run. `providers`:
+    short names of the providers that will run. Raises BusyError: another timed operation holds it;
+    the message says which."""
     if os.environ.get(LOCK_HELD_VARIABLE) == "1":
         yield
         return

@@ -44,9 +44,7 @@ RELATIVE_HALF_WIDTH = 0.1
 
 class Comparison(Record):
     """The candidate's speed against the baseline's; `speedup` is baseline time / candidate time.
-
-    `log_ratios` are the raw values of the attempt that the verdict rests on, one for each round.
-    """
+    `log_ratios` are the raw values of the attempt that the verdict rests on, one for each round."""
 
     schema_name: ClassVar[str] = "comparison"
 
@@ -89,10 +87,8 @@ class Limits:
         return math.log1p(self.min_effect_pct / 100)
 
     def max_half_width(self, effect: float) -> float:
-        """Widest half-width, as a log ratio, for an effect: the limit or a tenth of the effect.
-
-        2.5 times as fast, give or take 5 %, is not in doubt.
-        """
+        """Widest half-width, as a log ratio, for an effect: the limit or a tenth of the effect. 2.5
+        times as fast, give or take 5 %, is not in doubt."""
         return max(math.log1p(self.max_half_width_pct / 100), RELATIVE_HALF_WIDTH * abs(effect))
 
 
@@ -130,12 +126,10 @@ def compare_arms(
 ) -> Comparison:
     """Compare two arms in interleaved rounds.
 
-    Args:
-        budget_s: seconds for everything, retry and confirmation included; a round that has
-            begun is finished.
-        open_visits: where the arms are visited. `open_here` opens both in this process;
-            `open_in_workers` gives each a process of its own, idle while the other is timed, for
-            arms that must not share one (Torch's thread pool and ONNX Runtime's).
+    `budget_s`: seconds for everything, retry and confirmation included; a round that has begun is
+    finished. `open_visits`: where the arms are visited. `open_here` opens both in this process;
+    `open_in_workers` gives each a process of its own, idle while the other is timed, for arms that
+    must not share one (Torch's thread pool and ONNX Runtime's).
     """
     limits, deadline = Limits(min_effect_pct, max_half_width_pct), Deadline(budget_s)
     arms = (baseline, candidate)
@@ -206,21 +200,21 @@ def _report(
     limits: Limits,
     wall_s: float,
 ) -> Comparison:
-    baseline, candidate = arms[0].label, arms[1].label
+    baseline, candidate = (arm.label for arm in arms)
     rounds, finding = tries[-1].rounds, tries[-1].finding
     verdict: SpeedVerdict = finding.claim if trouble is None else "inconclusive"
     low, high = math.exp(finding.interval.low), math.exp(finding.interval.high)
     speedup = math.exp(finding.effect)
-    measured = (
+    reason = (
         f"{candidate} runs at {speedup:.3f} times the speed of {baseline} "
         f"(95 % interval {low:.3f} to {high:.3f})"
     )
     if trouble is not None:
-        reason = f"Undecided: {measured}, but {trouble}."
+        reason = f"Undecided: {reason}, but {trouble}."
     elif verdict == "no measurable change":
-        reason = f"{measured}: no difference beyond noise that reaches {limits.min_effect_pct:g} %."
+        reason += f": no difference beyond noise that reaches {limits.min_effect_pct:g} %."
     else:
-        reason = f"{measured}" + (", confirmed in fresh processes." if confirmed else ".")
+        reason += ", confirmed in fresh processes." if confirmed else "."
     return Comparison(
         baseline=baseline,
         candidate=candidate,

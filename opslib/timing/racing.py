@@ -28,14 +28,11 @@ FASTEST_RUN_MS, SLOW_RUN_MS, SLOWEST_RUN_MS = 1.0, 20.0, 100.0
 class RaceRules:
     """When an arm leaves and when the race is over.
 
-    Args:
-        cut_pct: slower than the leader by more than this in every early round: out.
-        cut_rounds: how many early rounds there are.
-        confidence: of the interval that decides later.
-        hopeless: so many times slower than the incumbent while warming up: not started.
-        max_rounds: the race ends here at the latest.
-        enough: the race ends early once this few are left, after `min_rounds`.
-        margin_pct: it also ends once all that are left are this close to the leader.
+    `cut_pct`: slower than the leader by more than this in every early round: out. `cut_rounds`: how
+    many early rounds there are. `confidence`: of the interval that decides later. `hopeless`: so
+    many times slower than the incumbent while warming up: not started. `max_rounds`: the race ends
+    here at the latest. `enough`: the race ends early once this few are left, after `min_rounds`.
+    `margin_pct`: it also ends once all that are left are this close to the leader.
     """
 
     cut_pct: float = 22.0
@@ -104,12 +101,9 @@ def run_race(
     on_round: OnRound = lambda _race: None,
 ) -> Race:
     """Return the race once it is over: by rounds, by time, or because too few are left to cut.
-
-    Args:
-        visits: one for each arm; its first visits warm it up and are not counted.
-        incumbent: the arm that stays in whatever happens.
-        on_round: told after every round, the race as it stands.
-    """
+    `visits`: one for each arm; its first visits warm it up and are not counted. `incumbent`: the
+    arm that stays in whatever happens. `on_round`: told after every round, the race as it
+    stands."""
     rules = rules or RaceRules()
     race = Race([Racer() for _ in visits], incumbent)
     _warm_up(race, visits, rules)
@@ -132,10 +126,8 @@ def runs_for(run_ms: float) -> int:
 
 
 def _warm_up(race: Race, visits: Sequence[Visit], rules: RaceRules) -> None:
-    """Run every arm once or twice; who is hopelessly slow both times does not start.
-
-    A processor beside a card would else spend the whole budget on being slow.
-    """
+    """Run every arm once or twice; who is hopelessly slow both times does not start. A processor
+    beside a card would else spend the whole budget on being slow."""
     first_ms = [float(np.median(visit(1).times_ms)) for visit in visits]
     limit_ms = rules.hopeless * first_ms[race.incumbent]
     for index, visit in enumerate(visits):

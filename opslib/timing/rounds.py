@@ -30,11 +30,9 @@ VISIT_TIMEOUT_S = 300.0
 
 @dataclass(frozen=True)
 class Arm:
-    """One side of a comparison.
-
-    `open` returns a context manager that yields the callable to be timed; it is a module-level
-    function or a `functools.partial` of one, so that it can be sent to a worker process.
-    """
+    """One side of a comparison. `open` returns a context manager that yields the callable to be
+    timed; it is a module-level function or a `functools.partial` of one, so that it can be sent to
+    a worker process."""
 
     label: str
     open: Callable[[], AbstractContextManager[Call]]
@@ -142,10 +140,8 @@ def probe_run_ms(visits: Sequence[Visit]) -> list[float]:
 
 
 def plan_rounds(run_ms: Sequence[float], available_s: float = math.inf) -> RoundPlan:
-    """Rounds and runs that fit into the available time, for arms of these run times.
-
-    The rounds carry the statistics, so runs are given up first.
-    """
+    """Rounds and runs that fit into the available time, for arms of these run times. The rounds
+    carry the statistics, so runs are given up first."""
     rounds, runs = (
         (FAST_ROUNDS, FAST_RUNS) if max(run_ms) < FAST_RUN_MS else (SLOW_ROUNDS, SLOW_RUNS)
     )
@@ -161,10 +157,8 @@ def plan_rounds(run_ms: Sequence[float], available_s: float = math.inf) -> Round
 def run_rounds(
     visits: Sequence[Visit], plan: RoundPlan, rng: np.random.Generator, deadline: Deadline
 ) -> Rounds:
-    """Visit every arm once a round, in random order, until the plan or the budget ends.
-
-    Two rounds are run in any case, so that there is something to report.
-    """
+    """Visit every arm once a round, in random order, until the plan or the budget ends. Two rounds
+    are run in any case, so that there is something to report."""
     rows: list[tuple[float, ...]] = []
     wall_s = 0.0
     delays_s: list[float | None] = []

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Self, TypeVar
 
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from opslib.core.errors import DeadlineError, OpsError
 from opslib.inference.engine import EngineFacts, EngineRequest
 from opslib.timing import station_process as process
-from opslib.timing.boundary import Boundary
+from opslib.timing.blocks import Boundary
 from opslib.timing.paired import Comparison, compare_arms
 from opslib.timing.rounds import Arm, Visit, VisitTimes
 from opslib.timing.station_process import TimedBlock, Workload
@@ -34,10 +34,8 @@ CALL_TIMEOUT_S = 600.0
 
 
 class RacerError(OpsError):
-    """The engine `number` of a race does not load, does not run or has ended its process.
-
-    The exit code is that of the error behind it.
-    """
+    """The engine `number` of a race does not load, does not run or has ended its process. The exit
+    code is that of the error behind it."""
 
     def __init__(self, number: int, cause: OpsError) -> None:
         super().__init__(str(cause))
@@ -46,11 +44,9 @@ class RacerError(OpsError):
 
 
 class Station:
-    """A worker process with any number of engines; one that stands alone has the number 0.
-
-    A process that died is replaced at the next call and the engines that were not at work are
-    loaded again; one that cannot be raises its error when it is asked for.
-    """
+    """A worker process with any number of engines; one that stands alone has the number 0. A
+    process that died is replaced at the next call and the engines that were not at work are loaded
+    again; one that cannot be raises its error when it is asked for."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -73,11 +69,8 @@ class Station:
         self, request: EngineRequest, work: Workload, number: int = 0, *, try_out: bool = True
     ) -> EngineFacts:
         """Load an engine, replacing that of the same number, and return what is really running.
-
-        Args:
-            try_out: run it once, and refuse what is no classifier's answer: another shape than
-                [N, classes], or not finite.
-        """
+        `try_out`: run it once, and refuse what is no classifier's answer: another shape than [N,
+        classes], or not finite."""
         self._loaded.pop(number, None)
         self._lost.pop(number, None)
         facts = self._ask(process.load, number, request, work, try_out)
@@ -160,15 +153,16 @@ class Station:
 
 @dataclass(frozen=True)
 class Side:
-    """One side of a comparison: what it is called, what is loaded, and where.
-
-    The request is one for a comparison, without threads that spin between calls
-    (`force_spinning_stop`), so that the idle side does not slow the other.
-    """
+    """One side of a comparison: what it is called, what is loaded, and where."""
 
     label: str
     request: EngineRequest
     station: Station
+
+    def at_rest(self) -> EngineRequest:
+        """Return the request without threads that spin between calls and slow the other side."""
+        settings = replace(self.request.settings, force_spinning_stop=True)
+        return replace(self.request, settings=settings)
 
 
 def compare_stations(
@@ -187,14 +181,14 @@ def compare_stations(
     def open_stations(_arms: Sequence[Arm], _rng: np.random.Generator) -> Iterator[list[Visit]]:
         try:
             for side in sides:
-                side.station.load(side.request, work)
+                side.station.load(side.at_rest(), work)
             yield [side.station.visit for side in sides]
         finally:
             for side in sides:
                 side.station.unload()
 
     return compare_arms(
-        *(Arm(side.label, partial(process.open_inference, side.request, work)) for side in sides),
+        *(Arm(side.label, partial(process.open_inference, side.at_rest(), work)) for side in sides),
         open_visits=open_stations,
         min_effect_pct=min_effect_pct,
         budget_s=budget_s,

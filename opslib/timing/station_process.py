@@ -9,6 +9,7 @@ not.
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -24,8 +25,7 @@ from opslib.inference.engine import Engine, EngineFacts, EngineRequest, check_ba
 from opslib.inference.opening import open_engine
 from opslib.inference.postprocess import to_probabilities
 from opslib.inference.preprocess import load_preprocessor
-from opslib.timing.blocks import MIN_RUNS, Block, measure_block
-from opslib.timing.boundary import Boundary, StagesMs
+from opslib.timing.blocks import MIN_RUNS, Block, Boundary, StagesMs, measure_block
 from opslib.timing.disturbance import is_disturbed, share_pct
 from opslib.timing.rounds import VisitTimes, visit_arm
 from opslib.timing.workers import peak_rss_bytes, reset_peak_rss
@@ -37,7 +37,8 @@ QUIET_SHARE = 0.15
 QUIET_TIMEOUT_S = 0.15
 VISIT_TRIES = 3
 
-Stages = list[tuple[float, float, float]]
+# When a call started, had decoded, had transformed and ended, in seconds.
+Moments = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
@@ -53,9 +54,7 @@ class Workload:
 @dataclass(frozen=True)
 class TimedBlock:
     """One block with what was seen beside it; `stages` only within the end-to-end boundary.
-
-    `first_run_ms` is how long the engine took for its first answer, once it was loaded.
-    """
+    `first_run_ms` is how long the engine took for its first answer, once it was loaded."""
 
     block: Block
     stages: StagesMs | None
@@ -131,18 +130,18 @@ def answer(number: int, count: int) -> NDArray[np.float32]:
 def time_block(number: int, boundary: Boundary, seconds: float) -> TimedBlock:
     """Time an engine alone; a disturbed block is measured again, and the calmer one stays."""
     loaded = _loaded[number]
-    stages: Stages = []
-    call = loaded.run if boundary == "inference" else _whole_call(loaded, stages)
+    moments: list[Moments] = []
+    call = loaded.run if boundary == "inference" else _whole_call(loaded, moments)
     first_s = _time_second(call)
     warmup = max(1, min(10, int(WARMUP_SHARE * seconds / first_s)))
     min_runs = MIN_RUNS if MIN_RUNS * first_s <= 2 * seconds else FEWEST_RUNS
     measure = partial(measure_block, call, seconds=seconds, warmup=warmup, min_runs=min_runs)
     block = measure()
-    kept = stages[-len(block.times_ms) :]
+    kept = moments[-len(block.times_ms) :]
     if block.disturbed:
         again = measure()
         if (again.run_delay_pct or 0.0) < (block.run_delay_pct or 0.0):
-            block, kept = again, stages[-len(again.times_ms) :]
+            block, kept = again, moments[-len(again.times_ms) :]
     peak = peak_rss_bytes() if _peak_is_own[0] else None
     return TimedBlock(block, _summarize_stages(kept), peak, loaded.first_run_ms)
 
@@ -194,43 +193,38 @@ def _read_images(work: Workload, start: int, count: int) -> NDArray[np.float32]:
     return load_preprocessor(work.preprocess, work.code_root).run_checked(names, work.img_size)
 
 
-def _whole_call(loaded: _Loaded, stages: Stages) -> Callable[[], object]:
+def _whole_call(loaded: _Loaded, moments: list[Moments]) -> Callable[[], object]:
     """One end-to-end call over the next images in turn; it notes when each stage ended."""
     names = itertools.cycle(loaded.work.names)
     count, size = loaded.request.batch_size, loaded.work.img_size
     clock, run = time.perf_counter, loaded.engine.run
     preprocessor = load_preprocessor(loaded.work.preprocess, loaded.work.code_root)
+    split = preprocessor.split
 
-    def call_split() -> None:
+    def call() -> None:
         paths = list(itertools.islice(names, count))
         started = clock()
-        images = decode(paths, size)
-        decoded = clock()
-        batch = transform(images, size)
+        if split is None:
+            decoded, batch = math.nan, preprocessor.run_checked(paths, size)
+        else:
+            images = split[0](paths, size)
+            decoded = clock()
+            batch = split[1](images, size)
         transformed = clock()
         run(batch)
-        stages.append((decoded - started, transformed - decoded, clock() - transformed))
+        moments.append((started, decoded, transformed, clock()))
 
-    def call_whole() -> None:
-        paths = list(itertools.islice(names, count))
-        started = clock()
-        batch = preprocessor.run_checked(paths, size)
-        transformed = clock()
-        run(batch)
-        stages.append((np.nan, transformed - started, clock() - transformed))
-
-    if preprocessor.split is None:
-        return call_whole
-    decode, transform = preprocessor.split
-    return call_split
+    return call
 
 
-def _summarize_stages(stages: Stages) -> StagesMs | None:
-    if not stages:
+def _summarize_stages(moments: list[Moments]) -> StagesMs | None:
+    if not moments:
         return None
-    decode, transform, inference = (1000 * np.median(np.array(stages), axis=0)).tolist()
-    if np.isnan(decode):  # foreign code cannot be split
-        return StagesMs(decode=None, transform=None, preprocess=transform, inference=inference)
+    started, decoded, transformed, ended = 1000 * np.array(moments).T
+    stages = (decoded - started, transformed - decoded, transformed - started, ended - transformed)
+    decode, transform, whole, inference = (float(np.median(one)) for one in stages)
+    if math.isnan(decode):  # foreign code cannot be split
+        return StagesMs(decode=None, transform=None, preprocess=whole, inference=inference)
     return StagesMs(
         decode=decode, transform=transform, preprocess=decode + transform, inference=inference
     )

@@ -60,11 +60,8 @@ def bootstrap_interval(
     seed: int = 0,
 ) -> Interval:
     """95 % percentile bootstrap interval of a statistic (Efron 1979); same seed, same interval.
-
-    Args:
-        values: independent values; give rounds or blocks, never the runs inside them.
-        statistic: reduces the last axis of an array of shape (resamples, len(values)).
-    """
+    `values`: independent values; give rounds or blocks, never the runs inside them. `statistic`:
+    reduces the last axis of an array of shape (resamples, len(values))."""
     row = _as_row(values)
     picks = np.random.default_rng(seed).integers(0, row.size, size=(resamples, row.size))
     tail = (1 - DEFAULT_CONFIDENCE) / 2
@@ -105,22 +102,19 @@ def student_interval(values: npt.ArrayLike, confidence: float = DEFAULT_CONFIDEN
 
 
 def min_samples(quantile: float, confidence: float = PERCENTILE_CONFIDENCE) -> int:
-    """Fewest samples that support a percentile, with two of them beyond it at that confidence.
-
-    The smallest n with P(Binomial(n, 1 - quantile) <= 1) <= 1 - confidence, the early stopping
-    rule of MLPerf's load generator: 64 for p90 and 662 for p99 at 99 %. A quantile below one
-    half needs as many as its mirror image.
-    """
+    """Fewest samples that support a percentile, with two of them beyond it at that confidence. The
+    smallest n with P(Binomial(n, 1 - quantile) <= 1) <= 1 - confidence, the early stopping rule of
+    MLPerf's load generator: 64 for p90 and 662 for p99 at 99 %. A quantile below one half needs as
+    many as its mirror image."""
     _check_probability("quantile", quantile)
     _check_probability("confidence", confidence)
     inside = max(quantile, 1 - quantile)
     high = 2
-    while _at_most_one_beyond(high, inside) > 1 - confidence:
+    while not _supports(high, inside, confidence):
         high *= 2
-    return high // 2 + bisect_left(
-        range(high // 2, high),
-        True,
-        key=lambda count: _at_most_one_beyond(count, inside) <= 1 - confidence,
+    counts = range(high // 2, high)
+    return counts[0] + bisect_left(
+        counts, True, key=lambda count: _supports(count, inside, confidence)
     )
 
 
@@ -131,10 +125,9 @@ def percentile(samples: Sequence[float], quantile: float) -> float | None:
     return float(np.quantile(_as_row(samples), quantile))
 
 
-def _at_most_one_beyond(count: int, inside: float) -> float:
-    return math.exp(count * math.log(inside)) + count * (1 - inside) * math.exp(
-        (count - 1) * math.log(inside)
-    )
+def _supports(count: int, inside: float, confidence: float) -> bool:
+    none_beyond, one_beyond = inside**count, count * (1 - inside) * inside ** (count - 1)
+    return none_beyond + one_beyond <= 1 - confidence
 
 
 def _as_row(values: Sequence[float]) -> Rows:

@@ -53,9 +53,7 @@ def score_statistic(
     lost: ArrayLike, gained: ArrayLike, n: int, drop: ArrayLike
 ) -> NDArray[np.float64]:
     """Tango's score statistic of the hypothesis that the true drop is `drop`; arrays broadcast.
-
-    Standard normal under the hypothesis for large n; large values say that the drop is larger.
-    """
+    Standard normal under the hypothesis for large n; large values say that the drop is larger."""
     b, c, d = (np.asarray(one, dtype=np.float64) for one in (lost, gained, drop))
     linear = -b - c + (2 * n - b + c) * d
     constant = -c * d * (1 - d)
@@ -77,12 +75,10 @@ def tango_interval(counts: PairedCounts, confidence: float = CONFIDENCE) -> Inte
 
 
 def drop_interval(counts: PairedCounts, confidence: float = CONFIDENCE) -> Interval:
-    """Return the interval of the drop that verdicts rest on: Tango's, made exact at the edge.
-
-    Where answers changed in one direction only, or not at all, the score interval is too short
-    (true size up to 6.1 % for a nominal 5 % at n = 900). The changes are then a binomial sample,
-    and Clopper and Pearson's (1934) exact ends replace those of Tango's that lie inside them.
-    """
+    """Return the interval of the drop that verdicts rest on: Tango's, made exact at the edge. Where
+    answers changed in one direction only, or not at all, the score interval is too short (true size
+    up to 6.1 % for a nominal 5 % at n = 900). The changes are then a binomial sample, and Clopper
+    and Pearson's (1934) exact ends replace those of Tango's that lie inside them."""
     score = tango_interval(counts, confidence)
     low, high = score.low, score.high
     if counts.gained == 0:
@@ -118,12 +114,10 @@ def mcnemar_p(counts: PairedCounts) -> float:
 
 
 def images_to_settle(counts: PairedCounts, max_drop: float) -> int | None:
-    """Return how many images would settle whether the drop is within `max_drop` (a fraction).
-
-    For a power of 80 % if discordance and drop stay as seen: n = (z95 + z80)^2 rho / m^2, with
+    """Return how many images would settle whether the drop is within `max_drop` (a fraction). For a
+    power of 80 % if discordance and drop stay as seen: n = (z95 + z80)^2 rho / m^2, with
     discordance rho and distance m between drop and limit, but never fewer than what it takes if no
-    answer changes at all. None where the drop lies on the limit, which no number can settle.
-    """
+    answer changes at all. None where the drop lies on the limit, which no number can settle."""
     margin = abs(max_drop - counts.drop)
     if max_drop <= 0 or margin * counts.n < 1e-9:
         return None

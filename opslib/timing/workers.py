@@ -10,6 +10,7 @@ import ctypes
 import multiprocessing
 import os
 import pickle
+import resource
 import signal
 import sys
 import threading
@@ -20,7 +21,6 @@ from contextlib import suppress
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar
 
 from opslib.core.errors import DeadlineError, OpsError
@@ -38,12 +38,9 @@ class MeasureError(OpsError):
 
 
 class Worker:
-    """A fresh child process for the length of a `with` block.
-
-    Args:
-        name: what the child is for, as errors shall name it.
-        env: environment variables set in the child before it imports anything heavy.
-    """
+    """A fresh child process for the length of a `with` block. `name`: what the child is for, as
+    errors shall name it. `env`: environment variables set in the child before it imports anything
+    heavy."""
 
     def __init__(self, name: str, env: Mapping[str, str] | None = None) -> None:
         self.name = name
@@ -65,12 +62,7 @@ class Worker:
         self._await(starting, "starting", START_TIMEOUT_S)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._end(kill=self._busy)
 
     @property
@@ -81,12 +73,9 @@ class Worker:
         return self._child.pid
 
     def call(self, function: Callable[..., T], *args: Any, timeout_s: float | None = None) -> T:
-        """Return what the function returned in the child; its exception is raised here.
-
-        Raises:
-            MeasureError: the child died, or the function cannot be sent to it.
-            DeadlineError: the call took longer than `timeout_s`; the child has been killed.
-        """
+        """Return what the function returned in the child; its exception is raised here. Raises
+        MeasureError: the child died, or the function cannot be sent to it; DeadlineError: the call
+        took longer than `timeout_s`; the child has been killed."""
         if self._executor is None:
             raise MeasureError(f"{self.name}: the worker process is not running")
         _check_sendable(self.name, function, args)
@@ -115,13 +104,12 @@ class Worker:
     def _end(self, kill: bool) -> None:
         if self._executor is None:
             return
-        executor, self._executor = self._executor, None
+        executor, self._executor, self._busy = self._executor, None, False
         if kill and self._child is not None:
             self._child.kill()
         executor.shutdown(wait=True, cancel_futures=True)
         if self._child is not None:
             self._child.join()
-        self._busy = False
 
     def _how_it_ended(self) -> str:
         code = None if self._child is None else self._child.exitcode
@@ -134,21 +122,16 @@ class Worker:
 
 def peak_rss_bytes() -> int:
     """Largest resident memory of the calling process since it began or was last reset."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        for line in status.read_text(encoding="utf-8").splitlines():
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
             if line.startswith(_HIGH_WATER):
                 return int(line.split()[1]) * 1024
-    import resource
-
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def reset_peak_rss() -> bool:
-    """Start the peak of the calling process again from now; False where the kernel refuses.
-
-    What the allocator keeps of freed memory is given back first, so that the next peak is its own.
-    """
+    """Start the peak of the calling process again from now; False where the kernel refuses. What
+    the allocator keeps of freed memory is given back first, so that the next peak is its own."""
     with suppress(OSError, AttributeError):  # glibc alone has malloc_trim
         ctypes.CDLL(None).malloc_trim(0)
     try:

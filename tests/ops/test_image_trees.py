@@ -12,13 +12,15 @@ from PIL import Image
 from opslib.core.config import Config, load_config
 from opslib.core.errors import InputError
 from opslib.inference.facts import InputFacts
+from opslib.ops.bench.request import BenchRequest
 from opslib.ops.bench.run import run_bench
-from opslib.ops.bench.setup import BenchRequest
 from opslib.ops.bench.story import list_notes
 from opslib.ops.quantize import story as quantize_story
+from opslib.ops.quantize.request import QuantizeRequest
 from opslib.ops.quantize.run import run_quantize
-from opslib.ops.quantize.setup import QuantizeRequest, prepare_quantize
-from opslib.ops.sweep.run import SweepRequest, run_sweep
+from opslib.ops.quantize.setup import prepare_quantize
+from opslib.ops.sweep.request import SweepRequest
+from opslib.ops.sweep.run import run_sweep
 from opslib.ops.sweep.story import list_notes as list_sweep_notes
 from tests.models import write_config
 from tests.ops.quantize.test_run import COLOURS, write_colour_model

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from opslib.core.config import Config, load_config
+from opslib.ops.bench.request import BenchRequest
 from opslib.ops.bench.run import run_bench
-from opslib.ops.bench.setup import BenchRequest
 from tests.inference.test_checkpoint import NETS, plain_values
 from tests.models import write_config, write_images, write_onnx
 from tests.running import run_python

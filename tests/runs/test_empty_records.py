@@ -23,6 +23,7 @@ from opslib.ops.checklist import figures, story
 from opslib.ops.checklist.items import DiskFacts
 from opslib.ops.checklist.record import ChecklistRecord
 from opslib.ops.drill import columns as drill_columns
+from opslib.ops.drill import figures as drill_figures
 from opslib.ops.drill import story as drill_story
 from opslib.ops.drill.record import DrillRecord, RawRequests
 from opslib.ops.quantize import columns as quantize_columns
@@ -107,6 +108,7 @@ STORIES: dict[str, types.ModuleType] = {
     "checklist": story,
     "rota": release_story,
 }
+FIGURES = {drill_story: drill_figures, quantize_story: quantize_figures}
 COLUMNS: dict[types.ModuleType, types.ModuleType] = {
     bench_story: bench_columns,
     sweep_story: sweep_columns,
@@ -142,7 +144,7 @@ def cases() -> Iterator[Any]:
     for label, record in RECORDS.items():
         module = STORIES[label.split(maxsplit=1)[0]]
         given = {**LISTS, "record": record}
-        for one in filter(None, (module, COLUMNS.get(module))):
+        for one in filter(None, (module, COLUMNS.get(module), FIGURES.get(module))):
             for name, call in tellers(one, given):
                 yield pytest.param(name, call, id=f"{label}-{name}")
     for module in (figures, quantize_figures):
@@ -173,11 +175,11 @@ PAIRS = [
     (bench_story, "stages", "bench", "No stages were measured"),
     (bench_story, "stages", "bench without stages", "No stages were measured"),
     (sweep_story, "pareto", "sweep", "no setting was timed"),
-    (quantize_story, "decision", "quantize", "no INT8 variant was measured"),
-    (drill_story, "timeline", "drill", "single requests are gone"),
-    (drill_story, "timeline", "drill without requests", "no request was measured"),
-    (drill_story, "distribution", "drill without requests", "none was measured"),
-    (drill_story, "memory", "drill", "No memory was measured"),
+    (quantize_figures, "decision", "quantize", "no INT8 variant was measured"),
+    (drill_figures, "timeline", "drill", "single requests are gone"),
+    (drill_figures, "timeline", "drill without requests", "no request was measured"),
+    (drill_figures, "distribution", "drill without requests", "none was measured"),
+    (drill_figures, "memory", "drill", "No memory was measured"),
     (acceptance_story, "times", "acceptance", "No step was walked"),
 ]
 
@@ -212,9 +214,9 @@ def test_a_disk_without_a_reading_has_no_curve() -> None:
 
 def test_a_variant_whose_speed_was_not_measured_is_not_drawn_as_fast_as_float32() -> None:
     record = RECORDS["quantize without speed"]
-    figure = quantize_story.draw_decision(record, LIGHT)
+    figure = quantize_figures.draw_decision(record, LIGHT)
     assert figure is not None
     texts = [text.get_text() for text in figure.axes[0].texts]
     assert "not measured" in texts
     assert not any("×" in text for text in texts)
-    assert "speed not measured" in quantize_story.describe_decision(record)
+    assert "speed not measured" in quantize_figures.describe_decision(record)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 
-from opslib.ops.drill.memory import read_rss_bytes
+from opslib.ops.drill.rehearsal import read_rss_bytes
 from opslib.serving.heap import give_back_memory
 
 PIECES, PIECE_BYTES = 1500, 100_000

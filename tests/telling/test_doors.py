@@ -9,8 +9,9 @@ from rich.console import Console
 from rich.table import Table
 
 from opslib.core.errors import InputError, ParameterError
-from opslib.ops.bench.command import parse_batch, show_record
+from opslib.ops.bench.command import show_record
 from opslib.telling.doors import MAX_ERROR_CHARACTERS, plain_cells, print_error, say, say_verdict
+from opslib.telling.operation import parse_sizes
 from tests.runs.makers import bench_row, make_bench
 
 HOSTILE = "a[/red]b[bold]:smile:\\"
@@ -61,7 +62,7 @@ def test_a_long_error_loses_its_middle(capsys: pytest.CaptureFixture[str]) -> No
 @pytest.mark.parametrize("text", ["9" * 5000, "0", "", "1,,2", "\udcff", "²"])
 def test_an_impossible_batch_size_is_refused(text: str) -> None:
     with pytest.raises(ParameterError, match="--batch"):
-        parse_batch(text)
+        parse_sizes("batch", text)
 
 
 def test_sigterm_ends_a_command_with_143_and_one_line() -> None:

@@ -13,7 +13,7 @@ from nbformat.v4 import new_code_cell, new_notebook, new_output
 from opslib.core.errors import ExitCode, InputError
 from opslib.telling import scraps
 from opslib.telling.json_values import to_json
-from opslib.telling.scraps import publish, publish_outcome, read_reports, read_scraps
+from opslib.telling.scraps import publish, publish_outcome, read_scraps
 
 
 class Shell:
@@ -195,13 +195,10 @@ def test_what_we_publish_is_readable_by_scrapbook_itself(shell: Shell, tmp_path:
     assert notebook.scraps["p50"].data["value"] == 1.5
 
 
-def test_reports_in_dated_folders_are_found_and_a_broken_one_says_why(tmp_path: Path) -> None:
-    good = save(tmp_path / "2026-11-23" / "run")
+def test_a_broken_notebook_is_refused_with_the_reason(tmp_path: Path) -> None:
     (tmp_path / "broken.ipynb").write_text("{")
-    save(tmp_path / ".hidden")
-    found = {report.path: report for report in read_reports(tmp_path)}
-    assert set(found) == {good, tmp_path / "broken.ipynb"}
-    assert "not a notebook" in str(found[tmp_path / "broken.ipynb"].problem)
+    with pytest.raises(InputError, match="not a notebook"):
+        read_scraps(tmp_path / "broken.ipynb")
 
 
 def test_a_missing_notebook_is_refused_by_name(tmp_path: Path) -> None:

@@ -7,8 +7,7 @@ from typing import NamedTuple
 
 from opslib.core.formatting import format_bytes, format_ms
 from opslib.ops.bench.compare import RowComparison
-from opslib.ops.bench.finding import ENGINE_NAMES
-from opslib.ops.bench.record import BenchRecord, BenchRow
+from opslib.ops.bench.record import ENGINE_NAMES, BenchRecord, BenchRow
 from opslib.telling.columns import DOCUMENT, PAGE, TERMINAL, Column, DocumentTable, document_table
 from opslib.timing.paired import Comparison
 
@@ -23,11 +22,8 @@ class Paired(NamedTuple):
 
 
 def row_columns(record: BenchRecord, notes: Sequence[str] = ()) -> list[Column[BenchRow]]:
-    """Return the columns of a benchmark's rows.
-
-    Args:
-        notes: those that a terminal prints below the table, numbered from 1.
-    """
+    """Return the columns of a benchmark's rows. `notes`: those that a terminal prints below the
+    table, numbered from 1."""
 
     def model(row: BenchRow) -> str | None:
         measured = record.model if row.engine == "onnx" else record.checkpoint
@@ -52,7 +48,7 @@ def row_columns(record: BenchRecord, notes: Sequence[str] = ()) -> list[Column[B
         Column("first ms", lambda row: row.first_run_ms, format_ms, right=True, where=_SCREENS),
         Column("img/s", lambda row: row.throughput_img_s, "{:,.0f}".format, right=True),
         Column("runs", lambda row: _latency(row, "n"), where=PAGE),
-        Column("peak memory", _peak_memory, right=True, where=_SCREENS),
+        Column("peak memory", lambda row: _bytes(row.peak_rss_bytes), right=True, where=_SCREENS),
         Column("status", lambda row: row.status, where=PAGE),
         Column("status", marked, where=TERMINAL),
     ]
@@ -101,8 +97,8 @@ def _latency(row: BenchRow, name: str) -> float | None:
     return getattr(row.latency_ms, name, None)
 
 
-def _peak_memory(row: BenchRow) -> str | None:
-    return format_bytes(row.peak_rss_bytes) if row.peak_rss_bytes else None
+def _bytes(count: int | None) -> str | None:
+    return format_bytes(count) if count else None
 
 
 def _with_interval(row: BenchRow) -> str:

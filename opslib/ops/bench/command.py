@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,13 +9,13 @@ import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 
-from opslib.core.config import load_config
-from opslib.core.errors import ExitCode, ParameterError, UnavailableError
+from opslib.core.config import Config
+from opslib.core.errors import ExitCode, UnavailableError
+from opslib.ops.bench.request import BenchRequest
 from opslib.telling.columns import terminal_table
 from opslib.telling.doors import (
     ConfigOption,
     RootOption,
-    check_record_path,
     describe_experiment,
     find_root,
     make_console,
@@ -24,71 +23,26 @@ from opslib.telling.doors import (
     say_inputs,
     say_verdict,
 )
-from opslib.telling.progress import show_progress
+from opslib.telling.operation import Operation, measure, records_of, takes_request
 
 if TYPE_CHECKING:
     from opslib.ops.bench.compare import RecordComparison
     from opslib.ops.bench.record import BenchRecord
 
+
 OUTCOME_STYLES = {"better": "green", "worse": "red bold", "not comparable": "dim"}
-_BATCH_SIZE = re.compile(r"[1-9][0-9]{0,8}")
 
 
-def parse_batch(text: str | None) -> tuple[int, ...] | None:
-    """Return batch sizes from `1,2,4`, or None where none are given.
-
-    Raises:
-        ParameterError: a part is not a whole number from 1 up.
-    """
-    if text is None:
-        return None
-    parts = [part.strip() for part in text.split(",")]
-    if any(not _BATCH_SIZE.fullmatch(part) for part in parts):
-        raise ParameterError(f"--batch: got {text!r}; expected whole numbers from 1 up: 1,2,4")
-    return tuple(int(part) for part in parts)
-
-
-def bench(
-    engine: Annotated[str | None, typer.Option(help="onnx, torch or both.")] = None,
-    model: Annotated[Path | None, typer.Option(help="ONNX file; default: the latest.")] = None,
-    inputs: Annotated[str | None, typer.Option(help='Images: "folder/**/*.jpg".')] = None,
-    batch: Annotated[str | None, typer.Option(help="Batch sizes: 1,2,4,8,16,32.")] = None,
-    threads: Annotated[int | None, typer.Option(help="CPU threads; 0: all usable.")] = None,
-    providers: Annotated[str | None, typer.Option(help="In order: CUDA,CPU.")] = None,
-    checkpoint: Annotated[Path | None, typer.Option(help="Torch side of both.")] = None,
-    budget: Annotated[float | None, typer.Option(help="Seconds for everything.")] = None,
-    strict: Annotated[bool, typer.Option(help="Refuse unreadable images.")] = False,
-    json: Annotated[Path | None, typer.Option(help="Where the record goes.")] = None,
-    config: ConfigOption = None,
-) -> int:
+@takes_request(BenchRequest)
+def bench(request: BenchRequest, config: Config, json: Path | None) -> int:
     """Measure latency and throughput at each batch size, after a parity check."""
     from opslib.ops.bench.run import keep_bench, run_bench
-    from opslib.ops.bench.setup import BenchRequest
 
-    check_record_path(json)
-    loaded = load_config(config)
-    console = make_console()
-    notes = make_console(stderr=True)
-    request = BenchRequest(
-        engine=engine,
-        model=model,
-        checkpoint=checkpoint,
-        inputs=inputs,
-        batch=parse_batch(batch),
-        threads=threads,
-        providers=providers,
-        budget_s=budget,
-        strict=strict,
-    )
-    say(notes, f"benchmark of {describe_experiment(loaded)}")
-    with show_progress(notes) as progress:
-        record = run_bench(loaded, request, progress=progress)
-    path = keep_bench(record, loaded, json)
-    show_record(console, record)
-    say(notes, f"record: {path}")
+    what = f"benchmark of {describe_experiment(config)}"
+    record, _ = measure(what, run_bench, keep_bench, show_record, request, config, json)
     if all(row.status == "unavailable" for row in record.rows) and record.verdict != "fail":
         raise UnavailableError(record.finding)
-    return record.exit_code
+    return int(record.exit_code)
 
 
 def show_record(console: Console, record: BenchRecord) -> None:
@@ -126,7 +80,7 @@ def diff(
     config: ConfigOption = None,
 ) -> int:
     """Show what differs between two benchmarks, beyond their noise."""
-    from opslib.ops.bench.diff import compare_runs
+    from opslib.ops.bench.compare import compare_runs
 
     folder = find_root(root, config)
     comparison = compare_runs(baseline, candidate, folder, across_models=across_models)
@@ -140,8 +94,7 @@ def check(
     config: ConfigOption = None,
 ) -> int:
     """Hold the newest benchmark against the last comparable one; exit 3 on a regression."""
-    from opslib.ops.bench.compare import compare_records
-    from opslib.ops.bench.diff import find_check_pair
+    from opslib.ops.bench.compare import compare_records, find_check_pair
     from opslib.ops.bench.record import BenchRecord
 
     old, new = find_check_pair(find_root(root, config), against)
@@ -162,3 +115,11 @@ def _show_comparison(console: Console, comparison: RecordComparison) -> None:
         shown.style = OUTCOME_STYLES.get(row.outcome)
     console.print(table)
     say(console, comparison.summary)
+
+
+BENCH = Operation(
+    "bench",
+    {"bench": bench},
+    {"diff": diff, "check": check},
+    records_of("opslib.ops.bench", "BenchRecord", "bench_", "compare:compare_records"),
+)

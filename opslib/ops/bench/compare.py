@@ -10,14 +10,18 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from opslib.core.errors import InputError
 from opslib.core.formatting import plural
 from opslib.core.records import Part, Record
 from opslib.ops.bench.record import BenchRecord, BenchRow
-from opslib.timing.boundary import Boundary
+from opslib.runs.catalogue import RunRow, drop_ahead, scan_runs
+from opslib.runs.run_record import RUN_FILE, RunRecord
+from opslib.timing.blocks import Boundary
 
 Outcome = Literal["better", "worse", "no measurable change", "not comparable"]
 MIN_EFFECT_PCT = 2.0
@@ -26,11 +30,9 @@ MIN_BLOCKS = 2
 
 
 class RowComparison(Part):
-    """One row of the candidate record against the same row of the baseline.
-
-    `latency_ratio` is candidate / baseline (below 1 is better); `min_effect_pct` the distance
-    from 1 that counted; `reason` says why a row is not comparable.
-    """
+    """One row of the candidate record against the same row of the baseline. `latency_ratio` is
+    candidate / baseline (below 1 is better); `min_effect_pct` the distance from 1 that counted;
+    `reason` says why a row is not comparable."""
 
     engine: str
     provider: str
@@ -84,12 +86,14 @@ class RecordComparison(Record):
         """The comparison as one sentence, the largest change named."""
         if not self.comparable:
             return f"not comparable: {self.reason}"
-        names: tuple[Outcome, ...] = ("worse", "better")
-        parts = [
-            f"{plural(self.count(name), 'row')} {name} (most: {self._most(name)})"
-            for name in names
-            if self.count(name)
-        ]
+        parts = []
+        for outcome in ("worse", "better"):
+            found = [row for row in self.rows if row.outcome == outcome]
+            if found:
+                row = max(found, key=lambda item: abs(math.log(item.latency_ratio or 1.0)))
+                change = row.change_pct or 0.0
+                most = f"{abs(change):.1f} % {'slower' if change > 0 else 'faster'}"
+                parts.append(f"{plural(len(found), 'row')} {outcome} (most: {row.label} {most})")
         same, other = self.count("no measurable change"), self.count("not comparable")
         if same:
             parts.append(f"{plural(same, 'row')} without a measurable change")
@@ -97,21 +101,12 @@ class RecordComparison(Record):
             parts.append(f"{plural(other, 'row')} not comparable")
         return ", ".join(parts)
 
-    def _most(self, outcome: Outcome) -> str:
-        found = [row for row in self.rows if row.outcome == outcome]
-        row = max(found, key=lambda item: abs(math.log(item.latency_ratio or 1.0)))
-        change = row.change_pct or 0.0
-        return f"{row.label} {abs(change):.1f} % {'slower' if change > 0 else 'faster'}"
-
 
 def compare_records(
     baseline: BenchRecord, candidate: BenchRecord, *, across_models: bool = False
 ) -> RecordComparison:
-    """Return how the candidate's latencies differ from the baseline's, row by row.
-
-    Args:
-        across_models: compare although the models differ, which is then the point.
-    """
+    """Return how the candidate's latencies differ from the baseline's, row by row. `across_models`:
+    compare although the models differ, which is then the point."""
     refusal = _refuse_records(baseline, candidate, across_models)
     floor_pct = max(MIN_EFFECT_PCT, noise_floor_pct(baseline), noise_floor_pct(candidate))
     rows = []
@@ -137,20 +132,16 @@ def noise_floor_pct(record: BenchRecord) -> float:
 def welch_interval(
     baseline: Sequence[float], candidate: Sequence[float], confidence: float = CONFIDENCE
 ) -> tuple[float, tuple[float, float]]:
-    """Return the difference of two means (candidate - baseline) and its interval.
-
-    Welch (1947): unequal variances, degrees of freedom after Satterthwaite (1946).
-    """
+    """Return the difference of two means (candidate - baseline) and its interval. Welch (1947):
+    unequal variances, degrees of freedom after Satterthwaite (1946)."""
     from scipy.special import stdtrit
 
     old, new = np.asarray(baseline, dtype=float), np.asarray(candidate, dtype=float)
-    parts = [old.var(ddof=1) / old.size, new.var(ddof=1) / new.size]
+    parts = [one.var(ddof=1) / one.size for one in (old, new)]
     difference, variance = float(new.mean() - old.mean()), float(sum(parts))
     if variance == 0:
         return difference, (difference, difference)
-    spread = sum(
-        part**2 / (size - 1) for part, size in zip(parts, (old.size, new.size), strict=True)
-    )
+    spread = parts[0] ** 2 / (old.size - 1) + parts[1] ** 2 / (new.size - 1)
     reach = float(stdtrit(variance**2 / spread, (1 + confidence) / 2)) * math.sqrt(variance)
     return difference, (difference - reach, difference + reach)
 
@@ -222,3 +213,60 @@ def _pair_rows(
     for row in new:
         pairs.append((waiting[row.key].pop(0) if waiting[row.key] else None, row))
     return pairs + [(row, None) for rows in waiting.values() for row in rows]
+
+
+def compare_runs(
+    baseline: str, candidate: str, root: Path, *, across_models: bool = False
+) -> RecordComparison:
+    """Return how two runs' bench records differ. `baseline`, `candidate`: a run's id or the end of
+    it, its folder, or a bench record's file. Raises InputError: a run is unknown or has no bench
+    record."""
+    old, new = (BenchRecord.read(find_record(name, root)) for name in (baseline, candidate))
+    return compare_records(old, new, across_models=across_models)
+
+
+def find_check_pair(root: Path, against: str | None = None) -> tuple[Path, Path]:
+    """Return the bench records of the last comparable run (or `against`) and of the newest run.
+    Raises InputError: there is no finished run with a bench record, or none to hold it against."""
+    runs = [row for row in drop_ahead(scan_runs(root)) if row.finished]
+    benches = [(row, path) for row in runs if (path := _bench_path(root, row))]
+    if not benches:
+        raise InputError(
+            f"{root}: no finished benchmark to check; make one with `pillops run bench`"
+        )
+    newest, path = benches[0]
+    if against is not None:
+        return find_record(against, root), path
+    for row, earlier in benches[1:]:
+        if (row.notebook, row.host_fingerprint) == (newest.notebook, newest.host_fingerprint):
+            return earlier, path
+    raise InputError(f"{newest.id}: there is no earlier run of {newest.notebook} on this host")
+
+
+def find_record(name: str, root: Path) -> Path:
+    """Return the bench record that a run's id, its folder or a file's path means. Raises
+    InputError: nothing is called that, or the run has no bench record."""
+    path = Path(name)
+    if path.is_file() and path.name != RUN_FILE and path.suffix == ".json":
+        return path
+    folder = path if path.is_dir() else path.parent
+    if (folder / RUN_FILE).is_file() and path.exists():
+        run = RunRecord.read(folder / RUN_FILE)
+        if run.record:
+            return folder / run.record
+        raise InputError(f"{name}: this run has no bench record")
+    matches = [row for row in scan_runs(root) if row.id == name or row.id.endswith(name)]
+    if len(matches) != 1:
+        what = "several runs are" if matches else "no run is"
+        raise InputError(f"{name}: {what} called that in {root}; give an id, a folder or a record")
+    found = _bench_path(root, matches[0])
+    if found is None:
+        raise InputError(f"{matches[0].id}: this run has no bench record")
+    return found
+
+
+def _bench_path(root: Path, row: RunRow) -> Path | None:
+    if row.record is None or not row.record.startswith("bench"):
+        return None
+    path = (root / row.record_path).parent / row.record
+    return path if path.is_file() else None

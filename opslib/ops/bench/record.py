@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Sequence
 from typing import Literal, Self
 
+from opslib.core.formatting import format_ms, plural
 from opslib.core.lineage import Lineage
 from opslib.core.records import Part, Record
+from opslib.core.sections import BenchSection
 from opslib.core.verdicts import Verdict
 from opslib.inference.facts import InputFacts, ModelFacts
 from opslib.inference.parity import ParityResult
-from opslib.timing.boundary import Boundary, StagesMs
+from opslib.timing.blocks import Boundary, StagesMs
 from opslib.timing.disturbance import Disturbance
 from opslib.timing.paired import Comparison
 
@@ -18,11 +21,9 @@ RowStatus = Literal["measured", "inconclusive", "unavailable"]
 
 
 class LatencyMs(Part):
-    """Latency of one call in milliseconds.
-
-    `p50` is the median of the block medians and `ci95` the 95 % interval of the long-run median;
-    `p90` and `p99` are null where `n` samples do not support them.
-    """
+    """Latency of one call in milliseconds. `p50` is the median of the block medians and `ci95` the
+    95 % interval of the long-run median; `p90` and `p99` are null where `n` samples do not support
+    them."""
 
     p50: float
     p90: float | None
@@ -120,3 +121,63 @@ class BenchRecord(Record):
     def slim(self) -> Self:
         """Return the record with the median of each block in place of its calls."""
         return self.model_copy(update={"rows": tuple(row.slim() for row in self.rows)})
+
+
+ENGINE_NAMES = {"onnx": "ONNX Runtime", "torch": "Torch"}
+
+
+def sum_up(
+    rows: Sequence[BenchRow],
+    comparisons: Sequence[SpeedComparison],
+    parity: ParityResult | None,
+    verdict: Verdict,
+    section: BenchSection,
+) -> str:
+    """Return the benchmark's finding as one or two sentences with their uncertainty."""
+    if parity is not None and not parity.passed:
+        return f"The two engines do not answer alike: {parity.reason}. Nothing was timed."
+    timed = [row for row in rows if row.boundary == "inference" and row.latency_ms]
+    if not timed:
+        reasons = "; ".join(dict.fromkeys(row.reason or "" for row in rows))
+        none = all(row.status == "unavailable" for row in rows)
+        return f"Nothing {'could run' if none else 'was measured'}: {reasons}."
+    parts = [_describe_engine(timed), _describe_comparison(comparisons)]
+    if verdict == "inconclusive":
+        wide = [row for row in rows if row.status == "inconclusive"]
+        parts.append(
+            f" Inconclusive: {plural(len(wide), 'figure')} of {len(rows)} "
+            f"missed ±{section.target_half_width_pct:g} %."
+        )
+    return "".join(part for part in parts if part)
+
+
+def _describe_engine(timed: Sequence[BenchRow]) -> str:
+    engine = "onnx" if any(row.engine == "onnx" for row in timed) else "torch"
+    rows = [row for row in timed if row.engine == engine]
+    first = min(rows, key=lambda row: row.batch_size)
+    best = max(rows, key=lambda row: row.throughput_img_s or 0.0)
+    if first.latency_ms is None or best.throughput_img_s is None:
+        return ""
+    width = f" (±{first.half_width_pct:.1f} %)" if first.half_width_pct is not None else ""
+    count = "one image" if first.batch_size == 1 else f"a batch of {first.batch_size}"
+    return (
+        f"{ENGINE_NAMES[engine]} on {first.provider} answers {count} in "
+        f"{format_ms(first.latency_ms.p50)} ms{width} and reaches "
+        f"{best.throughput_img_s:,.0f} img/s at batch {best.batch_size}."
+    )
+
+
+def _describe_comparison(comparisons: Sequence[SpeedComparison]) -> str:
+    if not comparisons:
+        return ""
+    decided = [one for one in comparisons if one.comparison.verdict in ("faster", "slower")]
+    if not decided:
+        undecided = any(one.comparison.verdict == "inconclusive" for one in comparisons)
+        known = "No measurable difference to Torch was found"
+        return f" {'Whether it is faster than Torch is undecided' if undecided else known}."
+    speedups = [f"{one.comparison.speedup:.2f}" for one in decided]
+    low, high = min(speedups, key=float), max(speedups, key=float)
+    span = low if low == high else f"{low} to {high}"
+    sizes = ", ".join(str(one.batch_size) for one in decided)
+    where = "at every batch size" if len(decided) == len(comparisons) else f"at batch {sizes}"
+    return f" It runs at {span} times the speed of Torch {where}."

@@ -11,14 +11,22 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from opslib.core.errors import OpsError
 from opslib.core.sections import BenchSection
 from opslib.inference.engine import EngineFacts, EngineRequest
 from opslib.ops.bench.record import BenchRow, LatencyMs, RowStatus
 from opslib.ops.bench.setup import BenchSetup
-from opslib.timing.blocks import MIN_RUNS, Block, Summary, choose_blocks, summarize_blocks
-from opslib.timing.boundary import Boundary, StagesMs
+from opslib.timing.blocks import (
+    MIN_RUNS,
+    Block,
+    Boundary,
+    StagesMs,
+    Summary,
+    choose_blocks,
+    summarize_blocks,
+)
 from opslib.timing.rounds import Deadline
 from opslib.timing.station import Station, TimedBlock, Workload
 
@@ -34,8 +42,8 @@ class Cell:
 
     name: str
     request: EngineRequest
-    facts: EngineFacts | None
-    reason: str | None
+    facts: EngineFacts | None = None
+    reason: str | None = None
     blocks: dict[Boundary, list[TimedBlock]] = field(
         default_factory=lambda: {boundary: [] for boundary in BOUNDARIES}
     )
@@ -77,10 +85,7 @@ def measure_cells(
     report: Callable[[str], None],
 ) -> None:
     """Add blocks to `cells`, each alone, in random order, until all are narrow or time is up.
-
-    Args:
-        stations: by the cells' names.
-    """
+    `stations`: by the cells' names."""
     load_s, pass_number, pending = 0.0, 0, list(cells)
     while pending and deadline.left_s > 0:
         each = len(pending[0].blocks)
@@ -116,18 +121,14 @@ def _measure_cell(cell: Cell, station: Station, work: Workload, seconds: float) 
 
 def make_row(cell: Cell, section: BenchSection) -> Iterator[BenchRow]:
     """Yield the cell's rows, one for each boundary."""
-    facts, request = cell.facts, cell.request
+    facts, request, size = cell.facts, cell.request, cell.request.batch_size
     for boundary, blocks in cell.blocks.items():
         summary = None if cell.reason else cell.summary(boundary)
         problem = cell.reason or _problem(summary, section.target_half_width_pct)
+        status: RowStatus = "inconclusive" if problem else "measured"
         all_blocks = [timed.block for timed in blocks]
         used = choose_blocks(all_blocks)
         peaks = [timed.peak_rss_bytes for timed in blocks if timed.peak_rss_bytes]
-        first_ms = [one.first_run_ms for one in blocks if one.first_run_ms is not None]
-        status: RowStatus = (
-            "unavailable" if cell.reason else "inconclusive" if problem else "measured"
-        )
-        size = request.batch_size
         yield BenchRow(
             engine="onnx" if request.engine == "onnx" else "torch",
             provider=facts.provider if facts else "none",
@@ -135,36 +136,39 @@ def make_row(cell: Cell, section: BenchSection) -> Iterator[BenchRow]:
             batch_size=size,
             threads=facts.threads if facts else request.settings.intra_op_num_threads,
             boundary=boundary,
-            status=status,
+            status="unavailable" if cell.reason else status,
             reason=problem or (facts.note if facts else None),
-            latency_ms=(
-                LatencyMs(
-                    p50=summary.p50_ms,
-                    p90=summary.p90_ms,
-                    p99=summary.p99_ms,
-                    ci95=summary.ci95_ms,
-                    n=summary.n,
-                )
-                if summary
-                else None
-            ),
-            half_width_pct=summary.half_width_pct if summary else None,
-            throughput_img_s=1000 * size / summary.p50_ms if summary else None,
-            throughput_ci95_img_s=(
-                (1000 * size / summary.ci95_ms[1], 1000 * size / summary.ci95_ms[0])
-                if summary and summary.ci95_ms
-                else None
-            ),
             stages_ms=_median_stages([timed.stages for timed in blocks if timed.stages]),
             peak_rss_bytes=max(peaks, default=None),
-            first_run_ms=(
-                statistics.median(first_ms) if first_ms and boundary == "inference" else None
-            ),
-            run_delay_pct=summary.run_delay_pct if summary else None,
+            first_run_ms=_first_run_ms(blocks) if boundary == "inference" else None,
             options=facts.options if facts else {},
             raw_ms=tuple(map(_raw_ms, used)),
             disturbed_raw_ms=tuple(_raw_ms(block) for block in all_blocks if block not in used),
+            **(_figures(summary, size) if summary else {}),
         )
+
+
+def _figures(summary: Summary, batch_size: int) -> dict[str, Any]:
+    """Latency and throughput as a row says them."""
+    slow_fast = reversed(summary.ci95_ms) if summary.ci95_ms else ()
+    return {
+        "latency_ms": LatencyMs(
+            p50=summary.p50_ms,
+            p90=summary.p90_ms,
+            p99=summary.p99_ms,
+            ci95=summary.ci95_ms,
+            n=summary.n,
+        ),
+        "half_width_pct": summary.half_width_pct,
+        "throughput_img_s": 1000 * batch_size / summary.p50_ms,
+        "throughput_ci95_img_s": tuple(1000 * batch_size / ms for ms in slow_fast) or None,
+        "run_delay_pct": summary.run_delay_pct,
+    }
+
+
+def _first_run_ms(blocks: list[TimedBlock]) -> float | None:
+    known = [one.first_run_ms for one in blocks if one.first_run_ms is not None]
+    return statistics.median(known) if known else None
 
 
 def _problem(summary: Summary | None, target_half_width_pct: float) -> str | None:

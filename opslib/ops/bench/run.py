@@ -22,10 +22,10 @@ from opslib.core.verdicts import Verdict, exit_code_of
 from opslib.inference.engine import EngineFacts, requested_providers
 from opslib.inference.facts import ModelFacts, describe_inputs, describe_model
 from opslib.inference.parity import ParityResult, check_parity
-from opslib.ops.bench.finding import sum_up
-from opslib.ops.bench.record import BenchRecord, BenchRow, SpeedComparison
+from opslib.ops.bench.record import BenchRecord, BenchRow, SpeedComparison, sum_up
+from opslib.ops.bench.request import BenchRequest
 from opslib.ops.bench.rows import make_cells, make_row, measure_cells
-from opslib.ops.bench.setup import BenchRequest, BenchSetup, choose_img_size, prepare_bench
+from opslib.ops.bench.setup import BenchSetup, choose_img_size, prepare_bench
 from opslib.telling.operation import Progress
 from opslib.timing.disturbance import watch_disturbance
 from opslib.timing.lock import hold_timing_lock
@@ -41,7 +41,6 @@ PARITY_BATCH = 8
 class _Bench:
     """One benchmark under way."""
 
-    config: Config
     setup: BenchSetup
     stations: dict[str, Station]
     work: Workload
@@ -57,15 +56,12 @@ def run_bench(
 ) -> BenchRecord:
     """Return the record of a benchmark; nothing is written.
 
-    The verdict is `fail` where parity is broken, `inconclusive` where an interval is wider than
-    the target at the end of the budget, else `pass`.
+    The verdict is `fail` where parity is broken, `inconclusive` where an interval is wider than the
+    target at the end of the budget, else `pass`.
 
-    Args:
-        progress: told the share of the budget that is spent (0..1) and what is being done.
-
-    Raises:
-        UsageError: the request cannot be measured; see `prepare_bench`.
-        BusyError: another timed operation runs on this host.
+    `progress`: told the share of the budget that is spent (0..1) and what is being done. Raises
+    UsageError: the request cannot be measured; see `prepare_bench`; BusyError: another timed
+    operation runs on this host.
     """
     setup = prepare_bench(config, request)
     deadline = Deadline(setup.budget_s)
@@ -80,7 +76,7 @@ def run_bench(
         facts, problems = _describe(setup, stations)
         models = _describe_models(setup, facts)
         img_size = choose_img_size(setup, facts) if facts else 0
-        bench = _Bench(config, setup, stations, setup.workload(img_size), deadline, progress)
+        bench = _Bench(setup, stations, setup.workload(img_size), deadline, progress)
         parity = _check_parity(bench, facts)
         stopped = "parity failed" if parity and not parity.passed else None
         cells = make_cells(setup, facts, problems, stopped)
@@ -107,7 +103,7 @@ def run_bench(
         model=models.get("onnx"),
         checkpoint=models.get("torch"),
         inputs=describe_inputs(setup.images, config.root),
-        preprocess=setup.preprocess,
+        preprocess=config.preprocess.function,
         img_size=img_size,
         seed=config.bench.seed,
         budget_s=setup.budget_s,
@@ -159,10 +155,12 @@ def _check_parity(bench: _Bench, facts: dict[str, EngineFacts]) -> ParityResult 
     for engine in ("torch", "onnx"):
         batch_size = fixed if engine == "onnx" and fixed else PARITY_BATCH
         bench.stations[engine].load(bench.setup.at_batch(engine, batch_size), bench.work)
-        answers[engine] = bench.stations[engine].answer(bench.config.parity.samples)
+        answers[engine] = bench.stations[engine].answer(bench.setup.config.parity.samples)
         bench.stations[engine].unload()
     half = facts["onnx"].input_dtype == "float16"
-    return check_parity(answers["torch"], answers["onnx"], bench.config.parity, half_precision=half)
+    return check_parity(
+        answers["torch"], answers["onnx"], bench.setup.config.parity, half_precision=half
+    )
 
 
 def _compare(
@@ -173,10 +171,8 @@ def _compare(
         return None, ()
     fixed = facts["onnx"].input_shape[0] if "onnx" in facts else None
     sizes = [size for size in bench.setup.batch_sizes if fixed in (None, size)]
-    both = len(facts) == 2
+    both, first, noise_floor = len(facts) == 2, next(iter(facts)), None
     share_s = COMPARISON_SHARE * bench.setup.budget_s / (1 + len(sizes) * both)
-    noise_floor = None
-    first = next(iter(facts))
     if sizes:
         bench.report(f"noise floor, {first} against itself")
         with Station(f"{first} (again)") as twin:
@@ -194,17 +190,14 @@ def _compare(
 def _compare_pair(
     bench: _Bench, pair: Sequence[tuple[str, Station]], batch_size: int, budget_s: float
 ) -> Comparison:
-    sides = [
-        Side(station.name, bench.setup.at_batch(name, batch_size, paired=True), station)
+    one, other = (
+        Side(station.name, bench.setup.at_batch(name, batch_size), station)
         for name, station in pair
-    ]
+    )
+    section = bench.setup.config.bench
+    effect, seed = section.min_effect_pct, section.seed
     return compare_stations(
-        sides[0],
-        sides[1],
-        bench.work,
-        min_effect_pct=bench.config.bench.min_effect_pct,
-        budget_s=budget_s,
-        seed=bench.config.bench.seed,
+        one, other, bench.work, min_effect_pct=effect, budget_s=budget_s, seed=seed
     )
 
 

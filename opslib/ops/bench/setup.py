@@ -9,17 +9,13 @@ from opslib.core.config import Config
 from opslib.core.errors import ModelError, ParameterError
 from opslib.core.files import ensure_writable
 from opslib.core.models import find_model_files
+from opslib.inference import engine as loading
 from opslib.inference.contract import check_input, find_img_size
-from opslib.inference.engine import (
-    EngineFacts,
-    EngineRequest,
-    requested_providers,
-    session_settings,
-)
+from opslib.inference.engine import EngineFacts, EngineRequest
 from opslib.inference.find_model import find_card, find_checkpoint, find_onnx
 from opslib.inference.images import ImageSet, pick_images
 from opslib.inference.preprocess import load_preprocessor
-from opslib.telling.operation import OperationRequest
+from opslib.ops.bench.request import BenchRequest
 from opslib.timing.station import Workload
 
 ENGINES = ("onnx", "torch")
@@ -29,74 +25,37 @@ LARGEST_IMAGE = 4096
 
 
 @dataclass(frozen=True)
-class BenchRequest(OperationRequest):
-    """What a person asks a benchmark for; None means what the configuration says.
-
-    Args:
-        engine: `onnx`, `torch` or `both`.
-        model: the ONNX file, or with `engine="torch"` the checkpoint.
-        checkpoint: the Torch side of `both`.
-        inputs: a glob of images, `**` descends.
-        batch: batch sizes.
-        threads: CPU threads of either engine; 0: all usable.
-        providers: such as `CUDA,CPU`.
-        budget_s: seconds for everything.
-        strict: refuse unreadable images instead of skipping them.
-    """
-
-    engine: str | None = None
-    model: Path | None = None
-    checkpoint: Path | None = None
-    inputs: str | None = None
-    batch: tuple[int, ...] | None = None
-    threads: int | None = None
-    providers: str | None = None
-    budget_s: float | None = None
-    strict: bool = False
-
-
-@dataclass(frozen=True)
 class BenchSetup:
     """A request with nothing left open: engines by name, images, batch sizes and budget."""
 
+    config: Config
     engines: dict[str, EngineRequest]
     images: ImageSet
-    preprocess: str
-    code_root: Path | None
     img_size: int | None
     batch_sizes: tuple[int, ...]
     budget_s: float
 
-    def at_batch(self, engine: str, batch_size: int, *, paired: bool = False) -> EngineRequest:
-        """Return the request of one engine at one batch size.
-
-        `paired` stops ONNX Runtime's threads from spinning between calls, so that an idle arm
-        does not slow its neighbour.
-        """
-        request = self.engines[engine]
-        settings = replace(request.settings, force_spinning_stop=paired)
-        return replace(request, batch_size=batch_size, settings=settings)
+    def at_batch(self, engine: str, batch_size: int) -> EngineRequest:
+        """Return the request of one engine at one batch size."""
+        return replace(self.engines[engine], batch_size=batch_size)
 
     def workload(self, img_size: int) -> Workload:
         """Return the images and their preprocessing at `img_size` pixels."""
-        names = tuple(str(path) for path in self.images.paths)
-        return Workload(names, img_size, self.preprocess, self.code_root)
+        names, config = tuple(map(str, self.images.paths)), self.config
+        return Workload(names, img_size, config.preprocess.function, config.code_root)
 
 
 def prepare_bench(config: Config, request: BenchRequest) -> BenchSetup:
-    """Return `request` resolved against `config`.
-
-    Raises:
-        UsageError: something is missing, damaged, unknown or impossible; nothing was written.
-    """
+    """Return `request` resolved against `config`. Raises UsageError: something is missing, damaged,
+    unknown or impossible; nothing was written."""
     section = config.bench
     engine = request.engine or section.engine
     if engine not in (*ENGINES, "both"):
         raise ParameterError(f"--engine: unknown engine {engine!r}; expected onnx, torch or both")
     batch_sizes = request.batch or section.batch
-    for size in batch_sizes:
-        if not 1 <= size <= LARGEST_BATCH:
-            raise ParameterError(f"--batch: got {size}; expected 1 to {LARGEST_BATCH}")
+    wrong = next((size for size in batch_sizes if not 1 <= size <= LARGEST_BATCH), None)
+    if wrong is not None:
+        raise ParameterError(f"--batch: got {wrong}; expected 1 to {LARGEST_BATCH}")
     budget_s = section.budget_s if request.budget_s is None else request.budget_s
     if not budget_s > 0:
         raise ParameterError(f"--budget: got {budget_s:g}; expected seconds above 0")
@@ -107,35 +66,24 @@ def prepare_bench(config: Config, request: BenchRequest) -> BenchSetup:
     base = EngineRequest(
         engine="onnx",
         path=Path(),
-        providers=requested_providers(config, request.providers),
-        settings=session_settings(config, threads=request.threads),
+        providers=loading.requested_providers(config, request.providers),
+        settings=loading.session_settings(config, threads=request.threads),
         factory=config.torch.factory,
         safe_globals=config.torch.safe_globals,
         code_root=config.code_root,
     )
     engines, img_size = _resolve_engines(config, request, engine, base)
     load_preprocessor(config.preprocess.function, config.code_root)
-    images = pick_images(
-        config, "val", request.inputs, limit=section.max_images, strict=request.strict
-    )
+    most, strict = section.max_images, request.strict
+    images = pick_images(config, "val", request.inputs, limit=most, strict=strict)
     ensure_writable(config.records_dir)
-    return BenchSetup(
-        engines=engines,
-        images=images,
-        preprocess=config.preprocess.function,
-        code_root=config.code_root,
-        img_size=img_size,
-        batch_sizes=tuple(dict.fromkeys(batch_sizes)),
-        budget_s=budget_s,
-    )
+    sizes = tuple(dict.fromkeys(batch_sizes))
+    return BenchSetup(config, engines, images, img_size, sizes, budget_s)
 
 
 def choose_img_size(setup: BenchSetup, facts: dict[str, EngineFacts]) -> int:
-    """Return the input size in pixels: that of the setup, else what a loaded model fixes.
-
-    Raises:
-        ModelError: nothing says it, or the ONNX model takes other images.
-    """
+    """Return the input size in pixels: that of the setup, else what a loaded model fixes. Raises
+    ModelError: nothing says it, or the ONNX model takes other images."""
     if "onnx" in setup.engines and setup.img_size:
         check_input(setup.engines["onnx"].path, setup.img_size)
     sizes = [_input_size(setup.engines[engine].path.name, fact) for engine, fact in facts.items()]

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from opslib.ops.bench.columns import PAIR_COLUMNS, list_pairs, note_of, row_columns
-from opslib.ops.bench.finding import ENGINE_NAMES
-from opslib.ops.bench.record import BenchRecord, BenchRow
-from opslib.telling.columns import page_table
+from opslib.ops.bench.record import ENGINE_NAMES, BenchRecord, BenchRow
+from opslib.telling.columns import page_of, page_table
 from opslib.telling.scraps import publish, publish_outcome
 from opslib.telling.themes import Theme
-from opslib.timing.boundary import Boundary
+from opslib.timing.blocks import Boundary
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,9 +27,7 @@ def bench_frame(record: BenchRecord, boundary: Boundary) -> DataFrame:
     return page_table(row_columns(record), rows)
 
 
-def comparison_frame(record: BenchRecord) -> DataFrame:
-    """Return the paired comparisons as a table, the noise floor (A/A) last."""
-    return page_table(PAIR_COLUMNS, list_pairs(record))
+comparison_frame = page_of(PAIR_COLUMNS, list_pairs)
 
 
 def list_notes(record: BenchRecord) -> list[str]:
@@ -115,7 +113,10 @@ def draw_stages(record: BenchRecord, theme: Theme) -> Figure | None:
     for axes, (engine, rows) in zip(grid[0], staged.items(), strict=True):
         positions = range(len(rows))
         bottom = [0.0] * len(rows)
-        for index, (label, values) in enumerate(_stage_values(rows).items()):
+        # Foreign code cannot be split.
+        split = all(row.stages_ms and row.stages_ms.decode is not None for row in rows)
+        for index, label in enumerate(STAGES if split else ("preprocess", "inference")):
+            values = [getattr(row.stages_ms, label) / row.batch_size for row in rows]
             colour = theme.series[(0, 4, 2)[index % 3]]
             axes.bar(positions, values, bottom=bottom, color=colour, label=label, width=0.72)
             bottom = [low + value for low, value in zip(bottom, values, strict=True)]
@@ -131,9 +132,9 @@ def describe_stages(record: BenchRecord) -> str:
     """Return what `draw_stages` shows, in words."""
     parts = []
     for row in (row for engine in ENGINE_ORDER for row in _staged(record, engine)):
-        stages = row.stages_ms
-        whole = stages.preprocess + stages.inference if stages else 0.0
-        share = 100 * stages.preprocess / whole if stages and whole else 0.0
+        before, after = attrgetter("preprocess", "inference")(row.stages_ms)
+        whole = before + after
+        share = 100 * before / whole if whole else 0.0
         parts.append(
             f"{ENGINE_NAMES[row.engine]} at batch {row.batch_size}: {share:.0f} % of "
             f"{whole / row.batch_size:.2f} ms per image is decoding and transforming"
@@ -147,31 +148,16 @@ def publish_bench(record: BenchRecord, path: Path) -> None:
     """Publish the verdict and the key figures of a benchmark as scraps."""
     publish_outcome(record.verdict, record.finding, exit_code=record.exit_code, record_path=path)
     for engine in _engines(record):
-        rows = _timed(record, engine, "inference")
-        first = min(rows, key=lambda row: row.batch_size)
+        rows, name = _timed(record, engine, "inference"), ENGINE_NAMES[engine]
         best = max(rows, key=lambda row: row.throughput_img_s or 0.0)
-        name = ENGINE_NAMES[engine]
-        publish(
-            f"{engine}_p50_ms",
-            round(first.p50_ms or 0.0, 4),
-            unit="ms",
-            better="lower",
-            label=f"{name}, batch {first.batch_size}, median",
-        )
-        publish(
-            f"{engine}_throughput_img_s",
-            round(best.throughput_img_s or 0.0, 1),
-            unit="img/s",
-            better="higher",
-            label=f"{name}, best throughput (batch {best.batch_size})",
-        )
+        value, label = round(rows[0].p50_ms or 0.0, 4), f"batch {rows[0].batch_size}, median"
+        publish(f"{engine}_p50_ms", value, unit="ms", better="lower", label=f"{name}, {label}")
+        value = round(best.throughput_img_s or 0.0, 1)
+        label = f"{name}, best throughput (batch {best.batch_size})"
+        publish(f"{engine}_throughput_img_s", value, unit="img/s", better="higher", label=label)
     if record.noise_floor is not None:
-        publish(
-            "noise_floor_pct",
-            round(record.noise_floor.half_width_pct, 2),
-            unit="%",
-            label="Noise floor (A/A)",
-        )
+        value = round(record.noise_floor.half_width_pct, 2)
+        publish("noise_floor_pct", value, unit="%", label="Noise floor (A/A)")
 
 
 def _engines(record: BenchRecord) -> list[str]:
@@ -183,19 +169,5 @@ def _staged(record: BenchRecord, engine: str) -> list[BenchRow]:
 
 
 def _timed(record: BenchRecord, engine: str, boundary: Boundary) -> list[BenchRow]:
-    rows = [
-        row
-        for row in record.rows
-        if row.engine == engine and row.boundary == boundary and row.latency_ms
-    ]
-    return sorted(rows, key=lambda row: row.batch_size)
-
-
-def _stage_values(rows: list[BenchRow]) -> dict[str, list[float]]:
-    """Milliseconds of each stage for an image; where foreign code cannot be split, of two."""
-    split = all(row.stages_ms and row.stages_ms.decode is not None for row in rows)
-    names = STAGES if split else ("preprocess", "inference")
-    return {
-        name: [float(getattr(row.stages_ms, name)) / row.batch_size for row in rows]
-        for name in names
-    }
+    rows = [row for row in record.rows if (row.engine, row.boundary) == (engine, boundary)]
+    return sorted(filter(attrgetter("latency_ms"), rows), key=attrgetter("batch_size"))

@@ -45,12 +45,10 @@ SWITCH_COLUMNS: tuple[Column[DrillEvent], ...] = (
     Column("model was", lambda event: LOAD_WORDS[event.resident]),
     Column("answered after ms", lambda event: format_ms(1000 * (event.end_s - event.start_s))),
     Column(
-        "first answer after ms",
-        lambda event: format_ms(1000 * event.ready_s) if event.ready_s else None,
+        "first answer after ms", lambda event: event.ready_s and format_ms(1000 * event.ready_s)
     ),
     Column(
-        "generation",
-        lambda event: event.mark_after.removeprefix("generation ") if event.mark_after else None,
+        "generation", lambda event: (event.mark_after or "").removeprefix("generation ") or None
     ),
 )
 INJECTION_COLUMNS: tuple[Column[Injection], ...] = (
@@ -74,10 +72,13 @@ def window_columns(record: DrillRecord) -> list[Column[WindowStats]]:
         Column("failed", lambda one: one.failed),
         Column("p50 ms (95 %)", lambda one: _latency(one.p50_ms, one.p50_ci95_ms)),
         Column("p99 ms (95 %)", lambda one: _latency(one.p99_ms, one.p99_ci95_ms)),
-        Column(
-            "worst ms", lambda one: format_ms(one.worst_ms) if one.worst_ms else None, where=PAGE
-        ),
+        Column("worst ms", lambda one: one.worst_ms and format_ms(one.worst_ms), where=PAGE),
     ]
+
+
+def list_windows(record: DrillRecord) -> list[WindowStats]:
+    """Return the windows in the order of `WINDOW_TITLES`."""
+    return sorted(record.windows, key=lambda one: list(WINDOW_TITLES).index(one.kind))
 
 
 def snapshot(record: DrillRecord) -> DocumentTable:

@@ -16,8 +16,11 @@ from pathlib import Path
 from opslib.core.cards import ModelCard, card_path, list_files, read_card
 from opslib.core.errors import ModelError
 from opslib.core.models import find_model_files
-from opslib.ops.drill.copies import copy_unit
-from opslib.ops.drill.stand_in import ClassifierShape, read_classifier_shape, write_stand_in
+from opslib.ops.drill.copies import (
+    copy_unit,
+    read_classifier_shape,
+    write_stand_in,
+)
 
 BAD_NAME = "bad.onnx"
 OTHER_PX = 8
@@ -26,13 +29,8 @@ _CUT_BYTES = 40
 
 @dataclass(frozen=True)
 class Ground:
-    """What bad models are made of and where.
-
-    Args:
-        stable: the served model, as the service names it.
-        folder: an empty one that the service may take models from.
-        outside: one that it may not.
-    """
+    """What bad models are made of and where: the served model, as the service names it, an empty
+    `folder` that the service may take models from, and one `outside` that it may not."""
 
     stable: Path
     folder: Path
@@ -40,22 +38,24 @@ class Ground:
 
     @property
     def card(self) -> ModelCard | None:
-        """The served model's card, or None where it has none.
-
-        Raises:
-            InputError: it is damaged.
-        """
+        """The served model's card, or None where it has none; InputError where it is damaged."""
         return read_card(self.stable)
-
-    @property
-    def signature(self) -> ClassifierShape:
-        """What the served model takes and answers."""
-        return read_classifier_shape(self.stable)
 
     @property
     def path(self) -> Path:
         """Where the bad model of this ground lies."""
         return self.folder / BAD_NAME
+
+    def stand_in(self, path: Path | None = None, *, sidecar: bool = False, **other: int) -> Path:
+        """Write a classifier that answers as the served model is asked, but for what is `other`."""
+        shape = replace(read_classifier_shape(self.stable), **other)
+        return write_stand_in(path or self.path, shape, sidecar=sidecar)
+
+    def copy(self, wanted: str, *keys: str) -> Path:
+        """Copy the served model; NotPossibleError where its card lacks what is wanted."""
+        if not all(getattr(self.card, key, None) for key in keys):
+            raise NotPossibleError(f"the model has no card with {wanted}")
+        return copy_unit(self.stable, self.folder)
 
 
 class NotPossibleError(Exception):
@@ -64,11 +64,9 @@ class NotPossibleError(Exception):
 
 @dataclass(frozen=True)
 class Fault:
-    """One bad model: in words, and how its path comes to be.
-
-    `stage` is the check of the reference service that is meant to find it. A service that reads it
-    without looking first may wait for ever, where it `hangs`.
-    """
+    """One bad model: in words, and how its path comes to be. `stage` is the check of the reference
+    service that is meant to find it. A service that reads it without looking first may wait for
+    ever, where it `hangs`."""
 
     name: str
     stage: str
@@ -85,8 +83,8 @@ class Fault:
 def list_faults() -> tuple[Fault, ...]:
     """Return every bad model, in the order of the stages that refuse them."""
     return (
-        Fault("a path with a typo", "path", _typo, needs_folder=False),
-        Fault("a path that climbs out", "path", _climbing, needs_folder=False),
+        Fault("a path with a typo", "path", _typo, False),
+        Fault("a path that climbs out", "path", _climbing, False),
         Fault("a web address", "path", lambda _: "https://models.invalid/m.onnx", False),
         Fault("a model outside the folder", "path", _outside),
         Fault("a link to a model outside", "path", _link_out),
@@ -112,16 +110,10 @@ def list_faults() -> tuple[Fault, ...]:
 def make_fault(
     fault: Fault, stable: Path, places: tuple[Path, Path] | None
 ) -> Iterator[Path | str]:
-    """Make a bad model, yield the path to ask a service for, and remove what was made.
-
-    Args:
-        stable: the served model, as the service names it.
-        places: where a folder inside and one outside the service's reach may be made; None:
-            nowhere.
-
-    Raises:
-        NotPossibleError: it cannot be made of this model, or there is no place for it.
-    """
+    """Make a bad model, yield the path to ask a service for, and remove what was made. `stable`:
+    the served model, as the service names it. `places`: where a folder inside and one outside the
+    service's reach may be made; None: nowhere. Raises NotPossibleError: it cannot be made of this
+    model, or there is no place for it."""
     if places is None:
         if fault.needs_folder:
             raise NotPossibleError("the service's model folder cannot be written from here")
@@ -141,6 +133,14 @@ def make_fault(
             shutil.rmtree(folder, ignore_errors=True)
 
 
+def _typo(ground: Ground) -> Path:
+    return ground.stable.with_name(f"{ground.stable.stem}-typo.onnx")
+
+
+def _climbing(ground: Ground) -> str:
+    return f"{ground.stable.parent}/../../../../../../etc/{ground.stable.name}"
+
+
 def _written(write: Callable[[Path], object]) -> Callable[[Ground], Path]:
     def make(ground: Ground) -> Path:
         write(ground.path)
@@ -150,20 +150,14 @@ def _written(write: Callable[[Path], object]) -> Callable[[Ground], Path]:
 
 
 def _filled(value: float) -> Callable[[Ground], Path]:
-    return lambda ground: write_stand_in(ground.path, ground.signature, fill=value)
-
-
-def _typo(ground: Ground) -> Path:
-    return ground.stable.with_name(f"{ground.stable.stem}-typo.onnx")
-
-
-def _climbing(ground: Ground) -> str:
-    return f"{ground.stable.parent}/../../../../../../etc/{ground.stable.name}"
+    return lambda ground: write_stand_in(
+        ground.path, read_classifier_shape(ground.stable), fill=value
+    )
 
 
 def _outside(ground: Ground) -> Path:
     path = ground.outside / BAD_NAME
-    return path if path.exists() else write_stand_in(path, ground.signature)
+    return path if path.exists() else ground.stand_in(path)
 
 
 def _link_out(ground: Ground) -> Path:
@@ -177,22 +171,18 @@ def _truncated(ground: Ground) -> Path:
 
 
 def _without_sidecar(ground: Ground) -> Path:
-    write_stand_in(ground.path, ground.signature, sidecar=True)
-    ground.path.with_name(f"{BAD_NAME}.data").unlink()
+    ground.stand_in(sidecar=True).with_name(f"{BAD_NAME}.data").unlink()
     return ground.path
 
 
 def _sidecar_link_out(ground: Ground) -> Path:
-    write_stand_in(ground.path, ground.signature, sidecar=True)
-    sidecar = ground.path.with_name(f"{BAD_NAME}.data")
+    sidecar = ground.stand_in(sidecar=True).with_name(f"{BAD_NAME}.data")
     sidecar.symlink_to(sidecar.rename(ground.outside / sidecar.name))
     return ground.path
 
 
 def _flipped(ground: Ground) -> Path:
-    if not (ground.card and ground.card.files):
-        raise NotPossibleError("the model has no card with digests")
-    copy = copy_unit(ground.stable, ground.folder)
+    copy = ground.copy("digests", "files")
     weights = max(find_model_files(copy).all, key=lambda path: path.stat().st_size)
     with weights.open("r+b") as file:
         file.seek(weights.stat().st_size // 2)
@@ -203,35 +193,31 @@ def _flipped(ground: Ground) -> Path:
 
 
 def _other_count(ground: Ground) -> Path:
-    signature = ground.signature
-    return write_stand_in(ground.path, replace(signature, classes=signature.classes + 1))
+    return ground.stand_in(classes=read_classifier_shape(ground.stable).classes + 1)
 
 
 def _other_names(ground: Ground) -> Path:
-    card = ground.card
-    if card is None or len(card.class_names) < 2:
+    if ground.card is None or len(ground.card.class_names) < 2:
         raise NotPossibleError("the model has no card with class names")
-    copy = copy_unit(ground.stable, ground.folder)
+    copy = ground.copy("class names", "class_names")
+    card = ModelCard.read(card_path(copy))
     names = (*card.class_names[1:], card.class_names[0])
-    ModelCard.read(card_path(copy)).model_copy(update={"class_names": names}).write(card_path(copy))
+    card.model_copy(update={"class_names": names}).write(card_path(copy))
     return copy
 
 
 def _other_size(ground: Ground) -> Path:
-    signature = ground.signature
-    if not signature.height or not signature.width:
+    shape = read_classifier_shape(ground.stable)
+    if not shape.height or not shape.width:
         raise NotPossibleError("the model takes images of any size")
-    height, width = signature.height + OTHER_PX, signature.width + OTHER_PX
-    return write_stand_in(ground.path, replace(signature, height=height, width=width))
+    return ground.stand_in(height=shape.height + OTHER_PX, width=shape.width + OTHER_PX)
 
 
 def _wrong_golden(ground: Ground) -> Path:
-    if not (ground.card and ground.card.golden and ground.card.files):
-        raise NotPossibleError("the model has no card with golden images")
-    copy = copy_unit(ground.stable, ground.folder)
+    copy = ground.copy("golden images", "golden", "files")
     card = ModelCard.read(card_path(copy))
     for path in find_model_files(copy).all:
         path.unlink()
-    files = find_model_files(write_stand_in(copy, ground.signature))
+    files = find_model_files(ground.stand_in(copy))
     card.model_copy(update={"files": list_files(files)}).write(card_path(copy))
     return copy

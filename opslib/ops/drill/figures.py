@@ -4,16 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from opslib.core.errors import InputError
 from opslib.core.formatting import format_ms
-from opslib.ops.drill.record import (
-    DrillEvent,
-    DrillRecord,
-    EventKind,
-    Memory,
-    RawRequests,
-    WindowKind,
-)
+from opslib.ops.drill.record import DrillRecord, EventKind, Memory, RawRequests, WindowKind
 from opslib.telling.themes import Theme
 
 if TYPE_CHECKING:
@@ -51,7 +43,7 @@ def draw_timeline(record: DrillRecord, theme: Theme) -> Figure | None:
         sharex=True,
         height_ratios=(3.1, 0.25 + 0.3 * len(lanes)),
     )
-    _draw_requests(top, record, theme)
+    _draw_requests(top, record, record.raw, theme)
     _draw_events(bottom, record, lanes, theme)
     for calm in record.calms:
         for axes in (top, bottom):
@@ -96,13 +88,13 @@ def draw_distribution(record: DrillRecord, theme: Theme) -> Figure | None:
     import matplotlib.pyplot as plt
     import numpy as np
 
-    if not _has_distribution(record):
+    spread = {kind: np.sort(latencies_ms(record, kind)) for kind in COMPARED}
+    if not any(map(len, spread.values())):
         return None
     figure, axes = plt.subplots(figsize=(8.8, 3.7))
-    styles = dict(zip(COMPARED, ((theme.neutral, "-"), (theme.neutral, "--")), strict=False))
+    styles = {COMPARED[0]: (theme.neutral, "-"), COMPARED[1]: (theme.neutral, "--")}
     lowest = 1.0
-    for kind in COMPARED:
-        values = np.sort(latencies_ms(record, kind))
+    for kind, values in spread.items():
         if not len(values):
             continue
         shares = 1 - np.arange(len(values)) / len(values)
@@ -116,14 +108,9 @@ def draw_distribution(record: DrillRecord, theme: Theme) -> Figure | None:
     if base is not None and base.p99_ms is not None:
         allowed = record.p99_ratio_max * base.p99_ms
         axes.axvline(allowed, color=theme.worse, linestyle=":", linewidth=1.6)
-        axes.annotate(
-            f" {record.p99_ratio_max:g} × baseline's p99",
-            (allowed, 1.0),
-            xycoords=("data", "axes fraction"),
-            va="bottom",
-            fontsize=9,
-            color=theme.worse,
-        )
+        look: dict[str, Any] = {"va": "bottom", "fontsize": 9, "color": theme.worse}
+        text, where = f" {record.p99_ratio_max:g} × baseline's p99", axes.get_xaxis_transform()
+        axes.text(allowed, 1.0, text, transform=where, **look)
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_ylim(lowest / 1.5, 1.2)
@@ -139,7 +126,7 @@ def draw_distribution(record: DrillRecord, theme: Theme) -> Figure | None:
 
 def describe_distribution(record: DrillRecord) -> str:
     """Return what `draw_distribution` shows, in words."""
-    if not _has_distribution(record):
+    if not any(len(latencies_ms(record, kind)) for kind in COMPARED):
         gone = "this record was slimmed" if record.raw is None else "none was measured"
         return f"No distribution of latencies: {gone}."
     parts = []
@@ -191,7 +178,9 @@ def latencies_ms(record: DrillRecord, kind: WindowKind) -> Any:
     """Return the latencies of the good answers to requests that were due in windows of a kind."""
     import numpy as np
 
-    raw = _raw(record)
+    raw = record.raw
+    if raw is None:
+        return np.array([])
     due, good = np.asarray(raw.due_s), np.asarray(raw.status) == 200
     inside = np.zeros(len(due), dtype=bool)
     swaps = record.events_of("swap", "rollback") if kind == "swaps and rollbacks" else ()
@@ -202,54 +191,30 @@ def latencies_ms(record: DrillRecord, kind: WindowKind) -> Any:
     return np.asarray(raw.latency_ms)[inside & good]
 
 
-def _has_distribution(record: DrillRecord) -> bool:
-    return record.raw is not None and any(len(latencies_ms(record, kind)) for kind in COMPARED)
-
-
-def _raw(record: DrillRecord) -> RawRequests:
-    if record.raw is None:
-        raise InputError("this record was slimmed: its single requests are gone")
-    return record.raw
-
-
-def _draw_requests(axes: Axes, record: DrillRecord, theme: Theme) -> None:
+def _draw_requests(axes: Axes, record: DrillRecord, raw: RawRequests, theme: Theme) -> None:
     import numpy as np
 
-    raw = _raw(record)
     due, latency = np.asarray(raw.due_s), np.asarray(raw.latency_ms)
     good = np.asarray(raw.status) == 200
     step = max(1, int(good.sum()) // MAX_POINTS)
     slow = latency > (np.quantile(latency[good], 0.99) if good.any() else 0)
     shown = good & (slow | (np.arange(len(due)) % step == 0))
-    axes.scatter(
-        due[shown],
-        latency[shown],
-        s=3,
-        color=theme.series[0],
-        alpha=0.45,
-        linewidths=0,
-        rasterized=True,
-    )
+    dots: dict[str, Any] = {"color": theme.series[0], "linewidths": 0, "rasterized": True}
+    axes.scatter(due[shown], latency[shown], s=3, alpha=0.45, **dots)
     axes.set_yscale("log")
     if good.any():
         low, high = float(latency[good].min()), float(latency[good].max())
         axes.set_ylim(low / 1.3, high * 3)
-    if (~good).any():
-        axes.scatter(
-            due[~good],
-            [0.93] * int((~good).sum()),
-            transform=axes.get_xaxis_transform(),
-            marker="x",
-            s=22,
-            color=theme.worse,
-            linewidths=1.2,
-            label=f"not answered with 200: {int((~good).sum())}",
-        )
+    bad = due[~good]
+    if len(bad):
+        label = f"not answered with 200: {len(bad)}"
+        crosses: dict[str, Any] = {"marker": "x", "color": theme.worse, "linewidths": 1.2}
+        places = axes.get_xaxis_transform()
+        axes.scatter(bad, [0.93] * len(bad), s=22, label=label, transform=places, **crosses)
         axes.legend(loc="upper right", bbox_to_anchor=(1, 1.14))
+    tint: dict[str, Any] = {"color": theme.series[0], "alpha": 0.1, "linewidth": 0}
     for event in record.events_of("swap", "rollback"):
-        axes.axvspan(
-            event.start_s, event.window_end_s, color=theme.series[0], alpha=0.1, linewidth=0
-        )
+        axes.axvspan(event.start_s, event.window_end_s, **tint)
     _set_ms_ticks(axes, "y")
     axes.minorticks_off()
     axes.set_ylabel("ms, by when it was due")
@@ -261,7 +226,8 @@ def _draw_events(
 ) -> None:
     for at, (kind, _title) in enumerate(lanes):
         for event in record.events_of(kind):
-            colour = _event_colour(event, theme)
+            refused = kind in ("bad model", "two at once") and event.status != 200
+            colour = theme.worse if kind == "kill -9" else theme.series[3 if refused else 0]
             end = max(event.end_s, event.first_answer_s or event.end_s)
             axes.plot([event.start_s, end], [at, at], color=colour, linewidth=5, alpha=0.5)
             axes.plot([event.start_s], [at], marker="|", markersize=12, color=colour)
@@ -269,14 +235,6 @@ def _draw_events(
     axes.set_ylim(len(lanes) - 0.4, -0.6)
     axes.grid(axis="x")
     axes.grid(visible=False, axis="y")
-
-
-def _event_colour(event: DrillEvent, theme: Theme) -> str:
-    if event.kind in ("bad model", "two at once") and event.status != 200:
-        return theme.series[3]
-    if event.kind == "kill -9":
-        return theme.worse
-    return theme.series[0]
 
 
 def _set_ms_ticks(axes: Axes, which: str) -> None:

@@ -27,13 +27,9 @@ _VERSION_S = 5.0
 
 def keep_home(target: Target) -> AbstractContextManager[Callable[[], None]]:
     """Bring a running service back to its stable model after the block, and remove the bad ones
-    made for it; what the block gets says that the service is home already.
-
-    A staging service ends with its drill and is left alone.
-
-    Raises:
-        OpsError: it does not go back; the message says what to do.
-    """
+    made for it; what the block gets says that the service is home already. A staging service ends
+    with its drill and is left alone. Raises OpsError: it does not go back; the message says what to
+    do."""
     if target.staged is not None:
         return nullcontext(lambda: None)
     folders = [str(folder) for folder in target.ground or ()]
@@ -49,16 +45,12 @@ def keep_home(target: Target) -> AbstractContextManager[Callable[[], None]]:
 def bring_home(kind: Kind, url: str, key: str, path: str, *, limit_s: float = LIMIT_S) -> None:
     """Switch the service to the model at `path`, and see that it serves it, where it says so.
 
-    A switch that was asked for may still be under way: until it is over, asking is refused (409).
-    A switch that is not answered in time may have been done all the same: then it is asked what it
+    A switch that was asked for may still be under way: until it is over, asking is refused (409). A
+    switch that is not answered in time may have been done all the same: then it is asked what it
     serves.
 
-    Args:
-        kind: of which kind the model is.
-        limit_s: how long it is tried.
-
-    Raises:
-        OpsError: it does not go back; the message says what to do.
+    `kind`: of which kind the model is. `limit_s`: how long it is tried. Raises OpsError: it does
+    not go back; the message says what to do.
     """
     give_up = time.monotonic() + limit_s
     while True:

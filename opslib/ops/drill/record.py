@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import statistics
+from collections.abc import Sequence
 from typing import Literal, Self
 
 from opslib.core.lineage import Lineage
@@ -26,6 +28,8 @@ WindowKind = Literal[
     "after",
 ]
 Interval = tuple[float, float]
+FROM_SWITCH = 10
+AROUND = 5
 
 
 class DrillModel(Part):
@@ -37,10 +41,8 @@ class DrillModel(Part):
 
 class DrillEvent(Part):
     """Something that was done to the service, in seconds from the first request of the load.
-
     `first_answer_s` is when the model that it brought in was first seen in an answer, `end_s` when
-    the event itself was over. `window_end_s` ends the span in which requests count as its own.
-    """
+    the event itself was over. `window_end_s` ends the span in which requests count as its own."""
 
     kind: EventKind
     name: str
@@ -69,10 +71,8 @@ class Calm(Part):
 
 
 class WindowStats(Part):
-    """Latency of the requests that were due in windows of one kind; intervals are of 95 %.
-
-    `p99_ms` is null where there are too few requests to support it.
-    """
+    """Latency of the requests that were due in windows of one kind; intervals are of 95 %. `p99_ms`
+    is null where there are too few requests to support it."""
 
     kind: WindowKind
     windows: int
@@ -87,10 +87,8 @@ class WindowStats(Part):
 
 
 class Injection(Part):
-    """What was done to the service, what it promises then, and what was seen.
-
-    `held` is None where it could not be tried; `seen` says why.
-    """
+    """What was done to the service, what it promises then, and what was seen. `held` is None where
+    it could not be tried; `seen` says why."""
 
     injected: str
     promised: str
@@ -123,11 +121,9 @@ class Memory(Part):
 
 
 class RawRequests(Part):
-    """Every request in the order in which it was due; status 0 is no answer.
-
-    `mark` is an index into `marks`, what the service called the model that answered (-1: none).
-    `sent_late_ms` is the part of the latency that is the generator's own.
-    """
+    """Every request in the order in which it was due; status 0 is no answer. `mark` is an index
+    into `marks`, what the service called the model that answered (-1: none). `sent_late_ms` is the
+    part of the latency that is the generator's own."""
 
     marks: tuple[str, ...]
     due_s: tuple[float, ...]
@@ -186,3 +182,20 @@ class DrillRecord(Record):
     def slim(self) -> Self:
         """Return the record without its single requests."""
         return self.model_copy(update={"raw": None})
+
+
+def growth_pct(memory: Sequence[Memory]) -> float | None:
+    """Return how much larger the service was after the last of the switches that look for leaks
+    than after the tenth, in percent, or None with fewer than twenty. Each end is the median of
+    eleven switches, since what is in flight when memory is read makes a single value jump."""
+    by_switch = {one.swap: one.rss_bytes for one in memory if one.during == "leak"}
+    last = max(by_switch, default=0)
+    if last < 2 * FROM_SWITCH:
+        return None
+    early, late = (
+        [by_switch[one] for one in range(end - 2 * AROUND, end + 1) if one in by_switch]
+        for end in (FROM_SWITCH + AROUND, last)
+    )
+    if not early or not late:
+        return None
+    return 100 * (statistics.median(late) / statistics.median(early) - 1)

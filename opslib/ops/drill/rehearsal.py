@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from opslib.core.errors import OpsError
-from opslib.ops.drill.memory import read_rss_bytes
 from opslib.ops.drill.record import EventKind, Injection, Memory, WindowKind
 from opslib.ops.drill.target import Target
 from opslib.serving.client import ServiceClient, ServiceError
@@ -43,11 +43,9 @@ class Deed:
 
 @dataclass
 class Rehearsal:
-    """A drill under way: the service, the load on it, and the notes taken so far.
-
-    `settle_s` is how long a switch's window goes on after the new model's first answer.
-    `calms` are spans in which nothing was done, on the clock of the deeds.
-    """
+    """A drill under way: the service, the load on it, and the notes taken so far. `settle_s` is how
+    long a switch's window goes on after the new model's first answer. `calms` are spans in which
+    nothing was done, on the clock of the deeds."""
 
     target: Target
     client: ServiceClient
@@ -58,7 +56,6 @@ class Rehearsal:
     calms: list[tuple[WindowKind, float, float]] = field(default_factory=list)
     injections: list[Injection] = field(default_factory=list)
     memory: list[Memory] = field(default_factory=list)
-    _others: Iterator[Path] = field(init=False)
 
     def __post_init__(self) -> None:
         self._others = itertools.cycle(self.target.others)
@@ -68,11 +65,7 @@ class Rehearsal:
         return next(self._others)
 
     def rest(self, seconds: float) -> None:
-        """Let the load go on for a while.
-
-        Raises:
-            OpsError: the load has ended.
-        """
+        """Let the load go on for a while. Raises OpsError: the load has ended."""
         give_up = time.perf_counter() + seconds
         while (left := give_up - time.perf_counter()) > 0:
             time.sleep(min(left, 0.5))
@@ -102,9 +95,7 @@ class Rehearsal:
 
     def note_memory(self, during: Literal["swap", "leak"], number: int) -> None:
         """Note how much memory the service holds after a switch, counted from 1."""
-        pid = self.target.pid
-        rss = read_rss_bytes(pid) if pid is not None else None
-        if rss is not None:
+        if self.target.pid is not None and (rss := read_rss_bytes(self.target.pid)):
             self.memory.append(Memory(during=during, swap=number, rss_bytes=rss))
 
     def note(self, injected: str, promised: str, seen: str, held: bool | None) -> None:
@@ -121,16 +112,22 @@ class Rehearsal:
             return None
 
 
+def read_rss_bytes(pid: int) -> int | None:
+    """Return the resident bytes of a process, or None where it is gone."""
+    try:
+        pages = Path(f"/proc/{pid}/statm").read_text().split()[1]
+    except (OSError, IndexError):
+        return None
+    return int(pages) * os.sysconf("SC_PAGE_SIZE") or None
+
+
 def ask_reload(client: ServiceClient, path: str, deed: Deed) -> None:
     """Ask for the model at `path` and write into `deed` what came of it."""
     try:
-        answer: dict[str, Any] = client.reload(path)
+        resident = client.reload(path).get("resident")
+        deed.status, deed.resident = 200, resident if isinstance(resident, bool) else None
     except ServiceError as error:
         deed.status, deed.stage, deed.said = error.status, error.stage, str(error)
-    else:
-        resident = answer.get("resident")
-        deed.status, deed.said = 200, "ok"
-        deed.resident = resident if isinstance(resident, bool) else None
     deed.end = time.perf_counter()
 
 

@@ -6,47 +6,41 @@ import ipaddress
 import socket
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 from urllib.parse import urlsplit
+
+from typer import Option
 
 from opslib.core.config_edit import show_value
 from opslib.core.errors import ParameterError
+from opslib.ops.bench.request import InputsOption
+from opslib.serving.command import KindOption
 from opslib.serving.live import normalise_url
 from opslib.telling.operation import OperationRequest
+
+ShareOption = Annotated[bool, Option("--share-gpu", help="Load a card that is serving.")]
+BadModelsOption = Annotated[
+    bool, Option("--allow-bad-models", help="Offer them to a service not ours.")
+]
 
 
 @dataclass(frozen=True)
 class DrillRequest(OperationRequest):
-    """What of a drill is not in the configuration.
+    """What of a drill is not in the configuration: without `model` it begins with the one in
+    service, without `other` it swaps to the one that a rollback would choose. Raises
+    ParameterError: a share or count is impossible, or the address cannot be used."""
 
-    Args:
-        url: a running service; None starts a staging service from a copy of the experiment.
-        confirm: agreed that a service on another host is loaded and switched.
-        share_gpu: agreed that a card which is serving already is loaded.
-        model: the model to begin and end with; None: the one in service.
-        other: the model to swap to and back from; None: the one a rollback would choose.
-        inputs: a glob of images; None: the validation images.
-        load_share: overrides the configuration's.
-        swaps: overrides the configuration's.
-        long: many more swaps, then those that look for leaks.
-        kind: which kind of models is swapped; None: the only one.
-        allow_bad_models: agreed that a running service which is not ours is offered models that it
-            ought to refuse, and may not.
-
-    Raises:
-        ParameterError: a share or count is impossible, or the address cannot be used.
-    """
-
-    url: str | None = None
-    confirm: bool = False
-    share_gpu: bool = False
-    model: Path | None = None
-    other: Path | None = None
-    inputs: str | None = None
-    load_share: float | None = None
-    swaps: int | None = None
-    long: bool = False
-    kind: str | None = None
-    allow_bad_models: bool = False
+    url: Annotated[str | None, Option(help="A running service; default: staging.")] = None
+    confirm: Annotated[bool, Option("--confirm", help="Another host is meant.")] = False
+    share_gpu: ShareOption = False
+    model: Annotated[Path | None, Option(help="Begin and end with it.")] = None
+    other: Annotated[Path | None, Option(help="Swap to it and back.")] = None
+    inputs: InputsOption = None
+    load_share: Annotated[float | None, Option(help="Of the capacity, 0.01 to 0.9.")] = None
+    swaps: Annotated[int | None, Option(help="Swaps, there and back.")] = None
+    long: Annotated[bool, Option("--long", help="The soak: 20 swaps, 200 for leaks.")] = False
+    kind: KindOption = None
+    allow_bad_models: BadModelsOption = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -65,12 +59,8 @@ class DrillRequest(OperationRequest):
 
 
 def check_url(url: str, *, confirm: bool) -> str:
-    """Return the address of a service that may be loaded.
-
-    Raises:
-        ParameterError: it is no address of a service, its host is unknown, or it lies on another
-            host and nobody agreed.
-    """
+    """Return the address of a service that may be loaded. Raises ParameterError: it is no address
+    of a service, its host is unknown, or it lies on another host and nobody agreed."""
     whole = normalise_url(url)
     try:
         parts = urlsplit(whole)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 from opslib.core.config import Config
@@ -15,19 +17,12 @@ from opslib.core.models import find_model_files
 from opslib.core.sections import DrillSection
 from opslib.inference.facts import describe_inputs
 from opslib.inference.images import ImageSet, pick_images
+from opslib.ops.drill import steps
 from opslib.ops.drill.analysis import Findings, analyse, pack_requests
 from opslib.ops.drill.keeper import keep_home
 from opslib.ops.drill.record import DrillModel, DrillRecord, Memory
 from opslib.ops.drill.rehearsal import Rehearsal
 from opslib.ops.drill.request import DrillRequest
-from opslib.ops.drill.steps import (
-    go_home,
-    kill_and_recover,
-    look_for_leaks,
-    offer_bad_models,
-    reload_twice_at_once,
-    swap_and_roll_back,
-)
 from opslib.ops.drill.target import Target, open_target
 from opslib.ops.drill.verdict import decide, list_checks, sum_up
 from opslib.serving.load import LoadPlan, LoadResult, start_load
@@ -39,27 +34,22 @@ CAPACITY_CONNECTIONS = 8
 MAX_LOAD_S = 3600.0
 STOP_S = 60.0
 LATE_SHARE = 0.25
+_SAID_AS_FOUND = ("failed", "failed_in_kill", "windows", "calms", "events")
 
 
 def run_drill(
     config: Config, request: DrillRequest, *, progress: Progress = lambda _share, _what: None
 ) -> DrillRecord:
-    """Return the record of a drill; of the experiment itself nothing is changed.
+    """Return the record of a drill; of the experiment itself nothing is changed. A running service
+    (`request.url`) ends on the model it was found with, also when the drill is cut short.
 
-    A running service (`request.url`) ends on the model it was found with, also when the drill is
-    cut short.
-
-    Args:
-        progress: told the share of the expected time that is spent (0..1) and what is being done.
-
-    Raises:
-        UsageError: the drill cannot begin: see `open_target` and `DrillRequest`.
-        BusyError: the card is serving, or another timed operation runs on this host.
-        OpsError: the service or the load broke off in a way that leaves nothing to measure.
+    `progress` is told the share of the expected time that is spent (0..1) and what is being done.
+    Raises UsageError: the drill cannot begin, see `open_target` and `DrillRequest`; BusyError: the
+    card is serving, or another timed operation runs on this host; OpsError: the service or the load
+    broke off in a way that leaves nothing to measure.
     """
-    limits = config.drill
     pick_kind(config, request.kind)  # before images are looked for, which takes a while
-    images = pick_images(config, "val", request.inputs, limit=limits.images)
+    images = pick_images(config, "val", request.inputs, limit=config.drill.images)
     notes: list[str] = []
     with (
         hold_timing_lock("a rollback drill", providers=config.onnx.providers),
@@ -77,31 +67,30 @@ def keep_drill(record: DrillRecord, config: Config, path: Path | None = None) ->
     return record.write(path or config.records_dir / f"drill_{stamp()}.json")
 
 
+@dataclass
 class _Drill:
     """One drill: what it was told, and what it has measured."""
 
-    def __init__(
-        self,
-        config: Config,
-        request: DrillRequest,
-        target: Target,
-        images: ImageSet,
-        progress: Progress,
-        notes: list[str],
-    ) -> None:
-        self.config, self.request, self.target = config, request, target
-        self.images, self.notes = images, notes
-        self.limits: DrillSection = config.drill
-        self.started_at = utc_now()
-        self.started = time.monotonic()
-        self.share = request.load_share or self.limits.load_share
-        self.swaps = request.swaps or self.limits.swaps
-        self._progress = progress
+    config: Config
+    request: DrillRequest
+    target: Target
+    images: ImageSet
+    progress: Progress
+    notes: list[str]
+    started_at: datetime = field(default_factory=utc_now)
+    started: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        self.limits: DrillSection = self.config.drill
+        self.share = self.request.load_share or self.limits.load_share
+        self.swaps = self.request.swaps or self.limits.swaps
+        if self.request.long:
+            self.swaps = max(self.swaps, self.limits.soak_swaps)
 
     def report(self, what: str) -> None:
         """Say what is being done."""
         spent = time.monotonic() - self.started
-        self._progress(min(0.99, spent / self._expected_s()), what)
+        self.progress(min(0.99, spent / self._expected_s()), what)
 
     def run(self) -> None:
         """Load the service and tell the story."""
@@ -116,23 +105,20 @@ class _Drill:
             self._check_length()
             with start_load(self._plan(self.rate), self.target.key) as load:
                 load.wait_started()
-                self.rehearsal = Rehearsal(
-                    self.target, client, load, self.limits.settle_s, self.report
-                )
+                settle_s = self.limits.settle_s
+                self.rehearsal = Rehearsal(self.target, client, load, settle_s, self.report)
                 self._tell_and_go_home(self.rehearsal)
                 self.result = load.stop(STOP_S)
 
     def describe(self, disturbance: Disturbance) -> DrillRecord:
         """Return the record of what was measured."""
-        rehearsal = self.rehearsal
-        found = analyse(
-            self.result, rehearsal.deeds, rehearsal.calms, settle_s=self.limits.settle_s
-        )
-        checks = list_checks(found, rehearsal.injections, rehearsal.memory, self.limits)
-        verdict, exit_code = decide(checks, rehearsal.injections)
+        seen, limits, requests = self.rehearsal, self.limits, len(self.result.samples)
+        found = analyse(self.result, seen.deeds, seen.calms, settle_s=limits.settle_s)
+        checks = list_checks(found, seen.injections, seen.memory, limits)
+        verdict, exit_code = decide(checks, seen.injections)
         return DrillRecord(
             verdict=verdict,
-            finding=sum_up(checks, found, len(self.result.samples)),
+            finding=sum_up(checks, found, requests),
             exit_code=exit_code,
             lineage=record_lineage(),
             target="url" if self.target.staged is None else "staging",
@@ -144,25 +130,21 @@ class _Drill:
             capacity_per_s=round(self.capacity, 1),
             load_share=self.share,
             rate_per_s=round(self.rate, 2),
-            p99_ratio_max=self.limits.p99_ratio_max,
-            settle_s=self.limits.settle_s,
+            p99_ratio_max=limits.p99_ratio_max,
+            settle_s=limits.settle_s,
             started_at_utc=self.started_at.isoformat(timespec="seconds"),
             wall_s=round(time.monotonic() - self.started, 1),
-            requests=len(self.result.samples),
-            failed=found.failed,
-            failed_in_kill=found.failed_in_kill,
+            requests=requests,
             mixed=len(found.mixed),
             longest_stall_ms=round(found.longest_stall_ms, 3),
             sent_late_p99_ms=round(found.sent_late_p99_ms, 3),
-            windows=found.windows,
-            calms=found.calms,
-            events=found.events,
-            injections=tuple(rehearsal.injections),
+            injections=tuple(seen.injections),
             checks=checks,
-            memory=tuple(rehearsal.memory),
+            memory=tuple(seen.memory),
             disturbance=disturbance,
-            notes=(*self.notes, *list_notes(found, rehearsal.memory, self.result)),
+            notes=(*self.notes, *list_notes(found, seen.memory, self.result)),
             raw=pack_requests(self.result.samples),
+            **{name: getattr(found, name) for name in _SAID_AS_FOUND},
         )
 
     def _tell_and_go_home(self, rehearsal: Rehearsal) -> None:
@@ -182,20 +164,19 @@ class _Drill:
         rehearsal.watch("baseline", limits.baseline_s)
         self.report("A/A: nothing happens again")
         rehearsal.watch("A/A", limits.aa_s)
+        began = time.monotonic()
+        steps.swap_and_roll_back(rehearsal, self.swaps)
         if self.request.long:
-            began = time.monotonic()
-            swap_and_roll_back(rehearsal, self._count_swaps())
-            each_s = (time.monotonic() - began) / self._count_swaps()
-            missing = limits.soak_requests - self.rate * (time.monotonic() - began)
+            took_s = time.monotonic() - began
+            missing = limits.soak_requests - self.rate * took_s
             if missing > 0:
-                swap_and_roll_back(rehearsal, int(missing / (self.rate * each_s)) + 1)
-            look_for_leaks(rehearsal, limits.leak_swaps)
-        else:
-            swap_and_roll_back(rehearsal, self._count_swaps())
-        offer_bad_models(rehearsal)
-        reload_twice_at_once(rehearsal)
-        kill_and_recover(rehearsal)
-        if go_home(rehearsal, self.found):
+                each = self.rate * took_s / self.swaps
+                steps.swap_and_roll_back(rehearsal, int(missing / each) + 1)
+            steps.look_for_leaks(rehearsal, limits.leak_swaps)
+        steps.offer_bad_models(rehearsal)
+        steps.reload_twice_at_once(rehearsal)
+        steps.kill_and_recover(rehearsal)
+        if steps.go_home(rehearsal, self.found):
             say_home()
         self.report("after: nothing happens any more")
         rehearsal.watch("after", limits.baseline_s / 3)
@@ -209,11 +190,8 @@ class _Drill:
             )
         if self._expected_s() > MAX_LOAD_S:
             raise InputError(
-                f"{self._count_swaps():,} swaps there and back take over {limit}; ask for fewer"
+                f"{self.swaps:,} swaps there and back take over {limit}; ask for fewer"
             )
-
-    def _count_swaps(self) -> int:
-        return max(self.swaps, self.limits.soak_swaps) if self.request.long else self.swaps
 
     def _plan(self, rate_per_s: float | None) -> LoadPlan:
         return LoadPlan(
@@ -226,18 +204,14 @@ class _Drill:
 
     def _expected_s(self) -> float:
         limits = self.limits
-        each_s = 2 * (limits.settle_s + 1.0)
         steady_s = limits.capacity_s + limits.baseline_s + limits.aa_s + 30.0
         leaks_s = limits.leak_swaps * 1.2 if self.request.long else 0.0
-        return steady_s + self._count_swaps() * each_s + leaks_s
+        return steady_s + self.swaps * 2 * (limits.settle_s + 1.0) + leaks_s
 
 
 def measure_capacity(plan: LoadPlan, key: str, limits: DrillSection) -> float:
-    """Return how many requests a second the service answers when it is never left waiting.
-
-    Raises:
-        InputError: it refuses them.
-    """
+    """Return how many requests a second the service answers when it is never left waiting; raises
+    InputError where it refuses them."""
     with start_load(plan, key) as load:
         load.wait_started()
         time.sleep(limits.capacity_s)
@@ -266,15 +240,14 @@ def list_notes(found: Findings, memory: Sequence[Memory], load: LoadResult) -> l
             f"{resident} of {plural(len(asked), 'swap')} found the model in memory: they show a "
             "switch, and no load."
         )
-    swaps = [one for one in memory if one.during == "swap"]
+    swaps = [format_bytes(one.rss_bytes) for one in memory if one.during == "swap"]
     if len(swaps) > 1:
         notes.append(
-            f"Memory of the service after the first switch {format_bytes(swaps[0].rss_bytes)}, "
-            f"after {plural(len(swaps), 'switch', 'switches')} "
-            f"{format_bytes(swaps[-1].rss_bytes)}."
+            f"Memory of the service after the first switch {swaps[0]}, "
+            f"after {plural(len(swaps), 'switch', 'switches')} {swaps[-1]}."
         )
-    base = next((one for one in found.windows if one.kind == "baseline"), None)
-    if base and base.p99_ms and found.sent_late_p99_ms > LATE_SHARE * base.p99_ms:
+    base = next((one.p99_ms for one in found.windows if one.kind == "baseline"), None)
+    if base and found.sent_late_p99_ms > LATE_SHARE * base:
         notes.append(
             f"The load generator itself was late by up to {found.sent_late_p99_ms:.1f} ms (99th "
             "percentile): the host has too few free cores for it, and latencies hold that too."

@@ -9,39 +9,29 @@ from pathlib import Path
 from opslib.core.errors import OpsError
 from opslib.ops.drill.faults import Fault, NotPossibleError, list_faults, make_fault
 from opslib.ops.drill.keeper import BUSY
-from opslib.ops.drill.memory import growth_pct
-from opslib.ops.drill.record import EventKind
+from opslib.ops.drill.record import EventKind, growth_pct
 from opslib.ops.drill.rehearsal import Deed, Rehearsal, ask_at_once
 from opslib.ops.drill.target import Target
 from opslib.serving.live import LiveVersion
 from opslib.serving.swap import is_same_model
 
 _NOT_LOOKED_AT = (401, *BUSY)
+_THERE_AND_BACK: tuple[EventKind, ...] = ("swap", "rollback")
 
 
 def swap_and_roll_back(rehearsal: Rehearsal, times: int) -> None:
     """Swap to the other model and back, so many times; memory is noted after each."""
     for number in range(1, times + 1):
         rehearsal.report(f"swapping: {number} of {times}")
-        turn: tuple[tuple[EventKind, Path], ...] = (
-            ("swap", rehearsal.next_other()),
-            ("rollback", rehearsal.target.stable),
-        )
-        for kind, path in turn:
-            deed = rehearsal.ask(kind, path.stem, str(path))
-            rehearsal.settle()
-            rehearsal.note_memory("swap", 2 * number - (kind == "swap"))
-            _note_switch(rehearsal, deed, path)
+        for at, kind in enumerate(_THERE_AND_BACK, start=2 * number - 1):
+            path = rehearsal.next_other() if kind == "swap" else rehearsal.target.stable
+            _switch(rehearsal, kind, path, memory_of=at)
 
 
 def look_for_leaks(rehearsal: Rehearsal, times: int) -> None:
     """Switch so many times more, each time by loading a model anew."""
-    target = rehearsal.target
-    stables = target.stables or (target.stable,)
-    turns = itertools.cycle(
-        path for pair in zip(target.others, stables, strict=True) for path in pair
-    )
-    failed = 0
+    pairs = zip(rehearsal.target.others, rehearsal.target.homes, strict=True)
+    turns, failed = itertools.cycle(itertools.chain.from_iterable(pairs)), 0
     for number in range(1, times + 1):
         if number % 10 == 1:
             rehearsal.report(f"looking for leaks: {number} of {times} switches")
@@ -64,12 +54,9 @@ def offer_bad_models(rehearsal: Rehearsal) -> None:
     """Offer every bad model of the list; each must be refused and nothing change."""
     target = rehearsal.target
     for fault in list_faults():
-        reason = _find_bar(target, fault)
-        if reason is not None:
-            rehearsal.note(fault.name, _promise(fault), f"not tried: {reason}", None)
-            continue
-        rehearsal.report(f"bad models: {fault.name}")
         try:
+            _check_allowed(target, fault)
+            rehearsal.report(f"bad models: {fault.name}")
             with make_fault(fault, target.stable, target.ground) as path:
                 _offer(rehearsal, fault, str(path))
         except NotPossibleError as error:
@@ -80,7 +67,7 @@ def reload_twice_at_once(rehearsal: Rehearsal) -> None:
     """Ask for both models in the same moment; one wins, nothing breaks."""
     rehearsal.report("two reloads at once")
     target = rehearsal.target
-    paths = [rehearsal.next_other(), (target.stables or (target.stable,))[-1]]
+    paths = [rehearsal.next_other(), target.homes[-1]]
     deeds = [Deed("two at once", path.stem, time.perf_counter()) for path in paths]
     ask_at_once(target, deeds, [str(path) for path in paths])
     rehearsal.deeds += deeds
@@ -92,7 +79,7 @@ def reload_twice_at_once(rehearsal: Rehearsal) -> None:
     rehearsal.note(
         "two reloads in the same moment",
         "one is done, the other waits its turn or is refused (409); one of the two is served whole",
-        f"{' and '.join(map(str, statuses))}; serves {live.describe() if live else 'nothing'}",
+        f"{' and '.join(map(str, statuses))}; serves {_describe(live)}",
         bool(won) and served and all(status in (200, *BUSY) for status in statuses),
     )
 
@@ -106,10 +93,7 @@ def kill_and_recover(rehearsal: Rehearsal) -> None:
         return
     rehearsal.report("kill -9 and recovery")
     if not _serves(rehearsal.version(), rehearsal.target.others[0]):
-        other = rehearsal.next_other()
-        deed = rehearsal.ask("switch", other.stem, str(other))
-        rehearsal.settle()
-        _note_switch(rehearsal, deed, other)
+        _switch(rehearsal, "switch", rehearsal.next_other())
     before = rehearsal.version()
     deed = Deed("kill -9", "SIGKILL", time.perf_counter())
     rehearsal.deeds.append(deed)
@@ -151,15 +135,13 @@ def go_home(rehearsal: Rehearsal, found: LiveVersion) -> bool:
     return held
 
 
-def _find_bar(target: Target, fault: Fault) -> str | None:
-    """Why this bad model is not offered to this service, or None."""
+def _check_allowed(target: Target, fault: Fault) -> None:
     if target.barred is not None:
-        return target.barred
+        raise NotPossibleError(target.barred)
     if fault.hangs and target.staged is None:
-        return "it may stop a service that others use for good"
+        raise NotPossibleError("it may stop a service that others use for good")
     if fault.classifier and target.kind.contract != "classifier":
-        return f"a {target.kind.name} model is no classifier"
-    return None
+        raise NotPossibleError(f"a {target.kind.name} model is no classifier")
 
 
 def _offer(rehearsal: Rehearsal, fault: Fault, path: str) -> None:
@@ -185,18 +167,16 @@ def _promise(fault: Fault) -> str:
     return f"refused (by our service at stage {fault.stage}); the model before serves on"
 
 
-def _note_switch(rehearsal: Rehearsal, deed: Deed, path: Path) -> None:
-    """Note a switch that did not bring the model it was asked for; good ones are in the figures."""
+def _switch(rehearsal: Rehearsal, kind: EventKind, path: Path, memory_of: int = 0) -> None:
+    """Switch; one that does not bring its model is noted, good ones are in the figures."""
+    deed = rehearsal.ask(kind, path.stem, str(path))
+    rehearsal.settle()
+    if memory_of:
+        rehearsal.note_memory("swap", memory_of)
     live = rehearsal.version()
-    if deed.accepted and _serves(live, path):
-        return
-    said = "200" if deed.accepted else deed.said
-    rehearsal.note(
-        f"a {deed.kind} to {path.stem}",
-        "confirmed by /version",
-        f"{said}; serves {_describe(live)}",
-        False,
-    )
+    if not deed.accepted or not _serves(live, path):
+        seen = f"{'200' if deed.accepted else deed.said}; serves {_describe(live)}"
+        rehearsal.note(f"a {kind} to {path.stem}", "confirmed by /version", seen, False)
 
 
 def _serves(live: LiveVersion | None, path: Path) -> bool:

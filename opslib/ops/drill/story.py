@@ -2,61 +2,20 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from opslib.ops.drill.columns import (
-    CHECK_COLUMNS,
-    INJECTION_COLUMNS,
-    SWITCH_COLUMNS,
-    WINDOW_TITLES,
-    window_columns,
-)
-from opslib.ops.drill.figures import (
-    describe_distribution,
-    describe_memory,
-    describe_timeline,
-    draw_distribution,
-    draw_memory,
-    draw_timeline,
-)
-from opslib.ops.drill.memory import growth_pct
-from opslib.ops.drill.record import DrillRecord
-from opslib.telling.columns import page_table
+from opslib.ops.drill import columns
+from opslib.ops.drill.record import DrillRecord, growth_pct
+from opslib.telling.columns import page_of
 from opslib.telling.scraps import publish, publish_outcome
 
-if TYPE_CHECKING:
-    from pandas import DataFrame
-
-__all__ = [
-    "describe_distribution",
-    "describe_memory",
-    "describe_timeline",
-    "draw_distribution",
-    "draw_memory",
-    "draw_timeline",
-]
-
-
-def checks_frame(record: DrillRecord) -> DataFrame:
-    """Return the lines of the verdict: what is promised, what was measured, whether it was kept."""
-    return page_table(CHECK_COLUMNS, record.checks)
-
-
-def windows_frame(record: DrillRecord) -> DataFrame:
-    """Return failures and latencies before, during and after, with 95 % intervals."""
-    ordered = sorted(record.windows, key=lambda one: list(WINDOW_TITLES).index(one.kind))
-    return page_table(window_columns(record), ordered)
-
-
-def switches_frame(record: DrillRecord) -> DataFrame:
-    """Return each swap and rollback: how long until its answer and until the new model's first."""
-    return page_table(SWITCH_COLUMNS, record.events_of("swap", "rollback", "back"))
-
-
-def injections_frame(record: DrillRecord) -> DataFrame:
-    """Return what was injected, what is promised then, what was seen."""
-    return page_table(INJECTION_COLUMNS, record.injections)
+checks_frame = page_of(columns.CHECK_COLUMNS, attrgetter("checks"))
+windows_frame = page_of(columns.window_columns, columns.list_windows)
+switches_frame = page_of(
+    columns.SWITCH_COLUMNS, lambda record: record.events_of("swap", "rollback", "back")
+)
+injections_frame = page_of(columns.INJECTION_COLUMNS, attrgetter("injections"))
 
 
 def list_notes(record: DrillRecord) -> list[str]:
@@ -85,31 +44,23 @@ def publish_drill(record: DrillRecord, path: Path) -> None:
     """Publish the verdict and the key figures of a drill as scraps."""
     publish_outcome(record.verdict, record.finding, exit_code=record.exit_code, record_path=path)
     publish("failed", record.failed, better="lower", label="Failed requests outside the kill")
-    base, swaps = record.window("baseline"), record.window("swaps and rollbacks")
+    base, swaps = (record.window(kind) for kind in ("baseline", "swaps and rollbacks"))
     if base and base.p99_ms:
         publish("baseline_p99_ms", round(base.p99_ms, 2), unit="ms", label="p99 before")
     if base and swaps and base.p99_ms and swaps.p99_ms:
-        publish(
-            "swap_p99_ratio",
-            round(swaps.p99_ms / base.p99_ms, 2),
-            unit="×",
-            better="lower",
-            label="p99 in swap windows against before",
-        )
-    for name, kind, label in (
-        ("swap_ms", "swap", "Slowest swap, until the new model answers"),
-        ("rollback_ms", "rollback", "Slowest rollback, until the old model answers"),
+        ratio, label = round(swaps.p99_ms / base.p99_ms, 2), "p99 in swap windows against before"
+        publish("swap_p99_ratio", ratio, unit="×", better="lower", label=label)
+    times_ms = {
+        kind: 1000 * max((event.ready_s or 0.0 for event in record.events_of(kind)), default=0.0)
+        for kind in ("swap", "rollback")
+    }
+    for name, value_ms, label in (
+        ("swap_ms", times_ms["swap"], "Slowest swap, until the new model answers"),
+        ("rollback_ms", times_ms["rollback"], "Slowest rollback, until the old model answers"),
+        ("longest_stall_ms", record.longest_stall_ms, "Longest stall"),
     ):
-        times = [event.ready_s for event in record.events if event.kind == kind and event.ready_s]
-        if times:
-            publish(name, round(1000 * max(times), 1), unit="ms", better="lower", label=label)
-    publish(
-        "longest_stall_ms",
-        round(record.longest_stall_ms, 1),
-        unit="ms",
-        better="lower",
-        label="Longest stall",
-    )
+        if value_ms or name == "longest_stall_ms":
+            publish(name, round(value_ms, 1), unit="ms", better="lower", label=label)
     growth = growth_pct(record.memory)
     if growth is not None:
         publish("memory_growth_pct", round(growth, 2), unit="%", label="Memory growth")

@@ -48,15 +48,12 @@ _HEALTH_TIMEOUT_S = 2.0
 class Target:
     """A service to be drilled, and what may be done to it.
 
-    Args:
-        stable: the model that it serves and must serve in the end.
-        others: paths of the other model; more than one where each is a full load.
-        stables: the same of the stable model, for swaps that look for leaks.
-        ground: folder for bad models, one outside for those that must not be read; None where
-            they cannot be put there.
-        staged: the service's process where it is ours to kill.
-        kind: which kind of models is swapped.
-        barred: why no bad model may be offered; None: they may.
+    `stable`: the model that it serves and must serve in the end. `others`: paths of the other
+    model; more than one where each is a full load. `stables`: the same of the stable model, for
+    swaps that look for leaks. `ground`: folder for bad models, one outside for those that must not
+    be read; None where they cannot be put there. `staged`: the service's process where it is ours
+    to kill. `kind`: which kind of models is swapped. `barred`: why no bad model may be offered;
+    None: they may.
     """
 
     url: str
@@ -69,6 +66,11 @@ class Target:
     ground: tuple[Path, Path] | None = None
     staged: StagedService | None = field(default=None, repr=False)
     barred: str | None = None
+
+    @property
+    def homes(self) -> tuple[Path, ...]:
+        """Paths of the stable model to switch to, more than one where each is a full load."""
+        return self.stables or (self.stable,)
 
     @property
     def pid(self) -> int | None:
@@ -92,24 +94,14 @@ def open_target(
 ) -> Iterator[Target]:
     """Yield the service that the request means; a staging service ends with the block.
 
-    Args:
-        note: told what a reader must know.
-
-    Raises:
-        ModelError: there is no second model to swap with.
-        ConfigError: the key of a running service is not known.
-        BusyError: the card is serving already.
-        InputError: a running service does not answer.
-        ParameterError: there are several kinds of models and none was named, or there is none of
-            that name, or it is none that a staging service serves.
+    `note`: told what a reader must know. Raises ModelError: there is no second model to swap with;
+    ConfigError: the key of a running service is not known; BusyError: the card is serving already;
+    InputError: a running service does not answer; ParameterError: there are several kinds of models
+    and none was named, or there is none of that name, or it is none that a staging service serves.
     """
     kind = pick_kind(config, request.kind)
-    opened = (
-        _open_staging(config, request, kind)
-        if request.url is None
-        else _open_running(config, request, request.url, kind, note)
-    )
-    with opened as target:
+    opened = _open_running(config, request, kind, note) if request.url else None
+    with opened or _open_staging(config, request, kind) as target:
         yield target
 
 
@@ -131,22 +123,23 @@ def _open_staging(config: Config, request: DrillRequest, kind: Kind) -> Iterator
         variables = {"RATE_LIMIT_PER_MIN": str(RATE_LIMIT_PER_MIN)}
         with StagedService(copied.config_path, variables=variables, overrides=False) as staged:
             yield Target(
-                url=staged.running.url,
-                key=staged.key,
-                config=config,
-                stable=copied.stable,
-                others=copied.other_copies,
+                staged.running.url,
+                staged.key,
+                config,
+                copied.stable,
+                copied.other_copies,
+                kind,
                 stables=copied.stable_copies,
                 ground=(copied.export_dir / "bad", folder / "outside"),
                 staged=staged,
-                kind=kind,
             )
 
 
 @contextmanager
 def _open_running(
-    config: Config, request: DrillRequest, url: str, kind: Kind, note: Callable[[str], None]
+    config: Config, request: DrillRequest, kind: Kind, note: Callable[[str], None]
 ) -> Iterator[Target]:
+    url = str(request.url)
     secret = load_service_environment(config).api_key
     if secret is None:
         raise ConfigError(f"{KEY_VARIABLE}: not set; put the key of {url} into .env")
@@ -183,11 +176,8 @@ def _open_running(
 
 def _find_running_model(request: DrillRequest, live: LiveVersion, url: str, kind: Kind) -> Path:
     """The model that a running service serves, as it names it: a drill begins and ends on it.
-
-    Raises:
-        InputError: it does not say so, and nobody else did.
-        ParameterError: it serves another one than was named.
-    """
+    Raises InputError: it does not say so, and nobody else did; ParameterError: it serves another
+    one than was named."""
     named = request.model.absolute() if request.model else None
     if live.model_path is None:
         if named is None:
@@ -204,15 +194,10 @@ def _find_running_model(request: DrillRequest, live: LiveVersion, url: str, kind
 
 
 def find_live(config: Config, kind: Kind | None = None) -> Path:
-    """Return the ONNX model that a service on this experiment would start with.
-
-    Args:
-        kind: the kind asked for; the classifier by default.
-
-    Raises:
-        ModelError: there is none, or the one that it should start with is not there.
-        InputError: what is served is no ONNX model, or the service's state cannot be read.
-    """
+    """Return the ONNX model that a service on this experiment would start with. `kind`: the kind
+    asked for; the classifier by default. Raises ModelError: there is none, or the one that it
+    should start with is not there; InputError: what is served is no ONNX model, or the service's
+    state cannot be read."""
     kind = kind or pick_classifier(config)
     found = next(iter(kind.pins()), None)
     state = read_served_state(config)
@@ -234,15 +219,9 @@ def choose_other(
     check: Callable[[Path], object] | None = None,
 ) -> Path:
     """Return the model to swap to: the one named, else the one that a rollback would choose.
-
-    Args:
-        kind: which kind of models; the only one by default.
-        check: raises `ModelError` for a model that must not be served.
-
-    Raises:
-        ModelError: there is no second model.
-        ParameterError: there are several kinds and none was named.
-    """
+    `kind`: which kind of models; the only one by default. `check`: raises `ModelError` for a model
+    that must not be served. Raises ModelError: there is no second model; ParameterError: there are
+    several kinds and none was named."""
     if request.other is not None:
         other = request.other.absolute()
         known = frozenset({live.sha256}) if live.sha256 else frozenset[str]()
@@ -267,11 +246,8 @@ def choose_other(
 
 
 def refuse_busy_card(config: Config) -> None:
-    """Refuse to load a card that is serving.
-
-    Raises:
-        BusyError: the driver names other processes on it, or the configured service says so.
-    """
+    """Refuse to load a card that is serving. Raises BusyError: the driver names other processes on
+    it, or the configured service says so."""
     users = list(list_foreign_gpu_processes() or ())
     url = config.client.url
     if _is_own(url):

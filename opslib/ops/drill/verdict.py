@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 
@@ -9,8 +10,7 @@ from opslib.core.formatting import format_ms, plural
 from opslib.core.sections import DrillSection
 from opslib.core.verdicts import Verdict, exit_code_of
 from opslib.ops.drill.analysis import Findings
-from opslib.ops.drill.memory import growth_pct
-from opslib.ops.drill.record import Injection, Memory, PromiseCheck, WindowStats
+from opslib.ops.drill.record import Injection, Memory, PromiseCheck, WindowStats, growth_pct
 
 
 def list_checks(
@@ -20,54 +20,30 @@ def list_checks(
     windows = {one.kind: one for one in found.windows}
     calm, twin, swaps = (windows.get(kind) for kind in ("baseline", "A/A", "swaps and rollbacks"))
     stall, growth, took = found.longest_stall_ms, growth_pct(memory), found.recovery_s
-    mixed = Counter(found.mixed.values()).most_common(1)
+    failure = next(iter(found.first_failures), None)
+    mixed = next((why for why, _ in Counter(found.mixed.values()).most_common(1)), None)
     broken = [one for one in injections if one.held is False]
     tried = sum(one.held is not None for one in injections)
+    to_new = "swap, until the new model's first answer"
+    to_old = "rollback, until the old model's first answer"
     checks = [
         _check(
-            "failed requests outside the kill",
-            str(found.failed),
-            "0",
-            not found.failed,
-            found.first_failures[0] if found.first_failures else None,
+            "failed requests outside the kill", f"{found.failed}", "0", not found.failed, failure
         ),
-        _check(
-            "answers that mix models",
-            str(len(found.mixed)),
-            "0",
-            not mixed,
-            mixed[0][0] if mixed else None,
-        ),
+        _check("answers that mix models", f"{len(found.mixed)}", "0", not mixed, mixed),
         check_p99(calm, twin, swaps, limits),
-        _check_time("swap, until the new model's first answer", found, "swap", limits.swap_max_s),
-        _check_time(
-            "rollback, until the old model's first answer", found, "rollback", limits.rollback_max_s
-        ),
-        _check(
-            "longest stall",
-            f"{format_ms(stall)} ms",
-            f"at most {limits.stall_max_ms:g} ms",
-            stall <= limits.stall_max_ms,
-        ),
+        _check_time(to_new, found, "swap", limits.swap_max_s),
+        _check_time(to_old, found, "rollback", limits.rollback_max_s),
+        _check_most("longest stall", stall, limits.stall_max_ms, f"{format_ms(stall)} ms", "ms"),
     ]
     if any(event.kind == "kill -9" for event in found.events):
-        checks.append(
-            _check(
-                "recovery from kill -9",
-                "no answer any more" if took is None else _seconds(took),
-                f"at most {limits.recovery_max_s:g} s",
-                took is not None and took <= limits.recovery_max_s,
-            )
-        )
+        name, most = "recovery from kill -9", limits.recovery_max_s
+        said = "no answer any more" if took is None else _seconds(took)
+        checks.append(_check_most(name, math.inf if took is None else took, most, said, "s"))
     if growth is not None:
-        checks.append(
-            _check(
-                "memory, from the 10th switch to the last",
-                f"{growth:+.1f} %",
-                f"at most +{limits.rss_growth_max_pct:g} %",
-                growth <= limits.rss_growth_max_pct,
-            )
-        )
+        limit, held = f"at most +{limits.rss_growth_max_pct:g} %", limits.rss_growth_max_pct
+        name = "memory, from the 10th switch to the last"
+        checks.append(_check(name, f"{growth:+.1f} %", limit, growth <= held))
     why = f"{broken[0].injected}: {broken[0].seen}" if broken else None
     survived = f"{tried - len(broken)} of {tried}"
     checks.append(_check("bad models and faults survived", survived, "all", not broken, why))
@@ -83,14 +59,12 @@ def check_p99(
     """Compare the 99th percentile in swap windows with that of nothing happening.
 
     Within `p99_ratio_max` times the baseline's, or not above the A/A window's interval where that
-    reaches no further than `p99_ratio_max` times its own percentile, it passes.
-    Above both it fails, unless its own interval reaches down to what is allowed, or the two
-    windows of nothing happening differ by as much: then it is inconclusive.
+    reaches no further than `p99_ratio_max` times its own percentile, it passes. Above both it
+    fails, unless its own interval reaches down to what is allowed, or the two windows of nothing
+    happening differ by as much: then it is inconclusive.
 
-    Args:
-        baseline: the first window of nothing happening.
-        twin: the second, the A/A window.
-        swaps: the windows of swaps and rollbacks.
+    `baseline`: the first window of nothing happening. `twin`: the second, the A/A window. `swaps`:
+    the windows of swaps and rollbacks.
     """
     name, limit = "p99 in swap windows", f"at most {limits.p99_ratio_max:g} × the baseline's"
 
@@ -158,17 +132,20 @@ def _check(
     return PromiseCheck(name=name, value=value, limit=limit, result=result, reason=reason)
 
 
+def _check_most(name: str, value: float, most: float, said: str, unit: str) -> PromiseCheck:
+    return _check(name, said, f"at most {most:g} {unit}", value <= most)
+
+
 def _check_time(name: str, found: Findings, kind: str, limit_s: float) -> PromiseCheck:
     events = [event for event in found.events if event.kind == kind]
     unseen = [event for event in events if event.ready_s is None]
-    refused = [event for event in unseen if event.status != 200]
-    slowest = max((event.ready_s or 0.0 for event in events), default=0.0)
-    limit = f"at most {limit_s:g} s"
     if unseen or not events:
-        why = f"answered {refused[0].status}, stage {refused[0].stage}" if refused else None
+        refused = next((event for event in unseen if event.status != 200), None)
+        why = f"answered {refused.status}, stage {refused.stage}" if refused else None
         value = f"{len(unseen)} of {len(events)} never seen in an answer"
-        return _check(name, value, limit, False, why)
-    return _check(name, f"{_seconds(slowest)} at worst", limit, slowest <= limit_s)
+        return _check(name, value, f"at most {limit_s:g} s", False, why)
+    slowest = max(event.ready_s or 0.0 for event in events)
+    return _check_most(name, slowest, limit_s, f"{_seconds(slowest)} at worst", "s")
 
 
 def _seconds(value: float) -> str:

@@ -107,11 +107,9 @@ def find_recovery(timings: Timings, start_s: float) -> float | None:
 def describe_window(
     kind: WindowKind, windows: Sequence[Window], timings: Timings, *, seed: int = 0
 ) -> WindowStats:
-    """Return the figures of all windows of one kind taken together.
-
-    Failed requests count as failed and not as latencies. Intervals come from a bootstrap over
-    blocks of a second: requests of the same second share their fate.
-    """
+    """Return the figures of all windows of one kind taken together. Failed requests count as failed
+    and not as latencies. Intervals come from a bootstrap over blocks of a second: requests of the
+    same second share their fate."""
     inside = timings.within(windows)
     failed = int((inside & timings.failed).sum())
     good = inside & ~timings.failed
@@ -162,11 +160,8 @@ def quantile_interval(blocks: Sequence[Floats], quantile: float, seed: int) -> I
 
 
 def longest_stall_ms(timings: Timings, left_out: npt.NDArray[np.bool_]) -> float:
-    """Return the longest time in which requests waited and not one was answered.
-
-    Args:
-        left_out: requests that do not count, such as those of a killed service.
-    """
+    """Return the longest time in which requests waited and not one was answered. `left_out`:
+    requests that do not count, such as those of a killed service."""
     order = np.argsort(timings.done_s[~left_out], kind="stable")
     if order.size == 0:
         return 0.0

@@ -29,19 +29,13 @@ from opslib.ops.quantize.record import (
     Flip,
     FlipKind,
     Proof,
-    Rule,
 )
 from opslib.telling.operation import Progress
-from opslib.timing.tango import (
-    PairedCounts,
-    binomial_interval,
-    drop_interval,
-    fewest_images,
-    images_to_settle,
-    mcnemar_p,
-)
+from opslib.timing import tango
+from opslib.timing.tango import PairedCounts, fewest_images, images_to_settle
 
 CHUNK = 64
+_KINDS: tuple[FlipKind, ...] = ("lost", "gained", "other")
 
 
 @dataclass(frozen=True)
@@ -61,13 +55,9 @@ def predict(
     img_size: int,
     report: Progress = lambda _share, _what: None,
 ) -> dict[str, Predictions]:
-    """Return each model's answers to image files; the first model is the reference.
-
-    Every image is read and preprocessed once for all models, a chunk at a time.
-
-    Raises:
-        ModelError: a model answers with a NaN, or with another number of classes.
-    """
+    """Return each model's answers to image files; the first model is the reference. Every image is
+    read and preprocessed once for all models, a chunk at a time. Raises ModelError: a model answers
+    with a NaN, or with another number of classes."""
     answers: dict[str, list[tuple[NDArray[Any], ...]]] = defaultdict(list)
     with ExitStack() as stack:
         engines = {name: stack.enter_context(open_engine(one)) for name, one in requests.items()}
@@ -90,10 +80,8 @@ def predict(
 def run_batches(
     engine: Engine, images: NDArray[np.float32], batch_size: int
 ) -> NDArray[np.float32]:
-    """Return probabilities `[N, C]` for images `[N, 3, H, W]`, answered `batch_size` at a time.
-
-    A model of fixed batch size gets its own, the last batch filled up.
-    """
+    """Return probabilities `[N, C]` for images `[N, 3, H, W]`, answered `batch_size` at a time. A
+    model of fixed batch size gets its own, the last batch filled up."""
     size = engine.facts.input_shape[0] or batch_size
     count = len(images)
     if engine.facts.input_shape[0] and count % size:
@@ -141,7 +129,7 @@ def judge_accuracy(
     counts = PairedCounts(
         n, int((right_before & ~right_after).sum()), int((~right_before & right_after).sum())
     )
-    interval = drop_interval(counts)
+    interval = tango.drop_interval(counts)
     limit = max_drop_pp / 100
     proof = judge_proof(interval.low, interval.high, limit)
     return Accuracy(
@@ -153,7 +141,7 @@ def judge_accuracy(
         drop_pp=100 * counts.drop,
         drop_ci90_pp=(100 * interval.low, 100 * interval.high),
         drop_max_pp=100 * interval.high,
-        mcnemar_p=mcnemar_p(counts),
+        mcnemar_p=tango.mcnemar_p(counts),
         rule="met" if counts.drop <= limit + 1e-12 else "missed",
         proof=proof,
         images_to_settle=images_to_settle(counts, limit) if proof == "inconclusive" else None,
@@ -191,8 +179,7 @@ def list_flips(
                 kind=kind,
             )
         )
-    order = {"lost": 0, "gained": 1, "other": 2}
-    return tuple(sorted(flips, key=lambda one: (order[one.kind], one.image)))
+    return tuple(sorted(flips, key=lambda one: (_KINDS.index(one.kind), one.image)))
 
 
 def count_flips(flips: Sequence[Flip], sizes: Mapping[str, int]) -> tuple[ClassFlips, ...]:
@@ -201,13 +188,7 @@ def count_flips(flips: Sequence[Flip], sizes: Mapping[str, int]) -> tuple[ClassF
     for flip in flips:
         groups[flip.label or flip.before][flip.kind] += 1
     rows = [
-        ClassFlips(
-            name=name,
-            count=sizes.get(name, 0),
-            lost=kinds["lost"],
-            gained=kinds["gained"],
-            other=kinds["other"],
-        )
+        ClassFlips(name=name, count=sizes.get(name, 0), **{kind: kinds[kind] for kind in _KINDS})
         for name, kinds in groups.items()
     ]
     return tuple(sorted(rows, key=lambda row: (-row.lost, -row.gained, -row.other, row.name)))
@@ -216,28 +197,21 @@ def count_flips(flips: Sequence[Flip], sizes: Mapping[str, int]) -> tuple[ClassF
 def class_sizes(before: Predictions, labels: Labels, class_names: Sequence[str]) -> dict[str, int]:
     """Return how many images each class has, by label or else by the reference's answer."""
     ids = labels.ids if labels.known else before.classes
-    numbers, counts = np.unique(ids, return_counts=True)
-    return {
-        _name(int(number), class_names): int(count)
-        for number, count in zip(numbers, counts, strict=True)
-    }
+    return {_name(number, class_names): count for number, count in Counter(ids.tolist()).items()}
 
 
 def _judge_agreement(n: int, flipped: int, max_drop_pp: float) -> dict[str, Any]:
     """Without labels: at most the changed answers were lost, so their share bounds the drop."""
-    limit = max_drop_pp / 100
-    upper = binomial_interval(flipped, n).high
-    rule: Rule = "met" if flipped / n <= limit + 1e-12 else "undecided"
-    proven = upper <= limit
+    limit, share = max_drop_pp / 100, flipped / n
+    upper = tango.binomial_interval(flipped, n).high
     settle = None
-    if not proven and flipped / n < limit:
-        settle = max(
-            fewest_images(limit), images_to_settle(PairedCounts(n, flipped, 0), limit) or 0
-        )
+    if share < limit < upper:
+        usual = images_to_settle(PairedCounts(n, flipped, 0), limit) or 0
+        settle = max(fewest_images(limit), usual)
     return {
         "drop_max_pp": 100 * upper,
-        "rule": rule,
-        "proof": "proven" if proven else "inconclusive",
+        "rule": "met" if share <= limit + 1e-12 else "undecided",
+        "proof": "proven" if upper <= limit else "inconclusive",
         "images_to_settle": settle,
     }
 

@@ -10,70 +10,36 @@ import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 
-from opslib.core.config import load_config
+from opslib.core.config import Config, load_config
+from opslib.ops.quantize.request import QuantizeRequest
 from opslib.telling.columns import terminal_table
 from opslib.telling.doors import (
     ConfigOption,
-    check_record_path,
     describe_experiment,
     make_console,
     say,
     say_inputs,
     say_verdict,
 )
-from opslib.telling.progress import show_progress
+from opslib.telling.operation import Operation, measure, records_of, takes_request
 
 if TYPE_CHECKING:
     from opslib.ops.quantize.record import QuantizeRecord
 
 
-def quantize(
-    model: Annotated[Path | None, typer.Option(help="Float32 ONNX; default: the latest.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Where the dynamic INT8 model goes.")] = None,
-    n_samples: Annotated[
-        str | None, typer.Option(help="Validation images: a number or all.")
-    ] = None,
-    max_drop: Annotated[
-        float | None, typer.Option(help="Points of top-1 that may be lost.")
-    ] = None,
-    inputs: Annotated[str | None, typer.Option(help='Validation images: "val/**/*.jpg".')] = None,
-    calibration: Annotated[str | None, typer.Option(help="Images for static INT8: a glob.")] = None,
-    budget: Annotated[float | None, typer.Option(help="Seconds for timing.")] = None,
-    require_labels: Annotated[bool, typer.Option(help="Refuse images without labels.")] = False,
-    strict: Annotated[bool, typer.Option(help="Refuse unreadable images.")] = False,
-    json: Annotated[Path | None, typer.Option(help="Where the record goes.")] = None,
-    config: ConfigOption = None,
-) -> int:
+@takes_request(QuantizeRequest)
+def quantize(request: QuantizeRequest, config: Config, json: Path | None) -> int:
     """Make INT8 variants, compare their accuracy and speed with float32, and say what to deploy."""
     from opslib.ops.quantize.run import keep_quantize, run_quantize
-    from opslib.ops.quantize.setup import QuantizeRequest
 
-    check_record_path(json)
-    loaded = load_config(config)
-    console, notes = make_console(), make_console(stderr=True)
-    request = QuantizeRequest(
-        model=model,
-        out=out,
-        inputs=inputs,
-        samples=n_samples,
-        calibration=calibration,
-        max_drop_pp=max_drop,
-        budget_s=budget,
-        require_labels=require_labels,
-        strict=strict,
-    )
-    say(notes, f"quantization of {describe_experiment(loaded)}")
-    with show_progress(notes) as progress:
-        record = run_quantize(loaded, request, progress=progress)
-    path = keep_quantize(record, loaded, json)
-    show_quantize(console, record)
-    kept = [row for row in record.variants if row.file]
-    if out is not None and any(row.gated for row in kept):
-        say(notes, f"dynamic INT8 model: {out}")
+    what = f"quantization of {describe_experiment(config)}"
+    record, _ = measure(what, run_quantize, keep_quantize, show_quantize, request, config, json)
+    notes, kept = make_console(stderr=True), [row for row in record.variants if row.file]
+    if request.out is not None and any(row.gated for row in kept):
+        say(notes, f"dynamic INT8 model: {request.out}")
     for row in kept[:1]:
-        say(notes, f"variants: {(loaded.exp_dir / str(row.file)).parent}")
-    say(notes, f"record: {path}")
-    return record.exit_code
+        say(notes, f"variants: {(config.exp_dir / str(row.file)).parent}")
+    return int(record.exit_code)
 
 
 def promote(
@@ -123,3 +89,10 @@ def show_quantize(console: Console, record: QuantizeRecord) -> None:
         say(console, f"no labels: {record.label_note}")
     say_inputs(console, record.inputs)
     say_verdict(console, record.verdict, record.finding)
+
+
+QUANTIZE = Operation(
+    "quantize",
+    {"quantize": quantize, "promote": promote},
+    records=records_of("opslib.ops.quantize", "QuantizeRecord", "quantize_"),
+)

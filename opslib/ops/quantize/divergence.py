@@ -53,10 +53,8 @@ def find_divergence(graph: Path, variant: Path, images: NDArray[np.float32]) -> 
     The signal-to-noise ratio is 20·log10(‖x‖/‖x−y‖) dB of float32's values x and the variant's y,
     as `compute_signal_to_quantization_noice_ratio` of `onnxruntime.quantization.qdq_loss_debug`.
 
-    Args:
-        graph: the float32 model; a graph that shows its layers is written beside it.
-        variant: the INT8 model, likewise.
-        images: `[N, 3, H, W]`, a few; memory holds all layers of one image.
+    `graph`: the float32 model; a graph that shows its layers is written beside it. `variant`: the
+    INT8 model, likewise. `images`: `[N, 3, H, W]`, a few; memory holds all layers of one image.
     """
     import onnx
 
@@ -129,20 +127,13 @@ def _match_layers(
     their layers are called; the input is the first."""
     there = {name for node in int8_model.graph.node for name in node.output}
     constants = {one.name for one in float_model.graph.initializer}
-    layers = {
-        one.name: f"the input {one.name}"
-        for one in float_model.graph.input
-        if one.name not in constants
-    }
+    inputs = (one.name for one in float_model.graph.input if one.name not in constants)
+    layers = {name: f"the input {name}" for name in inputs}
     for node in float_model.graph.node:
         for name in node.output[:1]:
             layers[name] = node.name.strip("/") or f"{name} ({node.op_type})"
-    pairs: dict[str, str] = {}
-    for name in layers:
-        found = next((name + end for end in _AFTER if name + end in there), None)
-        if found is not None:
-            pairs[name] = found
-    return pairs, layers
+    twins = {name: [name + end for end in _AFTER if name + end in there] for name in layers}
+    return {name: found[0] for name, found in twins.items() if found}, layers
 
 
 def _open_showing(model: ModelProto, path: Path, names: Sequence[str]) -> Any:
@@ -187,11 +178,9 @@ def _read_ranges(model: ModelProto) -> dict[str, Range]:
 
 
 def _ratio_db(one: _Sums) -> float | None:
-    if one.noise == 0.0:
-        return MOST_DB
-    if one.signal == 0.0:
+    if one.signal == 0.0 and one.noise > 0.0:
         return None
-    return min(MOST_DB, 10.0 * math.log10(one.signal / one.noise))
+    return min(MOST_DB, 10.0 * math.log10(one.signal / one.noise)) if one.noise else MOST_DB
 
 
 def _exceeds(values: Range, limits: Range) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from opslib.inference.preprocess import to_pixels
 from opslib.ops.quantize.columns import variant_title
@@ -105,32 +105,23 @@ def _draw_speed(axes: Axes, record: QuantizeRecord, rows: list[VariantRow], them
 
     height = 0.72 / max(1, len(record.batch_sizes))
     for index, size in enumerate(record.batch_sizes):
-        known = [(at, speedup) for at, row in enumerate(rows) if (speedup := row.speedup(size))]
-        values = [speedup for _, speedup in known]
-        shift = (index - (len(record.batch_sizes) - 1) / 2) * height
-        offsets = np.array([at for at, _ in known], dtype=float) + shift
-        widths = [value - 1 for value in values]
-        colour = theme.series[(0, 2, 4)[index % 3]]
-        axes.barh(
-            offsets, widths, left=1.0, height=height * 0.9, color=colour, label=f"batch {size}"
-        )
-        for offset, value in zip(offsets, values, strict=True):
-            axes.annotate(
-                f"{value:.2f} ×",
-                (value, offset),
-                xytext=(4 if value >= 1 else -4, 0),
-                textcoords="offset points",
-                ha="left" if value >= 1 else "right",
-                va="center",
-                fontsize=9,
-            )
+        known = {at: row.speedups[size] for at, row in enumerate(rows) if size in row.speedups}
+        offsets = np.array(list(known), dtype=float)
+        offsets += (index - (len(record.batch_sizes) - 1) / 2) * height
+        look: dict[str, Any] = {"height": height * 0.9, "label": f"batch {size}"}
+        look["color"] = theme.series[(0, 2, 4)[index % 3]]
+        axes.barh(offsets, [value - 1 for value in known.values()], left=1.0, **look)
+        for offset, value in zip(offsets, known.values(), strict=True):
+            side, away = ("left", 4) if value >= 1 else ("right", -4)
+            place: dict[str, Any] = {"xytext": (away, 0), "textcoords": "offset points"}
+            text = f"{value:.2f} ×"
+            axes.annotate(text, (value, offset), ha=side, va="center", fontsize=9, **place)
     axes.set_xscale("log")
     speedups = [speedup for row in rows for speedup in row.speedups.values()]
     lowest, highest = min([1.0, *speedups]), max([1.0, *speedups])
     if not speedups:
-        axes.text(
-            1.05, 0.5, "not measured", transform=axes.get_yaxis_transform(), color=theme.muted
-        )
+        where = axes.get_yaxis_transform()
+        axes.text(1.05, 0.5, "not measured", transform=where, color=theme.muted)
     axes.set_xlim(min(0.5, lowest / 1.9), max(2.0, highest * 1.6))
     left, right = axes.get_xlim()
     ticks = [t for t in (0.05, 0.1, 0.2, 0.5, 1, 2, 4, 8) if left <= t <= right]
@@ -157,15 +148,9 @@ def _draw_drop(axes: Axes, record: QuantizeRecord, rows: list[VariantRow], theme
         axes.plot([one.loss_pp], [at], marker="o", color=colour)
     axes.axvline(0.0, color=theme.muted, linewidth=1.2)
     axes.axvline(record.max_drop_pp, color=theme.worse, linestyle="--", linewidth=1.4)
-    axes.annotate(
-        f"allowed {record.max_drop_pp:g} ",
-        (record.max_drop_pp, 1.0),
-        xycoords=("data", "axes fraction"),
-        ha="right",
-        va="bottom",
-        fontsize=9,
-        color=theme.worse,
-    )
+    look: dict[str, Any] = {"ha": "right", "va": "bottom", "fontsize": 9, "color": theme.worse}
+    text, where = f"allowed {record.max_drop_pp:g} ", axes.get_xaxis_transform()
+    axes.text(record.max_drop_pp, 1.0, text, transform=where, **look)
     axes.margins(x=0.15)
     axes.grid(axis="x")
     axes.grid(visible=False, axis="y")

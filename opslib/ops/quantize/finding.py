@@ -22,17 +22,18 @@ def judge_gate(accuracy: Accuracy, gate: Literal["rule", "proven"]) -> Verdict:
 
 
 def recommend(rows: Sequence[VariantRow]) -> VariantRow:
-    """Return the row to deploy: the fastest variant that passes the gate, else the first row.
-
-    A variant counts only where it is measurably faster at one batch size and slower at none.
-    Among those tied with the fastest (within 5 %, or with overlapping intervals at every batch
-    size) the one that loses least is taken, and of equals the one named first.
-    """
+    """Return the row to deploy: the fastest variant that passes the gate, else the first row. A
+    variant counts only where it is measurably faster at one batch size and slower at none. Among
+    those tied with the fastest (within 5 %, or with overlapping intervals at every batch size) the
+    one that loses least is taken, and of equals the one named first."""
     good = [row for row in rows[1:] if row.verdict == "pass" and row.pace == "faster"]
     if not good:
         return rows[0]
     fastest = max(good, key=_mean_speedup)
-    return min((row for row in good if _is_tied(row, fastest)), key=_loss)
+    return min(
+        (row for row in good if _is_tied(row, fastest)),
+        key=lambda row: row.accuracy.loss_pp if row.accuracy else math.inf,
+    )
 
 
 def sum_up(rows: Sequence[VariantRow], gated: VariantRow, recommended: VariantRow) -> str:
@@ -142,13 +143,7 @@ def _mean_speedup(row: VariantRow) -> float:
 def _is_tied(row: VariantRow, fastest: VariantRow) -> bool:
     if _mean_speedup(row) >= _mean_speedup(fastest) / (1 + TIE_PCT / 100):
         return True
-    pairs = [
-        (one.comparison, other.comparison)
-        for one, other in zip(row.speed, fastest.speed, strict=True)
-        if one.comparison is not None and other.comparison is not None
-    ]
-    return bool(pairs) and all(one.speedup_ci95[1] >= other.speedup_ci95[0] for one, other in pairs)
-
-
-def _loss(row: VariantRow) -> float:
-    return math.inf if row.accuracy is None else row.accuracy.loss_pp
+    pairs = zip(row.speed, fastest.speed, strict=True)
+    known = [(one.comparison, two.comparison) for one, two in pairs]
+    ends = [(one.speedup_ci95[1], two.speedup_ci95[0]) for one, two in known if one and two]
+    return bool(ends) and all(high >= low for high, low in ends)

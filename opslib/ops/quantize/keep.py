@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from opslib.core.cards import ExportCompare, ModelCard, list_files
-from opslib.core.config import Config
 from opslib.core.errors import storage_errors
 from opslib.core.files import fsync_folder, hidden_folder, open_atomic
 from opslib.core.formatting import utc_now
@@ -29,11 +27,9 @@ from opslib.ops.quantize.source import copy_source
 
 
 class QuantizationEvidence(Part):
-    """What was measured of a variant, kept in its card under `quantization`.
-
-    `verdict` is the accuracy gate's. `speed` and `speedup` are against float32 on the CPU, by
-    batch size. `forced` says that it was promoted although the evidence spoke against it.
-    """
+    """What was measured of a variant, kept in its card under `quantization`. `verdict` is the
+    accuracy gate's. `speed` and `speedup` are against float32 on the CPU, by batch size. `forced`
+    says that it was promoted although the evidence spoke against it."""
 
     variant: str
     how: str
@@ -54,46 +50,30 @@ class QuantizationEvidence(Part):
     forced_because: str | None = None
 
 
-@dataclass(frozen=True)
-class KeptVariant:
-    """A measured row and the file it was measured on."""
-
-    row: VariantRow
-    path: Path
-
-
 def keep_variants(
-    config: Config,
     setup: QuantizeSetup,
-    kept: Sequence[KeptVariant],
+    kept: Sequence[tuple[VariantRow, Path]],
     golden: Mapping[str, NDArray[np.float32]],
 ) -> dict[str, dict[str, Any]]:
-    """Move the variants to `{exp_dir}/quantized/<model>/` with their cards, and the required one
-    to where it was asked for too; return each one's `file` relative to the experiment.
-
-    Args:
-        golden: logits `[N, C]` that each variant gives to the golden images of the model's card.
-    """
+    """Move the variants to `{exp_dir}/quantized/<model>/` with their cards, and the required one to
+    where it was asked for too; return each one's `file` relative to the experiment. `golden`:
+    logits `[N, C]` that each variant gives to the golden images of the model's card."""
     updates: dict[str, dict[str, Any]] = {}
     make_folder(setup.kept)
-    for one in kept:
-        target = setup.kept / f"{one.row.name}.onnx"
-        copy_model(one.path, target)
-        make_card(config, setup, one.row, target, golden).write(target.with_suffix(".json"))
-        updates[one.row.name] = {"file": target.relative_to(config.exp_dir).as_posix()}
-        if one.row.gated and setup.out is not None:
-            copy_model(one.path, setup.out)
+    for row, path in kept:
+        target = setup.kept / f"{row.name}.onnx"
+        copy_model(path, target)
+        make_card(setup, row, target, golden).write(target.with_suffix(".json"))
+        updates[row.name] = {"file": target.relative_to(setup.config.exp_dir).as_posix()}
+        if row.gated and setup.out is not None:
+            copy_model(path, setup.out)
     return updates
 
 
 def copy_model(source: Path, target: Path) -> Path:
-    """Copy a model with its sidecars under a new name, in one step; return `target`.
-
-    A sidecar is renamed to `<target>.data`, and the model refers to it by that name.
-
-    Raises:
-        StorageError: the folder cannot be written.
-    """
+    """Copy a model with its sidecars under a new name, in one step; return `target`. A sidecar is
+    renamed to `<target>.data`, and the model refers to it by that name. Raises StorageError: the
+    folder cannot be written."""
     files = find_model_files(source)
     if not files.sidecars:
         with open_atomic(target) as file, source.open("rb") as data:
@@ -117,16 +97,17 @@ def copy_model(source: Path, target: Path) -> Path:
 
 
 def make_card(
-    config: Config,
     setup: QuantizeSetup,
     row: VariantRow,
     path: Path,
     golden: Mapping[str, NDArray[np.float32]],
 ) -> ModelCard:
     """Return the card of a kept variant: its files, its own golden answers, its evidence."""
-    accuracy, card = row.accuracy, setup.card
+    accuracy, config, failed = row.accuracy, setup.config, row.verdict == "fail"
     if accuracy is None:
         raise ValueError(f"{row.name} was not measured")
+    shape = ("batch", 3, setup.img_size, setup.img_size)
+    card = setup.card or ModelCard(onnx_path="", input_shape=shape)
     source = find_model_files(setup.model)
     measured = accuracy.model_dump(include=set(QuantizationEvidence.model_fields))
     evidence = QuantizationEvidence(
@@ -147,38 +128,32 @@ def make_card(
         mse_p99=accuracy.mse_p99,
         top1_match_rate=1.0 - accuracy.flipped / accuracy.n,
         top1_mismatch_count=accuracy.flipped,
-        failed=row.verdict == "fail",
-        failure_reason=None if row.verdict != "fail" else "over the allowed accuracy drop",
+        failed=failed,
+        failure_reason="over the allowed accuracy drop" if failed else None,
         notes="INT8 against the float32 model, ONNX Runtime on the CPU, validation images",
     )
-    answers = golden.get(row.name) if card and card.golden else None
-    shape = card.input_shape if card else ("batch", 3, setup.img_size, setup.img_size)
+    answers = golden.get(row.name) if card.golden else None
+    counts = card.num_classes, *(int(one.shape[-1]) for one in golden.values())
     extra: dict[str, Any] = {"quantization": evidence.model_dump()}
     return ModelCard(
-        backbone=(card.backbone if card else None) or "unknown",
-        num_classes=_classes(setup, golden) if answers is None else len(answers[0]),
-        ckpt_path=card.ckpt_path if card else None,
+        backbone=card.backbone or "unknown",
+        num_classes=next(filter(None, counts)) if answers is None else len(answers[0]),
+        ckpt_path=card.ckpt_path,
         onnx_path=str(path),
         exported_at_utc=utc_now().isoformat(timespec="seconds"),
         git_sha=git_sha(config.code_root or config.root),
-        input_shape=shape,
+        input_shape=card.input_shape,
         opset=_opset(path),
-        dynamic_axes=card.dynamic_axes if card else None,
-        params_million=card.params_million if card else None,
+        dynamic_axes=card.dynamic_axes,
+        params_million=card.params_million,
         providers=("CPUExecutionProvider",),
-        postprocess=(card.postprocess if card else None) or find_postprocess(path),
+        postprocess=card.postprocess or find_postprocess(path),
         compare=compare,
         files=list_files(find_model_files(path)),
         class_names=setup.class_names,
-        golden=answer_golden(card.golden, answers) if card and answers is not None else (),
+        golden=answer_golden(card.golden, answers) if answers is not None else (),
         **extra,
     )
-
-
-def _classes(setup: QuantizeSetup, golden: Mapping[str, NDArray[np.float32]]) -> int:
-    if setup.card is not None and setup.card.num_classes is not None:
-        return setup.card.num_classes
-    return next(int(one.shape[-1]) for one in golden.values())
 
 
 def _opset(path: Path) -> int | None:

@@ -57,11 +57,8 @@ class LabelMap:
 
 
 def read_label_map(path: Path) -> LabelMap:
-    """Return the class map that a JSON file holds.
-
-    Raises:
-        InputError: it cannot be read, or is none; the message names key and file.
-    """
+    """Return the class map that a JSON file holds. Raises InputError: it cannot be read, or is
+    none; the message names key and file."""
     try:
         content = read_json(path)
     except InputError as error:
@@ -84,11 +81,8 @@ def read_label_map(path: Path) -> LabelMap:
 def check_label_map(
     labels: LabelMap, class_names: Sequence[str], num_classes: int | None, model: str
 ) -> None:
-    """Refuse a class map that is not that of the model.
-
-    Raises:
-        InputError: it has a class that the model has not, or the model's card another order.
-    """
+    """Refuse a class map that is not that of the model. Raises InputError: it has a class that the
+    model has not, or the model's card another order."""
     largest = max(labels.ids, key=lambda code: labels.ids[code])
     if num_classes is not None and labels.ids[largest] >= num_classes:
         raise InputError(
@@ -104,10 +98,8 @@ def check_label_map(
 
 
 def find_labels(paths: Sequence[Path], class_names: Sequence[str]) -> Labels:
-    """Return the labels that folder names give, through the card's class names.
-
-    Either every image has one or none does: a mixture would compare different sets.
-    """
+    """Return the labels that folder names give, through the card's class names. Either every image
+    has one or none does: a mixture would compare different sets."""
     none = np.full(len(paths), -1, dtype=np.int64)
     if not class_names:
         return Labels(none, f"the model has no card that names its classes; {_HINT}")
@@ -125,11 +117,8 @@ def find_labels(paths: Sequence[Path], class_names: Sequence[str]) -> Labels:
 
 
 def pick_labelled(images: ImageSet, labels: LabelMap) -> tuple[ImageSet, Labels]:
-    """Return the images that a class map labels, with their labels; the others are skipped.
-
-    Raises:
-        InputError: it labels none; the message names key and file.
-    """
+    """Return the images that a class map labels, with their labels; the others are skipped. Raises
+    InputError: it labels none; the message names key and file."""
     ids = np.array([labels.label(path) for path in images.paths], dtype=np.int64)
     missing = [path for path, one in zip(images.paths, ids, strict=True) if one < 0]
     if not missing:

@@ -45,14 +45,9 @@ def prepare_graph(
     source: Path, target: Path, images: NDArray[np.float32], answers: NDArray[np.float32]
 ) -> Prepared:
     """Return the model without what the quantizers get wrong, written to `target` if need be.
-
     Weights that layers share are duplicated, alpha and beta of a Gemm become part of its weights
-    and bias, an opset below 13 is raised.
-
-    Args:
-        images: `[N, 3, H, W]`.
-        answers: what the model answers to them, `[N, classes]`; the prepared one has to agree.
-    """
+    and bias, an opset below 13 is raised. `images`: `[N, 3, H, W]`. `answers`: what the model
+    answers to them, `[N, classes]`; the prepared one has to agree."""
     try:
         model, opset = _load_at_least(source)
         done = (*_separate_weights(model), *_fold_factors(model), *opset)
@@ -70,32 +65,30 @@ def prepare_graph(
 
 
 def prepare_model(source: Path, target: Path) -> Path:
-    """Write the model optimized and with inferred shapes, as static quantization needs it.
-
-    Raises:
-        ModelError: shape inference cannot read it.
-    """
+    """Write the model optimized and with inferred shapes, as static quantization needs it. Raises
+    ModelError: shape inference cannot read it."""
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     external = is_large(source)
     # Symbolic shape inference that ends early (onnxruntime 1.31.1) leaves its graph as
     # `sym_shape_infer_temp.onnx` where the process stands.
+    problem: Exception | None = None
     with quiet(), contextlib.chdir(target.parent):
-        try:
-            quant_pre_process(str(source), str(target), save_as_external_data=external)
-        except Exception:  # symbolic shape inference raises bare exceptions for what it lacks
+        for skip in (False, True):
             try:
                 quant_pre_process(
                     str(source),
                     str(target),
-                    skip_symbolic_shape=True,
+                    skip_symbolic_shape=skip,
                     save_as_external_data=external,
                 )
-            except Exception as error:
-                raise ModelError(
-                    f"{source.name}: cannot be prepared for quantization: {shorten_error(error)}"
-                ) from error
-    return _separate_again(target)
+                return _separate_again(target)
+            except (
+                Exception
+            ) as error:  # symbolic shape inference raises bare ones for what it lacks
+                problem = error
+    why = shorten_error(problem) if problem else "no reason given"
+    raise ModelError(f"{source.name}: cannot be prepared for quantization: {why}") from problem
 
 
 @contextlib.contextmanager

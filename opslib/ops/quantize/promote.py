@@ -28,14 +28,11 @@ def plan_promotion(config: Config, model: str, *, force: bool = False) -> Plan:
     The file is taken through every stage of the model check first: its digest, a trial load, the
     contract, its outputs and its golden answers.
 
-    Args:
-        model: a file, or the name of a variant of the model in service, such as `static-minmax`.
-        force: promote although the evidence is against it; the card says so.
-
-    Raises:
-        ModelError: it is no quantized model with evidence, or it fails a check.
-        GateFailedError: it failed its accuracy gate or is slower, and `force` is off.
-        InconclusiveError: the evidence does not decide, and `force` is off.
+    `model`: a file, or the name of a variant of the model in service, such as `static-minmax`.
+    `force`: promote although the evidence is against it; the card says so. Raises ModelError: it is
+    no quantized model with evidence, or it fails a check; GateFailedError: it failed its accuracy
+    gate or is slower, and `force` is off; InconclusiveError: the evidence does not decide, and
+    `force` is off.
     """
     path = find_variant(config, model)
     card, evidence = find_evidence(config, path)
@@ -43,37 +40,30 @@ def plan_promotion(config: Config, model: str, *, force: bool = False) -> Plan:
     objection = find_objection(evidence)
     if objection is not None and not force:
         raise objection
-    moment = utc_now()
-    sha = git_sha(config.code_root or config.root)
+    moment, sha, forced = utc_now(), git_sha(config.code_root or config.root), None
     target = config.export_dir / f"model-{stamp(moment)}-{sha}.onnx"
-    forced = objection is not None
-    evidence = evidence.model_copy(
-        update={"forced": forced, "forced_because": str(objection) if forced else None}
-    )
+    why = f"{evidence.how}, from {evidence.source}"
+    if objection is not None:
+        forced = str(objection)
+        why += f"; FORCED: {forced}"
+    told = evidence.model_copy(update={"forced": forced is not None, "forced_because": forced})
     promoted = card.model_copy(
         update={
             "onnx_path": f"{config.export_dir.name}/{target.name}",
             "exported_at_utc": moment.isoformat(timespec="seconds"),
             "git_sha": sha,
-            "quantization": evidence.model_dump(),
+            "quantization": told.model_dump(),
         }
     )
-    why = f"{evidence.how}, from {evidence.source}"
-    if forced:
-        why += "; FORCED: " + str(evidence.forced_because)
     run = partial(_promote, path, target, promoted)
     size = format_bytes(find_model_files(path).size_bytes)
-    return Plan(
-        "promotion", (Action("write", f"{target} ({size}) and {target.stem}.json", why, run),)
-    )
+    what = f"{target} ({size}) and {target.stem}.json"
+    return Plan("promotion", (Action("write", what, why, run),))
 
 
 def find_variant(config: Config, model: str) -> Path:
-    """Return the file meant: a path, or a kept variant's name.
-
-    Raises:
-        ModelError: there is no such file; the message says which variants there are.
-    """
+    """Return the file meant: a path, or a kept variant's name. Raises ModelError: there is no such
+    file; the message says which variants there are."""
     if not model.strip():
         raise ModelError(f"got {model!r}; expected a quantized file or the name of a variant")
     try:
@@ -97,22 +87,15 @@ def find_variant(config: Config, model: str) -> Path:
 
 
 def find_evidence(config: Config, path: Path) -> tuple[ModelCard, QuantizationEvidence]:
-    """Return the card and evidence of a quantized model: beside it, or that of a kept variant
-    with the same bytes.
-
-    Raises:
-        ModelError: there is none.
-        InputError: a card is there but cannot be read.
-    """
+    """Return the card and evidence of a quantized model: beside it, or that of a kept variant with
+    the same bytes. Raises ModelError: there is none; InputError: a card is there but cannot be
+    read."""
     files = find_model_files(path)
-    cards = [read_card(path)]
-    digest = sha256_file(files.path)
-    for kept in sorted((config.exp_dir / KEPT_FOLDER).glob("*/*.onnx")):
-        if sha256_file(kept) == digest:
-            cards.append(read_card(kept))
-    for card in cards:
-        found = (card.model_extra or {}).get("quantization") if card else None
-        if card is None or found is None:
+    digest, folder = sha256_file(files.path), config.exp_dir / KEPT_FOLDER
+    same = (one for one in sorted(folder.glob("*/*.onnx")) if sha256_file(one) == digest)
+    for card in filter(None, map(read_card, (path, *same))):
+        found = (card.model_extra or {}).get("quantization")
+        if found is None:
             continue
         try:
             return _rename_files(card, files), QuantizationEvidence.model_validate(found)
@@ -141,30 +124,28 @@ def check_variant(config: Config, path: Path, card: ModelCard) -> ModelCheck:
 
 def find_objection(evidence: QuantizationEvidence) -> OpsError | None:
     """Return why a variant should not be promoted, or None."""
-    name, hint = evidence.variant, "--force promotes it all the same and says so in its card"
+    name, speeds = evidence.variant, evidence.speed.values()
+    hint = "--force promotes it all the same and says so in its card"
     if evidence.verdict == "fail":
         return GateFailedError(f"{name} failed its accuracy gate; {hint}")
-    if "slower" in evidence.speed.values():
+    if "slower" in speeds:
         return GateFailedError(f"{name} is slower than the float32 model; {hint}")
     if evidence.verdict == "inconclusive":
         return InconclusiveError(f"{name}: its accuracy gate did not decide; {hint}")
-    if "faster" not in evidence.speed.values():
+    if "faster" not in speeds:
         return InconclusiveError(f"{name} is not measurably faster than float32; {hint}")
     return None
 
 
 def _promote(source: Path, target: Path, card: ModelCard) -> None:
     """Write the card first and the model last: a model in export/ is never without its card."""
-    sidecars = find_model_files(source).sidecars
-    if sidecars:
+    files = find_model_files(source)
+    if files.sidecars:
+        files = find_model_files(copy_model(source, target))
+    named = files if files.sidecars else ModelFiles(target)
+    _rename_files(card, named, like=files).write(target.with_suffix(".json"))
+    if not files.sidecars:
         copy_model(source, target)
-        card = _rename_files(card, find_model_files(target))
-        card.write(target.with_suffix(".json"))
-        return
-    _rename_files(card, ModelFiles(target), like=find_model_files(source)).write(
-        target.with_suffix(".json")
-    )
-    copy_model(source, target)
 
 
 def _rename_files(card: ModelCard, files: ModelFiles, like: ModelFiles | None = None) -> ModelCard:

@@ -19,11 +19,9 @@ FlipKind = Literal["lost", "gained", "other"]
 
 
 class Flip(Part):
-    """One image that the variant calls otherwise; confidences are softmax values 0..1.
-
-    `kind` is `lost` (right before, wrong now), `gained`, or `other` (wrong both times, or no
-    label is known).
-    """
+    """One image that the variant calls otherwise; confidences are softmax values 0..1. `kind` is
+    `lost` (right before, wrong now), `gained`, or `other` (wrong both times, or no label is
+    known)."""
 
     image: str
     label: str | None
@@ -88,23 +86,23 @@ class BatchDependence(Part):
 
 
 class VariantSpeed(Part):
-    """A variant's speed at one batch size: its own row, and paired against float32.
-
-    `speed` is `unclear` where no difference of at least 2 % could be shown.
-    """
+    """A variant's speed at one batch size: its own row, and paired against float32. `speed` is
+    `unclear` where no difference of at least 2 % could be shown."""
 
     batch_size: int
     speed: Speed
     comparison: Comparison | None
     row: BenchRow | None
 
+    def slim(self) -> Self:
+        """Return it with the median of each block in place of its calls."""
+        return self.model_copy(update={"row": self.row and self.row.slim()})
+
 
 class LayerNoise(Part):
-    """One layer of a variant against float32, over all values and the images looked at.
-
-    `snr_db` is the signal-to-noise ratio, at most 120; null where float32 answers 0 throughout and
-    the variant does not. `calibrated` is the range that static quantization can tell at all.
-    """
+    """One layer of a variant against float32, over all values and the images looked at. `snr_db` is
+    the signal-to-noise ratio, at most 120; null where float32 answers 0 throughout and the variant
+    does not. `calibrated` is the range that static quantization can tell at all."""
 
     layer: str
     snr_db: float | None
@@ -115,9 +113,7 @@ class LayerNoise(Part):
 
 class Divergence(Part):
     """Where a variant that loses accuracy parts from float32: its layers in the order they run.
-
-    `first` is the first layer whose ratio is below `limit_db`, null where none is.
-    """
+    `first` is the first layer whose ratio is below `limit_db`, null where none is."""
 
     n: int
     limit_db: float
@@ -164,18 +160,12 @@ class VariantRow(Part):
         speeds = [one.speed for one in self.speed]
         return next((one for one in ("slower", "faster") if one in speeds), "unclear")
 
-    def speedup(self, batch_size: int) -> float | None:
-        """Return the variant's speed over float32's at a batch size, where it was measured."""
-        return self.speedups.get(batch_size)
-
 
 class QuantizeRecord(Record):
-    """A quantization, whole: conditions, variants, accuracy, speed, verdict, recommendation.
-
-    The verdict is the accuracy gate of the gated variant; `recommended` is what to deploy, the
-    float32 model included. `prepared` is what was done to the float32 model before it was
-    quantized, a phrase each.
-    """
+    """A quantization, whole: conditions, variants, accuracy, speed, verdict, recommendation. The
+    verdict is the accuracy gate of the gated variant; `recommended` is what to deploy, the float32
+    model included. `prepared` is what was done to the float32 model before it was quantized, a
+    phrase each."""
 
     schema_name = "quantize"
 
@@ -230,11 +220,8 @@ class QuantizeRecord(Record):
 
     def slim(self) -> Self:
         """Return the record with the median of each timed block in place of its calls."""
-        return self.model_copy(update={"rows": tuple(map(_slim_row, self.rows))})
-
-
-def _slim_row(row: VariantRow) -> VariantRow:
-    speed = tuple(
-        one.model_copy(update={"row": one.row.slim()}) if one.row else one for one in row.speed
-    )
-    return row.model_copy(update={"speed": speed})
+        rows = (
+            row.model_copy(update={"speed": tuple(one.slim() for one in row.speed)})
+            for row in self.rows
+        )
+        return self.model_copy(update={"rows": tuple(rows)})

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,15 +20,8 @@ from opslib.core.formatting import stamp
 from opslib.core.lineage import record_lineage
 from opslib.core.models import find_model_files
 from opslib.core.verdicts import exit_code_of
+from opslib.inference import contract as rules
 from opslib.inference.causes import ModelCheckError, shorten_error
-from opslib.inference.contract import (
-    PROBES,
-    Contract,
-    check_contract,
-    check_input,
-    check_outputs,
-    probe_images,
-)
 from opslib.inference.engine import EngineRequest
 from opslib.inference.facts import ModelFacts, describe_inputs
 from opslib.inference.golden import load_golden
@@ -35,10 +29,11 @@ from opslib.inference.trial import TrialResult, join_images, try_model
 from opslib.ops.quantize import accuracy as acc
 from opslib.ops.quantize.divergence import find_divergence
 from opslib.ops.quantize.finding import explain, judge_gate, recommend, sum_up
-from opslib.ops.quantize.keep import KeptVariant, keep_variants
+from opslib.ops.quantize.keep import keep_variants
 from opslib.ops.quantize.preparation import prepare_graph, prepare_model
 from opslib.ops.quantize.record import QuantizeRecord, VariantRow
-from opslib.ops.quantize.setup import QuantizeRequest, QuantizeSetup, prepare_quantize
+from opslib.ops.quantize.request import QuantizeRequest
+from opslib.ops.quantize.setup import QuantizeSetup, prepare_quantize
 from opslib.ops.quantize.source import copy_source
 from opslib.ops.quantize.speed import measure_speed
 from opslib.ops.quantize.variants import Variant, count_ops, list_variants, quantize_variant
@@ -47,7 +42,7 @@ from opslib.timing.disturbance import watch_disturbance
 from opslib.timing.lock import hold_timing_lock
 from opslib.timing.rounds import Deadline
 
-BASELINE = "float32"
+BASELINE = Variant("float32", "Float32", "the exported model as it is", static=False)
 DIVERGENCE_IMAGES = 4
 _SHARES = {"make": (0.0, 0.2), "answer": (0.2, 0.45), "time": (0.45, 1.0)}
 
@@ -76,11 +71,10 @@ class _Sources:
 class _Quantization:
     """One quantization under way."""
 
-    config: Config
     setup: QuantizeSetup
     images: NDArray[np.float32]
     golden_count: int
-    contract: Contract
+    contract: rules.Contract
     progress: Progress
 
     def report(self, part: str, share: float, what: str) -> None:
@@ -91,14 +85,10 @@ class _Quantization:
 def run_quantize(
     config: Config, request: QuantizeRequest, *, progress: Progress = lambda _share, _what: None
 ) -> QuantizeRecord:
-    """Return the record of a quantization; the variants are kept under `{exp_dir}/quantized`.
-
-    The verdict is what the configured accuracy gate says of the required variant.
-
-    Raises:
-        UsageError: the request cannot be carried out; nothing was written but empty folders.
-        ModelError: the model cannot be loaded or prepared.
-    """
+    """Return the record of a quantization; the variants are kept under `{exp_dir}/quantized`. The
+    verdict is what the configured accuracy gate says of the required variant. Raises UsageError:
+    the request cannot be carried out; nothing was written but empty folders; ModelError: the model
+    cannot be loaded or prepared."""
     clock = Deadline(None)
     setup = prepare_quantize(config, request)
     section = config.quantize
@@ -107,11 +97,12 @@ def run_quantize(
         hidden_folder(setup.kept) as making,
         watch_disturbance(gpu=False) as watch,
     ):
-        run, trial = _begin(config, setup, progress)
+        run, trial = _begin(setup, progress)
         sources = _prepare(run, making, trial)
-        made = _make_variants(run, sources)
-        models = {BASELINE: setup.model}
-        models |= {str(one.variant.name): one.path for one in made if one.path is not None}
+        variants = list_variants()
+        made = [_make(run, one, at, len(variants), sources) for at, one in enumerate(variants)]
+        models = {BASELINE.name: setup.model}
+        models |= {one.variant.name: one.path for one in made if one.path is not None}
         rows = _judge_rows(run, made, models, sources.graph)
         speeds = measure_speed(
             {name: setup.at(path, 1) for name, path in models.items()},
@@ -126,13 +117,13 @@ def run_quantize(
         gated = next(row for row in rows if row.gated)
         recommended = recommend(rows)
         verdict = gated.verdict or "inconclusive"
-        kept = [KeptVariant(row, models[row.name]) for row in rows[1:] if row.name in models]
+        kept = [(row, models[row.name]) for row in rows[1:] if row.name in models]
         golden = {
-            str(one.variant.name): one.trial.probabilities()[: run.golden_count]
+            one.variant.name: one.trial.probabilities()[: run.golden_count]
             for one in made
             if one.trial is not None
         }
-        files = keep_variants(config, setup, kept, golden)
+        files = keep_variants(setup, kept, golden)
     progress(1.0, "done")
     source = find_model_files(setup.model)
     return QuantizeRecord(
@@ -150,7 +141,7 @@ def run_quantize(
         ),
         inputs=describe_inputs(setup.images, config.root),
         calibration=describe_inputs(setup.calibration, config.root) if setup.calibration else None,
-        preprocess=setup.preprocess,
+        preprocess=config.preprocess.function,
         img_size=setup.img_size,
         accuracy_gate=section.accuracy_gate,
         max_drop_pp=setup.max_drop_pp,
@@ -175,43 +166,32 @@ def keep_quantize(record: QuantizeRecord, config: Config, path: Path | None = No
     return record.write(path or config.records_dir / f"quantize_{stamp()}.json")
 
 
-def _begin(
-    config: Config, setup: QuantizeSetup, progress: Progress
-) -> tuple[_Quantization, TrialResult]:
+def _begin(setup: QuantizeSetup, progress: Progress) -> tuple[_Quantization, TrialResult]:
     """Try the float32 model in a child, on the probes and on its golden images."""
     progress(0.0, "trying the float32 model")
     card, folder = setup.card, setup.model.resolve().parent
-    check_input(setup.model, setup.img_size)
+    rules.check_input(setup.model, setup.img_size)
     golden = None
     if card is not None and card.golden:
         golden = load_golden(card, folder, setup.preprocessor.run_checked, setup.img_size)
-    probes = probe_images(setup.img_size)
+    probes = rules.probe_images(setup.img_size)
     images = join_images(golden, probes)
     trial = try_model(setup.model, images=images)
-    check_contract(setup.model, trial, Contract.from_card(card) if card else None)
-    check_outputs(setup.model, trial.answered(), differing=PROBES)
-    contract = Contract.from_trial(trial)
+    rules.check_contract(setup.model, trial, rules.Contract.from_card(card) if card else None)
+    rules.check_outputs(setup.model, trial.answered(), differing=rules.PROBES)
+    contract = rules.Contract.from_trial(trial)
     count = 0 if golden is None else len(golden)
-    return _Quantization(config, setup, images, count, contract, progress), trial
+    return _Quantization(setup, images, count, contract, progress), trial
 
 
 def _prepare(run: _Quantization, folder: Path, trial: TrialResult) -> _Sources:
-    """Make the model ready for the quantizers.
-
-    Raises:
-        ModelError: the model cannot be prepared.
-    """
+    """Make the model ready for the quantizers. Raises ModelError: the model cannot be prepared."""
     run.report("make", 0.05, "preparing the model")
     work = folder / "source"
     work.mkdir()
     copy = copy_source(run.setup.model, work)
     graph = prepare_graph(copy, folder / "graph.onnx", run.images, trial.answered())
     return _Sources(graph.path, prepare_model(graph.path, folder / "prepared.onnx"), graph.done)
-
-
-def _make_variants(run: _Quantization, sources: _Sources) -> list[_Made]:
-    variants = list_variants()
-    return [_make(run, one, at, len(variants), sources) for at, one in enumerate(variants)]
 
 
 def _make(run: _Quantization, variant: Variant, at: int, count: int, sources: _Sources) -> _Made:
@@ -227,8 +207,8 @@ def _make(run: _Quantization, variant: Variant, at: int, count: int, sources: _S
             report=lambda share, what: run.report("make", (at + share) / count, what),
         )
         trial = try_model(target, images=run.images)
-        check_contract(target, trial, run.contract)
-        check_outputs(target, trial.answered(), differing=PROBES)
+        rules.check_contract(target, trial, run.contract)
+        rules.check_outputs(target, trial.answered(), differing=rules.PROBES)
     except ModelError as error:
         reason = str(error).replace(f"{target}: ", "")
         if variant.static and run.setup.calibration is None:
@@ -242,7 +222,7 @@ def _make(run: _Quantization, variant: Variant, at: int, count: int, sources: _S
 def _judge_rows(
     run: _Quantization, made: list[_Made], models: dict[str, Path], graph: Path
 ) -> list[VariantRow]:
-    setup, batch = run.setup, max(run.config.quantize.batch)
+    setup, batch = run.setup, max(run.setup.config.quantize.batch)
     requests = {name: setup.at(path, batch, spinning=False) for name, path in models.items()}
     answers = acc.predict(
         requests,
@@ -251,12 +231,12 @@ def _judge_rows(
         setup.img_size,
         lambda share, what: run.report("answer", 0.7 * share, what),
     )
-    rows = [_describe(BASELINE, "Float32", "the exported model as it is", setup.model)]
+    rows = [_describe(BASELINE, setup.model)]
     for at, one in enumerate(made):
         what = f"alone and in a batch: {one.variant.title}"
         run.report("answer", 0.7 + 0.3 * at / len(made), what)
-        row = _judge(run, one, answers, requests)
-        rows.append(_locate(run, row, graph, one.path, answers))
+        found = _judge(run, one, answers, requests, graph) if one.path else {}
+        rows.append(_describe(one.variant, one.path, reason=one.reason, **found))
     return rows
 
 
@@ -265,66 +245,58 @@ def _judge(
     made: _Made,
     answers: dict[str, acc.Predictions],
     requests: dict[str, EngineRequest],
-) -> VariantRow:
-    setup, variant = run.setup, made.variant
-    row = _describe(variant.name, variant.title, variant.how, made.path, gated=variant.gated)
-    if made.path is None:
-        return row.model_copy(update={"reason": made.reason})
-    before, after = answers[BASELINE], answers[variant.name]
+    graph: Path,
+) -> dict[str, Any]:
+    """What was found out about a variant, as its row says it."""
+    setup, name = run.setup, made.variant.name
+    before, after = answers[BASELINE.name], answers[name]
     accuracy = acc.judge_accuracy(before, after, setup.labels, setup.max_drop_pp)
     flips = acc.list_flips(
         setup.images.paths, before, after, setup.labels, setup.class_names, setup.images.folder
     )
-    sizes = acc.class_sizes(before, setup.labels, setup.class_names)
-    limit = run.config.quantize.batch_check_images
-    checked = setup.names[:: -(-len(setup.names) // limit)]
-    return row.model_copy(
-        update={
-            "accuracy": accuracy,
-            "verdict": judge_gate(accuracy, run.config.quantize.accuracy_gate),
-            "flips": flips,
-            "by_class": acc.count_flips(flips, sizes),
-            "notes": made.notes,
-            "batch_dependence": acc.check_batch_dependence(
-                requests[variant.name], checked, setup.preprocessor, setup.img_size
-            ),
-        }
-    )
+    checked = setup.names[:: -(-len(setup.names) // run.setup.config.quantize.batch_check_images)]
+    return {
+        "accuracy": accuracy,
+        "verdict": judge_gate(accuracy, run.setup.config.quantize.accuracy_gate),
+        "flips": flips,
+        "by_class": acc.count_flips(
+            flips, acc.class_sizes(before, setup.labels, setup.class_names)
+        ),
+        "notes": made.notes,
+        "batch_dependence": acc.check_batch_dependence(
+            requests[name], checked, setup.preprocessor, setup.img_size
+        ),
+        **({} if accuracy.rule == "met" else _locate(setup, made, graph, before, after)),
+    }
 
 
 def _locate(
-    run: _Quantization,
-    row: VariantRow,
+    setup: QuantizeSetup,
+    made: _Made,
     graph: Path,
-    path: Path | None,
-    answers: dict[str, acc.Predictions],
-) -> VariantRow:
+    before: acc.Predictions,
+    after: acc.Predictions,
+) -> dict[str, Any]:
     """Where a variant that loses accuracy parts from float32, told by the images that it lost."""
-    if path is None or row.accuracy is None or row.accuracy.rule == "met":
-        return row
-    setup = run.setup
-    lost = np.flatnonzero(answers[BASELINE].classes != answers[row.name].classes)
-    names = [setup.names[at] for at in lost[:DIVERGENCE_IMAGES].tolist()]
+    lost = np.flatnonzero(before.classes != after.classes)[:DIVERGENCE_IMAGES]
+    names = [setup.names[at] for at in lost.tolist()]
     images = setup.preprocessor.run_checked(names, setup.img_size)
     try:
-        return row.model_copy(update={"divergence": find_divergence(graph, path, images)})
+        return {"divergence": find_divergence(graph, made.path or graph, images)}
     except Exception as error:  # ONNX Runtime's own classes share no base but Exception
         why = f"Which layer loses the accuracy could not be found out: {shorten_error(error)}."
-        return row.model_copy(update={"notes": (*row.notes, why)})
+        return {"notes": (*made.notes, why)}
 
 
-def _describe(
-    name: str, title: str, how: str, path: Path | None, *, gated: bool = False
-) -> VariantRow:
-    row = VariantRow(name=name, title=title, how=how, gated=gated, status="unavailable")
-    if path is None:
-        return row
-    files = find_model_files(path)
-    return row.model_copy(
-        update={
-            "status": "measured",
-            "sha256": files.digest(),
-            "size_bytes": files.size_bytes,
-            "ops": count_ops(path),
-        }
+def _describe(variant: Variant, path: Path | None, **found: Any) -> VariantRow:
+    if path is not None:
+        files = find_model_files(path)
+        found |= {"sha256": files.digest(), "size_bytes": files.size_bytes, "ops": count_ops(path)}
+    return VariantRow(
+        name=variant.name,
+        title=variant.title,
+        how=variant.how,
+        gated=variant.gated,
+        status="measured" if path else "unavailable",
+        **found,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,24 +11,15 @@ from opslib.core.config import Config
 from opslib.core.errors import InputError, ModelError, ParameterError
 from opslib.core.files import ensure_writable, sha256_file
 from opslib.core.models import find_model_files
-from opslib.inference.contract import (
-    find_img_size,
-    read_num_classes,
-)
+from opslib.inference.contract import find_img_size, read_num_classes
 from opslib.inference.engine import EngineRequest, session_settings
 from opslib.inference.find_model import find_card, find_onnx
 from opslib.inference.images import ImageSet, pick_images
 from opslib.inference.preprocess import Preprocessor, load_preprocessor
-from opslib.ops.quantize.labels import (
-    Labels,
-    check_label_map,
-    find_labels,
-    pick_labelled,
-    read_label_map,
-)
+from opslib.ops.quantize import labels as shown
+from opslib.ops.quantize.request import QuantizeRequest
 from opslib.ops.quantize.source import check_source
 from opslib.ops.quantize.variants import CalibrationImages
-from opslib.telling.operation import OperationRequest
 from opslib.timing.station import Workload
 
 KEPT_FOLDER = "quantized"
@@ -36,46 +28,18 @@ _NO_LIMIT = 10**9
 
 
 @dataclass(frozen=True)
-class QuantizeRequest(OperationRequest):
-    """What a person asks for; None means what the configuration says.
-
-    Args:
-        model: the float32 ONNX file.
-        out: where the required variant is written besides; None: only where all are kept.
-        inputs: a glob of validation images, `**` descends.
-        samples: how many of them, or `all`.
-        calibration: a glob of images for static quantization.
-        max_drop_pp: percentage points of top-1 that may be lost.
-        budget_s: seconds for timing.
-        require_labels: refuse images whose folders name no class.
-        strict: refuse unreadable images instead of skipping them.
-    """
-
-    model: Path | None = None
-    out: Path | None = None
-    inputs: str | None = None
-    samples: str | None = None
-    calibration: str | None = None
-    max_drop_pp: float | None = None
-    budget_s: float | None = None
-    require_labels: bool = False
-    strict: bool = False
-
-
-@dataclass(frozen=True)
 class QuantizeSetup:
     """A request with nothing left open; `calibration_note` says why there are no such images."""
 
+    config: Config
     model: Path
     card: ModelCard | None
     out: Path | None
     kept: Path
     images: ImageSet
-    labels: Labels
+    labels: shown.Labels
     class_names: tuple[str, ...]
-    preprocess: str
     preprocessor: Preprocessor
-    code_root: Path | None
     img_size: int
     calibration: ImageSet | None
     calibration_note: str | None
@@ -97,22 +61,19 @@ class QuantizeSetup:
 
     def at(self, model: Path, batch_size: int, *, spinning: bool = True) -> EngineRequest:
         """Return the request to run `model` on the CPU at a batch size."""
-        settings = replace(
-            self.request.settings, allow_spinning=self.request.settings.allow_spinning and spinning
-        )
+        given = self.request.settings
+        settings = replace(given, allow_spinning=given.allow_spinning and spinning)
         return replace(self.request, path=model, batch_size=batch_size, settings=settings)
 
     def workload(self) -> Workload:
         """Return the images that are timed."""
-        return Workload(self.names[:256], self.img_size, self.preprocess, self.code_root)
+        function, root = self.config.preprocess.function, self.config.code_root
+        return Workload(self.names[:256], self.img_size, function, root)
 
 
 def prepare_quantize(config: Config, request: QuantizeRequest) -> QuantizeSetup:
-    """Return `request` resolved against `config`.
-
-    Raises:
-        UsageError: something is missing, damaged or impossible; nothing was written.
-    """
+    """Return `request` resolved against `config`. Raises UsageError: something is missing, damaged
+    or impossible; nothing was written."""
     section = config.quantize
     max_drop_pp = section.max_drop_pp if request.max_drop_pp is None else request.max_drop_pp
     if not 0 < max_drop_pp < 100:
@@ -144,6 +105,7 @@ def prepare_quantize(config: Config, request: QuantizeRequest) -> QuantizeSetup:
     for folder in (config.records_dir, kept, *([out.parent] if out else [])):
         ensure_writable(folder)
     return QuantizeSetup(
+        config=config,
         model=model,
         card=card,
         out=out,
@@ -151,9 +113,7 @@ def prepare_quantize(config: Config, request: QuantizeRequest) -> QuantizeSetup:
         images=images,
         labels=labels,
         class_names=class_names,
-        preprocess=config.preprocess.function,
         preprocessor=preprocessor,
-        code_root=config.code_root,
         img_size=img_size,
         calibration=calibration,
         calibration_note=note,
@@ -170,31 +130,22 @@ def prepare_quantize(config: Config, request: QuantizeRequest) -> QuantizeSetup:
 
 
 def parse_samples(text: str | None) -> int | None:
-    """Return the number of samples asked for, `all` as a number beyond any, None as None.
-
-    Raises:
-        ParameterError: neither `all` nor a whole number from 1 to a thousand million.
-    """
+    """Return the number of samples asked for, `all` as a number beyond any, None as None. Raises
+    ParameterError: neither `all` nor a whole number from 1 to a thousand million."""
     if text is None:
         return None
     plain = text.strip().lower()
     if plain == ALL:
         return _NO_LIMIT
-    number = plain.isascii() and plain.isdigit() and len(plain) <= len(str(_NO_LIMIT))
-    if not number or not 0 < int(plain) <= _NO_LIMIT:
-        shown = text if len(text) <= 40 else f"{text[:40]}..."
-        raise ParameterError(
-            f"--n-samples: got {shown!r}; expected a whole number from 1 up, or all"
-        )
-    return int(plain)
+    if re.fullmatch(r"0*[1-9][0-9]{0,8}|10{9}", plain):
+        return int(plain)
+    brief = text if len(text) <= 40 else f"{text[:40]}..."
+    raise ParameterError(f"--n-samples: got {brief!r}; expected a whole number from 1 up, or all")
 
 
 def check_out(out: Path, model: Path) -> None:
-    """Refuse an output that is no ONNX name, a folder, or one of the model's own files.
-
-    Raises:
-        ParameterError: the message says which.
-    """
+    """Refuse an output that is no ONNX name, a folder, or one of the model's own files. Raises
+    ParameterError: the message says which."""
     if out.suffix != ".onnx":
         raise ParameterError(f"--out: got {out}; expected a file name that ends in .onnx")
     if out.is_dir():
@@ -218,15 +169,15 @@ def _find_samples(config: Config, request: QuantizeRequest, count: int | None) -
 
 def _label(
     config: Config, images: ImageSet, model: Path, card: ModelCard | None
-) -> tuple[ImageSet, Labels, tuple[str, ...]]:
+) -> tuple[ImageSet, shown.Labels, tuple[str, ...]]:
     """The images with what they show, and the names of the classes."""
     names = card.class_names if card else ()
     if config.images.labels is None:
-        return images, find_labels(images.paths, names), names
-    labels = read_label_map(config.resolve(config.images.labels))
+        return images, shown.find_labels(images.paths, names), names
+    labels = shown.read_label_map(config.resolve(config.images.labels))
     count = (card.num_classes if card else None) or read_num_classes(model)
-    check_label_map(labels, names, count, model.name)
-    return *pick_labelled(images, labels), names or labels.names
+    shown.check_label_map(labels, names, count, model.name)
+    return *shown.pick_labelled(images, labels), names or labels.names
 
 
 def _find_calibration(
@@ -242,12 +193,10 @@ def _find_calibration(
         return None, f"no calibration images: {error}; name some with {option}"
     taken = {path.resolve() for path in images.paths}
     contents = {sha256_file(path) for path in images.paths}
-    both = [
-        path for path in found.paths if path.resolve() in taken or sha256_file(path) in contents
-    ]
-    if len(both) == len(found.paths):
-        problem = f"every image of {found.pattern} is validated on too; calibrate on others"
-        if given:
-            raise InputError(f"{option}: {problem}")
-        return None, problem
-    return found.without(both), None
+    both = [one for one in found.paths if one.resolve() in taken or sha256_file(one) in contents]
+    if len(both) < len(found.paths):
+        return found.without(both), None
+    problem = f"every image of {found.pattern} is validated on too; calibrate on others"
+    if given:
+        raise InputError(f"{option}: {problem}")
+    return None, problem

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from opslib.core.errors import ModelError
@@ -12,16 +13,14 @@ from opslib.core.models import find_model_files
 
 QUANTIZABLE = ("Conv", "MatMul", "Gemm", "ConvTranspose", "Attention", "LSTM", "GRU")
 EXTERNAL_FROM_BYTES = 1 << 30
-_QUANTIZED_OPS = ("DynamicQuantizeLinear", "QuantizeLinear", "DequantizeLinear")
+_QUANTIZED = re.compile(
+    r"QLinear|QGemm|QAttention|.*Integer$|(Dynamic)?QuantizeLinear$|DequantizeLinear$"
+)
 
 
 def check_source(path: Path) -> None:
     """Refuse a model that cannot be quantized: missing, INT8 already, optimized, float16, nothing
-    to do.
-
-    Raises:
-        ModelError: one line that says why.
-    """
+    to do. Raises ModelError: one line that says why."""
     import onnx
 
     find_model_files(path)
@@ -31,17 +30,21 @@ def check_source(path: Path) -> None:
         raise ModelError(f"{path}: not an ONNX model, or damaged ({error})") from error
     nodes = [*model.graph.node, *(node for one in model.functions for node in one.node)]
     ops = Counter(node.op_type for node in nodes)
-    quantized = [name for name in ops if _is_quantized(name)]
+    quantized = _count({name: count for name, count in ops.items() if _QUANTIZED.match(name)})
     if quantized:
-        raise ModelError(
-            f"{path}: already quantized ({_count(ops, quantized)}); expected the float32 export"
+        raise ModelError(f"{path}: already quantized ({quantized}); expected the float32 export")
+    # Of an optimized session's own nodes shape inference knows nothing.
+    own = [node for node in model.graph.node if node.domain.startswith("com.microsoft")]
+    fused = _count(
+        Counter(
+            node.op_type
+            for node in own
+            if node.domain.endswith(".nchwc") or node.op_type.startswith(("Fused", "Nhwc"))
         )
-    fused = Counter(
-        node.op_type for node in model.graph.node if _is_fused(node.domain, node.op_type)
     )
     if fused:
         raise ModelError(
-            f"{path}: already optimized by ONNX Runtime ({_count(fused, list(fused))} of its own "
+            f"{path}: already optimized by ONNX Runtime ({fused} of its own "
             "domain), which cannot be quantized; expected the export as it was before"
         )
     halves = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
@@ -71,16 +74,5 @@ def is_large(model: Path) -> bool:
     return find_model_files(model).size_bytes > EXTERNAL_FROM_BYTES
 
 
-def _is_quantized(op_type: str) -> bool:
-    integer = op_type.endswith("Integer") or op_type.startswith(("QLinear", "QGemm", "QAttention"))
-    return integer or op_type in _QUANTIZED_OPS
-
-
-def _is_fused(domain: str, op_type: str) -> bool:
-    """Whether an optimized session made this node; shape inference knows nothing of it."""
-    own = domain.startswith("com.microsoft")
-    return own and (domain.endswith(".nchwc") or op_type.startswith(("Fused", "Nhwc")))
-
-
-def _count(ops: Mapping[str, int], names: Iterable[str]) -> str:
-    return ", ".join(f"{ops[name]} {name}" for name in sorted(names))
+def _count(ops: Mapping[str, int]) -> str:
+    return ", ".join(f"{ops[name]} {name}" for name in sorted(ops))

@@ -33,39 +33,29 @@ def measure_speed(
     seed: int,
     report: Callable[[float, str], None],
 ) -> dict[str, tuple[VariantSpeed, ...]]:
-    """Return each model's speed at each batch size; the first one is the baseline.
-
-    First every variant against the baseline in interleaved rounds; a comparison during which the
-    host was disturbed is made once more, if half of the budget is not spent yet. An undisturbed
-    answer stands, whatever it says. Then each alone in separated blocks.
-    """
+    """Return each model's speed at each batch size; the first one is the baseline. First every
+    variant against the baseline in interleaved rounds; a comparison during which the host was
+    disturbed is made once more, if half of the budget is not spent yet. An undisturbed answer
+    stands, whatever it says. Then each alone in separated blocks."""
     deadline = Deadline(budget_s)
 
     def tell(what: str) -> None:
         report(min(1.0, deadline.spent_s / budget_s), what)
 
-    names = list(requests)
-    baseline, variants = names[0], names[1:]
+    baseline, *variants = requests
     pairs = [(name, size) for size in batch_sizes for name in variants]
     cells = {
-        (name, size): Cell(
-            name=name,
-            request=replace(requests[name], batch_size=size),
-            facts=None,
-            reason=None,
-            blocks={"inference": []},
-        )
-        for name in names
+        (name, size): Cell(name, replace(request, batch_size=size), blocks={"inference": []})
+        for name, request in requests.items()
         for size in batch_sizes
     }
     with Station("float32") as first, Station("int8") as second:
         share_s = COMPARISON_SHARE * budget_s / max(1, len(pairs))
 
         def compare(pair: tuple[str, int], turn: int) -> Comparison:
-            name, size = pair
             return compare_stations(
-                Side(baseline, _at_rest(requests[baseline], size), first),
-                Side(name, _at_rest(requests[name], size), second),
+                Side(baseline, cells[baseline, pair[1]].request, first),
+                Side(pair[0], cells[pair].request, second),
                 work,
                 min_effect_pct=section.min_effect_pct,
                 budget_s=share_s,
@@ -79,7 +69,7 @@ def measure_speed(
             cells[pair].reason = problem
         measure_cells(
             [cell for cell in cells.values() if cell.reason is None],
-            dict.fromkeys(names, first),
+            dict.fromkeys(requests, first),
             work,
             deadline=deadline,
             target_half_width_pct=math.inf,
@@ -91,7 +81,7 @@ def measure_speed(
             _speed(size, compared.get((name, size)), next(make_row(cells[name, size], section)))
             for size in batch_sizes
         )
-        for name in names
+        for name in requests
     }
 
 
@@ -106,9 +96,8 @@ def compare_pairs(
     Only a comparison that the host disturbed is made again, once: to repeat until a verdict falls
     would find a difference where there is none. One that fails the second time keeps its first.
 
-    Args:
-        compare: told the pair (variant, batch size) and the turn, 0 or 1.
-        has_time: whether a second turn may still begin.
+    `compare`: told the pair (variant, batch size) and the turn, 0 or 1. `has_time`: whether a
+    second turn may still begin.
     """
     compared: dict[Pair, Comparison] = {}
     problems: dict[Pair, str] = {}
@@ -127,12 +116,6 @@ def compare_pairs(
         except OpsError as error:
             tell(f"keeping the first comparison: {pair[0]}, batch {pair[1]}: {error}")
     return compared, problems
-
-
-def _at_rest(request: EngineRequest, batch_size: int) -> EngineRequest:
-    """Return the request for a comparison: its threads do not spin between calls."""
-    settings = replace(request.settings, force_spinning_stop=True)
-    return replace(request, batch_size=batch_size, settings=settings)
 
 
 def _speed(size: int, comparison: Comparison | None, row: BenchRow) -> VariantSpeed:

@@ -2,63 +2,37 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from opslib.core.config import Config
-from opslib.ops.quantize.columns import (
-    ACCURACY_COLUMNS,
-    BATCH_COLUMNS,
-    FLIP_COLUMNS,
-    SPEED_COLUMNS,
-    build_columns,
-    decision_columns,
-    list_timed,
-)
-from opslib.ops.quantize.figures import describe_decision, describe_flips, draw_decision, draw_flips
+from opslib.ops.quantize import columns
+from opslib.ops.quantize.figures import describe_flips, draw_flips
 from opslib.ops.quantize.finding import describe_prepared, round_up
 from opslib.ops.quantize.record import QuantizeRecord, VariantRow
-from opslib.telling.columns import page_table
-from opslib.telling.figures import show_figure
+from opslib.telling.columns import page_of, page_table
+from opslib.telling.figures import show_figure, show_text
 from opslib.telling.scraps import publish, publish_outcome
 from opslib.timing.tango import PairedCounts, drop_interval, fewest_images, images_to_settle
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-__all__ = ["describe_decision", "draw_decision"]
-
 MAX_SHOWN_FLIPS = 6
-
-
-def decision_frame(record: QuantizeRecord) -> DataFrame:
-    """Return the whole decision as one table: accuracy, speed, size and advice by variant."""
-    return page_table(decision_columns(record), record.rows)
-
-
-def accuracy_frame(record: QuantizeRecord) -> DataFrame:
-    """Return accuracy by variant: raw counts, drop in points with its interval, both answers."""
-    return page_table(ACCURACY_COLUMNS, record.variants)
-
-
-def speed_frame(record: QuantizeRecord) -> DataFrame:
-    """Return latency in ms, throughput in img/s and speed-up by variant and batch size."""
-    return page_table(SPEED_COLUMNS, list_timed(record))
-
-
-def build_frame(record: QuantizeRecord) -> DataFrame:
-    """Return what each variant is made of: size and the operators that decide its speed."""
-    return page_table(build_columns(record), record.rows)
-
-
-def batch_frame(record: QuantizeRecord) -> DataFrame:
-    """Return whether an image's answer depends on who shares its batch, by variant."""
-    return page_table(BATCH_COLUMNS, [row for row in record.variants if row.batch_dependence])
+decision_frame = page_of(columns.decision_columns, attrgetter("rows"))
+accuracy_frame = page_of(columns.ACCURACY_COLUMNS, attrgetter("variants"))
+speed_frame = page_of(columns.SPEED_COLUMNS, columns.list_timed)
+build_frame = page_of(columns.build_columns, attrgetter("rows"))
+batch_frame = page_of(
+    columns.BATCH_COLUMNS,
+    lambda record: [row for row in record.variants if row.batch_dependence],
+)
 
 
 def flips_frame(record: QuantizeRecord, name: str | None = None) -> DataFrame:
     """Return a variant's changed answers by class (the recommended one's by default)."""
-    return page_table(FLIP_COLUMNS, shown_variant(record, name).by_class)
+    return page_table(columns.FLIP_COLUMNS, shown_variant(record, name).by_class)
 
 
 def shown_variant(record: QuantizeRecord, name: str | None = None) -> VariantRow:
@@ -134,19 +108,15 @@ def show_flips(record: QuantizeRecord, config: Config, name: str | None = None) 
     row = shown_variant(record, name)
     shown = row.flips[:MAX_SHOWN_FLIPS]
     if not shown:
-        from IPython.display import Markdown, display
-
-        display(Markdown(f"**{row.title}** answers every image as float32 does."))  # type: ignore[no-untyped-call]
+        show_text(f"{row.title} answers every image as float32 does.")
         return
-    folder = Path(record.inputs.folder or record.inputs.glob.split("*", 1)[0])
-    folder = folder if folder.is_absolute() else config.resolve(folder)
+    folder = config.resolve(record.inputs.folder or record.inputs.glob.split("*", 1)[0])
     more = len(row.flips) - len(shown)
-    rest = f", {more} more not shown" if more else ""
     show_figure(
         lambda theme: draw_flips(shown, folder, theme),
         alt=describe_flips(shown),
         caption=f"{row.title}: {len(row.flips)} of {record.inputs.count:,} answers differ from "
-        f"float32{rest}",
+        f"float32{f', {more} more not shown' if more else ''}",
     )
 
 
@@ -157,32 +127,14 @@ def publish_quantize(record: QuantizeRecord, path: Path) -> None:
     publish("recommended", best.title, label="Deploy")
     shown = [best] if best is not record.baseline and best is not record.gated_row else []
     for row in (*shown, record.gated_row):
-        _publish_row(row, record.baseline)
-
-
-def _publish_row(row: VariantRow, baseline: VariantRow) -> None:
-    key = row.name.replace("-", "_")
-    for size, speedup in row.speedups.items():
-        publish(
-            f"{key}_speedup_b{size}",
-            round(speedup, 2),
-            unit="×",
-            better="higher",
-            label=f"{row.title}, speed at batch {size}",
-        )
-    if row.accuracy is not None and row.accuracy.drop_pp is not None:
-        publish(
-            f"{key}_drop_pp",
-            round(row.accuracy.drop_pp, 3),
-            unit="points",
-            better="lower",
-            label=f"{row.title}, top-1 lost",
-        )
-    if row.size_bytes and baseline.size_bytes:
-        publish(
-            f"{key}_size_pct",
-            round(100 * row.size_bytes / baseline.size_bytes, 1),
-            unit="%",
-            better="lower",
-            label=f"{row.title}, size against float32",
-        )
+        key = row.name.replace("-", "_")
+        for size, speedup in row.speedups.items():
+            name, label = f"{key}_speedup_b{size}", f"{row.title}, speed at batch {size}"
+            publish(name, round(speedup, 2), unit="×", better="higher", label=label)
+        if row.accuracy is not None and row.accuracy.drop_pp is not None:
+            drop, label = round(row.accuracy.drop_pp, 3), f"{row.title}, top-1 lost"
+            publish(f"{key}_drop_pp", drop, unit="points", better="lower", label=label)
+        if row.size_bytes and record.baseline.size_bytes:
+            share = round(100 * row.size_bytes / record.baseline.size_bytes, 1)
+            label = f"{row.title}, size against float32"
+            publish(f"{key}_size_pct", share, unit="%", better="lower", label=label)

@@ -20,8 +20,6 @@ from opslib.ops.quantize.preparation import quiet
 from opslib.ops.quantize.source import is_large
 from opslib.telling.operation import Progress
 
-Method = Literal["dynamic", "dynamic-gemm", "static-minmax", "static-entropy"]
-
 GATED = "dynamic"
 CALIBRATION_BATCH = 8
 
@@ -30,7 +28,7 @@ CALIBRATION_BATCH = 8
 class Variant:
     """One way to quantize, named in advance; `gated` is the row that decides the verdict."""
 
-    name: Method
+    name: str
     title: str
     how: str
     static: bool
@@ -48,30 +46,14 @@ class CalibrationImages:
 
 def list_variants(machine: str | None = None) -> tuple[Variant, ...]:
     """Return the variants that are tried on a machine of this kind, the required one first."""
-    types = static_types(machine)
+    qdq, dynamic = f"QDQ {static_types(machine)} per channel", "quantize_dynamic(weight_type=QInt8)"
     return (
+        Variant(GATED, "Dynamic QInt8", f"{dynamic}, every operator it knows", False, gated=True),
         Variant(
-            "dynamic",
-            "Dynamic QInt8",
-            "quantize_dynamic(weight_type=QInt8), every operator it knows",
-            static=False,
-            gated=True,
+            "dynamic-gemm", "Dynamic MatMul/Gemm", f"{dynamic} without the convolutions", False
         ),
-        Variant(
-            "dynamic-gemm",
-            "Dynamic MatMul/Gemm",
-            "quantize_dynamic(weight_type=QInt8) without the convolutions",
-            static=False,
-        ),
-        Variant(
-            "static-minmax", "Static QDQ, MinMax", f"QDQ {types} per channel, MinMax", static=True
-        ),
-        Variant(
-            "static-entropy",
-            "Static QDQ, Entropy",
-            f"QDQ {types} per channel, Entropy",
-            static=True,
-        ),
+        Variant("static-minmax", "Static QDQ, MinMax", f"{qdq}, MinMax", static=True),
+        Variant("static-entropy", "Static QDQ, Entropy", f"{qdq}, Entropy", static=True),
     )
 
 
@@ -90,11 +72,8 @@ def quantize_variant(
     calibration: CalibrationImages | None,
     report: Progress = lambda _share, _what: None,
 ) -> tuple[str, ...]:
-    """Write one variant to `target` and return what a reader must know of how it was made.
-
-    Raises:
-        ModelError: the quantizer refuses the model, or a static variant has no images.
-    """
+    """Write one variant to `target` and return what a reader must know of how it was made. Raises
+    ModelError: the quantizer refuses the model, or a static variant has no images."""
     if variant.static:
         if calibration is None:
             raise ModelError("no calibration images; name some with --calibration")
@@ -157,8 +136,8 @@ def _quantize_static(
 ) -> tuple[str, ...]:
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
-    name = "MinMax" if variant.name == "static-minmax" else "Entropy"
-    method = getattr(CalibrationMethod, name)
+    minmax = variant.name == "static-minmax"
+    method = CalibrationMethod.MinMax if minmax else CalibrationMethod.Entropy
     activation = QuantType.QUInt8 if static_types() == "U8S8" else QuantType.QInt8
     with hidden_folder(target) as folder, refusals_told():
         cache = _calibrate(prepared, folder, method, images, report, variant.title)
@@ -199,18 +178,17 @@ def _calibrate(
             use_external_data_format=is_large(prepared),
         )
     calibrator.infer_session = _open_session(folder / "augmented.onnx")
-    fixed = calibrator.infer_session.get_inputs()[0].shape[0]
-    size = fixed if isinstance(fixed, int) else CALIBRATION_BATCH
-    name = calibrator.infer_session.get_inputs()[0].name
-    count = len(images.paths)
-    starts = range(0, count - size + 1, size) if isinstance(fixed, int) else range(0, count, size)
+    given = calibrator.infer_session.get_inputs()[0]
+    fixed, count = isinstance(given.shape[0], int), len(images.paths)
+    size = given.shape[0] if fixed else CALIBRATION_BATCH
+    starts = range(0, count - size + 1 if fixed else count, size)
     if not len(starts):
         raise ModelError(f"{count} calibration images; the model's batch size is fixed at {size}")
     for start in starts:
         report(start / count, f"calibrating {title}: {start} of {count} images")
         batch = images.preprocessor.run_checked(images.paths[start : start + size], images.img_size)
         with quiet():
-            calibrator.collect_data(_OneBatch({name: batch}))
+            calibrator.collect_data(_OneBatch({given.name: batch}))
     with quiet():
         cache = folder / "ranges.json"
         save_tensors_data(calibrator.compute_data(), cache)

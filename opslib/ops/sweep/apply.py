@@ -18,14 +18,10 @@ def plan_apply(record: SweepRecord, config: Config, *, force: bool = False) -> P
     An option that the recommendation leaves at its default is written too, where the file says
     something else; CUDA options that no sweep varies stay as they are.
 
-    Args:
-        force: also from another host's record.
-
-    Raises:
-        GateFailedError: the sweep failed.
-        InconclusiveError: the sweep did not decide, or it ran on another host.
-        InputError: the record names an option that no sweep varies.
-        ConfigError: the configuration would not load with the recommended values.
+    `force`: also from another host's record. Raises GateFailedError: the sweep failed;
+    InconclusiveError: the sweep did not decide, or it ran on another host; InputError: the record
+    names an option that no sweep varies; ConfigError: the configuration would not load with the
+    recommended values.
     """
     if record.recommended is None or record.verdict == "fail":
         raise GateFailedError(f"the sweep recommends nothing: {record.finding}")
@@ -37,9 +33,9 @@ def plan_apply(record: SweepRecord, config: Config, *, force: bool = False) -> P
             "apply it all the same with --force"
         )
     changes = _list_changes(record.recommended.options, config)
-    why = f"{record.recommended.gain:.2f} x the default's speed at batch "
-    why += str(record.recommended.batch_size)
-    if record.recommended.is_default:
+    chosen = record.recommended
+    why = f"{chosen.gain:.2f} x the default's speed at batch {chosen.batch_size}"
+    if chosen.is_default:
         why = "the default is as good as anything tried"
     # A variable that overrides a key must not hide that the file's new value is impossible.
     hiding = tuple(PREFIX + key.replace(".", "__").upper() for key in changes)
@@ -53,12 +49,9 @@ def plan_apply(record: SweepRecord, config: Config, *, force: bool = False) -> P
 
 
 def find_overrides(record: SweepRecord, config: Config) -> list[str]:
-    """Return the keys that say something else than recommended, in a configuration loaded after
-    the plan was executed: an environment variable overrides the file.
-
-    Raises:
-        ConfigError: the record recommends nothing.
-    """
+    """Return the keys that say something else than recommended, in a configuration loaded after the
+    plan was executed: an environment variable overrides the file. Raises ConfigError: the record
+    recommends nothing."""
     if record.recommended is None:
         raise ConfigError("the sweep recommends nothing")
     return list(_list_changes(record.recommended.options, config))
@@ -69,18 +62,18 @@ def _list_changes(options: SweepOptions, config: Config) -> dict[str, Value]:
     from opslib.ops.sweep.space import CUDA_OPTION_DEFAULTS
 
     section = config.onnx
+    unknown = next((name for name in options.cuda if name not in CUDA_OPTION_DEFAULTS), None)
+    if unknown is not None:
+        known = ", ".join(CUDA_OPTION_DEFAULTS)
+        raise InputError(f"the sweep's record: unknown CUDA option {unknown!r}; known: {known}")
     changes: dict[str, Value] = {}
     if tuple(section.providers) != options.providers:
         changes["onnx.providers"] = list(options.providers)
     for name in SCALARS:
         if getattr(section, name) != getattr(options, name):
             changes[f"onnx.{name}"] = getattr(options, name)
-    wanted = {**CUDA_OPTION_DEFAULTS, **options.cuda}
-    for name, value in wanted.items():
-        if name not in CUDA_OPTION_DEFAULTS:
-            known = ", ".join(CUDA_OPTION_DEFAULTS)
-            raise InputError(f"the sweep's record: unknown CUDA option {name!r}; known: {known}")
-        given = section.cuda.get(name, CUDA_OPTION_DEFAULTS[name])
-        if str(given) != str(value):
+    given = CUDA_OPTION_DEFAULTS | section.cuda
+    for name, value in (CUDA_OPTION_DEFAULTS | options.cuda).items():
+        if str(given[name]) != str(value):
             changes[f"onnx.cuda.{name}"] = value
     return changes

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+from numpy.typing import NDArray
+
 from opslib.core.errors import UnavailableError
 from opslib.core.files import sha256_bytes
+from opslib.core.sections import ParitySection
 from opslib.inference.engine import EngineRequest
+from opslib.inference.parity import check_parity
 from opslib.inference.providers import select_onnx_providers
 from opslib.ops.sweep.record import SweepOptions
 from opslib.ops.sweep.space import SweepHost, effective_options
@@ -17,10 +23,8 @@ DigestGraph = Callable[[SweepOptions], str | None]
 
 @dataclass(frozen=True)
 class Arm:
-    """One session that differs from all others; `options` are the simplest that give it.
-
-    `row` is the number of the row it is reported in; `key` says whether a kept trial is its own.
-    """
+    """One session that differs from all others; `options` are the simplest that give it. `row` is
+    the number of the row it is reported in; `key` says whether a kept trial is its own."""
 
     row: int
     batch_size: int
@@ -42,9 +46,9 @@ class Line:
     number: int
     batch_size: int
     options: SweepOptions
-    arm_row: int | None
-    reason: str | None
-    note: str | None
+    arm_row: int | None = None
+    reason: str | None = None
+    note: str | None = None
 
 
 def make_arms(
@@ -58,23 +62,16 @@ def make_arms(
     fixed_batch: int | None = None,
 ) -> tuple[tuple[Line, ...], tuple[Arm, ...]]:
     """Return a line for every combination and batch size, and one arm for each distinct session.
-
-    Args:
-        base: the engine request that is varied.
-        digest_graph: the digest of a combination's optimized model, None where there is none.
-        identity: what else decides a figure: model, host, versions, images.
-        fixed_batch: the only batch size that the model takes, if so.
-    """
+    `base`: the engine request that is varied. `digest_graph`: the digest of a combination's
+    optimized model, None where there is none. `identity`: what else decides a figure: model, host,
+    versions, images. `fixed_batch`: the only batch size that the model takes, if so."""
     lines: list[Line] = []
     groups: dict[tuple[object, ...], list[Line]] = {}
-    graphs: dict[tuple[object, ...], str | None] = {}
-    for batch_size in batch_sizes:
-        for one in options:
-            line, key = _resolve(one, batch_size, len(lines) + 1, host, digest_graph, fixed_batch)
-            lines.append(line)
-            if key is not None:
-                groups.setdefault(key, []).append(line)
-                graphs[key] = key[1] if isinstance(key[1], str) else None
+    for batch_size, one in itertools.product(batch_sizes, options):
+        line, key = _resolve(one, batch_size, len(lines) + 1, host, digest_graph, fixed_batch)
+        lines.append(line)
+        if key is not None:
+            groups.setdefault(key, []).append(line)
     arms: list[Arm] = []
     row_of: dict[int, int] = {}
     for key, group in groups.items():
@@ -86,7 +83,7 @@ def make_arms(
                 batch_size=simplest.batch_size,
                 options=simplest.options,
                 request=make_request(base, simplest.options, simplest.batch_size),
-                graph_sha256=graphs[key],
+                graph_sha256=key[1] if isinstance(key[1], str) else None,
                 key=sha256_bytes(repr((tuple(identity), key)).encode())[:32],
             )
         )
@@ -108,7 +105,7 @@ def _resolve(
     digest_graph: DigestGraph,
     fixed_batch: int | None,
 ) -> tuple[Line, tuple[object, ...] | None]:
-    line = Line(number, batch_size, options, None, None, None)
+    line = Line(number, batch_size, options)
     if fixed_batch is not None and fixed_batch != batch_size:
         return replace(line, reason=f"the model's batch size is fixed at {fixed_batch}"), None
     try:
@@ -121,3 +118,29 @@ def _resolve(
     graph = digest_graph(options)
     identity = graph or (options.graph_optimization_level, choice.names)
     return replace(line, note=choice.note), (batch_size, identity, effective)
+
+
+MAX_DIFF = {"float32": 1e-3, "tf32": 1e-2, "float16": 5e-2}
+
+
+def arithmetic_of(input_dtype: str, *, tf32: bool) -> str:
+    """Return which arithmetic decides the tolerance: `float16`, `tf32` or `float32`."""
+    return "float16" if input_dtype == "float16" else "tf32" if tf32 else "float32"
+
+
+def check_candidate(
+    reference: NDArray[np.float32],
+    candidate: NDArray[np.float32],
+    limits: ParitySection,
+    arithmetic: str,
+) -> tuple[float, str | None]:
+    """Return the largest difference of two models' probabilities and why it is too large, or None.
+    Beside the export's limits, no probability may move by more than 1e-3. TF32 keeps 10 of 23
+    mantissa bits of each factor, so ten times that is allowed there, and float16 fifty times."""
+    result = check_parity(reference, candidate, limits, half_precision=arithmetic == "float16")
+    difference, allowed = float(np.abs(reference - candidate).max()), MAX_DIFF[arithmetic]
+    if not result.passed:
+        return difference, result.reason
+    far = difference > allowed
+    told = f"a probability moved by {difference:.2g}, {allowed:g} is allowed"
+    return difference, told if far else None

@@ -9,59 +9,35 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from opslib.core.config import load_config
+from opslib.core.config import Config, load_config
 from opslib.core.errors import ExitCode
 from opslib.core.formatting import format_duration, plural
-from opslib.ops.bench.command import parse_batch
+from opslib.ops.sweep.request import SweepRequest
 from opslib.telling.columns import terminal_table
 from opslib.telling.doors import (
     ConfigOption,
-    check_record_path,
     describe_experiment,
     make_console,
     say,
     say_inputs,
     say_verdict,
 )
-from opslib.telling.progress import show_progress
+from opslib.telling.operation import Operation, measure, records_of, takes_request
 
 if TYPE_CHECKING:
     from opslib.ops.sweep.record import SweepRecord
 
 
-def sweep(
-    model: Annotated[Path | None, typer.Option(help="ONNX file; default: the latest.")] = None,
-    inputs: Annotated[str | None, typer.Option(help='Images: "folder/**/*.jpg".')] = None,
-    objective: Annotated[str | None, typer.Option(help="throughput or p50.")] = None,
-    batch: Annotated[str | None, typer.Option(help="Batch sizes: 1,8.")] = None,
-    budget: Annotated[float | None, typer.Option(help="Seconds for everything.")] = None,
-    fresh: Annotated[bool, typer.Option(help="Forget an interrupted sweep.")] = False,
-    json: Annotated[Path | None, typer.Option(help="Where the record goes.")] = None,
-    config: ConfigOption = None,
-) -> int:
+@takes_request(SweepRequest)
+def sweep(request: SweepRequest, config: Config, json: Path | None) -> int:
     """Find the fastest ONNX Runtime settings for the model on this host."""
-    from opslib.ops.sweep.run import SweepRequest, keep_sweep, run_sweep
+    from opslib.ops.sweep.run import keep_sweep, run_sweep
 
-    check_record_path(json)
-    loaded = load_config(config)
-    notes = make_console(stderr=True)
-    say(notes, f"sweep of {describe_experiment(loaded)}")
-    request = SweepRequest(
-        model=model,
-        inputs=inputs,
-        batch=parse_batch(batch),
-        budget_s=budget,
-        objective=objective,
-        fresh=fresh,
-    )
-    with show_progress(notes) as progress:
-        record = run_sweep(loaded, request, progress=progress)
-    path = keep_sweep(record, loaded, json)
-    show_sweep(make_console(), record)
-    say(notes, f"record: {path}")
+    what = f"sweep of {describe_experiment(config)}"
+    record, path = measure(what, run_sweep, keep_sweep, show_sweep, request, config, json)
     if record.recommended is not None and record.recommended.changes and record.exit_code == 0:
-        say(notes, f"to use these settings: pillops apply {path}")
-    return record.exit_code
+        say(make_console(stderr=True), f"to use these settings: pillops apply {path}")
+    return int(record.exit_code)
 
 
 def apply(
@@ -112,3 +88,10 @@ def _caption(record: SweepRecord) -> str:
         f"{record.lineage.host.label}; {plural(len(record.rows), 'row')}: "
         f"{record.count_outcomes()}; {format_duration(record.wall_s)}{resumed}"
     )
+
+
+SWEEP = Operation(
+    "sweep",
+    {"sweep": sweep, "apply": apply},
+    records=records_of("opslib.ops.sweep", "SweepRecord", "ort_bench_"),
+)

@@ -59,11 +59,8 @@ def measure_finalists(
     margin_pct: float,
     rounds: int | None = None,
 ) -> Finals:
-    """Return the rounds of finalists that each live in a process of their own.
-
-    Args:
-        rounds: exactly this many, whatever they show; by default until all is decided.
-    """
+    """Return the rounds of finalists that each live in a process of their own. `rounds`: exactly
+    this many, whatever they show; by default until all is decided."""
     with ExitStack() as stack:
         visits: list[Visit] = []
         for number, request in enumerate(requests):
@@ -117,12 +114,9 @@ def is_settled(rows: Sequence[Sequence[float]], margin_pct: float) -> bool:
 
 
 def rank(rows: Sequence[Sequence[float]], margin_pct: float) -> Ranking:
-    """Return who is fastest, who is tied with it and who is undecided.
-
-    Tied: the 95 % interval of the difference lies within the margin, or it includes zero and is
-    narrower than 3 % to each side. Undecided: it includes zero and is wider, or there are fewer
-    than ten rounds.
-    """
+    """Return who is fastest, who is tied with it and who is undecided. Tied: the 95 % interval of
+    the difference lies within the margin, or it includes zero and is narrower than 3 % to each
+    side. Undecided: it includes zero and is wider, or there are fewer than ten rounds."""
     logs = np.log(np.asarray(rows, dtype=np.float64))
     mean_logs = [trimmed_mean(list(logs[:, index] - logs[:, 0])) for index in range(logs.shape[1])]
     best = int(np.argmin(mean_logs))
@@ -153,10 +147,8 @@ def judge_tie(interval: Interval, margin_pct: float) -> str:
 def speedup_interval(
     default_ms: Sequence[float], times_ms: Sequence[float]
 ) -> tuple[float, tuple[float, float] | None]:
-    """Return default time over time for paired rounds, with its 95 % interval.
-
-    Ten rounds and more: trimmed mean with a bootstrap; fewer: Student's t; below four: none.
-    """
+    """Return default time over time for paired rounds, with its 95 % interval. Ten rounds and more:
+    trimmed mean with a bootstrap; fewer: Student's t; below four: none."""
     logs = [math.log(one / other) for one, other in zip(default_ms, times_ms, strict=True)]
     speedup = math.exp(trimmed_mean(logs))
     if len(logs) < MIN_PAIRS:

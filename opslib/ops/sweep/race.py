@@ -18,9 +18,8 @@ from numpy.typing import NDArray
 from opslib.core.config import Config
 from opslib.core.errors import GateFailedError, OpsError
 from opslib.inference.engine import EngineRequest
-from opslib.ops.sweep.arms import Arm
+from opslib.ops.sweep.arms import Arm, arithmetic_of, check_candidate
 from opslib.ops.sweep.finals import Finals, measure_finalists, speedup_interval
-from opslib.ops.sweep.gate import arithmetic_of, check_candidate
 from opslib.ops.sweep.record import SweepOptions
 from opslib.ops.sweep.space import uses_tf32
 from opslib.ops.sweep.trials import Trial, TrialBook
@@ -50,11 +49,8 @@ class Course:
 
 
 def run_batch(course: Course, arms: Sequence[Arm], default: Arm, budget_s: float) -> None:
-    """Race the arms of one batch size and measure the finalists; all is kept as trials.
-
-    Raises:
-        GateFailedError: the default itself does not answer like the model as written.
-    """
+    """Race the arms of one batch size and measure the finalists; all is kept as trials. Raises
+    GateFailedError: the default itself does not answer like the model as written."""
     deadline = Deadline(budget_s)
     _race_arms(course, arms, default, Deadline(RACE_SHARE * budget_s))
     finalists = choose_finalists(course, arms, default)
@@ -65,12 +61,24 @@ def run_batch(course: Course, arms: Sequence[Arm], default: Arm, budget_s: float
     finals: Finals | None = None
     while finals is None:
         finalists = choose_finalists(course, arms, default)
+        labels = list_labels(finalists)
+        course.report(f"measuring the finalists at batch {default.batch_size}: {labels}")
         try:
-            finals = _measure(course, finalists, deadline)
+            finals = measure_finalists(
+                [arm.request for arm in finalists],
+                course.work,
+                deadline=Deadline(max(0.0, deadline.left_s)),
+                rng=course.rng,
+                margin_pct=course.config.sweep.margin_pct,
+            )
         except RacerError as error:
             _refuse(course, finalists[error.number], default, error)
     course.book.forget_finals(arm.key for arm in arms)
-    _save_finals(course, finalists, default, finals)
+    default_ms = finals.times_ms([arm.row for arm in finalists].index(default.row))
+    for index, arm in enumerate(finalists):
+        raced = course.book.race(arm.key) or Trial(key=arm.key, kind="survived")
+        found = {"times_ms": finals.times_ms(index), "default_ms": default_ms}
+        course.book.save(raced.ended("final", run_delay_pct=finals.run_delay_pct, **found))
 
 
 def choose_finalists(course: Course, arms: Sequence[Arm], default: Arm) -> list[Arm]:
@@ -80,11 +88,8 @@ def choose_finalists(course: Course, arms: Sequence[Arm], default: Arm) -> list[
         trial = course.book.race(arm.key)
         return speedup_interval(trial.default_ms, trial.times_ms)[0] if trial else 0.0
 
-    def survived(arm: Arm) -> bool:
-        trial = course.book.race(arm.key)
-        return trial is not None and trial.kind == "survived"
-
-    alive = [arm for arm in arms if survived(arm) and arm is not default]
+    survived = {one.key for one in course.book.races if one.kind == "survived"}
+    alive = [arm for arm in arms if arm.key in survived and arm is not default]
     fastest = sorted(alive, key=speed, reverse=True)
     simplest = sorted(alive, key=lambda arm: (len(arm.options.changes()), -speed(arm)))
     wanted = [default, *fastest[:1], *simplest[:1], *fastest]
@@ -97,25 +102,9 @@ def list_labels(arms: Sequence[Arm]) -> str:
     return " | ".join(arm.label for arm in arms)
 
 
-def _measure(course: Course, finalists: Sequence[Arm], deadline: Deadline) -> Finals:
-    course.report(
-        f"measuring the finalists at batch {finalists[0].batch_size}: {list_labels(finalists)}"
-    )
-    return measure_finalists(
-        [arm.request for arm in finalists],
-        course.work,
-        deadline=Deadline(max(0.0, deadline.left_s)),
-        rng=course.rng,
-        margin_pct=course.config.sweep.margin_pct,
-    )
-
-
 def _refuse(course: Course, arm: Arm, default: Arm, error: OpsError) -> None:
     """Keep that an arm which was checked stopped later on; without the default nothing is left.
-
-    Raises:
-        GateFailedError: it is the default.
-    """
+    Raises GateFailedError: it is the default."""
     if arm.row == default.row:
         raise GateFailedError(f"it stopped while it was timed: {error}") from error
     checked = course.book.race(arm.key) or Trial(key=arm.key, kind="refused")
@@ -154,10 +143,8 @@ def _race_arms(course: Course, arms: Sequence[Arm], default: Arm, deadline: Dead
 def _run_heat(
     course: Course, arms: Sequence[Arm], trials: dict[int, Trial], deadline: Deadline
 ) -> None:
-    """Race these arms, the default first; one that stops is refused and the others start anew.
-
-    They lie in a new process then, and what was timed in the old one does not pair with it.
-    """
+    """Race these arms, the default first; one that stops is refused and the others start anew. They
+    lie in a new process then, and what was timed in the old one does not pair with it."""
     racing = list(arms)
     while racing:
         try:
@@ -247,17 +234,3 @@ def _load_checked(course: Course, arm: Arm, reference: NDArray[np.float32]) -> T
     course.station.unload(arm.row)
     reason = f"it does not answer alike: {reason}"
     return trial.ended("refused", max_abs_diff=difference, reason=reason)
-
-
-def _save_finals(course: Course, finalists: Sequence[Arm], default: Arm, finals: Finals) -> None:
-    default_ms = finals.times_ms([arm.row for arm in finalists].index(default.row))
-    for index, arm in enumerate(finalists):
-        raced = course.book.race(arm.key) or Trial(key=arm.key, kind="survived")
-        course.book.save(
-            raced.ended(
-                "final",
-                run_delay_pct=finals.run_delay_pct,
-                times_ms=finals.times_ms(index),
-                default_ms=default_ms,
-            )
-        )

@@ -120,10 +120,8 @@ class SweepRow(Part):
 
 
 class BatchResult(Part):
-    """How the race and the finals of one batch size ended; rows are given by number.
-
-    `unclear` are finalists that could be neither separated from the best nor called tied.
-    """
+    """How the race and the finals of one batch size ended; rows are given by number. `unclear` are
+    finalists that could be neither separated from the best nor called tied."""
 
     batch_size: int
     default_row: int

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
 import numpy as np
 
 from opslib.core.errors import OpsError
+from opslib.core.formatting import format_ms, plural
 from opslib.ops.sweep.arms import Arm, Line
 from opslib.ops.sweep.finals import MAX_HALF_WIDTH_PCT, Ranking, rank, speedup_interval
-from opslib.ops.sweep.record import AxisEffect, BatchResult, SweepOptions, SweepRow
+from opslib.ops.sweep.record import AxisEffect, BatchResult, Recommended, SweepOptions, SweepRow
 from opslib.ops.sweep.trials import Trial, TrialBook
 
 UNTIMED = "the time budget ended before it was measured"
@@ -23,13 +25,8 @@ def make_row(
     tied: frozenset[int] = frozenset(),
     stopped: str | None = None,
 ) -> SweepRow:
-    """Return the row of a requested combination.
-
-    Args:
-        arms: by the number of their row.
-        tied: row numbers of the tie sets.
-        stopped: why nothing was timed, if so.
-    """
+    """Return the row of a requested combination. `arms`: by the number of their row. `tied`: row
+    numbers of the tie sets. `stopped`: why nothing was timed, if so."""
     arm = None if line.arm_row is None else arms[line.arm_row]
     raced = book.race(arm.key) if arm else None
     make = partial(
@@ -114,11 +111,11 @@ def _axes_at(rows: Sequence[SweepRow], batch_size: int, margin_pct: float) -> It
     usual = SweepOptions().flat()
     here = [row for row in rows if row.batch_size == batch_size]
     default = next(row for row in here if not row.options.changes())
-    for row in sorted(here, key=lambda row: list(_order(row.options.changes()))):
-        changes = row.options.changes()
-        if len(changes) != 1:
-            continue
-        ((axis, value),) = changes.items()
+    single = [row for row in here if len(row.options.changes()) == 1]
+    others = {name for row in single for name in row.options.changes()} - usual.keys()
+    names = [*usual, *sorted(others)]
+    for row in sorted(single, key=lambda row: names.index(next(iter(row.options.changes())))):
+        ((axis, value),) = row.options.changes().items()
         timed = follow(rows, row)
         same = timed.number == follow(rows, default).number
         yield AxisEffect(
@@ -157,12 +154,6 @@ def _describe_effect(row: SweepRow, same: bool, margin_pct: float) -> str:
     return f"not resolved (±{half_width_pct:.0f} %)" if wide else "no measurable effect"
 
 
-def _order(changes: Mapping[str, object]) -> Iterator[tuple[int, str]]:
-    names = list(SweepOptions().flat())
-    for name in changes:
-        yield (names.index(name) if name in names else len(names), name)
-
-
 def _short(times_ms: Sequence[float]) -> tuple[float, ...]:
     return tuple(float(f"{one:.5g}") for one in times_ms)
 
@@ -172,3 +163,48 @@ def _final(book: TrialBook, arm: Arm) -> Trial:
     if trial is None:
         raise OpsError(f"row {arm.row} was not in the finals")
     return trial
+
+
+def sum_up_sweep(
+    recommended: Recommended,
+    batch: BatchResult,
+    rows: Sequence[SweepRow],
+    margin_pct: float,
+    *,
+    decided: bool,
+) -> str:
+    """Return what to do, what it brings, how sure that is, and what was not tried."""
+    best, chosen = rows[batch.best_row - 1], rows[recommended.row - 1]
+    low, high = recommended.gain_ci95
+    span = f"95 % interval {low:.2f} to {high:.2f}"
+    where = f"at batch {batch.batch_size}"
+    if not decided:
+        return (
+            f"Inconclusive: {best.options.label} was fastest {where}, but the default could be "
+            f"neither separated from it nor called tied after {batch.final_rounds} rounds. "
+            "Give it more time, or a quieter host."
+        )
+    if recommended.is_default:
+        rank = "the fastest of everything" if best is chosen else "as good as anything"
+        text = (
+            f"The default is {rank} tried {where}: "
+            f"{chosen.throughput_img_s or 0:,.0f} img/s, {format_ms(chosen.p50_ms)} ms a batch"
+        )
+        if batch.best_row != recommended.row:
+            text += f"; the fastest measured ({best.options.label}) is no more than noise away"
+    else:
+        text = (
+            f"Set {recommended_text(recommended)}: {recommended.gain:.2f} × the default's speed "
+            f"{where} ({span}), {chosen.throughput_img_s or 0:,.0f} img/s"
+        )
+    others = len(batch.tie_set) - 1
+    if others:
+        text += f"; {plural(others, 'other setting')} tied within {margin_pct:g} %"
+    reasons = Counter(row.reason for row in rows if row.outcome == "unavailable")
+    parts = [f"{plural(count, 'row')} unavailable ({reason})" for reason, count in reasons.items()]
+    return f"{text}. {'; '.join(parts)}." if parts else f"{text}."
+
+
+def recommended_text(recommended: Recommended) -> str:
+    """Return the recommended changes as `name=value, name=value`."""
+    return ", ".join(f"{name}={value}" for name, value in recommended.changes.items()) or "nothing"

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,13 +22,13 @@ from opslib.core.files import open_atomic
 from opslib.core.formatting import stamp
 from opslib.core.host import host_facts
 from opslib.core.lineage import package_versions, record_lineage
-from opslib.core.verdicts import Verdict, exit_code_of
-from opslib.inference.engine import EngineFacts, EngineRequest
+from opslib.core.verdicts import exit_code_of
+from opslib.inference.engine import EngineRequest
 from opslib.inference.facts import ModelFacts, describe_inputs, describe_model
 from opslib.inference.onnx_engine import digest_optimized_graph
-from opslib.ops.bench.setup import BenchRequest, BenchSetup, choose_img_size, prepare_bench
+from opslib.ops.bench.request import BenchRequest
+from opslib.ops.bench.setup import BenchSetup, choose_img_size, prepare_bench
 from opslib.ops.sweep.arms import Arm, Line, make_arms, make_request
-from opslib.ops.sweep.finding import sum_up_sweep
 from opslib.ops.sweep.race import Course, run_batch
 from opslib.ops.sweep.record import (
     BatchResult,
@@ -38,39 +38,19 @@ from opslib.ops.sweep.record import (
     SweepRecord,
     SweepRow,
 )
-from opslib.ops.sweep.rows import describe_axes, make_batch_result, make_row
+from opslib.ops.sweep.request import SweepRequest
+from opslib.ops.sweep.rows import describe_axes, make_batch_result, make_row, sum_up_sweep
 from opslib.ops.sweep.space import SweepHost, find_sweep_host, list_options
 from opslib.ops.sweep.trials import TRIALS_NAME, TrialBook
-from opslib.telling.operation import OperationRequest, Progress
+from opslib.telling.operation import Progress
 from opslib.timing.disturbance import watch_disturbance
 from opslib.timing.lock import hold_timing_lock
 from opslib.timing.rounds import Deadline
-from opslib.timing.station import Station, Workload
+from opslib.timing.station import Station
 from opslib.timing.workers import MeasureError
 
 OBJECTIVES = ("throughput", "p50")
 LATEST_NAME = "ort_bench.json"
-
-
-@dataclass(frozen=True)
-class SweepRequest(OperationRequest):
-    """What a person asks a sweep for; None means what the configuration says.
-
-    Args:
-        model: the ONNX file.
-        inputs: a glob of images, `**` descends.
-        batch: batch sizes.
-        budget_s: seconds for everything.
-        objective: `throughput`, or `p50`, which looks at the smallest batch.
-        fresh: forget what an interrupted sweep left.
-    """
-
-    model: Path | None = None
-    inputs: str | None = None
-    batch: tuple[int, ...] | None = None
-    budget_s: float | None = None
-    objective: str | None = None
-    fresh: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,8 +60,8 @@ class _Sweep:
     config: Config
     setup: BenchSetup
     objective: str
+    station: Station
     host: SweepHost
-    facts: EngineFacts
     model: ModelFacts
     img_size: int
     batch_sizes: tuple[int, ...]
@@ -89,13 +69,7 @@ class _Sweep:
     arms: tuple[Arm, ...]
     book: TrialBook
     deadline: Deadline
-    progress: Progress
-
-    def at(self, batch_size: int) -> list[Arm]:
-        return [arm for arm in self.arms if arm.batch_size == batch_size]
-
-    def default(self, batch_size: int) -> Arm:
-        return next(arm for arm in self.at(batch_size) if not arm.options.changes())
+    report: Callable[[str], None]
 
     def rows(
         self, results: Sequence[BatchResult] = (), stopped: str | None = None
@@ -104,9 +78,6 @@ class _Sweep:
         by_row = {arm.row: arm for arm in self.arms}
         return tuple(make_row(line, by_row, self.book, tied, stopped) for line in self.lines)
 
-    def report(self, what: str) -> None:
-        self.progress(min(1.0, self.deadline.spent_s / self.setup.budget_s), what)
-
 
 def run_sweep(
     config: Config, request: SweepRequest, *, progress: Progress = lambda _share, _what: None
@@ -114,37 +85,32 @@ def run_sweep(
     """Return the record of a sweep; trials are kept on the way, nothing else is written.
 
     The verdict is `fail` where the default does not answer like the model as written,
-    `inconclusive` where it cannot be told whether the default is as good as the fastest.
-
-    Args:
-        progress: told the share of the budget that is spent (0..1) and what is being done.
-
-    Raises:
-        UsageError: the request cannot be measured, or this host can run none of it.
+    `inconclusive` where it cannot be told whether the default is as good as the fastest. `progress`
+    is told the share of the budget that is spent (0..1) and what is being done. Raises UsageError:
+    the request cannot be measured, or this host can run none of it.
     """
     setup, objective = _prepare(config, request)
+    results: list[BatchResult] = []
+    failure: str | None = None
     with (
         hold_timing_lock("a sweep", providers=("CUDA", "CPU")),
         watch_disturbance(gpu=True) as watch,
-        ExitStack() as stack,
+        Station("sweep") as station,
     ):
-        station = stack.enter_context(Station("sweep"))
-        sweep = _explore(config, setup, objective, request, station, progress)
-        results: list[BatchResult] = []
-        failure: str | None = None
+        book = TrialBook(config.records_dir / TRIALS_NAME, fresh=request.fresh)
+        sweep = _explore(config, setup, objective, book, station, progress)
         try:
             for index, size in enumerate(sweep.batch_sizes):
                 share_s = sweep.deadline.left_s / (len(sweep.batch_sizes) - index)
-                results.append(_run_batch(sweep, station, size, share_s))
+                results.append(_run_batch(sweep, size, share_s))
         except GateFailedError as error:
             failure = str(error)
-    sweep.book.finish()
+    book.finish()
     progress(1.0, "done")
-    verdict, finding, best, recommended, rows = _conclude(sweep, results, failure)
+    concluded = _refuse(sweep, failure) if failure else _conclude(sweep, results)
+    margin_pct, sizes = config.sweep.margin_pct, [one.batch_size for one in results]
     return SweepRecord(
-        verdict=verdict,
-        finding=finding,
-        exit_code=exit_code_of(verdict, skipped=bool(setup.images.skipped)),
+        exit_code=exit_code_of(concluded["verdict"], skipped=bool(setup.images.skipped)),
         lineage=record_lineage(),
         model=sweep.model,
         inputs=describe_inputs(setup.images, config.root),
@@ -153,14 +119,12 @@ def run_sweep(
         seed=config.bench.seed,
         budget_s=setup.budget_s,
         wall_s=round(sweep.deadline.spent_s, 3),
-        margin_pct=config.sweep.margin_pct,
-        resumed_trials=sweep.book.resumed,
+        margin_pct=margin_pct,
+        resumed_trials=book.resumed,
         disturbance=watch.result(),
-        rows=rows,
         batches=tuple(results),
-        best=best,
-        recommended=recommended,
-        axes=describe_axes(rows, [one.batch_size for one in results], config.sweep.margin_pct),
+        axes=describe_axes(concluded["rows"], sizes, margin_pct),
+        **concluded,
     )
 
 
@@ -197,7 +161,7 @@ def _explore(
     config: Config,
     setup: BenchSetup,
     objective: str,
-    request: SweepRequest,
+    book: TrialBook,
     station: Station,
     progress: Progress,
 ) -> _Sweep:
@@ -238,72 +202,60 @@ def _explore(
         ),
         fixed_batch=fixed,
     )
-    return _Sweep(
-        config=config,
-        setup=setup,
-        objective=objective,
-        host=host,
-        facts=facts,
-        model=model,
-        img_size=img_size,
-        batch_sizes=(fixed,) if fixed else sizes,
-        lines=lines,
-        arms=arms,
-        book=TrialBook(config.records_dir / TRIALS_NAME, fresh=request.fresh),
-        deadline=deadline,
-        progress=progress,
-    )
+
+    def report(what: str) -> None:
+        progress(min(1.0, deadline.spent_s / setup.budget_s), what)
+
+    timed = (fixed,) if fixed else sizes
+    known = (config, setup, objective, station, host, model, img_size, timed, lines, arms, book)
+    return _Sweep(*known, deadline, report)
 
 
 def digest_graph(station: Station, request: EngineRequest) -> str | None:
-    """Return the digest of the optimized model; see `digest_optimized_graph`.
-
-    None, too, where optimizing it ended the process.
-    """
+    """Return the digest of the optimized model; see `digest_optimized_graph`. None, too, where
+    optimizing it ended the process."""
     try:
         return station.call(digest_optimized_graph, request)
     except (MeasureError, DeadlineError):
         return None
 
 
-def _run_batch(sweep: _Sweep, station: Station, batch_size: int, budget_s: float) -> BatchResult:
-    started = time.monotonic()
-    images = max(batch_size, sweep.config.sweep.parity_images)
-    names = tuple(str(path) for path in sweep.setup.images.take(images))
+def _run_batch(sweep: _Sweep, batch_size: int, budget_s: float) -> BatchResult:
+    started, section = time.monotonic(), sweep.config.sweep
+    images = sweep.setup.images.take(max(batch_size, section.parity_images))
     course = Course(
         config=sweep.config,
-        work=Workload(names, sweep.img_size, sweep.setup.preprocess, sweep.setup.code_root),
-        station=station,
+        work=replace(sweep.setup.workload(sweep.img_size), names=tuple(map(str, images))),
+        station=sweep.station,
         book=sweep.book,
         rng=np.random.default_rng(sweep.config.bench.seed),
         report=sweep.report,
         on_card=sweep.host.has_cuda,
     )
-    arms, default = sweep.at(batch_size), sweep.default(batch_size)
+    arms = [arm for arm in sweep.arms if arm.batch_size == batch_size]
+    default = next(arm for arm in arms if not arm.options.changes())
     run_batch(course, arms, default, budget_s)
     wall_s = time.monotonic() - started
-    return make_batch_result(arms, default, sweep.book, sweep.config.sweep.margin_pct, wall_s)
+    return make_batch_result(arms, default, sweep.book, section.margin_pct, wall_s)
 
 
-def _conclude(
-    sweep: _Sweep, results: Sequence[BatchResult], failure: str | None
-) -> tuple[Verdict, str, Best | None, Recommended | None, tuple[SweepRow, ...]]:
-    if failure is not None:
-        finding = f"The default does not answer like the model as written: {failure}."
-        rows = sweep.rows(stopped="the default failed its parity check")
-        return "fail", f"{finding} Nothing was timed.", None, None, rows
-    rows = sweep.rows(results)
-    chosen = results[0]
+def _refuse(sweep: _Sweep, failure: str) -> dict[str, Any]:
+    return {
+        "verdict": "fail",
+        "finding": f"The default does not answer like the model as written: {failure}. "
+        "Nothing was timed.",
+        "rows": sweep.rows(stopped="the default failed its parity check"),
+        "best": None,
+        "recommended": None,
+    }
+
+
+def _conclude(sweep: _Sweep, results: Sequence[BatchResult]) -> dict[str, Any]:
+    """What the record says of the fastest and the recommended, and of how sure that is."""
+    rows, chosen = sweep.rows(results), results[0]
     if sweep.objective == "throughput":
         chosen = max(results, key=lambda one: rows[one.best_row - 1].throughput_img_s or 0.0)
     top, simplest = rows[chosen.best_row - 1], rows[chosen.recommended_row - 1]
-    best = Best(
-        row=top.number,
-        batch_size=top.batch_size,
-        options=top.options,
-        p50_ms=top.p50_ms or 0.0,
-        throughput_img_s=top.throughput_img_s or 0.0,
-    )
     recommended = Recommended(
         row=simplest.number,
         batch_size=simplest.batch_size,
@@ -315,11 +267,19 @@ def _conclude(
     )
     decided = chosen.default_row not in chosen.unclear and chosen.final_rounds > 2
     if chosen.best_row == chosen.default_row and chosen.unclear:
-        decided = (
-            len(chosen.unclear)
-            < len([row for row in rows if row.from_finals and row.batch_size == chosen.batch_size])
-            - 1
-        )
+        finals = sum(row.from_finals and row.batch_size == chosen.batch_size for row in rows)
+        decided = len(chosen.unclear) < finals - 1
     margin_pct = sweep.config.sweep.margin_pct
-    finding = sum_up_sweep(recommended, chosen, rows, margin_pct, decided=decided)
-    return ("pass" if decided else "inconclusive"), finding, best, recommended, rows
+    return {
+        "verdict": "pass" if decided else "inconclusive",
+        "finding": sum_up_sweep(recommended, chosen, rows, margin_pct, decided=decided),
+        "rows": rows,
+        "best": Best(
+            row=top.number,
+            batch_size=top.batch_size,
+            options=top.options,
+            p50_ms=top.p50_ms or 0.0,
+            throughput_img_s=top.throughput_img_s or 0.0,
+        ),
+        "recommended": recommended,
+    }

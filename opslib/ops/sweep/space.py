@@ -101,11 +101,9 @@ def required_grid() -> Iterable[SweepOptions]:
 
 
 def cpu_axes(section: SweepSection, host: SweepHost) -> Iterable[SweepOptions]:
-    """Yield threads x spinning x graph level on the CPU.
-
-    Where CUDA does not start the default's own provider list stays: it means the CPU here, and a
-    recommendation shall not pin a host to its CPU because its driver was away.
-    """
+    """Yield threads x spinning x graph level on the CPU. Where CUDA does not start the default's
+    own provider list stays: it means the CPU here, and a recommendation shall not pin a host to its
+    CPU because its driver was away."""
     providers = ("CPU",) if host.has_cuda else SweepOptions().providers
     threads = thread_counts(host) if section.threads is None else section.threads
     for level, count, spinning in itertools.product(GRAPH_LEVELS, threads, section.spinning):
@@ -136,14 +134,10 @@ def cuda_axes(section: SweepSection, host: SweepHost) -> Iterable[SweepOptions]:
 
 
 def effective_options(options: SweepOptions, host: SweepHost) -> tuple[tuple[str, str], ...]:
-    """Return what of the options has an effect on this host, without the graph level.
-
-    Two sets with the same answer and the same optimized graph are the same session: cuDNN options
-    mean nothing on the CPU, spinning nothing to a single thread.
-
-    Raises:
-        UnavailableError: this host cannot run them; the message is the reason.
-    """
+    """Return what of the options has an effect on this host, without the graph level. Two sets with
+    the same answer and the same optimized graph are the same session: cuDNN options mean nothing on
+    the CPU, spinning nothing to a single thread. Raises UnavailableError: this host cannot run
+    them; the message is the reason."""
     if "TENSORRT" in options.providers and host.tensorrt_problem:
         raise UnavailableError(f"TENSORRT cannot start: {host.tensorrt_problem}")
     choice = select_onnx_providers(

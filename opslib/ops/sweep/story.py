@@ -9,41 +9,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from opslib.core.formatting import format_duration, format_ms, plural
-from opslib.ops.sweep.columns import (
-    UNTIMED_COLUMNS,
-    axis_columns,
-    list_axes,
-    list_timed,
-    list_untimed,
-    row_columns,
-)
-from opslib.ops.sweep.finding import recommended_text
+from opslib.ops.sweep import columns
+from opslib.ops.sweep.columns import list_timed
 from opslib.ops.sweep.record import SweepRecord, SweepRow
-from opslib.telling.columns import page_table
+from opslib.ops.sweep.rows import recommended_text
+from opslib.telling.columns import page_of
 from opslib.telling.scraps import publish, publish_outcome
 from opslib.telling.themes import Theme
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from pandas import DataFrame
 
 FRONT_LABELS = 6
 
 
-def sweep_frame(record: SweepRecord) -> DataFrame:
-    """Return what was timed as a table, fastest first within each batch size."""
-    return page_table(row_columns(record), list_timed(record))
-
-
-def axis_frame(record: SweepRecord) -> DataFrame:
-    """Return what each option's value does, all else at its default, a column a batch size."""
-    return page_table(axis_columns(record), list_axes(record))
-
-
-def untimed_frame(record: SweepRecord) -> DataFrame:
-    """Return the requested rows that were not timed themselves, grouped by why."""
-    return page_table(UNTIMED_COLUMNS, list_untimed(record))
+sweep_frame = page_of(columns.row_columns, list_timed)
+axis_frame = page_of(columns.axis_columns, columns.list_axes)
+untimed_frame = page_of(columns.UNTIMED_COLUMNS, columns.list_untimed)
 
 
 def find_front(rows: Sequence[SweepRow]) -> list[SweepRow]:
@@ -133,19 +116,11 @@ def publish_sweep(record: SweepRecord, path: Path) -> None:
     publish_outcome(record.verdict, record.finding, exit_code=record.exit_code, record_path=path)
     if record.best is None or record.recommended is None:
         return
-    publish(
-        "best_throughput_img_s",
-        round(record.best.throughput_img_s, 1),
-        unit="img/s",
-        better="higher",
-        label=f"Highest throughput (batch {record.best.batch_size})",
-    )
-    publish(
-        "gain",
-        round(record.recommended.gain, 4),
-        better="higher",
-        label="Recommended settings over the default",
-    )
+    value = round(record.best.throughput_img_s, 1)
+    label = f"Highest throughput (batch {record.best.batch_size})"
+    publish("best_throughput_img_s", value, unit="img/s", better="higher", label=label)
+    value, label = round(record.recommended.gain, 4), "Recommended settings over the default"
+    publish("gain", value, better="higher", label=label)
     publish("recommended", recommended_text(record.recommended), label="Settings to change")
     publish("rows_timed", sum(row.has_figure for row in record.rows), label="Settings timed")
 

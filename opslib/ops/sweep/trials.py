@@ -23,11 +23,9 @@ TrialKind = Literal["refused", "pruned", "survived", "final"]
 
 
 class Trial(Part):
-    """One session's part in a race or in the finals.
-
-    `times_ms` and `default_ms` are medians of the rounds that both ran, pair by pair. `reason`
-    says why a session was refused: it did not load, did not run, or did not answer alike.
-    """
+    """One session's part in a race or in the finals. `times_ms` and `default_ms` are medians of the
+    rounds that both ran, pair by pair. `reason` says why a session was refused: it did not load,
+    did not run, or did not answer alike."""
 
     key: str
     kind: TrialKind
@@ -67,6 +65,11 @@ class TrialBook:
     def final(self, key: str) -> Trial | None:
         """Return the finals trial of this key, if there is one."""
         return self._finals.get(key)
+
+    @property
+    def races(self) -> list[Trial]:
+        """The race trials."""
+        return list(self._races.values())
 
     def count_found(self, key: str) -> None:
         """Note that a trial of an earlier, interrupted sweep is used."""

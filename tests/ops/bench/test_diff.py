@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from opslib.core.errors import InputError
-from opslib.ops.bench.diff import compare_runs, find_check_pair, find_record
+from opslib.ops.bench.compare import compare_runs, find_check_pair, find_record
 from tests.runs.makers import bench_row, make_bench, make_lineage, make_run, write_run
 
 

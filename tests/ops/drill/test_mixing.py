@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from opslib.ops.drill.mixing import find_mixed
+from opslib.ops.drill.analysis import find_mixed
 from tests.ops.drill.makers import make_event, make_sample, make_steady
 
 

@@ -13,8 +13,8 @@ import pytest
 from opslib.core.files import sha256_tree
 from opslib.core.models import find_model_files
 from opslib.ops.drill.faults import list_faults
-from opslib.ops.drill.memory import read_rss_bytes
 from opslib.ops.drill.record import DrillRecord
+from opslib.ops.drill.rehearsal import read_rss_bytes
 from opslib.ops.drill.request import DrillRequest
 from opslib.ops.drill.run import keep_drill, run_drill
 from opslib.serving.client import ServiceClient

@@ -9,7 +9,7 @@ import pytest
 from opslib.core.lineage import record_lineage
 from opslib.inference.facts import InputFacts
 from opslib.ops import find_records
-from opslib.ops.drill import story
+from opslib.ops.drill import figures, story
 from opslib.ops.drill.analysis import analyse, pack_requests
 from opslib.ops.drill.record import DrillModel, DrillRecord, Injection, Memory, PromiseCheck
 from opslib.ops.drill.rehearsal import Deed
@@ -80,12 +80,12 @@ def record() -> DrillRecord:
 
 def test_each_figure_is_drawn_and_told(record: DrillRecord) -> None:
     for draw, describe in (
-        (story.draw_timeline, story.describe_timeline),
-        (story.draw_distribution, story.describe_distribution),
-        (story.draw_memory, story.describe_memory),
+        (figures.draw_timeline, figures.describe_timeline),
+        (figures.draw_distribution, figures.describe_distribution),
+        (figures.draw_memory, figures.describe_memory),
     ):
         assert figure_html(partial(draw, record), alt=describe(record))
-    told = story.describe_timeline(record)
+    told = figures.describe_timeline(record)
     assert "swap at 2 s" in told
     assert "bad model at 5 s" in told
     assert "1 requests failed outside the kill" in told
@@ -115,8 +115,8 @@ def test_a_slim_record_keeps_its_tables_and_says_that_its_requests_are_gone(
     slim = record.slim()
     assert len(story.windows_frame(slim)) == len(story.windows_frame(record))
     for draw, describe in (
-        (story.draw_timeline, story.describe_timeline),
-        (story.draw_distribution, story.describe_distribution),
+        (figures.draw_timeline, figures.describe_timeline),
+        (figures.draw_distribution, figures.describe_distribution),
     ):
         html = figure_html(partial(draw, slim), alt=describe(slim))
         assert html.startswith('<p class="pillops-nothing">')

@@ -18,8 +18,8 @@ from opslib.ops.quantize import run as quantizing
 from opslib.ops.quantize.divergence import find_divergence
 from opslib.ops.quantize.preparation import Prepared, prepare_graph
 from opslib.ops.quantize.record import QuantizeRecord
+from opslib.ops.quantize.request import QuantizeRequest
 from opslib.ops.quantize.run import run_quantize
-from opslib.ops.quantize.setup import QuantizeRequest
 from opslib.ops.quantize.source import check_source
 from opslib.ops.quantize.story import list_notes
 from tests.ops.quantize import faulty

@@ -27,8 +27,9 @@ from opslib.ops.quantize.finding import describe_speedup, recommend
 from opslib.ops.quantize.keep import copy_model
 from opslib.ops.quantize.promote import find_variant, plan_promotion
 from opslib.ops.quantize.record import QuantizeRecord, VariantRow
+from opslib.ops.quantize.request import QuantizeRequest
 from opslib.ops.quantize.run import run_quantize
-from opslib.ops.quantize.setup import QuantizeRequest, parse_samples
+from opslib.ops.quantize.setup import parse_samples
 from opslib.ops.quantize.source import check_source
 from opslib.ops.quantize.variants import (
     Variant,

@@ -14,11 +14,11 @@ from opslib.inference.engine import EngineRequest
 from opslib.inference.postprocess import softmax
 from opslib.ops.sweep import arms as sweep_arms
 from opslib.ops.sweep import race as sweep_race
-from opslib.ops.sweep.gate import arithmetic_of, check_candidate
+from opslib.ops.sweep.arms import arithmetic_of, check_candidate
 from opslib.ops.sweep.record import SweepOptions, SweepRecord
+from opslib.ops.sweep.request import SweepRequest
 from opslib.ops.sweep.rows import follow
 from opslib.ops.sweep.run import (
-    SweepRequest,
     digest_graph,
     keep_sweep,
     run_sweep,
