@@ -122,14 +122,11 @@ def build_demo(
 ) -> DemoSummary:
     """Build the demo experiment where `config` says, and return what it holds.
 
-    Where it is there already nothing is done, unless `force`: then it is built anew, and files
-    that others put into its folders (reports, releases, logs) are kept. It appears whole or not
-    at all. Progress and the summary go to `console`, if one is given.
-
-    Raises:
-        ConfigError: a configured folder holds something the demo did not make.
-        StorageError: a folder cannot be written or the disk is full.
-        BusyError: it is being built by another process, or a service uses its models.
+    Where it is there already nothing is done, unless `force`: then it is built anew, and files that
+    others put into its folders (reports, releases, logs) are kept. It appears whole or not at all.
+    Progress and the summary go to `console`, if one is given. Raises ConfigError: a configured
+    folder holds something the demo did not make; StorageError: a folder cannot be written or the
+    disk is full; BusyError: it is being built by another process, or a service uses its models.
     """
     folders = place.demo_folders(config)
     lock = host_lock_path(f"demo-{sha256_bytes(str(folders[-1]).encode())[:12]}")

@@ -46,11 +46,8 @@ def export_generations(
     export_dir: Path,
 ) -> tuple[ModelCard, ModelCard]:
     """Write the checkpoints, models and cards of the newer and the older generation; return the
-    cards. The older one's weights go into a sidecar.
-
-    Raises:
-        GateFailedError: an exported model answers otherwise than its network.
-    """
+    cards. The older one's weights go into a sidecar. Raises GateFailedError: an exported model
+    answers otherwise than its network."""
     held = [path for path, _ in list_images(data_root, "val", names)]
     inputs = preprocess(_spread(held, size.compare_images), size.img_size)
     golden = []

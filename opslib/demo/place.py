@@ -31,10 +31,7 @@ class DemoMarker(Record):
 
 def demo_folders(config: Config) -> tuple[Path, ...]:
     """The folders a demo fills, links resolved: images, exports where apart, experiment last.
-
-    Raises:
-        ConfigError: one lies inside another, so that they cannot be replaced one by one.
-    """
+    Raises ConfigError: one lies inside another, so that they cannot be replaced one by one."""
     exp_dir, data_root = config.exp_dir.resolve(), config.data_root.resolve()
     export_dir = config.export_dir.resolve()
     apart = () if export_dir.is_relative_to(exp_dir) else (export_dir,)
@@ -55,11 +52,8 @@ def read_marker(folder: Path) -> DemoMarker | None:
 
 
 def refuse_foreign(folders: Sequence[Path]) -> None:
-    """Make sure that each folder is missing, without files, or the demo's own.
-
-    Raises:
-        ConfigError: one holds something else; the message names it.
-    """
+    """Make sure that each folder is missing, without files, or the demo's own. Raises ConfigError:
+    one holds something else; the message names it."""
     for folder in folders:
         if not folder.exists() or read_marker(folder) is not None:
             continue
@@ -74,12 +68,8 @@ def refuse_foreign(folders: Sequence[Path]) -> None:
 
 
 def refuse_served(config: Config) -> None:
-    """Make sure that no service uses a model of the demo, which building it anew deletes.
-
-    Raises:
-        BusyError: one does.
-        StorageError: one is there that does not say.
-    """
+    """Make sure that no service uses a model of the demo, which building it anew deletes. Raises
+    BusyError: one does; StorageError: one is there that does not say."""
     remedy = "stop that service, or leave the demo as it is"
     try:
         for live in ask_services(config):

@@ -29,15 +29,10 @@ from opslib.serving.staging import start_service
 def walk_acceptance(config: Config, *, budget_s: float = 20.0) -> AcceptanceRecord:
     """Take the nine steps on the configured experiment and return what came of each.
 
-    A step that fails does not stop the walk.
-
-    Args:
-        budget_s: seconds for each of the measured steps (benchmark, sweep, quantization).
-
-    Raises:
-        UsageError: the experiment is not the demo: the walk switches models and installs
-            schedules, and rehearses for no live service.
-        OpsError: its service does not start.
+    A step that fails does not stop the walk. `budget_s`: seconds for each of the measured steps
+    (benchmark, sweep, quantization). Raises UsageError: the experiment is not the demo: the walk
+    switches models and installs schedules, and rehearses for no live service; OpsError: its service
+    does not start.
     """
     if not config.is_demo:
         raise UsageError(

@@ -62,11 +62,8 @@ class Walk:
         codes: tuple[int, ...] = (0,),
         variables: Mapping[str, str] | None = None,
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command of the checkout as an operator does, with `variables` added.
-
-        Raises:
-            StepFailedError: it ended with another code than `codes`.
-        """
+        """Run a command of the checkout as an operator does, with `variables` added. Raises
+        StepFailedError: it ended with another code than `codes`."""
         own = {"PILLSNAP_PYTHON": sys.executable} if words[0].endswith(".sh") else {}
         if words[0].endswith(".py"):
             words = (sys.executable, *words)
@@ -161,11 +158,8 @@ def make_release(walk: Walk) -> str:
 
 
 def newest(folder: Path, pattern: str, since: float) -> Path:
-    """Return the newest file of a pattern written since then (Unix seconds).
-
-    Raises:
-        StepFailedError: there is none.
-    """
+    """Return the newest file of a pattern written since then (Unix seconds). Raises
+    StepFailedError: there is none."""
     found = [path for path in folder.glob(pattern) if path.stat().st_mtime >= since]
     if not found:
         raise StepFailedError(f"{folder}/{pattern}: no new record")

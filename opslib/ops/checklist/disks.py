@@ -26,11 +26,8 @@ LookAtDisks = Callable[[Config, datetime], DiskReport]
 
 
 def check_disks(visit: Visit, look: LookAtDisks = look_at_disks) -> Answer:
-    """Return how full each disk is, its trend, and when it will be full.
-
-    Args:
-        look: how the use of the mounted file systems is read.
-    """
+    """Return how full each disk is, its trend, and when it will be full. `look`: how the use of the
+    mounted file systems is read."""
     report, found = look(visit.config, visit.now), Evidence()
     history: dict[str, list[DiskPoint]] = {}
     for one in read_disk_history(visit.config):

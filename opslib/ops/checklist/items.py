@@ -188,11 +188,7 @@ class Check:
 
 
 def parse_period(text: str) -> Period:
-    """Return the period that `text` names.
-
-    Raises:
-        ParameterError: it names none.
-    """
+    """Return the period that `text` names. Raises ParameterError: it names none."""
     for period in PERIODS:
         if text == period:
             return period

@@ -46,21 +46,15 @@ def open_http(visit: Visit, *, key: str | None = None) -> httpx.Client:
 
 
 def ask_health(visit: Visit, kind: Kind) -> LiveHealth:
-    """Return what the service says of itself and of its model of this kind.
-
-    Raises:
-        ServiceError: it refuses or does not answer.
-    """
+    """Return what the service says of itself and of its model of this kind. Raises ServiceError: it
+    refuses or does not answer."""
     with _open_client(visit, kind) as client:
         return client.health()
 
 
 def ask_version(visit: Visit, kind: Kind) -> LiveVersion | None:
     """Return which model of this kind is served, or None where the service is up and has none.
-
-    Raises:
-        ServiceError: it refuses or does not answer.
-    """
+    Raises ServiceError: it refuses or does not answer."""
     with _open_client(visit, kind) as client:
         return read_version(client)
 

@@ -75,11 +75,8 @@ class LogDigest:
             self.problems.append(f"{path.name}: not read to its end: {reason}")
 
     def groups(self, secrets: Iterable[str] = (), ignore: Iterable[str] = ()) -> list[LogGroup]:
-        """Return the groups, the most frequent first, secrets masked.
-
-        Args:
-            ignore: texts; a group whose example contains one is marked as ignored.
-        """
+        """Return the groups, the most frequent first, secrets masked. `ignore`: texts; a group
+        whose example contains one is marked as ignored."""
         secrets, ignore = tuple(secrets), tuple(ignore)
         found = [
             LogGroup(

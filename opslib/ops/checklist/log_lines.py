@@ -48,11 +48,8 @@ def is_marked(raw: bytes) -> bool:
 
 
 def next_mark(block: bytes, start: int, known: dict[bytes, int]) -> int:
-    """Return where the next marking word stands in `block` from `start` on, or -1.
-
-    Args:
-        known: where each word was found last; kept between calls on the same block.
-    """
+    """Return where the next marking word stands in `block` from `start` on, or -1. `known`: where
+    each word was found last; kept between calls on the same block."""
     for mark in MARKS:
         place = known.get(mark, 0)
         if 0 <= place < start or mark not in known:

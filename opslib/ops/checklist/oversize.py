@@ -36,11 +36,9 @@ class Oversize:
 def offer_oversize(url: str, key: str, limit_mb: int, timeout_s: float) -> Oversize:
     """Offer an image one MiB above `limit_mb` to `/predict`.
 
-    Its size is declared first and an answer awaited; only where none comes, as from a service
-    that counts what arrives, is the image sent, until there is one.
-
-    Raises:
-        OSError: the service cannot be reached.
+    Its size is declared first and an answer awaited; only where none comes, as from a service that
+    counts what arrives, is the image sent, until there is one. Raises OSError: the service cannot
+    be reached.
     """
     connection = _connect(url, timeout_s)
     size = (limit_mb + 1) * MIB

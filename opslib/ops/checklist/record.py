@@ -75,12 +75,8 @@ def decide(items: Sequence[Item]) -> tuple[Verdict, str]:
 
 def keep_checklist(record: ChecklistRecord, config: Config, path: Path | None = None) -> Path:
     """Write the record to `path`, by default `{exp_dir}/reports/checklist_<period>_<UTC>.json`;
-    return where it lies.
-
-    Raises:
-        StorageError: there is no such experiment folder: its disk may not be mounted, and a folder
-            made in its place would hide that.
-    """
+    return where it lies. Raises StorageError: there is no such experiment folder: its disk may not
+    be mounted, and a folder made in its place would hide that."""
     if path is None and not config.exp_dir.is_dir():
         demo = " The demo is made with `make demo`" if config.can_be_demo else ""
         raise StorageError(
@@ -111,12 +107,9 @@ def read_checklists(
 
 
 def find_since(item: Item, earlier: Sequence[ChecklistRecord]) -> str | None:
-    """Return when the item was first found in the state it is in, without a change since, or
-    None where it is so for the first time.
-
-    Args:
-        earlier: the runs before, the oldest first; those without this item say nothing.
-    """
+    """Return when the item was first found in the state it is in, without a change since, or None
+    where it is so for the first time. `earlier`: the runs before, the oldest first; those without
+    this item say nothing."""
     since = None
     for record in reversed(earlier):
         before = record.item(item.name)

@@ -66,15 +66,9 @@ def run_checklist(
     hours: float | None = None,
     progress: Progress | None = None,
 ) -> ChecklistRecord:
-    """Go through the checklist of `period` and return what was found.
-
-    Args:
-        hours: how far back the logs are read; by default the period itself.
-        progress: told the title of each item before it is looked at.
-
-    Raises:
-        ParameterError: there is no such period, or `hours` is not above 0.
-    """
+    """Go through the checklist of `period` and return what was found. `hours`: how far back the
+    logs are read; by default the period itself. `progress`: told the title of each item before it
+    is looked at. Raises ParameterError: there is no such period, or `hours` is not above 0."""
     chosen = parse_period(period)
     window_h = WINDOW_H[chosen] if hours is None else hours
     if not 0 < window_h <= MAX_WINDOW_H:

@@ -86,11 +86,8 @@ class ArchiveWriter:
             pool.shutdown(wait=True, cancel_futures=True)
 
     def add(self, opened: OpenedFile) -> None:
-        """Pack an opened file: the bytes of what was opened, whatever its name means by now.
-
-        Raises:
-            InputError: it changed while it was read, or cannot be read.
-        """
+        """Pack an opened file: the bytes of what was opened, whatever its name means by now. Raises
+        InputError: it changed while it was read, or cannot be read."""
         digest = self._begin(opened.member, opened.size)
         left = opened.size
         while left:

@@ -103,15 +103,11 @@ class ReleaseRecord(Record):
 def build_release(
     config: Config, request: ReleaseRequest | None = None, progress: Progress = silent
 ) -> ReleaseRecord:
-    """Make a release and return its record, which is also kept in `{exp_dir}/reports`.
-
-    Raises:
-        ModelError, InputError: something that belongs into it is missing, broken or unreadable.
-        SecretLeakError: a text file holds a secret; the message names file and line.
-        StorageError: there is no room, or the folder cannot be written.
-        BusyError: another release is under way.
-        ReleaseError: what was packed does not verify; nothing is kept of it.
-    """
+    """Make a release and return its record, which is also kept in `{exp_dir}/reports`. Raises
+    ModelError, InputError: something that belongs into it is missing, broken or unreadable.
+    SecretLeakError: a text file holds a secret; the message names file and line. StorageError:
+    there is no room, or the folder cannot be written. BusyError: another release is under way.
+    ReleaseError: what was packed does not verify; nothing is kept of it."""
     request = request or ReleaseRequest()
     folder = config.resolve(request.out) if request.out else config.releases_dir
     ensure_writable(folder)
@@ -250,11 +246,8 @@ def _pack(
 
 
 def _summarise(model: OpenedModel, digests: dict[str, FileEntry], config: Config) -> ModelSummary:
-    """What the manifest says of a model, from its bytes and its card.
-
-    Raises:
-        ModelError: its bytes are not those of its card.
-    """
+    """What the manifest says of a model, from its bytes and its card. Raises ModelError: its bytes
+    are not those of its card."""
     unit, card = [digests[one.member] for one in model.files], model.card
     signature = read_signature(model.model.file, str(model.model.source))
     expected = {Path(entry.path).name: entry.sha256 for entry in card.files} if card else {}

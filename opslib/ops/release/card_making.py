@@ -56,12 +56,8 @@ class NewCard:
 
     def write(self) -> None:
         """Copy the golden images, then write the card in one step; where that fails, what was
-        copied is removed again.
-
-        Raises:
-            InputError: an image changed meanwhile.
-            StorageError: there is no room, or the folder cannot be written.
-        """
+        copied is removed again. Raises InputError: an image changed meanwhile; StorageError: there
+        is no room, or the folder cannot be written."""
         with ExitStack() as undo:
             for source, golden in zip(self.sources, self.card.golden_images, strict=True):
                 place = self.path.parent / golden.image

@@ -306,11 +306,8 @@ def _list_served(config: Config, done: Restored) -> tuple[tuple[Kind, Path], ...
 
 
 def _refuse_restored(config: Config, stored: StoredRelease, *, persist: bool) -> None:
-    """Refuse to restore what was restored before, naming how to switch to it.
-
-    Raises:
-        StorageError: its folder is there.
-    """
+    """Refuse to restore what was restored before, naming how to switch to it. Raises StorageError:
+    its folder is there."""
     folder, manifest = config.restore_dir / stored.name, stored.read_copy()
     if manifest is None or not folder.is_dir():
         return

@@ -37,11 +37,8 @@ def manifest_path(archive: Path) -> Path:
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """Open a file to read, unbuffered; a pipe, which would be waited for, is refused.
-
-    Raises:
-        OSError: it is no regular file, or cannot be opened.
-    """
+    """Open a file to read, unbuffered; a pipe, which would be waited for, is refused. Raises
+    OSError: it is no regular file, or cannot be opened."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
@@ -50,11 +47,8 @@ def open_regular(path: Path) -> BinaryIO:
 
 
 def read_companion(path: Path) -> bytes:
-    """Return the bytes of what lies beside an archive.
-
-    Raises:
-        OSError: it is larger than it may be, no regular file, or cannot be read.
-    """
+    """Return the bytes of what lies beside an archive. Raises OSError: it is larger than it may be,
+    no regular file, or cannot be read."""
     with open_regular(path) as file:
         if os.fstat(file.fileno()).st_size > MAX_MANIFEST_BYTES:
             raise OSError(errno.EFBIG, "too large", str(path))
@@ -62,11 +56,8 @@ def read_companion(path: Path) -> bytes:
 
 
 def parse_checksum(data: bytes, archive: Path) -> str:
-    """Return the digest that `data`, the content of the file beside `archive`, states.
-
-    Raises:
-        ReleaseError: it is about another archive, or is not as `sha256sum` writes it.
-    """
+    """Return the digest that `data`, the content of the file beside `archive`, states. Raises
+    ReleaseError: it is about another archive, or is not as `sha256sum` writes it."""
     name = checksum_path(archive).name
     match = _CHECKSUM.fullmatch(data)
     if match is None:
@@ -78,11 +69,8 @@ def parse_checksum(data: bytes, archive: Path) -> str:
 
 
 def read_checksum(archive: Path) -> str:
-    """Return the digest that the file beside the archive states.
-
-    Raises:
-        ReleaseError: it is missing, names another archive, or is not as `sha256sum` writes it.
-    """
+    """Return the digest that the file beside the archive states. Raises ReleaseError: it is
+    missing, names another archive, or is not as `sha256sum` writes it."""
     path = checksum_path(archive)
     try:
         return parse_checksum(read_companion(path), archive)

@@ -26,12 +26,9 @@ def copy_release(archive: Path, folder: Path, *, config: Config) -> VerifyRecord
 
     A copy that is there already is verified, not made again. The copy takes its name last, as a
     release does, and is read back from the disk rather than from memory where the system allows.
-
-    Raises:
-        ReleaseError: the release, or its copy, is not what its checksum says.
-        StorageError: there is no room, or the folder cannot be written.
-        ParameterError: the folder is the one that the release lies in.
-        BusyError: another release is being written there.
+    Raises ReleaseError: the release, or its copy, is not what its checksum says; StorageError:
+    there is no room, or the folder cannot be written; ParameterError: the folder is the one that
+    the release lies in; BusyError: another release is being written there.
     """
     ensure_writable(folder)
     if folder.resolve() == archive.parent.resolve():

@@ -161,11 +161,8 @@ def version_text(released_at_utc: str, git_sha: str) -> str:
 
 
 def parse_manifest(data: bytes, where: str) -> Manifest:
-    """Return the manifest in `data`.
-
-    Raises:
-        ReleaseError: it is none; the message starts with `where`.
-    """
+    """Return the manifest in `data`. Raises ReleaseError: it is none; the message starts with
+    `where`."""
     try:
         return Manifest.model_validate_json(data)
     except ValidationError as error:
@@ -202,11 +199,8 @@ def show_name(name: str) -> str:
 
 
 def check_manifest(manifest: Manifest, found: Mapping[str, FileEntry], where: str) -> None:
-    """Compare a manifest with the files that are really there (all but the manifest itself).
-
-    Raises:
-        ReleaseError: they differ, or it contradicts itself; the message names the file.
-    """
+    """Compare a manifest with the files that are really there (all but the manifest itself). Raises
+    ReleaseError: they differ, or it contradicts itself; the message names the file."""
     for problem in _find_differences(manifest, found):
         raise ReleaseError(f"{where}: {problem}")
     for lie in _find_lies(manifest):

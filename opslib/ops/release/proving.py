@@ -43,11 +43,9 @@ def carry_out_proof(
 ) -> ProofRecord:
     """Return whether `stored` restores, after doing it; nothing of it is left behind.
 
-    Only one may be under way: what an earlier one left behind, killed, is cleared first.
-
-    Raises:
-        StorageError: the disk is full: that is no fault of the release.
-        ConfigError: this configuration is no good.
+    Only one may be under way: what an earlier one left behind, killed, is cleared first. Raises
+    StorageError: the disk is full: that is no fault of the release; ConfigError: this configuration
+    is no good.
     """
     with open_workplace(config.restore_dir) as folder:
         test = _Test(config, stored, folder, progress)
@@ -58,11 +56,8 @@ def carry_out_proof(
 @contextmanager
 def open_workplace(restore_dir: Path) -> Iterator[Path]:
     """Yield a temporary folder below `restore_dir` and remove it, whatever happens; what a killed
-    test left there goes first; its service ends with it.
-
-    Raises:
-        StorageError: the folder cannot be made.
-    """
+    test left there goes first; its service ends with it. Raises StorageError: the folder cannot be
+    made."""
     workplace = restore_dir / WORK_NAME
     with storage_errors(f"restore into {restore_dir}"):
         make_folder(restore_dir)
@@ -76,10 +71,7 @@ def open_workplace(restore_dir: Path) -> Iterator[Path]:
 
 def compare_files(folder: Path, manifest: Manifest) -> int:
     """Read every restored file again, compare it with the manifest, and return the bytes read.
-
-    Raises:
-        ReleaseError: a file is missing, too many, or differs; the message names it.
-    """
+    Raises ReleaseError: a file is missing, too many, or differs; the message names it."""
     found = {}
     links = {f"{EXPORT_FOLDER}/{link}" for link in manifest.links}
     for path in sorted(folder.rglob("*")):

@@ -34,16 +34,13 @@ def plan_prune(
     now: datetime | None = None,
 ) -> Plan:
     """Return the plan that leaves the newest `keep` releases and those that must stay; each step
-    asks again whether its release must.
+    asks again whether its release must. Raises InputError: what is pinned, served or proved cannot
+    be read, so that nothing may be deleted.
 
     Args:
         keep: how many; `release.keep` by default.
         live: what running services say they serve.
         now: the current time by default; what is dated after it is left alone.
-
-    Raises:
-        InputError: what is pinned, served or proved cannot be read, so that nothing may be
-            deleted.
     """
     read_pins(config)
     count = keep or config.release.keep
@@ -70,10 +67,8 @@ def find_kept(
 
     The newest are those by their sequence and those by their date: where the two differ, a clock
     was wrong, and none of them goes. Whatever is broken, dated after now, failed its last restore
-    test or is no release stays too, and does not count: a person must look at it.
-
-    Raises:
-        InputError: see `plan_prune`.
+    test or is no release stays too, and does not count: a person must look at it. Raises
+    InputError: see `plan_prune`.
     """
     kept: dict[str, str] = {}
     sound = []

@@ -157,11 +157,8 @@ def proofs_path(config: Config) -> Path:
 
 
 def read_proofs(config: Config) -> tuple[Proof, ...]:
-    """Return all restore tests, the oldest first; none where nothing was ever proved.
-
-    Raises:
-        InputError: the history cannot be read; the message says what to do.
-    """
+    """Return all restore tests, the oldest first; none where nothing was ever proved. Raises
+    InputError: the history cannot be read; the message says what to do."""
     path = proofs_path(config)
     if not os.path.lexists(path):
         return ()
@@ -175,13 +172,9 @@ def read_proofs(config: Config) -> tuple[Proof, ...]:
 
 
 def add_proof(config: Config, proof: Proof) -> Path:
-    """Append `proof` to the history and return the history's path.
-
-    Raises:
-        BusyError: another process holds the history.
-        InputError: the history cannot be read.
-        StorageError: it cannot be written.
-    """
+    """Append `proof` to the history and return the history's path. Raises BusyError: another
+    process holds the history; InputError: the history cannot be read; StorageError: it cannot be
+    written."""
     path = proofs_path(config)
     with hold_lock(path.with_suffix(".lock"), "the history of proofs", wait_s=_LOCK_WAIT_S):
         return ProofHistory(proofs=(*read_proofs(config), proof)).write(path)

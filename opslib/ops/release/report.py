@@ -71,11 +71,7 @@ def make_or_find(
     dry_run: bool = False,
 ) -> Subject:
     """Make a release, or find the one that `release` names; a dry run takes the newest there is.
-
-    Raises:
-        ParameterError: no such release.
-        OpsError: it cannot be made; see `build_release`.
-    """
+    Raises ParameterError: no such release. OpsError: it cannot be made; see `build_release`."""
     made = copied = stored = None
     if release is not None or dry_run:
         if release or list_releases(config):
@@ -94,11 +90,8 @@ def make_or_find(
 
 
 def read_coverage(config: Config) -> tuple[CoverageRow, ...]:
-    """Return every release of the store, the newest first, with its tests.
-
-    Raises:
-        InputError: the history of tests cannot be read.
-    """
+    """Return every release of the store, the newest first, with its tests. Raises InputError: the
+    history of tests cannot be read."""
     proofs, rows = read_proofs(config), []
     for stored in list_releases(config):
         manifest, problem = _read_manifest(stored)

@@ -37,16 +37,10 @@ def restore_release(
     progress: Progress = silent,
 ) -> Restored:
     """Unpack a release into a folder that does not exist yet, verify it, and return what it is.
-
-    Args:
-        path: the archive.
-        target: the folder; below `reload.restore_dir`, named after the release, by default.
-
-    Raises:
-        ReleaseError: it is damaged, unsafe, or its models do not answer as they must.
-        StorageError: the folder is there already, cannot be written, or the disk is full.
-        BusyError: another restore into the same place is under way.
-    """
+    `path`: the archive. `target`: the folder; below `reload.restore_dir`, named after the release,
+    by default. Raises ReleaseError: it is damaged, unsafe, or its models do not answer as they
+    must; StorageError: the folder is there already, cannot be written, or the disk is full;
+    BusyError: another restore into the same place is under way."""
     name = path.name.removesuffix(ARCHIVE_SUFFIX)
     folder = target if target is not None else config.restore_dir / name
     with ExitStack() as stack:

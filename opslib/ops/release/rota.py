@@ -23,12 +23,9 @@ LOCK_NAME = ".restore-test.lock"
 
 
 def choose_release(config: Config, *, without: Collection[str] = ()) -> StoredRelease:
-    """Return the release whose turn it is (see `next_in_rota`); broken ones have turns too, so
-    that they are reported.
-
-    Raises:
-        InputError: there is none left to choose from, or the history cannot be read.
-    """
+    """Return the release whose turn it is (see `next_in_rota`); broken ones have turns too, so that
+    they are reported. Raises InputError: there is none left to choose from, or the history cannot
+    be read."""
     releases = {one.name: one for one in _list_testable(config) if one.name not in without}
     found = next_in_rota(list(releases), read_proofs(config))
     if found is None:
@@ -42,12 +39,9 @@ def choose_release(config: Config, *, without: Collection[str] = ()) -> StoredRe
 def next_in_rota(names: Sequence[str], proofs: Sequence[Proof]) -> str | None:
     """Return the name of the release to test next, or None where there is none.
 
-    A failed one comes back at once. Once that repeated test has failed as well, every other turn
-    is for the rest, so that a release that stays broken keeps no other from being tested.
-
-    Args:
-        names: the newest first, as never tested ones are taken.
-        proofs: the history, the oldest first.
+    A failed one comes back at once. Once that repeated test has failed as well, every other turn is
+    for the rest, so that a release that stays broken keeps no other from being tested. `names`: the
+    newest first, as never tested ones are taken; `proofs`: the history, the oldest first.
     """
     last = {one.release: (at, one.ok) for at, one in enumerate(proofs)}
     failed = [one for one in names if one in last and not last[one][1]]
@@ -67,12 +61,9 @@ def prove_release(
 ) -> ProofRecord:
     """Test whether a release restores, keep the answer in the history, and return it.
 
-    A release that does not restore is an answer, not an error.
-
-    Raises:
-        BusyError: another restore test is under way.
-        InputError: the history cannot be read.
-        StorageError: the disk is full: that is no fault of the release.
+    A release that does not restore is an answer, not an error. Raises BusyError: another restore
+    test is under way; InputError: the history cannot be read; StorageError: the disk is full: that
+    is no fault of the release.
     """
     lock = config.releases_dir / LOCK_NAME
     with hold_lock(lock, f"restore test of {stored.name}"):
@@ -91,15 +82,9 @@ def prove_by_rota(
     dry_run: bool = False,
     progress: Progress = silent,
 ) -> RotaRecord:
-    """Test `first`, if given, then the releases of the next `turns`, each once, and return what
-    was found; see `prove_release`.
-
-    Args:
-        dry_run: say whose turn it is, test nothing.
-
-    Raises:
-        InputError: there is no release, or the history cannot be read.
-    """
+    """Test `first`, if given, then the releases of the next `turns`, each once, and return what was
+    found; see `prove_release`. `dry_run`: say whose turn it is, test nothing. Raises InputError:
+    there is no release, or the history cannot be read."""
     store = tuple(one.name for one in _list_testable(config))
     before = list_unproved(store, read_proofs(config))
     chosen = [first] if first is not None else []

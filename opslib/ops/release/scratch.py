@@ -25,9 +25,7 @@ def scratch_folder(parent: Path, name: str) -> Iterator[Path]:
     """Yield an empty hidden folder in `parent`; it is removed when the block ends.
 
     Those made for the same `name` whose owner died are removed first; the owner's lock tells.
-
-    Raises:
-        StorageError: `parent` cannot be written.
+    Raises StorageError: `parent` cannot be written.
     """
     with storage_errors(f"write into {parent}"):
         make_folder(parent)
@@ -61,11 +59,8 @@ def _sweep(parent: Path, name: str) -> None:
 
 
 def ensure_room(folder: Path, needed: int, what: str) -> None:
-    """Refuse what does not fit on a folder's disk, before any of it is written.
-
-    Raises:
-        StorageError: fewer bytes are free than are `needed`.
-    """
+    """Refuse what does not fit on a folder's disk, before any of it is written. Raises
+    StorageError: fewer bytes are free than are `needed`."""
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise StorageError(

@@ -44,13 +44,8 @@ _PLAIN_WORD = re.compile(r"[a-z]{1,12}|[A-Z]{1,12}|[A-Z][a-z]{1,11}|\d{1,3}|[xX]
 
 def scan_files(files: Iterable[OpenedFile], secrets: Iterable[str]) -> None:
     """Look through the text files for live secrets and for assignments that look like one.
-
-    Args:
-        secrets: the values in use, from `.env` and the environment.
-
-    Raises:
-        SecretLeakError: one was found; the message names file and line, never the value.
-    """
+    `secrets`: the values in use, from `.env` and the environment. Raises SecretLeakError: one was
+    found; the message names file and line, never the value."""
     needles = tuple(secrets)
     for opened in files:
         if Path(opened.member).suffix not in TEXT_SUFFIXES:

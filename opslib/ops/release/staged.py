@@ -45,11 +45,8 @@ class RestoredService:
     reload_timeout_s: float
 
     def check_health(self) -> None:
-        """Refuse a service that serves another model than it was told to.
-
-        Raises:
-            RestoreTestError: it says that it is degraded, or does not answer.
-        """
+        """Refuse a service that serves another model than it was told to. Raises RestoreTestError:
+        it says that it is degraded, or does not answer."""
         degraded = describe_degraded(self._ask("GET", "/health"))
         if degraded is not None:
             raise RestoreTestError(f"/health says {degraded}")
@@ -146,11 +143,8 @@ def _copy_config(
 
 
 def make_stand_in(model: Path, folder: Path) -> Path:
-    """Make another model of the same network in `folder`: the same weights, another digest.
-
-    Raises:
-        StorageError: the disk is full.
-    """
+    """Make another model of the same network in `folder`: the same weights, another digest. Raises
+    StorageError: the disk is full."""
     files = find_model_files(model)
     with storage_errors(f"make a stand-in for {model.name}"):
         folder.mkdir(parents=True, exist_ok=True)
@@ -166,11 +160,8 @@ def make_stand_in(model: Path, folder: Path) -> Path:
 
 
 def check_version(service: RestoredService, sha256: str) -> dict[str, Any]:
-    """Return `/version` where it says that the model of this digest is served.
-
-    Raises:
-        RestoreTestError: another one is.
-    """
+    """Return `/version` where it says that the model of this digest is served. Raises
+    RestoreTestError: another one is."""
     found = service.version()
     said = str(found.get("model_sha256"))
     if said != sha256:
@@ -181,12 +172,9 @@ def check_version(service: RestoredService, sha256: str) -> dict[str, Any]:
 
 
 def check_answers(service: RestoredService, model: Path) -> list[float]:
-    """Ask the golden images of `model`'s card over `/predict` and return the difference of each
-    in a probability; none where it has no such images.
-
-    Raises:
-        RestoreTestError: an answer is not the card's; the message names the image.
-    """
+    """Ask the golden images of `model`'s card over `/predict` and return the difference of each in
+    a probability; none where it has no such images. Raises RestoreTestError: an answer is not the
+    card's; the message names the image."""
     card = read_card(model)
     differences = []
     for answer in card.golden if card else ():
@@ -201,10 +189,8 @@ def check_answers(service: RestoredService, model: Path) -> list[float]:
 def compare_answer(answer: GoldenAnswer, class_id: int, confidence: float) -> float:
     """Return how far `confidence` lies from the card's probability of that class.
 
-    Another class is allowed only where the card's own two probabilities are that close.
-
-    Raises:
-        RestoreTestError: the answer is another one.
+    Another class is allowed only where the card's own two probabilities are that close. Raises
+    RestoreTestError: the answer is another one.
     """
     if not 0 <= class_id < len(answer.probabilities):
         raise RestoreTestError(f"{answer.image} is class {class_id}, its card has no such class")

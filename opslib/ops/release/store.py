@@ -75,10 +75,7 @@ class StoredRelease:
 
     def manifest(self) -> Manifest:
         """Return its manifest: from the copy beside the archive, else from the archive itself.
-
-        Raises:
-            ReleaseError: there is none that can be read.
-        """
+        Raises ReleaseError: there is none that can be read."""
         from opslib.ops.release.verify import read_manifest
 
         return self.read_copy() or read_manifest(self.path)
@@ -120,11 +117,8 @@ def list_releases(
     """Return the releases in the store, the newest first; what is broken has a `problem`.
 
     The order is that of their sequence numbers, which no clock decides; one without is put among
-    them by its date. What is dated after now comes behind, what has no date last.
-
-    Args:
-        folder: another folder of releases than `{exp_dir}/releases`.
-        now: the current time by default.
+    them by its date. What is dated after now comes behind, what has no date last. `folder`: another
+    folder of releases than `{exp_dir}/releases`; `now`: the current time by default.
     """
     place = folder or config.releases_dir
     try:
@@ -150,11 +144,8 @@ def next_in_line(config: Config, folder: Path) -> tuple[int, str | None]:
 
 
 def find_release(config: Config, name_or_path: str | Path | None = None) -> StoredRelease:
-    """Return the release meant: a path, a name with or without `.tar.gz`, or the newest.
-
-    Raises:
-        ParameterError: there is no such release; the message says which there are.
-    """
+    """Return the release meant: a path, a name with or without `.tar.gz`, or the newest. Raises
+    ParameterError: there is no such release; the message says which there are."""
     there = list_releases(config)
     if name_or_path is None or str(name_or_path) == "latest":
         if there:
@@ -174,22 +165,15 @@ def find_release(config: Config, name_or_path: str | Path | None = None) -> Stor
 
 
 def read_pins(config: Config) -> Pins:
-    """Return which releases are pinned.
-
-    Raises:
-        InputError: the list is there but cannot be read: what is pinned is not known.
-    """
+    """Return which releases are pinned. Raises InputError: the list is there but cannot be read:
+    what is pinned is not known."""
     path = config.releases_dir / PINS_NAME
     return Pins.read(path) if os.path.lexists(path) else Pins()
 
 
 def pin_release(config: Config, name: str, *, pinned: bool = True) -> StoredRelease:
-    """Keep a release from being pruned, or let it be pruned again, and return it.
-
-    Raises:
-        ParameterError: it is not in the store.
-        InputError: the list of pins cannot be read.
-    """
+    """Keep a release from being pruned, or let it be pruned again, and return it. Raises
+    ParameterError: it is not in the store; InputError: the list of pins cannot be read."""
     with hold_lock(config.releases_dir / LOCK_NAME, "pinning a release", wait_s=10):
         release = find_release(config, name)
         if release.path.parent != config.releases_dir:

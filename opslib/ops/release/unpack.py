@@ -74,16 +74,10 @@ class Contents:
 def unpack(
     reader: GzipReader, limits: Limits, folder: Path | None = None, *, durable: bool = False
 ) -> Contents:
-    """Read every byte of a tar.gz and, if a `folder` is given, write its files into it.
-
-    Args:
-        folder: an empty folder that nobody else writes to.
-        durable: have each file on disk before the next.
-
-    Raises:
-        ReleaseError: damaged, or a member is not accepted; the message names the member.
-        StorageError: the disk is full.
-    """
+    """Read every byte of a tar.gz and, if a `folder` is given, write its files into it. `folder`:
+    an empty folder that nobody else writes to; `durable`: have each file on disk before the next.
+    Raises ReleaseError: damaged, or a member is not accepted; the message names the member.
+    StorageError: the disk is full."""
     unpacker = _Unpacker(reader, limits, folder, durable)
     try:
         with storage_errors(f"unpack into {folder}"):

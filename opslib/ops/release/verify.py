@@ -87,13 +87,10 @@ def silent(_share: float, _what: str) -> None:
 def verify_release(
     path: Path, *, config: Config, load_models: bool = True, progress: Progress = silent
 ) -> VerifyRecord:
-    """Read every byte of a release, then load its models and ask for their golden answers.
-
-    Raises:
-        ReleaseError: it is not as it says; the message names the file where it can be known.
-        InputError: the archive cannot be read.
-        StorageError: there is no room to unpack it for the trial load.
-    """
+    """Read every byte of a release, then load its models and ask for their golden answers. Raises
+    ReleaseError: it is not as it says; the message names the file where it can be known.
+    InputError: the archive cannot be read. StorageError: there is no room to unpack it for the
+    trial load."""
     started = time.perf_counter()
     models: tuple[VerifiedModel, ...] = ()
     models_s = None
@@ -125,16 +122,9 @@ def verify_release(
 def examine(
     path: Path, config: Config, *, folder: Path | None = None, durable: bool = False
 ) -> ArchiveFacts:
-    """Read every byte of a release against its checksum and its manifest.
-
-    Args:
-        folder: an empty folder that its files are written into.
-        durable: have them on disk when this returns.
-
-    Raises:
-        ReleaseError: see `verify_release`.
-        InputError: the archive cannot be read.
-    """
+    """Read every byte of a release against its checksum and its manifest. `folder`: an empty folder
+    that its files are written into; `durable`: have them on disk when this returns. Raises
+    ReleaseError: see `verify_release`; InputError: the archive cannot be read."""
     with _open(path) as file:
         expected = read_checksum(path)
         copy, data = manifest_path(path), b""
@@ -159,10 +149,7 @@ def examine_open(
     copy: Manifest | None = None,
 ) -> ArchiveFacts:
     """Do as `examine` with an archive that `file` is open on and whose digest is `expected`.
-
-    Args:
-        copy: the manifest kept beside it, which helps to name what is damaged.
-    """
+    `copy`: the manifest kept beside it, which helps to name what is damaged."""
     limits, contents, problem = Limits.of(config), Contents(), None
     with GzipReader(file, threads=config.release.threads) as reader:
         try:
@@ -186,12 +173,8 @@ def examine_open(
 
 
 def read_manifest(archive: Path) -> Manifest:
-    """Return the manifest in an archive, which means reading all of it.
-
-    Raises:
-        ReleaseError: there is none, or the archive is damaged.
-        InputError: it cannot be read.
-    """
+    """Return the manifest in an archive, which means reading all of it. Raises ReleaseError: there
+    is none, or the archive is damaged; InputError: it cannot be read."""
     with _open(archive) as file, GzipReader(file) as reader:
         return parse_manifest(_find_manifest(unpack(reader, Limits()), archive.name), archive.name)
 
@@ -200,10 +183,7 @@ def check_models(
     manifest: Manifest, folder: Path, config: Config, where: str, tell: Progress
 ) -> tuple[VerifiedModel, ...]:
     """Take every model of an unpacked release through the model check, each in its own child.
-
-    Raises:
-        ReleaseError: one failed; the message names it and the stage.
-    """
+    Raises ReleaseError: one failed; the message names it and the stage."""
     found = []
     for number, model in enumerate(manifest.models):
         tell((number + 1) / (len(manifest.models) + 1), f"loading {model.path}")
@@ -214,11 +194,8 @@ def check_models(
 def check_released(
     manifest: Manifest, model: ModelSummary, folder: Path, config: Config, where: str
 ) -> VerifiedModel:
-    """Take one model of an unpacked release through the model check, as its kind asks for.
-
-    Raises:
-        ReleaseError: it failed; the message names it and the stage.
-    """
+    """Take one model of an unpacked release through the model check, as its kind asks for. Raises
+    ReleaseError: it failed; the message names it and the stage."""
     from opslib.inference.causes import ModelCheckError
     from opslib.inference.checks import check_model
     from opslib.inference.find_model import find_card
