@@ -1,4 +1,5 @@
-"""An item of the checklist: its answer, the evidence for it, and what to do about it."""
+"""An item of the checklist: its answer, the evidence for it, and what to do about it; ages in
+words."""
 
 from __future__ import annotations
 
@@ -7,11 +8,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, Self
 
+from opslib.core.clock import ASK, SKEW, parse_moment
 from opslib.core.config import Config
 from opslib.core.errors import ParameterError
-from opslib.core.formatting import utc_now
+from opslib.core.formatting import plural, utc_now
 from opslib.core.records import Part
-from opslib.ops.checklist.ages import tell_ahead
 
 Period = Literal["daily", "weekly", "monthly"]
 State = Literal["ok", "attention", "failed", "unknown", "not applicable"]
@@ -20,6 +21,7 @@ PERIODS: tuple[Period, ...] = ("daily", "weekly", "monthly")
 WINDOW_H: dict[Period, float] = {"daily": 24.0, "weekly": 7 * 24.0, "monthly": 31 * 24.0}
 STATES: tuple[State, ...] = ("failed", "attention", "unknown", "ok", "not applicable")
 QUIET = STATES[3:]
+DAY_S = 86_400.0
 
 
 class LogGroup(Part):
@@ -193,3 +195,34 @@ def parse_period(text: str) -> Period:
         if text == period:
             return period
     raise ParameterError(f"period: got {text!r}, expected one of {', '.join(PERIODS)}")
+
+
+def age_days(moment_utc: str, now: datetime) -> float | None:
+    """Return the days from `moment_utc` (ISO) to `now`, or None where it is no moment."""
+    moment = parse_moment(moment_utc)
+    return None if moment is None else (now - moment).total_seconds() / DAY_S
+
+
+def describe_age(days: float | None) -> str:
+    """Return an age in the unit that matters: `3 hours ago`, `12 days ago`."""
+    if days is None:
+        return "at an unknown time"
+    if days * DAY_S < -SKEW.total_seconds():
+        return f"dated {describe_days(-days)} in the future: {ASK}"
+    return f"{describe_days(max(days, 0.0))} ago"
+
+
+def tell_ahead(noun: str, names: Sequence[str]) -> str | None:
+    """Return that these are dated after now and no evidence of anything, or None for none."""
+    if not names:
+        return None
+    return f"passed over, dated after now: {plural(len(names), noun)}, {names[0]}: {ASK}"
+
+
+def describe_days(days: float) -> str:
+    """Return a number of days in the unit that matters: `40 minutes`, `3 hours`, `12 days`."""
+    if days < 1 / 24:
+        return plural(round(days * 24 * 60), "minute")
+    if days < 2:
+        return plural(round(days * 24), "hour")
+    return plural(round(days), "day")

@@ -64,12 +64,11 @@ def _open_client(visit: Visit, kind: Kind) -> ServiceClient:
     return ServiceClient(kind.client.url, read_key(visit), kind.client, timeout_s=timeout_s)
 
 
-def could_not_ask(error: ServiceError | httpx.HTTPError) -> Answer:
+def could_not_ask(error: ServiceError | httpx.HTTPError | OSError) -> Answer:
     """Return the answer of an item whose question the service did not hear, or refused."""
     if not isinstance(error, ServiceError):
-        words = " ".join(str(error).split()) or type(error).__name__
+        said = getattr(error, "strerror", None) or str(error)
+        words = " ".join(said.split()) or type(error).__name__
         return Answer.of("unknown", f"no answer: {words}", step=SEE_SERVICE)
-    if error.status is None:
-        return Answer.of("unknown", str(error), step=SEE_SERVICE)
-    state: State = "unknown" if error.status == TOO_MANY else "failed"
-    return Answer.of(state, str(error), step=error.hint)
+    state: State = "unknown" if error.status in (None, TOO_MANY) else "failed"
+    return Answer.of(state, str(error), step=error.hint if error.status else SEE_SERVICE)

@@ -8,8 +8,16 @@ from pathlib import Path
 from opslib.core.clock import is_ahead, parse_moment, part_ahead
 from opslib.core.errors import InputError, StorageError
 from opslib.core.formatting import format_bytes, plural
-from opslib.ops.checklist.ages import DAY_S, age_days, describe_age, describe_days, tell_ahead
-from opslib.ops.checklist.items import Answer, Evidence, Visit
+from opslib.ops.checklist.items import (
+    DAY_S,
+    Answer,
+    Evidence,
+    Visit,
+    age_days,
+    describe_age,
+    describe_days,
+    tell_ahead,
+)
 from opslib.ops.checklist.log_lines import read_time
 from opslib.ops.checklist.logs import tunnel_log_path
 from opslib.upkeep.job_status import RAN_WELL, is_running, read_status
@@ -117,14 +125,12 @@ def check_rotation(visit: Visit) -> Answer:
     ages = [_age(path, visit.now) for path in (visit.config.logs_dir / "archive").glob("*.gz")]
     late = [age for age in ages if age > limit + GRACE_DAYS]
     if late:
-        told = f"{plural(len(late), 'archive')} older than {limit} days, which are kept"
-        found.add("attention", told)
+        count = plural(len(late), "archive")
+        found.add("attention", f"{count} older than {limit} days, which are kept")
     elif ages:
         found.add("ok", f"{plural(len(ages), 'archive')}, none older than {limit} days")
     _look_at_tunnel(visit, found)
-    return found.answer(
-        "cut them now: `pillops maintain`; the tunnel's on Windows: its task, 03:00"
-    )
+    return found.answer(CUT)
 
 
 def _look_at_tunnel(visit: Visit, found: Evidence) -> None:
@@ -137,11 +143,11 @@ def _look_at_tunnel(visit: Visit, found: Evidence) -> None:
     archives, ahead = part_ahead(archives, lambda one: one.stat().st_mtime, visit.now)
     found.add_ahead("archive", [one.name for one in ahead])
     if size > GRACE_SIZE * section.max_mb * MIB:
-        told = f"{path.name} has {format_bytes(size)}: not cut at {section.max_mb:g} MB"
-        found.add("attention", told)
+        shown = format_bytes(size)
+        found.add("attention", f"{path.name} has {shown}: not cut at {section.max_mb:g} MB")
     if len(archives) > section.keep + 1:
-        told = f"{plural(len(archives), 'archive')} of {path.name}, {section.keep} are kept"
-        found.add("attention", told)
+        count = plural(len(archives), "archive")
+        found.add("attention", f"{count} of {path.name}, {section.keep} are kept")
     age = _age(archives[-1], visit.now) if archives else _first_line_age(path, visit.now)
     if age is not None and size and age > section.max_days + GRACE_DAYS:
         told = f"{path.name}: not rotated for {describe_days(age)}"

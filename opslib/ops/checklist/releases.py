@@ -8,8 +8,7 @@ from opslib.core.clock import parse_moment, part_ahead
 from opslib.core.errors import OpsError
 from opslib.core.formatting import format_bytes, plural
 from opslib.core.kinds import list_kinds
-from opslib.ops.checklist.ages import age_days, describe_age
-from opslib.ops.checklist.items import Answer, Evidence, State, Visit
+from opslib.ops.checklist.items import Answer, Evidence, State, Visit, age_days, describe_age
 from opslib.ops.checklist.live import ask_version
 from opslib.ops.release.record import Proof, proofs_of, read_proofs
 from opslib.ops.release.store import StoredRelease, list_releases

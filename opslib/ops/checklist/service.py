@@ -145,10 +145,8 @@ def _compare_latest(visit: Visit, kind: Kind, live: LiveVersion, found: Evidence
         found.add("ok", f"it is {kind.link}, {name}{how}")
         return
     told = f"{kind.link} means another model, {name}{_switched_at(visit, live)}"
-    step = (
-        f"`pillops reload --path {latest}`; after a rollback leave it, and repair the model first"
-    )
-    found.add("attention", told, step)
+    leave = "after a rollback leave it, and repair the model first"
+    found.add("attention", told, f"`pillops reload --path {latest}`; {leave}")
 
 
 def _reload(kind: Kind) -> str:
