@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,12 +12,11 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from opslib.core.config import Config
 from opslib.core.files import sha256_bytes
-from opslib.core.formatting import format_duration, utc_now
+from opslib.core.formatting import format_duration, now_text
 from opslib.core.locks import hold_lock, host_lock_path
 from opslib.core.records import Part, Record
 from opslib.demo import place
-from opslib.demo.dataset import DemoSize, render_dataset
-from opslib.demo.pills import kind_names
+from opslib.demo.pills import DemoSize, kind_names
 from opslib.demo.place import DemoMarker
 
 if TYPE_CHECKING:
@@ -157,6 +157,10 @@ def _build(
     config: Config, size: DemoSize, asides: dict[Path, Path], progress: BuildProgress
 ) -> DemoMarker:
     """Fill the folders aside and return the marker that they shall carry."""
+    from opslib.demo.export import export_generations
+    from opslib.demo.photo import render_dataset
+    from opslib.demo.training import train
+
     started = time.perf_counter()
     exp_dir, data_root = config.exp_dir.resolve(), asides[config.data_root.resolve()]
     export_dir = config.export_dir.resolve()
@@ -167,14 +171,8 @@ def _build(
     exp_dir = asides[exp_dir]
     for name in FOLDERS:
         (exp_dir / name).mkdir(parents=True, exist_ok=True)
-    images = render_dataset(
-        data_root, size, lambda done, total: progress.move("images", done, total)
-    )
+    images = render_dataset(data_root, size, partial(progress.move, "images"))
     progress.say(f"images    {images:,} photos of {len(size.kinds)} pills")
-
-    from opslib.demo.export import export_generations
-    from opslib.demo.training import train
-
     names = kind_names(size.kinds)
     latest, previous = train(data_root, names, size, progress.show_step)
     newer, older = export_generations(
@@ -183,7 +181,7 @@ def _build(
     progress.say(f"export    {Path(older.onnx_path).name}, {Path(newer.onnx_path).name}")
     scored = zip(names, latest.per_class, strict=True)
     metrics = ValidationMetrics(
-        evaluated_at_utc=utc_now().isoformat(timespec="seconds"),
+        evaluated_at_utc=now_text(),
         checkpoint="checkpoints/best.pt",
         model=newer.onnx_path,
         epoch=latest.epoch,
@@ -198,7 +196,7 @@ def _build(
     )
     metrics.write(exp_dir / "reports" / "metrics.json")
     return DemoMarker(
-        built_at_utc=utc_now().isoformat(timespec="seconds"),
+        built_at_utc=now_text(),
         facts={
             "seed": size.seed,
             "classes": len(names),

@@ -23,8 +23,8 @@ from opslib.core.files import link_atomic, sha256_file
 from opslib.core.formatting import stamp, utc_now
 from opslib.core.lineage import git_sha
 from opslib.core.models import find_model_files
-from opslib.demo.dataset import DemoSize
 from opslib.demo.network import build_network
+from opslib.demo.pills import DemoSize
 from opslib.demo.training import Generation, list_images
 from opslib.inference.engine import EngineRequest
 from opslib.inference.opening import open_engine

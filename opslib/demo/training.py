@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from opslib.core.host import usable_cpus
-from opslib.demo.dataset import DemoSize
 from opslib.demo.network import build_network
+from opslib.demo.pills import DemoSize
 from opslib.inference.preprocess import IMAGENET_MEAN, IMAGENET_STD, preprocess
 
 BATCH_SIZE = 16

@@ -65,7 +65,9 @@ class Walk:
         """Run a command of the checkout as an operator does, with `variables` added. Raises
         StepFailedError: it ended with another code than `codes`."""
         own = {"PILLSNAP_PYTHON": sys.executable} if words[0].endswith(".sh") else {}
-        if words[0].endswith(".py"):
+        if words[0] == "pillops":
+            words = (sys.executable, "-m", "opslib.cli", *words[1:])
+        elif words[0].endswith(".py"):
             words = (sys.executable, *words)
         environment = {
             **os.environ,
@@ -200,14 +202,11 @@ def run_sweep(walk: Walk) -> str:
 @_step("INT8 is compared", "scripts/quantize_dynamic.py --model MODEL --out OUT")
 def run_quantize(walk: Walk) -> str:
     """Compare INT8 with float32; the variant is thrown away."""
-    model = str(find_onnx(walk.config).resolve())
+    model, script = str(find_onnx(walk.config).resolve()), "scripts/quantize_dynamic.py"
+    codes = (*_MEASURED, ExitCode.GATE_FAILED)  # "do not deploy it" is a decision, too
     with tempfile.TemporaryDirectory(prefix="pillops-acceptance-") as folder:
-        out = f"{folder}/model.int8.onnx"
-        words = ("--model", model, "--out", out)
-        codes = (*_MEASURED, ExitCode.GATE_FAILED)  # "do not deploy it" is a decision, too
-        return _measured(
-            walk, "quantize_*.json", "scripts/quantize_dynamic.py", *words, codes=codes
-        )
+        words = (script, "--model", model, "--out", f"{folder}/model.int8.onnx")
+        return _measured(walk, "quantize_*.json", *words, codes=codes)
 
 
 @_step("a rollback is rehearsed", "scripts/reload_model.sh --path OTHER; pillops rollback")
@@ -228,7 +227,7 @@ def rehearse_rollback(walk: Walk) -> str:
         switched = client.version()
         if switched.sha256 == before.sha256:
             raise StepFailedError(f"/version still says {before.describe()}")
-        walk.run(sys.executable, "-m", "opslib.cli", "rollback", "--kind", kind.name, *host)
+        walk.run("pillops", "rollback", "--kind", kind.name, *host)
         after = client.version()
     if after.sha256 != before.sha256:
         raise StepFailedError(f"/version says {after.describe()}, before {before.describe()}")
@@ -242,7 +241,7 @@ def rehearse_schedules(walk: Walk) -> str:
     if shutil.which(PROGRAM) is None:
         raise NotRunError(f"the program {PROGRAM} is missing: apt-get install cron")
     with put_back(walk.config, "schedules"):
-        walk.run(sys.executable, "-m", "opslib.cli", "schedule", "install", "--demo")
+        walk.run("pillops", "schedule", "install", "--demo")
         block = take_apart(read_crontab(), str(walk.config.source)).block or ""
         jobs = [line for line in block.splitlines() if not line.startswith("#")]
         line = next((job for job in jobs if "scripts/maintenance.sh" in job), None)
@@ -265,7 +264,7 @@ def rehearse_upkeep(walk: Walk) -> str:
         text = b"".join(_LOG_LINE % number for number in range(_LOG_LINES))
         log.write_bytes(text)
         changed = {"PILLSNAP_ROTATE__LOG": str(log), "PILLSNAP_ROTATE__MAX_MB": "1"}
-        walk.run(sys.executable, "-m", "opslib.cli", "rotate", variables=changed)
+        walk.run("pillops", "rotate", variables=changed)
         archives = sorted(Path(folder).glob("cloudflared.log.*.gz"))
         kept = b"".join(gzip.decompress(path.read_bytes()) for path in archives)
         kept += log.read_bytes() if log.exists() else b""

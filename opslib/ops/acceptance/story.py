@@ -40,11 +40,11 @@ def draw_times(record: AcceptanceRecord, theme: Theme) -> Figure | None:
     if not record.steps:
         return None
     colours = {"pass": theme.better, "fail": theme.worse, "not run": theme.neutral}
-    names = [f"{step.number}. {step.title}" for step in record.steps][::-1]
-    seconds = [step.took_s for step in record.steps][::-1]
     figure, axes = pyplot.subplots()
-    bars = axes.barh(names, seconds, color=[colours[step.state] for step in record.steps][::-1])
-    axes.bar_label(bars, [format_duration(one) for one in seconds], padding=4)
+    for step in reversed(record.steps):
+        name = f"{step.number}. {step.title}"
+        bar = axes.barh(name, step.took_s, color=colours[step.state])
+        axes.bar_label(bar, [format_duration(step.took_s)], padding=4)
     axes.grid(visible=False)
     axes.margins(x=0.12)
     axes.set_xlabel("seconds")
@@ -65,10 +65,5 @@ def publish_acceptance(record: AcceptanceRecord, record_path: Path) -> None:
     publish_outcome(record.verdict, record.finding, record_path=record_path)
     passed = sum(step.state == "pass" for step in record.steps)
     publish("steps_passed", passed, better="higher", label=f"Steps passed of {len(record.steps)}")
-    publish(
-        "walk_s",
-        round(sum(step.took_s for step in record.steps)),
-        unit="s",
-        better="lower",
-        label="The whole walk",
-    )
+    took_s = round(sum(step.took_s for step in record.steps))
+    publish("walk_s", took_s, unit="s", better="lower", label="The whole walk")

@@ -106,18 +106,16 @@ def read_checklists(
     return sorted(found, key=lambda record: record.lineage.created_at_utc)
 
 
-def find_since(item: Item, earlier: Sequence[ChecklistRecord]) -> str | None:
-    """Return when the item was first found in the state it is in, without a change since, or None
-    where it is so for the first time. `earlier`: the runs before, the oldest first; those without
-    this item say nothing."""
+def find_since(name: str, state: State, earlier: Sequence[ChecklistRecord]) -> str | None:
+    """Return when an item was first found in this state, without a change since, or None where it
+    is so for the first time. `earlier`: the runs before, the oldest first; those without this item
+    say nothing."""
     since = None
     for record in reversed(earlier):
-        before = record.item(item.name)
-        if before is None:
-            continue
-        if before.state != item.state:
+        before = record.item(name)
+        if before is not None and before.state != state:
             break
-        since = record.lineage.created_at_utc
+        since = record.lineage.created_at_utc if before is not None else since
     return since
 
 

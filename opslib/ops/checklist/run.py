@@ -81,8 +81,7 @@ def run_checklist(
     for check in checks_of(chosen):
         if progress is not None:
             progress(check.title)
-        item = _ask(check, visit, secrets)
-        items.append(item.model_copy(update={"since_utc": find_since(item, earlier)}))
+        items.append(_ask(check, visit, secrets, earlier))
     verdict, finding = decide(items)
     since = visit.now - timedelta(hours=window_h)
     return ChecklistRecord(
@@ -98,24 +97,29 @@ def run_checklist(
     )
 
 
-def _ask(check: Check, visit: Visit, secrets: frozenset[str]) -> Item:
+def _ask(
+    check: Check, visit: Visit, secrets: frozenset[str], earlier: list[ChecklistRecord]
+) -> Item:
     """Answer one item; what it could not read makes it `unknown`, not the end of the list."""
     started = time.monotonic()
     try:
         answer = check.answer(visit)
     except (OpsError, OSError, ValueError) as error:
         answer = Answer.of("unknown", str(error), step="repair what it names")
-    step = answer.next_step
-    told = answer.model_copy(
-        update={
-            "evidence": tuple(clean_line(mask(line, secrets)) for line in answer.evidence),
-            "next_step": clean_line(mask(step, secrets)) if step else None,
-        }
-    )
+
+    def clean(line: str) -> str:
+        return clean_line(mask(line, secrets))
+
+    told = {
+        **dict(answer),
+        "evidence": tuple(map(clean, answer.evidence)),
+        "next_step": clean(answer.next_step) if answer.next_step else None,
+    }
     return Item(
+        **told,
         name=check.name,
         title=check.title,
         period=check.period,
         took_s=round(time.monotonic() - started, 3),
-        **dict(told),
+        since_utc=find_since(check.name, answer.state, earlier),
     )

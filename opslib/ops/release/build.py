@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import time
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
@@ -23,11 +22,10 @@ from opslib.core.formatting import format_bytes, stamp, utc_now
 from opslib.core.kinds import find_kind
 from opslib.core.lineage import Lineage, git_dirty, git_sha, record_lineage
 from opslib.core.locks import hold_lock
-from opslib.core.records import Record
 from opslib.core.secrets import live_secrets
 from opslib.inference.signature import read_signature
 from opslib.ops.release.archive import ArchiveWriter
-from opslib.ops.release.collect import Collection, OpenedModel, collect
+from opslib.ops.release.collect import Collection, OpenedModel, ReleaseRequest, collect
 from opslib.ops.release.companions import (
     ARCHIVE_SUFFIX,
     checksum_path,
@@ -49,6 +47,7 @@ from opslib.ops.release.store import LOCK_NAME, next_in_line, sweep_leftovers
 from opslib.ops.release.verify import (
     SCRATCH_NAME,
     ArchiveFacts,
+    ArchiveRecord,
     Progress,
     VerifiedModel,
     check_models,
@@ -61,37 +60,14 @@ _SPARE_BYTES = 16 << 20
 _SAME_SECOND_S = 0.05
 
 
-@dataclass(frozen=True)
-class ReleaseRequest:
-    """What to release and where to; the defaults are everything, into `{exp_dir}/releases`.
-
-    `verify` reads the finished archive back, `load_models` also loads its models from it.
-    """
-
-    onnx: Path | None = None
-    only: bool = False
-    out: Path | None = None
-    allow_missing_metrics: bool = False
-    verify: bool = True
-    load_models: bool = True
-    environment: dict[str, str] | None = field(default=None, repr=False)
-
-
-class ReleaseRecord(Record):
+class ReleaseRecord(ArchiveRecord):
     """A release that was made: where it is, what it is, and what making it took."""
 
     schema_name = "release"
 
     path: Path
-    sha256: str
-    content_id: str
-    released_at_utc: str
     git_sha: str
     main: str
-    size_bytes: int
-    content_bytes: int
-    files: int
-    models: tuple[VerifiedModel, ...] = ()
     verified: bool
     pack_s: float
     verify_s: float | None = None
@@ -117,14 +93,7 @@ def build_release(
         stack.enter_context(hold_lock(folder / LOCK_NAME, "making a release"))
         sweep_leftovers(folder)
         progress(0.0, "collecting")
-        found = stack.enter_context(
-            collect(
-                config,
-                request.onnx,
-                only=request.only,
-                allow_missing_metrics=request.allow_missing_metrics,
-            )
-        )
+        found = stack.enter_context(collect(config, request))
         secrets = live_secrets(config.root, request.environment)
         if config.code_root is not None:
             secrets |= live_secrets(config.code_root, {})
@@ -148,23 +117,17 @@ def build_release(
             progress(0.95, "writing to disk")
             write_text_atomic(checksum_path(archive), f"{packed.sha256}  {archive.name}\n")
             write_bytes_atomic(manifest_path(archive), packed.manifest_bytes)
-    manifest = packed.manifest
     record = ReleaseRecord(
+        **packed.describe(),
         path=archive,
-        sha256=packed.sha256,
-        content_id=manifest.content_id,
-        released_at_utc=manifest.released_at_utc,
         git_sha=sha,
-        main=manifest.main,
-        size_bytes=packed.size_bytes,
-        content_bytes=manifest.size_bytes,
-        files=len(manifest.files),
+        main=packed.manifest.main,
         models=models,
         verified=request.verify,
         pack_s=round(pack_s, 3),
         verify_s=verify_s,
         total_s=round(time.perf_counter() - started, 3),
-        notes=manifest.notes,
+        notes=packed.manifest.notes,
         lineage=record_lineage(),
     )
     record.write(release_record_path(config, record))

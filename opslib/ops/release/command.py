@@ -63,7 +63,8 @@ def create(
     config: ConfigOption = None,
 ) -> int:
     """Make a release, verify it, and print the path of its archive, alone, on stdout."""
-    from opslib.ops.release.build import ReleaseRequest, build_release, release_record_path
+    from opslib.ops.release.build import build_release, release_record_path
+    from opslib.ops.release.collect import ReleaseRequest
     from opslib.ops.release.copy import copy_release
     from opslib.telling.progress import show_progress
 

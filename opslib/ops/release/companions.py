@@ -55,27 +55,21 @@ def read_companion(path: Path) -> bytes:
         return file.read()
 
 
-def parse_checksum(data: bytes, archive: Path) -> str:
-    """Return the digest that `data`, the content of the file beside `archive`, states. Raises
-    ReleaseError: it is about another archive, or is not as `sha256sum` writes it."""
-    name = checksum_path(archive).name
-    match = _CHECKSUM.fullmatch(data)
-    if match is None:
-        wrong = "not the one line that sha256sum writes" if data else "empty"
-        raise ReleaseError(f"{name}: {wrong}")
-    if match[2] != os.fsencode(archive.name):
-        raise ReleaseError(f"{name}: is about {match[2].decode('utf-8', 'replace')!r}")
-    return match[1].decode()
-
-
 def read_checksum(archive: Path) -> str:
     """Return the digest that the file beside the archive states. Raises ReleaseError: it is
     missing, names another archive, or is not as `sha256sum` writes it."""
     path = checksum_path(archive)
     try:
-        return parse_checksum(read_companion(path), archive)
+        data = read_companion(path)
     except OSError as error:
-        raise ReleaseError(f"{path}: cannot be read: {error.strerror}") from error
+        raise ReleaseError(f"{path.name}: cannot be read: {error.strerror}") from error
+    match = _CHECKSUM.fullmatch(data)
+    if match is None:
+        wrong = "not the one line that sha256sum writes" if data else "empty"
+        raise ReleaseError(f"{path.name}: {wrong}")
+    if match[2] != os.fsencode(archive.name):
+        raise ReleaseError(f"{path.name}: is about {match[2].decode('utf-8', 'replace')!r}")
+    return match[1].decode()
 
 
 def release_stamp(released_at_utc: str) -> str:

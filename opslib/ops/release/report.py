@@ -8,7 +8,8 @@ from pathlib import Path
 
 from opslib.core.config import Config
 from opslib.core.errors import OpsError
-from opslib.ops.release.build import ReleaseRecord, ReleaseRequest, build_release
+from opslib.ops.release.build import ReleaseRecord, build_release
+from opslib.ops.release.collect import ReleaseRequest
 from opslib.ops.release.copy import copy_release
 from opslib.ops.release.manifest import Manifest
 from opslib.ops.release.record import Proof, Standing, proofs_of, read_proofs

@@ -22,8 +22,7 @@ from opslib.ops.release.companions import (
     ARCHIVE_SUFFIX,
     checksum_path,
     manifest_path,
-    parse_checksum,
-    read_companion,
+    read_checksum,
     read_copy,
 )
 from opslib.ops.release.manifest import Manifest, ReleaseError
@@ -63,14 +62,9 @@ class StoredRelease:
     sequence: int | None = None
 
     @property
-    def checksum_path(self) -> Path:
-        """The file that `sha256sum -c` reads."""
-        return checksum_path(self.path)
-
-    @property
     def files(self) -> tuple[Path, ...]:
         """What belongs to the release and is there, the archive first."""
-        companions = (self.checksum_path, manifest_path(self.path))
+        companions = (checksum_path(self.path), manifest_path(self.path))
         return (self.path, *(path for path in companions if path.exists()))
 
     def manifest(self) -> Manifest:
@@ -241,13 +235,10 @@ def _find_problem(path: Path, size: int, *, named: bool) -> str | None:
         return "not named as a release is: release-<UTC>-<sha>.tar.gz"
     if not size:
         return "empty"
-    checksum = checksum_path(path)
-    if not os.path.lexists(checksum):
-        return f"{checksum.name} is missing"
+    if not os.path.lexists(checksum_path(path)):
+        return f"{checksum_path(path).name} is missing"
     try:
-        parse_checksum(read_companion(checksum), path)
-    except OSError as error:
-        return f"{checksum.name} cannot be read: {error.strerror}"
+        read_checksum(path)
     except ReleaseError as error:
         return str(error)
     return None

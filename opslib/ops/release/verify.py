@@ -7,11 +7,11 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from opslib.core.config import Config
 from opslib.core.errors import InputError
-from opslib.core.formatting import utc_now
+from opslib.core.formatting import now_text
 from opslib.core.records import Part, Record
 from opslib.core.sections import ExportSection
 from opslib.ops.release.companions import manifest_path, open_regular, read_checksum, read_companion
@@ -49,23 +49,25 @@ class VerifiedModel(Part):
     golden_max_abs_diff: float | None = None
 
 
-class VerifyRecord(Record):
-    """A release of which every byte was read and found to be as it says.
+class ArchiveRecord(Record):
+    """What records of an archive say alike; `models` is empty where loading them was left out."""
 
-    `models` is empty where loading them was left out.
-    """
-
-    schema_name = "release-verify"
-
-    archive: str
     sha256: str
     content_id: str
     released_at_utc: str
-    verified_at_utc: str
     size_bytes: int
     content_bytes: int
     files: int
     models: tuple[VerifiedModel, ...] = ()
+
+
+class VerifyRecord(ArchiveRecord):
+    """A release of which every byte was read and found to be as it says."""
+
+    schema_name = "release-verify"
+
+    archive: str
+    verified_at_utc: str
     integrity_s: float
     models_s: float | None = None
 
@@ -78,6 +80,17 @@ class ArchiveFacts:
     manifest_bytes: bytes
     sha256: str
     size_bytes: int
+
+    def describe(self) -> dict[str, Any]:
+        """Return what an `ArchiveRecord` says of it."""
+        return {
+            "sha256": self.sha256,
+            "content_id": self.manifest.content_id,
+            "released_at_utc": self.manifest.released_at_utc,
+            "size_bytes": self.size_bytes,
+            "content_bytes": self.manifest.size_bytes,
+            "files": len(self.manifest.files),
+        }
 
 
 def silent(_share: float, _what: str) -> None:
@@ -105,14 +118,9 @@ def verify_release(
             models = check_models(facts.manifest, folder, config, path.name, progress)
             models_s = round(time.perf_counter() - started - read_s, 3)
     return VerifyRecord(
+        **facts.describe(),
         archive=path.name,
-        sha256=facts.sha256,
-        content_id=facts.manifest.content_id,
-        released_at_utc=facts.manifest.released_at_utc,
-        verified_at_utc=utc_now().isoformat(timespec="seconds"),
-        size_bytes=facts.size_bytes,
-        content_bytes=facts.manifest.size_bytes,
-        files=len(facts.manifest.files),
+        verified_at_utc=now_text(),
         models=models,
         integrity_s=round(read_s, 3),
         models_s=models_s,
@@ -176,7 +184,7 @@ def read_manifest(archive: Path) -> Manifest:
     """Return the manifest in an archive, which means reading all of it. Raises ReleaseError: there
     is none, or the archive is damaged; InputError: it cannot be read."""
     with _open(archive) as file, GzipReader(file) as reader:
-        return parse_manifest(_find_manifest(unpack(reader, Limits()), archive.name), archive.name)
+        return _find_manifest(unpack(reader, Limits()), archive.name)
 
 
 def check_models(
@@ -248,25 +256,23 @@ def _parse(data: bytes) -> Manifest | None:
         return None
 
 
-def _find_manifest(contents: Contents, where: str) -> bytes:
-    data = contents.kept.get(MANIFEST_NAME)
-    if data is None:
+def _find_manifest(contents: Contents, where: str) -> Manifest:
+    if MANIFEST_NAME not in contents.kept:
         raise ReleaseError(f"{where}: holds no {MANIFEST_NAME}")
-    return data
+    return parse_manifest(contents.kept[MANIFEST_NAME], where)
 
 
 def _check_contents(contents: Contents, where: str) -> tuple[Manifest, bytes]:
     """The manifest, and its bytes, of an archive whose contents it describes; it comes last."""
-    data = _find_manifest(contents, where)
+    manifest = _find_manifest(contents, where)
     if contents.entries[-1].path != MANIFEST_NAME:
         raise ReleaseError(f"{where}: {MANIFEST_NAME} is not the last file")
-    manifest = parse_manifest(data, where)
     found = {entry.path: entry for entry in contents.entries if entry.path != MANIFEST_NAME}
     check_manifest(manifest, found, where)
     version = version_text(manifest.released_at_utc, manifest.git_sha).encode()
     if contents.kept.get(VERSION_NAME) != version:
         raise ReleaseError(f"{where}: {VERSION_NAME} differs from {MANIFEST_NAME}")
-    return manifest, data
+    return manifest, contents.kept[MANIFEST_NAME]
 
 
 def _name_damage(file: BinaryIO, limits: Limits, copy: Manifest | None) -> str | None:
