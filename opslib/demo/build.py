@@ -156,7 +156,6 @@ def build_demo(
 def _build(
     config: Config, size: DemoSize, asides: dict[Path, Path], progress: BuildProgress
 ) -> DemoMarker:
-    """Fill the folders aside and return the marker that they shall carry."""
     from opslib.demo.export import export_generations
     from opslib.demo.photo import render_dataset
     from opslib.demo.training import train
@@ -175,9 +174,8 @@ def _build(
     progress.say(f"images    {images:,} photos of {len(size.kinds)} pills")
     names = kind_names(size.kinds)
     latest, previous = train(data_root, names, size, progress.show_step)
-    newer, older = export_generations(
-        (latest, previous), config, data_root, names, size, exp_dir, export_dir
-    )
+    both = (latest, previous)
+    newer, older = export_generations(both, config, data_root, names, size, exp_dir, export_dir)
     progress.say(f"export    {Path(older.onnx_path).name}, {Path(newer.onnx_path).name}")
     scored = zip(names, latest.per_class, strict=True)
     metrics = ValidationMetrics(

@@ -34,6 +34,7 @@ from opslib.inference.preprocess import preprocess
 
 FACTORY = "opslib.demo.network:build_network"
 OPSET = 20
+Logits = NDArray[np.float32]
 
 
 def export_generations(
@@ -152,15 +153,13 @@ def _quiet() -> Iterator[None]:
         logging.disable(disabled)
 
 
-def answer_onnx(model: Path, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+def answer_onnx(model: Path, inputs: NDArray[np.float32]) -> Logits:
     """Logits [N, classes] of an ONNX model on the CPU."""
     with open_engine(EngineRequest("onnx", model)) as engine:
         return engine.run(inputs)
 
 
-def compare_answers(
-    reference: NDArray[np.float32], exported: NDArray[np.float32], config: Config
-) -> ExportCompare:
+def compare_answers(reference: Logits, exported: Logits, config: Config) -> ExportCompare:
     """How far the exported logits [N, classes] lie from the network's, against the limits."""
     parity = check_parity(softmax(reference), softmax(exported), config.parity)
     mismatches = round(parity.samples * parity.top1_mismatch_pct / 100)

@@ -61,10 +61,9 @@ def refuse_foreign(folders: Sequence[Path]) -> None:
             raise ConfigError(f"{folder}: expected a folder for the demo, found a file")
         found = next((path for path in folder.rglob("*") if not path.is_dir()), None)
         if found is not None:
-            raise ConfigError(
-                f"{folder}: holds {found.relative_to(folder)}, which the demo did not make; "
-                "name an empty folder in config.yaml for the demo"
-            )
+            foreign = f"{found.relative_to(folder)}, which the demo did not make"
+            remedy = "name an empty folder in config.yaml for the demo"
+            raise ConfigError(f"{folder}: holds {foreign}; {remedy}")
 
 
 def refuse_served(config: Config) -> None:
@@ -72,10 +71,9 @@ def refuse_served(config: Config) -> None:
     BusyError: one does; StorageError: one is there that does not say."""
     remedy = "stop that service, or leave the demo as it is"
     try:
+        export_dir = config.export_dir.resolve()
         for live in ask_services(config):
-            if live.path is not None and live.path.resolve().is_relative_to(
-                config.export_dir.resolve()
-            ):
+            if live.path is not None and live.path.resolve().is_relative_to(export_dir):
                 raise BusyError(f"the demo is in use: {live.note}; {remedy}")
         for found in find_leases(config):
             if not found.lease.stopped and not found.may_be_outdated():

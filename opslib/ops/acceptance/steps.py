@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -57,10 +57,7 @@ class Walk:
     budget_s: float
 
     def run(
-        self,
-        *words: str,
-        codes: tuple[int, ...] = (0,),
-        variables: Mapping[str, str] | None = None,
+        self, *words: str, codes: Sequence[int] = (0,), variables: Mapping[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
         """Run a command of the checkout as an operator does, with `variables` added. Raises
         StepFailedError: it ended with another code than `codes`."""
@@ -109,8 +106,6 @@ STEPS: list[Step] = []
 
 
 def _step(title: str, command: str) -> Callable[[Callable[[Walk], str]], Callable[[Walk], str]]:
-    """Make a function the next step of the walk."""
-
     def add(run: Callable[[Walk], str]) -> Callable[[Walk], str]:
         STEPS.append(Step(title, command, run))
         return run
@@ -168,9 +163,7 @@ def newest(folder: Path, pattern: str, since: float) -> Path:
     return max(found, key=lambda path: path.stat().st_mtime)
 
 
-def _measured(
-    walk: Walk, pattern: str, *words: str, codes: tuple[ExitCode, ...] = _MEASURED
-) -> str:
+def _measured(walk: Walk, pattern: str, *words: str, codes: Sequence[ExitCode] = _MEASURED) -> str:
     since = time.time() - 1
     answer = walk.run(*words, "--budget", f"{walk.budget_s:g}", codes=codes)
     record = newest(walk.config.records_dir, pattern, since)
@@ -279,9 +272,8 @@ def _run_as_cron(line: str, log: Path) -> str:
     before = log.stat().st_size if log.exists() else 0
     command = line.split(None, 5)[5].replace("\\%", "%")
     environment = {"HOME": os.environ.get("HOME", "/"), "PATH": "/usr/bin:/bin", "SHELL": "/bin/sh"}
-    answer = subprocess.run(
-        ["/bin/sh", "-c", command], env=environment, timeout=_JOB_LIMIT_S, check=False
-    )
+    shell = ["/bin/sh", "-c", command]
+    answer = subprocess.run(shell, env=environment, timeout=_JOB_LIMIT_S, check=False)
     grown = log.stat().st_size - before if log.exists() else 0
     if answer.returncode or grown <= 0:
         raise StepFailedError(f"ended with {answer.returncode}, {log.name} grew by {grown} bytes")

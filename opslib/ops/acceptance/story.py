@@ -3,40 +3,33 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from matplotlib import pyplot
+from matplotlib.figure import Figure
+from pandas import DataFrame
 
 from opslib.core.formatting import format_duration
-from opslib.ops.acceptance.record import AcceptanceRecord
+from opslib.ops.acceptance.record import AcceptanceRecord, AcceptanceStep
+from opslib.telling.columns import Column, page_table
 from opslib.telling.scraps import publish, publish_outcome
 from opslib.telling.themes import Theme
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-    from pandas import DataFrame
 
 
 def steps_frame(record: AcceptanceRecord) -> DataFrame:
     """Return one row a step: what was asked, the command, how it went and what was seen."""
-    from pandas import DataFrame
-
-    rows = [
-        {
-            "Step": f"{step.number}. {step.title}",
-            "Result": step.state,
-            "Seen": step.evidence,
-            "Command": step.command,
-            "Took": format_duration(step.took_s),
-        }
-        for step in record.steps
-    ]
-    return DataFrame(rows)
+    columns: tuple[Column[AcceptanceStep], ...] = (
+        Column("Step", lambda step: f"{step.number}. {step.title}"),
+        Column("Result", lambda step: step.state),
+        Column("Seen", lambda step: step.evidence),
+        Column("Command", lambda step: step.command),
+        Column("Took", lambda step: format_duration(step.took_s)),
+    )
+    return page_table(columns, record.steps)
 
 
 def draw_times(record: AcceptanceRecord, theme: Theme) -> Figure | None:
     """Draw how long each step took; a step that failed or was not run has its own colour. None
     where there was no step."""
-    from matplotlib import pyplot
-
     if not record.steps:
         return None
     colours = {"pass": theme.better, "fail": theme.worse, "not run": theme.neutral}

@@ -71,7 +71,6 @@ def check_benchmark(visit: Visit) -> Answer:
 
 
 def _judge(visit: Visit, comparison: RecordComparison, *, same_model: bool) -> tuple[State, str]:
-    """The state that the changes of all rows lead to, and the reason."""
     section = visit.config.checklist
     limit_pct = section.regression_attention_pct
     worse = [row for row in comparison.rows if row.outcome == "worse"]

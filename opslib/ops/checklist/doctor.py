@@ -14,6 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
+from opslib import __version__
 from opslib.core.clock import ASK
 from opslib.core.config import Config, read_variables
 from opslib.core.env_file import ENV_NAME
@@ -43,7 +44,9 @@ class Finding:
 
 def examine(config: Config) -> Iterator[Finding]:
     """Yield the findings for `config` on this host, the ground first."""
-    yield from _look_at_code()
+    changed = ", with uncommitted changes" if git_dirty(CODE_FOLDER) else ""
+    code = f"pillops {__version__}, commit {git_sha(CODE_FOLDER)}{changed}"
+    yield Finding("code", "ok", f"{code}; Python {sys.version.split()[0]} at {sys.executable}")
     yield from _look_at_variables(config)
     yield _look_at_packages()
     yield from _look_at_host()
@@ -62,14 +65,6 @@ def list_next_steps(findings: list[Finding]) -> list[str]:
     """Return what to do, problems first, each step once."""
     ordered = sorted(findings, key=lambda one: one.state != "problem")
     return list(dict.fromkeys(one.next_step for one in ordered if one.next_step))
-
-
-def _look_at_code() -> Iterator[Finding]:
-    from opslib import __version__
-
-    changed = ", with uncommitted changes" if git_dirty(CODE_FOLDER) else ""
-    where = f"pillops {__version__}, commit {git_sha(CODE_FOLDER)}{changed}"
-    yield Finding("code", "ok", f"{where}; Python {sys.version.split()[0]} at {sys.executable}")
 
 
 def _look_at_variables(config: Config) -> Iterator[Finding]:
@@ -311,7 +306,7 @@ def _look_at_key(env_file: Path, found: ServiceEnvironment) -> Finding:
 def _look_at_service(config: Config) -> Finding:
     import httpx
 
-    from opslib.ops.checklist.live import start_step
+    from opslib.ops.checklist.service import start_step
     from opslib.serving.live import normalise_url
     from opslib.upkeep.probe import judge
 

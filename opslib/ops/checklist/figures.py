@@ -4,31 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING
+
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from opslib.core.formatting import format_bytes
 from opslib.ops.checklist.items import DAY_S, DiskFacts, State
 from opslib.ops.checklist.record import ChecklistRecord
 from opslib.telling.themes import Theme
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-SIGNS: dict[State, str] = {
-    "ok": "·",
-    "attention": "!",
-    "unknown": "?",
-    "failed": "×",
-    "not applicable": "",
-}
+SIGNS: dict[State, str] = {"ok": "·", "attention": "!", "unknown": "?", "failed": "×"}
 
 
 def draw_disks(disks: Sequence[DiskFacts], theme: Theme) -> Figure | None:
     """Draw how full each disk is; beside it how it came there, and where it leads. None where no
     disk could be read."""
-    import matplotlib.pyplot as plt
-
     if not disks:
         return None
     size = (8.8, max(2.6, 1.0 + 0.55 * len(disks)))
@@ -61,8 +52,6 @@ def describe_disks(disks: Sequence[DiskFacts]) -> str:
 def draw_lately(runs: Sequence[ChecklistRecord], theme: Theme) -> Figure | None:
     """Draw the state of each item in each run, the oldest left: a colour and a sign each. None
     where no run has an item."""
-    import matplotlib.pyplot as plt
-
     titles = list(dict.fromkeys(item.title for run in reversed(runs) for item in run.items))
     if not titles:
         return None
@@ -78,10 +67,10 @@ def draw_lately(runs: Sequence[ChecklistRecord], theme: Theme) -> Figure | None:
         for item in run.items:
             y = titles.index(item.title)
             axes.scatter(x, y, s=190, marker="s", color=colours[item.state])
-            sign = SIGNS[item.state]
+            sign = SIGNS.get(item.state, "")
             axes.text(x, y, sign, color=theme.surface, ha="center", va="center", weight="bold")
     for state in dict.fromkeys(item.state for run in runs for item in run.items):
-        label = f"{state} ({SIGNS[state]})" if SIGNS[state] else state
+        label = f"{state} ({SIGNS[state]})" if state in SIGNS else state
         axes.scatter([], [], s=90, marker="s", color=colours[state], label=label)
     axes.set_yticks(range(len(titles)), titles)
     labels = [_day(run.lineage.created_at_utc) for run in runs]

@@ -28,8 +28,6 @@ OTHERS = "(other messages)"
 
 @dataclass
 class _Tally:
-    """One group while it grows."""
-
     example: str
     count: int = 0
     first: datetime | None = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import UTC, timedelta
 from pathlib import Path
 
@@ -10,8 +9,8 @@ from opslib.core.config import Config
 from opslib.core.formatting import format_bytes, plural
 from opslib.core.secrets import live_secrets
 from opslib.ops.checklist.items import STATES, Answer, LogGroup, State, Visit
-from opslib.ops.checklist.live import start_step
 from opslib.ops.checklist.log_digest import LogDigest
+from opslib.ops.checklist.service import start_step
 from opslib.upkeep import log_names
 
 SHOWN_GROUPS = 3
@@ -30,7 +29,7 @@ def check_api_log(visit: Visit) -> Answer:
         return Answer.of("attention", told, step=step)
     named = " ".join(str(path) for path in logs)
     step = f"read it: `grep ERROR {named} | tail`, then restart or roll back if answers are wrong"
-    return _digest(visit, logs, "API", step, missing)
+    return _digest(visit, logs, "API", step, *missing)
 
 
 def check_tunnel_log(visit: Visit) -> Answer:
@@ -74,9 +73,7 @@ def find_log_files(path: Path, visit: Visit) -> list[Path]:
     return [one for _, one in sorted(dated)]
 
 
-def _digest(
-    visit: Visit, paths: list[Path], source: str, step: str, missing: Sequence[str] = ()
-) -> Answer:
+def _digest(visit: Visit, paths: list[Path], source: str, step: str, *missing: str) -> Answer:
     section = visit.config.checklist
     since = visit.now - timedelta(hours=visit.window_h)
     digest = LogDigest(source, since)

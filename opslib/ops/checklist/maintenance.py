@@ -34,6 +34,7 @@ GRACE_DAYS = 2.0
 GRACE_SIZE = 2.0
 MIB = 1 << 20
 _HEAD_BYTES = 4096
+_Last = MaintenanceRecord | InputError
 
 
 def check_maintenance(visit: Visit) -> Answer:
@@ -69,14 +70,12 @@ def check_maintenance(visit: Visit) -> Answer:
     return found.answer(f"read {newest}; repair what it names, then `pillops maintain`")
 
 
-def _find_last(
-    visit: Visit,
-) -> tuple[tuple[Path, MaintenanceRecord | InputError] | None, list[str]]:
+def _find_last(visit: Visit) -> tuple[tuple[Path, _Last] | None, list[str]]:
     """The newest record that is not dated after now, or why it cannot be read; and the names of
     those that are."""
     ahead: list[str] = []
     for path in sorted(visit.config.records_dir.glob(PATTERN), reverse=True):
-        record: MaintenanceRecord | InputError
+        record: _Last
         try:
             record = MaintenanceRecord.read(path)
             moment = parse_moment(record.started_at_utc)

@@ -21,7 +21,7 @@ from opslib.core.environment import load_service_environment
 from opslib.core.errors import ConfigError
 from opslib.core.formatting import plural
 from opslib.ops.checklist.items import DAY_S, Answer, Evidence, State, Visit, describe_days
-from opslib.ops.checklist.live import could_not_ask, open_http, read_key
+from opslib.ops.checklist.service import could_not_ask, open_http, read_key
 from opslib.serving.keys import HEADER, KEY_VARIABLE, check_key, key_since, make_key
 from opslib.serving.live import normalise_url
 
@@ -34,24 +34,18 @@ EVIL = "https://checklist.invalid"
 ALLOWS = "access-control-allow-origin"
 DEVELOPMENT = ("localhost", "127.0.0.1", "[::1]", "0.0.0.0")  # noqa: S104 (names, not an address)
 ROTATE = "`pillops key rotate`, then restart the service and update every client"
+_PAGE = b"<!doctype html><script>alert(1)</script>"
 NO_IMAGES = {
     "a text": ("checklist.txt", b"no image", "text/plain"),
-    "a page that calls itself a photo": (
-        "checklist.jpg",
-        b"<!doctype html><script>alert(1)</script>",
-        "image/jpeg",
-    ),
+    "a page that calls itself a photo": ("checklist.jpg", _PAGE, "image/jpeg"),
 }
 ORIGINS_STEP = "list the front ends alone in CORS_ALLOW_ORIGINS of .env, then restart the service"
 IS_BUSY = "the service is busy, or has no model"
 MIB = 1 << 20
 DECLARED_WAIT_S = 2.0
 _BOUNDARY = "pillops-checklist"
-_HEAD = (
-    f"--{_BOUNDARY}\r\n"
-    'Content-Disposition: form-data; name="image"; filename="checklist.jpg"\r\n'
-    "Content-Type: image/jpeg\r\n\r\n"
-).encode()
+_NAMED = 'Content-Disposition: form-data; name="image"; filename="checklist.jpg"'
+_HEAD = f"--{_BOUNDARY}\r\n{_NAMED}\r\nContent-Type: image/jpeg\r\n\r\n".encode()
 _TAIL = f"\r\n--{_BOUNDARY}--\r\n".encode()
 
 
@@ -155,9 +149,8 @@ def check_uploads(visit: Visit) -> Answer:
                 found.add(*_judge_type(what, status))
     except (httpx.HTTPError, OSError) as error:
         return could_not_ask(error)
-    return found.answer(
-        f"MAX_UPLOAD_MB={limit_mb} and ALLOWED_EXTS in .env, then restart the service"
-    )
+    wanted = f"MAX_UPLOAD_MB={limit_mb} and ALLOWED_EXTS"
+    return found.answer(f"{wanted} in .env, then restart the service")
 
 
 @dataclass(frozen=True)
@@ -249,13 +242,10 @@ def _lookalikes(listed: tuple[str, ...]) -> list[str]:
 
 
 def _allowed_for(client: httpx.Client, origin: str) -> str | None:
-    """Which origin the service lets in when a page of `origin` asks, by preflight or plainly."""
     wish = {"Origin": origin, "Access-Control-Request-Method": "POST"}
     wish["Access-Control-Request-Headers"] = HEADER
-    for answer in (
-        client.options("/predict", headers=wish),
-        client.get("/health", headers={"Origin": origin}),
-    ):
+    plain = client.get("/health", headers={"Origin": origin})
+    for answer in (client.options("/predict", headers=wish), plain):
         allowed: str | None = answer.headers.get(ALLOWS)
         if allowed in ("*", origin):
             return allowed

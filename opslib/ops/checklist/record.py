@@ -18,11 +18,8 @@ from opslib.ops.checklist.items import STATES, Item, Period, State
 MAX_NAMED = 3
 PATTERN = "checklist_*.json"
 MAX_RUNS = 14
-_SAID: dict[State, str] = {
-    "failed": "failed",
-    "attention": "wants attention",
-    "unknown": "could not be checked",
-}
+_OPEN: dict[State, str] = {"attention": "wants attention", "unknown": "could not be checked"}
+_SAID: dict[State, str] = {"failed": "failed", **_OPEN}
 
 
 class ChecklistRecord(Record):
@@ -79,10 +76,8 @@ def keep_checklist(record: ChecklistRecord, config: Config, path: Path | None = 
     be mounted, and a folder made in its place would hide that."""
     if path is None and not config.exp_dir.is_dir():
         demo = " The demo is made with `make demo`" if config.can_be_demo else ""
-        raise StorageError(
-            f"{config.exp_dir}: no such folder, so the record is not kept; "
-            f"is its disk mounted?{demo}"
-        )
+        lost = f"{config.exp_dir}: no such folder, so the record is not kept"
+        raise StorageError(f"{lost}; is its disk mounted?{demo}")
     name = f"checklist_{record.period}_{stamp()}.json"
     return record.write(path or config.records_dir / name)
 

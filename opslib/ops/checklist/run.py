@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from datetime import UTC, timedelta
 
 from opslib.core.config import Config
@@ -60,11 +60,7 @@ def checks_of(period: Period) -> tuple[Check, ...]:
 
 
 def run_checklist(
-    config: Config,
-    period: str,
-    *,
-    hours: float | None = None,
-    progress: Progress | None = None,
+    config: Config, period: str, *, hours: float | None = None, progress: Progress = lambda _: None
 ) -> ChecklistRecord:
     """Go through the checklist of `period` and return what was found. `hours`: how far back the
     logs are read; by default the period itself. `progress`: told the title of each item before it
@@ -79,8 +75,7 @@ def run_checklist(
     earlier = read_checklists(config, now=visit.now)
     items = []
     for check in checks_of(chosen):
-        if progress is not None:
-            progress(check.title)
+        progress(check.title)
         items.append(_ask(check, visit, secrets, earlier))
     verdict, finding = decide(items)
     since = visit.now - timedelta(hours=window_h)
@@ -97,9 +92,7 @@ def run_checklist(
     )
 
 
-def _ask(
-    check: Check, visit: Visit, secrets: frozenset[str], earlier: list[ChecklistRecord]
-) -> Item:
+def _ask(check: Check, visit: Visit, secrets: Set[str], earlier: list[ChecklistRecord]) -> Item:
     """Answer one item; what it could not read makes it `unknown`, not the end of the list."""
     started = time.monotonic()
     try:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from IPython.display import display
+from pandas import DataFrame
 
 from opslib.core.config import Config
 from opslib.core.formatting import format_bytes, format_ms, plural
@@ -16,21 +18,14 @@ from opslib.telling.columns import Column, page_table
 from opslib.telling.figures import show_figure, show_table
 from opslib.telling.scraps import publish, publish_outcome
 
-if TYPE_CHECKING:
-    from pandas import DataFrame
-
-BADGES: dict[State, str] = {
-    "failed": "fail",
-    "attention": "inconclusive",
-    "unknown": "inconclusive",
-    "ok": "pass",
-    "not applicable": "",
-}
-_LAB = {
-    "fail": "background:#fde8e8;color:#931a1f",
-    "inconclusive": "background:#fcf0d6;color:#6e4600",
-    "pass": "background:#e3f4ea;color:#0a5c33",
-    "": "background:#e9edf3;color:#3c4757",
+_OPEN = ("inconclusive", "background:#fcf0d6;color:#6e4600")
+# Of each state the class of its badge, and its colours in JupyterLab.
+BADGES: dict[State, tuple[str, str]] = {
+    "failed": ("fail", "background:#fde8e8;color:#931a1f"),
+    "attention": _OPEN,
+    "unknown": _OPEN,
+    "ok": ("pass", "background:#e3f4ea;color:#0a5c33"),
+    "not applicable": ("", "background:#e9edf3;color:#3c4757"),
 }
 _CODE = re.compile(r"`([^`]+)`")
 MAX_GROUPS = 25
@@ -135,9 +130,9 @@ def publish_checklist(record: ChecklistRecord, path: Path) -> None:
 
 
 def _row(item: Item) -> str:
-    badge = BADGES[item.state]
+    badge, colours = BADGES[item.state]
     classes = f"badge {badge}".strip()
-    style = f"padding:.1em .7em;border-radius:99px;font-weight:600;{_LAB[badge]}"
+    style = f"padding:.1em .7em;border-radius:99px;font-weight:600;{colours}"
     lines = [escape(line) for line in item.told]
     if item.next_step:
         step = _CODE.sub(r"<code>\1</code>", escape(item.next_step))
@@ -202,6 +197,4 @@ def _say(text: str) -> None:
 
 
 def _display(html: str, text: str) -> None:
-    from IPython.display import display
-
     display({"text/html": html, "text/plain": text}, raw=True)  # type: ignore[no-untyped-call]

@@ -15,16 +15,14 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, BinaryIO, Self
+from typing import BinaryIO, Self
 
 from isal import isal_zlib
 
 from opslib.core.cards import FileEntry
 from opslib.core.errors import InputError
 from opslib.core.host import usable_cpus
-
-if TYPE_CHECKING:
-    from opslib.ops.release.collect import OpenedFile
+from opslib.ops.release.collect import OpenedFile
 
 BLOCK_BYTES = 1 << 20
 SYNC_BYTES = 4 << 20
@@ -33,6 +31,7 @@ LEVEL = 1
 MEMBER_HEADER = b"\x1f\x8b\x08\x04" + bytes(4) + b"\x00\xff" + struct.pack("<H2sH", 8, b"PS", 4)
 MEMBER_LENGTH = struct.Struct("<I")
 _TRAILER = struct.Struct("<II")
+OnBytes = Callable[[int], None]
 
 
 def deflate_member(block: memoryview) -> bytes:
@@ -45,8 +44,6 @@ def deflate_member(block: memoryview) -> bytes:
 
 @dataclass
 class _Block:
-    """One block of the tar, and the digests still being taken of what lies in it."""
-
     data: bytearray = field(default_factory=lambda: bytearray(BLOCK_BYTES))
     filled: int = 0
     hashing: list[Future[None]] = field(default_factory=list)
@@ -59,9 +56,7 @@ class ArchiveWriter:
     of the archive on others. At most a few blocks are under way at a time.
     """
 
-    def __init__(
-        self, sink: BinaryIO, *, mtime_s: int, threads: int, on_bytes: Callable[[int], None]
-    ) -> None:
+    def __init__(self, sink: BinaryIO, *, mtime_s: int, threads: int, on_bytes: OnBytes) -> None:
         self._sink, self._mtime_s, self._on_bytes = sink, mtime_s, on_bytes
         count = threads or usable_cpus()
         self._window = count + 2
@@ -145,7 +140,6 @@ class ArchiveWriter:
             block.filled += len(piece)
 
     def _room(self) -> _Block:
-        """The block to fill, which has room."""
         if self._block.filled == BLOCK_BYTES:
             self._seal()
         return self._block

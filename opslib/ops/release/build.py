@@ -58,6 +58,7 @@ from opslib.ops.release.verify import (
 EPOCH_VARIABLE = "SOURCE_DATE_EPOCH"
 _SPARE_BYTES = 16 << 20
 _SAME_SECOND_S = 0.05
+_OF_CARD = ("providers", "backbone", "exported_at_utc", "git_sha")
 
 
 class ReleaseRecord(ArchiveRecord):
@@ -217,10 +218,8 @@ def _summarise(model: OpenedModel, digests: dict[str, FileEntry], config: Config
     for opened, entry in zip(model.files, unit, strict=True):
         wanted = expected.get(opened.source.name)
         if expected and wanted != entry.sha256:
-            raise ModelError(
-                f"{opened.source}: differs from its card "
-                f"(sha256 {entry.sha256[:12]}…, expected {(wanted or 'none')[:12]}…)"
-            )
+            differs = f"sha256 {entry.sha256[:12]}…, expected {(wanted or 'none')[:12]}…"
+            raise ModelError(f"{opened.source}: differs from its card ({differs})")
     classes = card.num_classes if card else None
     kind = find_kind(config, model.model.source)
     if classes is None and kind is not None and kind.contract == "classifier":
@@ -236,21 +235,13 @@ def _summarise(model: OpenedModel, digests: dict[str, FileEntry], config: Config
         outputs=signature.outputs,
         num_classes=classes,
         opset=signature.opset,
-        providers=card.providers if card else (),
-        backbone=card.backbone if card else None,
         checkpoint=card.ckpt_path if card else None,
-        exported_at_utc=card.exported_at_utc if card else None,
-        git_sha=card.git_sha if card else None,
+        **({name: getattr(card, name) for name in _OF_CARD} if card else {}),
     )
 
 
 def _verify(
-    sink: BinaryIO,
-    packed: ArchiveFacts,
-    archive: Path,
-    config: Config,
-    load_models: bool,
-    tell: Progress,
+    sink: BinaryIO, packed: ArchiveFacts, archive: Path, config: Config, load: bool, tell: Progress
 ) -> tuple[VerifiedModel, ...]:
     """Read the finished archive back, while it still has no name, and load its models."""
     tell(0.7, "verifying: reading every byte")
@@ -258,10 +249,10 @@ def _verify(
     def step(share: float, what: str) -> None:
         tell(0.8 + 0.15 * share, f"verifying: {what}")
 
+    nameless = Path(f"/proc/self/fd/{sink.fileno()}")
     with ExitStack() as stack:
-        nameless = Path(f"/proc/self/fd/{sink.fileno()}")
         file = stack.enter_context(nameless.open("rb", buffering=0))
-        if not load_models:
+        if not load:
             examine_open(file, archive.name, config, packed.sha256)
             return ()
         unpacked = stack.enter_context(scratch_folder(archive.parent, SCRATCH_NAME))

@@ -15,7 +15,7 @@ from opslib.core.config import Config
 from opslib.core.errors import InputError, ModelError
 from opslib.core.kinds import Kind, list_kinds
 from opslib.core.lineage import CODE_FOLDER
-from opslib.core.models import ModelFiles, find_model_files, resolve_model
+from opslib.core.models import find_model_files, resolve_model
 from opslib.core.records import read_json
 from opslib.inference.find_model import check_link, find_card, find_onnx, list_exports, newest_first
 from opslib.ops.release.manifest import EXPORT_FOLDER, ReleasedKind, find_name_problem, show_name
@@ -135,7 +135,10 @@ class _Collector:
         config, onnx, only = self._config, self._request.onnx, self._request.only
         meant = _find_meant(config, onnx, links=not (only and onnx is not None))
         main = _find_main(config, onnx, meant)
-        paths = [main] if only else _list_models(config, main, meant)
+        linked = {one.latest for one in meant if one.latest is not None}
+        exported = [path for path in config.export_dir.glob("*.onnx") if not path.is_symlink()]
+        found = {path.resolve() for path in exported if path.is_file()}
+        paths = [main] if only else sorted({main, *found, *linked})
         names = {one.kind.link for one in meant if one.latest is not None}
         for path in paths:
             if path.name in names:
@@ -192,17 +195,21 @@ class _Collector:
 
     def _add_model(self, path: Path) -> OpenedModel:
         for _ in range(_ATTEMPTS):
-            files = _find_whole(path)
+            with _hinting(_HINT):
+                files = find_model_files(path)
             folder = files.path.parent
             opened = [self._open(_member(one.relative_to(folder)), one) for one in files.all]
             # A model that was replaced between its files being opened is not one unit.
-            if files == _find_whole(path) and all(_is_still(one) for one in opened):
+            with _hinting(_HINT):
+                whole = files == find_model_files(path)
+            if whole and all(_is_still(one) for one in opened):
                 break
         else:
             raise InputError(f"{path}: is being written; release again when it is finished")
         for one in opened:
             self._keep(one)
-        card, card_member = _find_card(self._config, path), None
+        with _hinting("; restore it from a release, or move it away to release without it"):
+            card, card_member = find_card(self._config, path), None
         own = card_path(path)
         if own.is_file():
             card_member = _member(own.name)
@@ -278,13 +285,6 @@ def _find_main(config: Config, onnx: Path | None, meant: Sequence[_Meant]) -> Pa
     return resolve_model(find_onnx(config, onnx), "an ONNX model (--onnx)")
 
 
-def _list_models(config: Config, main: Path, meant: Sequence[_Meant]) -> list[Path]:
-    """The models of `export/` with `main` and what the links mean, links resolved."""
-    exported = [path for path in config.export_dir.glob("*.onnx") if not path.is_symlink()]
-    found = {main, *(path.resolve() for path in exported if path.is_file())}
-    return sorted(found | {one.latest for one in meant if one.latest is not None})
-
-
 def _find_metrics(folder: Path) -> Path | None:
     """The newest validation metrics in `folder`, or None; those dated after now come last,
     and a link that leads nowhere first: what it means may be the newest. A name with a word of its
@@ -294,19 +294,13 @@ def _find_metrics(folder: Path) -> Path | None:
     return next(iter(lost or newest_first(found)), None)
 
 
-def _find_whole(path: Path) -> ModelFiles:
+@contextmanager
+def _hinting(hint: str) -> Iterator[None]:
+    """Say what to do about a model that is not whole, or a card that cannot be read."""
     try:
-        return find_model_files(path)
-    except ModelError as error:
-        raise ModelError(f"{error}{_HINT}") from error
-
-
-def _find_card(config: Config, path: Path) -> ModelCard | None:
-    try:
-        return find_card(config, path)
-    except InputError as error:
-        hint = "restore it from a release, or move it away to release without it"
-        raise InputError(f"{error}; {hint}") from error
+        yield
+    except (ModelError, InputError) as error:
+        raise type(error)(f"{error}{hint}") from error
 
 
 def _check_metrics(path: Path) -> list[str]:
@@ -329,7 +323,6 @@ def _list_numbers(content: Any, name: str = "") -> Iterator[tuple[str, float]]:
 
 
 def _is_still(opened: OpenedFile) -> bool:
-    """Whether the name still means the file that was opened."""
     try:
         return os.path.samestat(opened.source.stat(), os.fstat(opened.file.fileno()))
     except OSError:

@@ -168,10 +168,9 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
-        raise ReleaseError(
-            f"{where}: {MANIFEST_NAME} is no {Manifest.schema_id()} record: "
-            f"{key + ': ' if key else ''}{first['msg']}"
-        ) from error
+        said = f"{key + ': ' if key else ''}{first['msg']}"
+        wrong = f"{MANIFEST_NAME} is no {Manifest.schema_id()} record"
+        raise ReleaseError(f"{where}: {wrong}: {said}") from error
 
 
 def find_name_problem(name: str) -> str | None:

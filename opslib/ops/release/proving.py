@@ -37,9 +37,7 @@ _OTHERS_TRIED = 2
 STEPS = 7
 
 
-def carry_out_proof(
-    config: Config, stored: StoredRelease, progress: Progress = silent
-) -> ProofRecord:
+def carry_out_proof(config: Config, stored: StoredRelease, tell: Progress = silent) -> ProofRecord:
     """Return whether `stored` restores, after doing it; nothing of it is left behind.
 
     Only one may be under way: what an earlier one left behind, killed, is cleared first. Raises
@@ -47,7 +45,7 @@ def carry_out_proof(
     is no good.
     """
     with scratch_folder(config.restore_dir, WORK_NAME, young_s=0.0) as folder:
-        test = _Test(config, stored, folder, progress)
+        test = _Test(config, stored, folder, tell)
         test.run()
     return test.record()
 
@@ -69,8 +67,6 @@ def compare_files(folder: Path, manifest: Manifest) -> int:
 
 
 class _Test:
-    """One test under way: its steps so far."""
-
     def __init__(self, config: Config, stored: StoredRelease, folder: Path, tell: Progress) -> None:
         self._config, self._stored, self._folder, self._tell = config, stored, folder, tell
         self._steps: list[ProofStep] = []
@@ -167,7 +163,6 @@ class _Test:
             self._ask(service, model, "answers again")
 
     def _switch_away(self, service: RestoredService, restored: Restored, work: Path) -> str:
-        """Switch to another model of the release, or to a stand-in, and return its name."""
         manifest, main = restored.manifest, restored.manifest.main_model
         kind = manifest.kind_of(main.path)
         alike = [one for one in manifest.models if kind is None or kind.has(one.path)]
@@ -196,7 +191,6 @@ class _Test:
 
     @contextmanager
     def _step(self, name: str) -> Iterator[list[str]]:
-        """Time a step and keep what it found or why it failed."""
         others = len(self._manifest.mains) - 1 if self._manifest else 0
         self._tell(len(self._steps) / (STEPS + others), f"{self._stored.name}: {name}")
         found: list[str] = []

@@ -20,11 +20,8 @@ _LOCK_WAIT_S = 10.0
 
 Standing = Literal["never proved", "proved", "failed", "not asked"]
 # The worst first.
-_STANDINGS: dict[Verdict, Standing] = {
-    "fail": "failed",
-    "inconclusive": "not asked",
-    "pass": "proved",
-}
+_BAD: dict[Verdict, Standing] = {"fail": "failed", "inconclusive": "not asked"}
+_STANDINGS: dict[Verdict, Standing] = {**_BAD, "pass": "proved"}
 
 
 class Proof(Part):
@@ -140,9 +137,8 @@ class RotaRecord(Record):
         parts = [one.finding for one in ordered if one.verdict != "pass" or len(sound) == 1]
         if len(sound) > 1:
             took = ", ".join(f"{one.release} in {one.proof.took_s:.1f} s" for one in sound)
-            parts.append(
-                f"{len(sound)} releases restore, serve both ways and answer as promised: {took}"
-            )
+            promised = "restore, serve both ways and answer as promised"
+            parts.append(f"{len(sound)} releases {promised}: {took}")
         return "; ".join(parts)
 
     @property
@@ -165,10 +161,8 @@ def read_proofs(config: Config) -> tuple[Proof, ...]:
     try:
         return ProofHistory.read(path).proofs
     except InputError as error:
-        raise InputError(
-            f"{error}; move it away to start a new history (every release then counts as never "
-            "proved)"
-        ) from error
+        remedy = "move it away to start a new history (every release then counts as never proved)"
+        raise InputError(f"{error}; {remedy}") from error
 
 
 def add_proof(config: Config, proof: Proof) -> Path:
@@ -180,19 +174,14 @@ def add_proof(config: Config, proof: Proof) -> Path:
         return ProofHistory(proofs=(*read_proofs(config), proof)).write(path)
 
 
-def proofs_of(
-    proofs: Iterable[Proof], release: str, content_id: str | None = None
-) -> tuple[Proof, ...]:
+def proofs_of(proofs: Iterable[Proof], name: str, content: str | None = None) -> tuple[Proof, ...]:
     """Return the proofs of a release, the oldest first.
 
     A proof of other content under the same name is no proof of this release.
     """
-    return tuple(
-        one
-        for one in proofs
-        if one.release == release
-        and (content_id is None or one.content_id is None or one.content_id == content_id)
-    )
+    meant = (content, None) if content is not None else None
+    own = (one for one in proofs if one.release == name)
+    return tuple(one for one in own if meant is None or one.content_id in meant)
 
 
 def describe_last(proofs: Iterable[Proof], release: str) -> str:

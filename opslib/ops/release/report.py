@@ -10,9 +10,9 @@ from opslib.core.config import Config
 from opslib.core.errors import OpsError
 from opslib.ops.release.build import ReleaseRecord, build_release
 from opslib.ops.release.collect import ReleaseRequest
-from opslib.ops.release.copy import copy_release
 from opslib.ops.release.manifest import Manifest
 from opslib.ops.release.record import Proof, Standing, proofs_of, read_proofs
+from opslib.ops.release.restore import copy_release
 from opslib.ops.release.store import StoredRelease, find_release, list_releases
 from opslib.ops.release.verify import VerifyRecord
 
@@ -78,11 +78,8 @@ def make_or_find(
         if release or list_releases(config):
             stored = find_release(config, release)
     else:
-        request = ReleaseRequest(
-            onnx=Path(onnx) if onnx else None,
-            only=only,
-            allow_missing_metrics=allow_missing_metrics,
-        )
+        model = Path(onnx) if onnx else None
+        request = ReleaseRequest(model, only, allow_missing_metrics=allow_missing_metrics)
         made = build_release(config, request)
         second = copy_to or config.release.copy_to
         copied = copy_release(made.path, config.resolve(second), config=config) if second else None
@@ -109,7 +106,6 @@ def find_previous(rows: Sequence[CoverageRow], stored: StoredRelease | None) -> 
 
 
 def _read_manifest(stored: StoredRelease) -> tuple[Manifest | None, str | None]:
-    """The manifest, or why it cannot be read."""
     try:
         return stored.manifest(), None
     except (OpsError, OSError) as error:

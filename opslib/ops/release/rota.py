@@ -29,10 +29,8 @@ def choose_release(config: Config, *, without: Collection[str] = ()) -> StoredRe
     releases = {one.name: one for one in _list_testable(config) if one.name not in without}
     found = next_in_rota(list(releases), read_proofs(config))
     if found is None:
-        raise InputError(
-            f"{config.releases_dir}: no {'other ' if without else ''}release; make one with "
-            "`pillops release create`"
-        )
+        none = f"{config.releases_dir}: no {'other ' if without else ''}release"
+        raise InputError(f"{none}; make one with `pillops release create`")
     return releases[found]
 
 
@@ -56,9 +54,7 @@ def list_unproved(names: Iterable[str], proofs: Sequence[Proof]) -> tuple[str, .
     return tuple(one for one in names if last.get(one) != "proved")
 
 
-def prove_release(
-    config: Config, stored: StoredRelease, *, progress: Progress = silent
-) -> ProofRecord:
+def prove_release(config: Config, stored: StoredRelease, tell: Progress = silent) -> ProofRecord:
     """Test whether a release restores, keep the answer in the history, and return it.
 
     A release that does not restore is an answer, not an error. Raises BusyError: another restore
@@ -68,7 +64,7 @@ def prove_release(
     lock = config.releases_dir / LOCK_NAME
     with hold_lock(lock, f"restore test of {stored.name}"):
         read_proofs(config)
-        record = carry_out_proof(config, stored, progress)
+        record = carry_out_proof(config, stored, tell)
         if stored.path.resolve().parent == config.releases_dir.resolve():
             add_proof(config, record.proof)  # a copy elsewhere proves nothing of the store's own
     return record
@@ -96,7 +92,7 @@ def prove_by_rota(
                 break
             chosen.append(choose_release(config, without=done))
         if not dry_run:
-            tests.append(prove_release(config, chosen[turn], progress=progress))
+            tests.append(prove_release(config, chosen[turn], progress))
     return RotaRecord(
         lineage=record_lineage(),
         releases=store,

@@ -60,6 +60,5 @@ def ensure_room(folder: Path, needed: int, what: str) -> None:
     StorageError: fewer bytes are free than are `needed`."""
     free = shutil.disk_usage(folder).free
     if free < needed:
-        raise StorageError(
-            f"{folder}: {what} needs {format_bytes(needed)}, {format_bytes(free)} are free"
-        )
+        needs = f"{what} needs {format_bytes(needed)}"
+        raise StorageError(f"{folder}: {needs}, {format_bytes(free)} are free")

@@ -14,6 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
+import yaml
+
 from opslib.core.cards import GoldenAnswer, read_card
 from opslib.core.config import Config
 from opslib.core.errors import GateFailedError, storage_errors
@@ -21,6 +24,7 @@ from opslib.core.files import write_text_atomic
 from opslib.core.models import find_model_files
 from opslib.core.sections import ClientSection
 from opslib.serving.live import describe_degraded
+from opslib.serving.staging import start_service
 
 MAX_PROBABILITY_DIFF = 0.02  # as inference.golden, which loads numpy
 STAND_IN = "stand-in.onnx"
@@ -29,6 +33,7 @@ STAND_IN = "stand-in.onnx"
 _EXTRA_METADATA = b"\x72\x15\x0a\x07pillops\x12\x0astands in "
 _CONTENT_TYPES = {".png": "image/png", ".bmp": "image/bmp", ".webp": "image/webp"}
 _ANSWER_TIMEOUT_S = 30.0
+Variables = dict[str, str]
 _FIELDS = {"request_field", "path_field", "digest_field", "loaded_field"}
 
 
@@ -66,13 +71,10 @@ class RestoredService:
         return self._ask("POST", "/predict", files=files)
 
     def _ask(self, method: str, route: str, **content: Any) -> dict[str, Any]:
-        import httpx
-
         content["timeout"] = self.reload_timeout_s if route == "/reload" else _ANSWER_TIMEOUT_S
         try:
-            answer = httpx.request(
-                method, self.url + route, headers=self.headers, trust_env=False, **content
-            )
+            with httpx.Client(headers=self.headers, trust_env=False) as client:
+                answer = client.request(method, self.url + route, **content)
             found = answer.json()
         except (httpx.HTTPError, ValueError) as error:
             raise RestoreTestError(f"{route} does not answer: {error}") from error
@@ -83,45 +85,29 @@ class RestoredService:
 
 
 @contextmanager
-def start_staged(
-    config: Config, folder: Path, work: Path, model: Path
-) -> Iterator[RestoredService]:
-    """Start a service on the release restored in `folder`, `MODEL_PATH` naming `model`.
+def start_staged(config: Config, home: Path, work: Path, model: Path) -> Iterator[RestoredService]:
+    """Start a service on the release restored in `home`, `MODEL_PATH` naming `model`.
 
-    Args:
-        config: the configuration to copy.
-        folder: the restored release.
-        work: an empty folder for the copy, the logs and the stand-in; models may be served from it.
-        model: the restored model.
-
-    Raises:
-        DeadlineError: it does not answer in time.
-        OpsError: it refuses the model; the message is what it said.
+    `work` is an empty folder for the copy of `config`, the logs and the stand-in; models may be
+    served from it. Raises DeadlineError: it does not answer in time; OpsError: it refuses the
+    model; the message is what it said.
     """
-    from opslib.serving.staging import start_service
-
-    path, variables = _copy_config(config, work, export_dir=model.parent, restored=folder)
+    path, variables = _copy_config(config, work, model, home.parent)
     variables |= {"MODEL_PATH": str(model), "RATE_LIMIT_PER_MIN": "1000000"}
     deadline_s = config.reload.trial_timeout_s + 60.0
     with start_service(path, variables=variables, deadline_s=deadline_s) as service:
         yield RestoredService(service.url, service.headers, deadline_s)
 
 
-def _copy_config(
-    config: Config, work: Path, *, export_dir: Path, restored: Path
-) -> tuple[Path, dict[str, str]]:
-    """Write a copy of `config` for a service that must not touch its experiment.
-
-    Returns the copy and the variables that keep this process's own `PILLSNAP_` variables, which a
-    service inherits, from leading it back.
+def _copy_config(config: Config, work: Path, model: Path, home: Path) -> tuple[Path, Variables]:
+    """A copy of `config` for a service that must not touch its experiment, and the variables that
+    keep this process's own `PILLSNAP_` variables, which a service inherits, from leading it back.
     """
-    import yaml
-
     changed: dict[str, dict[str, Any]] = {
         "client": ClientSection().model_dump(include=_FIELDS),
         "paths": {"exp_dir": work / "exp", "data_root": config.data_root},
-        "export": {"out_dir": export_dir},
-        "reload": {"restore_dir": restored.parent, "resident_models": 1},
+        "export": {"out_dir": model.parent},
+        "reload": {"restore_dir": home, "resident_models": 1},
         "service": {"host": "127.0.0.1", "workers": 1},
         "onnx": {"providers": "CPU"},
     }
@@ -165,9 +151,8 @@ def check_version(service: RestoredService, sha256: str) -> dict[str, Any]:
     found = service.version()
     said = str(found.get("model_sha256"))
     if said != sha256:
-        raise RestoreTestError(
-            f"/version says sha256 {said[:12]}…, the release's model is {sha256[:12]}…"
-        )
+        wanted = f"the release's model is {sha256[:12]}…"
+        raise RestoreTestError(f"/version says sha256 {said[:12]}…, {wanted}")
     return found
 
 
@@ -192,17 +177,14 @@ def compare_answer(answer: GoldenAnswer, class_id: int, confidence: float) -> fl
     Another class is allowed only where the card's own two probabilities are that close. Raises
     RestoreTestError: the answer is another one.
     """
+    found = f"{answer.image} is class {class_id}"
     if not 0 <= class_id < len(answer.probabilities):
-        raise RestoreTestError(f"{answer.image} is class {class_id}, its card has no such class")
+        raise RestoreTestError(f"{found}, its card has no such class")
     promised, best = answer.probabilities[class_id], answer.probabilities[answer.class_id]
     if class_id != answer.class_id and best - promised > MAX_PROBABILITY_DIFF:
-        raise RestoreTestError(
-            f"{answer.image} is class {class_id}, its card says {answer.class_id}"
-        )
+        raise RestoreTestError(f"{found}, its card says {answer.class_id}")
     difference = abs(confidence - promised)
     if not difference <= MAX_PROBABILITY_DIFF:
-        raise RestoreTestError(
-            f"{answer.image} differs from its card by {difference:.3f} in a probability "
-            f"(at most {MAX_PROBABILITY_DIFF:g})"
-        )
+        differs = f"differs from its card by {difference:.3f} in a probability"
+        raise RestoreTestError(f"{answer.image} {differs} (at most {MAX_PROBABILITY_DIFF:g})")
     return difference

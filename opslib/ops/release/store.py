@@ -30,9 +30,7 @@ from opslib.ops.release.manifest import Manifest, ReleaseError
 LOCK_NAME = ".release.lock"
 PINS_NAME = "pins.json"
 _NAME = re.compile(r"release-(\d{8}-\d{6})-([0-9a-f]{7,40}|nogit)")
-_WRITTEN = re.compile(
-    rf"{_NAME.pattern}(?:\.tar\.gz|\.tar\.gz\.sha256|\.manifest\.json)?|pins\.json"
-)
+_WRITTEN = re.compile(rf"{_NAME.pattern}(?:\.tar\.gz(?:\.sha256)?|\.manifest\.json)?|pins\.json")
 
 
 class Pins(Record):

@@ -49,7 +49,7 @@ _REFUSED = {
 
 
 @dataclass(frozen=True)
-class Limits:
+class UnpackLimits:
     """How many files an archive may hold, and bytes of one and of all of them."""
 
     max_files: int = 10_000
@@ -57,7 +57,7 @@ class Limits:
     max_total_bytes: int = 64 << 30
 
     @classmethod
-    def of(cls, config: Config) -> Limits:
+    def of(cls, config: Config) -> UnpackLimits:
         """Return the limits of the configuration."""
         found = config.release
         return cls(found.max_files, found.max_file_mb * _MIB, found.max_total_mb * _MIB)
@@ -72,7 +72,7 @@ class Contents:
 
 
 def unpack(
-    reader: GzipReader, limits: Limits, folder: Path | None = None, *, durable: bool = False
+    reader: GzipReader, limits: UnpackLimits, folder: Path | None = None, *, durable: bool = False
 ) -> Contents:
     """Read every byte of a tar.gz and, if a `folder` is given, write its files into it. `folder`:
     an empty folder that nobody else writes to; `durable`: have each file on disk before the next.
@@ -90,7 +90,7 @@ def unpack(
 
 class _Unpacker:
     def __init__(
-        self, reader: GzipReader, limits: Limits, folder: Path | None, durable: bool
+        self, reader: GzipReader, limits: UnpackLimits, folder: Path | None, durable: bool
     ) -> None:
         self._blocks, self._rest = reader.blocks(), memoryview(b"")
         self._limits, self._folder, self._durable = limits, folder, durable
@@ -134,7 +134,6 @@ class _Unpacker:
         return b"".join(self._pieces(count))
 
     def _next_header(self) -> tarfile.TarInfo | None:
-        """The next member's header, or None at the end of the tar."""
         info = self._read_header()
         if info is None or info.type != tarfile.GNUTYPE_LONGNAME:
             return info
@@ -162,7 +161,6 @@ class _Unpacker:
             raise ReleaseError(f"{self.where}: no tar header ({error})") from error
 
     def _admit(self, info: tarfile.TarInfo) -> None:
-        """Refuse a member that is not plain, not new or over a limit."""
         name, limits = info.name, self._limits
         if info.type not in _PLAIN:
             kind = _REFUSED.get(info.type, f"a member of type {info.type!r}")

@@ -28,7 +28,7 @@ from opslib.ops.release.manifest import (
     version_text,
 )
 from opslib.ops.release.scratch import scratch_folder
-from opslib.ops.release.unpack import Contents, Limits, unpack
+from opslib.ops.release.unpack import Contents, UnpackLimits, unpack
 
 if TYPE_CHECKING:
     from opslib.inference.trial import TrialLimits
@@ -158,7 +158,7 @@ def examine_open(
 ) -> ArchiveFacts:
     """Do as `examine` with an archive that `file` is open on and whose digest is `expected`.
     `copy`: the manifest kept beside it, which helps to name what is damaged."""
-    limits, contents, problem = Limits.of(config), Contents(), None
+    limits, contents, problem = UnpackLimits.of(config), Contents(), None
     with GzipReader(file, threads=config.release.threads) as reader:
         try:
             contents = unpack(reader, limits, folder, durable=durable)
@@ -184,7 +184,7 @@ def read_manifest(archive: Path) -> Manifest:
     """Return the manifest in an archive, which means reading all of it. Raises ReleaseError: there
     is none, or the archive is damaged; InputError: it cannot be read."""
     with _open(archive) as file, GzipReader(file) as reader:
-        return _find_manifest(unpack(reader, Limits()), archive.name)
+        return _find_manifest(unpack(reader, UnpackLimits()), archive.name)
 
 
 def check_models(
@@ -263,7 +263,6 @@ def _find_manifest(contents: Contents, where: str) -> Manifest:
 
 
 def _check_contents(contents: Contents, where: str) -> tuple[Manifest, bytes]:
-    """The manifest, and its bytes, of an archive whose contents it describes; it comes last."""
     manifest = _find_manifest(contents, where)
     if contents.entries[-1].path != MANIFEST_NAME:
         raise ReleaseError(f"{where}: {MANIFEST_NAME} is not the last file")
@@ -275,7 +274,7 @@ def _check_contents(contents: Contents, where: str) -> tuple[Manifest, bytes]:
     return manifest, contents.kept[MANIFEST_NAME]
 
 
-def _name_damage(file: BinaryIO, limits: Limits, copy: Manifest | None) -> str | None:
+def _name_damage(file: BinaryIO, limits: UnpackLimits, copy: Manifest | None) -> str | None:
     """The files of a damaged archive whose bytes are not those listed, read on past the damage; or
     None where that cannot be known. `copy` serves where the manifest inside is damaged too."""
     file.seek(0)
