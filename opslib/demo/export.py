@@ -27,6 +27,7 @@ from opslib.demo.network import build_network
 from opslib.demo.pills import DemoSize
 from opslib.demo.training import Generation, list_images
 from opslib.inference.engine import EngineRequest
+from opslib.inference.golden import answer_golden
 from opslib.inference.opening import open_engine
 from opslib.inference.parity import check_parity
 from opslib.inference.postprocess import softmax
@@ -116,10 +117,8 @@ def _spread(paths: Sequence[str], count: int) -> list[str]:
 
 
 def export_onnx(net: nn.Module, path: Path, img_size: int, *, sidecar: bool) -> None:
-    """Write the network as ONNX: `input` [batch, 3, H, W] to `logits` [batch, classes].
-
-    With `sidecar` the weights go into `<name>.data` beside the model.
-    """
+    """Write the network as ONNX: `input` [batch, 3, H, W] to `logits` [batch, classes]. With
+    `sidecar` the weights go into `<name>.data` beside the model."""
     example = torch.zeros(2, 3, img_size, img_size)
     with _quiet():
         torch.onnx.export(
@@ -177,14 +176,7 @@ def compare_answers(reference: Logits, exported: Logits, config: Config) -> Expo
 
 
 def _answer_golden(model: Path, golden: Sequence[Path], img_size: int) -> tuple[GoldenAnswer, ...]:
+    named = [{"image": f"golden/{path.name}", "sha256": sha256_file(path)} for path in golden]
+    empty = tuple(GoldenAnswer(**one, class_id=0, probabilities=()) for one in named)
     inputs = preprocess([str(path) for path in golden], img_size)
-    answers = softmax(answer_onnx(model, inputs))
-    return tuple(
-        GoldenAnswer(
-            image=f"golden/{path.name}",
-            sha256=sha256_file(path),
-            class_id=int(row.argmax()),
-            probabilities=tuple(round(float(value), 7) for value in row),
-        )
-        for path, row in zip(golden, answers, strict=True)
-    )
+    return answer_golden(empty, softmax(answer_onnx(model, inputs)))

@@ -31,12 +31,10 @@ _MISFOCUSED_SHARE = 0.22
 def render_dataset(
     data_root: Path, size: DemoSize, on_image: Callable[[int, int], None] | None = None
 ) -> int:
-    """Write all images of the demo under `data_root` and return how many there are.
-
-    Each image depends on the seed, its class, split and number alone, not on the order or the
-    number of processes. `on_image` is called with (images done, images in all). Raises
-    StorageError: the folder cannot be written or the disk is full.
-    """
+    """Write all images of the demo under `data_root` and return how many there are. Each image
+    depends on the seed, its class, split and number alone, not on the order or the number of
+    processes. `on_image` is called with (images done, images in all). Raises StorageError: the
+    folder cannot be written or the disk is full."""
     counts = {"train": size.train_per_class, "val": size.val_per_class}
     jobs = [
         (data_root / split / kind.name, kind, size.seed, split, count)

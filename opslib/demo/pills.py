@@ -35,10 +35,8 @@ COLOURS: dict[str, Colour] = {
 @dataclass(frozen=True)
 class PillKind:
     """One class of the demo: its name says the shape and the colour, or the two of a capsule.
-
     `imprint` has one entry per line, debossed on tablets and printed on capsules. `score` is the
-    break line.
-    """
+    break line."""
 
     name: str
     imprint: tuple[str, ...] = ()
@@ -89,11 +87,9 @@ KINDS: tuple[PillKind, ...] = (
 
 @dataclass(frozen=True)
 class DemoSize:
-    """How large a demo is; the defaults are the embedded experiment.
-
-    `previous_gap_pp` is how far below the newest model's top-1 the previous generation shall
-    lie, in percentage points: the epoch that comes nearest is taken.
-    """
+    """How large a demo is; the defaults are the embedded experiment. `previous_gap_pp` is how far
+    below the newest model's top-1 the previous generation shall lie, in percentage points: the
+    epoch that comes nearest is taken."""
 
     kinds: tuple[PillKind, ...] = KINDS
     train_per_class: int = 130

@@ -84,10 +84,8 @@ def refuse_served(config: Config) -> None:
 
 @contextmanager
 def build_aside(folders: Sequence[Path]) -> Iterator[dict[Path, Path]]:
-    """Yield an empty folder beside each of `folders`; all are gone when the block ends.
-
-    What an earlier build left behind when it was killed is removed first.
-    """
+    """Yield an empty folder beside each of `folders`; all are gone when the block ends. What an
+    earlier build left behind when it was killed is removed first."""
     asides: dict[Path, Path] = {}
     try:
         with storage_errors("prepare the demo's folders"):
@@ -108,10 +106,8 @@ def build_aside(folders: Sequence[Path]) -> Iterator[dict[Path, Path]]:
 
 def move_in(new: Path, folder: Path, marker: DemoMarker) -> None:
     """Let `new` take the place of `folder`, which is missing, without files, or the demo's own.
-
     Files in `folder` that the demo did not make (reports, releases, logs) are kept. `marker` is
-    completed with the files of `new` and written into it.
-    """
+    completed with the files of `new` and written into it."""
     with storage_errors(f"put the demo at {folder}"):
         files = sorted(path for path in new.rglob("*") if not path.is_dir())
         names = tuple(path.relative_to(new).as_posix() for path in files)

@@ -93,10 +93,8 @@ def normalize(pixels: Tensor) -> Tensor:
 def train(
     data_root: Path, names: Sequence[str], size: DemoSize, on_step: OnStep = lambda _: None
 ) -> tuple[Generation, Generation]:
-    """Train a fresh network on `data_root`; return its newest generation and the previous one.
-
-    The same images, size and number of threads give the same weights.
-    """
+    """Train a fresh network on `data_root`; return its newest generation and the previous one. The
+    same images, size and number of threads give the same weights."""
     seen, held = (load_images(data_root, split, names, size.img_size) for split in SPLITS)
     torch.set_num_threads(usable_cpus())
     with torch.random.fork_rng(devices=[]):

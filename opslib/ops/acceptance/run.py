@@ -69,11 +69,9 @@ def keep_acceptance(record: AcceptanceRecord, config: Config) -> Path:
 
 @contextmanager
 def open_stand_in(port: int, *, address: str = ADDRESS) -> Iterator[str]:
-    """Relay `http://127.0.0.2:<free port>` to `127.0.0.1:port` for the block; yield its URL.
-
-    It shows that the service answers through another address and another connection. It shows
-    nothing of Cloudflare, DNS or certificates, and whatever uses it says so.
-    """
+    """Relay `http://127.0.0.2:<free port>` to `127.0.0.1:port` for the block; yield its URL. It
+    shows that the service answers through another address and another connection. It shows nothing
+    of Cloudflare, DNS or certificates, and whatever uses it says so."""
 
     def relay(outside: socket.socket, *_: object) -> None:
         with suppress(OSError), socket.create_connection(("127.0.0.1", port), 10) as inside:

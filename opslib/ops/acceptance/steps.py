@@ -66,23 +66,12 @@ class Walk:
             words = (sys.executable, "-m", "opslib.cli", *words[1:])
         elif words[0].endswith(".py"):
             words = (sys.executable, *words)
-        environment = {
-            **os.environ,
-            CONFIG_VARIABLE: str(self.config.source),
-            KEY_VARIABLE: self.service.key,
-            **own,
-            **(variables or {}),
-        }
+        own |= {CONFIG_VARIABLE: str(self.config.source), KEY_VARIABLE: self.service.key}
+        env = {**os.environ, **own, **(variables or {})}
         limit_s = _STEP_LIMIT_S + self.budget_s
         try:
             answer = subprocess.run(
-                words,
-                cwd=CODE_FOLDER,
-                env=environment,
-                capture_output=True,
-                text=True,
-                timeout=limit_s,
-                check=False,
+                words, cwd=CODE_FOLDER, env=env, capture_output=True, text=True, timeout=limit_s
             )
         except subprocess.TimeoutExpired as error:
             raise StepFailedError(f"took longer than {limit_s:g} s") from error
@@ -146,10 +135,8 @@ def health_outside(walk: Walk) -> str:
 def make_release(walk: Walk) -> str:
     """Make a release and let `sha256sum` agree."""
     archive = Path(walk.run("scripts/backup_release.sh").stdout.strip())
-    checked = subprocess.run(
-        ["sha256sum", "-c", "--status", f"{archive.name}.sha256"], cwd=archive.parent, check=False
-    )
-    if checked.returncode:
+    check = ["sha256sum", "-c", "--status", f"{archive.name}.sha256"]
+    if subprocess.run(check, cwd=archive.parent, check=False).returncode:
         raise StepFailedError(f"{archive.name}: sha256sum -c says no")
     return f"{archive.name}, {format_bytes(archive.stat().st_size)}; sha256sum -c agrees"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import statistics
 from collections.abc import Iterator
 from datetime import datetime
@@ -19,6 +18,7 @@ from opslib.ops.checklist.items import (
     Visit,
     age_days,
     describe_age,
+    named_moment,
     tell_ahead,
 )
 
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 PATTERN = "bench_*.json"
 MAX_READ = 20
-_STAMP = re.compile(r"\d{8}-\d{6}")
 RERUN = "run the benchmark: `pillops run 01_bench`"
 
 
@@ -131,7 +130,7 @@ def _read_records(visit: Visit, ahead: list[str]) -> Iterator[tuple[Path, BenchR
     from opslib.ops.bench.record import BenchRecord
 
     paths = sorted(visit.config.records_dir.glob(PATTERN), reverse=True)
-    past, future = part_ahead(paths, _named_moment, visit.now)
+    past, future = part_ahead(paths, named_moment, visit.now)
     ahead += [path.name for path in future]
     for path in past[:MAX_READ]:
         try:
@@ -142,11 +141,6 @@ def _read_records(visit: Visit, ahead: list[str]) -> Iterator[tuple[Path, BenchR
             ahead.append(path.name)
         else:
             yield path, record
-
-
-def _named_moment(path: Path) -> datetime | None:
-    named = _STAMP.search(path.name)
-    return parse_moment(named[0]) if named else None
 
 
 def _name_pair(before: BenchRecord, newest: BenchRecord, same_model: bool) -> str:

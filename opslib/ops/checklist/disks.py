@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 
 from opslib.core.config import Config
 from opslib.core.formatting import format_bytes, plural
 from opslib.ops.checklist.items import (
-    DAY_S,
     Answer,
     DiskFacts,
     DiskPoint,
     Evidence,
     State,
     Visit,
+    age_days,
     describe_days,
 )
 from opslib.upkeep.disk import DiskReport, look_at_disks, read_disk_history
@@ -53,11 +53,9 @@ def check_disks(visit: Visit, look: LookAtDisks = look_at_disks) -> Answer:
 
 
 def describe_disk(use: DiskUse, history: Sequence[DiskPoint], now: datetime) -> DiskFacts:
-    """Return the facts of one disk: its use as `df` shows it, and what its history tells.
-
-    Growth is Theil and Sen's slope, the median over all pairs of points, so that what maintenance
-    deletes now and then does not bend it.
-    """
+    """Return the facts of one disk: its use as `df` shows it, and what its history tells. Growth is
+    Theil and Sen's slope, the median over all pairs of points, so that what maintenance deletes now
+    and then does not bend it."""
     here = DiskPoint(at_utc=now.isoformat(timespec="seconds"), used_bytes=use.used_bytes)
     points = [p for p in history if 0 < _days_before(p, now) <= HISTORY_DAYS]
     points = [*sorted(points, key=lambda point: point.at_utc), here]
@@ -116,9 +114,7 @@ def _find_surge(disk: DiskFacts) -> float | None:
 
 
 def _days_before(point: DiskPoint, now: datetime) -> float:
-    moment = datetime.fromisoformat(point.at_utc)
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return (now - moment).total_seconds() / DAY_S
+    return age_days(point.at_utc, now) or 0.0
 
 
 def _rate(bytes_per_day: float) -> str:

@@ -44,11 +44,8 @@ class _Tally:
 
 @dataclass
 class LogDigest:
-    """The errors of one log and its archives since a moment.
-
-    `problems` says which files could not be read to their end, and why; `puzzling` which have not
-    one line in a form that is known.
-    """
+    """The errors of one log and its archives since a moment. `problems` says which files could not
+    be read to their end, and why; `puzzling` which have not one line in a form that is known."""
 
     source: str
     since: datetime

@@ -33,11 +33,9 @@ _KNOWN = re.compile(
 
 
 def decode_blocks(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield the chunks of a file as UTF-8 with line feeds alone.
-
-    UTF-16 is known by its mark, or, in a part that begins later, by its empty bytes. Behind a line
-    end another program may have gone on in another encoding.
-    """
+    """Yield the chunks of a file as UTF-8 with line feeds alone. UTF-16 is known by its mark, or,
+    in a part that begins later, by its empty bytes. Behind a line end another program may have gone
+    on in another encoding."""
     kept = b""
     for chunk in _decode(chunks):
         block = kept + chunk

@@ -16,6 +16,7 @@ from opslib.ops.checklist.items import (
     age_days,
     describe_age,
     describe_days,
+    named_moment,
     tell_ahead,
 )
 from opslib.ops.checklist.log_lines import read_time
@@ -29,7 +30,6 @@ PATTERN = "maintenance_*.json"
 RUN = "run it: `pillops maintain`; is it scheduled? `pillops schedule show`"
 CUT = "cut them now: `pillops maintain`; the tunnel's on Windows: its task, 03:00"
 SHOWN = 3
-STAMP_SIGNS = len("YYYYmmdd-HHMMSS")
 GRACE_DAYS = 2.0
 GRACE_SIZE = 2.0
 MIB = 1 << 20
@@ -80,7 +80,7 @@ def _find_last(visit: Visit) -> tuple[tuple[Path, _Last] | None, list[str]]:
             record = MaintenanceRecord.read(path)
             moment = parse_moment(record.started_at_utc)
         except InputError as error:
-            record, moment = error, parse_moment(path.stem.split("_")[-1][:STAMP_SIGNS])
+            record, moment = error, named_moment(path)
         if not is_ahead(moment, visit.now):
             return (path, record), ahead
         ahead.append(path.name)

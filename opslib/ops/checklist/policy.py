@@ -165,11 +165,8 @@ class Oversize:
 
 def offer_oversize(url: str, key: str, limit_mb: int, timeout_s: float) -> Oversize:
     """Offer an image one MiB above `limit_mb` to `/predict`, or raise OSError where the service
-    cannot be reached.
-
-    Its size is declared first and an answer awaited; only where none comes, as from a service that
-    counts what arrives, is the image sent, until there is one.
-    """
+    cannot be reached. Its size is declared first and an answer awaited; only where none comes, as
+    from a service that counts what arrives, is the image sent, until there is one."""
     parts, size = urlsplit(normalise_url(url)), (limit_mb + 1) * MIB
     headers = {
         HEADER: key,

@@ -23,11 +23,9 @@ _SAID: dict[State, str] = {"failed": "failed", **_OPEN}
 
 
 class ChecklistRecord(Record):
-    """One run of the checklist; the logs were read from `since_utc` on.
-
-    `fail` where an item failed, else `inconclusive` where one wants attention or could not be
-    checked: a person has to decide. `pass` where there is nothing to look at.
-    """
+    """One run of the checklist; the logs were read from `since_utc` on. `fail` where an item
+    failed, else `inconclusive` where one wants attention or could not be checked: a person has to
+    decide. `pass` where there is nothing to look at."""
 
     schema_name = "checklist"
 

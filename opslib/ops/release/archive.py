@@ -50,20 +50,17 @@ class _Block:
 
 
 class ArchiveWriter:
-    """A tar.gz under way in `sink`: add files, then `close` for its digest and size.
-
-    Reading and writing happen on the caller's thread; deflating, the digest of each file and that
-    of the archive on others. At most a few blocks are under way at a time.
-    """
+    """A tar.gz under way in `sink`: add files, then `close` for its digest and size. Reading and
+    writing happen on the caller's thread; deflating, the digest of each file and that of the
+    archive on others. At most a few blocks are under way at a time."""
 
     def __init__(self, sink: BinaryIO, *, mtime_s: int, threads: int, on_bytes: OnBytes) -> None:
         self._sink, self._mtime_s, self._on_bytes = sink, mtime_s, on_bytes
         count = threads or usable_cpus()
         self._window = count + 2
         self._deflating = ThreadPoolExecutor(count, "deflate")
-        self._hashing = ThreadPoolExecutor(1, "hash")
-        self._digesting = ThreadPoolExecutor(1, "digest")
-        self._syncing = ThreadPoolExecutor(1, "sync")
+        names = ("hash", "digest", "sync")
+        self._hashing, self._digesting, self._syncing = (ThreadPoolExecutor(1, n) for n in names)
         self._synced: list[Future[None]] = []
         self._block = _Block()
         self._under_way: deque[tuple[_Block, Future[bytes]]] = deque()

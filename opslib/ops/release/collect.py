@@ -99,10 +99,8 @@ class OpenedModel:
 
 @dataclass(frozen=True)
 class Collection:
-    """All files of a release, opened; `main` and `latest` are members.
-
-    Where the configuration has `models:`, `kinds` says both of each kind, and `latest` is None.
-    """
+    """All files of a release, opened; `main` and `latest` are members. Where the configuration has
+    `models:`, `kinds` says both of each kind, and `latest` is None."""
 
     files: tuple[OpenedFile, ...]
     models: tuple[OpenedModel, ...]

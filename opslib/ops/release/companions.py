@@ -6,12 +6,12 @@ import errno
 import os
 import re
 import stat
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
-from opslib.core.formatting import STAMP_FORMAT
+from opslib.core.formatting import stamp
 from opslib.ops.release.manifest import (
     MAX_MANIFEST_BYTES,
     Manifest,
@@ -75,7 +75,7 @@ def read_checksum(archive: Path) -> str:
 def release_stamp(released_at_utc: str) -> str:
     """Return the time as it stands in a release's name, or the text itself where it is no time."""
     try:
-        return datetime.fromisoformat(released_at_utc).astimezone(UTC).strftime(STAMP_FORMAT)
+        return stamp(datetime.fromisoformat(released_at_utc))
     except (ValueError, OverflowError):
         return released_at_utc
 

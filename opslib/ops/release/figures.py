@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -12,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
 
+from opslib.core.clock import parse_moment
 from opslib.core.formatting import plural
 from opslib.ops.release.record import Standing
 from opslib.ops.release.report import CoverageRow
@@ -104,7 +104,5 @@ def _title(rows: Sequence[CoverageRow]) -> str:
 
 def _moment(text: str | None) -> float | None:
     """A time as matplotlib counts it, in days since 1970."""
-    try:
-        return datetime.fromisoformat(text).timestamp() / 86_400 if text else None
-    except ValueError:
-        return None
+    moment = parse_moment(text or "")
+    return moment.timestamp() / 86_400 if moment else None

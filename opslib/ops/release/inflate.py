@@ -30,12 +30,10 @@ class DamagedGzipError(Exception):
 
 
 class GzipReader:
-    """The content of a gzip file as blocks of at most one MiB.
-
-    Members that state their length are inflated in parallel, all else as one stream. However far
-    the blocks were read, `finish` reads every remaining byte and returns the file's SHA-256.
-    A `lenient` reader goes on after damage inside a member, with zeros where nothing can be read.
-    """
+    """The content of a gzip file as blocks of at most one MiB. Members that state their length are
+    inflated in parallel, all else as one stream. However far the blocks were read, `finish` reads
+    every remaining byte and returns the file's SHA-256. A `lenient` reader goes on after damage
+    inside a member, with zeros where nothing can be read."""
 
     def __init__(self, file: BinaryIO, *, threads: int = 0, lenient: bool = False) -> None:
         self._file = file

@@ -38,11 +38,9 @@ STEPS = 7
 
 
 def carry_out_proof(config: Config, stored: StoredRelease, tell: Progress = silent) -> ProofRecord:
-    """Return whether `stored` restores, after doing it; nothing of it is left behind.
-
-    Only one may be under way: what an earlier one left behind, killed, is cleared first. Raises
-    StorageError: the disk is full: that is no fault of the release; ConfigError: this configuration
-    is no good.
+    """Return whether `stored` restores, after doing it; nothing of it is left behind. Only one may
+    be under way: what an earlier one left behind, killed, is cleared first. Raises StorageError:
+    the disk is full: that is no fault of the release; ConfigError: this configuration is no good.
     """
     with scratch_folder(config.restore_dir, WORK_NAME, young_s=0.0) as folder:
         test = _Test(config, stored, folder, tell)

@@ -25,10 +25,8 @@ _STANDINGS: dict[Verdict, Standing] = {**_BAD, "pass": "proved"}
 
 
 class Proof(Part):
-    """One restore test of one release.
-
-    `stages` are those gone through, in order. `problem` says why it failed; `note` what could not
-    be asked, such as golden answers of a model without a card.
+    """One restore test of one release. `stages` are those gone through, in order. `problem` says
+    why it failed; `note` what could not be asked, such as golden answers of a model without a card.
     """
 
     release: str
@@ -105,10 +103,8 @@ class ProofRecord(Record):
 
 class RotaRecord(Record):
     """What one run of the rota proved, and how much of the store was ever proved before and after.
-
     `unproved_before` and `unproved_after` are the releases without a last test that proves them.
-    `planned` are those that a dry run would have tested.
-    """
+    `planned` are those that a dry run would have tested."""
 
     schema_name = "release-rota"
 
@@ -175,10 +171,8 @@ def add_proof(config: Config, proof: Proof) -> Path:
 
 
 def proofs_of(proofs: Iterable[Proof], name: str, content: str | None = None) -> tuple[Proof, ...]:
-    """Return the proofs of a release, the oldest first.
-
-    A proof of other content under the same name is no proof of this release.
-    """
+    """Return the proofs of a release, the oldest first. A proof of other content under the same
+    name is no proof of this release."""
     meant = (content, None) if content is not None else None
     own = (one for one in proofs if one.release == name)
     return tuple(one for one in own if meant is None or one.content_id in meant)

@@ -19,10 +19,8 @@ from opslib.ops.release.verify import VerifyRecord
 
 @dataclass(frozen=True)
 class Subject:
-    """A release; `made` says how, if it was made now, and `copied` is its verified second copy.
-
-    A dry run that found no release has none. The restore test says why a manifest is missing.
-    """
+    """A release; `made` says how, if it was made now, and `copied` is its verified second copy. A
+    dry run that found no release has none. The restore test says why a manifest is missing."""
 
     stored: StoredRelease | None
     manifest: Manifest | None

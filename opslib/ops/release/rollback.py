@@ -26,10 +26,8 @@ _Known = tuple[Path, str | None, str]  # a model, the digest that it must have, 
 
 @dataclass(frozen=True)
 class StableModel:
-    """The model to go back to, why this one, and which were passed over and why.
-
-    `release` names the release it has to be restored from first; `path` is then where it will be.
-    """
+    """The model to go back to, why this one, and which were passed over and why. `release` names
+    the release it has to be restored from first; `path` is then where it will be."""
 
     path: Path
     sha256: str

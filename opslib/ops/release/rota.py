@@ -35,12 +35,10 @@ def choose_release(config: Config, *, without: Collection[str] = ()) -> StoredRe
 
 
 def next_in_rota(names: Sequence[str], proofs: Sequence[Proof]) -> str | None:
-    """Return the name of the release to test next, or None where there is none.
-
-    A failed one comes back at once. Once that repeated test has failed as well, every other turn is
-    for the rest, so that a release that stays broken keeps no other from being tested. `names`: the
-    newest first, as never tested ones are taken; `proofs`: the history, the oldest first.
-    """
+    """Return the name of the release to test next, or None where there is none. A failed one comes
+    back at once. Once that repeated test has failed as well, every other turn is for the rest, so
+    that a release that stays broken keeps no other from being tested. `names`: the newest first, as
+    never tested ones are taken; `proofs`: the history, the oldest first."""
     last = {one.release: (at, one.ok) for at, one in enumerate(proofs)}
     failed = [one for one in names if one in last and not last[one][1]]
     rest = [one for one in names if one not in failed]
@@ -55,12 +53,10 @@ def list_unproved(names: Iterable[str], proofs: Sequence[Proof]) -> tuple[str, .
 
 
 def prove_release(config: Config, stored: StoredRelease, tell: Progress = silent) -> ProofRecord:
-    """Test whether a release restores, keep the answer in the history, and return it.
-
-    A release that does not restore is an answer, not an error. Raises BusyError: another restore
-    test is under way; InputError: the history cannot be read; StorageError: the disk is full: that
-    is no fault of the release.
-    """
+    """Test whether a release restores, keep the answer in the history, and return it. A release
+    that does not restore is an answer, not an error. Raises BusyError: another restore test is
+    under way; InputError: the history cannot be read; StorageError: the disk is full: that is no
+    fault of the release."""
     lock = config.releases_dir / LOCK_NAME
     with hold_lock(lock, f"restore test of {stored.name}"):
         read_proofs(config)

@@ -20,12 +20,10 @@ from opslib.core.ownership import make_folder
 
 @contextmanager
 def scratch_folder(parent: Path, name: str, *, young_s: float = 60.0) -> Iterator[Path]:
-    """Yield an empty hidden folder in `parent`; it is removed when the block ends.
-
-    Those made for the same `name` whose owner died are removed first, as the owner's lock tells;
-    one of another account, or younger than `young_s`, is left alone. Raises StorageError: `parent`
-    cannot be written.
-    """
+    """Yield an empty hidden folder in `parent`; it is removed when the block ends. Those made for
+    the same `name` whose owner died are removed first, as the owner's lock tells; one of another
+    account, or younger than `young_s`, is left alone. Raises StorageError: `parent` cannot be
+    written."""
     with storage_errors(f"write into {parent}"):
         make_folder(parent)
         for folder in parent.iterdir():

@@ -23,17 +23,16 @@ from opslib.core.errors import GateFailedError, storage_errors
 from opslib.core.files import write_text_atomic
 from opslib.core.models import find_model_files
 from opslib.core.sections import ClientSection
+from opslib.inference.golden import MAX_PROBABILITY_DIFF
 from opslib.serving.live import describe_degraded
-from opslib.serving.staging import start_service
+from opslib.serving.staging import StagedService
 
-MAX_PROBABILITY_DIFF = 0.02  # as inference.golden, which loads numpy
 STAND_IN = "stand-in.onnx"
 # Appended to an ONNX file: one more entry of ModelProto.metadata_props, field 14. Same network,
 # another digest.
 _EXTRA_METADATA = b"\x72\x15\x0a\x07pillops\x12\x0astands in "
 _CONTENT_TYPES = {".png": "image/png", ".bmp": "image/bmp", ".webp": "image/webp"}
 _ANSWER_TIMEOUT_S = 30.0
-Variables = dict[str, str]
 _FIELDS = {"request_field", "path_field", "digest_field", "loaded_field"}
 
 
@@ -86,46 +85,34 @@ class RestoredService:
 
 @contextmanager
 def start_staged(config: Config, home: Path, work: Path, model: Path) -> Iterator[RestoredService]:
-    """Start a service on the release restored in `home`, `MODEL_PATH` naming `model`.
+    """Start a service on the release restored in `home`, `MODEL_PATH` naming `model`. `work` is an
+    empty folder for the copy of `config`, the logs and the stand-in; models may be served from it.
+    Raises DeadlineError: it does not answer in time; OpsError: it refuses the model; the message is
+    what it said."""
+    path = _copy_config(config, work, model, home.parent)
+    told = {"MODEL_PATH": str(model), "RATE_LIMIT_PER_MIN": "1000000"}
+    limit_s = config.reload.trial_timeout_s + 60.0
+    # Variables of this process, whose answer the copy holds, would lead the service back.
+    with StagedService(path, variables=told, deadline_s=limit_s, overrides=False) as service:
+        yield RestoredService(service.running.url, service.running.headers, limit_s)
 
-    `work` is an empty folder for the copy of `config`, the logs and the stand-in; models may be
-    served from it. Raises DeadlineError: it does not answer in time; OpsError: it refuses the
-    model; the message is what it said.
-    """
-    path, variables = _copy_config(config, work, model, home.parent)
-    variables |= {"MODEL_PATH": str(model), "RATE_LIMIT_PER_MIN": "1000000"}
-    deadline_s = config.reload.trial_timeout_s + 60.0
-    with start_service(path, variables=variables, deadline_s=deadline_s) as service:
-        yield RestoredService(service.url, service.headers, deadline_s)
 
-
-def _copy_config(config: Config, work: Path, model: Path, home: Path) -> tuple[Path, Variables]:
-    """A copy of `config` for a service that must not touch its experiment, and the variables that
-    keep this process's own `PILLSNAP_` variables, which a service inherits, from leading it back.
-    """
-    changed: dict[str, dict[str, Any]] = {
-        "client": ClientSection().model_dump(include=_FIELDS),
-        "paths": {"exp_dir": work / "exp", "data_root": config.data_root},
-        "export": {"out_dir": model.parent},
-        "reload": {"restore_dir": home, "resident_models": 1},
-        "service": {"host": "127.0.0.1", "workers": 1},
-        "onnx": {"providers": "CPU"},
-    }
-    if config.code_root is not None:
-        changed["paths"]["code_root"] = config.code_root
-    content = config.model_dump(mode="json", exclude={"source"})
-    # The copy serves one model, by the names that are asked for here.
-    content["models"] = {}
+def _copy_config(config: Config, work: Path, model: Path, home: Path) -> Path:
+    """A copy of `config` for a service that must not touch its experiment, and that serves one
+    model, by the names that are asked for here."""
+    content = config.model_dump(mode="json", exclude={"source"}) | {"models": {}}
+    code_root = str(config.code_root) if config.code_root is not None else None
+    content["client"] |= ClientSection().model_dump(include=_FIELDS)
+    content["paths"] |= {"exp_dir": str(work / "exp"), "data_root": str(config.data_root)}
+    content["paths"]["code_root"] = code_root
+    content["export"]["out_dir"] = str(model.parent)
+    content["reload"] |= {"restore_dir": str(home), "resident_models": 1}
     content["reload"]["model_dirs"] = [str(config.resolve(p)) for p in config.reload.model_dirs]
-    variables = {"PILLSNAP_EXP_DIR": str(work / "exp"), "PILLSNAP_DATA_ROOT": str(config.data_root)}
-    for section, keys in changed.items():
-        for key, value in keys.items():
-            plain = value if isinstance(value, int) else str(value)
-            content[section][key] = plain
-            variables[f"PILLSNAP_{section}__{key}".upper()] = str(plain)
+    content["service"] |= {"host": "127.0.0.1", "workers": 1}
+    content["onnx"]["providers"] = "CPU"
     path = work / "config.yaml"
     write_text_atomic(path, yaml.safe_dump(content, sort_keys=False))
-    return path, variables
+    return path
 
 
 def make_stand_in(model: Path, folder: Path) -> Path:
@@ -172,11 +159,9 @@ def check_answers(service: RestoredService, model: Path) -> list[float]:
 
 
 def compare_answer(answer: GoldenAnswer, class_id: int, confidence: float) -> float:
-    """Return how far `confidence` lies from the card's probability of that class.
-
-    Another class is allowed only where the card's own two probabilities are that close. Raises
-    RestoreTestError: the answer is another one.
-    """
+    """Return how far `confidence` lies from the card's probability of that class. Another class is
+    allowed only where the card's own two probabilities are that close. Raises RestoreTestError: the
+    answer is another one."""
     found = f"{answer.image} is class {class_id}"
     if not 0 <= class_id < len(answer.probabilities):
         raise RestoreTestError(f"{found}, its card has no such class")

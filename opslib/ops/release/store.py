@@ -6,16 +6,15 @@ import os
 import re
 import shutil
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
-from opslib.core.clock import ASK, is_ahead
+from opslib.core.clock import ASK, is_ahead, parse_moment
 from opslib.core.config import Config
 from opslib.core.errors import InputError, ParameterError, storage_errors
 from opslib.core.files import reveal_name
-from opslib.core.formatting import STAMP_FORMAT, utc_now
+from opslib.core.formatting import utc_now
 from opslib.core.locks import hold_lock
 from opslib.core.records import Record
 from opslib.ops.release.companions import (
@@ -44,10 +43,8 @@ class Pins(Record):
 @dataclass(frozen=True)
 class StoredRelease:
     """An archive in the store; `problem` says what is wrong with it, as far as a look can tell.
-
-    `is_ahead` is one that is dated after now; `sequence` is what its manifest says, where a copy
-    of that lies beside it.
-    """
+    `is_ahead` is one that is dated after now; `sequence` is what its manifest says, where a copy of
+    that lies beside it."""
 
     path: Path
     name: str
@@ -79,10 +76,8 @@ class StoredRelease:
 
 def sweep_leftovers(place: Path, *, folders: bool = False) -> None:
     """Remove what a killed run left: hidden files, and the companions of a hidden archive; or the
-    hidden folders of restores.
-
-    A checksum or manifest without any archive stays: it may be someone else's.
-    """
+    hidden folders of restores. A checksum or manifest without any archive stays: it may be someone
+    else's."""
     with storage_errors(f"clean {place}"):
         for path in place.glob(".*"):
             meant = reveal_name(path.name, "tmp") or ""
@@ -106,12 +101,10 @@ def is_release_name(name: str) -> bool:
 def list_releases(
     config: Config, folder: Path | None = None, *, now: datetime | None = None
 ) -> tuple[StoredRelease, ...]:
-    """Return the releases in the store, the newest first; what is broken has a `problem`.
-
-    The order is that of their sequence numbers, which no clock decides; one without is put among
-    them by its date. What is dated after now comes behind, what has no date last. `folder`: another
-    folder of releases than `{exp_dir}/releases`; `now`: the current time by default.
-    """
+    """Return the releases in the store, the newest first; what is broken has a `problem`. The order
+    is that of their sequence numbers, which no clock decides; one without is put among them by its
+    date. What is dated after now comes behind, what has no date last. `folder`: another folder of
+    releases than `{exp_dir}/releases`; `now`: the current time by default."""
     place = folder or config.releases_dir
     try:
         pinned: frozenset[str] | None = frozenset(read_pins(config).names)
@@ -198,7 +191,7 @@ def _look_at(path: Path, pinned: frozenset[str] | None, now: datetime) -> Stored
     """What can be said of an archive without reading it."""
     name = path.name.removesuffix(ARCHIVE_SUFFIX)
     match = _NAME.fullmatch(name)
-    moment = _parse_stamp(match[1]) if match else None
+    moment = parse_moment(match[1]) if match else None
     copy = read_copy(path) if moment is not None else None
     ahead = is_ahead(moment, now)
     size = 0
@@ -239,10 +232,4 @@ def _find_problem(path: Path, size: int, *, named: bool) -> str | None:
         read_checksum(path)
     except ReleaseError as error:
         return str(error)
-    return None
-
-
-def _parse_stamp(text: str) -> datetime | None:
-    with suppress(ValueError):
-        return datetime.strptime(text, STAMP_FORMAT).replace(tzinfo=UTC)
     return None

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 
 from pandas import DataFrame
 
+from opslib.core.clock import parse_moment
 from opslib.core.formatting import format_bytes, format_duration, plural, utc_now
 from opslib.ops.release.figures import describe_history, draw_history
 from opslib.ops.release.manifest import Manifest, ModelSummary
@@ -200,13 +200,13 @@ def _kind(path: str, manifest: Manifest) -> str:
     return next((kind for start, kind in _KINDS if path.startswith(start)), "")
 
 
-def _ago(moment: str) -> str:
-    try:
-        passed_s = (utc_now() - datetime.fromisoformat(moment)).total_seconds()
-    except (ValueError, TypeError):
-        return moment
+def _ago(text: str) -> str:
+    moment = parse_moment(text)
+    if moment is None:
+        return text
+    passed_s = (utc_now() - moment).total_seconds()
     if passed_s < 90:
         return "just now"
     if passed_s < 86400:
         return f"{format_duration(passed_s)} ago"
-    return f"{moment[:10]} ({plural(int(passed_s // 86400), 'day')} ago)"
+    return f"{text[:10]} ({plural(int(passed_s // 86400), 'day')} ago)"

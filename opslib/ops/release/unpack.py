@@ -14,8 +14,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
-from io import FileIO
 from pathlib import Path, PurePosixPath
 
 from opslib.core.cards import FileEntry
@@ -221,17 +219,13 @@ class _Unpacker:
         path = self._folder / info.name
         path.parent.mkdir(parents=True, exist_ok=True)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        with os.fdopen(os.open(path, flags, 0o644), "wb", buffering=0) as file:
-            yield partial(_write_all, file)
+        with os.fdopen(os.open(path, flags, 0o644), "wb") as file:
+            yield file.write
             if self._durable:
+                file.flush()
                 os.fsync(file.fileno())
 
     def _skip_padding(self, size: int) -> None:
         padding = self._take(-size % _BLOCK)
         if len(padding) < -size % _BLOCK or any(padding):
             raise ReleaseError(f"{self.where}: damaged: its padding is not empty")
-
-
-def _write_all(file: FileIO, piece: memoryview) -> None:
-    while piece:
-        piece = piece[file.write(piece) :]
