@@ -8,9 +8,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from opslib.demo.dataset import DemoSize
 from opslib.demo.photo import photograph
-from opslib.demo.pills import KINDS
+from opslib.demo.pills import KINDS, DemoSize
 
 PICTURE = Path(__file__).parents[1] / "docs" / "img" / "pills.png"
 COLUMNS, SAMPLES, PHOTO_PX, GAP_PX, LABEL_PX, FONT_PX = 13, 2, 90, 4, 34, 13

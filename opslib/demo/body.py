@@ -71,11 +71,9 @@ MATERIALS: dict[str, tuple[tuple[int, int, int], tuple[tuple[float, float, float
 
 
 class Body(NamedTuple):
-    """What the lamp and the camera need of a kind, on a grid of `GRID_PX` a side.
-
-    `colour` [3, ...] is linear reflectance, `normal` [3, ...] points out of the surface (x to the
-    right, y down, z to the camera), `cover` is 1 inside the outline.
-    """
+    """What the lamp and the camera need of a kind, on a grid of `GRID_PX` a side. `colour` [3, ...]
+    is linear reflectance, `normal` [3, ...] points out of the surface (x to the right, y down, z to
+    the camera), `cover` is 1 inside the outline."""
 
     colour: Field
     normal: Field

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,12 +12,11 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from opslib.core.config import Config
 from opslib.core.files import sha256_bytes
-from opslib.core.formatting import format_duration, utc_now
+from opslib.core.formatting import format_duration, now_text
 from opslib.core.locks import hold_lock, host_lock_path
 from opslib.core.records import Part, Record
 from opslib.demo import place
-from opslib.demo.dataset import DemoSize, render_dataset
-from opslib.demo.pills import kind_names
+from opslib.demo.pills import DemoSize, kind_names
 from opslib.demo.place import DemoMarker
 
 if TYPE_CHECKING:
@@ -122,14 +122,11 @@ def build_demo(
 ) -> DemoSummary:
     """Build the demo experiment where `config` says, and return what it holds.
 
-    Where it is there already nothing is done, unless `force`: then it is built anew, and files
-    that others put into its folders (reports, releases, logs) are kept. It appears whole or not
-    at all. Progress and the summary go to `console`, if one is given.
-
-    Raises:
-        ConfigError: a configured folder holds something the demo did not make.
-        StorageError: a folder cannot be written or the disk is full.
-        BusyError: it is being built by another process, or a service uses its models.
+    Where it is there already nothing is done, unless `force`: then it is built anew, and files that
+    others put into its folders (reports, releases, logs) are kept. It appears whole or not at all.
+    Progress and the summary go to `console`, if one is given. Raises ConfigError: a configured
+    folder holds something the demo did not make; StorageError: a folder cannot be written or the
+    disk is full; BusyError: it is being built by another process, or a service uses its models.
     """
     folders = place.demo_folders(config)
     lock = host_lock_path(f"demo-{sha256_bytes(str(folders[-1]).encode())[:12]}")
@@ -159,7 +156,10 @@ def build_demo(
 def _build(
     config: Config, size: DemoSize, asides: dict[Path, Path], progress: BuildProgress
 ) -> DemoMarker:
-    """Fill the folders aside and return the marker that they shall carry."""
+    from opslib.demo.export import export_generations
+    from opslib.demo.photo import render_dataset
+    from opslib.demo.training import train
+
     started = time.perf_counter()
     exp_dir, data_root = config.exp_dir.resolve(), asides[config.data_root.resolve()]
     export_dir = config.export_dir.resolve()
@@ -170,23 +170,16 @@ def _build(
     exp_dir = asides[exp_dir]
     for name in FOLDERS:
         (exp_dir / name).mkdir(parents=True, exist_ok=True)
-    images = render_dataset(
-        data_root, size, lambda done, total: progress.move("images", done, total)
-    )
+    images = render_dataset(data_root, size, partial(progress.move, "images"))
     progress.say(f"images    {images:,} photos of {len(size.kinds)} pills")
-
-    from opslib.demo.export import export_generations
-    from opslib.demo.training import train
-
     names = kind_names(size.kinds)
     latest, previous = train(data_root, names, size, progress.show_step)
-    newer, older = export_generations(
-        (latest, previous), config, data_root, names, size, exp_dir, export_dir
-    )
+    both = (latest, previous)
+    newer, older = export_generations(both, config, data_root, names, size, exp_dir, export_dir)
     progress.say(f"export    {Path(older.onnx_path).name}, {Path(newer.onnx_path).name}")
     scored = zip(names, latest.per_class, strict=True)
     metrics = ValidationMetrics(
-        evaluated_at_utc=utc_now().isoformat(timespec="seconds"),
+        evaluated_at_utc=now_text(),
         checkpoint="checkpoints/best.pt",
         model=newer.onnx_path,
         epoch=latest.epoch,
@@ -201,7 +194,7 @@ def _build(
     )
     metrics.write(exp_dir / "reports" / "metrics.json")
     return DemoMarker(
-        built_at_utc=utc_now().isoformat(timespec="seconds"),
+        built_at_utc=now_text(),
         facts={
             "seed": size.seed,
             "classes": len(names),

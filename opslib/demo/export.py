@@ -23,10 +23,11 @@ from opslib.core.files import link_atomic, sha256_file
 from opslib.core.formatting import stamp, utc_now
 from opslib.core.lineage import git_sha
 from opslib.core.models import find_model_files
-from opslib.demo.dataset import DemoSize
 from opslib.demo.network import build_network
+from opslib.demo.pills import DemoSize
 from opslib.demo.training import Generation, list_images
 from opslib.inference.engine import EngineRequest
+from opslib.inference.golden import answer_golden
 from opslib.inference.opening import open_engine
 from opslib.inference.parity import check_parity
 from opslib.inference.postprocess import softmax
@@ -34,6 +35,7 @@ from opslib.inference.preprocess import preprocess
 
 FACTORY = "opslib.demo.network:build_network"
 OPSET = 20
+Logits = NDArray[np.float32]
 
 
 def export_generations(
@@ -46,11 +48,8 @@ def export_generations(
     export_dir: Path,
 ) -> tuple[ModelCard, ModelCard]:
     """Write the checkpoints, models and cards of the newer and the older generation; return the
-    cards. The older one's weights go into a sidecar.
-
-    Raises:
-        GateFailedError: an exported model answers otherwise than its network.
-    """
+    cards. The older one's weights go into a sidecar. Raises GateFailedError: an exported model
+    answers otherwise than its network."""
     held = [path for path, _ in list_images(data_root, "val", names)]
     inputs = preprocess(_spread(held, size.compare_images), size.img_size)
     golden = []
@@ -118,10 +117,8 @@ def _spread(paths: Sequence[str], count: int) -> list[str]:
 
 
 def export_onnx(net: nn.Module, path: Path, img_size: int, *, sidecar: bool) -> None:
-    """Write the network as ONNX: `input` [batch, 3, H, W] to `logits` [batch, classes].
-
-    With `sidecar` the weights go into `<name>.data` beside the model.
-    """
+    """Write the network as ONNX: `input` [batch, 3, H, W] to `logits` [batch, classes]. With
+    `sidecar` the weights go into `<name>.data` beside the model."""
     example = torch.zeros(2, 3, img_size, img_size)
     with _quiet():
         torch.onnx.export(
@@ -155,15 +152,13 @@ def _quiet() -> Iterator[None]:
         logging.disable(disabled)
 
 
-def answer_onnx(model: Path, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+def answer_onnx(model: Path, inputs: NDArray[np.float32]) -> Logits:
     """Logits [N, classes] of an ONNX model on the CPU."""
     with open_engine(EngineRequest("onnx", model)) as engine:
         return engine.run(inputs)
 
 
-def compare_answers(
-    reference: NDArray[np.float32], exported: NDArray[np.float32], config: Config
-) -> ExportCompare:
+def compare_answers(reference: Logits, exported: Logits, config: Config) -> ExportCompare:
     """How far the exported logits [N, classes] lie from the network's, against the limits."""
     parity = check_parity(softmax(reference), softmax(exported), config.parity)
     mismatches = round(parity.samples * parity.top1_mismatch_pct / 100)
@@ -181,14 +176,7 @@ def compare_answers(
 
 
 def _answer_golden(model: Path, golden: Sequence[Path], img_size: int) -> tuple[GoldenAnswer, ...]:
+    named = [{"image": f"golden/{path.name}", "sha256": sha256_file(path)} for path in golden]
+    empty = tuple(GoldenAnswer(**one, class_id=0, probabilities=()) for one in named)
     inputs = preprocess([str(path) for path in golden], img_size)
-    answers = softmax(answer_onnx(model, inputs))
-    return tuple(
-        GoldenAnswer(
-            image=f"golden/{path.name}",
-            sha256=sha256_file(path),
-            class_id=int(row.argmax()),
-            probabilities=tuple(round(float(value), 7) for value in row),
-        )
-        for path, row in zip(golden, answers, strict=True)
-    )
+    return answer_golden(empty, softmax(answer_onnx(model, inputs)))

@@ -1,4 +1,4 @@
-"""The pill kinds of the demo experiment: what each class looks like."""
+"""The pill kinds of the demo experiment: what each class looks like; and how large a demo is."""
 
 from __future__ import annotations
 
@@ -35,10 +35,8 @@ COLOURS: dict[str, Colour] = {
 @dataclass(frozen=True)
 class PillKind:
     """One class of the demo: its name says the shape and the colour, or the two of a capsule.
-
     `imprint` has one entry per line, debossed on tablets and printed on capsules. `score` is the
-    break line.
-    """
+    break line."""
 
     name: str
     imprint: tuple[str, ...] = ()
@@ -85,6 +83,23 @@ KINDS: tuple[PillKind, ...] = (
     PillKind("capsule-forest-white", ("DN 30",), "gel"),
     PillKind("softgel-amber", (), "gel"),
 )
+
+
+@dataclass(frozen=True)
+class DemoSize:
+    """How large a demo is; the defaults are the embedded experiment. `previous_gap_pp` is how far
+    below the newest model's top-1 the previous generation shall lie, in percentage points: the
+    epoch that comes nearest is taken."""
+
+    kinds: tuple[PillKind, ...] = KINDS
+    train_per_class: int = 130
+    val_per_class: int = 100
+    img_size: int = 80
+    epochs: int = 10
+    previous_gap_pp: float = 2.0
+    compare_images: int = 256
+    golden: int = 8
+    seed: int = 20240
 
 
 def kind_names(kinds: tuple[PillKind, ...] = KINDS) -> tuple[str, ...]:

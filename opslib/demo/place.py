@@ -31,10 +31,7 @@ class DemoMarker(Record):
 
 def demo_folders(config: Config) -> tuple[Path, ...]:
     """The folders a demo fills, links resolved: images, exports where apart, experiment last.
-
-    Raises:
-        ConfigError: one lies inside another, so that they cannot be replaced one by one.
-    """
+    Raises ConfigError: one lies inside another, so that they cannot be replaced one by one."""
     exp_dir, data_root = config.exp_dir.resolve(), config.data_root.resolve()
     export_dir = config.export_dir.resolve()
     apart = () if export_dir.is_relative_to(exp_dir) else (export_dir,)
@@ -55,11 +52,8 @@ def read_marker(folder: Path) -> DemoMarker | None:
 
 
 def refuse_foreign(folders: Sequence[Path]) -> None:
-    """Make sure that each folder is missing, without files, or the demo's own.
-
-    Raises:
-        ConfigError: one holds something else; the message names it.
-    """
+    """Make sure that each folder is missing, without files, or the demo's own. Raises ConfigError:
+    one holds something else; the message names it."""
     for folder in folders:
         if not folder.exists() or read_marker(folder) is not None:
             continue
@@ -67,25 +61,19 @@ def refuse_foreign(folders: Sequence[Path]) -> None:
             raise ConfigError(f"{folder}: expected a folder for the demo, found a file")
         found = next((path for path in folder.rglob("*") if not path.is_dir()), None)
         if found is not None:
-            raise ConfigError(
-                f"{folder}: holds {found.relative_to(folder)}, which the demo did not make; "
-                "name an empty folder in config.yaml for the demo"
-            )
+            foreign = f"{found.relative_to(folder)}, which the demo did not make"
+            remedy = "name an empty folder in config.yaml for the demo"
+            raise ConfigError(f"{folder}: holds {foreign}; {remedy}")
 
 
 def refuse_served(config: Config) -> None:
-    """Make sure that no service uses a model of the demo, which building it anew deletes.
-
-    Raises:
-        BusyError: one does.
-        StorageError: one is there that does not say.
-    """
+    """Make sure that no service uses a model of the demo, which building it anew deletes. Raises
+    BusyError: one does; StorageError: one is there that does not say."""
     remedy = "stop that service, or leave the demo as it is"
     try:
+        export_dir = config.export_dir.resolve()
         for live in ask_services(config):
-            if live.path is not None and live.path.resolve().is_relative_to(
-                config.export_dir.resolve()
-            ):
+            if live.path is not None and live.path.resolve().is_relative_to(export_dir):
                 raise BusyError(f"the demo is in use: {live.note}; {remedy}")
         for found in find_leases(config):
             if not found.lease.stopped and not found.may_be_outdated():
@@ -96,10 +84,8 @@ def refuse_served(config: Config) -> None:
 
 @contextmanager
 def build_aside(folders: Sequence[Path]) -> Iterator[dict[Path, Path]]:
-    """Yield an empty folder beside each of `folders`; all are gone when the block ends.
-
-    What an earlier build left behind when it was killed is removed first.
-    """
+    """Yield an empty folder beside each of `folders`; all are gone when the block ends. What an
+    earlier build left behind when it was killed is removed first."""
     asides: dict[Path, Path] = {}
     try:
         with storage_errors("prepare the demo's folders"):
@@ -120,10 +106,8 @@ def build_aside(folders: Sequence[Path]) -> Iterator[dict[Path, Path]]:
 
 def move_in(new: Path, folder: Path, marker: DemoMarker) -> None:
     """Let `new` take the place of `folder`, which is missing, without files, or the demo's own.
-
     Files in `folder` that the demo did not make (reports, releases, logs) are kept. `marker` is
-    completed with the files of `new` and written into it.
-    """
+    completed with the files of `new` and written into it."""
     with storage_errors(f"put the demo at {folder}"):
         files = sorted(path for path in new.rglob("*") if not path.is_dir())
         names = tuple(path.relative_to(new).as_posix() for path in files)

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from opslib.core.host import usable_cpus
-from opslib.demo.dataset import DemoSize
 from opslib.demo.network import build_network
+from opslib.demo.pills import DemoSize
 from opslib.inference.preprocess import IMAGENET_MEAN, IMAGENET_STD, preprocess
 
 BATCH_SIZE = 16
@@ -55,6 +55,9 @@ class Step(NamedTuple):
     top1: float | None = None
 
 
+OnStep = Callable[[Step], None]
+
+
 def list_images(data_root: Path, split: str, names: Sequence[str]) -> list[tuple[str, int]]:
     """The image files of a split in order, each with its class number."""
     return [
@@ -88,29 +91,20 @@ def normalize(pixels: Tensor) -> Tensor:
 
 
 def train(
-    data_root: Path,
-    names: Sequence[str],
-    size: DemoSize,
-    on_step: Callable[[Step], None] | None = None,
+    data_root: Path, names: Sequence[str], size: DemoSize, on_step: OnStep = lambda _: None
 ) -> tuple[Generation, Generation]:
-    """Train a fresh network on `data_root`; return its newest generation and the previous one.
-
-    The same images, size and number of threads give the same weights.
-    """
+    """Train a fresh network on `data_root`; return its newest generation and the previous one. The
+    same images, size and number of threads give the same weights."""
     seen, held = (load_images(data_root, split, names, size.img_size) for split in SPLITS)
     torch.set_num_threads(usable_cpus())
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(size.seed)
-        history = list(_run_epochs(seen, held, len(names), size, on_step or (lambda _: None)))
+        history = list(_run_epochs(seen, held, len(names), size, on_step))
     return history[-1], _choose_previous(history, size.previous_gap_pp / 100.0)
 
 
 def _run_epochs(
-    seen: ImageTensors,
-    held: ImageTensors,
-    num_classes: int,
-    size: DemoSize,
-    on_step: Callable[[Step], None],
+    seen: ImageTensors, held: ImageTensors, num_classes: int, size: DemoSize, on_step: OnStep
 ) -> Iterator[Generation]:
     net = build_network(num_classes)
     net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -12,8 +12,7 @@ from rich.console import Console
 
 from opslib.core.config import Config, load_config
 from opslib.demo.build import DemoSummary, build_demo
-from opslib.demo.dataset import DemoSize
-from opslib.demo.pills import KINDS
+from opslib.demo.pills import KINDS, DemoSize
 
 TINY = DemoSize(
     kinds=tuple(kind for kind in KINDS if kind.name in ("round-pink-rx", "capsule-red-ivory")),

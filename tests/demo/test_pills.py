@@ -10,9 +10,8 @@ import pytest
 from PIL import Image
 
 from opslib.demo.body import MATERIALS, TILE_PX, backdrop
-from opslib.demo.dataset import DemoSize, render_dataset
-from opslib.demo.photo import photograph
-from opslib.demo.pills import KINDS, kind_names
+from opslib.demo.photo import photograph, render_dataset
+from opslib.demo.pills import KINDS, DemoSize, kind_names
 
 ROOT = Path(__file__).parents[2]
 
@@ -67,7 +66,7 @@ def test_the_image_set_has_a_folder_per_class_and_split(tmp_path):
 def test_many_processes_write_the_same_images_as_one(tmp_path, monkeypatch):
     size = DemoSize(kinds=KINDS[:2], train_per_class=3, val_per_class=1)
     render_dataset(tmp_path / "one", size)
-    monkeypatch.setattr("opslib.demo.dataset._ALONE_BELOW", 0)
+    monkeypatch.setattr("opslib.demo.photo._ALONE_BELOW", 0)
     seen = []
     render_dataset(tmp_path / "many", size, lambda done, total: seen.append((done, total)))
     assert seen[-1] == (8, 8)

@@ -8,7 +8,8 @@ import sys
 import pytest
 
 from opslib.core.files import hide_name
-from opslib.ops.release.proving import open_workplace
+from opslib.ops.release.proving import WORK_NAME
+from opslib.ops.release.scratch import scratch_folder
 from opslib.upkeep.rotate import run_rotation
 from tests.upkeep.places import Place, set_age
 
@@ -72,7 +73,7 @@ def test_what_may_be_a_persons_stays(place: Place, name: str) -> None:
     for folder in (path.parent, path.parents[1]):
         if folder != place.exp:
             set_age(folder, 400)
-    with open_workplace(place.config.restore_dir):
+    with scratch_folder(place.config.restore_dir, WORK_NAME):
         place.run()
     assert path.exists()
 

@@ -19,10 +19,7 @@ Thing = Literal["schedules", "served"]
 
 def put_back(config: Config, thing: Thing) -> AbstractContextManager[object]:
     """Leave the experiment's schedules, or which model it serves, after the block as before it.
-
-    Raises:
-        OpsError: it cannot be read, or not be put back.
-    """
+    Raises OpsError: it cannot be read, or not be put back."""
     return start_aftercare("opslib.ops.acceptance.put_back", str(config.source), thing)
 
 

@@ -10,8 +10,13 @@ the walk ends; the release, the records and the report stay.
 
 from __future__ import annotations
 
+import socket
+import socketserver
 import subprocess
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from opslib.core.config import Config
@@ -21,23 +26,20 @@ from opslib.core.lineage import record_lineage
 from opslib.core.secrets import mask
 from opslib.inference.find_model import find_onnx
 from opslib.ops.acceptance.record import AcceptanceRecord, AcceptanceStep, StepState
-from opslib.ops.acceptance.stand_in_tunnel import open_stand_in
 from opslib.ops.acceptance.steps import STEPS, NotRunError, Step, Walk
 from opslib.serving.staging import start_service
+
+ADDRESS = "127.0.0.2"
+_CHUNK_BYTES = 1 << 16
 
 
 def walk_acceptance(config: Config, *, budget_s: float = 20.0) -> AcceptanceRecord:
     """Take the nine steps on the configured experiment and return what came of each.
 
-    A step that fails does not stop the walk.
-
-    Args:
-        budget_s: seconds for each of the measured steps (benchmark, sweep, quantization).
-
-    Raises:
-        UsageError: the experiment is not the demo: the walk switches models and installs
-            schedules, and rehearses for no live service.
-        OpsError: its service does not start.
+    A step that fails does not stop the walk. `budget_s`: seconds for each of the measured steps
+    (benchmark, sweep, quantization). Raises UsageError: the experiment is not the demo: the walk
+    switches models and installs schedules, and rehearses for no live service; OpsError: its service
+    does not start.
     """
     if not config.is_demo:
         raise UsageError(
@@ -63,6 +65,37 @@ def walk_acceptance(config: Config, *, budget_s: float = 20.0) -> AcceptanceReco
 def keep_acceptance(record: AcceptanceRecord, config: Config) -> Path:
     """Write the record to `{exp_dir}/reports/acceptance_<UTC>.json` and return the path."""
     return record.write(config.records_dir / f"acceptance_{stamp()}.json")
+
+
+@contextmanager
+def open_stand_in(port: int, *, address: str = ADDRESS) -> Iterator[str]:
+    """Relay `http://127.0.0.2:<free port>` to `127.0.0.1:port` for the block; yield its URL. It
+    shows that the service answers through another address and another connection. It shows nothing
+    of Cloudflare, DNS or certificates, and whatever uses it says so."""
+
+    def relay(outside: socket.socket, *_: object) -> None:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), 10) as inside:
+            back = threading.Thread(target=_pass_on, args=(inside, outside), daemon=True)
+            back.start()
+            _pass_on(outside, inside)
+            back.join()
+
+    with socketserver.ThreadingTCPServer((address, 0), relay) as server:  # type: ignore[arg-type]
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        try:
+            yield f"http://{address}:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+
+
+def _pass_on(source: socket.socket, target: socket.socket) -> None:
+    with suppress(OSError):
+        while data := source.recv(_CHUNK_BYTES):
+            target.sendall(data)
+    for end in (source, target):
+        with suppress(OSError):
+            end.shutdown(socket.SHUT_RDWR)
 
 
 def _take(walk: Walk, number: int, step: Step) -> AcceptanceStep:

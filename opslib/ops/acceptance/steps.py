@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -57,36 +57,21 @@ class Walk:
     budget_s: float
 
     def run(
-        self,
-        *words: str,
-        codes: tuple[int, ...] = (0,),
-        variables: Mapping[str, str] | None = None,
+        self, *words: str, codes: Sequence[int] = (0,), variables: Mapping[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command of the checkout as an operator does, with `variables` added.
-
-        Raises:
-            StepFailedError: it ended with another code than `codes`.
-        """
+        """Run a command of the checkout as an operator does, with `variables` added. Raises
+        StepFailedError: it ended with another code than `codes`."""
         own = {"PILLSNAP_PYTHON": sys.executable} if words[0].endswith(".sh") else {}
-        if words[0].endswith(".py"):
+        if words[0] == "pillops":
+            words = (sys.executable, "-m", "opslib.cli", *words[1:])
+        elif words[0].endswith(".py"):
             words = (sys.executable, *words)
-        environment = {
-            **os.environ,
-            CONFIG_VARIABLE: str(self.config.source),
-            KEY_VARIABLE: self.service.key,
-            **own,
-            **(variables or {}),
-        }
+        own |= {CONFIG_VARIABLE: str(self.config.source), KEY_VARIABLE: self.service.key}
+        env = {**os.environ, **own, **(variables or {})}
         limit_s = _STEP_LIMIT_S + self.budget_s
         try:
             answer = subprocess.run(
-                words,
-                cwd=CODE_FOLDER,
-                env=environment,
-                capture_output=True,
-                text=True,
-                timeout=limit_s,
-                check=False,
+                words, cwd=CODE_FOLDER, env=env, capture_output=True, text=True, timeout=limit_s
             )
         except subprocess.TimeoutExpired as error:
             raise StepFailedError(f"took longer than {limit_s:g} s") from error
@@ -110,8 +95,6 @@ STEPS: list[Step] = []
 
 
 def _step(title: str, command: str) -> Callable[[Callable[[Walk], str]], Callable[[Walk], str]]:
-    """Make a function the next step of the walk."""
-
     def add(run: Callable[[Walk], str]) -> Callable[[Walk], str]:
         STEPS.append(Step(title, command, run))
         return run
@@ -152,29 +135,22 @@ def health_outside(walk: Walk) -> str:
 def make_release(walk: Walk) -> str:
     """Make a release and let `sha256sum` agree."""
     archive = Path(walk.run("scripts/backup_release.sh").stdout.strip())
-    checked = subprocess.run(
-        ["sha256sum", "-c", "--status", f"{archive.name}.sha256"], cwd=archive.parent, check=False
-    )
-    if checked.returncode:
+    check = ["sha256sum", "-c", "--status", f"{archive.name}.sha256"]
+    if subprocess.run(check, cwd=archive.parent, check=False).returncode:
         raise StepFailedError(f"{archive.name}: sha256sum -c says no")
     return f"{archive.name}, {format_bytes(archive.stat().st_size)}; sha256sum -c agrees"
 
 
 def newest(folder: Path, pattern: str, since: float) -> Path:
-    """Return the newest file of a pattern written since then (Unix seconds).
-
-    Raises:
-        StepFailedError: there is none.
-    """
+    """Return the newest file of a pattern written since then (Unix seconds). Raises
+    StepFailedError: there is none."""
     found = [path for path in folder.glob(pattern) if path.stat().st_mtime >= since]
     if not found:
         raise StepFailedError(f"{folder}/{pattern}: no new record")
     return max(found, key=lambda path: path.stat().st_mtime)
 
 
-def _measured(
-    walk: Walk, pattern: str, *words: str, codes: tuple[ExitCode, ...] = _MEASURED
-) -> str:
+def _measured(walk: Walk, pattern: str, *words: str, codes: Sequence[ExitCode] = _MEASURED) -> str:
     since = time.time() - 1
     answer = walk.run(*words, "--budget", f"{walk.budget_s:g}", codes=codes)
     record = newest(walk.config.records_dir, pattern, since)
@@ -206,14 +182,11 @@ def run_sweep(walk: Walk) -> str:
 @_step("INT8 is compared", "scripts/quantize_dynamic.py --model MODEL --out OUT")
 def run_quantize(walk: Walk) -> str:
     """Compare INT8 with float32; the variant is thrown away."""
-    model = str(find_onnx(walk.config).resolve())
+    model, script = str(find_onnx(walk.config).resolve()), "scripts/quantize_dynamic.py"
+    codes = (*_MEASURED, ExitCode.GATE_FAILED)  # "do not deploy it" is a decision, too
     with tempfile.TemporaryDirectory(prefix="pillops-acceptance-") as folder:
-        out = f"{folder}/model.int8.onnx"
-        words = ("--model", model, "--out", out)
-        codes = (*_MEASURED, ExitCode.GATE_FAILED)  # "do not deploy it" is a decision, too
-        return _measured(
-            walk, "quantize_*.json", "scripts/quantize_dynamic.py", *words, codes=codes
-        )
+        words = (script, "--model", model, "--out", f"{folder}/model.int8.onnx")
+        return _measured(walk, "quantize_*.json", *words, codes=codes)
 
 
 @_step("a rollback is rehearsed", "scripts/reload_model.sh --path OTHER; pillops rollback")
@@ -234,7 +207,7 @@ def rehearse_rollback(walk: Walk) -> str:
         switched = client.version()
         if switched.sha256 == before.sha256:
             raise StepFailedError(f"/version still says {before.describe()}")
-        walk.run(sys.executable, "-m", "opslib.cli", "rollback", "--kind", kind.name, *host)
+        walk.run("pillops", "rollback", "--kind", kind.name, *host)
         after = client.version()
     if after.sha256 != before.sha256:
         raise StepFailedError(f"/version says {after.describe()}, before {before.describe()}")
@@ -248,7 +221,7 @@ def rehearse_schedules(walk: Walk) -> str:
     if shutil.which(PROGRAM) is None:
         raise NotRunError(f"the program {PROGRAM} is missing: apt-get install cron")
     with put_back(walk.config, "schedules"):
-        walk.run(sys.executable, "-m", "opslib.cli", "schedule", "install", "--demo")
+        walk.run("pillops", "schedule", "install", "--demo")
         block = take_apart(read_crontab(), str(walk.config.source)).block or ""
         jobs = [line for line in block.splitlines() if not line.startswith("#")]
         line = next((job for job in jobs if "scripts/maintenance.sh" in job), None)
@@ -271,7 +244,7 @@ def rehearse_upkeep(walk: Walk) -> str:
         text = b"".join(_LOG_LINE % number for number in range(_LOG_LINES))
         log.write_bytes(text)
         changed = {"PILLSNAP_ROTATE__LOG": str(log), "PILLSNAP_ROTATE__MAX_MB": "1"}
-        walk.run(sys.executable, "-m", "opslib.cli", "rotate", variables=changed)
+        walk.run("pillops", "rotate", variables=changed)
         archives = sorted(Path(folder).glob("cloudflared.log.*.gz"))
         kept = b"".join(gzip.decompress(path.read_bytes()) for path in archives)
         kept += log.read_bytes() if log.exists() else b""
@@ -286,9 +259,8 @@ def _run_as_cron(line: str, log: Path) -> str:
     before = log.stat().st_size if log.exists() else 0
     command = line.split(None, 5)[5].replace("\\%", "%")
     environment = {"HOME": os.environ.get("HOME", "/"), "PATH": "/usr/bin:/bin", "SHELL": "/bin/sh"}
-    answer = subprocess.run(
-        ["/bin/sh", "-c", command], env=environment, timeout=_JOB_LIMIT_S, check=False
-    )
+    shell = ["/bin/sh", "-c", command]
+    answer = subprocess.run(shell, env=environment, timeout=_JOB_LIMIT_S, check=False)
     grown = log.stat().st_size - before if log.exists() else 0
     if answer.returncode or grown <= 0:
         raise StepFailedError(f"ended with {answer.returncode}, {log.name} grew by {grown} bytes")

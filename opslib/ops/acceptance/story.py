@@ -3,48 +3,41 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from matplotlib import pyplot
+from matplotlib.figure import Figure
+from pandas import DataFrame
 
 from opslib.core.formatting import format_duration
-from opslib.ops.acceptance.record import AcceptanceRecord
+from opslib.ops.acceptance.record import AcceptanceRecord, AcceptanceStep
+from opslib.telling.columns import Column, page_table
 from opslib.telling.scraps import publish, publish_outcome
 from opslib.telling.themes import Theme
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-    from pandas import DataFrame
 
 
 def steps_frame(record: AcceptanceRecord) -> DataFrame:
     """Return one row a step: what was asked, the command, how it went and what was seen."""
-    from pandas import DataFrame
-
-    rows = [
-        {
-            "Step": f"{step.number}. {step.title}",
-            "Result": step.state,
-            "Seen": step.evidence,
-            "Command": step.command,
-            "Took": format_duration(step.took_s),
-        }
-        for step in record.steps
-    ]
-    return DataFrame(rows)
+    columns: tuple[Column[AcceptanceStep], ...] = (
+        Column("Step", lambda step: f"{step.number}. {step.title}"),
+        Column("Result", lambda step: step.state),
+        Column("Seen", lambda step: step.evidence),
+        Column("Command", lambda step: step.command),
+        Column("Took", lambda step: format_duration(step.took_s)),
+    )
+    return page_table(columns, record.steps)
 
 
 def draw_times(record: AcceptanceRecord, theme: Theme) -> Figure | None:
     """Draw how long each step took; a step that failed or was not run has its own colour. None
     where there was no step."""
-    from matplotlib import pyplot
-
     if not record.steps:
         return None
     colours = {"pass": theme.better, "fail": theme.worse, "not run": theme.neutral}
-    names = [f"{step.number}. {step.title}" for step in record.steps][::-1]
-    seconds = [step.took_s for step in record.steps][::-1]
     figure, axes = pyplot.subplots()
-    bars = axes.barh(names, seconds, color=[colours[step.state] for step in record.steps][::-1])
-    axes.bar_label(bars, [format_duration(one) for one in seconds], padding=4)
+    for step in reversed(record.steps):
+        name = f"{step.number}. {step.title}"
+        bar = axes.barh(name, step.took_s, color=colours[step.state])
+        axes.bar_label(bar, [format_duration(step.took_s)], padding=4)
     axes.grid(visible=False)
     axes.margins(x=0.12)
     axes.set_xlabel("seconds")
@@ -65,10 +58,5 @@ def publish_acceptance(record: AcceptanceRecord, record_path: Path) -> None:
     publish_outcome(record.verdict, record.finding, record_path=record_path)
     passed = sum(step.state == "pass" for step in record.steps)
     publish("steps_passed", passed, better="higher", label=f"Steps passed of {len(record.steps)}")
-    publish(
-        "walk_s",
-        round(sum(step.took_s for step in record.steps)),
-        unit="s",
-        better="lower",
-        label="The whole walk",
-    )
+    took_s = round(sum(step.took_s for step in record.steps))
+    publish("walk_s", took_s, unit="s", better="lower", label="The whole walk")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import statistics
 from collections.abc import Iterator
 from datetime import datetime
@@ -12,8 +11,16 @@ from typing import TYPE_CHECKING
 from opslib.core.clock import is_ahead, parse_moment, part_ahead
 from opslib.core.errors import InputError
 from opslib.core.formatting import plural
-from opslib.ops.checklist.ages import age_days, describe_age, tell_ahead
-from opslib.ops.checklist.items import Answer, SpeedChange, State, Visit
+from opslib.ops.checklist.items import (
+    Answer,
+    SpeedChange,
+    State,
+    Visit,
+    age_days,
+    describe_age,
+    named_moment,
+    tell_ahead,
+)
 
 if TYPE_CHECKING:
     from opslib.ops.bench.compare import RecordComparison, RowComparison
@@ -21,7 +28,6 @@ if TYPE_CHECKING:
 
 PATTERN = "bench_*.json"
 MAX_READ = 20
-_STAMP = re.compile(r"\d{8}-\d{6}")
 RERUN = "run the benchmark: `pillops run 01_bench`"
 
 
@@ -60,30 +66,25 @@ def check_benchmark(visit: Visit) -> Answer:
         step = "run it again; if it stays: `pillops report diff`, then what changed since then?"
         state = verdict
     speeds = tuple(_change(row) for row in comparison.rows if row.change_pct is not None)
-    return Answer.of(state, *lines, told, step=step).model_copy(update={"speeds": speeds})
+    return Answer(state=state, evidence=(*lines, told), next_step=step, speeds=speeds)
 
 
 def _judge(visit: Visit, comparison: RecordComparison, *, same_model: bool) -> tuple[State, str]:
-    """The state that the changes of all rows lead to, and the reason."""
     section = visit.config.checklist
-    slower = [
-        row
-        for row in comparison.rows
-        if row.outcome == "worse" and (row.change_pct or 0) >= section.regression_attention_pct
-    ]
+    limit_pct = section.regression_attention_pct
+    worse = [row for row in comparison.rows if row.outcome == "worse"]
+    slower = [row for row in worse if (row.change_pct or 0) >= limit_pct]
     count = plural(len([r for r in comparison.rows if r.change_pct is not None]), "row")
     if not slower:
-        limit = f"{section.regression_attention_pct:g} %"
-        return "ok", f"no regression of {limit} or more beyond the noise in {count}"
+        return "ok", f"no regression of {limit_pct:g} % or more beyond the noise in {count}"
     worst = max(slower, key=lambda row: row.change_pct or 0)
     told = (
-        f"{len(slower)} of {count} slower; most: {worst.label}, "
-        f"{worst.baseline_p50_ms:.3g} to {worst.candidate_p50_ms:.3g} ms "
-        f"(+{worst.change_pct or 0:.1f} %)"
+        f"{len(slower)} of {count} slower; most: {worst.label}, {worst.baseline_p50_ms:.3g} to "
+        f"{worst.candidate_p50_ms:.3g} ms (+{worst.change_pct or 0:.1f} %)"
     )
     if not same_model:
         return "attention", f"{told}; the model is another one, which may be the reason"
-    if _is_the_host(comparison, section.regression_attention_pct):
+    if _is_the_host(comparison, limit_pct):
         return "attention", f"{told}; Torch is too: the host is slower, not the runtime"
     served = [row.change_pct or 0 for row in slower if row.engine == "onnx"]
     failed = max(served, default=0.0) >= section.regression_failed_pct
@@ -93,15 +94,15 @@ def _judge(visit: Visit, comparison: RecordComparison, *, same_model: bool) -> t
 def _is_the_host(comparison: RecordComparison, within_pct: float) -> bool:
     """Whether Torch, which serves nothing here and is the control, became slower by about as
     much as ONNX Runtime, or by more."""
-    medians = []
-    for engine in ("onnx", "torch"):
-        rows = [row for row in comparison.rows if row.engine == engine]
-        changes = [row.change_pct for row in rows if row.change_pct is not None]
-        if not changes:
-            return False
-        medians.append(statistics.median(changes))
-    served, control = medians
-    return control >= within_pct and served <= control + within_pct
+    rows = [row for row in comparison.rows if row.change_pct is not None]
+    served, control = (
+        [row.change_pct or 0.0 for row in rows if row.engine == engine]
+        for engine in ("onnx", "torch")
+    )
+    if not served or not control:
+        return False
+    slower_pct = statistics.median(control)
+    return slower_pct >= within_pct and statistics.median(served) <= slower_pct + within_pct
 
 
 def _find_comparable(
@@ -111,7 +112,7 @@ def _find_comparable(
     else of this model, else of another one."""
     from opslib.ops.bench.compare import compare_records
 
-    second = third = None
+    best: dict[bool, tuple[BenchRecord, bool, RecordComparison]] = {}
     for _, one in older:
         if one.lineage.host_fingerprint != newest.lineage.host_fingerprint:
             continue
@@ -119,11 +120,8 @@ def _find_comparable(
         comparison = compare_records(one, newest, across_models=not same)
         if same and comparison.comparable:
             return one, True, comparison
-        if same:
-            second = second or (one, True, comparison)
-        else:
-            third = third or (one, False, comparison)
-    return second or third
+        best.setdefault(same, (one, same, comparison))
+    return best.get(True) or best.get(False)
 
 
 def _read_records(visit: Visit, ahead: list[str]) -> Iterator[tuple[Path, BenchRecord]]:
@@ -132,7 +130,7 @@ def _read_records(visit: Visit, ahead: list[str]) -> Iterator[tuple[Path, BenchR
     from opslib.ops.bench.record import BenchRecord
 
     paths = sorted(visit.config.records_dir.glob(PATTERN), reverse=True)
-    past, future = part_ahead(paths, _named_moment, visit.now)
+    past, future = part_ahead(paths, named_moment, visit.now)
     ahead += [path.name for path in future]
     for path in past[:MAX_READ]:
         try:
@@ -143,11 +141,6 @@ def _read_records(visit: Visit, ahead: list[str]) -> Iterator[tuple[Path, BenchR
             ahead.append(path.name)
         else:
             yield path, record
-
-
-def _named_moment(path: Path) -> datetime | None:
-    named = _STAMP.search(path.name)
-    return parse_moment(named[0]) if named else None
 
 
 def _name_pair(before: BenchRecord, newest: BenchRecord, same_model: bool) -> str:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,7 +26,8 @@ from opslib.telling.doors import (
 )
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+    from rich.console import Console
+    from rich.text import Text
 
     from opslib.ops.checklist.record import ChecklistRecord
 
@@ -60,8 +61,8 @@ def check(
     notes = make_console(stderr=True)
     say(notes, f"{period} checklist of {describe_experiment(loaded)}")
     with show_steps(notes) as progress:
-        shown = progress if notes.is_terminal else None
-        record = run_checklist(loaded, period, hours=hours, progress=shown)
+        tell = progress if notes.is_terminal else lambda _: None
+        record = run_checklist(loaded, period, hours=hours, progress=tell)
     show_checklist(make_console(), record)
     try:
         say(notes, f"record: {keep_checklist(record, loaded, json)}")
@@ -73,7 +74,7 @@ def check(
 
 def show_checklist(console: Console, record: ChecklistRecord) -> None:
     """Print every item, the worst first, with its evidence and what to do; then the verdict."""
-    rows: list[tuple[RenderableType, ...]] = []
+    rows: list[tuple[Text, ...]] = []
     for item in record.by_state():
         lines = [*item.told, *([f"next: {item.next_step}"] if item.next_step else [])]
         state, title, found = plain_cells((item.state, item.title, "\n".join(lines)))
@@ -83,13 +84,11 @@ def show_checklist(console: Console, record: ChecklistRecord) -> None:
         if item.state == "not applicable":
             found.stylize("dim")
         rows.append((state, title, found))
-    _print_table(console, rows, header=("state", "item", "found"))
+    _print_table(console, rows, "state", "item", "found")
     say_verdict(console, record.verdict, record.finding, word=VERDICT_WORDS[record.verdict])
 
 
-def doctor(
-    config: ConfigOption = None,
-) -> int:
+def doctor(config: ConfigOption = None) -> int:
     """Say what is installed, what really works here, and what to do next; changes nothing."""
     from opslib.ops.checklist.doctor import examine, list_next_steps
 
@@ -138,19 +137,12 @@ def _show(config: Config, value: Any) -> str:
     return "none" if value is None else str(value)
 
 
-def _print_table(
-    console: Console, rows: Iterable[Iterable[RenderableType]], header: tuple[str, ...] = ()
-) -> None:
+def _print_table(console: Console, rows: Iterable[Sequence[Text]], *header: str) -> None:
     """Print rows without a frame; only the last column's lines are broken."""
     from rich.table import Table
 
-    table = Table(
-        box=None,
-        pad_edge=False,
-        header_style="bold",
-        padding=(0, 2, 0, 0),
-        show_header=bool(header),
-    )
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.show_header, table.header_style = bool(header), "bold"
     for name in header:
         table.add_column(name, no_wrap=name != header[-1], overflow="fold")
     for row in rows:

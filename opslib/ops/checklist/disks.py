@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 
 from opslib.core.config import Config
 from opslib.core.formatting import format_bytes, plural
-from opslib.ops.checklist.ages import DAY_S, describe_days
-from opslib.ops.checklist.items import Answer, DiskFacts, DiskPoint, Evidence, State, Visit
+from opslib.ops.checklist.items import (
+    Answer,
+    DiskFacts,
+    DiskPoint,
+    Evidence,
+    State,
+    Visit,
+    age_days,
+    describe_days,
+)
 from opslib.upkeep.disk import DiskReport, look_at_disks, read_disk_history
 from opslib.upkeep.maintenance_record import DiskUse
 
@@ -26,11 +34,8 @@ LookAtDisks = Callable[[Config, datetime], DiskReport]
 
 
 def check_disks(visit: Visit, look: LookAtDisks = look_at_disks) -> Answer:
-    """Return how full each disk is, its trend, and when it will be full.
-
-    Args:
-        look: how the use of the mounted file systems is read.
-    """
+    """Return how full each disk is, its trend, and when it will be full. `look`: how the use of the
+    mounted file systems is read."""
     report, found = look(visit.config, visit.now), Evidence()
     history: dict[str, list[DiskPoint]] = {}
     for one in read_disk_history(visit.config):
@@ -48,40 +53,34 @@ def check_disks(visit: Visit, look: LookAtDisks = look_at_disks) -> Answer:
 
 
 def describe_disk(use: DiskUse, history: Sequence[DiskPoint], now: datetime) -> DiskFacts:
-    """Return the facts of one disk: its use as `df` shows it, and what its history tells.
-
-    Growth is Theil and Sen's slope, the median over all pairs of points, so that what maintenance
-    deletes now and then does not bend it.
-    """
+    """Return the facts of one disk: its use as `df` shows it, and what its history tells. Growth is
+    Theil and Sen's slope, the median over all pairs of points, so that what maintenance deletes now
+    and then does not bend it."""
     here = DiskPoint(at_utc=now.isoformat(timespec="seconds"), used_bytes=use.used_bytes)
     points = [p for p in history if 0 < _days_before(p, now) <= HISTORY_DAYS]
     points = [*sorted(points, key=lambda point: point.at_utc), here]
-    facts = DiskFacts(
-        **use.model_dump(exclude={"at_utc"}),
-        used_pct=use.used_pct,
-        trend="",
-        history=tuple(points),
-    )
     span = _days_before(points[0], now)
-    if len(points) >= MIN_POINTS and span >= MIN_SPAN_DAYS:
-        return facts.model_copy(update=_find_trend(facts, now))
     over = f" over {describe_days(span)}" if len(points) > 1 else ""
-    seen = f"{plural(len(points), 'reading')}{over}"
-    return facts.model_copy(update={"trend": f"no trend yet ({seen})"})
+    trend: dict[str, object] = {"trend": f"no trend yet ({plural(len(points), 'reading')}{over})"}
+    if len(points) >= MIN_POINTS and span >= MIN_SPAN_DAYS:
+        trend = _find_trend(points, use.free_bytes, now)
+    use_now = use.model_dump(exclude={"at_utc"})
+    facts = {**use_now, "used_pct": use.used_pct, "history": tuple(points), **trend}
+    return DiskFacts.model_validate(facts)
 
 
-def _find_trend(facts: DiskFacts, now: datetime) -> dict[str, object]:
+def _find_trend(points: list[DiskPoint], free_bytes: int, now: datetime) -> dict[str, object]:
     from scipy.stats import theilslopes
 
-    days = [-_days_before(point, now) for point in facts.history]
-    used = [float(point.used_bytes) for point in facts.history]
+    days = [-_days_before(point, now) for point in points]
+    used = [float(point.used_bytes) for point in points]
     slope, _, low, high = (float(v) for v in theilslopes(used, days, CONFIDENCE))
     growth = {"growth_bytes_per_day": slope, "growth_ci95_bytes_per_day": (low, high)}
     if high < 0:
         return {"trend": f"shrinking by {_rate(-slope)}", **growth}
     if low <= 0:
         return {"trend": "no clear growth", **growth}
-    until, earliest = facts.free_bytes / slope, facts.free_bytes / high
+    until, earliest = free_bytes / slope, free_bytes / high
     trend = f"growing by {_rate(slope)}, full in {describe_days(until)}"
     trend += f" (at the earliest {describe_days(earliest)})"
     full = {"days_until_full": until, "days_until_full_earliest": earliest}
@@ -90,10 +89,8 @@ def _find_trend(facts: DiskFacts, now: datetime) -> dict[str, object]:
 
 def _judge(disk: DiskFacts, visit: Visit) -> tuple[State, str]:
     section, surge_days = visit.config.checklist, _find_surge(disk)
-    told = (
-        f"{disk.mount}: {disk.used_pct:.0f} % used, {format_bytes(disk.free_bytes)} free; "
-        f"{disk.trend}"
-    )
+    free = format_bytes(disk.free_bytes)
+    told = f"{disk.mount}: {disk.used_pct:.0f} % used, {free} free; {disk.trend}"
     if surge_days is not None:
         told += f"; at the pace since the last reading in {describe_days(surge_days)}"
     if disk.used_pct >= section.disk_failed_pct:
@@ -117,9 +114,7 @@ def _find_surge(disk: DiskFacts) -> float | None:
 
 
 def _days_before(point: DiskPoint, now: datetime) -> float:
-    moment = datetime.fromisoformat(point.at_utc)
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return (now - moment).total_seconds() / DAY_S
+    return age_days(point.at_utc, now) or 0.0
 
 
 def _rate(bytes_per_day: float) -> str:

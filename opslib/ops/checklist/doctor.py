@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
+from opslib import __version__
 from opslib.core.clock import ASK
 from opslib.core.config import Config, read_variables
 from opslib.core.env_file import ENV_NAME
@@ -43,36 +44,27 @@ class Finding:
 
 def examine(config: Config) -> Iterator[Finding]:
     """Yield the findings for `config` on this host, the ground first."""
-    looks: tuple[Callable[[Config], Iterator[Finding]], ...] = (
-        _look_at_code,
-        _look_at_variables,
-        _look_at_packages,
-        _look_at_host,
-        _look_at_providers,
-        _look_at_kernel,
-        _look_at_cron,
-        _look_at_disk,
-        _look_at_models,
-        _look_at_images,
-        _look_at_env,
-        _look_at_service,
-    )
-    for look in looks:
-        yield from look(config)
+    changed = ", with uncommitted changes" if git_dirty(CODE_FOLDER) else ""
+    code = f"pillops {__version__}, commit {git_sha(CODE_FOLDER)}{changed}"
+    yield Finding("code", "ok", f"{code}; Python {sys.version.split()[0]} at {sys.executable}")
+    yield from _look_at_variables(config)
+    yield _look_at_packages()
+    yield from _look_at_host()
+    yield from _look_at_providers(config)
+    yield _look_at_kernel()
+    yield _look_at_cron()
+    yield _look_at_disk(config)
+    for kind in list_kinds(config):
+        yield from _look_at_model(config, kind)
+    yield from _look_at_images(config)
+    yield from _look_at_env(config)
+    yield _look_at_service(config)
 
 
 def list_next_steps(findings: list[Finding]) -> list[str]:
     """Return what to do, problems first, each step once."""
     ordered = sorted(findings, key=lambda one: one.state != "problem")
     return list(dict.fromkeys(one.next_step for one in ordered if one.next_step))
-
-
-def _look_at_code(_config: Config) -> Iterator[Finding]:
-    from opslib import __version__
-
-    changed = ", with uncommitted changes" if git_dirty(CODE_FOLDER) else ""
-    where = f"pillops {__version__}, commit {git_sha(CODE_FOLDER)}{changed}"
-    yield Finding("code", "ok", f"{where}; Python {sys.version.split()[0]} at {sys.executable}")
 
 
 def _look_at_variables(config: Config) -> Iterator[Finding]:
@@ -88,7 +80,7 @@ def _look_at_variables(config: Config) -> Iterator[Finding]:
         yield Finding("variables", "note", seen)
 
 
-def _look_at_packages(_config: Config) -> Iterator[Finding]:
+def _look_at_packages() -> Finding:
     from packaging.requirements import Requirement
 
     wrong = []
@@ -101,11 +93,10 @@ def _look_at_packages(_config: Config) -> Iterator[Finding]:
                 wrong.append(f"{requirement.name} is missing")
         elif not requirement.specifier.contains(version, prereleases=True):
             wrong.append(f"{requirement.name} {version} (wanted {requirement.specifier})")
-    if wrong:
-        step = "install what is missing: `pip install -r requirements.txt`"
-        yield Finding("packages", "problem", "; ".join(wrong), step)
-    else:
-        yield Finding("packages", "ok", f"{len(needed)} packages as wanted")
+    if not wrong:
+        return Finding("packages", "ok", f"{len(needed)} packages as wanted")
+    step = "install what is missing: `pip install -r requirements.txt`"
+    return Finding("packages", "problem", "; ".join(wrong), step)
 
 
 def _find_version(package: str) -> str | None:
@@ -115,7 +106,7 @@ def _find_version(package: str) -> str | None:
         return None
 
 
-def _look_at_host(_config: Config) -> Iterator[Finding]:
+def _look_at_host() -> Iterator[Finding]:
     facts = host_facts()
     memory = format_bytes(facts.memory_bytes)
     seen = f"{facts.cpu}, {facts.cpus_usable} of {facts.cpus_total} cores usable, {memory}"
@@ -144,55 +135,43 @@ def _look_at_providers(config: Config) -> Iterator[Finding]:
         yield Finding("provider", state, f"{name}: {problem}", step)
 
 
-def _look_at_kernel(_config: Config) -> Iterator[Finding]:
+def _look_at_kernel() -> Finding:
     from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
 
     try:
-        found = KernelSpecManager().get_kernel_spec("python3")
+        program = KernelSpecManager().get_kernel_spec("python3").argv[0]
     except NoSuchKernel:
         step = "install the kernel: `python -m ipykernel install --sys-prefix`"
         seen = "python3 is not installed: `pillops run` works, plain papermill does not"
-        yield Finding("kernel", "problem", seen, step)
-        return
-    program = found.argv[0]
+        return Finding("kernel", "problem", seen, step)
     # Jupyter itself puts the running interpreter in the place of a bare "python".
     bare = program in ("python", "python3", f"python3.{sys.version_info.minor}")
-    same = bare or Path(program).absolute() == Path(sys.executable).absolute()
-    if same:
-        yield Finding("kernel", "ok", f"python3 runs {sys.executable if bare else program}")
-    else:
-        seen = f"python3 runs {program}, not this interpreter: plain papermill may miss packages"
-        yield Finding("kernel", "note", seen, "activate the environment before plain papermill")
+    if bare or Path(program).absolute() == Path(sys.executable).absolute():
+        return Finding("kernel", "ok", f"python3 runs {sys.executable if bare else program}")
+    seen = f"python3 runs {program}, not this interpreter: plain papermill may miss packages"
+    return Finding("kernel", "note", seen, "activate the environment before plain papermill")
 
 
-def _look_at_cron(_config: Config) -> Iterator[Finding]:
+def _look_at_cron() -> Finding:
     from opslib.upkeep.schedule import is_cron_running
 
     if not shutil.which("crontab"):
         step = "where schedules shall run on this host: `apt-get install cron`"
-        yield Finding("cron", "note", "the program crontab is missing", step)
-        return
+        return Finding("cron", "note", "the program crontab is missing", step)
     if is_cron_running():
-        yield Finding("cron", "ok", "installed and running")
-    else:
-        step = "start cron: `service cron start`; under WSL2 see docs/OPS_CHECKLIST.md#schedules"
-        yield Finding("cron", "note", "installed, but no cron runs: no schedule fires", step)
+        return Finding("cron", "ok", "installed and running")
+    step = "start cron: `service cron start`; under WSL2 see docs/OPS_CHECKLIST.md#schedules"
+    return Finding("cron", "note", "installed, but no cron runs: no schedule fires", step)
 
 
-def _look_at_disk(config: Config) -> Iterator[Finding]:
+def _look_at_disk(config: Config) -> Finding:
     folder = next(one for one in (config.exp_dir, *config.exp_dir.parents) if one.exists())
     use = shutil.disk_usage(folder)
     seen = f"{folder}: {format_bytes(use.free)} free of {format_bytes(use.total)}"
-    if use.free < use.total * LOW_DISK_SHARE:
-        step = "see what can be freed: `scripts/maintenance.sh --dry-run`"
-        yield Finding("disk", "problem", seen, step)
-    else:
-        yield Finding("disk", "ok", seen)
-
-
-def _look_at_models(config: Config) -> Iterator[Finding]:
-    for kind in list_kinds(config):
-        yield from _look_at_model(config, kind)
+    if use.free >= use.total * LOW_DISK_SHARE:
+        return Finding("disk", "ok", seen)
+    step = "see what can be freed: `scripts/maintenance.sh --dry-run`"
+    return Finding("disk", "problem", seen, step)
 
 
 def _look_at_model(config: Config, kind: Kind) -> Iterator[Finding]:
@@ -203,26 +182,19 @@ def _look_at_model(config: Config, kind: Kind) -> Iterator[Finding]:
     from opslib.inference.find_model import find_card, find_onnx
 
     where = kind.of("the embedded demo" if config.is_demo else "experiment")
+    step = _name_experiment(config)
     try:
         files = find_model_files(find_onnx(config, kind=kind))
-    except OpsError as error:
-        yield Finding("model", "problem", f"{where}: {error}", _name_experiment(config))
-        return
-    try:
-        card = find_card(config, files.path)
-    except InputError as error:
         step = "restore the card from a release, or move it away to serve without"
+        card = find_card(config, files.path)
+        if kind.contract == "classifier":
+            expected = Contract.from_card(card) if card is not None else None
+            check_input(files.path, probe_size(files.path, expected, config.preprocess.img_size))
+    except OpsError as error:
+        if isinstance(error, ModelCheckError):
+            step = find_hint(error.stage, str(error))
         yield Finding("model", "problem", f"{where}: {error}", step)
         return
-    if kind.contract == "classifier":
-        try:
-            expected = Contract.from_card(card) if card is not None else None
-            given = probe_size(files.path, expected, config.preprocess.img_size)
-            check_input(files.path, given)
-        except ModelCheckError as error:
-            step = find_hint(error.stage, str(error))
-            yield Finding("model", "problem", f"{where}: {error}", step)
-            return
     size = format_bytes(files.size_bytes)
     classes = f", {card.num_classes} classes" if card and card.num_classes else ""
     yield Finding("model", "ok", f"{where} at {config.exp_dir}: {files.path.name}, {size}{classes}")
@@ -247,16 +219,16 @@ def _look_at_images(config: Config) -> Iterator[Finding]:
     else:
         seen = f"{config.data_root}: no such folder"
         yield Finding("images", "problem", seen, _name_experiment(config))
-    yield from _look_at_labels(config)
+    if config.images.labels is not None:
+        yield _look_at_labels(config.resolve(config.images.labels))
     function = config.preprocess.function
     if function == DEFAULT_FUNCTION:
         return
     try:
         load_preprocessor(function, config.code_root)
     except OpsError as error:
-        yield Finding(
-            "code_root", "problem", str(error), "correct paths.code_root or preprocess.function"
-        )
+        step = "correct paths.code_root or preprocess.function"
+        yield Finding("code_root", "problem", str(error), step)
     else:
         yield Finding("code_root", "ok", f"{function} is found in {config.code_root}")
 
@@ -268,25 +240,22 @@ def _count_images(config: Config, split: Literal["val", "train"]) -> Finding:
     besides = [f"left out: {format_counts(found.left_out)}"] if found.left_out else []
     besides += found.problems
     if found.paths:
-        seen = f"{found.pattern}: {format_counts(count_suffixes(found.paths))}"
+        seen = format_counts(count_suffixes(found.paths))
         state: FindingState = "note" if found.problems else "ok"
-        return Finding("images", state, "; ".join([seen, *besides]))
-    seen = "; ".join([f"{found.pattern}: no image", *besides])
+        return Finding("images", state, f"{found.pattern}: {'; '.join([seen, *besides])}")
     step = f"name images in images.{split}, a glob below {config.data_root}"
+    seen = f"{found.pattern}: {'; '.join(['no image', *besides])}"
     return Finding("images", "note", seen, step)
 
 
-def _look_at_labels(config: Config) -> Iterator[Finding]:
+def _look_at_labels(path: Path) -> Finding:
     from opslib.ops.quantize.labels import KEY, read_label_map
 
-    if config.images.labels is None:
-        return
     try:
-        labels = read_label_map(config.resolve(config.images.labels))
+        labels = read_label_map(path)
     except InputError as error:
-        yield Finding("labels", "problem", str(error), f"correct {KEY}")
-    else:
-        yield Finding("labels", "ok", f"{labels.path}: {plural(len(labels.ids), 'code')}")
+        return Finding("labels", "problem", str(error), f"correct {KEY}")
+    return Finding("labels", "ok", f"{labels.path}: {plural(len(labels.ids), 'code')}")
 
 
 def _look_at_env(config: Config) -> Iterator[Finding]:
@@ -334,10 +303,10 @@ def _look_at_key(env_file: Path, found: ServiceEnvironment) -> Finding:
     return Finding("key", "ok", f"API_KEY is strong, {age:.0f} days old")
 
 
-def _look_at_service(config: Config) -> Iterator[Finding]:
+def _look_at_service(config: Config) -> Finding:
     import httpx
 
-    from opslib.ops.checklist.live import start_step
+    from opslib.ops.checklist.service import start_step
     from opslib.serving.live import normalise_url
     from opslib.upkeep.probe import judge
 
@@ -346,14 +315,12 @@ def _look_at_service(config: Config) -> Iterator[Finding]:
     try:
         answer = httpx.get(f"{address}/health", timeout=2.0, trust_env=False)
     except (httpx.HTTPError, httpx.InvalidURL):
-        yield Finding("service", "note", f"{url} does not answer", start_step(config))
-        return
+        return Finding("service", "note", f"{url} does not answer", start_step(config))
     judged = judge(answer.status_code, answer.content)
     if judged.degraded:
         step = f"which model it wants and why it has not got it: {config.logs_dir}/api.err"
-        yield Finding("service", "problem", f"{url}: {judged.detail}", step)
-    elif answer.status_code == 200:
-        yield Finding("service", "ok", f"{url} answers 200")
-    else:
-        step = f"look at {config.logs_dir}/api.err"
-        yield Finding("service", "problem", f"{url} answers {answer.status_code}", step)
+        return Finding("service", "problem", f"{url}: {judged.detail}", step)
+    if answer.status_code == 200:
+        return Finding("service", "ok", f"{url} answers 200")
+    seen, step = f"{url} answers {answer.status_code}", f"look at {config.logs_dir}/api.err"
+    return Finding("service", "problem", seen, step)

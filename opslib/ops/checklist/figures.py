@@ -4,51 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING
+
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from opslib.core.formatting import format_bytes
-from opslib.ops.checklist.ages import DAY_S
-from opslib.ops.checklist.items import DiskFacts, DiskPoint, State
+from opslib.ops.checklist.items import DAY_S, DiskFacts, State
 from opslib.ops.checklist.record import ChecklistRecord
 from opslib.telling.themes import Theme
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-SIGNS: dict[State, str] = {
-    "ok": "·",
-    "attention": "!",
-    "unknown": "?",
-    "failed": "×",
-    "not applicable": "",
-}
+SIGNS: dict[State, str] = {"ok": "·", "attention": "!", "unknown": "?", "failed": "×"}
 
 
 def draw_disks(disks: Sequence[DiskFacts], theme: Theme) -> Figure | None:
     """Draw how full each disk is; beside it how it came there, and where it leads. None where no
     disk could be read."""
-    import matplotlib.pyplot as plt
-
     if not disks:
         return None
-    height = 1.0 + 0.55 * len(disks)
-    figure, (left, right) = plt.subplots(
-        1, 2, figsize=(8.8, max(2.6, height)), width_ratios=(1, 1.5)
-    )
-    names = [disk.mount for disk in disks]
-    used = [disk.used_pct for disk in disks]
-    left.barh(names, [100.0] * len(disks), color=theme.grid, height=0.4)
-    left.barh(names, used, color=[theme.series[i % 6] for i in range(len(disks))], height=0.4)
+    size = (8.8, max(2.6, 1.0 + 0.55 * len(disks)))
+    figure, (left, right) = plt.subplots(1, 2, figsize=size, width_ratios=(1, 1.5))
     for at, disk in enumerate(disks):
+        colour = theme.series[at % 6]
+        left.barh(disk.mount, 100.0, color=theme.grid, height=0.4)
+        left.barh(disk.mount, disk.used_pct, color=colour, height=0.4)
         free = f"{disk.used_pct:.0f} %, {format_bytes(disk.free_bytes)} free"
         left.text(0, at + 0.28, free, color=theme.muted, fontsize=9, va="top")
+        _draw_history(right, disk, colour)
     left.set_ylim(len(disks) - 0.6, -0.8)
     left.set_xlim(0, 100)
     left.grid(visible=False)
     left.set_title("Used now, %")
-    for index, disk in enumerate(disks):
-        _draw_history(right, disk, theme.series[index % 6])
     right.set_title("Used over the last days, %")
     right.set_xlabel("days from now")
     right.legend(loc="best")
@@ -66,8 +52,6 @@ def describe_disks(disks: Sequence[DiskFacts]) -> str:
 def draw_lately(runs: Sequence[ChecklistRecord], theme: Theme) -> Figure | None:
     """Draw the state of each item in each run, the oldest left: a colour and a sign each. None
     where no run has an item."""
-    import matplotlib.pyplot as plt
-
     titles = list(dict.fromkeys(item.title for run in reversed(runs) for item in run.items))
     if not titles:
         return None
@@ -79,16 +63,14 @@ def draw_lately(runs: Sequence[ChecklistRecord], theme: Theme) -> Figure | None:
         "not applicable": theme.grid,
     }
     figure, axes = plt.subplots(figsize=(8.8, 1.1 + 0.3 * len(titles)))
-    seen: dict[State, None] = {}
     for x, run in enumerate(runs):
         for item in run.items:
             y = titles.index(item.title)
             axes.scatter(x, y, s=190, marker="s", color=colours[item.state])
-            sign = SIGNS[item.state]
+            sign = SIGNS.get(item.state, "")
             axes.text(x, y, sign, color=theme.surface, ha="center", va="center", weight="bold")
-            seen.setdefault(item.state)
-    for state in seen:
-        label = f"{state} ({SIGNS[state]})" if SIGNS[state] else state
+    for state in dict.fromkeys(item.state for run in runs for item in run.items):
+        label = f"{state} ({SIGNS[state]})" if state in SIGNS else state
         axes.scatter([], [], s=90, marker="s", color=colours[state], label=label)
     axes.set_yticks(range(len(titles)), titles)
     labels = [_day(run.lineage.created_at_utc) for run in runs]
@@ -118,21 +100,15 @@ def _draw_history(axes: Axes, disk: DiskFacts, colour: str) -> None:
         axes.plot([], [], color=colour, label=f"{disk.mount}: no reading yet")
         return
     whole = max(1, disk.used_bytes + disk.free_bytes)
-    now = datetime.fromisoformat(disk.history[-1].at_utc)
-    days = [_days(point, now) for point in disk.history]
+    moments = [datetime.fromisoformat(point.at_utc) for point in disk.history]
+    days = [(moment - moments[-1]).total_seconds() / DAY_S for moment in moments]
     shares = [100 * point.used_bytes / whole for point in disk.history]
-    label = disk.mount
-    axes.plot(days, shares, color=colour, label=label, marker="o", markersize=3.5)
+    axes.plot(days, shares, color=colour, label=disk.mount, marker="o", markersize=3.5)
     if disk.growth_bytes_per_day is not None and days[0] < 0:
         ahead = min(-days[0], disk.days_until_full or -days[0])
         step = 100 * disk.growth_bytes_per_day / whole
         ends = [shares[-1], min(100.0, max(0.0, shares[-1] + step * ahead))]
         axes.plot([0, ahead], ends, color=colour, linestyle=":")
-
-
-def _days(point: DiskPoint, now: datetime) -> float:
-    moment = datetime.fromisoformat(point.at_utc)
-    return (moment - now).total_seconds() / DAY_S
 
 
 def _day(moment_utc: str) -> str:

@@ -1,17 +1,20 @@
-"""An item of the checklist: its answer, the evidence for it, and what to do about it."""
+"""An item of the checklist: its answer, the evidence for it, and what to do about it; ages in
+words."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from typing import Literal, Self
 
+from opslib.core.clock import ASK, SKEW, parse_moment
 from opslib.core.config import Config
 from opslib.core.errors import ParameterError
-from opslib.core.formatting import utc_now
+from opslib.core.formatting import plural, utc_now
 from opslib.core.records import Part
-from opslib.ops.checklist.ages import tell_ahead
 
 Period = Literal["daily", "weekly", "monthly"]
 State = Literal["ok", "attention", "failed", "unknown", "not applicable"]
@@ -20,14 +23,13 @@ PERIODS: tuple[Period, ...] = ("daily", "weekly", "monthly")
 WINDOW_H: dict[Period, float] = {"daily": 24.0, "weekly": 7 * 24.0, "monthly": 31 * 24.0}
 STATES: tuple[State, ...] = ("failed", "attention", "unknown", "ok", "not applicable")
 QUIET = STATES[3:]
+DAY_S = 86_400.0
 
 
 class LogGroup(Part):
     """Error lines that say the same: how often, since when, until when, and one as it stood.
-
     `first_utc` and `last_utc` are null where the lines carry no time; `ignored` says that the
-    configuration lets them pass.
-    """
+    configuration lets them pass."""
 
     source: str
     level: str
@@ -48,11 +50,9 @@ class DiskPoint(Part):
 
 class DiskFacts(Part):
     """One mounted file system: its use now, its trend, and when it will be full.
-
-    `growth_bytes_per_day` is the median of the slopes between all pairs of points, with its
-    95 % interval; `days_until_full` follows from it, the earliest one from the upper end. They
-    are null where the history is too short to tell, or where nothing grows; `trend` says which.
-    """
+    `growth_bytes_per_day` is the median of the slopes between all pairs of points, with its 95 %
+    interval; `days_until_full` follows from it, the earliest one from the upper end. They are null
+    where the history is too short to tell, or where nothing grows; `trend` says which."""
 
     mount: str
     total_bytes: int
@@ -80,11 +80,9 @@ class SpeedChange(Part):
 
 class Answer(Part):
     """What a check found: the state, one line a fact, and the next step where it is not `ok`.
-
-    `attention`: look at it in working hours. `failed`: something does not work, act now.
-    `unknown`: it could not be checked, and the evidence says why. `not applicable`: this
-    experiment has no such thing. `groups`, `disks` and `speeds` are the facts in full.
-    """
+    `attention`: look at it in working hours. `failed`: something does not work, act now. `unknown`:
+    it could not be checked, and the evidence says why. `not applicable`: this experiment has no
+    such thing. `groups`, `disks` and `speeds` are the facts in full."""
 
     state: State
     evidence: tuple[str, ...]
@@ -132,11 +130,9 @@ class Evidence:
 
 
 class Item(Answer):
-    """An answer with the name it goes by, its title, and the period it belongs to.
-
-    `since_utc` is the first of the runs before this one that found the same without a change
-    between; null where this is the first.
-    """
+    """An answer with the name it goes by, its title, and the period it belongs to. `since_utc` is
+    the first of the runs before this one that found the same without a change between; null where
+    this is the first."""
 
     name: str
     title: str
@@ -160,9 +156,7 @@ class Item(Answer):
 @dataclass(frozen=True)
 class Visit:
     """What all checks of one run share: the configuration, the period, the moment, the window.
-
-    `window_h` is how many hours back the logs are read.
-    """
+    `window_h` is how many hours back the logs are read."""
 
     config: Config
     period: Period
@@ -188,12 +182,45 @@ class Check:
 
 
 def parse_period(text: str) -> Period:
-    """Return the period that `text` names.
-
-    Raises:
-        ParameterError: it names none.
-    """
+    """Return the period that `text` names. Raises ParameterError: it names none."""
     for period in PERIODS:
         if text == period:
             return period
     raise ParameterError(f"period: got {text!r}, expected one of {', '.join(PERIODS)}")
+
+
+def age_days(moment_utc: str, now: datetime) -> float | None:
+    """Return the days from `moment_utc` (ISO) to `now`, or None where it is no moment."""
+    moment = parse_moment(moment_utc)
+    return None if moment is None else (now - moment).total_seconds() / DAY_S
+
+
+def named_moment(path: Path) -> datetime | None:
+    """Return the moment that the name of a record's file says, or None where it says none."""
+    named = re.search(r"\d{8}-\d{6}", path.name)
+    return parse_moment(named[0]) if named else None
+
+
+def describe_age(days: float | None) -> str:
+    """Return an age in the unit that matters: `3 hours ago`, `12 days ago`."""
+    if days is None:
+        return "at an unknown time"
+    if days * DAY_S < -SKEW.total_seconds():
+        return f"dated {describe_days(-days)} in the future: {ASK}"
+    return f"{describe_days(max(days, 0.0))} ago"
+
+
+def tell_ahead(noun: str, names: Sequence[str]) -> str | None:
+    """Return that these are dated after now and no evidence of anything, or None for none."""
+    if not names:
+        return None
+    return f"passed over, dated after now: {plural(len(names), noun)}, {names[0]}: {ASK}"
+
+
+def describe_days(days: float) -> str:
+    """Return a number of days in the unit that matters: `40 minutes`, `3 hours`, `12 days`."""
+    if days < 1 / 24:
+        return plural(round(days * 24 * 60), "minute")
+    if days < 2:
+        return plural(round(days * 24), "hour")
+    return plural(round(days), "day")

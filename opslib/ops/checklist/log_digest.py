@@ -28,8 +28,6 @@ OTHERS = "(other messages)"
 
 @dataclass
 class _Tally:
-    """One group while it grows."""
-
     example: str
     count: int = 0
     first: datetime | None = None
@@ -46,11 +44,8 @@ class _Tally:
 
 @dataclass
 class LogDigest:
-    """The errors of one log and its archives since a moment.
-
-    `problems` says which files could not be read to their end, and why; `puzzling` which have not
-    one line in a form that is known.
-    """
+    """The errors of one log and its archives since a moment. `problems` says which files could not
+    be read to their end, and why; `puzzling` which have not one line in a form that is known."""
 
     source: str
     since: datetime
@@ -75,11 +70,8 @@ class LogDigest:
             self.problems.append(f"{path.name}: not read to its end: {reason}")
 
     def groups(self, secrets: Iterable[str] = (), ignore: Iterable[str] = ()) -> list[LogGroup]:
-        """Return the groups, the most frequent first, secrets masked.
-
-        Args:
-            ignore: texts; a group whose example contains one is marked as ignored.
-        """
+        """Return the groups, the most frequent first, secrets masked. `ignore`: texts; a group
+        whose example contains one is marked as ignored."""
         secrets, ignore = tuple(secrets), tuple(ignore)
         found = [
             LogGroup(

@@ -18,9 +18,8 @@ from opslib.core.formatting import utc_now
 from opslib.ops.checklist.log_wrapping import unwrap
 
 MAX_MESSAGE = 2000
-MARKS = tuple(
-    b'ERR CRITICAL FATAL FTL PNC Traceback "error "fatal "panic =error =fatal =panic'.split()
-)
+_WORDS = b'ERR CRITICAL FATAL FTL PNC Traceback "error "fatal "panic =error =fatal =panic'
+MARKS = tuple(_WORDS.split())
 _LEVELS = dict.fromkeys(("ERROR", "ERR"), "ERROR")
 _LEVELS |= dict.fromkeys(("CRITICAL", "FATAL", "FTL", "PANIC", "PNC"), "CRITICAL")
 _TIME = re.compile(r"\[?(\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d+)?(?:Z|[+-]\d\d:?\d\d)?)")
@@ -42,17 +41,9 @@ class LogError:
     message: str
 
 
-def is_marked(raw: bytes) -> bool:
-    """Return whether a line may be an error: whether it holds one of the marking words."""
-    return any(mark in raw for mark in MARKS)
-
-
 def next_mark(block: bytes, start: int, known: dict[bytes, int]) -> int:
-    """Return where the next marking word stands in `block` from `start` on, or -1.
-
-    Args:
-        known: where each word was found last; kept between calls on the same block.
-    """
+    """Return where the next marking word stands in `block` from `start` on, or -1. `known`: where
+    each word was found last; kept between calls on the same block."""
     for mark in MARKS:
         place = known.get(mark, 0)
         if 0 <= place < start or mark not in known:
@@ -96,7 +87,7 @@ class ErrorReader:
         if self._pending is not None and self._continues(raw):
             return
         yield from self.finish()
-        if not is_marked(raw):
+        if not any(mark in raw for mark in MARKS):
             return
         if not raw.startswith(b"{"):
             self._begin(raw.decode("utf-8", "replace").rstrip())
@@ -117,7 +108,6 @@ class ErrorReader:
             self._pending = _read_text(line)
 
     def _continues(self, raw: bytes) -> bool:
-        """Take the line if it goes on with the pending error."""
         pending = self._pending
         line = raw.decode("utf-8", "replace").rstrip()
         if pending is None:
@@ -183,12 +173,9 @@ def _read_object(raw: bytes) -> LogError | None:
     level = _LEVELS.get(str(content.get("level", content.get("levelname", ""))).upper())
     if level is None:
         return None
-    parts = [str(_first(content, ("message", "msg", "event")) or "")]
-    if content.get("error"):
-        parts.append(str(content["error"]))
-    if content.get("traceback"):
-        parts.append(str(content["traceback"]).strip().rpartition("\n")[2])
-    message = ": ".join(part for part in parts if part)
+    said = (_first(content, ("message", "msg", "event")), content.get("error"))
+    last = str(content.get("traceback") or "").strip().rpartition("\n")[2]
+    message = ": ".join(str(part) for part in (*said, last) if part)
     at = read_time(_first(content, ("at_utc", "time", "timestamp", "ts", "asctime")))
     return LogError(at, level, message[:MAX_MESSAGE])
 

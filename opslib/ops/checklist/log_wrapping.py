@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import codecs
 import json
 import re
+from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE, getincrementaldecoder
 from collections.abc import Iterable, Iterator
 from itertools import chain
 
-_MARKS = (
-    (codecs.BOM_UTF8, "utf-8"),
-    (codecs.BOM_UTF16_LE, "utf-16-le"),
-    (codecs.BOM_UTF16_BE, "utf-16-be"),
-)
+_MARKS = {"utf-8": BOM_UTF8, "utf-16-le": BOM_UTF16_LE, "utf-16-be": BOM_UTF16_BE}
 _SAMPLE = 512
 _PROOF = 16  # bytes by which another encoding is known
 _KEPT = 24  # of a block, in which one might begin
@@ -37,11 +33,9 @@ _KNOWN = re.compile(
 
 
 def decode_blocks(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield the chunks of a file as UTF-8 with line feeds alone.
-
-    UTF-16 is known by its mark, or, in a part that begins later, by its empty bytes. Behind a line
-    end another program may have gone on in another encoding.
-    """
+    """Yield the chunks of a file as UTF-8 with line feeds alone. UTF-16 is known by its mark, or,
+    in a part that begins later, by its empty bytes. Behind a line end another program may have gone
+    on in another encoding."""
     kept = b""
     for chunk in _decode(chunks):
         block = kept + chunk
@@ -93,11 +87,9 @@ def _decode(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 class _Reader:
-    """Reads a part of a file that is in one encoding."""
-
     def __init__(self, encoding: str) -> None:
         self._encoding = encoding
-        made = codecs.getincrementaldecoder(encoding)
+        made = getincrementaldecoder(encoding)
         self._decoder = None if encoding == "utf-8" else made("replace")
 
     def find_end(self, block: bytes) -> int | None:
@@ -115,8 +107,7 @@ class _Reader:
 
 
 def _begin(block: bytes, sample: int) -> tuple[_Reader, bytes]:
-    """Return who reads what begins so, and that without its mark."""
-    for mark, name in _MARKS:
+    for name, mark in _MARKS.items():
         if block.startswith(mark):
             return _Reader(name), block[len(mark) :]
     begin = block[:sample]

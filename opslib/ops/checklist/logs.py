@@ -9,8 +9,8 @@ from opslib.core.config import Config
 from opslib.core.formatting import format_bytes, plural
 from opslib.core.secrets import live_secrets
 from opslib.ops.checklist.items import STATES, Answer, LogGroup, State, Visit
-from opslib.ops.checklist.live import start_step
 from opslib.ops.checklist.log_digest import LogDigest
+from opslib.ops.checklist.service import start_step
 from opslib.upkeep import log_names
 
 SHOWN_GROUPS = 3
@@ -21,12 +21,7 @@ def check_api_log(visit: Visit) -> Answer:
     began."""
     folder = visit.config.logs_dir
     logs = [folder / pattern for pattern in visit.config.checklist.api_logs]
-    missing = [
-        str(path)
-        for path in logs
-        # of whatever age, or a part of it in the window
-        if not (any(path.parent.glob(path.name)) or find_log_files(path, visit))
-    ]
+    missing = [str(path) for path in logs if not _is_there(path, visit)]
     if len(missing) == len(logs):
         why = "the service never ran on this experiment, or logs elsewhere"
         told = f"{', '.join(missing)}: no such log: {why}"
@@ -34,30 +29,25 @@ def check_api_log(visit: Visit) -> Answer:
         return Answer.of("attention", told, step=step)
     named = " ".join(str(path) for path in logs)
     step = f"read it: `grep ERROR {named} | tail`, then restart or roll back if answers are wrong"
-    answer = _digest(visit, logs, "API", step)
-    if not missing:
-        return answer
-    return answer.model_copy(
-        update={
-            "state": min(answer.state, "attention", key=STATES.index),
-            "evidence": (*answer.evidence, *(f"{one}: no such log" for one in missing)),
-            "next_step": answer.next_step or "name the logs that there are: `checklist.api_logs`",
-        }
-    )
+    return _digest(visit, logs, "API", step, *missing)
 
 
 def check_tunnel_log(visit: Visit) -> Answer:
     """Return what cloudflared's log and its rotated parts say since the window began."""
     path = tunnel_log_path(visit.config)
-    try:
-        there = path.is_file() or bool(find_log_files(path, visit))
-    except PermissionError:
-        there = True  # reading it will say so
-    if not there:
+    if not _is_there(path, visit):
         step = "name the tunnel's log: `checklist.cloudflared_log`"
         return visit.not_set_up(f"{path} is not there", step)
     step = f"read it: `grep ERR {path} | tail`; does the tunnel answer? see the outside health"
     return _digest(visit, [path], "cloudflared", step)
+
+
+def _is_there(path: Path, visit: Visit) -> bool:
+    """Whether there is such a log of whatever age, or a part of it in the window."""
+    try:
+        return any(path.parent.glob(path.name)) or bool(find_log_files(path, visit))
+    except PermissionError:
+        return True  # reading it will say so
 
 
 def tunnel_log_path(config: Config) -> Path:
@@ -83,7 +73,7 @@ def find_log_files(path: Path, visit: Visit) -> list[Path]:
     return [one for _, one in sorted(dated)]
 
 
-def _digest(visit: Visit, paths: list[Path], source: str, step: str) -> Answer:
+def _digest(visit: Visit, paths: list[Path], source: str, step: str, *missing: str) -> Answer:
     section = visit.config.checklist
     since = visit.now - timedelta(hours=visit.window_h)
     digest = LogDigest(source, since)
@@ -123,8 +113,12 @@ def _digest(visit: Visit, paths: list[Path], source: str, step: str) -> Answer:
         step = "let this account read the log, or run the checklist as one that may"
     elif state == "unknown":
         step = "look at it yourself; the forms that are read: docs/OPS_CHECKLIST.md"
-    answer = Answer.of(state, *lines, step=None if state == "ok" else step)
-    return answer.model_copy(update={"groups": tuple(groups)})
+    if missing:
+        lines += [f"{one}: no such log" for one in missing]
+        step = step if state != "ok" else "name the logs that there are: `checklist.api_logs`"
+        state = min(state, "attention", key=STATES.index)
+    next_step = None if state == "ok" else step
+    return Answer(state=state, evidence=tuple(lines), next_step=next_step, groups=tuple(groups))
 
 
 def describe_group(group: LogGroup) -> str:

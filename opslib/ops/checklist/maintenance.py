@@ -8,8 +8,17 @@ from pathlib import Path
 from opslib.core.clock import is_ahead, parse_moment, part_ahead
 from opslib.core.errors import InputError, StorageError
 from opslib.core.formatting import format_bytes, plural
-from opslib.ops.checklist.ages import DAY_S, age_days, describe_age, describe_days, tell_ahead
-from opslib.ops.checklist.items import Answer, Evidence, Visit
+from opslib.ops.checklist.items import (
+    DAY_S,
+    Answer,
+    Evidence,
+    Visit,
+    age_days,
+    describe_age,
+    describe_days,
+    named_moment,
+    tell_ahead,
+)
 from opslib.ops.checklist.log_lines import read_time
 from opslib.ops.checklist.logs import tunnel_log_path
 from opslib.upkeep.job_status import RAN_WELL, is_running, read_status
@@ -21,11 +30,11 @@ PATTERN = "maintenance_*.json"
 RUN = "run it: `pillops maintain`; is it scheduled? `pillops schedule show`"
 CUT = "cut them now: `pillops maintain`; the tunnel's on Windows: its task, 03:00"
 SHOWN = 3
-STAMP_SIGNS = len("YYYYmmdd-HHMMSS")
 GRACE_DAYS = 2.0
 GRACE_SIZE = 2.0
 MIB = 1 << 20
 _HEAD_BYTES = 4096
+_Last = MaintenanceRecord | InputError
 
 
 def check_maintenance(visit: Visit) -> Answer:
@@ -61,19 +70,17 @@ def check_maintenance(visit: Visit) -> Answer:
     return found.answer(f"read {newest}; repair what it names, then `pillops maintain`")
 
 
-def _find_last(
-    visit: Visit,
-) -> tuple[tuple[Path, MaintenanceRecord | InputError] | None, list[str]]:
+def _find_last(visit: Visit) -> tuple[tuple[Path, _Last] | None, list[str]]:
     """The newest record that is not dated after now, or why it cannot be read; and the names of
     those that are."""
     ahead: list[str] = []
     for path in sorted(visit.config.records_dir.glob(PATTERN), reverse=True):
-        record: MaintenanceRecord | InputError
+        record: _Last
         try:
             record = MaintenanceRecord.read(path)
             moment = parse_moment(record.started_at_utc)
         except InputError as error:
-            record, moment = error, parse_moment(path.stem.split("_")[-1][:STAMP_SIGNS])
+            record, moment = error, named_moment(path)
         if not is_ahead(moment, visit.now):
             return (path, record), ahead
         ahead.append(path.name)
@@ -117,14 +124,12 @@ def check_rotation(visit: Visit) -> Answer:
     ages = [_age(path, visit.now) for path in (visit.config.logs_dir / "archive").glob("*.gz")]
     late = [age for age in ages if age > limit + GRACE_DAYS]
     if late:
-        told = f"{plural(len(late), 'archive')} older than {limit} days, which are kept"
-        found.add("attention", told)
+        count = plural(len(late), "archive")
+        found.add("attention", f"{count} older than {limit} days, which are kept")
     elif ages:
         found.add("ok", f"{plural(len(ages), 'archive')}, none older than {limit} days")
     _look_at_tunnel(visit, found)
-    return found.answer(
-        "cut them now: `pillops maintain`; the tunnel's on Windows: its task, 03:00"
-    )
+    return found.answer(CUT)
 
 
 def _look_at_tunnel(visit: Visit, found: Evidence) -> None:
@@ -137,11 +142,11 @@ def _look_at_tunnel(visit: Visit, found: Evidence) -> None:
     archives, ahead = part_ahead(archives, lambda one: one.stat().st_mtime, visit.now)
     found.add_ahead("archive", [one.name for one in ahead])
     if size > GRACE_SIZE * section.max_mb * MIB:
-        told = f"{path.name} has {format_bytes(size)}: not cut at {section.max_mb:g} MB"
-        found.add("attention", told)
+        shown = format_bytes(size)
+        found.add("attention", f"{path.name} has {shown}: not cut at {section.max_mb:g} MB")
     if len(archives) > section.keep + 1:
-        told = f"{plural(len(archives), 'archive')} of {path.name}, {section.keep} are kept"
-        found.add("attention", told)
+        count = plural(len(archives), "archive")
+        found.add("attention", f"{count} of {path.name}, {section.keep} are kept")
     age = _age(archives[-1], visit.now) if archives else _first_line_age(path, visit.now)
     if age is not None and size and age > section.max_days + GRACE_DAYS:
         told = f"{path.name}: not rotated for {describe_days(age)}"

@@ -6,7 +6,11 @@ that costs it more than a refusal.
 
 from __future__ import annotations
 
+import http.client
+import select
 import stat
+from contextlib import closing, suppress
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import httpx
@@ -16,11 +20,10 @@ from opslib.core.env_file import ENV_NAME, read_env_file
 from opslib.core.environment import load_service_environment
 from opslib.core.errors import ConfigError
 from opslib.core.formatting import plural
-from opslib.ops.checklist.ages import DAY_S, describe_days
-from opslib.ops.checklist.items import Answer, Evidence, State, Visit
-from opslib.ops.checklist.live import could_not_ask, open_http, read_key
-from opslib.ops.checklist.oversize import Oversize, offer_oversize
+from opslib.ops.checklist.items import DAY_S, Answer, Evidence, State, Visit, describe_days
+from opslib.ops.checklist.service import could_not_ask, open_http, read_key
 from opslib.serving.keys import HEADER, KEY_VARIABLE, check_key, key_since, make_key
+from opslib.serving.live import normalise_url
 
 GUARDED = (("GET", "/version"), ("POST", "/predict"), ("POST", "/batch"), ("POST", "/reload"))
 OPTIONAL = "/batch"  # a foreign service may have none
@@ -31,15 +34,19 @@ EVIL = "https://checklist.invalid"
 ALLOWS = "access-control-allow-origin"
 DEVELOPMENT = ("localhost", "127.0.0.1", "[::1]", "0.0.0.0")  # noqa: S104 (names, not an address)
 ROTATE = "`pillops key rotate`, then restart the service and update every client"
+_PAGE = b"<!doctype html><script>alert(1)</script>"
 NO_IMAGES = {
     "a text": ("checklist.txt", b"no image", "text/plain"),
-    "a page that calls itself a photo": (
-        "checklist.jpg",
-        b"<!doctype html><script>alert(1)</script>",
-        "image/jpeg",
-    ),
+    "a page that calls itself a photo": ("checklist.jpg", _PAGE, "image/jpeg"),
 }
 ORIGINS_STEP = "list the front ends alone in CORS_ALLOW_ORIGINS of .env, then restart the service"
+IS_BUSY = "the service is busy, or has no model"
+MIB = 1 << 20
+DECLARED_WAIT_S = 2.0
+_BOUNDARY = "pillops-checklist"
+_NAMED = 'Content-Disposition: form-data; name="image"; filename="checklist.jpg"'
+_HEAD = f"--{_BOUNDARY}\r\n{_NAMED}\r\nContent-Type: image/jpeg\r\n\r\n".encode()
+_TAIL = f"\r\n--{_BOUNDARY}--\r\n".encode()
 
 
 def check_key_age(visit: Visit) -> Answer:
@@ -49,24 +56,22 @@ def check_key_age(visit: Visit) -> Answer:
         check_key(read_key(visit) or None)
     except ConfigError as error:
         return Answer.of("failed", str(error).partition(";")[0], step=ROTATE)
-    found = Evidence()
+    found, limit_days = Evidence(), visit.config.checklist.key_age_days
     found.add("ok", "at least 32 random bytes")
-    due = f"to be rotated after {visit.config.checklist.key_age_days:g} days"
     in_file = bool(read_env_file(env_file).get(KEY_VARIABLE))
     since = key_since(env_file) if in_file else None
-    age = (visit.now - since).total_seconds() / DAY_S if since else None
-    if since is not None and is_ahead(since, visit.now):
-        made = f"it is dated {since:%Y-%m-%d}, after now: {ASK}"
-        step = f"set the clock right; then {ROTATE}"
-        found.add("attention", f"its age is not known: {made}", step)
-    elif age is None:
+    if since is None:
         what = f"its age is not known: {KEY_VARIABLE} does not stand in {env_file}"
         step = f"keep the key in {env_file}, where `pillops key rotate` dates it"
         found.add("attention", what, step)
-    elif age > visit.config.checklist.key_age_days:
-        found.add("attention", f"{describe_days(age)} old, {due}", ROTATE)
+    elif is_ahead(since, visit.now):
+        made = f"it is dated {since:%Y-%m-%d}, after now: {ASK}"
+        step = f"set the clock right; then {ROTATE}"
+        found.add("attention", f"its age is not known: {made}", step)
     else:
-        found.add("ok", f"{describe_days(max(age, 0.0))} old, {due}")
+        age = max((visit.now - since).total_seconds() / DAY_S, 0.0)
+        told = f"{describe_days(age)} old, to be rotated after {limit_days:g} days"
+        found.add(*(("attention", told, ROTATE) if age > limit_days else ("ok", told)))
     mode = stat.S_IMODE(env_file.stat().st_mode) if in_file else 0
     if mode & 0o077:
         told = f"{env_file} is open to others (mode {mode:o})"
@@ -142,13 +147,61 @@ def check_uploads(visit: Visit) -> Answer:
             for what, file in NO_IMAGES.items():
                 status = client.post("/predict", files={"image": file}).status_code
                 found.add(*_judge_type(what, status))
-    except httpx.HTTPError as error:
+    except (httpx.HTTPError, OSError) as error:
         return could_not_ask(error)
-    except OSError as error:
-        return could_not_ask(httpx.ConnectError(error.strerror or str(error)))
-    return found.answer(
-        f"MAX_UPLOAD_MB={limit_mb} and ALLOWED_EXTS in .env, then restart the service"
-    )
+    wanted = f"MAX_UPLOAD_MB={limit_mb} and ALLOWED_EXTS"
+    return found.answer(f"{wanted} in .env, then restart the service")
+
+
+@dataclass(frozen=True)
+class Oversize:
+    """How the offer was answered (None: not at all, or by hanging up, as `closed` says), and
+    whether its declared size sufficed."""
+
+    status: int | None
+    declared: bool
+    closed: bool = False
+
+
+def offer_oversize(url: str, key: str, limit_mb: int, timeout_s: float) -> Oversize:
+    """Offer an image one MiB above `limit_mb` to `/predict`, or raise OSError where the service
+    cannot be reached. Its size is declared first and an answer awaited; only where none comes, as
+    from a service that counts what arrives, is the image sent, until there is one."""
+    parts, size = urlsplit(normalise_url(url)), (limit_mb + 1) * MIB
+    headers = {
+        HEADER: key,
+        "User-Agent": _BOUNDARY,
+        "Content-Type": f"multipart/form-data; boundary={_BOUNDARY}",
+        "Content-Length": str(len(_HEAD) + size + len(_TAIL)),
+    }
+    secure = parts.scheme == "https"
+    connect = http.client.HTTPSConnection if secure else http.client.HTTPConnection
+    with closing(connect(parts.hostname or "", parts.port, timeout=timeout_s)) as connection:
+        connection.request("POST", f"{parts.path}/predict", headers=headers)
+        declared = _answers_within(connection, min(timeout_s, DECLARED_WAIT_S))
+        if not declared:
+            _send_until_answered(connection, size)
+        try:
+            return Oversize(connection.getresponse().status, declared)
+        except ConnectionResetError:
+            return Oversize(None, declared, closed=True)
+        except (TimeoutError, http.client.HTTPException):
+            return Oversize(None, declared)
+
+
+def _send_until_answered(connection: http.client.HTTPConnection, size: int) -> None:
+    block = bytes(MIB)
+    with suppress(BrokenPipeError, ConnectionResetError):  # perhaps after an answer
+        connection.send(_HEAD)
+        for _ in range(size // MIB):
+            connection.send(block)
+            if _answers_within(connection, 0.0):
+                return
+        connection.send(_TAIL)
+
+
+def _answers_within(connection: http.client.HTTPConnection, wait_s: float) -> bool:
+    return bool(select.select([connection.sock], [], [], wait_s)[0])
 
 
 def _judge_size(offer: Oversize, limit_mb: int) -> tuple[State, str]:
@@ -160,7 +213,7 @@ def _judge_size(offer: Oversize, limit_mb: int) -> tuple[State, str]:
     if status in CLOSED:
         return "failed", f"{what}: {status}: the key in .env is not the service's"
     if status in BUSY:
-        return "unknown", f"{what}: {status}: the service is busy, or has no model"
+        return "unknown", f"{what}: {status}: {IS_BUSY}"
     if status is None:
         return "failed", f"{what} is taken in without an answer: there is no limit"
     return "failed", f"{what} is answered {status}, not 413: the limit is off, or higher"
@@ -168,7 +221,7 @@ def _judge_size(offer: Oversize, limit_mb: int) -> tuple[State, str]:
 
 def _judge_type(what: str, status: int) -> tuple[State, str]:
     if status in BUSY:
-        return "unknown", f"{what}: {status}: the service is busy, or has no model"
+        return "unknown", f"{what}: {status}: {IS_BUSY}"
     if status == 200:
         return "failed", f"{what} is classified as if it were an image"
     if status >= 500:
@@ -186,13 +239,10 @@ def _lookalikes(listed: tuple[str, ...]) -> list[str]:
 
 
 def _allowed_for(client: httpx.Client, origin: str) -> str | None:
-    """Which origin the service lets in when a page of `origin` asks, by preflight or plainly."""
     wish = {"Origin": origin, "Access-Control-Request-Method": "POST"}
     wish["Access-Control-Request-Headers"] = HEADER
-    for answer in (
-        client.options("/predict", headers=wish),
-        client.get("/health", headers={"Origin": origin}),
-    ):
+    plain = client.get("/health", headers={"Origin": origin})
+    for answer in (client.options("/predict", headers=wish), plain):
         allowed: str | None = answer.headers.get(ALLOWS)
         if allowed in ("*", origin):
             return allowed

@@ -18,19 +18,14 @@ from opslib.ops.checklist.items import STATES, Item, Period, State
 MAX_NAMED = 3
 PATTERN = "checklist_*.json"
 MAX_RUNS = 14
-_SAID: dict[State, str] = {
-    "failed": "failed",
-    "attention": "wants attention",
-    "unknown": "could not be checked",
-}
+_OPEN: dict[State, str] = {"attention": "wants attention", "unknown": "could not be checked"}
+_SAID: dict[State, str] = {"failed": "failed", **_OPEN}
 
 
 class ChecklistRecord(Record):
-    """One run of the checklist; the logs were read from `since_utc` on.
-
-    `fail` where an item failed, else `inconclusive` where one wants attention or could not be
-    checked: a person has to decide. `pass` where there is nothing to look at.
-    """
+    """One run of the checklist; the logs were read from `since_utc` on. `fail` where an item
+    failed, else `inconclusive` where one wants attention or could not be checked: a person has to
+    decide. `pass` where there is nothing to look at."""
 
     schema_name = "checklist"
 
@@ -75,18 +70,12 @@ def decide(items: Sequence[Item]) -> tuple[Verdict, str]:
 
 def keep_checklist(record: ChecklistRecord, config: Config, path: Path | None = None) -> Path:
     """Write the record to `path`, by default `{exp_dir}/reports/checklist_<period>_<UTC>.json`;
-    return where it lies.
-
-    Raises:
-        StorageError: there is no such experiment folder: its disk may not be mounted, and a folder
-            made in its place would hide that.
-    """
+    return where it lies. Raises StorageError: there is no such experiment folder: its disk may not
+    be mounted, and a folder made in its place would hide that."""
     if path is None and not config.exp_dir.is_dir():
         demo = " The demo is made with `make demo`" if config.can_be_demo else ""
-        raise StorageError(
-            f"{config.exp_dir}: no such folder, so the record is not kept; "
-            f"is its disk mounted?{demo}"
-        )
+        lost = f"{config.exp_dir}: no such folder, so the record is not kept"
+        raise StorageError(f"{lost}; is its disk mounted?{demo}")
     name = f"checklist_{record.period}_{stamp()}.json"
     return record.write(path or config.records_dir / name)
 
@@ -110,21 +99,16 @@ def read_checklists(
     return sorted(found, key=lambda record: record.lineage.created_at_utc)
 
 
-def find_since(item: Item, earlier: Sequence[ChecklistRecord]) -> str | None:
-    """Return when the item was first found in the state it is in, without a change since, or
-    None where it is so for the first time.
-
-    Args:
-        earlier: the runs before, the oldest first; those without this item say nothing.
-    """
+def find_since(name: str, state: State, earlier: Sequence[ChecklistRecord]) -> str | None:
+    """Return when an item was first found in this state, without a change since, or None where it
+    is so for the first time. `earlier`: the runs before, the oldest first; those without this item
+    say nothing."""
     since = None
     for record in reversed(earlier):
-        before = record.item(item.name)
-        if before is None:
-            continue
-        if before.state != item.state:
+        before = record.item(name)
+        if before is not None and before.state != state:
             break
-        since = record.lineage.created_at_utc
+        since = record.lineage.created_at_utc if before is not None else since
     return since
 
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from opslib.core.clock import parse_moment, part_ahead
 from opslib.core.errors import OpsError
 from opslib.core.formatting import format_bytes, plural
 from opslib.core.kinds import list_kinds
-from opslib.ops.checklist.ages import age_days, describe_age
-from opslib.ops.checklist.items import Answer, Evidence, State, Visit
-from opslib.ops.checklist.live import ask_version
+from opslib.ops.checklist.items import Answer, Evidence, State, Visit, age_days, describe_age
+from opslib.ops.checklist.service import ask_version
 from opslib.ops.release.record import Proof, proofs_of, read_proofs
 from opslib.ops.release.store import StoredRelease, list_releases
 from opslib.serving.client import ServiceError
-from opslib.serving.live import LiveVersion
 from opslib.serving.swap import local_digests
 
 MAKE = "make one: `pillops release create`"
@@ -82,18 +81,13 @@ def _judge_age(told: str, age: float | None, limit_days: float) -> tuple[State, 
     return "ok", told
 
 
-def _proofs_of_these(
-    releases: tuple[StoredRelease, ...], proofs: tuple[Proof, ...]
-) -> tuple[Proof, ...]:
+def _proofs_of_these(releases: Iterable[StoredRelease], proofs: Iterable[Proof]) -> list[Proof]:
     """The restore tests of what is there, in their order: a release that is gone, or another one
     of its name, proves nothing of it."""
     copies = {one.name: one.read_copy() for one in releases}
     contents = {name: copy.content_id if copy else None for name, copy in copies.items()}
-    return tuple(
-        one
-        for one in proofs
-        if one.release in contents and proofs_of([one], one.release, contents[one.release])
-    )
+    known = [one for one in proofs if one.release in contents]
+    return [one for one in known if proofs_of([one], one.release, contents[one.release])]
 
 
 def _find_live(visit: Visit, releases: tuple[StoredRelease, ...], found: Evidence) -> None:
@@ -105,7 +99,9 @@ def _find_live(visit: Visit, releases: tuple[StoredRelease, ...], found: Evidenc
     except ServiceError:
         return
     for kind, live in served:
-        digests = _digests_of(live)
+        digests = frozenset({live.sha256}) if live and live.sha256 else frozenset[str]()
+        if live and live.model_path and not digests:
+            digests = local_digests(Path(live.model_path))  # the service gives none
         if live is None or not digests:
             continue
         held = next((one.name for one in releases if _holds(one, digests)), None)
@@ -116,19 +112,8 @@ def _find_live(visit: Visit, releases: tuple[StoredRelease, ...], found: Evidenc
         found.add("attention", kind.of(f"the live model ({shown}) is in no release"))
 
 
-def _digests_of(live: LiveVersion | None) -> frozenset[str]:
-    """What the live model may be known by; by its file where the service gives no digest."""
-    if live is None:
-        return frozenset()
-    if live.sha256 is not None:
-        return frozenset({live.sha256})
-    return local_digests(Path(live.model_path)) if live.model_path else frozenset()
-
-
 def _holds(release: StoredRelease, digests: frozenset[str]) -> bool:
-    if release.problem:
-        return False
     try:
-        return any(model.sha256 in digests for model in release.manifest().models)
+        return not release.problem and bool(digests & release.manifest().digests())
     except OpsError:
         return False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from datetime import UTC, timedelta
 
 from opslib.core.config import Config
@@ -60,21 +60,11 @@ def checks_of(period: Period) -> tuple[Check, ...]:
 
 
 def run_checklist(
-    config: Config,
-    period: str,
-    *,
-    hours: float | None = None,
-    progress: Progress | None = None,
+    config: Config, period: str, *, hours: float | None = None, progress: Progress = lambda _: None
 ) -> ChecklistRecord:
-    """Go through the checklist of `period` and return what was found.
-
-    Args:
-        hours: how far back the logs are read; by default the period itself.
-        progress: told the title of each item before it is looked at.
-
-    Raises:
-        ParameterError: there is no such period, or `hours` is not above 0.
-    """
+    """Go through the checklist of `period` and return what was found. `hours`: how far back the
+    logs are read; by default the period itself. `progress`: told the title of each item before it
+    is looked at. Raises ParameterError: there is no such period, or `hours` is not above 0."""
     chosen = parse_period(period)
     window_h = WINDOW_H[chosen] if hours is None else hours
     if not 0 < window_h <= MAX_WINDOW_H:
@@ -85,10 +75,8 @@ def run_checklist(
     earlier = read_checklists(config, now=visit.now)
     items = []
     for check in checks_of(chosen):
-        if progress is not None:
-            progress(check.title)
-        item = _ask(check, visit, secrets)
-        items.append(item.model_copy(update={"since_utc": find_since(item, earlier)}))
+        progress(check.title)
+        items.append(_ask(check, visit, secrets, earlier))
     verdict, finding = decide(items)
     since = visit.now - timedelta(hours=window_h)
     return ChecklistRecord(
@@ -104,24 +92,27 @@ def run_checklist(
     )
 
 
-def _ask(check: Check, visit: Visit, secrets: frozenset[str]) -> Item:
+def _ask(check: Check, visit: Visit, secrets: Set[str], earlier: list[ChecklistRecord]) -> Item:
     """Answer one item; what it could not read makes it `unknown`, not the end of the list."""
     started = time.monotonic()
     try:
         answer = check.answer(visit)
     except (OpsError, OSError, ValueError) as error:
         answer = Answer.of("unknown", str(error), step="repair what it names")
-    step = answer.next_step
-    told = answer.model_copy(
-        update={
-            "evidence": tuple(clean_line(mask(line, secrets)) for line in answer.evidence),
-            "next_step": clean_line(mask(step, secrets)) if step else None,
-        }
-    )
+
+    def clean(line: str) -> str:
+        return clean_line(mask(line, secrets))
+
+    told = {
+        **dict(answer),
+        "evidence": tuple(map(clean, answer.evidence)),
+        "next_step": clean(answer.next_step) if answer.next_step else None,
+    }
     return Item(
+        **told,
         name=check.name,
         title=check.title,
         period=check.period,
         took_s=round(time.monotonic() - started, 3),
-        **dict(told),
+        since_utc=find_since(check.name, answer.state, earlier),
     )

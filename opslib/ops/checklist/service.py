@@ -1,25 +1,26 @@
-"""Whether the service answers, inside and outside, and with the model that it should."""
+"""Asking the running service: whether it answers, inside and outside, and with the model that it
+should; what to say where it could not be asked."""
 
 from __future__ import annotations
 
 import os
 import shutil
+from contextlib import suppress
+from urllib.parse import urlsplit
 
+import httpx
+
+from opslib.core.config import Config
+from opslib.core.environment import load_service_environment
 from opslib.core.errors import InputError, ModelError
 from opslib.core.kinds import Kind, list_kinds
 from opslib.core.models import resolve_model
 from opslib.core.served import read_served_state
-from opslib.ops.checklist.items import Answer, Evidence, Visit
-from opslib.ops.checklist.live import (
-    SEE_SERVICE,
-    ask_health,
-    ask_version,
-    could_not_ask,
-    start_step,
-)
-from opslib.serving.client import ServiceError
-from opslib.serving.live import LiveVersion
-from opslib.serving.swap import is_same_model
+from opslib.ops.checklist.items import Answer, Evidence, State, Visit
+from opslib.serving.client import LiveHealth, ServiceClient, ServiceError
+from opslib.serving.keys import HEADER
+from opslib.serving.live import LiveVersion, normalise_url
+from opslib.serving.swap import is_same_model, read_version
 from opslib.upkeep.probe import CheckResult, probe
 
 REPAIR = (
@@ -144,11 +145,14 @@ def _compare_latest(visit: Visit, kind: Kind, live: LiveVersion, found: Evidence
         how = "" if live.sha256 else " (the path was compared: there is no digest)"
         found.add("ok", f"it is {kind.link}, {name}{how}")
         return
-    told = f"{kind.link} means another model, {name}{_switched_at(visit, live)}"
-    step = (
-        f"`pillops reload --path {latest}`; after a rollback leave it, and repair the model first"
-    )
-    found.add("attention", told, step)
+    state, since = None, ""
+    with suppress(InputError):
+        state = read_served_state(visit.config)
+    if state is not None and state.current.sha256 == live.sha256:
+        since = f" (the live one was switched in at {state.current.switched_at_utc[:16]} UTC)"
+    told = f"{kind.link} means another model, {name}{since}"
+    leave = "after a rollback leave it, and repair the model first"
+    found.add("attention", told, f"`pillops reload --path {latest}`; {leave}")
 
 
 def _reload(kind: Kind) -> str:
@@ -156,17 +160,61 @@ def _reload(kind: Kind) -> str:
     return f"pillops reload{kind.option} --path"
 
 
-def _switched_at(visit: Visit, live: LiveVersion) -> str:
-    try:
-        state = read_served_state(visit.config)
-    except InputError:
-        return ""
-    if state is None or state.current.sha256 != live.sha256:
-        return ""
-    return f" (the live one was switched in at {state.current.switched_at_utc[:16]} UTC)"
-
-
 def _probe(visit: Visit, url: str) -> tuple[CheckResult, str]:
-    """What came of asking `url`, and that in words."""
     result = probe({"it": url}, visit.config.checklist.timeout_s)["it"]
     return result, f"{result.url}: {result.detail}, {result.took_ms:.0f} ms"
+
+
+AGENT = {"User-Agent": "pillops-checklist"}
+TOO_MANY = 429
+SEE_SERVICE = "first the service itself: see Health, inside"
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+def start_step(config: Config) -> str:
+    """Return what to do about a service that does not run; our own has a command for it."""
+    address = urlsplit(normalise_url(config.client.url))
+    here = address.hostname in _LOOPBACK and (address.port or 80) == config.service.port
+    return "start the service" + (": `make serve`" if here and not config.models else "")
+
+
+def read_key(visit: Visit) -> str:
+    """Return the service's key, or an empty text where there is none."""
+    secret = load_service_environment(visit.config).api_key
+    return secret.get_secret_value() if secret else ""
+
+
+def open_http(visit: Visit, *, key: str | None = None) -> httpx.Client:
+    """Return an HTTP client of the running service, with `key` where one is given."""
+    url, timeout_s = normalise_url(visit.config.client.url), visit.config.checklist.timeout_s
+    headers = {**AGENT, **({HEADER: key} if key else {})}
+    return httpx.Client(base_url=url, headers=headers, timeout=timeout_s, trust_env=False)
+
+
+def ask_health(visit: Visit, kind: Kind) -> LiveHealth:
+    """Return what the service says of itself and of its model of this kind. Raises ServiceError: it
+    refuses or does not answer."""
+    with _open_client(visit, kind) as client:
+        return client.health()
+
+
+def ask_version(visit: Visit, kind: Kind) -> LiveVersion | None:
+    """Return which model of this kind is served, or None where the service is up and has none.
+    Raises ServiceError: it refuses or does not answer."""
+    with _open_client(visit, kind) as client:
+        return read_version(client)
+
+
+def _open_client(visit: Visit, kind: Kind) -> ServiceClient:
+    timeout_s = visit.config.checklist.timeout_s
+    return ServiceClient(kind.client.url, read_key(visit), kind.client, timeout_s=timeout_s)
+
+
+def could_not_ask(error: ServiceError | httpx.HTTPError | OSError) -> Answer:
+    """Return the answer of an item whose question the service did not hear, or refused."""
+    if not isinstance(error, ServiceError):
+        said = getattr(error, "strerror", None) or str(error)
+        words = " ".join(said.split()) or type(error).__name__
+        return Answer.of("unknown", f"no answer: {words}", step=SEE_SERVICE)
+    state: State = "unknown" if error.status in (None, TOO_MANY) else "failed"
+    return Answer.of(state, str(error), step=error.hint if error.status else SEE_SERVICE)

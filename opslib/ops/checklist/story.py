@@ -5,36 +5,27 @@ from __future__ import annotations
 import re
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from IPython.display import display
+from pandas import DataFrame
 
 from opslib.core.config import Config
 from opslib.core.formatting import format_bytes, format_ms, plural
-from opslib.ops.checklist.figures import (
-    describe_disks,
-    describe_lately,
-    draw_disks,
-    draw_lately,
-)
-from opslib.ops.checklist.items import DiskFacts, Item, State
+from opslib.ops.checklist.figures import describe_disks, describe_lately, draw_disks, draw_lately
+from opslib.ops.checklist.items import DiskFacts, Item, LogGroup, SpeedChange, State
 from opslib.ops.checklist.record import ChecklistRecord, read_checklists
+from opslib.telling.columns import Column, page_table
 from opslib.telling.figures import show_figure, show_table
 from opslib.telling.scraps import publish, publish_outcome
 
-if TYPE_CHECKING:
-    from pandas import DataFrame
-
-BADGES: dict[State, str] = {
-    "failed": "fail",
-    "attention": "inconclusive",
-    "unknown": "inconclusive",
-    "ok": "pass",
-    "not applicable": "",
-}
-_LAB = {
-    "fail": "background:#fde8e8;color:#931a1f",
-    "inconclusive": "background:#fcf0d6;color:#6e4600",
-    "pass": "background:#e3f4ea;color:#0a5c33",
-    "": "background:#e9edf3;color:#3c4757",
+_OPEN = ("inconclusive", "background:#fcf0d6;color:#6e4600")
+# Of each state the class of its badge, and its colours in JupyterLab.
+BADGES: dict[State, tuple[str, str]] = {
+    "failed": ("fail", "background:#fde8e8;color:#931a1f"),
+    "attention": _OPEN,
+    "unknown": _OPEN,
+    "ok": ("pass", "background:#e3f4ea;color:#0a5c33"),
+    "not applicable": ("", "background:#e9edf3;color:#3c4757"),
 }
 _CODE = re.compile(r"`([^`]+)`")
 MAX_GROUPS = 25
@@ -75,23 +66,8 @@ def show_errors(record: ChecklistRecord) -> None:
 
 def errors_frame(record: ChecklistRecord) -> DataFrame:
     """Return the groups of error lines as a table: log, count, first and last time, message."""
-    import pandas as pd
-
     groups = [group for item in record.items for group in item.groups]
-    groups.sort(key=lambda group: -group.count)
-    return pd.DataFrame(
-        [
-            {
-                "log": group.source,
-                "level": f"{group.level}, ignored" if group.ignored else group.level,
-                "count": group.count,
-                "first (UTC)": _minute(group.first_utc),
-                "last (UTC)": _minute(group.last_utc),
-                "message, the last one": group.example,
-            }
-            for group in groups[:MAX_GROUPS]
-        ]
-    )
+    return page_table(_ERRORS, sorted(groups, key=lambda group: -group.count)[:MAX_GROUPS])
 
 
 def show_disks(record: ChecklistRecord) -> None:
@@ -106,23 +82,7 @@ def show_disks(record: ChecklistRecord) -> None:
 
 def disks_frame(record: ChecklistRecord) -> DataFrame:
     """Return the disks as a table: size, use, growth with its 95 % interval, days until full."""
-    import pandas as pd
-
-    return pd.DataFrame(
-        [
-            {
-                "mount": disk.mount,
-                "size": format_bytes(disk.total_bytes),
-                "used %": round(disk.used_pct, 1),
-                "free": format_bytes(disk.free_bytes),
-                "readings": len(disk.history),
-                "growth a day (95 % interval)": _growth(disk),
-                "full in days": disk.days_until_full,
-                "at the earliest": disk.days_until_full_earliest,
-            }
-            for disk in _disks(record)
-        ]
-    )
+    return page_table(_DISKS, _disks(record))
 
 
 def show_speeds(record: ChecklistRecord) -> None:
@@ -138,23 +98,8 @@ def show_speeds(record: ChecklistRecord) -> None:
 
 def speeds_frame(record: ChecklistRecord) -> DataFrame:
     """Return the changes of latency, in ms and percent with the 99 % interval, slowest first."""
-    import pandas as pd
-
     speeds = [speed for item in record.items for speed in item.speeds]
-    speeds.sort(key=lambda speed: -speed.change_pct)
-    return pd.DataFrame(
-        [
-            {
-                "row": speed.what,
-                "before ms": format_ms(speed.before_ms),
-                "now ms": format_ms(speed.after_ms),
-                "change": _signed(speed.change_pct),
-                "99 % interval": " to ".join(_signed(end) for end in speed.change_ci99_pct),
-                "outcome": speed.outcome,
-            }
-            for speed in speeds
-        ]
-    )
+    return page_table(_SPEEDS, sorted(speeds, key=lambda speed: -speed.change_pct))
 
 
 def show_lately(record: ChecklistRecord, config: Config) -> None:
@@ -179,19 +124,15 @@ def publish_checklist(record: ChecklistRecord, path: Path) -> None:
     disks = _disks(record)
     if disks:
         fullest = max(disks, key=lambda disk: disk.used_pct)
-        publish(
-            "disk_used_pct",
-            round(fullest.used_pct, 1),
-            unit="%",
-            better="lower",
-            label=f"Fullest disk ({fullest.mount})",
-        )
+        label = f"Fullest disk ({fullest.mount})"
+        used_pct = round(fullest.used_pct, 1)
+        publish("disk_used_pct", used_pct, unit="%", better="lower", label=label)
 
 
 def _row(item: Item) -> str:
-    badge = BADGES[item.state]
+    badge, colours = BADGES[item.state]
     classes = f"badge {badge}".strip()
-    style = f"padding:.1em .7em;border-radius:99px;font-weight:600;{_LAB[badge]}"
+    style = f"padding:.1em .7em;border-radius:99px;font-weight:600;{colours}"
     lines = [escape(line) for line in item.told]
     if item.next_step:
         step = _CODE.sub(r"<code>\1</code>", escape(item.next_step))
@@ -223,11 +164,37 @@ def _minute(moment_utc: str | None) -> str | None:
     return moment_utc[:16].replace("T", "\u00a0").replace("-", "\u2011") if moment_utc else None
 
 
+_ERRORS: tuple[Column[LogGroup], ...] = (
+    Column("log", lambda group: group.source),
+    Column("level", lambda group: f"{group.level}{', ignored' if group.ignored else ''}"),
+    Column("count", lambda group: group.count),
+    Column("first (UTC)", lambda group: _minute(group.first_utc)),
+    Column("last (UTC)", lambda group: _minute(group.last_utc)),
+    Column("message, the last one", lambda group: group.example),
+)
+_DISKS: tuple[Column[DiskFacts], ...] = (
+    Column("mount", lambda disk: disk.mount),
+    Column("size", lambda disk: format_bytes(disk.total_bytes)),
+    Column("used %", lambda disk: round(disk.used_pct, 1)),
+    Column("free", lambda disk: format_bytes(disk.free_bytes)),
+    Column("readings", lambda disk: len(disk.history)),
+    Column("growth a day (95 % interval)", _growth),
+    Column("full in days", lambda disk: disk.days_until_full),
+    Column("at the earliest", lambda disk: disk.days_until_full_earliest),
+)
+_SPEEDS: tuple[Column[SpeedChange], ...] = (
+    Column("row", lambda speed: speed.what),
+    Column("before ms", lambda speed: format_ms(speed.before_ms)),
+    Column("now ms", lambda speed: format_ms(speed.after_ms)),
+    Column("change", lambda speed: _signed(speed.change_pct)),
+    Column("99 % interval", lambda speed: " to ".join(map(_signed, speed.change_ci99_pct))),
+    Column("outcome", lambda speed: speed.outcome),
+)
+
+
 def _say(text: str) -> None:
     _display(f"<p>{escape(text)}</p>", text)
 
 
 def _display(html: str, text: str) -> None:
-    from IPython.display import display
-
     display({"text/html": html, "text/plain": text}, raw=True)  # type: ignore[no-untyped-call]

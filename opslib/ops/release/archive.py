@@ -15,16 +15,14 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, BinaryIO, Self
+from typing import BinaryIO, Self
 
 from isal import isal_zlib
 
 from opslib.core.cards import FileEntry
 from opslib.core.errors import InputError
 from opslib.core.host import usable_cpus
-
-if TYPE_CHECKING:
-    from opslib.ops.release.collect import OpenedFile
+from opslib.ops.release.collect import OpenedFile
 
 BLOCK_BYTES = 1 << 20
 SYNC_BYTES = 4 << 20
@@ -33,6 +31,7 @@ LEVEL = 1
 MEMBER_HEADER = b"\x1f\x8b\x08\x04" + bytes(4) + b"\x00\xff" + struct.pack("<H2sH", 8, b"PS", 4)
 MEMBER_LENGTH = struct.Struct("<I")
 _TRAILER = struct.Struct("<II")
+OnBytes = Callable[[int], None]
 
 
 def deflate_member(block: memoryview) -> bytes:
@@ -45,30 +44,23 @@ def deflate_member(block: memoryview) -> bytes:
 
 @dataclass
 class _Block:
-    """One block of the tar, and the digests still being taken of what lies in it."""
-
     data: bytearray = field(default_factory=lambda: bytearray(BLOCK_BYTES))
     filled: int = 0
     hashing: list[Future[None]] = field(default_factory=list)
 
 
 class ArchiveWriter:
-    """A tar.gz under way in `sink`: add files, then `close` for its digest and size.
+    """A tar.gz under way in `sink`: add files, then `close` for its digest and size. Reading and
+    writing happen on the caller's thread; deflating, the digest of each file and that of the
+    archive on others. At most a few blocks are under way at a time."""
 
-    Reading and writing happen on the caller's thread; deflating, the digest of each file and that
-    of the archive on others. At most a few blocks are under way at a time.
-    """
-
-    def __init__(
-        self, sink: BinaryIO, *, mtime_s: int, threads: int, on_bytes: Callable[[int], None]
-    ) -> None:
+    def __init__(self, sink: BinaryIO, *, mtime_s: int, threads: int, on_bytes: OnBytes) -> None:
         self._sink, self._mtime_s, self._on_bytes = sink, mtime_s, on_bytes
         count = threads or usable_cpus()
         self._window = count + 2
         self._deflating = ThreadPoolExecutor(count, "deflate")
-        self._hashing = ThreadPoolExecutor(1, "hash")
-        self._digesting = ThreadPoolExecutor(1, "digest")
-        self._syncing = ThreadPoolExecutor(1, "sync")
+        names = ("hash", "digest", "sync")
+        self._hashing, self._digesting, self._syncing = (ThreadPoolExecutor(1, n) for n in names)
         self._synced: list[Future[None]] = []
         self._block = _Block()
         self._under_way: deque[tuple[_Block, Future[bytes]]] = deque()
@@ -86,11 +78,8 @@ class ArchiveWriter:
             pool.shutdown(wait=True, cancel_futures=True)
 
     def add(self, opened: OpenedFile) -> None:
-        """Pack an opened file: the bytes of what was opened, whatever its name means by now.
-
-        Raises:
-            InputError: it changed while it was read, or cannot be read.
-        """
+        """Pack an opened file: the bytes of what was opened, whatever its name means by now. Raises
+        InputError: it changed while it was read, or cannot be read."""
         digest = self._begin(opened.member, opened.size)
         left = opened.size
         while left:
@@ -148,7 +137,6 @@ class ArchiveWriter:
             block.filled += len(piece)
 
     def _room(self) -> _Block:
-        """The block to fill, which has room."""
         if self._block.filled == BLOCK_BYTES:
             self._seal()
         return self._block

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import time
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
@@ -23,11 +22,10 @@ from opslib.core.formatting import format_bytes, stamp, utc_now
 from opslib.core.kinds import find_kind
 from opslib.core.lineage import Lineage, git_dirty, git_sha, record_lineage
 from opslib.core.locks import hold_lock
-from opslib.core.records import Record
 from opslib.core.secrets import live_secrets
 from opslib.inference.signature import read_signature
 from opslib.ops.release.archive import ArchiveWriter
-from opslib.ops.release.collect import Collection, OpenedModel, collect
+from opslib.ops.release.collect import Collection, OpenedModel, ReleaseRequest, collect
 from opslib.ops.release.companions import (
     ARCHIVE_SUFFIX,
     checksum_path,
@@ -49,6 +47,7 @@ from opslib.ops.release.store import LOCK_NAME, next_in_line, sweep_leftovers
 from opslib.ops.release.verify import (
     SCRATCH_NAME,
     ArchiveFacts,
+    ArchiveRecord,
     Progress,
     VerifiedModel,
     check_models,
@@ -59,39 +58,17 @@ from opslib.ops.release.verify import (
 EPOCH_VARIABLE = "SOURCE_DATE_EPOCH"
 _SPARE_BYTES = 16 << 20
 _SAME_SECOND_S = 0.05
+_OF_CARD = ("providers", "backbone", "exported_at_utc", "git_sha")
 
 
-@dataclass(frozen=True)
-class ReleaseRequest:
-    """What to release and where to; the defaults are everything, into `{exp_dir}/releases`.
-
-    `verify` reads the finished archive back, `load_models` also loads its models from it.
-    """
-
-    onnx: Path | None = None
-    only: bool = False
-    out: Path | None = None
-    allow_missing_metrics: bool = False
-    verify: bool = True
-    load_models: bool = True
-    environment: dict[str, str] | None = field(default=None, repr=False)
-
-
-class ReleaseRecord(Record):
+class ReleaseRecord(ArchiveRecord):
     """A release that was made: where it is, what it is, and what making it took."""
 
     schema_name = "release"
 
     path: Path
-    sha256: str
-    content_id: str
-    released_at_utc: str
     git_sha: str
     main: str
-    size_bytes: int
-    content_bytes: int
-    files: int
-    models: tuple[VerifiedModel, ...] = ()
     verified: bool
     pack_s: float
     verify_s: float | None = None
@@ -103,15 +80,11 @@ class ReleaseRecord(Record):
 def build_release(
     config: Config, request: ReleaseRequest | None = None, progress: Progress = silent
 ) -> ReleaseRecord:
-    """Make a release and return its record, which is also kept in `{exp_dir}/reports`.
-
-    Raises:
-        ModelError, InputError: something that belongs into it is missing, broken or unreadable.
-        SecretLeakError: a text file holds a secret; the message names file and line.
-        StorageError: there is no room, or the folder cannot be written.
-        BusyError: another release is under way.
-        ReleaseError: what was packed does not verify; nothing is kept of it.
-    """
+    """Make a release and return its record, which is also kept in `{exp_dir}/reports`. Raises
+    ModelError, InputError: something that belongs into it is missing, broken or unreadable.
+    SecretLeakError: a text file holds a secret; the message names file and line. StorageError:
+    there is no room, or the folder cannot be written. BusyError: another release is under way.
+    ReleaseError: what was packed does not verify; nothing is kept of it."""
     request = request or ReleaseRequest()
     folder = config.resolve(request.out) if request.out else config.releases_dir
     ensure_writable(folder)
@@ -121,14 +94,7 @@ def build_release(
         stack.enter_context(hold_lock(folder / LOCK_NAME, "making a release"))
         sweep_leftovers(folder)
         progress(0.0, "collecting")
-        found = stack.enter_context(
-            collect(
-                config,
-                request.onnx,
-                only=request.only,
-                allow_missing_metrics=request.allow_missing_metrics,
-            )
-        )
+        found = stack.enter_context(collect(config, request))
         secrets = live_secrets(config.root, request.environment)
         if config.code_root is not None:
             secrets |= live_secrets(config.code_root, {})
@@ -152,23 +118,17 @@ def build_release(
             progress(0.95, "writing to disk")
             write_text_atomic(checksum_path(archive), f"{packed.sha256}  {archive.name}\n")
             write_bytes_atomic(manifest_path(archive), packed.manifest_bytes)
-    manifest = packed.manifest
     record = ReleaseRecord(
+        **packed.describe(),
         path=archive,
-        sha256=packed.sha256,
-        content_id=manifest.content_id,
-        released_at_utc=manifest.released_at_utc,
         git_sha=sha,
-        main=manifest.main,
-        size_bytes=packed.size_bytes,
-        content_bytes=manifest.size_bytes,
-        files=len(manifest.files),
+        main=packed.manifest.main,
         models=models,
         verified=request.verify,
         pack_s=round(pack_s, 3),
         verify_s=verify_s,
         total_s=round(time.perf_counter() - started, 3),
-        notes=manifest.notes,
+        notes=packed.manifest.notes,
         lineage=record_lineage(),
     )
     record.write(release_record_path(config, record))
@@ -250,21 +210,16 @@ def _pack(
 
 
 def _summarise(model: OpenedModel, digests: dict[str, FileEntry], config: Config) -> ModelSummary:
-    """What the manifest says of a model, from its bytes and its card.
-
-    Raises:
-        ModelError: its bytes are not those of its card.
-    """
+    """What the manifest says of a model, from its bytes and its card. Raises ModelError: its bytes
+    are not those of its card."""
     unit, card = [digests[one.member] for one in model.files], model.card
     signature = read_signature(model.model.file, str(model.model.source))
     expected = {Path(entry.path).name: entry.sha256 for entry in card.files} if card else {}
     for opened, entry in zip(model.files, unit, strict=True):
         wanted = expected.get(opened.source.name)
         if expected and wanted != entry.sha256:
-            raise ModelError(
-                f"{opened.source}: differs from its card "
-                f"(sha256 {entry.sha256[:12]}…, expected {(wanted or 'none')[:12]}…)"
-            )
+            differs = f"sha256 {entry.sha256[:12]}…, expected {(wanted or 'none')[:12]}…"
+            raise ModelError(f"{opened.source}: differs from its card ({differs})")
     classes = card.num_classes if card else None
     kind = find_kind(config, model.model.source)
     if classes is None and kind is not None and kind.contract == "classifier":
@@ -280,21 +235,13 @@ def _summarise(model: OpenedModel, digests: dict[str, FileEntry], config: Config
         outputs=signature.outputs,
         num_classes=classes,
         opset=signature.opset,
-        providers=card.providers if card else (),
-        backbone=card.backbone if card else None,
         checkpoint=card.ckpt_path if card else None,
-        exported_at_utc=card.exported_at_utc if card else None,
-        git_sha=card.git_sha if card else None,
+        **({name: getattr(card, name) for name in _OF_CARD} if card else {}),
     )
 
 
 def _verify(
-    sink: BinaryIO,
-    packed: ArchiveFacts,
-    archive: Path,
-    config: Config,
-    load_models: bool,
-    tell: Progress,
+    sink: BinaryIO, packed: ArchiveFacts, archive: Path, config: Config, load: bool, tell: Progress
 ) -> tuple[VerifiedModel, ...]:
     """Read the finished archive back, while it still has no name, and load its models."""
     tell(0.7, "verifying: reading every byte")
@@ -302,10 +249,10 @@ def _verify(
     def step(share: float, what: str) -> None:
         tell(0.8 + 0.15 * share, f"verifying: {what}")
 
+    nameless = Path(f"/proc/self/fd/{sink.fileno()}")
     with ExitStack() as stack:
-        nameless = Path(f"/proc/self/fd/{sink.fileno()}")
         file = stack.enter_context(nameless.open("rb", buffering=0))
-        if not load_models:
+        if not load:
             examine_open(file, archive.name, config, packed.sha256)
             return ()
         unpacked = stack.enter_context(scratch_folder(archive.parent, SCRATCH_NAME))

@@ -35,13 +35,13 @@ from opslib.inference.golden import answer_golden, check_golden_outputs, summari
 from opslib.inference.images import list_images, pick_images
 from opslib.inference.preprocess import load_preprocessor
 from opslib.inference.signature import Signature, read_signature
-from opslib.inference.trial import join_images, try_model
+from opslib.inference.trial import TrialLimits, join_images, try_model
 from opslib.ops.quantize.labels import check_label_map, read_label_map
-from opslib.ops.release.verify import trial_limits
 
 DEFAULT_IMAGES = 8
 GOLDEN_FOLDER = "golden"
 _DIGEST_CHARACTERS = 16
+Paths = tuple[Path, ...]
 
 
 @dataclass(frozen=True)
@@ -56,12 +56,8 @@ class NewCard:
 
     def write(self) -> None:
         """Copy the golden images, then write the card in one step; where that fails, what was
-        copied is removed again.
-
-        Raises:
-            InputError: an image changed meanwhile.
-            StorageError: there is no room, or the folder cannot be written.
-        """
+        copied is removed again. Raises InputError: an image changed meanwhile; StorageError: there
+        is no room, or the folder cannot be written."""
         with ExitStack() as undo:
             for source, golden in zip(self.sources, self.card.golden_images, strict=True):
                 place = self.path.parent / golden.image
@@ -89,16 +85,11 @@ def make_card(
     """Return a card for `model`, from what its export report says, its own bytes, and its answers
     to images.
 
-    Args:
-        kind: what it must be; by default the kind that its name says, else any model.
-        images: how many golden images.
-        inputs: a glob of images; by default the configured validation images.
-        force: make one although there is one.
-
-    Raises:
-        ParameterError: it has a card already, or there is no such kind.
-        ModelError: it is missing, or does not load or answer as its kind asks for.
-        InputError: there are no images.
+    `kind` is what it must be, by default the kind that its name says, else any model; `images` how
+    many golden images are taken from `inputs`, a glob, by default of the validation images; `force`
+    makes one although there is one. Raises ParameterError: it has a card already, or there is no
+    such kind; ModelError: it is missing, or does not load or answer as its kind asks for;
+    InputError: there are no images.
     """
     path = resolve_model(find_onnx(config, model))
     place = card_path(path)
@@ -133,21 +124,18 @@ def make_card(
 
 
 def _ask_classifier(
-    config: Config, path: Path, known: ModelCard | None, found: tuple[Path, ...]
+    config: Config, path: Path, known: ModelCard | None, found: Paths
 ) -> tuple[dict[str, Any], list[str]]:
-    """What a classifier's card says of its classes and answers."""
     size = config.preprocess.img_size or probe_size(path, None, None)
     probes = probe_images(size)
     batch = join_images(_prepare(config, found, size), probes)
-    trial = try_model(path, images=batch, limits=trial_limits(config))
+    trial = try_model(path, images=batch, limits=TrialLimits.from_section(config.reload))
     check_contract(path, trial, None)
     check_outputs(path, trial.answered(), differing=len(probes))
     probabilities = trial.probabilities()[: len(found)]
-    unanswered = tuple(
-        GoldenAnswer(image=name, sha256=digest, class_id=0, probabilities=())
-        for name, digest in map(_name_golden, found)
-    )
-    golden = answer_golden(unanswered, probabilities)
+    named = [{"image": name, "sha256": digest} for name, digest in map(_name_golden, found)]
+    empty = tuple(GoldenAnswer(**one, class_id=0, probabilities=()) for one in named)
+    golden = answer_golden(empty, probabilities)
     classes = int(probabilities.shape[1])
     names, note = known.class_names if known else (), None
     if len(names) != classes:
@@ -158,13 +146,8 @@ def _ask_classifier(
 
 
 def _ask_any(
-    config: Config,
-    path: Path,
-    known: ModelCard | None,
-    found: tuple[Path, ...],
-    signature: Signature,
+    config: Config, path: Path, known: ModelCard | None, found: Paths, signature: Signature
 ) -> tuple[dict[str, Any], list[str]]:
-    """What the card of another model says of its outputs."""
     shapes = [one.shape for one in signature.inputs]
     sides = [side for side in (shapes[0][2:] if shapes else ()) if isinstance(side, int)]
     if len(shapes) != 1 or len(shapes[0]) != 4 or len(set(sides)) > 1:
@@ -173,20 +156,21 @@ def _ask_any(
     images = _prepare(config, found, choose_size(path, known, config.preprocess.img_size))
     # Each is asked twice: what differs from one time to the next can never be compared.
     twice = join_images(images, images)
-    trial = try_model(path, images=twice, every_output=True, limits=trial_limits(config))
+    trial = try_model(
+        path, images=twice, every_output=True, limits=TrialLimits.from_section(config.reload)
+    )
     check_finite(path, trial)
+    first, second = trial.every_output[: len(found)], trial.every_output[len(found) :]
     golden = tuple(
         GoldenOutputs(image=name, sha256=digest, outputs=summarise_outputs(answer))
-        for (name, digest), answer in zip(
-            map(_name_golden, found), trial.every_output[: len(found)], strict=True
-        )
+        for (name, digest), answer in zip(map(_name_golden, found), first, strict=True)
     )
-    check_golden_outputs(path, golden, trial.every_output[len(found) :])
+    check_golden_outputs(path, golden, second)
     return {"num_classes": None, "golden_outputs": golden}, []
 
 
 def _name_classes(
-    config: Config, path: Path, found: tuple[Path, ...], answers: list[int], classes: int
+    config: Config, path: Path, found: Paths, answers: list[int], classes: int
 ) -> tuple[tuple[str, ...], str | None]:
     """The class names, from the configured class map, else from the folders of the training images
     in their order where the model's answers bear that out; and why there are none."""
@@ -220,12 +204,11 @@ def _find_known(config: Config, path: Path, files: tuple[FileEntry, ...]) -> Mod
     return report if report and fits and Path(report.onnx_path).name == path.name else None
 
 
-def _prepare(config: Config, found: tuple[Path, ...], size: int) -> Any:
-    run = load_preprocessor(config.preprocess.function, config.code_root).run
-    return run([str(image) for image in found], size)
+def _prepare(config: Config, found: Paths, size: int) -> Any:
+    preprocessor = load_preprocessor(config.preprocess.function, config.code_root)
+    return preprocessor.run([str(image) for image in found], size)
 
 
 def _name_golden(image: Path) -> tuple[str, str]:
-    """The name of a golden image in the card, and its digest."""
     digest = sha256_file(image)
     return f"{GOLDEN_FOLDER}/{digest[:_DIGEST_CHARACTERS]}{image.suffix.lower()}", digest

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from math import isfinite
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any, BinaryIO
 
 from opslib.core.cards import REPORT_NAME, ModelCard, card_path, explain_report, read_report_fields
@@ -15,7 +15,7 @@ from opslib.core.config import Config
 from opslib.core.errors import InputError, ModelError
 from opslib.core.kinds import Kind, list_kinds
 from opslib.core.lineage import CODE_FOLDER
-from opslib.core.models import ModelFiles, find_model_files, resolve_model
+from opslib.core.models import find_model_files, resolve_model
 from opslib.core.records import read_json
 from opslib.inference.find_model import check_link, find_card, find_onnx, list_exports, newest_first
 from opslib.ops.release.manifest import EXPORT_FOLDER, ReleasedKind, find_name_problem, show_name
@@ -27,6 +27,25 @@ METRICS_PATTERN = "metrics*.json"
 _ATTEMPTS = 3
 _KIND_FIELDS = ("name", "pattern", "link", "contract")
 _HINT = "; release one model alone with --onnx PATH --only"
+
+
+@dataclass(frozen=True)
+class ReleaseRequest:
+    """What to release and where to; the defaults are everything, into `{exp_dir}/releases`.
+
+    `onnx` is the model that it is about, by default what the link means, else the newest; `only`
+    leaves the other models of `export/` out. `allow_missing_metrics` notes that
+    `reports/metrics.json` is missing rather than refuse. `verify` reads the finished archive back,
+    `load_models` also loads its models from it.
+    """
+
+    onnx: Path | None = None
+    only: bool = False
+    out: Path | None = None
+    allow_missing_metrics: bool = False
+    verify: bool = True
+    load_models: bool = True
+    environment: dict[str, str] | None = field(default=None, repr=False)
 
 
 @contextmanager
@@ -80,10 +99,8 @@ class OpenedModel:
 
 @dataclass(frozen=True)
 class Collection:
-    """All files of a release, opened; `main` and `latest` are members.
-
-    Where the configuration has `models:`, `kinds` says both of each kind, and `latest` is None.
-    """
+    """All files of a release, opened; `main` and `latest` are members. Where the configuration has
+    `models:`, `kinds` says both of each kind, and `latest` is None."""
 
     files: tuple[OpenedFile, ...]
     models: tuple[OpenedModel, ...]
@@ -99,46 +116,34 @@ class Collection:
 
 
 @contextmanager
-def collect(
-    config: Config,
-    onnx: Path | None = None,
-    *,
-    only: bool = False,
-    allow_missing_metrics: bool = False,
-) -> Iterator[Collection]:
-    """Yield the files of a release, opened; they are closed when the block ends.
-
-    Args:
-        onnx: the model that the release is about; else what the link means, else the newest.
-        only: leave the other models of `export/` out.
-        allow_missing_metrics: note that `reports/metrics.json` is missing rather than refuse.
-
-    Raises:
-        ModelError: there is no model, a link dangles, or a model is not whole.
-        InputError: a file is missing, unreadable or has a name that an archive cannot keep.
-    """
+def collect(config: Config, request: ReleaseRequest) -> Iterator[Collection]:
+    """Yield the files of a release, opened; they are closed when the block ends. Raises ModelError:
+    there is no model, a link dangles, or a model is not whole; InputError: a file is missing,
+    unreadable or has a name that an archive cannot keep."""
     with ExitStack() as stack:
-        yield _Collector(config, stack).collect(onnx, only, allow_missing_metrics)
+        yield _Collector(config, request, stack).collect()
 
 
 class _Collector:
-    def __init__(self, config: Config, stack: ExitStack) -> None:
-        self._config, self._stack = config, stack
+    def __init__(self, config: Config, request: ReleaseRequest, stack: ExitStack) -> None:
+        self._config, self._request, self._stack = config, request, stack
         self._files: dict[str, OpenedFile] = {}
 
-    def collect(self, onnx: Path | None, only: bool, allow_missing_metrics: bool) -> Collection:
-        config = self._config
+    def collect(self) -> Collection:
+        config, onnx, only = self._config, self._request.onnx, self._request.only
         meant = _find_meant(config, onnx, links=not (only and onnx is not None))
         main = _find_main(config, onnx, meant)
-        paths = [main] if only else _list_models(config, main, meant)
+        linked = {one.latest for one in meant if one.latest is not None}
+        exported = [path for path in config.export_dir.glob("*.onnx") if not path.is_symlink()]
+        found = {path.resolve() for path in exported if path.is_file()}
+        paths = [main] if only else sorted({main, *found, *linked})
         names = {one.kind.link for one in meant if one.latest is not None}
         for path in paths:
             if path.name in names:
                 raise InputError(f"{path}: named as the link beside it in a release{_HINT}")
         models = tuple(self._add_model(path) for path in paths)
         members = {one.model.source: one.model.member for one in models}
-        notes = self._add_documents(allow_missing_metrics)
-        kinds, latest = [], None
+        notes, kinds, latest = self._add_documents(), [], None
         for one in meant:
             kind, latest = one.kind, members.get(one.latest) if one.latest else None
             if one.latest is not None and latest is None:
@@ -158,7 +163,7 @@ class _Collector:
             notes=tuple(notes),
         )
 
-    def _add_documents(self, allow_missing_metrics: bool) -> list[str]:
+    def _add_documents(self) -> list[str]:
         config, notes = self._config, []
         self._add("config.yaml", config.source)
         roots = (*filter(None, [config.code_root]), config.root, CODE_FOLDER)
@@ -168,44 +173,44 @@ class _Collector:
         self._add(REQUIREMENTS_NAME, (config.code_root or CODE_FOLDER) / REQUIREMENTS_NAME)
         report = config.export_dir / REPORT_NAME
         if read_report_fields(report):
-            self._add(f"{EXPORT_FOLDER}/{REPORT_NAME}", report)
+            self._add(_member(REPORT_NAME), report)
             unused = explain_report(config.export_dir)
-            notes += [f"{EXPORT_FOLDER}/{unused}"] if unused else []
+            notes += [_member(unused)] if unused else []
         else:
-            notes.append(f"{EXPORT_FOLDER}/{REPORT_NAME} was not there")
+            notes.append(f"{_member(REPORT_NAME)} was not there")
         metrics = _find_metrics(config.records_dir)
         if metrics is not None:
             notes += _check_metrics(metrics)
             self._add(f"reports/{metrics.name}", metrics)
-        elif allow_missing_metrics:
+        elif self._request.allow_missing_metrics:
             notes.append(f"reports/{METRICS_NAME} was not there: no validation metrics")
         else:
-            raise InputError(
-                f"{config.records_dir / METRICS_NAME}: no such file; the latest validation metrics "
-                f"({METRICS_PATTERN}) belong into a release "
-                "(--allow-missing-metrics releases without)"
-            )
+            wanted = f"the latest validation metrics ({METRICS_PATTERN}) belong into a release"
+            without = "(--allow-missing-metrics releases without)"
+            path = config.records_dir / METRICS_NAME
+            raise InputError(f"{path}: no such file; {wanted} {without}")
         return notes
 
     def _add_model(self, path: Path) -> OpenedModel:
         for _ in range(_ATTEMPTS):
-            files = _find_whole(path)
-            names = [one.relative_to(files.path.parent).as_posix() for one in files.all]
-            opened = [
-                self._open(f"{EXPORT_FOLDER}/{name}", one)
-                for name, one in zip(names, files.all, strict=True)
-            ]
+            with _hinting(_HINT):
+                files = find_model_files(path)
+            folder = files.path.parent
+            opened = [self._open(_member(one.relative_to(folder)), one) for one in files.all]
             # A model that was replaced between its files being opened is not one unit.
-            if files == _find_whole(path) and all(_is_still(one) for one in opened):
+            with _hinting(_HINT):
+                whole = files == find_model_files(path)
+            if whole and all(_is_still(one) for one in opened):
                 break
         else:
             raise InputError(f"{path}: is being written; release again when it is finished")
         for one in opened:
             self._keep(one)
-        card, card_member = _find_card(self._config, path), None
+        with _hinting("; restore it from a release, or move it away to release without it"):
+            card, card_member = find_card(self._config, path), None
         own = card_path(path)
         if own.is_file():
-            card_member = f"{EXPORT_FOLDER}/{own.name}"
+            card_member = _member(own.name)
             self._add(card_member, own)
         for answer in card.golden_images if card else ():
             image = PurePosixPath(answer.image)
@@ -213,7 +218,7 @@ class _Collector:
                 raise ModelError(f"{own}: the golden image {image} lies outside the model's folder")
             if not (path.parent / image).is_file():
                 raise ModelError(f"{path}: its golden image {image} is missing{_HINT}")
-            self._add(f"{EXPORT_FOLDER}/{image}", path.parent / image)
+            self._add(_member(image), path.parent / image)
         return OpenedModel(tuple(opened), card, card_member)
 
     def _add(self, member: str, source: Path) -> None:
@@ -233,9 +238,12 @@ class _Collector:
     def _keep(self, opened: OpenedFile) -> None:
         there = self._files.setdefault(opened.member, opened)
         if there.source != opened.source:
-            raise InputError(
-                f"{there.source} and {opened.source} would both be {opened.member} in the release"
-            )
+            both = f"{there.source} and {opened.source}"
+            raise InputError(f"{both} would both be {opened.member} in the release")
+
+
+def _member(name: PurePath | str) -> str:
+    return f"{EXPORT_FOLDER}/{name}"
 
 
 @dataclass(frozen=True)
@@ -275,13 +283,6 @@ def _find_main(config: Config, onnx: Path | None, meant: Sequence[_Meant]) -> Pa
     return resolve_model(find_onnx(config, onnx), "an ONNX model (--onnx)")
 
 
-def _list_models(config: Config, main: Path, meant: Sequence[_Meant]) -> list[Path]:
-    """The models of `export/` with `main` and what the links mean, links resolved."""
-    exported = [path for path in config.export_dir.glob("*.onnx") if not path.is_symlink()]
-    found = {main, *(path.resolve() for path in exported if path.is_file())}
-    return sorted(found | {one.latest for one in meant if one.latest is not None})
-
-
 def _find_metrics(folder: Path) -> Path | None:
     """The newest validation metrics in `folder`, or None; those dated after now come last,
     and a link that leads nowhere first: what it means may be the newest. A name with a word of its
@@ -291,20 +292,13 @@ def _find_metrics(folder: Path) -> Path | None:
     return next(iter(lost or newest_first(found)), None)
 
 
-def _find_whole(path: Path) -> ModelFiles:
+@contextmanager
+def _hinting(hint: str) -> Iterator[None]:
+    """Say what to do about a model that is not whole, or a card that cannot be read."""
     try:
-        return find_model_files(path)
-    except ModelError as error:
-        raise ModelError(f"{error}{_HINT}") from error
-
-
-def _find_card(config: Config, path: Path) -> ModelCard | None:
-    try:
-        return find_card(config, path)
-    except InputError as error:
-        raise InputError(
-            f"{error}; restore it from a release, or move it away to release without it"
-        ) from error
+        yield
+    except (ModelError, InputError) as error:
+        raise type(error)(f"{error}{hint}") from error
 
 
 def _check_metrics(path: Path) -> list[str]:
@@ -327,7 +321,6 @@ def _list_numbers(content: Any, name: str = "") -> Iterator[tuple[str, float]]:
 
 
 def _is_still(opened: OpenedFile) -> bool:
-    """Whether the name still means the file that was opened."""
     try:
         return os.path.samestat(opened.source.stat(), os.fstat(opened.file.fileno()))
     except OSError:

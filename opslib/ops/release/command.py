@@ -8,25 +8,24 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.box import SIMPLE_HEAD
-from rich.console import JustifyMethod
-from rich.table import Table
 
 from opslib.core.config import Config, load_config
 from opslib.core.errors import ExitCode, OpsError, ParameterError, StorageError
 from opslib.core.formatting import format_bytes, plural
 from opslib.core.kinds import Kind, find_kind, pick_classifier
-from opslib.ops.release.prove_command import prove
-from opslib.serving.command import EnvFileOption, make_show
+from opslib.ops.release.model_command import DryRunOption, prove
+from opslib.serving.command import EnvFileOption, PersistOption, make_show
+from opslib.telling.columns import Column, terminal_table
 from opslib.telling.doors import (
     ConfigOption,
     describe_experiment,
     make_console,
-    plain_cells,
     print_error,
     say,
 )
 
 if TYPE_CHECKING:
+    from opslib.ops.release.manifest import Manifest
     from opslib.ops.release.restore import Restored
     from opslib.ops.release.store import StoredRelease
     from opslib.ops.release.verify import VerifiedModel
@@ -63,17 +62,16 @@ def create(
     config: ConfigOption = None,
 ) -> int:
     """Make a release, verify it, and print the path of its archive, alone, on stdout."""
-    from opslib.ops.release.build import ReleaseRequest, build_release, release_record_path
-    from opslib.ops.release.copy import copy_release
+    from opslib.ops.release.build import build_release, release_record_path
+    from opslib.ops.release.collect import ReleaseRequest
+    from opslib.ops.release.restore import copy_release
     from opslib.telling.progress import show_progress
 
     if only and all_onnx:
         raise ParameterError("--only, --all-onnx: one model or all of them; expected one of both")
     loaded = load_config(config)
     notes = make_console(stderr=True)
-    request = ReleaseRequest(
-        onnx=onnx, only=only, out=_from_here(out), allow_missing_metrics=allow_missing_metrics
-    )
+    request = ReleaseRequest(onnx, only, _from_here(out), allow_missing_metrics)
     say(notes, f"release of {describe_experiment(loaded)}")
     with show_progress(notes) as progress:
         record = build_release(loaded, request, progress)
@@ -117,10 +115,9 @@ def verify(
     code = 0
     for stored in list_releases(loaded) if every else named:
         try:
-            with show_progress(notes) as progress:
-                record = verify_release(
-                    stored.path, config=loaded, load_models=not no_load, progress=progress
-                )
+            with show_progress(notes) as tell:
+                path, load = stored.path, not no_load
+                record = verify_release(path, config=loaded, load_models=load, progress=tell)
         except OpsError as error:
             code = max(code, print_error(error, loaded.root))
         else:
@@ -145,7 +142,7 @@ def restore(
         list[str] | None, typer.Option("--host", help="Service URL; may be given several times.")
     ] = None,
     env_file: EnvFileOption = None,
-    persist: Annotated[bool, typer.Option("--persist", help="Update MODEL_PATH too.")] = False,
+    persist: PersistOption = False,
     config: ConfigOption = None,
 ) -> int:
     """Unpack a release into a fresh folder, verify it, and say how to serve it, or do it."""
@@ -164,10 +161,9 @@ def restore(
         )
     if switch and target is None:
         _refuse_restored(loaded, stored, persist=persist)
-    with show_progress(notes) as progress:
-        done = restore_release(
-            stored.path, target, config=loaded, load_models=not no_load, progress=progress
-        )
+    load = not no_load
+    with show_progress(notes) as tell:
+        done = restore_release(stored.path, target, config=loaded, load_models=load, progress=tell)
     files = plural(len(done.manifest.files), "file")
     size = format_bytes(done.manifest.size_bytes)
     say(console, f"{stored.name}: {files}, {size}, every byte as listed")
@@ -206,16 +202,15 @@ def list_all(config: ConfigOption = None) -> int:
     if not there:
         say(console, f"{loaded.releases_dir}: no release; make one with `pillops release create`")
         return 0
-    table = Table(box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
-    for name in ("release", "size", "models", "about", "last proved"):
-        justify: JustifyMethod = "right" if name in ("size", "models") else "left"
-        table.add_column(name, justify=justify, no_wrap=True)
-    for one in there:
-        manifest = one.read_copy()
-        cells = [f"{one.name} (pinned)" if one.pinned else one.name, format_bytes(one.size_bytes)]
-        cells += [str(len(manifest.models)) if manifest else "–"]
-        cells += ["\n".join(Path(main).name for main in manifest.mains) if manifest else "–"]
-        table.add_row(*plain_cells([*cells, describe_last(proofs, one.name)]))
+    rows = [(one, one.read_copy()) for one in there]
+    columns: tuple[Column[tuple[StoredRelease, Manifest | None]], ...] = (
+        Column("release", lambda row: f"{row[0].name}{' (pinned)' if row[0].pinned else ''}"),
+        Column("size", lambda row: format_bytes(row[0].size_bytes), right=True),
+        Column("models", lambda row: len(row[1].models) if row[1] else None, right=True),
+        Column("about", lambda row: row[1] and "\n".join(Path(one).name for one in row[1].mains)),
+        Column("last proved", lambda row: describe_last(proofs, row[0].name)),
+    )
+    table = terminal_table(columns, rows, box=SIMPLE_HEAD, collapse_padding=True)
     # A name that is broken in two cannot be pasted: the lines get as long as they have to.
     whole = console.measure(table, options=console.options.update(max_width=1000)).maximum
     console.width = max(console.width, whole)
@@ -232,21 +227,20 @@ def list_all(config: ConfigOption = None) -> int:
 @release_app.command()
 def pin(name: NamedArgument, config: ConfigOption = None) -> int:
     """Keep a release from being pruned."""
-    from opslib.ops.release.store import pin_release
-
-    say(make_console(), f"{pin_release(load_config(config), name).name}: pinned")
-    return 0
+    return _pin(name, config, pinned=True)
 
 
 @release_app.command()
 def unpin(name: NamedArgument, config: ConfigOption = None) -> int:
     """Let a release be pruned again."""
+    return _pin(name, config, pinned=False)
+
+
+def _pin(name: str, config: Path | None, *, pinned: bool) -> int:
     from opslib.ops.release.store import pin_release
 
-    say(
-        make_console(),
-        f"{pin_release(load_config(config), name, pinned=False).name}: no longer pinned",
-    )
+    release = pin_release(load_config(config), name, pinned=pinned)
+    say(make_console(), f"{release.name}: {'' if pinned else 'no longer '}pinned")
     return 0
 
 
@@ -255,7 +249,7 @@ def prune(
     keep: Annotated[
         int | None, typer.Option(min=1, help="How many stay; default: release.keep.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan, do nothing.")] = False,
+    dry_run: DryRunOption = False,
     config: ConfigOption = None,
 ) -> int:
     """Delete old releases; never a pinned, served, previous or only one."""
@@ -279,7 +273,6 @@ def prune(
 
 
 def _describe_models(models: tuple[VerifiedModel, ...]) -> str:
-    """What the models of a release were seen to do, in a few words."""
     if not models:
         return "no model was loaded"
     asked = [model for model in models if model.golden_images]
@@ -306,21 +299,16 @@ def _list_served(config: Config, done: Restored) -> tuple[tuple[Kind, Path], ...
 
 
 def _refuse_restored(config: Config, stored: StoredRelease, *, persist: bool) -> None:
-    """Refuse to restore what was restored before, naming how to switch to it.
-
-    Raises:
-        StorageError: its folder is there.
-    """
+    """Refuse to restore what was restored before, naming how to switch to it. Raises StorageError:
+    its folder is there."""
     folder, manifest = config.restore_dir / stored.name, stored.read_copy()
     if manifest is None or not folder.is_dir():
         return
     option = " --persist" if persist else ""
-    steps = [
-        f"`pillops reload --path {quote(str(folder / one))}{option}`" for one in manifest.mains
-    ]
+    paths = [quote(str(folder / member)) for member in manifest.mains]
+    steps = [f"`pillops reload --path {path}{option}`" for path in paths]
     raise StorageError(f"{folder}: is there already; switch to it: {', then '.join(steps)}")
 
 
 def _from_here(path: Path | None) -> Path | None:
-    """A folder named on the command line, read from the current folder."""
     return path.expanduser().absolute() if path is not None else None

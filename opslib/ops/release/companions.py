@@ -6,12 +6,12 @@ import errno
 import os
 import re
 import stat
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
-from opslib.core.formatting import STAMP_FORMAT
+from opslib.core.formatting import stamp
 from opslib.ops.release.manifest import (
     MAX_MANIFEST_BYTES,
     Manifest,
@@ -37,11 +37,8 @@ def manifest_path(archive: Path) -> Path:
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """Open a file to read, unbuffered; a pipe, which would be waited for, is refused.
-
-    Raises:
-        OSError: it is no regular file, or cannot be opened.
-    """
+    """Open a file to read, unbuffered; a pipe, which would be waited for, is refused. Raises
+    OSError: it is no regular file, or cannot be opened."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
@@ -50,50 +47,35 @@ def open_regular(path: Path) -> BinaryIO:
 
 
 def read_companion(path: Path) -> bytes:
-    """Return the bytes of what lies beside an archive.
-
-    Raises:
-        OSError: it is larger than it may be, no regular file, or cannot be read.
-    """
+    """Return the bytes of what lies beside an archive. Raises OSError: it is larger than it may be,
+    no regular file, or cannot be read."""
     with open_regular(path) as file:
         if os.fstat(file.fileno()).st_size > MAX_MANIFEST_BYTES:
             raise OSError(errno.EFBIG, "too large", str(path))
         return file.read()
 
 
-def parse_checksum(data: bytes, archive: Path) -> str:
-    """Return the digest that `data`, the content of the file beside `archive`, states.
-
-    Raises:
-        ReleaseError: it is about another archive, or is not as `sha256sum` writes it.
-    """
-    name = checksum_path(archive).name
+def read_checksum(archive: Path) -> str:
+    """Return the digest that the file beside the archive states. Raises ReleaseError: it is
+    missing, names another archive, or is not as `sha256sum` writes it."""
+    path = checksum_path(archive)
+    try:
+        data = read_companion(path)
+    except OSError as error:
+        raise ReleaseError(f"{path.name}: cannot be read: {error.strerror}") from error
     match = _CHECKSUM.fullmatch(data)
     if match is None:
         wrong = "not the one line that sha256sum writes" if data else "empty"
-        raise ReleaseError(f"{name}: {wrong}")
+        raise ReleaseError(f"{path.name}: {wrong}")
     if match[2] != os.fsencode(archive.name):
-        raise ReleaseError(f"{name}: is about {match[2].decode('utf-8', 'replace')!r}")
+        raise ReleaseError(f"{path.name}: is about {match[2].decode('utf-8', 'replace')!r}")
     return match[1].decode()
-
-
-def read_checksum(archive: Path) -> str:
-    """Return the digest that the file beside the archive states.
-
-    Raises:
-        ReleaseError: it is missing, names another archive, or is not as `sha256sum` writes it.
-    """
-    path = checksum_path(archive)
-    try:
-        return parse_checksum(read_companion(path), archive)
-    except OSError as error:
-        raise ReleaseError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def release_stamp(released_at_utc: str) -> str:
     """Return the time as it stands in a release's name, or the text itself where it is no time."""
     try:
-        return datetime.fromisoformat(released_at_utc).astimezone(UTC).strftime(STAMP_FORMAT)
+        return stamp(datetime.fromisoformat(released_at_utc))
     except (ValueError, OverflowError):
         return released_at_utc
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+from matplotlib.figure import Figure
+
+from opslib.core.clock import parse_moment
 from opslib.core.formatting import plural
 from opslib.ops.release.record import Standing
 from opslib.ops.release.report import CoverageRow
 from opslib.telling.themes import Theme
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 MAX_SHOWN = 20
 BAD = ("never proved", "failed")
@@ -26,9 +27,6 @@ def draw_history(rows: Sequence[CoverageRow], theme: Theme) -> Figure | None:
     where there is no release."""
     if not rows:
         return None
-    import matplotlib.pyplot as plt
-    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
-
     shown = rows[:MAX_SHOWN]
     figure, axes = plt.subplots(figsize=(8.8, 1.5 + 0.42 * max(1, len(shown))))
     marks = _choose_marks(theme)
@@ -70,17 +68,14 @@ def describe_history(rows: Sequence[CoverageRow]) -> str:
 
 
 def _choose_marks(theme: Theme) -> dict[str, tuple[str, dict[str, Any]]]:
-    """How a release that was made, and each verdict of a test, is called and drawn."""
     made = {"mfc": theme.surface, "mec": theme.muted, "mew": 1.5, "ms": 11, "zorder": 2}
     test = {"ls": "none", "mew": 2, "ms": 7, "zorder": 3}
+    unasked = {"color": theme.neutral, "ms": 5.5}
     return {
         "made": ("made", {"marker": "o", "ls": "none", **made}),
         "pass": ("proved", {**test, "marker": "o", "color": theme.better}),
         "fail": ("failed", {**test, "marker": "x", "color": theme.worse}),
-        "inconclusive": (
-            "restored, nothing to ask",
-            {**test, "marker": "D", "color": theme.neutral, "ms": 5.5},
-        ),
+        "inconclusive": ("restored, nothing to ask", {**test, "marker": "D", **unasked}),
     }
 
 
@@ -97,15 +92,8 @@ def _draw_row(
     for what, moment in events:
         axes.plot([moment], [at], **marks[what][1])
     if row.standing in BAD:
-        axes.annotate(
-            row.standing,
-            (last, at),
-            xytext=(9, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=9,
-            color=theme.worse,
-        )
+        beside: dict[str, Any] = {"xytext": (9, 0), "textcoords": "offset points", "va": "center"}
+        axes.annotate(row.standing, (last, at), color=theme.worse, fontsize=9, **beside)
 
 
 def _title(rows: Sequence[CoverageRow]) -> str:
@@ -116,7 +104,5 @@ def _title(rows: Sequence[CoverageRow]) -> str:
 
 def _moment(text: str | None) -> float | None:
     """A time as matplotlib counts it, in days since 1970."""
-    try:
-        return datetime.fromisoformat(text).timestamp() / 86_400 if text else None
-    except ValueError:
-        return None
+    moment = parse_moment(text or "")
+    return moment.timestamp() / 86_400 if moment else None

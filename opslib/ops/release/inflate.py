@@ -30,12 +30,10 @@ class DamagedGzipError(Exception):
 
 
 class GzipReader:
-    """The content of a gzip file as blocks of at most one MiB.
-
-    Members that state their length are inflated in parallel, all else as one stream. However far
-    the blocks were read, `finish` reads every remaining byte and returns the file's SHA-256.
-    A `lenient` reader goes on after damage inside a member, with zeros where nothing can be read.
-    """
+    """The content of a gzip file as blocks of at most one MiB. Members that state their length are
+    inflated in parallel, all else as one stream. However far the blocks were read, `finish` reads
+    every remaining byte and returns the file's SHA-256. A `lenient` reader goes on after damage
+    inside a member, with zeros where nothing can be read."""
 
     def __init__(self, file: BinaryIO, *, threads: int = 0, lenient: bool = False) -> None:
         self._file = file
@@ -55,11 +53,8 @@ class GzipReader:
             pool.shutdown(wait=True, cancel_futures=True)
 
     def blocks(self) -> Iterator[bytes]:
-        """Yield the content in order.
-
-        Raises:
-            DamagedGzipError: it cannot be inflated, or a checksum is wrong.
-        """
+        """Yield the content in order. Raises DamagedGzipError: it cannot be inflated, or a checksum
+        is wrong."""
         start = self._read(_START)
         stated = start.startswith(MEMBER_HEADER) and len(start) == _START
         yield from self._inflate_members(start) if stated else self._inflate_stream(start)
@@ -125,11 +120,8 @@ class GzipReader:
 
 
 def _inflate_member(start: bytes, rest: bytes) -> bytes:
-    """The content of one gzip member that states its length, never more than a block.
-
-    Raises:
-        DamagedGzipError: it cannot be inflated, holds too much, or a checksum is wrong.
-    """
+    """The content of one gzip member that states its length, never more than a block. Raises
+    DamagedGzipError: it cannot be inflated, holds too much, or a checksum is wrong."""
     stream = isal_zlib.decompressobj(wbits=_GZIP)
     try:
         block = stream.decompress(start + rest, max_length=BLOCK_BYTES + 1)

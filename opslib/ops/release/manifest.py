@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
@@ -23,6 +24,7 @@ MAX_MANIFEST_BYTES = 32 << 20
 MAX_NAME_BYTES = 1024
 MAX_DEPTH = 16
 _NO_CONTENT = frozenset({MANIFEST_NAME, VERSION_NAME})
+_ODD_SIGN = re.compile(r"[\x00-\x1f\x7f\\\ud800-\udfff]")
 
 
 class ReleaseError(GateFailedError):
@@ -31,10 +33,8 @@ class ReleaseError(GateFailedError):
 
 
 class ModelSummary(Part):
-    """One model of a release; `path`, `sidecars` and `card` are members of the archive.
-
-    `sha256` is the digest of the model and its sidecars as one unit, as `/version` shows it.
-    """
+    """One model of a release; `path`, `sidecars` and `card` are members of the archive. `sha256` is
+    the digest of the model and its sidecars as one unit, as `/version` shows it."""
 
     path: str
     sha256: str
@@ -53,11 +53,9 @@ class ModelSummary(Part):
 
 
 class ReleasedKind(Part):
-    """What a release holds of one kind of models, as the configuration had it.
-
-    `main` is the model of this kind that the release is about; `link` a name in the export folder
-    and `latest` the member that it meant, where that is part of the release.
-    """
+    """What a release holds of one kind of models, as the configuration had it. `main` is the model
+    of this kind that the release is about; `link` a name in the export folder and `latest` the
+    member that it meant, where that is part of the release."""
 
     name: str
     pattern: str
@@ -138,10 +136,8 @@ class Manifest(Record):
 
 
 def compute_content_id(files: Iterable[FileEntry]) -> str:
-    """Return the SHA-256 over the sorted `path size sha256` lines of all content.
-
-    VERSION.txt and the manifest do not count: the same content released twice has one identity.
-    """
+    """Return the SHA-256 over the sorted `path size sha256` lines of all content. VERSION.txt and
+    the manifest do not count: the same content released twice has one identity."""
     lines = (f"{e.path} {e.size} {e.sha256}\n" for e in files if e.path not in _NO_CONTENT)
     return sha256_bytes("".join(sorted(lines)).encode("utf-8", "surrogateescape"))
 
@@ -161,38 +157,32 @@ def version_text(released_at_utc: str, git_sha: str) -> str:
 
 
 def parse_manifest(data: bytes, where: str) -> Manifest:
-    """Return the manifest in `data`.
-
-    Raises:
-        ReleaseError: it is none; the message starts with `where`.
-    """
+    """Return the manifest in `data`. Raises ReleaseError: it is none; the message starts with
+    `where`."""
     try:
         return Manifest.model_validate_json(data)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
-        raise ReleaseError(
-            f"{where}: {MANIFEST_NAME} is no {Manifest.schema_id()} record: "
-            f"{key + ': ' if key else ''}{first['msg']}"
-        ) from error
+        said = f"{key + ': ' if key else ''}{first['msg']}"
+        wrong = f"{MANIFEST_NAME} is no {Manifest.schema_id()} record"
+        raise ReleaseError(f"{where}: {wrong}: {said}") from error
 
 
 def find_name_problem(name: str) -> str | None:
     """Return why a member of an archive may not have this name, or None."""
-    parts = name.split("/")
-    if not name or name.startswith("/"):
-        return "an absolute path"
-    if ".." in parts:
-        return "it leads out of its folder"
-    if "" in parts or "." in parts:
-        return "not a plain relative path"
-    if any(ord(sign) < 32 or sign in "\\\x7f" or "\ud800" <= sign <= "\udfff" for sign in name):
-        return "a character that no release's file has"
-    if len(name.encode()) > MAX_NAME_BYTES or any(len(part.encode()) > 255 for part in parts):
-        return "a name that is too long"
-    if len(parts) > MAX_DEPTH:
-        return f"more than {MAX_DEPTH} folders deep"
-    return "a release never holds one" if parts[-1] == ".env" else None
+    parts, size = name.split("/"), len(name.encode("utf-8", "replace"))
+    problems = {
+        "an absolute path": not name or name.startswith("/"),
+        "it leads out of its folder": ".." in parts,
+        "not a plain relative path": "" in parts or "." in parts,
+        "a character that no release's file has": _ODD_SIGN.search(name) is not None,
+        "a name that is too long": size > MAX_NAME_BYTES
+        or any(len(part.encode("utf-8", "replace")) > 255 for part in parts),
+        f"more than {MAX_DEPTH} folders deep": len(parts) > MAX_DEPTH,
+        "a release never holds one": parts[-1] == ".env",
+    }
+    return next((problem for problem, found in problems.items() if found), None)
 
 
 def show_name(name: str) -> str:
@@ -202,11 +192,8 @@ def show_name(name: str) -> str:
 
 
 def check_manifest(manifest: Manifest, found: Mapping[str, FileEntry], where: str) -> None:
-    """Compare a manifest with the files that are really there (all but the manifest itself).
-
-    Raises:
-        ReleaseError: they differ, or it contradicts itself; the message names the file.
-    """
+    """Compare a manifest with the files that are really there (all but the manifest itself). Raises
+    ReleaseError: they differ, or it contradicts itself; the message names the file."""
     for problem in _find_differences(manifest, found):
         raise ReleaseError(f"{where}: {problem}")
     for lie in _find_lies(manifest):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -11,14 +10,14 @@ from pathlib import Path, PurePosixPath
 
 from opslib.core.cards import FileEntry
 from opslib.core.config import Config
-from opslib.core.errors import BusyError, ConfigError, OpsError, StorageError, storage_errors
-from opslib.core.files import hidden_folder, hide_name, reveal_name, sha256_file
-from opslib.core.formatting import format_bytes, plural, utc_now
+from opslib.core.errors import BusyError, ConfigError, OpsError, StorageError
+from opslib.core.files import sha256_file
+from opslib.core.formatting import format_bytes, now_text, plural
 from opslib.core.lineage import record_lineage
-from opslib.core.ownership import make_folder
 from opslib.ops.release.manifest import EXPORT_FOLDER, MANIFEST_NAME, Manifest, check_manifest
 from opslib.ops.release.record import Proof, ProofRecord, ProofStep
 from opslib.ops.release.restore import Restored, restore_release
+from opslib.ops.release.scratch import scratch_folder
 from opslib.ops.release.staged import (
     RestoredService,
     RestoreTestError,
@@ -38,48 +37,20 @@ _OTHERS_TRIED = 2
 STEPS = 7
 
 
-def carry_out_proof(
-    config: Config, stored: StoredRelease, progress: Progress = silent
-) -> ProofRecord:
-    """Return whether `stored` restores, after doing it; nothing of it is left behind.
-
-    Only one may be under way: what an earlier one left behind, killed, is cleared first.
-
-    Raises:
-        StorageError: the disk is full: that is no fault of the release.
-        ConfigError: this configuration is no good.
+def carry_out_proof(config: Config, stored: StoredRelease, tell: Progress = silent) -> ProofRecord:
+    """Return whether `stored` restores, after doing it; nothing of it is left behind. Only one may
+    be under way: what an earlier one left behind, killed, is cleared first. Raises StorageError:
+    the disk is full: that is no fault of the release; ConfigError: this configuration is no good.
     """
-    with open_workplace(config.restore_dir) as folder:
-        test = _Test(config, stored, folder, progress)
+    with scratch_folder(config.restore_dir, WORK_NAME, young_s=0.0) as folder:
+        test = _Test(config, stored, folder, tell)
         test.run()
     return test.record()
 
 
-@contextmanager
-def open_workplace(restore_dir: Path) -> Iterator[Path]:
-    """Yield a temporary folder below `restore_dir` and remove it, whatever happens; what a killed
-    test left there goes first; its service ends with it.
-
-    Raises:
-        StorageError: the folder cannot be made.
-    """
-    workplace = restore_dir / WORK_NAME
-    with storage_errors(f"restore into {restore_dir}"):
-        make_folder(restore_dir)
-        for stale in restore_dir.iterdir():
-            if reveal_name(stale.name, "tmp") == WORK_NAME:
-                aside = stale.rename(hide_name(workplace))  # its service may be ending
-                shutil.rmtree(aside, ignore_errors=True)
-    with hidden_folder(workplace) as folder:
-        yield folder
-
-
 def compare_files(folder: Path, manifest: Manifest) -> int:
     """Read every restored file again, compare it with the manifest, and return the bytes read.
-
-    Raises:
-        ReleaseError: a file is missing, too many, or differs; the message names it.
-    """
+    Raises ReleaseError: a file is missing, too many, or differs; the message names it."""
     found = {}
     links = {f"{EXPORT_FOLDER}/{link}" for link in manifest.links}
     for path in sorted(folder.rglob("*")):
@@ -94,13 +65,8 @@ def compare_files(folder: Path, manifest: Manifest) -> int:
 
 
 class _Test:
-    """One test under way: its steps so far."""
-
-    def __init__(
-        self, config: Config, stored: StoredRelease, folder: Path, progress: Progress
-    ) -> None:
-        self._config, self._stored, self._folder = config, stored, folder
-        self._progress = progress
+    def __init__(self, config: Config, stored: StoredRelease, folder: Path, tell: Progress) -> None:
+        self._config, self._stored, self._folder, self._tell = config, stored, folder, tell
         self._steps: list[ProofStep] = []
         self._manifest: Manifest | None = None
         self._notes: list[str] = []
@@ -131,7 +97,7 @@ class _Test:
             proof=Proof(
                 release=self._stored.name,
                 content_id=manifest.content_id if manifest else None,
-                proved_at_utc=utc_now().isoformat(timespec="seconds"),
+                proved_at_utc=now_text(),
                 ok=failed is None,
                 stages=tuple(step.name for step in self._steps if step.ok),
                 problem=f"{failed.name}: {failed.found}" if failed else None,
@@ -166,15 +132,13 @@ class _Test:
                 continue
             with self._step(f"{what} by itself") as found:
                 seen = check_released(manifest, model, restored.folder, self._config, "restored")
-                name = PurePosixPath(model.path).name
+                asked = "not asked: its card has no golden images"
                 if seen.golden_images:
-                    found.append(
-                        f"{name} loads; {plural(seen.golden_images, 'golden image')}: every output "
-                        f"as its card says, within {seen.golden_max_abs_diff:.1g}"
-                    )
+                    within = f"as its card says, within {seen.golden_max_abs_diff:.1g}"
+                    asked = f"{plural(seen.golden_images, 'golden image')}: every output {within}"
                 else:
                     self._notes.append(f"its {what} has no golden images to be asked")
-                    found.append(f"{name} loads; not asked: its card has no golden images")
+                found.append(f"{PurePosixPath(model.path).name} loads; {asked}")
 
     def _serve(self, restored: Restored) -> None:
         model, sha256 = restored.model, restored.manifest.main_model.sha256
@@ -197,14 +161,10 @@ class _Test:
             self._ask(service, model, "answers again")
 
     def _switch_away(self, service: RestoredService, restored: Restored, work: Path) -> str:
-        """Switch to another model of the release, or to a stand-in, and return its name."""
         manifest, main = restored.manifest, restored.manifest.main_model
         kind = manifest.kind_of(main.path)
-        others = [
-            one
-            for one in manifest.models
-            if one.sha256 != main.sha256 and (kind is None or kind.has(one.path))
-        ]
+        alike = [one for one in manifest.models if kind is None or kind.has(one.path)]
+        others = [one for one in alike if one.sha256 != main.sha256]
         for other in others[:_OTHERS_TRIED]:
             try:
                 service.reload(restored.folder / other.path)
@@ -224,15 +184,13 @@ class _Test:
                 self._notes.append(NO_QUESTION)
                 found.append(f"not asked: {NO_QUESTION}")
                 return
-            asked = plural(len(differences), "golden image")
-            within = f"probabilities within {max(differences):.1g}"
-            found.append(f"{asked} over /predict: the card's classes, {within}")
+            within = f"the card's classes, probabilities within {max(differences):.1g}"
+            found.append(f"{plural(len(differences), 'golden image')} over /predict: {within}")
 
     @contextmanager
     def _step(self, name: str) -> Iterator[list[str]]:
-        """Time a step and keep what it found or why it failed."""
         others = len(self._manifest.mains) - 1 if self._manifest else 0
-        self._progress(len(self._steps) / (STEPS + others), f"{self._stored.name}: {name}")
+        self._tell(len(self._steps) / (STEPS + others), f"{self._stored.name}: {name}")
         found: list[str] = []
         started = time.monotonic()
         problem: str | None = None

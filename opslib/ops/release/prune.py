@@ -24,27 +24,16 @@ from opslib.serving.live_version import ask_services
 from opslib.serving.reachable import LiveModel, Root, find_roots
 
 _LOCK_WAIT_S = 10.0
+Live = Sequence[LiveModel]  # what running services say they serve
 
 
 def plan_prune(
-    config: Config,
-    *,
-    keep: int | None = None,
-    live: Sequence[LiveModel] = (),
-    now: datetime | None = None,
+    config: Config, *, keep: int | None = None, live: Live = (), now: datetime | None = None
 ) -> Plan:
-    """Return the plan that leaves the newest `keep` releases and those that must stay; each step
-    asks again whether its release must.
-
-    Args:
-        keep: how many; `release.keep` by default.
-        live: what running services say they serve.
-        now: the current time by default; what is dated after it is left alone.
-
-    Raises:
-        InputError: what is pinned, served or proved cannot be read, so that nothing may be
-            deleted.
-    """
+    """Return the plan that leaves the newest `keep` releases (by default `release.keep`) and those
+    that must stay; each step asks again whether its release must. `live` is what running services
+    say they serve; what is dated after `now` is left alone. Raises InputError: what is pinned,
+    served or proved cannot be read, so that nothing may be deleted."""
     read_pins(config)
     count = keep or config.release.keep
     kept = find_kept(config, keep=count, live=live, now=now)
@@ -60,20 +49,14 @@ def plan_prune(
 
 
 def find_kept(
-    config: Config,
-    *,
-    keep: int | None = None,
-    live: Sequence[LiveModel] = (),
-    now: datetime | None = None,
+    config: Config, *, keep: int | None = None, live: Live = (), now: datetime | None = None
 ) -> dict[str, str]:
     """Return the names of the releases that stay, each with the first reason for it.
 
     The newest are those by their sequence and those by their date: where the two differ, a clock
     was wrong, and none of them goes. Whatever is broken, dated after now, failed its last restore
-    test or is no release stays too, and does not count: a person must look at it.
-
-    Raises:
-        InputError: see `plan_prune`.
+    test or is no release stays too, and does not count: a person must look at it. Raises
+    InputError: see `plan_prune`.
     """
     kept: dict[str, str] = {}
     sound = []
@@ -105,14 +88,11 @@ def find_kept(
     for digest, why in _served_digests(config, roots, live):
         holder = _newest_holder(sound, digest, kept)
         if holder is not None:
-            kept.setdefault(holder.name, f"the newest that holds the model {why}")
+            kept.setdefault(holder, f"the newest that holds the model {why}")
     return kept
 
 
-def _served_digests(
-    config: Config, roots: Sequence[Root], live: Sequence[LiveModel]
-) -> list[tuple[str, str]]:
-    """Digests of the models in service, served before or to be served, and why each counts."""
+def _served_digests(config: Config, roots: Sequence[Root], live: Live) -> list[tuple[str, str]]:
     found = [(one.sha256, "that is served now, as /version says") for one in live if one.sha256]
     told: set[Path] = set()
     state = read_served_state(config)
@@ -134,14 +114,12 @@ def _served_digests(
     return found
 
 
-def _newest_holder(
-    releases: list[StoredRelease], digest: str, kept: dict[str, str]
-) -> StoredRelease | None:
+def _newest_holder(releases: list[StoredRelease], digest: str, kept: dict[str, str]) -> str | None:
     """The newest release that holds a model; one whose manifest cannot be read is left alone."""
     for release in releases:
         try:
             if digest in release.manifest().digests():
-                return release
+                return release.name
         except OpsError as error:
             kept.setdefault(release.name, f"left alone: {error}")
     return None

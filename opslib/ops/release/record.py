@@ -20,18 +20,13 @@ _LOCK_WAIT_S = 10.0
 
 Standing = Literal["never proved", "proved", "failed", "not asked"]
 # The worst first.
-_STANDINGS: dict[Verdict, Standing] = {
-    "fail": "failed",
-    "inconclusive": "not asked",
-    "pass": "proved",
-}
+_BAD: dict[Verdict, Standing] = {"fail": "failed", "inconclusive": "not asked"}
+_STANDINGS: dict[Verdict, Standing] = {**_BAD, "pass": "proved"}
 
 
 class Proof(Part):
-    """One restore test of one release.
-
-    `stages` are those gone through, in order. `problem` says why it failed; `note` what could not
-    be asked, such as golden answers of a model without a card.
+    """One restore test of one release. `stages` are those gone through, in order. `problem` says
+    why it failed; `note` what could not be asked, such as golden answers of a model without a card.
     """
 
     release: str
@@ -108,10 +103,8 @@ class ProofRecord(Record):
 
 class RotaRecord(Record):
     """What one run of the rota proved, and how much of the store was ever proved before and after.
-
     `unproved_before` and `unproved_after` are the releases without a last test that proves them.
-    `planned` are those that a dry run would have tested.
-    """
+    `planned` are those that a dry run would have tested."""
 
     schema_name = "release-rota"
 
@@ -140,9 +133,8 @@ class RotaRecord(Record):
         parts = [one.finding for one in ordered if one.verdict != "pass" or len(sound) == 1]
         if len(sound) > 1:
             took = ", ".join(f"{one.release} in {one.proof.took_s:.1f} s" for one in sound)
-            parts.append(
-                f"{len(sound)} releases restore, serve both ways and answer as promised: {took}"
-            )
+            promised = "restore, serve both ways and answer as promised"
+            parts.append(f"{len(sound)} releases {promised}: {took}")
         return "; ".join(parts)
 
     @property
@@ -157,49 +149,33 @@ def proofs_path(config: Config) -> Path:
 
 
 def read_proofs(config: Config) -> tuple[Proof, ...]:
-    """Return all restore tests, the oldest first; none where nothing was ever proved.
-
-    Raises:
-        InputError: the history cannot be read; the message says what to do.
-    """
+    """Return all restore tests, the oldest first; none where nothing was ever proved. Raises
+    InputError: the history cannot be read; the message says what to do."""
     path = proofs_path(config)
     if not os.path.lexists(path):
         return ()
     try:
         return ProofHistory.read(path).proofs
     except InputError as error:
-        raise InputError(
-            f"{error}; move it away to start a new history (every release then counts as never "
-            "proved)"
-        ) from error
+        remedy = "move it away to start a new history (every release then counts as never proved)"
+        raise InputError(f"{error}; {remedy}") from error
 
 
 def add_proof(config: Config, proof: Proof) -> Path:
-    """Append `proof` to the history and return the history's path.
-
-    Raises:
-        BusyError: another process holds the history.
-        InputError: the history cannot be read.
-        StorageError: it cannot be written.
-    """
+    """Append `proof` to the history and return the history's path. Raises BusyError: another
+    process holds the history; InputError: the history cannot be read; StorageError: it cannot be
+    written."""
     path = proofs_path(config)
     with hold_lock(path.with_suffix(".lock"), "the history of proofs", wait_s=_LOCK_WAIT_S):
         return ProofHistory(proofs=(*read_proofs(config), proof)).write(path)
 
 
-def proofs_of(
-    proofs: Iterable[Proof], release: str, content_id: str | None = None
-) -> tuple[Proof, ...]:
-    """Return the proofs of a release, the oldest first.
-
-    A proof of other content under the same name is no proof of this release.
-    """
-    return tuple(
-        one
-        for one in proofs
-        if one.release == release
-        and (content_id is None or one.content_id is None or one.content_id == content_id)
-    )
+def proofs_of(proofs: Iterable[Proof], name: str, content: str | None = None) -> tuple[Proof, ...]:
+    """Return the proofs of a release, the oldest first. A proof of other content under the same
+    name is no proof of this release."""
+    meant = (content, None) if content is not None else None
+    own = (one for one in proofs if one.release == name)
+    return tuple(one for one in own if meant is None or one.content_id in meant)
 
 
 def describe_last(proofs: Iterable[Proof], release: str) -> str:

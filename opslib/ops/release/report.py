@@ -8,20 +8,19 @@ from pathlib import Path
 
 from opslib.core.config import Config
 from opslib.core.errors import OpsError
-from opslib.ops.release.build import ReleaseRecord, ReleaseRequest, build_release
-from opslib.ops.release.copy import copy_release
+from opslib.ops.release.build import ReleaseRecord, build_release
+from opslib.ops.release.collect import ReleaseRequest
 from opslib.ops.release.manifest import Manifest
 from opslib.ops.release.record import Proof, Standing, proofs_of, read_proofs
+from opslib.ops.release.restore import copy_release
 from opslib.ops.release.store import StoredRelease, find_release, list_releases
 from opslib.ops.release.verify import VerifyRecord
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A release; `made` says how, if it was made now, and `copied` is its verified second copy.
-
-    A dry run that found no release has none. The restore test says why a manifest is missing.
-    """
+    """A release; `made` says how, if it was made now, and `copied` is its verified second copy. A
+    dry run that found no release has none. The restore test says why a manifest is missing."""
 
     stored: StoredRelease | None
     manifest: Manifest | None
@@ -71,21 +70,14 @@ def make_or_find(
     dry_run: bool = False,
 ) -> Subject:
     """Make a release, or find the one that `release` names; a dry run takes the newest there is.
-
-    Raises:
-        ParameterError: no such release.
-        OpsError: it cannot be made; see `build_release`.
-    """
+    Raises ParameterError: no such release. OpsError: it cannot be made; see `build_release`."""
     made = copied = stored = None
     if release is not None or dry_run:
         if release or list_releases(config):
             stored = find_release(config, release)
     else:
-        request = ReleaseRequest(
-            onnx=Path(onnx) if onnx else None,
-            only=only,
-            allow_missing_metrics=allow_missing_metrics,
-        )
+        model = Path(onnx) if onnx else None
+        request = ReleaseRequest(model, only, allow_missing_metrics=allow_missing_metrics)
         made = build_release(config, request)
         second = copy_to or config.release.copy_to
         copied = copy_release(made.path, config.resolve(second), config=config) if second else None
@@ -94,11 +86,8 @@ def make_or_find(
 
 
 def read_coverage(config: Config) -> tuple[CoverageRow, ...]:
-    """Return every release of the store, the newest first, with its tests.
-
-    Raises:
-        InputError: the history of tests cannot be read.
-    """
+    """Return every release of the store, the newest first, with its tests. Raises InputError: the
+    history of tests cannot be read."""
     proofs, rows = read_proofs(config), []
     for stored in list_releases(config):
         manifest, problem = _read_manifest(stored)
@@ -115,7 +104,6 @@ def find_previous(rows: Sequence[CoverageRow], stored: StoredRelease | None) -> 
 
 
 def _read_manifest(stored: StoredRelease) -> tuple[Manifest | None, str | None]:
-    """The manifest, or why it cannot be read."""
     try:
         return stored.manifest(), None
     except (OpsError, OSError) as error:

@@ -21,13 +21,13 @@ from opslib.ops.release.store import StoredRelease, list_releases
 from opslib.ops.release.verify import verify_release
 from opslib.serving.live import LiveVersion
 
+_Known = tuple[Path, str | None, str]  # a model, the digest that it must have, why this one
+
 
 @dataclass(frozen=True)
 class StableModel:
-    """The model to go back to, why this one, and which were passed over and why.
-
-    `release` names the release it has to be restored from first; `path` is then where it will be.
-    """
+    """The model to go back to, why this one, and which were passed over and why. `release` names
+    the release it has to be restored from first; `path` is then where it will be."""
 
     path: Path
     sha256: str
@@ -46,23 +46,17 @@ def find_stable(
     """Return the model to go back to from `live`: one of the service's history, else an export,
     else a model of the release store, which is verified before it is offered.
 
-    Args:
-        live: what is served; None where nothing is.
-        kind: the kind of models to choose among; the only one by default.
-        check: raises `ModelError` for a model that must not be served.
-
-    Raises:
-        ModelError: there is none; the message says where was looked and what was passed over.
-        InputError: it is not known which model is live, so that it could be chosen itself.
-        ParameterError: there are several kinds and none was named.
+    `live` is None where nothing is served; `kind` the only one by default; `check` raises for a
+    model that must not be served. Raises ModelError: there is none, and the message says
+    where was looked and what was passed over; InputError: it is not known which model is live, so
+    that it could be chosen itself; ParameterError: there are several kinds and none was named.
     """
     kind = kind or pick_kind(config)
     if live is not None and not live.said:
         fields = f"{kind.client.path_field} nor {kind.client.digest_field}"
-        raise InputError(
-            f"which {kind.name} is live is not known: /version has neither {fields}; set "
-            f"{kind.key('path_field')}, or choose one: `pillops reload --path MODEL`"
-        )
+        remedy = f"set {kind.key('path_field')}, or choose one: `pillops reload --path MODEL`"
+        lost = f"which {kind.name} is live is not known"
+        raise InputError(f"{lost}: /version has neither {fields}; {remedy}")
     live_path = follow_model(config.resolve(live.model_path)) if live and live.model_path else None
     told = live_digest = live.sha256 if live else None
     if live_digest is None and live_path is not None:
@@ -97,10 +91,8 @@ def find_stable(
         return replace(found, skipped=tuple(skipped))
     reason = f"; passed over: {'; '.join(skipped)}" if skipped else ""
     which = "" if kind.sole else f"{kind.name} "
-    raise ModelError(
-        f"no other usable {which}model to go back to in the service's history, "
-        f"{config.export_dir} and {config.releases_dir}{reason}"
-    )
+    places = f"the service's history, {config.export_dir} and {config.releases_dir}"
+    raise ModelError(f"no other usable {which}model to go back to in {places}{reason}")
 
 
 def plan_rollback(stable: StableModel, run: Callable[[], None]) -> Plan:
@@ -121,11 +113,8 @@ def list_released(
     The models that releases were made for come first: those released before the live one, the
     newest first, then those released after it, then whatever else releases hold.
 
-    Args:
-        live_sha256: digest of the live model, which is left out.
-        live_name: its file's name, where the service says no digest.
-        skipped: gets a line for each release that was passed over, and why.
-        kind: which models count.
+    The live model is left out: by its digest, or by its file's name where the service says none.
+    `skipped` gets a line for each release that was passed over, and why.
     """
     seen = {live_sha256}
     broken: set[str] = set()
@@ -164,18 +153,16 @@ def _restore(config: Config, stored: StoredRelease, model: StableModel) -> None:
         restore_release(stored.path, target, config=config, load_models=False)
         _check_restored(model)
     except (OpsError, OSError) as error:
-        raise ModelError(
-            f"{stored.name} cannot be restored, nothing was switched: {error}"
-        ) from error
+        lost = f"{stored.name} cannot be restored, nothing was switched"
+        raise ModelError(f"{lost}: {error}") from error
 
 
 def _check_restored(model: StableModel) -> None:
     digest, expected = find_model_files(model.path).digest(), model.sha256
     if digest != expected:
-        raise ModelError(
-            f"{model.path}: not the released model (sha256 {digest[:12]}…, expected "
-            f"{expected[:12]}…); remove that folder to restore it anew"
-        )
+        differs = f"sha256 {digest[:12]}…, expected {expected[:12]}…"
+        remedy = "remove that folder to restore it anew"
+        raise ModelError(f"{model.path}: not the released model ({differs}); {remedy}")
 
 
 def _order(
@@ -196,7 +183,6 @@ def _order(
 
 
 def _main_of(manifest: Manifest, kind: Kind) -> ModelSummary | None:
-    """The model of a kind that a release was made for, if it has one of it."""
     models = {model.path: model for model in manifest.models}
     main = next((one.main for one in manifest.kinds if one.name == kind.name), manifest.main)
     return models[main] if kind.has(Path(main).name) else None
@@ -206,7 +192,7 @@ def _explain(stored: StoredRelease, error: Exception) -> str:
     return f"{stored.name}: {str(error).removeprefix(f'{stored.path.name}: ')}"
 
 
-def _list_history(config: Config, kind: Kind) -> list[tuple[Path, str | None, str]]:
+def _list_history(config: Config, kind: Kind) -> list[_Known]:
     """What our service had in service, with the digest that each must have and why, the latest
     first."""
     state = None
@@ -219,15 +205,12 @@ def _list_history(config: Config, kind: Kind) -> list[tuple[Path, str | None, st
     ]
 
 
-def _list_exports(
-    config: Config, live_path: Path | None, kind: Kind
-) -> list[tuple[Path, str | None, str]]:
+def _list_exports(config: Config, live_path: Path | None, kind: Kind) -> list[_Known]:
     """The exports, of whatever digest, and why each, the best first."""
     exports = list_exports(config.export_dir, kind)
     age = live_path.stat().st_mtime_ns if live_path and live_path.exists() else None
     older = [path for path in exports if age is None or path.stat().st_mtime_ns <= age]
-    newer = [path for path in exports if path not in older]
-    return [
-        *((path, None, "the newest export before the live one") for path in older),
-        *((path, None, "the only other export, newer than the live one") for path in newer),
-    ]
+    why = "the newest export before the live one"
+    why_newer = "the only other export, newer than the live one"
+    newer = [(path, None, why_newer) for path in exports if path not in older]
+    return [*((path, None, why) for path in older), *newer]

@@ -23,32 +23,22 @@ LOCK_NAME = ".restore-test.lock"
 
 
 def choose_release(config: Config, *, without: Collection[str] = ()) -> StoredRelease:
-    """Return the release whose turn it is (see `next_in_rota`); broken ones have turns too, so
-    that they are reported.
-
-    Raises:
-        InputError: there is none left to choose from, or the history cannot be read.
-    """
+    """Return the release whose turn it is (see `next_in_rota`); broken ones have turns too, so that
+    they are reported. Raises InputError: there is none left to choose from, or the history cannot
+    be read."""
     releases = {one.name: one for one in _list_testable(config) if one.name not in without}
     found = next_in_rota(list(releases), read_proofs(config))
     if found is None:
-        raise InputError(
-            f"{config.releases_dir}: no {'other ' if without else ''}release; make one with "
-            "`pillops release create`"
-        )
+        none = f"{config.releases_dir}: no {'other ' if without else ''}release"
+        raise InputError(f"{none}; make one with `pillops release create`")
     return releases[found]
 
 
 def next_in_rota(names: Sequence[str], proofs: Sequence[Proof]) -> str | None:
-    """Return the name of the release to test next, or None where there is none.
-
-    A failed one comes back at once. Once that repeated test has failed as well, every other turn
-    is for the rest, so that a release that stays broken keeps no other from being tested.
-
-    Args:
-        names: the newest first, as never tested ones are taken.
-        proofs: the history, the oldest first.
-    """
+    """Return the name of the release to test next, or None where there is none. A failed one comes
+    back at once. Once that repeated test has failed as well, every other turn is for the rest, so
+    that a release that stays broken keeps no other from being tested. `names`: the newest first, as
+    never tested ones are taken; `proofs`: the history, the oldest first."""
     last = {one.release: (at, one.ok) for at, one in enumerate(proofs)}
     failed = [one for one in names if one in last and not last[one][1]]
     rest = [one for one in names if one not in failed]
@@ -62,22 +52,15 @@ def list_unproved(names: Iterable[str], proofs: Sequence[Proof]) -> tuple[str, .
     return tuple(one for one in names if last.get(one) != "proved")
 
 
-def prove_release(
-    config: Config, stored: StoredRelease, *, progress: Progress = silent
-) -> ProofRecord:
-    """Test whether a release restores, keep the answer in the history, and return it.
-
-    A release that does not restore is an answer, not an error.
-
-    Raises:
-        BusyError: another restore test is under way.
-        InputError: the history cannot be read.
-        StorageError: the disk is full: that is no fault of the release.
-    """
+def prove_release(config: Config, stored: StoredRelease, tell: Progress = silent) -> ProofRecord:
+    """Test whether a release restores, keep the answer in the history, and return it. A release
+    that does not restore is an answer, not an error. Raises BusyError: another restore test is
+    under way; InputError: the history cannot be read; StorageError: the disk is full: that is no
+    fault of the release."""
     lock = config.releases_dir / LOCK_NAME
     with hold_lock(lock, f"restore test of {stored.name}"):
         read_proofs(config)
-        record = carry_out_proof(config, stored, progress)
+        record = carry_out_proof(config, stored, tell)
         if stored.path.resolve().parent == config.releases_dir.resolve():
             add_proof(config, record.proof)  # a copy elsewhere proves nothing of the store's own
     return record
@@ -91,15 +74,9 @@ def prove_by_rota(
     dry_run: bool = False,
     progress: Progress = silent,
 ) -> RotaRecord:
-    """Test `first`, if given, then the releases of the next `turns`, each once, and return what
-    was found; see `prove_release`.
-
-    Args:
-        dry_run: say whose turn it is, test nothing.
-
-    Raises:
-        InputError: there is no release, or the history cannot be read.
-    """
+    """Test `first`, if given, then the releases of the next `turns`, each once, and return what was
+    found; see `prove_release`. `dry_run`: say whose turn it is, test nothing. Raises InputError:
+    there is no release, or the history cannot be read."""
     store = tuple(one.name for one in _list_testable(config))
     before = list_unproved(store, read_proofs(config))
     chosen = [first] if first is not None else []
@@ -111,7 +88,7 @@ def prove_by_rota(
                 break
             chosen.append(choose_release(config, without=done))
         if not dry_run:
-            tests.append(prove_release(config, chosen[turn], progress=progress))
+            tests.append(prove_release(config, chosen[turn], progress))
     return RotaRecord(
         lineage=record_lineage(),
         releases=store,

@@ -13,61 +13,50 @@ from pathlib import Path
 from stat import S_ISDIR
 
 from opslib.core.errors import StorageError, storage_errors
-from opslib.core.files import hidden_folder, reveal_name
+from opslib.core.files import hidden_folder, hide_name, reveal_name
 from opslib.core.formatting import format_bytes
 from opslib.core.ownership import make_folder
 
-_YOUNG_S = 60.0
+
+@contextmanager
+def scratch_folder(parent: Path, name: str, *, young_s: float = 60.0) -> Iterator[Path]:
+    """Yield an empty hidden folder in `parent`; it is removed when the block ends. Those made for
+    the same `name` whose owner died are removed first, as the owner's lock tells; one of another
+    account, or younger than `young_s`, is left alone. Raises StorageError: `parent` cannot be
+    written."""
+    with storage_errors(f"write into {parent}"):
+        make_folder(parent)
+        for folder in parent.iterdir():
+            if reveal_name(folder.name, "tmp") == name:
+                with suppress(OSError):
+                    _remove_left_behind(folder, parent / name, young_s)
+    with hidden_folder(parent / name) as folder, _locked(folder, fcntl.LOCK_EX):
+        yield folder
+
+
+def _remove_left_behind(folder: Path, meant: Path, young_s: float) -> None:
+    found = folder.lstat()
+    ours = S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
+    if ours and time.time() - found.st_mtime >= young_s:
+        with _locked(folder, fcntl.LOCK_EX | fcntl.LOCK_NB):
+            aside = folder.rename(hide_name(meant))  # who works in it still may be ending
+            shutil.rmtree(aside, ignore_errors=True)
 
 
 @contextmanager
-def scratch_folder(parent: Path, name: str) -> Iterator[Path]:
-    """Yield an empty hidden folder in `parent`; it is removed when the block ends.
-
-    Those made for the same `name` whose owner died are removed first; the owner's lock tells.
-
-    Raises:
-        StorageError: `parent` cannot be written.
-    """
-    with storage_errors(f"write into {parent}"):
-        make_folder(parent)
-        _sweep(parent, name)
-    with hidden_folder(parent / name) as folder:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield folder
-        finally:
-            os.close(descriptor)
-
-
-def _sweep(parent: Path, name: str) -> None:
-    """Remove what dead owners left behind; a folder of another account, or younger than a minute,
-    is left alone."""
-    for folder in parent.iterdir():
-        if reveal_name(folder.name, "tmp") != name:
-            continue
-        with suppress(OSError):
-            found = folder.lstat()
-            ours = S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
-            if not ours or time.time() - found.st_mtime < _YOUNG_S:
-                continue
-            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(folder, ignore_errors=True)
-            finally:
-                os.close(descriptor)
+def _locked(folder: Path, how: int) -> Iterator[None]:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, how)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def ensure_room(folder: Path, needed: int, what: str) -> None:
-    """Refuse what does not fit on a folder's disk, before any of it is written.
-
-    Raises:
-        StorageError: fewer bytes are free than are `needed`.
-    """
+    """Refuse what does not fit on a folder's disk, before any of it is written. Raises
+    StorageError: fewer bytes are free than are `needed`."""
     free = shutil.disk_usage(folder).free
     if free < needed:
-        raise StorageError(
-            f"{folder}: {what} needs {format_bytes(needed)}, {format_bytes(free)} are free"
-        )
+        needs = f"{what} needs {format_bytes(needed)}"
+        raise StorageError(f"{folder}: {needs}, {format_bytes(free)} are free")

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from functools import cache
-from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from detect_secrets.plugins import (
+    aws,
+    basic_auth,
+    github_token,
+    jwt,
+    keyword,
+    private_key,
+    slack,
+)
+from detect_secrets.plugins.base import BasePlugin
 
 from opslib.core.errors import SecretLeakError
-
-if TYPE_CHECKING:
-    from detect_secrets.plugins.base import BasePlugin
-
-    from opslib.ops.release.collect import OpenedFile
+from opslib.ops.release.collect import OpenedFile
 
 TEXT_SUFFIXES = frozenset({".yaml", ".yml", ".json", ".txt", ".example", ".md", ".toml", ".ini"})
 _CHUNK_BYTES = 1 << 20
@@ -30,27 +34,24 @@ _STANDS_FOR = re.compile(
       | example | placeholder | change[-_ ]?(?:me|this|it) | replace[-_ ]?(?:me|this|with|it)
       ) (?: [^a-z0-9].* )? | (?: .*[^a-z0-9] )? (?: here | placeholder | x{3,} ) ) $"""
 )
-_PLUGINS = (
-    ("keyword", "KeywordDetector", "a key-like assignment"),
-    ("basic_auth", "BasicAuthDetector", "a password in an address"),
-    ("private_key", "PrivateKeyDetector", "a private key"),
-    ("aws", "AWSKeyDetector", "an AWS key"),
-    ("github_token", "GitHubTokenDetector", "a GitHub token"),
-    ("slack", "SlackDetector", "a Slack token"),
-    ("jwt", "JwtTokenDetector", "a JSON web token"),
+# Rules that go by names and well-known forms; guesses by entropy would flag every digest.
+_DETECTORS: tuple[tuple[BasePlugin, str], ...] = (
+    (keyword.KeywordDetector(), "a key-like assignment"),
+    (basic_auth.BasicAuthDetector(), "a password in an address"),
+    (private_key.PrivateKeyDetector(), "a private key"),
+    (aws.AWSKeyDetector(), "an AWS key"),
+    (github_token.GitHubTokenDetector(), "a GitHub token"),
+    (slack.SlackDetector(), "a Slack token"),
+    (jwt.JwtTokenDetector(), "a JSON web token"),
 )
+_MENTIONS = re.compile("|".join(keyword.DENYLIST), re.IGNORECASE)
 _PLAIN_WORD = re.compile(r"[a-z]{1,12}|[A-Z]{1,12}|[A-Z][a-z]{1,11}|\d{1,3}|[xX]+")
 
 
 def scan_files(files: Iterable[OpenedFile], secrets: Iterable[str]) -> None:
     """Look through the text files for live secrets and for assignments that look like one.
-
-    Args:
-        secrets: the values in use, from `.env` and the environment.
-
-    Raises:
-        SecretLeakError: one was found; the message names file and line, never the value.
-    """
+    `secrets`: the values in use, from `.env` and the environment. Raises SecretLeakError: one was
+    found; the message names file and line, never the value."""
     needles = tuple(secrets)
     for opened in files:
         if Path(opened.member).suffix not in TEXT_SUFFIXES:
@@ -68,7 +69,7 @@ def find_secret(line: str, secrets: Iterable[str] = ()) -> str | None:
     """Return what is wrong with a line, or None; the secret itself is not repeated."""
     if any(secret in line for secret in secrets):
         return "holds the value of a secret that is in use"
-    for detector, kind in _detectors():
+    for detector, kind in _DETECTORS:
         for value in _values(detector, line):
             if not _is_harmless(value.strip().strip("\"'`,")):
                 return f"looks like a secret ({kind})"
@@ -101,25 +102,7 @@ def _lines(opened: OpenedFile) -> Iterator[tuple[int, str]]:
 
 
 def _values(detector: BasePlugin, line: str) -> Iterator[str]:
-    from detect_secrets.plugins import keyword
-
     if not isinstance(detector, keyword.KeywordDetector):
         yield from map(str, detector.analyze_string(line))
-    elif _mentions().search(line):  # its own patterns are slow on a long line
+    elif _MENTIONS.search(line):  # its own patterns are slow on a long line
         yield from detector.analyze_string(line, keyword.CONFIG_DENYLIST_REGEX_TO_GROUP)
-
-
-@cache
-def _mentions() -> re.Pattern[str]:
-    from detect_secrets.plugins.keyword import DENYLIST
-
-    return re.compile("|".join(DENYLIST), re.IGNORECASE)
-
-
-@cache
-def _detectors() -> tuple[tuple[BasePlugin, str], ...]:
-    """Rules that go by names and well-known forms; guesses by entropy would flag every digest."""
-    return tuple(
-        (getattr(import_module(f"detect_secrets.plugins.{module}"), name)(), kind)
-        for module, name, kind in _PLUGINS
-    )

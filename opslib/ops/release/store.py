@@ -6,24 +6,22 @@ import os
 import re
 import shutil
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
-from opslib.core.clock import ASK, is_ahead
+from opslib.core.clock import ASK, is_ahead, parse_moment
 from opslib.core.config import Config
 from opslib.core.errors import InputError, ParameterError, storage_errors
 from opslib.core.files import reveal_name
-from opslib.core.formatting import STAMP_FORMAT, utc_now
+from opslib.core.formatting import utc_now
 from opslib.core.locks import hold_lock
 from opslib.core.records import Record
 from opslib.ops.release.companions import (
     ARCHIVE_SUFFIX,
     checksum_path,
     manifest_path,
-    parse_checksum,
-    read_companion,
+    read_checksum,
     read_copy,
 )
 from opslib.ops.release.manifest import Manifest, ReleaseError
@@ -31,9 +29,7 @@ from opslib.ops.release.manifest import Manifest, ReleaseError
 LOCK_NAME = ".release.lock"
 PINS_NAME = "pins.json"
 _NAME = re.compile(r"release-(\d{8}-\d{6})-([0-9a-f]{7,40}|nogit)")
-_WRITTEN = re.compile(
-    rf"{_NAME.pattern}(?:\.tar\.gz|\.tar\.gz\.sha256|\.manifest\.json)?|pins\.json"
-)
+_WRITTEN = re.compile(rf"{_NAME.pattern}(?:\.tar\.gz(?:\.sha256)?|\.manifest\.json)?|pins\.json")
 
 
 class Pins(Record):
@@ -47,10 +43,8 @@ class Pins(Record):
 @dataclass(frozen=True)
 class StoredRelease:
     """An archive in the store; `problem` says what is wrong with it, as far as a look can tell.
-
-    `is_ahead` is one that is dated after now; `sequence` is what its manifest says, where a copy
-    of that lies beside it.
-    """
+    `is_ahead` is one that is dated after now; `sequence` is what its manifest says, where a copy of
+    that lies beside it."""
 
     path: Path
     name: str
@@ -63,22 +57,14 @@ class StoredRelease:
     sequence: int | None = None
 
     @property
-    def checksum_path(self) -> Path:
-        """The file that `sha256sum -c` reads."""
-        return checksum_path(self.path)
-
-    @property
     def files(self) -> tuple[Path, ...]:
         """What belongs to the release and is there, the archive first."""
-        companions = (self.checksum_path, manifest_path(self.path))
+        companions = (checksum_path(self.path), manifest_path(self.path))
         return (self.path, *(path for path in companions if path.exists()))
 
     def manifest(self) -> Manifest:
         """Return its manifest: from the copy beside the archive, else from the archive itself.
-
-        Raises:
-            ReleaseError: there is none that can be read.
-        """
+        Raises ReleaseError: there is none that can be read."""
         from opslib.ops.release.verify import read_manifest
 
         return self.read_copy() or read_manifest(self.path)
@@ -90,10 +76,8 @@ class StoredRelease:
 
 def sweep_leftovers(place: Path, *, folders: bool = False) -> None:
     """Remove what a killed run left: hidden files, and the companions of a hidden archive; or the
-    hidden folders of restores.
-
-    A checksum or manifest without any archive stays: it may be someone else's.
-    """
+    hidden folders of restores. A checksum or manifest without any archive stays: it may be someone
+    else's."""
     with storage_errors(f"clean {place}"):
         for path in place.glob(".*"):
             meant = reveal_name(path.name, "tmp") or ""
@@ -117,15 +101,10 @@ def is_release_name(name: str) -> bool:
 def list_releases(
     config: Config, folder: Path | None = None, *, now: datetime | None = None
 ) -> tuple[StoredRelease, ...]:
-    """Return the releases in the store, the newest first; what is broken has a `problem`.
-
-    The order is that of their sequence numbers, which no clock decides; one without is put among
-    them by its date. What is dated after now comes behind, what has no date last.
-
-    Args:
-        folder: another folder of releases than `{exp_dir}/releases`.
-        now: the current time by default.
-    """
+    """Return the releases in the store, the newest first; what is broken has a `problem`. The order
+    is that of their sequence numbers, which no clock decides; one without is put among them by its
+    date. What is dated after now comes behind, what has no date last. `folder`: another folder of
+    releases than `{exp_dir}/releases`; `now`: the current time by default."""
     place = folder or config.releases_dir
     try:
         pinned: frozenset[str] | None = frozenset(read_pins(config).names)
@@ -150,11 +129,8 @@ def next_in_line(config: Config, folder: Path) -> tuple[int, str | None]:
 
 
 def find_release(config: Config, name_or_path: str | Path | None = None) -> StoredRelease:
-    """Return the release meant: a path, a name with or without `.tar.gz`, or the newest.
-
-    Raises:
-        ParameterError: there is no such release; the message says which there are.
-    """
+    """Return the release meant: a path, a name with or without `.tar.gz`, or the newest. Raises
+    ParameterError: there is no such release; the message says which there are."""
     there = list_releases(config)
     if name_or_path is None or str(name_or_path) == "latest":
         if there:
@@ -174,22 +150,15 @@ def find_release(config: Config, name_or_path: str | Path | None = None) -> Stor
 
 
 def read_pins(config: Config) -> Pins:
-    """Return which releases are pinned.
-
-    Raises:
-        InputError: the list is there but cannot be read: what is pinned is not known.
-    """
+    """Return which releases are pinned. Raises InputError: the list is there but cannot be read:
+    what is pinned is not known."""
     path = config.releases_dir / PINS_NAME
     return Pins.read(path) if os.path.lexists(path) else Pins()
 
 
 def pin_release(config: Config, name: str, *, pinned: bool = True) -> StoredRelease:
-    """Keep a release from being pruned, or let it be pruned again, and return it.
-
-    Raises:
-        ParameterError: it is not in the store.
-        InputError: the list of pins cannot be read.
-    """
+    """Keep a release from being pruned, or let it be pruned again, and return it. Raises
+    ParameterError: it is not in the store; InputError: the list of pins cannot be read."""
     with hold_lock(config.releases_dir / LOCK_NAME, "pinning a release", wait_s=10):
         release = find_release(config, name)
         if release.path.parent != config.releases_dir:
@@ -222,7 +191,7 @@ def _look_at(path: Path, pinned: frozenset[str] | None, now: datetime) -> Stored
     """What can be said of an archive without reading it."""
     name = path.name.removesuffix(ARCHIVE_SUFFIX)
     match = _NAME.fullmatch(name)
-    moment = _parse_stamp(match[1]) if match else None
+    moment = parse_moment(match[1]) if match else None
     copy = read_copy(path) if moment is not None else None
     ahead = is_ahead(moment, now)
     size = 0
@@ -257,19 +226,10 @@ def _find_problem(path: Path, size: int, *, named: bool) -> str | None:
         return "not named as a release is: release-<UTC>-<sha>.tar.gz"
     if not size:
         return "empty"
-    checksum = checksum_path(path)
-    if not os.path.lexists(checksum):
-        return f"{checksum.name} is missing"
+    if not os.path.lexists(checksum_path(path)):
+        return f"{checksum_path(path).name} is missing"
     try:
-        parse_checksum(read_companion(checksum), path)
-    except OSError as error:
-        return f"{checksum.name} cannot be read: {error.strerror}"
+        read_checksum(path)
     except ReleaseError as error:
         return str(error)
-    return None
-
-
-def _parse_stamp(text: str) -> datetime | None:
-    with suppress(ValueError):
-        return datetime.strptime(text, STAMP_FORMAT).replace(tzinfo=UTC)
     return None

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from pandas import DataFrame
+
+from opslib.core.clock import parse_moment
 from opslib.core.formatting import format_bytes, format_duration, plural, utc_now
 from opslib.ops.release.figures import describe_history, draw_history
 from opslib.ops.release.manifest import Manifest, ModelSummary
 from opslib.ops.release.record import ProofRecord, RotaRecord
 from opslib.ops.release.report import CoverageRow, Subject, find_previous
+from opslib.telling.figures import show_list, show_table
 from opslib.telling.scraps import publish, publish_outcome
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
 
 __all__ = ["describe_history", "draw_history"]
 
@@ -39,17 +38,13 @@ def coverage_frame(rows: Sequence[CoverageRow]) -> DataFrame:
 
 def steps_frame(test: ProofRecord) -> DataFrame:
     """Return a restore test step by step: what was found, seconds."""
-    rows = [
-        (step.name, "ok" if step.ok else "FAILED", step.found, f"{step.took_s:.2f}")
-        for step in test.steps
-    ]
+    words = {True: "ok", False: "FAILED"}
+    rows = [(one.name, words[one.ok], one.found, f"{one.took_s:.2f}") for one in test.steps]
     return _frame(rows, "step", "", "found", "seconds")
 
 
 def show_tests(record: RotaRecord) -> None:
     """Show each restore test as a table, failed ones first."""
-    from opslib.telling.figures import show_table
-
     words = {"fail": "does not restore", "inconclusive": "was not asked", "pass": "restores"}
     for test in sorted(record.tests, key=lambda one: list(words).index(one.verdict)):
         show_table(steps_frame(test), caption=f"{test.release} {words[test.verdict]}")
@@ -81,15 +76,14 @@ def figures_frame(subject: Subject, record: RotaRecord) -> DataFrame:
         content, packed = subject.manifest.size_bytes, subject.stored.size_bytes
         rows.append(("content", format_bytes(content)))
         rows.append(("archive", f"{format_bytes(packed)} ({100 * packed / content:.0f} %)"))
-    if made is not None:
-        rows.append(("packed and hashed, in one pass", f"{made.pack_s:.2f} s"))
-        if made.verify_s is not None:
-            rows.append(("read back, models loaded and asked", f"{made.verify_s:.2f} s"))
-        rows.append(("made, everything together", f"{made.total_s:.2f} s"))
-    if subject.copied is not None:
-        rows.append(("second copy read back", f"{subject.copied.integrity_s:.2f} s"))
-    for test in record.tests:
-        rows.append((f"restore test of {test.release}", f"{test.proof.took_s:.2f} s"))
+    took = [
+        ("packed and hashed, in one pass", made and made.pack_s),
+        ("read back, models loaded and asked", made and made.verify_s),
+        ("made, everything together", made and made.total_s),
+        ("second copy read back", subject.copied and subject.copied.integrity_s),
+        *((f"restore test of {test.release}", test.proof.took_s) for test in record.tests),
+    ]
+    rows += [(what, f"{seconds:.2f} s") for what, seconds in took if seconds is not None]
     return _frame(rows, "", "size or time")
 
 
@@ -132,9 +126,8 @@ def list_notes(rows: Sequence[CoverageRow], notes: Sequence[str] = ()) -> list[s
     if never:
         next_ones = "it" if len(never) == 1 else "these"
         lines.append(f"Never proved: {', '.join(never)}. The rota takes {next_ones} next.")
-    lines += [
-        f"{row.stored.name}: {row.problem}" for row in rows if row.problem and row not in failed
-    ]
+    odd = [row for row in rows if row.problem and row not in failed]
+    lines += [f"{row.stored.name}: {row.problem}" for row in odd]
     oldest = min((row.last.proved_at_utc for row in rows if row.last), default=None)
     if oldest is not None and not never:
         lines.append(f"Every release was tested since {oldest[:10]}.")
@@ -143,21 +136,14 @@ def list_notes(rows: Sequence[CoverageRow], notes: Sequence[str] = ()) -> list[s
 
 def show_notes(rows: Sequence[CoverageRow], notes: Sequence[str] = ()) -> None:
     """Show `list_notes` as a list."""
-    from html import escape
-
-    from IPython.display import display
-
-    lines = list_notes(rows, notes)
-    html = f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>"
-    display({"text/html": html, "text/plain": "\n".join(lines)}, raw=True)  # type: ignore[no-untyped-call]
+    show_list(list_notes(rows, notes))
 
 
 def publish_release(record: RotaRecord, rows: Sequence[CoverageRow], path: Path) -> None:
     """Publish the verdict and the key figures of restore tests as scraps."""
     publish_outcome(record.verdict, record.finding, exit_code=record.exit_code, record_path=path)
-    sound = next((one for one in record.tests if one.verdict == "pass"), None)
-    if sound is not None:
-        took_s = sound.proof.took_s
+    took_s = next((one.proof.took_s for one in record.tests if one.verdict == "pass"), None)
+    if took_s is not None:
         label = "Restored, served, asked"
         publish("restore_test_s", took_s, unit="s", better="lower", label=label)
     publish("tested", len(record.tests), label="Tested in this run")
@@ -166,18 +152,15 @@ def publish_release(record: RotaRecord, rows: Sequence[CoverageRow], path: Path)
 
 
 def _frame(rows: Sequence[object], *columns: str) -> DataFrame:
-    import pandas as pd
-
-    return pd.DataFrame(rows, columns=columns or None)
+    return DataFrame(rows, columns=columns or None)
 
 
 def _model_row(model: ModelSummary, manifest: Manifest) -> tuple[object, ...]:
     main = " (released for)" if model.path in manifest.mains else ""
-    taken = model.inputs[0] if model.inputs else None
-    shape = "×".join(str(side or "any") for side in taken.shape) if taken else None
+    shapes = ["×".join(str(side or "any") for side in one.shape) for one in model.inputs[:1]]
     return (
         Path(model.path).name + main,
-        f"{taken.dtype} {shape}" if taken else None,
+        f"{model.inputs[0].dtype} {shapes[0]}" if shapes else None,
         model.num_classes,
         model.opset,
         format_bytes(model.size_bytes),
@@ -217,13 +200,13 @@ def _kind(path: str, manifest: Manifest) -> str:
     return next((kind for start, kind in _KINDS if path.startswith(start)), "")
 
 
-def _ago(moment: str) -> str:
-    try:
-        passed_s = (utc_now() - datetime.fromisoformat(moment)).total_seconds()
-    except (ValueError, TypeError):
-        return moment
+def _ago(text: str) -> str:
+    moment = parse_moment(text)
+    if moment is None:
+        return text
+    passed_s = (utc_now() - moment).total_seconds()
     if passed_s < 90:
         return "just now"
     if passed_s < 86400:
         return f"{format_duration(passed_s)} ago"
-    return f"{moment[:10]} ({plural(int(passed_s // 86400), 'day')} ago)"
+    return f"{text[:10]} ({plural(int(passed_s // 86400), 'day')} ago)"

@@ -14,8 +14,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
-from io import FileIO
 from pathlib import Path, PurePosixPath
 
 from opslib.core.cards import FileEntry
@@ -49,7 +47,7 @@ _REFUSED = {
 
 
 @dataclass(frozen=True)
-class Limits:
+class UnpackLimits:
     """How many files an archive may hold, and bytes of one and of all of them."""
 
     max_files: int = 10_000
@@ -57,7 +55,7 @@ class Limits:
     max_total_bytes: int = 64 << 30
 
     @classmethod
-    def of(cls, config: Config) -> Limits:
+    def of(cls, config: Config) -> UnpackLimits:
         """Return the limits of the configuration."""
         found = config.release
         return cls(found.max_files, found.max_file_mb * _MIB, found.max_total_mb * _MIB)
@@ -72,18 +70,12 @@ class Contents:
 
 
 def unpack(
-    reader: GzipReader, limits: Limits, folder: Path | None = None, *, durable: bool = False
+    reader: GzipReader, limits: UnpackLimits, folder: Path | None = None, *, durable: bool = False
 ) -> Contents:
-    """Read every byte of a tar.gz and, if a `folder` is given, write its files into it.
-
-    Args:
-        folder: an empty folder that nobody else writes to.
-        durable: have each file on disk before the next.
-
-    Raises:
-        ReleaseError: damaged, or a member is not accepted; the message names the member.
-        StorageError: the disk is full.
-    """
+    """Read every byte of a tar.gz and, if a `folder` is given, write its files into it. `folder`:
+    an empty folder that nobody else writes to; `durable`: have each file on disk before the next.
+    Raises ReleaseError: damaged, or a member is not accepted; the message names the member.
+    StorageError: the disk is full."""
     unpacker = _Unpacker(reader, limits, folder, durable)
     try:
         with storage_errors(f"unpack into {folder}"):
@@ -96,7 +88,7 @@ def unpack(
 
 class _Unpacker:
     def __init__(
-        self, reader: GzipReader, limits: Limits, folder: Path | None, durable: bool
+        self, reader: GzipReader, limits: UnpackLimits, folder: Path | None, durable: bool
     ) -> None:
         self._blocks, self._rest = reader.blocks(), memoryview(b"")
         self._limits, self._folder, self._durable = limits, folder, durable
@@ -140,7 +132,6 @@ class _Unpacker:
         return b"".join(self._pieces(count))
 
     def _next_header(self) -> tarfile.TarInfo | None:
-        """The next member's header, or None at the end of the tar."""
         info = self._read_header()
         if info is None or info.type != tarfile.GNUTYPE_LONGNAME:
             return info
@@ -168,7 +159,6 @@ class _Unpacker:
             raise ReleaseError(f"{self.where}: no tar header ({error})") from error
 
     def _admit(self, info: tarfile.TarInfo) -> None:
-        """Refuse a member that is not plain, not new or over a limit."""
         name, limits = info.name, self._limits
         if info.type not in _PLAIN:
             kind = _REFUSED.get(info.type, f"a member of type {info.type!r}")
@@ -229,17 +219,13 @@ class _Unpacker:
         path = self._folder / info.name
         path.parent.mkdir(parents=True, exist_ok=True)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        with os.fdopen(os.open(path, flags, 0o644), "wb", buffering=0) as file:
-            yield partial(_write_all, file)
+        with os.fdopen(os.open(path, flags, 0o644), "wb") as file:
+            yield file.write
             if self._durable:
+                file.flush()
                 os.fsync(file.fileno())
 
     def _skip_padding(self, size: int) -> None:
         padding = self._take(-size % _BLOCK)
         if len(padding) < -size % _BLOCK or any(padding):
             raise ReleaseError(f"{self.where}: damaged: its padding is not empty")
-
-
-def _write_all(file: FileIO, piece: memoryview) -> None:
-    while piece:
-        piece = piece[file.write(piece) :]

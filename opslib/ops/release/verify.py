@@ -7,11 +7,11 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import Any, BinaryIO
 
 from opslib.core.config import Config
 from opslib.core.errors import InputError
-from opslib.core.formatting import utc_now
+from opslib.core.formatting import now_text
 from opslib.core.records import Part, Record
 from opslib.core.sections import ExportSection
 from opslib.ops.release.companions import manifest_path, open_regular, read_checksum, read_companion
@@ -28,14 +28,10 @@ from opslib.ops.release.manifest import (
     version_text,
 )
 from opslib.ops.release.scratch import scratch_folder
-from opslib.ops.release.unpack import Contents, Limits, unpack
-
-if TYPE_CHECKING:
-    from opslib.inference.trial import TrialLimits
+from opslib.ops.release.unpack import Contents, UnpackLimits, unpack
 
 Progress = Callable[[float, str], None]
 SCRATCH_NAME = "verify"
-_MIB = 1 << 20
 _SHOWN = 3
 
 
@@ -49,23 +45,25 @@ class VerifiedModel(Part):
     golden_max_abs_diff: float | None = None
 
 
-class VerifyRecord(Record):
-    """A release of which every byte was read and found to be as it says.
+class ArchiveRecord(Record):
+    """What records of an archive say alike; `models` is empty where loading them was left out."""
 
-    `models` is empty where loading them was left out.
-    """
-
-    schema_name = "release-verify"
-
-    archive: str
     sha256: str
     content_id: str
     released_at_utc: str
-    verified_at_utc: str
     size_bytes: int
     content_bytes: int
     files: int
     models: tuple[VerifiedModel, ...] = ()
+
+
+class VerifyRecord(ArchiveRecord):
+    """A release of which every byte was read and found to be as it says."""
+
+    schema_name = "release-verify"
+
+    archive: str
+    verified_at_utc: str
     integrity_s: float
     models_s: float | None = None
 
@@ -79,6 +77,17 @@ class ArchiveFacts:
     sha256: str
     size_bytes: int
 
+    def describe(self) -> dict[str, Any]:
+        """Return what an `ArchiveRecord` says of it."""
+        return {
+            "sha256": self.sha256,
+            "content_id": self.manifest.content_id,
+            "released_at_utc": self.manifest.released_at_utc,
+            "size_bytes": self.size_bytes,
+            "content_bytes": self.manifest.size_bytes,
+            "files": len(self.manifest.files),
+        }
+
 
 def silent(_share: float, _what: str) -> None:
     """Be the progress of what nobody watches."""
@@ -87,13 +96,10 @@ def silent(_share: float, _what: str) -> None:
 def verify_release(
     path: Path, *, config: Config, load_models: bool = True, progress: Progress = silent
 ) -> VerifyRecord:
-    """Read every byte of a release, then load its models and ask for their golden answers.
-
-    Raises:
-        ReleaseError: it is not as it says; the message names the file where it can be known.
-        InputError: the archive cannot be read.
-        StorageError: there is no room to unpack it for the trial load.
-    """
+    """Read every byte of a release, then load its models and ask for their golden answers. Raises
+    ReleaseError: it is not as it says; the message names the file where it can be known.
+    InputError: the archive cannot be read. StorageError: there is no room to unpack it for the
+    trial load."""
     started = time.perf_counter()
     models: tuple[VerifiedModel, ...] = ()
     models_s = None
@@ -108,14 +114,9 @@ def verify_release(
             models = check_models(facts.manifest, folder, config, path.name, progress)
             models_s = round(time.perf_counter() - started - read_s, 3)
     return VerifyRecord(
+        **facts.describe(),
         archive=path.name,
-        sha256=facts.sha256,
-        content_id=facts.manifest.content_id,
-        released_at_utc=facts.manifest.released_at_utc,
-        verified_at_utc=utc_now().isoformat(timespec="seconds"),
-        size_bytes=facts.size_bytes,
-        content_bytes=facts.manifest.size_bytes,
-        files=len(facts.manifest.files),
+        verified_at_utc=now_text(),
         models=models,
         integrity_s=round(read_s, 3),
         models_s=models_s,
@@ -125,16 +126,9 @@ def verify_release(
 def examine(
     path: Path, config: Config, *, folder: Path | None = None, durable: bool = False
 ) -> ArchiveFacts:
-    """Read every byte of a release against its checksum and its manifest.
-
-    Args:
-        folder: an empty folder that its files are written into.
-        durable: have them on disk when this returns.
-
-    Raises:
-        ReleaseError: see `verify_release`.
-        InputError: the archive cannot be read.
-    """
+    """Read every byte of a release against its checksum and its manifest. `folder`: an empty folder
+    that its files are written into; `durable`: have them on disk when this returns. Raises
+    ReleaseError: see `verify_release`; InputError: the archive cannot be read."""
     with _open(path) as file:
         expected = read_checksum(path)
         copy, data = manifest_path(path), b""
@@ -159,11 +153,8 @@ def examine_open(
     copy: Manifest | None = None,
 ) -> ArchiveFacts:
     """Do as `examine` with an archive that `file` is open on and whose digest is `expected`.
-
-    Args:
-        copy: the manifest kept beside it, which helps to name what is damaged.
-    """
-    limits, contents, problem = Limits.of(config), Contents(), None
+    `copy`: the manifest kept beside it, which helps to name what is damaged."""
+    limits, contents, problem = UnpackLimits.of(config), Contents(), None
     with GzipReader(file, threads=config.release.threads) as reader:
         try:
             contents = unpack(reader, limits, folder, durable=durable)
@@ -186,24 +177,17 @@ def examine_open(
 
 
 def read_manifest(archive: Path) -> Manifest:
-    """Return the manifest in an archive, which means reading all of it.
-
-    Raises:
-        ReleaseError: there is none, or the archive is damaged.
-        InputError: it cannot be read.
-    """
+    """Return the manifest in an archive, which means reading all of it. Raises ReleaseError: there
+    is none, or the archive is damaged; InputError: it cannot be read."""
     with _open(archive) as file, GzipReader(file) as reader:
-        return parse_manifest(_find_manifest(unpack(reader, Limits()), archive.name), archive.name)
+        return _find_manifest(unpack(reader, UnpackLimits()), archive.name)
 
 
 def check_models(
     manifest: Manifest, folder: Path, config: Config, where: str, tell: Progress
 ) -> tuple[VerifiedModel, ...]:
     """Take every model of an unpacked release through the model check, each in its own child.
-
-    Raises:
-        ReleaseError: one failed; the message names it and the stage.
-    """
+    Raises ReleaseError: one failed; the message names it and the stage."""
     found = []
     for number, model in enumerate(manifest.models):
         tell((number + 1) / (len(manifest.models) + 1), f"loading {model.path}")
@@ -214,15 +198,13 @@ def check_models(
 def check_released(
     manifest: Manifest, model: ModelSummary, folder: Path, config: Config, where: str
 ) -> VerifiedModel:
-    """Take one model of an unpacked release through the model check, as its kind asks for.
-
-    Raises:
-        ReleaseError: it failed; the message names it and the stage.
-    """
+    """Take one model of an unpacked release through the model check, as its kind asks for. Raises
+    ReleaseError: it failed; the message names it and the stage."""
     from opslib.inference.causes import ModelCheckError
     from opslib.inference.checks import check_model
     from opslib.inference.find_model import find_card
     from opslib.inference.preprocess import load_preprocessor
+    from opslib.inference.trial import TrialLimits
 
     unpacked = config.model_copy(update={"export": ExportSection(out_dir=folder / EXPORT_FOLDER)})
     path = folder / model.path
@@ -232,7 +214,7 @@ def check_released(
             find_card(unpacked, path),
             preprocess=load_preprocessor(config.preprocess.function, config.code_root).run_checked,
             img_size=config.preprocess.img_size,
-            limits=trial_limits(config),
+            limits=TrialLimits.from_section(config.reload),
             contract=manifest.contract_of(model.path),
         )
     except (ModelCheckError, InputError) as error:
@@ -249,14 +231,6 @@ def check_released(
     )
 
 
-def trial_limits(config: Config) -> TrialLimits:
-    """Return what the child process that tries a model may take, as `reload` says."""
-    from opslib.inference.trial import TrialLimits
-
-    memory = config.reload.trial_memory_mb
-    return TrialLimits(config.reload.trial_timeout_s, memory * _MIB if memory else None)
-
-
 def _open(archive: Path) -> BinaryIO:
     try:
         return open_regular(archive)
@@ -271,28 +245,25 @@ def _parse(data: bytes) -> Manifest | None:
         return None
 
 
-def _find_manifest(contents: Contents, where: str) -> bytes:
-    data = contents.kept.get(MANIFEST_NAME)
-    if data is None:
+def _find_manifest(contents: Contents, where: str) -> Manifest:
+    if MANIFEST_NAME not in contents.kept:
         raise ReleaseError(f"{where}: holds no {MANIFEST_NAME}")
-    return data
+    return parse_manifest(contents.kept[MANIFEST_NAME], where)
 
 
 def _check_contents(contents: Contents, where: str) -> tuple[Manifest, bytes]:
-    """The manifest, and its bytes, of an archive whose contents it describes; it comes last."""
-    data = _find_manifest(contents, where)
+    manifest = _find_manifest(contents, where)
     if contents.entries[-1].path != MANIFEST_NAME:
         raise ReleaseError(f"{where}: {MANIFEST_NAME} is not the last file")
-    manifest = parse_manifest(data, where)
     found = {entry.path: entry for entry in contents.entries if entry.path != MANIFEST_NAME}
     check_manifest(manifest, found, where)
     version = version_text(manifest.released_at_utc, manifest.git_sha).encode()
     if contents.kept.get(VERSION_NAME) != version:
         raise ReleaseError(f"{where}: {VERSION_NAME} differs from {MANIFEST_NAME}")
-    return manifest, data
+    return manifest, contents.kept[MANIFEST_NAME]
 
 
-def _name_damage(file: BinaryIO, limits: Limits, copy: Manifest | None) -> str | None:
+def _name_damage(file: BinaryIO, limits: UnpackLimits, copy: Manifest | None) -> str | None:
     """The files of a damaged archive whose bytes are not those listed, read on past the damage; or
     None where that cannot be known. `copy` serves where the manifest inside is damaged too."""
     file.seek(0)

@@ -16,8 +16,7 @@ from opslib.core.served import served_state_path
 from opslib.ops.acceptance import run as acceptance
 from opslib.ops.acceptance import story as acceptance_story
 from opslib.ops.acceptance.record import AcceptanceRecord, AcceptanceStep
-from opslib.ops.acceptance.run import walk_acceptance
-from opslib.ops.acceptance.stand_in_tunnel import open_stand_in
+from opslib.ops.acceptance.run import open_stand_in, walk_acceptance
 from opslib.ops.acceptance.steps import (
     NotRunError,
     Step,

@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import httpx
 import pytest
 
-from opslib.ops.acceptance.stand_in_tunnel import ADDRESS, open_stand_in
+from opslib.ops.acceptance.run import ADDRESS, open_stand_in
 
 
 class Hello(BaseHTTPRequestHandler):

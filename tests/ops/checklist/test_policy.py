@@ -14,8 +14,13 @@ from fastapi import FastAPI, HTTPException, Request, UploadFile
 from fastapi.middleware.cors import CORSMiddleware
 
 from opslib.ops.checklist.items import Answer
-from opslib.ops.checklist.oversize import MIB, offer_oversize
-from opslib.ops.checklist.policy import check_cors, check_strangers, check_uploads
+from opslib.ops.checklist.policy import (
+    MIB,
+    check_cors,
+    check_strangers,
+    check_uploads,
+    offer_oversize,
+)
 from opslib.serving.staging import start_service
 from tests.ops.checklist.conftest import ORIGIN, Plant, write_env
 from tests.serving.conftest import make_place

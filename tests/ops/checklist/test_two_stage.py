@@ -12,12 +12,11 @@ from opslib.core.config import load_config
 from opslib.core.formatting import utc_now
 from opslib.ops.checklist.doctor import examine, list_next_steps
 from opslib.ops.checklist.items import Answer, Period, Visit
-from opslib.ops.checklist.live import start_step
 from opslib.ops.checklist.logs import check_api_log
 from opslib.ops.checklist.policy import check_strangers
 from opslib.ops.checklist.releases import check_release
 from opslib.ops.checklist.run import run_checklist
-from opslib.ops.checklist.service import check_inside, check_live_model
+from opslib.ops.checklist.service import check_inside, check_live_model, start_step
 from opslib.ops.release.build import ReleaseRequest, build_release
 from tests.ops.checklist.conftest import answering, json_line
 from tests.two_stage import TwoStage, TwoStageService, make_two_stage

@@ -165,7 +165,7 @@ def test_a_companion_of_another_kind_is_a_problem(
     manifest_path(archives[2]).write_bytes(b"")
     problems = [one.problem or "" for one in list_releases(place.config)]
     assert "manifest.json is no copy of its manifest" in problems[0]
-    assert all("sha256 cannot be read: no regular file" in one for one in problems[1:])
+    assert all("sha256: cannot be read: no regular file" in one for one in problems[1:])
     assert plan_prune(place.config, keep=1).actions == ()
 
 

@@ -10,8 +10,8 @@ import pytest
 from opslib.core.errors import ParameterError, StorageError
 from opslib.ops.release.build import ReleaseRecord
 from opslib.ops.release.companions import checksum_path
-from opslib.ops.release.copy import copy_release
 from opslib.ops.release.manifest import ReleaseError
+from opslib.ops.release.restore import copy_release
 from opslib.ops.release.verify import verify_release
 from tests.ops.release.conftest import hidden_files, seal, visible
 from tests.serving.conftest import Place

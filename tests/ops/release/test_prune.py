@@ -13,6 +13,7 @@ from opslib.core.models import find_model_files
 from opslib.core.plans import carry_out
 from opslib.core.served import ServedModel, ServedState, WantedModel, served_state_path
 from opslib.ops.release.build import ReleaseRequest, build_release
+from opslib.ops.release.companions import checksum_path
 from opslib.ops.release.prune import find_kept, plan_prune
 from opslib.ops.release.record import Proof, add_proof, proofs_path
 from opslib.ops.release.restore import restore_release
@@ -122,7 +123,7 @@ def test_one_that_the_service_serves_from_stays(place: Place, five: list[str]) -
 
 def test_what_is_broken_stays_and_does_not_count(place: Place, five: list[str]) -> None:
     newest = list_releases(place.config)[0]
-    newest.checksum_path.unlink()
+    checksum_path(newest.path).unlink()
     assert doomed(place) == five[:2]
     assert "sha256 is missing" in find_kept(place.config)[newest.name]
 

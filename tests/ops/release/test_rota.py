@@ -19,10 +19,11 @@ from opslib.core.files import hide_name
 from opslib.core.locks import hold_lock
 from opslib.core.models import find_model_files
 from opslib.ops.release.manifest import ReleaseError
-from opslib.ops.release.proving import WORK_NAME, compare_files, open_workplace
+from opslib.ops.release.proving import WORK_NAME, compare_files
 from opslib.ops.release.record import ProofRecord, read_proofs
 from opslib.ops.release.restore import restore_release
 from opslib.ops.release.rota import LOCK_NAME, choose_release, prove_by_rota, prove_release
+from opslib.ops.release.scratch import scratch_folder
 from opslib.ops.release.staged import (
     RestoreTestError,
     check_answers,
@@ -306,7 +307,7 @@ def test_what_a_killed_test_left_is_cleared_by_the_next(
     process.kill()
     process.communicate()
     assert left_behind(config) != []
-    with open_workplace(config.restore_dir):
+    with scratch_folder(config.restore_dir, WORK_NAME, young_s=0.0):
         pass
     assert left_behind(config) == []
     await_end(service)
@@ -328,7 +329,7 @@ def test_a_service_that_is_still_ending_holds_nothing_there(tmp_path: Path) -> N
     service = threading.Thread(target=write_on)
     service.start()
     started.wait()
-    with open_workplace(tmp_path):
+    with scratch_folder(tmp_path, WORK_NAME, young_s=0.0):
         pass
     service.join(10)
     assert list(tmp_path.iterdir()) == []

@@ -25,7 +25,7 @@ from opslib.ops.release.manifest import (
     find_name_problem,
 )
 from opslib.ops.release.restore import restore_release
-from opslib.ops.release.unpack import Limits, unpack
+from opslib.ops.release.unpack import UnpackLimits, unpack
 from opslib.ops.release.verify import verify_release
 from tests.ops.release.conftest import members_of, seal, write_archive
 from tests.serving.conftest import Place
@@ -192,7 +192,7 @@ def test_a_release_packed_again_by_other_tools_still_verifies(
     assert record.content_id == shared[1].content_id
 
 
-def limit(shared: tuple[Place, ReleaseRecord], archive: Path, limits: Limits) -> None:
+def limit(shared: tuple[Place, ReleaseRecord], archive: Path, limits: UnpackLimits) -> None:
     with archive.open("rb") as file, GzipReader(file) as reader:
         unpack(reader, limits)
 
@@ -200,13 +200,13 @@ def limit(shared: tuple[Place, ReleaseRecord], archive: Path, limits: Limits) ->
 @pytest.mark.parametrize(
     ("limits", "message"),
     [
-        (Limits(max_files=3), "more than 3 files"),
-        (Limits(max_file_bytes=300), "at most 300 B a file"),
-        (Limits(max_total_bytes=1000), "more than 1000 B altogether"),
+        (UnpackLimits(max_files=3), "more than 3 files"),
+        (UnpackLimits(max_file_bytes=300), "at most 300 B a file"),
+        (UnpackLimits(max_total_bytes=1000), "more than 1000 B altogether"),
     ],
 )
 def test_counts_and_sizes_are_limited(
-    shared: tuple[Place, ReleaseRecord], limits: Limits, message: str
+    shared: tuple[Place, ReleaseRecord], limits: UnpackLimits, message: str
 ) -> None:
     with pytest.raises(ReleaseError, match=message):
         limit(shared, shared[1].path, limits)
@@ -218,7 +218,7 @@ def test_a_bomb_is_refused_by_what_it_promises_before_it_is_inflated(tmp_path: P
     archive = seal(tmp_path / "release-bomb.tar.gz", gzip.compress(header) + zeros)
     with archive.open("rb") as file, GzipReader(file) as reader:
         with pytest.raises(ReleaseError, match="bomb: 1,099,511,627,776 bytes; at most"):
-            unpack(reader, Limits())
+            unpack(reader, UnpackLimits())
         assert reader.finish()
 
 
