@@ -1,11 +1,14 @@
 import os
 import runpy
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from tests.running import STARTERS, prepare_starts
 
 QUICK = Path(__file__).parent / "quick"
 runpy.run_path(str(QUICK / "sitecustomize.py"))  # in this process too
@@ -53,7 +56,15 @@ def _own_locks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PILLOPS_LOCK_DIR", str(tmp_path_factory.mktemp("locks")))
         patch.setenv("PYTHONPATH", str(QUICK), prepend=os.pathsep)
+        prepare_starts(patch)
         yield
+
+
+@pytest.fixture
+def plain_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Services and trials start as they do outside of tests: each a new interpreter."""
+    for name in STARTERS:
+        monkeypatch.setattr(f"{name}.subprocess", subprocess)
 
 
 @pytest.fixture(autouse=True)
