@@ -2,8 +2,8 @@
 
 A new interpreter takes a second of one core to import what a command needs. Here a server that has
 imported it forks for each call: a process with an environment, a folder, an input, an output and an
-exit code of its own. What our programs start themselves, the services and the children that try a
-model, starts so too. A test of what a program imports, or of how it starts, starts a new
+exit code of its own. What our programs start themselves, services, loads and the trials of models,
+starts so too. A test of what a program imports, or of how it starts, starts a new
 interpreter; the fixture `plain_processes` lets our programs do so as well.
 
     python -m tests.running FD
@@ -54,13 +54,15 @@ PRELOADED = (
     "opslib.runs.runner",
     "opslib.serving.app",
     "opslib.serving.client",
+    "opslib.serving.load_sending",
     "opslib.serving.protocol",
     "opslib.serving.staging",
     "opslib.serving.start",
     "opslib.serving.tenant",
     "opslib.upkeep.maintenance",
 )
-STARTERS = ("opslib.inference.trial", "opslib.serving.staging")  # they start our own programs
+# They start our own programs.
+STARTERS = ("opslib.inference.trial", "opslib.serving.load", "opslib.serving.staging")
 
 
 class PreparedProcess:
@@ -74,8 +76,8 @@ class PreparedProcess:
         env: Mapping[str, str] | None = None,
         cwd: str | Path | None = None,
         stdin: int | None = subprocess.DEVNULL,
-        stdout: IO[bytes] | int = subprocess.DEVNULL,
-        stderr: IO[bytes] | int = subprocess.DEVNULL,
+        stdout: IO[bytes] | int | None = None,
+        stderr: IO[bytes] | int | None = None,
     ) -> None:
         self.args = [os.fspath(word) if isinstance(word, Path) else str(word) for word in command]
         if self.args[0] != sys.executable:
@@ -85,16 +87,13 @@ class PreparedProcess:
         self.returncode: int | None = None
         self.stdin: IO[bytes] | None = None
         with Path(os.devnull).open("r+b", buffering=0) as nothing:
-            given = out = nothing.fileno()
+            given = nothing.fileno()
             if stdin == subprocess.PIPE:
                 given, ours = os.pipe()
                 self.stdin = os.fdopen(ours, "wb")
-            if stdout != subprocess.DEVNULL:
-                out = stdout if isinstance(stdout, int) else stdout.fileno()
-            err = nothing.fileno()
-            if stderr != subprocess.DEVNULL:
-                err = stderr if isinstance(stderr, int) else stderr.fileno()
-            err = out if stderr == subprocess.STDOUT else err
+            files = {None: 1, subprocess.DEVNULL: nothing.fileno()}
+            out = _number(stdout, files)
+            err = _number(stderr, files | {None: 2, subprocess.STDOUT: out})
             self._server = socket.socket(socket.AF_UNIX)
             self._server.connect(_address or _start_server()[0])
             self._replies = self._server.makefile()
@@ -133,6 +132,10 @@ class PreparedProcess:
     def kill(self) -> None:
         """End it."""
         self.send_signal(signal.SIGKILL)
+
+
+def _number(file: IO[bytes] | int | None, named: Mapping[int | None, int]) -> int:
+    return named[file] if file is None or isinstance(file, int) else file.fileno()
 
 
 class PreparedStarts:
