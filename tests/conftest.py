@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from opslib.timing import workers
 from tests.running import STARTERS, prepare_starts
 
 QUICK = Path(__file__).parent / "quick"
@@ -17,6 +18,7 @@ os.environ.pop("COLUMNS", None)  # a process among several is told a width of 80
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
+PLAIN_WORKERS = {name: getattr(workers, name) for name in ("multiprocessing", "_prepare_child")}
 SHARED = {"plant", "live", "tiny_build", "cron", "chromium"}
 
 
@@ -62,9 +64,11 @@ def _own_locks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture
 def plain_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Services and trials start as they do outside of tests: each a new interpreter."""
+    """What our programs start starts as it does outside of tests: each a new interpreter."""
     for name in STARTERS:
         monkeypatch.setattr(f"{name}.subprocess", subprocess)
+    for name, plain in PLAIN_WORKERS.items():
+        monkeypatch.setattr(workers, name, plain)
 
 
 @pytest.fixture(autouse=True)

@@ -17,6 +17,7 @@ import functools
 import gc
 import importlib
 import json
+import multiprocessing
 import os
 import runpy
 import select
@@ -28,9 +29,12 @@ import tempfile
 import time
 import traceback
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import chdir, suppress
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import IO, Any, NoReturn
+
+from opslib.timing import workers
 
 ROOT = Path(__file__).resolve().parents[1]
 PRELOADED = (
@@ -63,6 +67,7 @@ PRELOADED = (
 )
 # They start our own programs.
 STARTERS = ("opslib.inference.trial", "opslib.serving.load", "opslib.serving.staging")
+WORKERS = ("onnx", "onnxruntime", "PIL.Image", "opslib.timing.station_process")
 
 
 class PreparedProcess:
@@ -214,9 +219,39 @@ def _start_server() -> tuple[str, subprocess.Popen[bytes]]:
 
 
 def prepare_starts(patch: Any) -> None:
-    """Let our modules that start programs of ours start them prepared."""
+    """Let our modules that start programs of ours start them prepared, and workers too."""
     for name in STARTERS:
         patch.setattr(importlib.import_module(name), "subprocess", PreparedStarts())
+    multiprocessing.set_forkserver_preload(list(WORKERS))
+    patch.setattr(workers, "multiprocessing", PreparedWorkers())
+    patch.setattr(workers, "_prepare_child", StartOfWorker())
+
+
+class PreparedWorkers:
+    """The module `multiprocessing` to workers: they are forked where they would be spawned."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(multiprocessing, name)
+
+    def get_context(self, _method: str) -> Any:
+        """A context whose processes have imported what a worker needs."""
+        with chdir(ROOT):
+            forkserver.ensure_running()
+        return multiprocessing.get_context("forkserver")
+
+
+class StartOfWorker:
+    """What a forked worker does first: it takes over the environment of whoever started it."""
+
+    environment: Mapping[str, str]
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"environment": dict(os.environ)}
+
+    def __call__(self, variables: Mapping[str, str]) -> None:
+        os.environ.clear()
+        os.environ.update(self.environment)
+        workers._prepare_child(variables)
 
 
 def serve(listener: socket.socket) -> None:
