@@ -32,6 +32,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import chdir, suppress
 from multiprocessing import forkserver
 from pathlib import Path
+from types import SimpleNamespace
 from typing import IO, Any, NoReturn
 
 from opslib.timing import workers
@@ -260,8 +261,7 @@ def serve(listener: socket.socket) -> None:
     _address = listener.getsockname()
     for name in PRELOADED:
         importlib.import_module(name)
-    for name in STARTERS:
-        sys.modules[name].subprocess = PreparedStarts()  # type: ignore[attr-defined]
+    prepare_starts(SimpleNamespace(setattr=setattr))
     gc.freeze()
     while True:
         with suppress(ChildProcessError):
