@@ -206,7 +206,8 @@ _address = ""  # of the server, in a process that it forked
 def _start_server() -> tuple[str, subprocess.Popen[bytes]]:
     """Start the server of this test run and return its address; it ends when its input does, with
     this process."""
-    address = f"{tempfile.mkdtemp(prefix='pillops-tests-')}/server"
+    folder = tempfile.mkdtemp(prefix="pillops-tests-", dir="/tmp")  # an address has 107 letters
+    address = f"{folder}/server"
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(address)
         listener.listen(64)
