@@ -82,7 +82,7 @@ def rank(group: str, first: dict[str, int], sizes: Counter[str]) -> tuple[int, i
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Where tests run in several processes, keep those of a group in one of them.
 
-    xdist's own marker for that names a test anew, which pytest has not let it do since 9.1.
+    xdist's own marker for that renames tests, which pytest 9.2 ignores.
     """
     from xdist.scheduler import LoadScopeScheduling
 

@@ -31,6 +31,7 @@ import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import chdir, suppress
 from multiprocessing import forkserver
+from multiprocessing.util import get_temp_dir
 from pathlib import Path
 from types import SimpleNamespace
 from typing import IO, Any, NoReturn
@@ -225,6 +226,7 @@ def prepare_starts(patch: Any) -> None:
     for name in STARTERS:
         patch.setattr(importlib.import_module(name), "subprocess", PreparedStarts())
     multiprocessing.set_forkserver_preload(list(WORKERS))
+    get_temp_dir()  # of its socket: chosen before a test chooses another
     patch.setattr(workers, "multiprocessing", PreparedWorkers())
     patch.setattr(workers, "_prepare_child", StartOfWorker())
 
