@@ -23,7 +23,7 @@ demo: $(VENV)/.runtime  ## set up, build the demo experiment, run the benchmark 
 	@$(BIN)/pillops run 01_bench || { code=$$?; [[ $$code == 4 ]] || exit $$code; }
 
 test: $(VENV)/.dev  ## run the tests (skips, by name, what needs chromium or a GPU where there is none)
-	@code=0; $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadgroup -m "not docs_run and not alone" || { \
+	@code=0; $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder -m "not docs_run and not alone" || { \
 	  echo "== again, one after the other, what failed beside others"; \
 	  $(BIN)/python -m pytest --last-failed --last-failed-no-failures none || code=$$?; }; \
 	$(BIN)/python -m pytest -m alone $(ALONE) || code=$$?; exit $$code

@@ -1,26 +1,104 @@
+import functools
 import os
+import re
 import runpy
 import shutil
+import subprocess
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
 
-QUICK = Path(__file__).parent / "quick"
+from opslib.timing import workers
+from tests.running import STARTERS, prepare_starts
+
+ROOT = Path(__file__).resolve().parents[1]
+QUICK = ROOT / "tests" / "quick"
 runpy.run_path(str(QUICK / "sitecustomize.py"))  # in this process too
 os.environ.pop("COLUMNS", None)  # a process among several is told a width of 80
 
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
-SHARED = {"plant", "live", "tiny_build", "cron", "chromium"}
+PLAIN_WORKERS = {name: getattr(workers, name) for name in ("multiprocessing", "_prepare_child")}
+# By which of its words a test file is known to share something with others: a service that all ask,
+# a demo that all read, the host's own cron or browser.
+SHARED = {
+    "demo": r"\btiny(_build)?[,:)]",
+    "plant": r"\bplant: Plant\b",
+    "live": r"\blive: Live\b",
+    "cron": r"\bmark\.cron\b",
+    "chromium": r"\bmark\.chromium\b",
+}
+# What takes longest, or waits longest, begins first: at the end no process works alone.
+FIRST = (
+    "cron",
+    "tests/fleet/test_roll.py",
+    "live",
+    "plant",
+    "chromium",
+    "tests/zoo/test_doors.py",
+    "tests/ops/bench/test_run.py",
+    "tests/upkeep/test_health.py",
+    "tests/ops/drill/test_catches.py",
+    "tests/ops/release/test_rota.py",
+    "tests/ops/sweep/test_run.py",
+    "tests/scripts/test_their_options.py",
+    "tests/notebooks/test_release.py",
+    "tests/notebooks/test_rollback_drill.py",
+    "tests/upkeep/test_maintenance.py",
+    "tests/ops/acceptance/test_acceptance.py",
+    "tests/runs/test_runner.py",
+    "tests/inference/test_zoo.py",
+    "tests/scripts/test_perf_bench_infer.py",
+    "tests/ops/release/test_command.py",
+    "tests/ops/quantize/test_preparation.py",
+    "tests/ops/quantize/test_run.py",
+    "tests/upkeep/test_full_disk.py",
+    "tests/ops/drill/test_two_stage.py",
+    "tests/notebooks/test_ort_sweep.py",
+    "tests/deletions/test_killing.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what cannot run on this host, and say which tests stay in one process."""
+    """Skip what cannot run on this host; where tests run in several processes, order them."""
     skip_what_lacks_its_needs(items)
-    keep_together(items)
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        first = {name: number for number, name in enumerate(FIRST)}
+        sizes = Counter(find_group(str(item.path)) for item in items)
+        items.sort(key=lambda item: rank(find_group(str(item.path)), first, sizes))
+
+
+def rank(group: str, first: dict[str, int], sizes: Counter[str]) -> tuple[int, int, str]:
+    """Where a group stands: those of `FIRST`, then the largest."""
+    return first.get(group, len(FIRST)), -sizes[group], group
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Where tests run in several processes, keep those of a group in one of them.
+
+    xdist's own marker for that renames tests, which pytest 9.2 ignores.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Groups(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return find_group(str(config.rootpath / nodeid.partition("::")[0]))
+
+    return Groups(config, log)
+
+
+@functools.cache
+def find_group(path: str) -> str:
+    """Name the group of a file's tests: the file's own, or what it shares with other files."""
+    text = Path(path).read_text()
+    shared = (name for name, sign in SHARED.items() if re.search(sign, text))
+    return next(shared, str(Path(path).relative_to(ROOT)))
 
 
 def skip_what_lacks_its_needs(items: list[pytest.Item]) -> None:
@@ -36,24 +114,23 @@ def skip_what_lacks_its_needs(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason=reason))
 
 
-def keep_together(items: list[pytest.Item]) -> None:
-    """Where tests run in several processes, keep those of a file in one of them, with the other
-    files that need the same thing: a service that all share, the host's own cron or browser."""
-    groups: dict[Path, str] = {}
-    for item in items:
-        for name in sorted(SHARED & {*item.keywords, *getattr(item, "fixturenames", ())}):
-            groups[item.path] = name
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(groups.get(item.path, str(item.path))))
-
-
 @pytest.fixture(scope="session", autouse=True)
 def _own_locks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Tests wait for no timed run outside of them, and hold none up."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PILLOPS_LOCK_DIR", str(tmp_path_factory.mktemp("locks")))
         patch.setenv("PYTHONPATH", str(QUICK), prepend=os.pathsep)
+        prepare_starts(patch)
         yield
+
+
+@pytest.fixture
+def plain_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What our programs start starts as it does outside of tests: each a new interpreter."""
+    for name in STARTERS:
+        monkeypatch.setattr(f"{name}.subprocess", subprocess)
+    for name, plain in PLAIN_WORKERS.items():
+        monkeypatch.setattr(workers, name, plain)
 
 
 @pytest.fixture(autouse=True)

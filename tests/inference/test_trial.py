@@ -11,6 +11,8 @@ from opslib.inference.causes import ModelCheckError
 from opslib.inference.trial import TrialLimits, try_model
 from tests.models import write_onnx
 
+pytestmark = pytest.mark.usefixtures("plain_processes")
+
 
 def write_child(folder: Path, body: str) -> Path:
     path = folder / "child.py"

@@ -78,8 +78,9 @@ def names(root: Path) -> list[Path]:
 def test_every_page_is_clean_in_every_view(
     browser: Any, pages: Path, width: int, scheme: Scheme
 ) -> None:
-    for path in names(pages):
-        with open_page(browser, width=width, scheme=scheme) as watched:
+    with open_page(browser, width=width, scheme=scheme) as watched:
+        for path in names(pages):
+            watched.requests.clear()
             watched.page.goto(path.as_uri())
             assert watched.console == [], path
             assert [url for url in watched.requests if not url.startswith("data:")] == [

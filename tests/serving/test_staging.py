@@ -13,6 +13,8 @@ from opslib.serving.staging import start_service
 from tests.serving.conftest import Place, write_colours
 from tests.waiting import await_end, is_alive
 
+pytestmark = pytest.mark.usefixtures("plain_processes")
+
 STARTER = """
 import sys
 from pathlib import Path

@@ -18,6 +18,7 @@ from opslib.core.errors import DeadlineError
 from opslib.timing.workers import MeasureError, Worker, peak_rss_bytes, reset_peak_rss
 from tests.waiting import await_end, is_alive
 
+pytestmark = pytest.mark.usefixtures("plain_processes")
 _kept: list[int] = []
 
 

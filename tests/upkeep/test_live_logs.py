@@ -139,6 +139,7 @@ def test_a_log_that_was_replaced_since_a_killed_run_is_left_as_it_is(tmp_path: P
     assert log.read_bytes() == b"other line\n" * 1000
 
 
+@pytest.mark.usefixtures("plain_processes")  # it is known by its command line
 def test_our_running_service_is_known_and_goes_on_in_a_new_file(tmp_path: Path) -> None:
     serving = make_serving_place(tmp_path, "maintenance: {rotate_mb: 0.01, disks: [/]}\n")
     place = Place(serving.config_path)

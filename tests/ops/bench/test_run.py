@@ -1,6 +1,7 @@
 """The benchmark on small real models: every row is a figure or says why it is none."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -29,14 +30,42 @@ def linear(classes):
 """
 
 
-@pytest.fixture
-def config(tmp_path: Path) -> Config:
+def make_experiment(folder: Path) -> Config:
     """An experiment of four images and one small model, measured loosely and quickly."""
-    write_images(tmp_path / "images/val/a", 4)
-    write_onnx(tmp_path / "exp/export/m.onnx")
+    write_images(folder / "images/val/a", 4)
+    write_onnx(folder / "exp/export/m.onnx")
     extra = "bench: {target_half_width_pct: 1.0e+30, engine: onnx, batch: [1, 2]}\n"
     extra += "parity: {samples: 4}\nonnx: {providers: [CPU]}\n"
-    return load_config(write_config(tmp_path, extra), {})
+    return load_config(write_config(folder, extra), {})
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    return make_experiment(tmp_path)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One benchmark that many tests read: a broken image among four, CUDA wanted before the CPU
+    on a host without a card."""
+
+    config: Config
+    record: BenchRecord
+    steps: list[tuple[float, str]]
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Measured:
+    config, steps = make_experiment(tmp_path_factory.mktemp("measured")), []
+    (config.data_root / "val/a/bad.jpg").write_bytes(b"no")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CUDA_VISIBLE_DEVICES", "")
+        record = run_bench(
+            config,
+            BenchRequest(budget_s=7, providers="CUDA,CPU"),
+            progress=lambda share, what: steps.append((share, what)),
+        )
+    return Measured(config, record, steps)
 
 
 def write_twin(folder: Path, *, classes: int = 3, offset: float = 0.0) -> Path:
@@ -66,13 +95,9 @@ def with_code_root(config: Config) -> Config:
     )
 
 
-def test_each_batch_size_gets_a_row_within_each_boundary(config: Config) -> None:
-    steps: list[tuple[float, str]] = []
-    record = run_bench(
-        config, BenchRequest(budget_s=7), progress=lambda share, what: steps.append((share, what))
-    )
+def test_each_batch_size_gets_a_row_within_each_boundary(measured: Measured) -> None:
+    record = measured.record
     assert record.verdict == "pass"
-    assert record.exit_code == 0
     assert [(row.batch_size, row.boundary) for row in record.rows] == [
         (1, "inference"),
         (1, "end_to_end"),
@@ -92,8 +117,8 @@ def test_each_batch_size_gets_a_row_within_each_boundary(config: Config) -> None
     assert whole.decode is not None
     assert record.noise_floor is not None
     assert record.noise_floor.baseline == "onnx"
-    assert steps[0][0] == 0
-    assert steps[-1] == (1.0, "done")
+    assert measured.steps[0][0] == 0
+    assert measured.steps[-1] == (1.0, "done")
 
 
 def test_inference_says_how_long_its_first_answer_took_and_old_records_need_not() -> None:
@@ -108,8 +133,10 @@ def test_inference_says_how_long_its_first_answer_took_and_old_records_need_not(
     assert BenchRecord.model_validate(record.model_dump() | {"rows": older}).rows[0].p50_ms == 1.0
 
 
-def test_a_record_survives_the_round_trip_with_its_lineage(config: Config, tmp_path: Path) -> None:
-    record = run_bench(config, BenchRequest(budget_s=4, batch=(1,)))
+def test_a_record_survives_the_round_trip_with_its_lineage(
+    measured: Measured, tmp_path: Path
+) -> None:
+    record = measured.record
     assert BenchRecord.read(record.write(tmp_path / "r.json")) == record
     assert record.model is not None
     assert len(record.model.sha256) == 64
@@ -148,7 +175,8 @@ def test_a_checkpoint_of_another_class_count_is_refused(config: Config, tmp_path
 
 def test_a_fixed_batch_is_measured_and_the_others_say_why_not(config: Config) -> None:
     write_onnx(config.export_dir / "m.onnx", batch=2)
-    record = run_bench(config, BenchRequest(budget_s=4))
+    record = run_bench(config, BenchRequest(budget_s=6))
+    assert (record.verdict, record.exit_code) == ("pass", 0)
     by_batch = {row.batch_size: row for row in record.rows if row.boundary == "inference"}
     assert by_batch[2].status == "measured"
     assert by_batch[1].status == "unavailable"
@@ -166,12 +194,8 @@ def test_cuda_alone_without_a_card_is_unavailable_and_never_a_cpu_figure(
         assert "CUDA cannot start" in (row.reason or "")
 
 
-def test_cuda_with_cpu_runs_on_cpu_and_says_why(
-    config: Config, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    record = run_bench(config, BenchRequest(budget_s=4, batch=(1,), providers="CUDA,CPU"))
-    for row in record.rows:
+def test_cuda_with_cpu_runs_on_cpu_and_says_why(measured: Measured) -> None:
+    for row in measured.record.rows:
         assert (row.provider, row.requested_providers) == ("CPU", "CUDA,CPU")
         assert "CUDA cannot start" in (row.reason or "")
 
@@ -193,22 +217,21 @@ def test_a_budget_too_short_for_a_figure_is_inconclusive_not_wrong(config: Confi
     assert "budget ended" in (record.rows[-1].reason or "")
 
 
-def test_skipped_images_are_counted_and_end_with_their_own_code(config: Config) -> None:
-    (config.data_root / "val/a/bad.jpg").write_bytes(b"no")
-    record = run_bench(config, BenchRequest(budget_s=4, batch=(1,)))
+def test_skipped_images_are_counted_and_end_with_their_own_code(measured: Measured) -> None:
+    record = measured.record
     assert (record.verdict, record.exit_code) == ("pass", 9)
     assert "bad.jpg" in record.inputs.skipped[0]
 
 
 def test_foreign_preprocessing_drops_in(config: Config) -> None:
     (config.root / "their_infer.py").write_text(
-        "import torch\n"
+        "import numpy as np\n"
         "def preprocess(paths, img_size):\n"
-        "    return torch.zeros(len(paths), 3, img_size, img_size)\n"
+        "    return np.zeros((len(paths), 3, img_size, img_size), dtype=np.float32)\n"
     )
     section = config.preprocess.model_copy(update={"function": "their_infer:preprocess"})
     foreign = with_code_root(config.model_copy(update={"preprocess": section}))
-    record = run_bench(foreign, BenchRequest(budget_s=20, batch=(1,)))
+    record = run_bench(foreign, BenchRequest(budget_s=7, batch=(1,)))
     assert record.preprocess == "their_infer:preprocess"
     stages = record.rows[1].stages_ms
     assert stages is not None
@@ -309,8 +332,6 @@ def test_a_model_of_one_channel_is_refused_by_name(config: Config) -> None:
         run_bench(config, BenchRequest(budget_s=4, batch=(1,)))
 
 
-def test_a_record_names_its_images_from_the_configurations_folder(config: Config) -> None:
-    (config.data_root / "val/a/bad.jpg").write_bytes(b"no")
-    record = run_bench(config, BenchRequest(budget_s=2, batch=(1,)))
-    assert record.inputs.glob == "images/val/**/*"
-    assert str(config.root) not in record.to_json()
+def test_a_record_names_its_images_from_the_configurations_folder(measured: Measured) -> None:
+    assert measured.record.inputs.glob == "images/val/**/*"
+    assert str(measured.config.root) not in measured.record.to_json()

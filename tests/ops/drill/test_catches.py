@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,6 +20,7 @@ from opslib.serving.staging import stop_process
 from opslib.timing.lock import LOCK_HELD_VARIABLE
 from tests.ops.drill.conftest import make_drill_place
 from tests.ops.drill.fake_service import FAULTS
+from tests.running import PreparedProcess
 from tests.serving.conftest import Place
 from tests.waiting import await_that
 
@@ -33,7 +33,7 @@ def start_fake(place: Place, fault: str, key: str) -> Iterator[str]:
     port = place.config_path.with_name("port")
     port.unlink(missing_ok=True)
     command = [sys.executable, "-m", "tests.ops.drill.fake_service"]
-    process = subprocess.Popen(
+    process = PreparedProcess(
         [*command, str(port), str(place.second), fault],
         cwd=ROOT,
         env=os.environ | {"API_KEY": key},

@@ -25,14 +25,20 @@ from opslib.ops.quantize.story import list_notes
 from tests.ops.quantize import faulty
 from tests.ops.quantize.test_run import write_colours
 
-NO_TIMING = "quantize: {budget_s: 1, batch: [1]}\nonnx: {providers: [CPU]}\n"
+SETTINGS = "quantize: {batch: [1]}\nonnx: {providers: [CPU]}\n"
+
+
+@pytest.fixture(autouse=True)
+def _untimed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is prepared, and what it answers, asks for no timing."""
+    monkeypatch.setattr(quantizing, "measure_speed", lambda *_args, **_more: {})
 
 
 def make_config(folder: Path, made: ModelProto, *, sidecar: bool = False) -> Config:
     write_colours(folder / "images/val", 6, seed=1)
     write_colours(folder / "images/train", 4, seed=2)
     faulty.write(made, folder / "exp/export/m.onnx", sidecar=sidecar)
-    (folder / "config.yaml").write_text(f"paths:\n  exp_dir: exp\n  data_root: images\n{NO_TIMING}")
+    (folder / "config.yaml").write_text(f"paths:\n  exp_dir: exp\n  data_root: images\n{SETTINGS}")
     return load_config(folder / "config.yaml", {})
 
 
