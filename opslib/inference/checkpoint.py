@@ -5,8 +5,6 @@ adds plain values that training code keeps beside its weights, and the classes t
 `torch.safe_globals` names.
 """
 
-from __future__ import annotations
-
 import argparse
 import collections
 import datetime

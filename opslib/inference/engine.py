@@ -4,8 +4,6 @@ The timing boundary is the same for every engine: `run` takes a float32 array in
 returns the answers in host memory, so that copies to and from a card are counted for both.
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path

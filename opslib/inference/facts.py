@@ -1,7 +1,5 @@
 """Which model and which images an operation read: what every record says of its inputs."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from opslib.core.files import sha256_file

@@ -1,7 +1,5 @@
 """Which model and checkpoint an operation means when it is not told."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Iterable

@@ -5,8 +5,6 @@ floats, integers or booleans. A card keeps those in short: the shape, values tak
 and the largest magnitude.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,12 +1,10 @@
 """Image sets: the files a glob names; what is no image or unreadable is set apart and counted."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 from opslib.core.config import Config
 from opslib.core.errors import InputError
@@ -36,7 +34,7 @@ class ImageFiles:
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Readable image files in a fixed order, one digest over them, and those left out and why.
+    """Readable image files in a fixed order, one digest over them, and those skipped and why.
 
     `folder` is the one that the glob is fixed to. `left_out` counts by suffix what the glob named
     besides: files that are no images, and images that cannot be read.
@@ -55,7 +53,7 @@ class ImageSet:
         repeats = -(-count // len(names))
         return (names * repeats)[:count]
 
-    def without(self, paths: Collection[Path], why: str | None = None) -> ImageSet:
+    def without(self, paths: Collection[Path], why: str | None = None) -> Self:
         """Return the set without some of its images; with a reason they count as left out."""
         gone = set(paths)
         rest = [path for path in self.paths if path not in gone]
@@ -76,11 +74,7 @@ def list_images(config: Config, split: Split) -> ImageFiles:
 def pick_images(
     config: Config, split: Split, given: str | None, *, limit: int, strict: bool = False
 ) -> ImageSet:
-    """Return the images of the glob `given`, else those of `list_images`; see `find_images`.
-
-    Raises:
-        InputError: as `find_images`; the message names the option or the key.
-    """
+    """Return the images of the glob `given`, else those of `list_images`; see `find_images`."""
     if given is not None:
         return find_images(given, limit=limit, strict=strict)
     return _read(list_images(config, split), f"images.{split}", limit, strict=strict)
@@ -92,7 +86,7 @@ def find_images(pattern: str, *, limit: int, strict: bool = False) -> ImageSet:
     A file that cannot be decoded is skipped and named, or refused where `strict`.
 
     Raises:
-        InputError: nothing matches, nothing is readable, or a file is unreadable under `strict`.
+        InputError: none matches or is readable, or one is not under `strict`; it names the option.
     """
     try:
         expanded = str(expand_user(Path(pattern))) if pattern else ""

@@ -1,7 +1,5 @@
 """Opening the engine that a request describes; the library behind it is imported only then."""
 
-from __future__ import annotations
-
 from opslib.core.errors import ParameterError
 from opslib.inference.engine import Engine, EngineRequest
 

@@ -1,7 +1,5 @@
 """Parity: two engines must say the same of the same images before either is timed."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

@@ -6,8 +6,6 @@ the graph tells; where it is none that is known (a function, a division, a Torch
 answers do: rows that are nowhere negative and sum to 1 are probabilities.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Literal
 

@@ -4,8 +4,6 @@
 offers. Ours is also split into `decode` and `transform`, so that time can be attributed.
 """
 
-from __future__ import annotations
-
 import importlib
 import sys
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """Execution providers: what was asked for, what this host can run, what is really in force."""
 
-from __future__ import annotations
-
 import ctypes
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """A model's inputs, outputs and opset, read from the file itself without loading its weights."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass

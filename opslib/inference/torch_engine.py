@@ -1,7 +1,5 @@
 """Torch behind the engine seam: a checkpoint, TorchScript or exported program, in eval mode."""
 
-from __future__ import annotations
-
 import numbers
 import re
 from collections.abc import Mapping

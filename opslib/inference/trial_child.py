@@ -67,7 +67,6 @@ def try_model(ort: Any, folder: Path, request: dict[str, Any]) -> dict[str, Any]
     return {
         "inputs": [describe(one) for one in session.get_inputs()],
         "outputs": [describe(one) for one in session.get_outputs()],
-        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }
 
 

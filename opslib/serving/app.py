@@ -1,7 +1,5 @@
 """The service as an ASGI application: routes over the parts that do the work."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -17,9 +15,9 @@ from starlette.types import ASGIApp
 
 from opslib import __version__
 from opslib.serving.failures import RefusalError, answer_crash, answer_refusal, json_response
-from opslib.serving.gate import Endpoint, Gate, LoggedCors
+from opslib.serving.gate import GENERATION, Endpoint, Gate, LoggedCors, Trace
 from opslib.serving.logs import PERIOD_S, sum_up_events
-from opslib.serving.reload import BUSY_CODE, StageError
+from opslib.serving.reload import StageError, since_ms
 from opslib.serving.schemas import (
     Answer,
     BatchAnswer,
@@ -33,7 +31,6 @@ from opslib.serving.schemas import (
 )
 from opslib.serving.service import Classified, Service
 from opslib.serving.settings import MIB
-from opslib.serving.trace import GENERATION, Trace
 from opslib.serving.uploads import UploadLimits, read_body
 
 APP_NAME = "pillsnap"
@@ -145,12 +142,9 @@ def _answer(content: Answer, named: Mapping[str, Any] | None = None) -> Response
 
 def _answer_fast(request: Request, done: Classified, content: dict[str, Any]) -> Response:
     """Answer with `PredictAnswer` or `BatchAnswer`, as a dict: models cost more than a parse."""
-    total = (time.perf_counter() - request.scope["state"]["started"]) * 1000
-    content["time_ms"] = {
-        "preprocess": done.preprocess_ms,
-        "inference": done.inference_ms,
-        "total": round(total, 3),
-    }
+    total = since_ms(request.scope["state"]["started"])
+    times = {"preprocess": done.preprocess_ms, "inference": done.inference_ms, "total": total}
+    content["time_ms"] = times
     content["version_tag"] = done.generation.model.candidate.version_tag
     content["generation"] = done.generation.number
     return json_response(content)
@@ -167,7 +161,7 @@ def _describe_version(service: Service) -> Version:
             reason=shortfall.reason,
         )
     try:
-        generation = service.current()
+        generation = service.generations.require()
     except RefusalError as error:
         error.extra.update({name: one.model_dump() for name, one in told.items()})
         raise
@@ -211,7 +205,7 @@ async def _reload(request: Request, service: Service) -> ReloadAnswer:
         raise RefusalError(
             409,
             "another reload is under way; wait for it and look at /version",
-            code=BUSY_CODE,
+            code="reload_running",
             extra={"stage": "queue", "hint": "try again in a few seconds"},
             headers={"Retry-After": "2"},
         )

@@ -1,7 +1,5 @@
 """Talking to a service that honours the contract: ours, or the user's own."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from typing import Any, Self

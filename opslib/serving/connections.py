@@ -6,16 +6,15 @@ request may be `/health`, or have the key. Those with the key are never closed f
 of the places is kept from them, so that there is always somebody who can make room.
 """
 
-from __future__ import annotations
-
 import asyncio
+import ctypes
 import logging
 import resource
 from collections import OrderedDict
+from contextlib import suppress
 from typing import Any
 
 from opslib.core.errors import ConfigError
-from opslib.serving.heap import give_back_memory
 from opslib.serving.logs import CAUSED_OUTSIDE
 
 RESERVED_DESCRIPTORS = 256  # for files, the trial's pipes and what is accepted in one turn
@@ -31,9 +30,7 @@ _log = logging.getLogger(CAUSED_OUTSIDE)
 class Slot:
     """The place of one connection."""
 
-    __slots__ = ("_places", "transport")
-
-    def __init__(self, places: Connections, transport: asyncio.Transport) -> None:
+    def __init__(self, places: "Connections", transport: asyncio.Transport) -> None:
         self._places = places
         self.transport = transport
 
@@ -155,3 +152,13 @@ def find_room(wanted: int) -> int:
             "are needed"
         )
     return room
+
+
+def give_back_memory() -> None:
+    """Return the free pages of the heap to the system, where the C library can.
+
+    Without it a service grows by a third over some tens of switches: each model is loaded into
+    the holes that requests left between the weights of the last.
+    """
+    with suppress(OSError, AttributeError):  # another C library than glibc
+        ctypes.CDLL(None).malloc_trim(0)

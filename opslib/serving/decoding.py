@@ -1,7 +1,5 @@
 """Uploaded bytes to pixels: name, declared type and content must agree, size is checked first."""
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,8 +1,6 @@
 """Changing one variable of `.env`: read as the service reads it, all else as it was, one writer at
 a time."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from functools import partial

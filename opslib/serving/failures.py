@@ -1,7 +1,5 @@
 """Answers that say no: one shape, `{"detail", "code"}`, with the stage and a hint where known."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -34,6 +32,7 @@ class RefusalError(HTTPException):
         code: a short word for programs; derived from the status unless given.
         extra: further fields of the answer, such as `stage` and `hint`.
         headers: further header fields.
+        retry_s: after how many seconds to try again; said in `detail` and in `Retry-After`.
     """
 
     def __init__(
@@ -44,7 +43,10 @@ class RefusalError(HTTPException):
         code: str | None = None,
         extra: dict[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
+        retry_s: int | None = None,
     ) -> None:
+        if retry_s is not None:
+            detail, headers = f"{detail}; try again in {retry_s} s", {"Retry-After": str(retry_s)}
         super().__init__(status, detail, headers)
         self.code = code or CODES.get(status, "error")
         self.extra = extra or {}

@@ -6,8 +6,6 @@ the difference of two modification times that the file server set: the lease's o
 probe written beside it.
 """
 
-from __future__ import annotations
-
 import os
 import platform
 from collections.abc import Iterator

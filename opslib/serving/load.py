@@ -4,8 +4,6 @@ In an open loop a request is sent when it is due, whether or not earlier ones we
 its latency counts from the moment it was due: a stall is seen by every request it delayed.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

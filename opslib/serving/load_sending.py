@@ -1,7 +1,5 @@
 """The process that sends a load: requests made beforehand, written when they are due."""
 
-from __future__ import annotations
-
 import asyncio
 import gc
 import json

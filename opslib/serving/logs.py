@@ -5,8 +5,6 @@ written. Of what strangers cause the first few of each kind are written and the 
 it must not fill a disk.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import os

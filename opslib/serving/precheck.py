@@ -1,8 +1,6 @@
 """Is this model one of its kind? Asked on this host before it is posted to a service that gives no
 digest: such a service is foreign, and may load whatever it is told to."""
 
-from __future__ import annotations
-
 from functools import cached_property
 from pathlib import Path
 
@@ -15,22 +13,15 @@ from opslib.inference.checks import check_model
 from opslib.inference.contract import Contract, check_classes_kept, describe_tensors
 from opslib.inference.find_model import find_card
 from opslib.inference.preprocess import load_preprocessor, preprocess
-from opslib.inference.trial import TensorFacts, TrialLimits, TrialResult, try_model
+from opslib.inference.trial import TensorFacts, TrialResult, try_model
 from opslib.serving.live import LiveVersion
 
 
 class Precheck:
-    """Checks models of one kind that are to follow the model `live`; each once.
-
-    Args:
-        config: where cards, code and limits are found.
-        kind: the kind that they must be of.
-        live: what is served, as the service says.
-    """
+    """Checks models of one kind that are to follow `live`, as the service says it; each once."""
 
     def __init__(self, config: Config, kind: Kind, live: LiveVersion | None) -> None:
         self._config, self._kind, self.live = config, kind, live
-        self._limits = TrialLimits.from_section(config.reload)
         self._done: dict[Path, str | None] = {}
 
     def __call__(self, path: Path) -> str | None:
@@ -71,7 +62,7 @@ class Precheck:
             preprocess=run,
             img_size=section.img_size,
             previous=previous,
-            limits=self._limits,
+            limits=self._config.reload,
             contract=self._kind.contract,
         )
         if previous is not None:
@@ -90,7 +81,7 @@ class Precheck:
         if not path.is_file() or not (self._kind.sole or self._kind.has(follow_model(path).name)):
             return None
         try:
-            trial, card = try_model(path, limits=self._limits), find_card(self._config, path)
+            trial, card = try_model(path, limits=self._config.reload), find_card(self._config, path)
         except (ModelError, InputError):
             return None
         return trial, card.class_names if card else ()

@@ -1,7 +1,5 @@
 """The answers of the service, field by field, and what OpenAPI says of each route."""
 
-from __future__ import annotations
-
 from typing import Any, Literal
 
 from fastapi import Security

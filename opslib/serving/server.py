@@ -1,7 +1,5 @@
 """Running the service in this process until it is told to stop; what is in flight is finished."""
 
-from __future__ import annotations
-
 import gc
 import os
 import signal

@@ -1,8 +1,6 @@
 """The parts of a running service, and what a request goes through: uploads are decoded, run and
 ranked on one thread, on one generation."""
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Iterator, Sequence
@@ -22,12 +20,12 @@ from opslib.inference.causes import find_hint
 from opslib.inference.preprocess import load_preprocessor
 from opslib.serving.decoding import UploadDecoder
 from opslib.serving.failures import RefusalError
+from opslib.serving.gate import GENERATION
 from opslib.serving.generations import Generation, Generations
 from opslib.serving.logs import ACCESS_LOG, CAUSED_OUTSIDE, AccessLog
-from opslib.serving.reload import Reloader
+from opslib.serving.reload import Reloader, since_ms
 from opslib.serving.settings import MIB, ServiceSettings
 from opslib.serving.standing import Standing
-from opslib.serving.trace import GENERATION
 from opslib.serving.uploads import Upload, UploadLimits, read_uploads
 from opslib.serving.work import InferenceQueue
 
@@ -45,11 +43,7 @@ class Classified:
 
 
 class Service:
-    """The parts of one running service, put together once.
-
-    Args:
-        settings: what it was told.
-    """
+    """The parts of one running service, put together once."""
 
     def __init__(self, settings: ServiceSettings) -> None:
         config = settings.config
@@ -74,26 +68,12 @@ class Service:
             max_total_pixels=config.uploads.batch_max_pixels,
         )
 
-    def current(self) -> Generation:
-        """Return the current generation.
-
-        Raises:
-            RefusalError: no model is loaded.
-        """
-        generation = self.generations.current
-        if generation is None:
-            raise RefusalError(
-                503, "no model is loaded; switch one in with /reload", code="no_model"
-            )
-        return generation
-
     async def classify(self, request: Request, field: str, limits: UploadLimits) -> Classified:
         """Read, check and classify the images of a request."""
         self.queue.check()
         uploads = await read_uploads(request, field, limits)
         self.decoder.check(uploads)
-        job = partial(classify, uploads, self.generations, self.decoder)
-        done = await self.queue.run(job)
+        done = await self.queue.run(partial(classify, uploads, self.generations, self.decoder))
         request.scope["state"][GENERATION] = done.generation
         return done
 
@@ -111,20 +91,18 @@ def classify(
     """Return a prediction for each upload, all from the generation current when work began.
 
     Raises:
-        RefusalError: an upload is no such image, too large or damaged, no model is loaded, the
-            preprocessing or the model fails (500, with its stage), or the model's answer is not a
-            number.
+        RefusalError: there is none, an upload is unfit, or a stage fails (500, with its name).
     """
     with generations.lease() as generation:
         model = generation.model
         started = time.perf_counter()
         with _stage("preprocess", generation):
             batch = decoder.decode(uploads, model.img_size)
-        decoded = time.perf_counter()
+        decoded, preprocess_ms = time.perf_counter(), since_ms(started)
         with _stage("inference", generation):
             probabilities = model.run(batch)
         _check_finite(probabilities, generation)
-        finished = time.perf_counter()
+        inference_ms = since_ms(decoded)
         names = model.class_names
         best = probabilities.argmax(axis=-1).tolist()
         predictions = [
@@ -135,12 +113,7 @@ def classify(
             }
             for index, row in zip(best, probabilities, strict=True)
         ]
-    return Classified(
-        generation,
-        predictions,
-        round((decoded - started) * 1000, 3),
-        round((finished - decoded) * 1000, 3),
-    )
+    return Classified(generation, predictions, preprocess_ms, inference_ms)
 
 
 @contextmanager

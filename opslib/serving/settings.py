@@ -1,7 +1,5 @@
 """Everything the service was told: the configuration, `.env` and the checked key, in one place."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,10 +26,9 @@ class ServiceSettings:
     @property
     def model_dirs(self) -> tuple[Path, ...]:
         """The folders from which a model may be switched in, links resolved."""
-        more = (self.config.resolve(path) for path in self.config.reload.model_dirs)
-        return tuple(
-            path.resolve() for path in (self.config.export_dir, self.config.restore_dir, *more)
-        )
+        config = self.config
+        more = map(config.resolve, config.reload.model_dirs)
+        return tuple(path.resolve() for path in (config.export_dir, config.restore_dir, *more))
 
 
 def load_settings(config: Config, env_file: Path | None = None) -> ServiceSettings:

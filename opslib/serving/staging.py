@@ -1,7 +1,5 @@
 """A real service for tests, drills and staging: started on a free port, awaited, stopped by pid."""
 
-from __future__ import annotations
-
 import os
 import re
 import signal

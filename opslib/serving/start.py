@@ -4,8 +4,6 @@ The first of the order is the one that is wanted. Where it cannot be loaded the 
 for it, and the service says that it is degraded until the wanted one, or a chosen one, is served.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 from pathlib import Path

@@ -1,8 +1,6 @@
 """A service as a tenant of the folders it takes models from: its leases are written before it uses
 a model, renewed while it runs, and say at its end that it stopped."""
 
-from __future__ import annotations
-
 import logging
 import os
 import platform

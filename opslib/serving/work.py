@@ -1,7 +1,5 @@
 """The bounded queue between the event loop and the threads that decode and classify."""
 
-from __future__ import annotations
-
 import asyncio
 import math
 import threading
@@ -49,28 +47,18 @@ class InferenceQueue:
         """Refuse with 503 and `Retry-After` where the line is full."""
         if self.pending >= self._limit:
             wait_s = max(1, math.ceil(self.pending / self._workers * self._job_s))
-            raise RefusalError(
-                503,
-                f"busy: {self.pending} requests are in line; try again in {wait_s} s",
-                code="queue_full",
-                headers={"Retry-After": str(wait_s)},
-            )
+            problem = f"busy: {self.pending} requests are in line"
+            raise RefusalError(503, problem, code="queue_full", retry_s=wait_s)
 
     async def run(self, job: Callable[[], T]) -> T:
-        """Return what `job` returns, run on a worker thread.
-
-        Raises:
-            RefusalError: the line is full.
-        """
+        """Return what `job` returns, run on a worker thread; see `check`."""
         self.check()
         self.pending += 1
         started = time.perf_counter()
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
-        if self._idle:
-            self._idle.pop().put((job, future, loop))
-        else:
-            self._line.append((job, future, loop))
+        put = self._idle.pop().put if self._idle else self._line.append
+        put((job, future, loop))
         try:
             return await future
         finally:
@@ -103,9 +91,5 @@ class InferenceQueue:
             inbox.put(self._line.popleft())
         else:
             self._idle.append(inbox)
-        if future.done():
-            return
-        if error is None:
-            future.set_result(result)
-        else:
-            future.set_exception(error)
+        if not future.done():
+            future.set_result(result) if error is None else future.set_exception(error)

@@ -7,12 +7,11 @@ import numpy as np
 import pytest
 
 from opslib.core.errors import ModelError
-from opslib.inference import cuda_graph, onnx_engine
-from opslib.inference.cuda_graph import CudaGraphBinding
+from opslib.inference import onnx_engine
 from opslib.inference.engine import EngineRequest
-from opslib.inference.fake_session import FakeBinding, FakeSession
-from opslib.inference.onnx_engine import OnnxEngine
+from opslib.inference.onnx_engine import CudaGraphBinding, OnnxEngine
 from opslib.inference.providers import ProviderChoice, SessionSettings
+from tests.inference.fake_session import FakeBinding, FakeSession
 
 
 class FakeValue:
@@ -75,7 +74,7 @@ def test_the_engine_replays_a_graph_where_it_is_asked_to(monkeypatch: pytest.Mon
     names = ("CUDAExecutionProvider",)
     choice = ProviderChoice(("CUDA",), names, ({"enable_cuda_graph": "1"},))
     monkeypatch.setattr(onnx_engine, "select_onnx_providers", lambda *_, **__: choice)
-    monkeypatch.setattr(cuda_graph, "_value_on_card", FakeValue)
+    monkeypatch.setattr(onnx_engine, "_value_on_card", FakeValue)
     settings = SessionSettings(cuda={"enable_cuda_graph": 1})
     request = EngineRequest("onnx", Path("none"), ("CUDA",), 2, settings)
     session = GraphSession()

@@ -37,7 +37,6 @@ from opslib.inference.preprocess import load_preprocessor
 from opslib.inference.signature import Signature, read_signature
 from opslib.inference.trial import join_images, try_model
 from opslib.ops.quantize.labels import check_label_map, read_label_map
-from opslib.ops.release.verify import trial_limits
 
 DEFAULT_IMAGES = 8
 GOLDEN_FOLDER = "golden"
@@ -139,7 +138,7 @@ def _ask_classifier(
     size = config.preprocess.img_size or probe_size(path, None, None)
     probes = probe_images(size)
     batch = join_images(_prepare(config, found, size), probes)
-    trial = try_model(path, images=batch, limits=trial_limits(config))
+    trial = try_model(path, images=batch, limits=config.reload)
     check_contract(path, trial, None)
     check_outputs(path, trial.answered(), differing=len(probes))
     probabilities = trial.probabilities()[: len(found)]
@@ -173,7 +172,7 @@ def _ask_any(
     images = _prepare(config, found, choose_size(path, known, config.preprocess.img_size))
     # Each is asked twice: what differs from one time to the next can never be compared.
     twice = join_images(images, images)
-    trial = try_model(path, images=twice, every_output=True, limits=trial_limits(config))
+    trial = try_model(path, images=twice, every_output=True, limits=config.reload)
     check_finite(path, trial)
     golden = tuple(
         GoldenOutputs(image=name, sha256=digest, outputs=summarise_outputs(answer))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 from opslib.core.config import Config
 from opslib.core.errors import InputError
@@ -30,12 +30,8 @@ from opslib.ops.release.manifest import (
 from opslib.ops.release.scratch import scratch_folder
 from opslib.ops.release.unpack import Contents, Limits, unpack
 
-if TYPE_CHECKING:
-    from opslib.inference.trial import TrialLimits
-
 Progress = Callable[[float, str], None]
 SCRATCH_NAME = "verify"
-_MIB = 1 << 20
 _SHOWN = 3
 
 
@@ -232,7 +228,7 @@ def check_released(
             find_card(unpacked, path),
             preprocess=load_preprocessor(config.preprocess.function, config.code_root).run_checked,
             img_size=config.preprocess.img_size,
-            limits=trial_limits(config),
+            limits=config.reload,
             contract=manifest.contract_of(model.path),
         )
     except (ModelCheckError, InputError) as error:
@@ -247,14 +243,6 @@ def check_released(
         golden_images=golden.count if golden else 0,
         golden_max_abs_diff=golden.max_abs_diff if golden else None,
     )
-
-
-def trial_limits(config: Config) -> TrialLimits:
-    """Return what the child process that tries a model may take, as `reload` says."""
-    from opslib.inference.trial import TrialLimits
-
-    memory = config.reload.trial_memory_mb
-    return TrialLimits(config.reload.trial_timeout_s, memory * _MIB if memory else None)
 
 
 def _open(archive: Path) -> BinaryIO:
