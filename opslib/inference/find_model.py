@@ -20,10 +20,7 @@ _STAMP = re.compile(r"(?<!\d)\d{8}-\d{6}(?!\d)")
 
 def find_onnx(config: Config, given: Path | None = None, kind: Kind | None = None) -> Path:
     """Return the ONNX file meant: `given`, else what the kind's link (`export/latest.onnx`) means,
-    else the newest export of the kind.
-
-    Args:
-        kind: the kind asked for; the classifier by default.
+    else the newest export of the kind; of the classifier by default.
 
     Raises:
         ModelError: there is none, and the message says how to make one; or the link is there and
@@ -55,11 +52,8 @@ def find_onnx(config: Config, given: Path | None = None, kind: Kind | None = Non
 
 
 def check_link(link: Path, kind: Kind) -> Path:
-    """Return the model that the link of a kind means.
-
-    Raises:
-        ModelError: it leads to no file, or to a model of another kind.
-    """
+    """Return the model that the link of a kind means; refuse one that leads to no file, or to a
+    model of another kind."""
     real = resolve_model(link)
     if not kind.sole and not kind.has(real.name):
         raise ModelError(f"{link}: means {real.name}, which is no {kind.name} model")
@@ -68,11 +62,7 @@ def check_link(link: Path, kind: Kind) -> Path:
 
 def list_exports(folder: Path, kind: Kind) -> list[Path]:
     """Return the models of a kind in `folder` that are no links, as `newest_first`; none without
-    it.
-
-    Raises:
-        ModelError: the folder may not be looked into.
-    """
+    it. A folder that may not be looked into is a `ModelError`."""
     try:
         paths = [path for path in folder.iterdir() if kind.has(path.name)]
         return newest_first(path for path in paths if path.is_file() and not path.is_symlink())
@@ -135,9 +125,8 @@ def find_checkpoint(config: Config, given: Path | None, card: ModelCard | None) 
             found = [path for path in find_matches(pattern, root).files if path.is_file()]
             if found:
                 return newest_first(found)[0]
-    looked = ", ".join(str(path) for path in dict.fromkeys(candidates))
+    looked = ", ".join([*map(str, dict.fromkeys(candidates)), *config.torch.checkpoints])
     raise ModelError(
-        f"no Torch checkpoint (looked for {f'{looked}, ' if looked else ''}"
-        f"{', '.join(config.torch.checkpoints)} below {' and '.join(map(str, folders))}); "
+        f"no Torch checkpoint (looked for {looked} below {' and '.join(map(str, folders))}); "
         "name one with --checkpoint, or its pattern in torch.checkpoints"
     )

@@ -73,11 +73,9 @@ def check_golden(
     """
     classes = {len(answer.probabilities) for answer in golden}
     if classes != {probabilities.shape[-1]}:
-        problem = (
-            f"its card's golden answers have {len(golden[0].probabilities)} classes, "
-            f"the model answers {probabilities.shape[-1]}"
-        )
-        raise ModelCheckError("golden", f"{path}: {problem}")
+        promised = f"its card's golden answers have {len(golden[0].probabilities)} classes"
+        answers = f"the model answers {probabilities.shape[-1]}"
+        raise ModelCheckError("golden", f"{path}: {promised}, {answers}")
     wanted = np.asarray([answer.probabilities for answer in golden], dtype=np.float32)
     for answer, have, want in zip(golden, probabilities, wanted, strict=True):
         said, tie = int(have.argmax()), 2 * MAX_PROBABILITY_DIFF * want[answer.class_id]
@@ -126,13 +124,11 @@ def summarise_outputs(outputs: Outputs) -> tuple[GoldenTensor, ...]:
 def check_golden_outputs(
     path: Path, golden: Sequence[GoldenOutputs], answers: Sequence[Outputs]
 ) -> GoldenResult:
-    """Compare what the model at `path` answered to each golden image with what its card says.
+    """Compare what the model at `path` answered to each golden image with what its card says, or
+    refuse it (stage `golden`) by image and output.
 
     The difference in the result is that of the value that lies farthest off, as a share of what
     `MAX_OUTPUT_DIFF` is a share of.
-
-    Raises:
-        ModelCheckError: stage `golden`; the message names the image and the output.
     """
     worst = 0.0
     for promised, answer in zip(golden, answers, strict=True):

@@ -1,7 +1,7 @@
 """Image sets: the files a glob names; what is no image or unreadable is set apart and counted."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, Self
@@ -120,7 +120,8 @@ def _read(files: ImageFiles, named_by: str, limit: int, *, strict: bool) -> Imag
             f"{where}: no image matches; expected files ending in {', '.join(IMAGE_SUFFIXES)}"
             + "".join(f"; {one}" for one in (*seen, *files.problems[:1]))
         )
-    chosen = _spread(files.paths, limit)
+    count = min(limit, len(files.paths))
+    chosen = [files.paths[index * len(files.paths) // count] for index in range(count)]
     readable, unreadable, skipped = list[Path](), list[Path](), list(files.problems)
     for path in chosen:
         try:
@@ -150,9 +151,3 @@ def _check_readable(path: Path) -> None:
     if path.exists() and not path.is_file():
         raise InputError(f"{path}: cannot be read as an image: it is no regular file")
     decode([path], 32)
-
-
-def _spread(paths: Sequence[Path], limit: int) -> list[Path]:
-    if len(paths) <= limit:
-        return list(paths)
-    return [paths[index * len(paths) // limit] for index in range(limit)]

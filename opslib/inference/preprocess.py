@@ -41,10 +41,8 @@ def decode(paths: Sequence[str | Path], img_size: int) -> Images:
         try:
             with Image.open(path) as image:
                 if image.width * image.height > MAX_PIXELS:
-                    raise InputError(
-                        f"{path}: {image.width} x {image.height} pixels; "
-                        f"at most {MAX_PIXELS:,} are read"
-                    )
+                    size = f"{image.width} x {image.height} pixels"
+                    raise InputError(f"{path}: {size}; at most {MAX_PIXELS:,} are read")
                 images.append(to_pixels(image, img_size))
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise InputError(f"{path}: cannot be read as an image: {error}") from error
@@ -52,11 +50,7 @@ def decode(paths: Sequence[str | Path], img_size: int) -> Images:
 
 
 def to_pixels(image: Any, img_size: int) -> NDArray[np.uint8]:
-    """Return an opened Pillow image as RGB `[H, W, 3]` uint8; see `decode`.
-
-    Raises:
-        ValueError: grey of 32 bits, of which nothing says which number is white.
-    """
+    """Return an opened Pillow image as RGB `[H, W, 3]` uint8; see `decode`."""
     from PIL import ImageOps
 
     image.draft("RGB", (img_size, img_size))
@@ -118,11 +112,7 @@ class Preprocessor:
 
 
 def load_preprocessor(function: str, code_root: Path | None) -> Preprocessor:
-    """Return the preprocessing named by the import string `module:function`.
-
-    Raises:
-        ConfigError: it cannot be imported; the message says which key to look at.
-    """
+    """Return what is named by the import string `module:function`; see `import_object`."""
     if function == DEFAULT_FUNCTION:
         return Preprocessor(function, preprocess, (decode, transform))
     found = import_object(function, code_root, key="preprocess.function")
@@ -130,11 +120,7 @@ def load_preprocessor(function: str, code_root: Path | None) -> Preprocessor:
 
 
 def as_batch(value: Any) -> NDArray[np.float32]:
-    """Return a Torch tensor or array as a contiguous float32 array in host memory, `[N,C,H,W]`.
-
-    Raises:
-        InputError: it has not four axes.
-    """
+    """Return a Torch tensor or array as a contiguous float32 array in host memory, `[N,C,H,W]`."""
     array = value.detach().cpu().numpy() if hasattr(value, "detach") else np.asarray(value)
     if array.ndim != 4:
         raise InputError(f"preprocessing returned shape {list(array.shape)}; expected [N, C, H, W]")
@@ -142,11 +128,8 @@ def as_batch(value: Any) -> NDArray[np.float32]:
 
 
 def import_object(reference: str, code_root: Path | None, *, key: str) -> Any:
-    """Return what the import string `module:name` stands for, looking into `code_root` first.
-
-    Raises:
-        ConfigError: it is no import string, or the module or name is not there.
-    """
+    """Return what the import string `module:name` stands for, looking into `code_root` first; a
+    `ConfigError` names the `key` that it was given with."""
     module_name, _, name = reference.partition(":")
     if not module_name or not name:
         raise ConfigError(f"{key}: got {reference!r}; expected module:function")

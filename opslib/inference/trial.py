@@ -161,8 +161,9 @@ def _read_result(
 ) -> TrialResult:
     stage: Stage = "outputs" if (folder / "loaded").exists() else "load"
     doing = "loading it" if stage == "load" else "running it"
-    answer, problem = folder / "answer.json", None
+    answer = folder / "answer.json"
     found: dict[str, Any] = json.loads(answer.read_text()) if answer.exists() else {}
+    problem: str | None = found.get("refused")
     if code == -int(signal.SIGALRM):
         problem = f"{doing} took longer than {timeout_s:g} s"
     elif code < 0:
@@ -173,7 +174,6 @@ def _read_result(
         problem = f"{doing} needs more than the {format_bytes(allowed)} allowed"
     elif "error" in found:
         problem = f"ONNX Runtime refuses it: {shorten_error(found['error'])}"
-    problem = problem or found.get("refused")
     if problem is not None:
         raise ModelCheckError(stage, f"{path}: {problem}")
     kept = folder / "answers.npy"

@@ -176,11 +176,11 @@ class Trace:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 served = state.get(GENERATION) or self._current()
-                message["headers"] = [
-                    *message.get("headers", ()),
-                    (b"x-request-id", request_id),
-                    *_model_headers(served),
-                ]
+                headers = [*message.get("headers", ()), (b"x-request-id", request_id)]
+                if served is not None:
+                    headers.append((b"x-model-sha256", served.model.sha256.encode()))
+                    headers.append((b"x-generation", str(served.number).encode()))
+                message["headers"] = headers
             await send(message)
 
         try:
@@ -211,12 +211,3 @@ def _request_id(scope: Scope) -> bytes:
         if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
             return bytes(value)
     return secrets.token_hex(8).encode()
-
-
-def _model_headers(generation: Generation | None) -> list[tuple[bytes, bytes]]:
-    if generation is None:
-        return []
-    return [
-        (b"x-model-sha256", generation.model.sha256.encode()),
-        (b"x-generation", str(generation.number).encode()),
-    ]

@@ -10,8 +10,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import psutil
-
 from opslib.serving.connections import give_back_memory
 from opslib.serving.failures import RefusalError
 from opslib.serving.loaded import LoadedModel
@@ -123,7 +121,7 @@ class Generations:
     def _retire_oldest(self) -> list[LoadedModel]:
         """Take the oldest models out of residence; return those that can be freed now."""
         capacity = self.capacity
-        if len(self._slots) > 1 and psutil.virtual_memory().available < self.min_free_bytes:
+        if len(self._slots) > 1 and _free_memory_bytes() < self.min_free_bytes:
             capacity = 1
             _log.warning("little free memory: the previous model is not kept for a rollback")
         oldest = list(self._slots)[: max(0, len(self._slots) - capacity)]
@@ -134,3 +132,11 @@ def _retire_slot(slot: _Slot) -> list[LoadedModel]:
     """Mark a slot for freeing; return its model where no request holds it."""
     slot.retired = True
     return [] if slot.leases else [slot.model]
+
+
+def _free_memory_bytes() -> int:
+    """How many bytes new allocations can have without swapping."""
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return 0

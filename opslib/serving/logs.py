@@ -147,15 +147,13 @@ class AccessLog:
 
     def _open(self) -> None:
         self._descriptor = open_to_append(self._path)
-        seen = os.fstat(self._descriptor)
-        self._identity = (seen.st_dev, seen.st_ino)
+        self._opened = os.fstat(self._descriptor)
 
     def _was_renamed(self) -> bool:
         try:
-            seen = self._path.stat()
+            return not os.path.samestat(self._path.stat(), self._opened)
         except FileNotFoundError:
             return True
-        return (seen.st_dev, seen.st_ino) != self._identity
 
 
 class EventFile(WatchedFileHandler):
@@ -190,18 +188,12 @@ def open_logs(folder: Path, level: str, secrets: Iterable[str], *, console: bool
         screen = logging.StreamHandler(sys.stderr)
         screen.setFormatter(PlainLines(secrets))
         handlers.append(screen)
-    for name in (EVENT_LOGGER, *_OUTSIDE):
-        _attach(name, handlers, level)
+    for logger in map(logging.getLogger, (EVENT_LOGGER, *_OUTSIDE)):
+        for old in logger.handlers:
+            old.close()
+        logger.handlers, logger.propagate = list(handlers), False
+        logger.setLevel(level)
     for name in _OUTSIDE:
         logging.getLogger(name).addFilter(_sparing)
     logging.captureWarnings(True)
     logging.raiseExceptions = False
-
-
-def _attach(name: str, handlers: list[logging.Handler], level: str) -> None:
-    logger = logging.getLogger(name)
-    for old in logger.handlers:
-        old.close()
-    logger.handlers = list(handlers)
-    logger.setLevel(level)
-    logger.propagate = False

@@ -21,7 +21,7 @@ from opslib.serving.keys import check_key, key_age_days, key_since, keys_match, 
 from opslib.serving.loaded import load_candidate, read_candidate
 from opslib.serving.logs import AccessLog
 from opslib.serving.own_copy import confine_path
-from opslib.serving.work import InferenceQueue
+from opslib.serving.service import InferenceQueue
 from tests.serving.conftest import Place, make_cached
 
 
