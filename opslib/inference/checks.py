@@ -125,11 +125,8 @@ def _check_any(
 
 
 def check_finite(path: Path, trial: TrialResult) -> None:
-    """Refuse a model of which an output holds what is no number, or none holds numbers at all.
-
-    Raises:
-        ModelCheckError: stage `outputs`; the message names the output.
-    """
+    """Refuse (stage `outputs`) a model of which an output holds what is no number, or none holds
+    numbers at all."""
     if not trial.every_output:
         why = "none of its outputs holds numbers that could be compared"
         raise ModelCheckError("outputs", f"{path}: {why}")

@@ -45,11 +45,8 @@ class Engine(ABC):
 
     @abstractmethod
     def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the answers, float32 `[N, columns]`, of a float32 `[N, C, H, W]` batch.
-
-        Raises:
-            UnavailableError: the library behind it raised.
-        """
+        """Return the answers, float32 `[N, columns]`, of a float32 `[N, C, H, W]` batch; an
+        `UnavailableError` where the library behind it raised."""
 
     @abstractmethod
     def close(self) -> None:

@@ -90,11 +90,7 @@ def model_moment(path: Path) -> float:
 
 def find_card(config: Config, model: Path) -> ModelCard | None:
     """Return what is known of `model`: its own card, else the export report that names it; None
-    where neither was ever there.
-
-    Raises:
-        InputError: evidence is there but cannot be read.
-    """
+    where neither was ever there. Evidence that cannot be read is an `InputError`."""
     card = read_card(model)
     if card is not None:
         return card
@@ -106,11 +102,8 @@ def find_card(config: Config, model: Path) -> ModelCard | None:
 
 def find_checkpoint(config: Config, given: Path | None, card: ModelCard | None) -> Path:
     """Return the Torch checkpoint: `given`, else the one the card names, else the newest that the
-    first fitting glob of `torch.checkpoints` names, below `exp_dir` or else `code_root`.
-
-    Raises:
-        ModelError: there is none; the message says where was looked.
-    """
+    first fitting glob of `torch.checkpoints` names, below `exp_dir` or else `code_root`. Where
+    there is none, a `ModelError` says where was looked."""
     if given is not None:
         return given.absolute() if given.exists() else config.resolve(given)
     roots = (config.exp_dir, config.export_dir, config.code_root or config.root, config.root)

@@ -41,11 +41,8 @@ class GoldenResult:
 def load_golden(
     card: ModelCard, folder: Path, preprocess: Preprocess, img_size: int
 ) -> NDArray[np.float32]:
-    """Return the card's golden images, found relative to `folder`, as the model's input.
-
-    Raises:
-        ModelCheckError: stage `golden`: an image is missing, changed or unreadable.
-    """
+    """Return the card's golden images, found relative to `folder`, as the model's input; refuse
+    (stage `golden`) one that is missing, changed or unreadable."""
     for answer in card.golden_images:
         path = folder / answer.image
         if not path.is_file():
@@ -98,11 +95,8 @@ def check_golden(
 def answer_golden(
     images: tuple[GoldenAnswer, ...], probabilities: NDArray[np.float32]
 ) -> tuple[GoldenAnswer, ...]:
-    """Return the golden images with the answers that `probabilities` `[N, C]` give to them.
-
-    Raises:
-        ModelError: the numbers of images and answers differ.
-    """
+    """Return the golden images with the answers that `probabilities` `[N, C]` give to them, as many
+    as there are images."""
     if len(images) != len(probabilities):
         raise ModelError(f"{len(images)} golden images, {len(probabilities)} answers")
     return tuple(

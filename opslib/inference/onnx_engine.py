@@ -32,12 +32,8 @@ class OnnxEngine(Engine):
     """An ONNX Runtime session for one batch size; on CUDA with bound input and output."""
 
     def __init__(self, request: EngineRequest, session: Any = None) -> None:
-        """Load the model, or take a ready `session` (tests pass a fake one).
-
-        Raises:
-            ModelError: the file is missing, damaged or no image classifier.
-            UnavailableError: none of the providers asked for starts here.
-        """
+        """Load the model, or take a ready `session` (tests pass a fake one); raises as
+        `open_engine`."""
         self._path = request.path
         choice = select_onnx_providers(request.providers, cuda_options=request.settings.cuda)
         self._session = session or _load(request, choice)

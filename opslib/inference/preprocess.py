@@ -93,12 +93,8 @@ class Preprocessor:
     split: tuple[Callable[..., Images], Callable[..., NDArray[np.float32]]] | None
 
     def run_checked(self, paths: Sequence[str], img_size: int) -> NDArray[np.float32]:
-        """Return what `run` does, float32 `[N, 3, img_size, img_size]`.
-
-        Raises:
-            InputError: an image cannot be read.
-            ConfigError: foreign code raised; the message says which and what.
-        """
+        """Return what `run` does, float32 `[N, 3, img_size, img_size]`; an `InputError` where an
+        image cannot be read, a `ConfigError` where foreign code raised."""
         try:
             return self.run(paths, img_size)
         except OpsError:

@@ -71,14 +71,9 @@ def select_onnx_providers(
 ) -> ProviderChoice:
     """Return the providers of a session: CUDA before CPU, TensorRT only where asked for.
 
-    Args:
-        requested: short names, such as `("CUDA", "CPU")`; CUDA is tried first in any order.
-        cuda_options: CUDA provider options; the policy's maximal cuDNN workspace by default.
-        available: ONNX Runtime's built-in providers; asked of the library by default.
-        cuda_problem: why CUDA cannot start here, or None; found out by loading it by default.
-
-    Raises:
-        UnavailableError: no provider asked for can run here; the message is the reason.
+    ONNX Runtime is asked what it has (`available`), and its library loaded to see why CUDA cannot
+    start (`cuda_problem`), unless both are given. An `UnavailableError` is the reason why none of
+    those `requested`, by their short names, can run here.
     """
     if available is None:
         import onnxruntime

@@ -25,12 +25,9 @@ class TorchEngine(Engine):
     """A Torch module in eval and inference mode; each call ends with its result on the host."""
 
     def __init__(self, request: EngineRequest) -> None:
-        """Load the checkpoint.
-
-        Raises:
-            ModelError: missing, damaged, or it needs a factory that is not configured.
-            UnavailableError: only CUDA was asked for and Torch has none here.
-        """
+        """Load the checkpoint; a `ModelError` where it is missing or damaged or needs a factory
+        that is not configured, an `UnavailableError` where only CUDA was asked for and Torch has
+        none."""
         import torch
 
         self._torch, self._path = torch, request.path
@@ -107,9 +104,8 @@ def _build(
     if isinstance(payload, torch.nn.Module):
         return payload, {}
     if not isinstance(payload, Mapping):
-        raise ModelError(
-            f"{path}: expected a state dict or a checkpoint, got {type(payload).__name__}"
-        )
+        kind = type(payload).__name__
+        raise ModelError(f"{path}: expected a state dict or a checkpoint, got {kind}")
     size = payload.get("img_size")
     facts = {"img_size": int(size) if isinstance(size, numbers.Integral) else None}
     kinds = (Mapping, torch.nn.Module)
@@ -172,12 +168,11 @@ def _fit_names(state: Mapping[str, Any], wanted: Mapping[str, Any]) -> Mapping[s
 
 
 def _count_classes(path: Path, state: Mapping[str, Any]) -> int:
-    named = ((name, tensor) for name, tensor in state.items() if name.endswith("bias"))
-    biases = [tensor for _, tensor in named if getattr(tensor, "ndim", 0) == 1]
+    named = (tensor for name, tensor in state.items() if name.endswith("bias"))
+    biases = [tensor for tensor in named if getattr(tensor, "ndim", 0) == 1]
     if not biases:
-        raise ModelError(
-            f"{path}: its state dict has no bias to count classes by; add num_classes to it"
-        )
+        problem = "its state dict has no bias to count classes by; add num_classes to it"
+        raise ModelError(f"{path}: {problem}")
     return int(biases[-1].shape[0])
 
 

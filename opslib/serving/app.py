@@ -41,10 +41,16 @@ def create_app(service: Service) -> ASGIApp:
     """Return the application that serves `service`, its layers in order from the outside:
     trace, cross-origin rules, gate, routes."""
 
+    async def sum_up_logs() -> None:
+        while True:  # what was not logged one by one
+            await asyncio.sleep(PERIOD_S)
+            service.access_log.sum_up()
+            sum_up_events()
+
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         service.standing.watch()
-        counting = asyncio.create_task(_sum_up_logs(service))
+        counting = asyncio.create_task(sum_up_logs())
         yield
         counting.cancel()
         sum_up_events()
@@ -58,14 +64,6 @@ def create_app(service: Service) -> ASGIApp:
     gate = Gate(app, inference, service.settings.api_key, told.rate_limit_per_min)
     cors = LoggedCors(gate, told.cors_allow_origins)
     return Trace(cors, lambda: service.generations.current, service.access_log)
-
-
-async def _sum_up_logs(service: Service) -> None:
-    """Say each minute what was not logged one by one."""
-    while True:
-        await asyncio.sleep(PERIOD_S)
-        service.access_log.sum_up()
-        sum_up_events()
 
 
 async def _answer_crash(request: Request, _error: Exception) -> Response:
@@ -202,22 +200,16 @@ async def _reload(request: Request, service: Service) -> ReloadAnswer:
         where = ".".join(str(part) for part in first["loc"]) or "body"
         raise RefusalError(400 if malformed else 422, f"{where}: {first['msg']}") from error
     if service.reloader.busy:
-        raise RefusalError(
-            409,
-            "another reload is under way; wait for it and look at /version",
-            code="reload_running",
-            extra={"stage": "queue", "hint": "try again in a few seconds"},
-            headers={"Retry-After": "2"},
-        )
+        problem = "another reload is under way; wait for it and look at /version"
+        extra = {"stage": "queue", "hint": "try again in a few seconds"}
+        later = {"Retry-After": "2"}
+        raise RefusalError(409, problem, code="reload_running", extra=extra, headers=later)
     try:
         switch = await service.reloader.reload(wanted.model_path)
     except StageError as error:
-        raise RefusalError(
-            400 if error.stage == "path" else 422,
-            str(error),
-            code="model_refused",
-            extra={"stage": error.stage, "hint": error.hint},
-        ) from error
+        status = 400 if error.stage == "path" else 422
+        extra = {"stage": error.stage, "hint": error.hint}
+        raise RefusalError(status, str(error), code="model_refused", extra=extra) from error
     request.scope["state"][GENERATION] = switch.generation
     model = switch.generation.model
     return ReloadAnswer(

@@ -111,11 +111,11 @@ class ServiceClient:
         except ValueError:
             content = None
         if answer.status_code != 200:
-            status, body = answer.status_code, " ".join(answer.text.split())[:600]
+            status, text = answer.status_code, " ".join(answer.text.split())[:600]
             given = content if isinstance(content, dict) else {}
-            stage, detail = str(given.get("stage") or "unknown"), str(given.get("detail") or body)
+            stage, detail = str(given.get("stage") or "unknown"), str(given.get("detail") or text)
             hint = given.get("hint") or _STATUS_HINTS.get(status) or find_hint(stage, detail)
-            raise ServiceError(f"{self.url}{route}: {status} {body}", status, stage, str(hint))
+            raise ServiceError(f"{self.url}{route}: {status} {text}", status, stage, str(hint))
         if not isinstance(content, dict):
             hint = "is this the service? a login page of a tunnel answers 200 too"
             raise ServiceError(f"{self.url}{route}: answered no JSON object", 200, "answer", hint)

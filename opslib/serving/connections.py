@@ -131,11 +131,8 @@ class JoinedWrites:
 
 
 def find_room(wanted: int) -> int:
-    """Return how many of the `wanted` connections the process may hold beside its files, after
-    raising its limit of open files as far as that needs and is allowed.
-
-    Raises:
-        ConfigError: next to none.
+    """Return how many of the `wanted` connections the process may hold beside its files (next to
+    none is a `ConfigError`), after raising its limit of open files as far as is needed and allowed.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
@@ -147,18 +144,14 @@ def find_room(wanted: int) -> int:
     room = min(wanted, soft - RESERVED_DESCRIPTORS)
     least = min(wanted, MIN_CONNECTIONS)
     if room < least:
-        raise ConfigError(
-            f"ulimit -n: {soft} open files are too few; at least {least + RESERVED_DESCRIPTORS} "
-            "are needed"
-        )
+        needed = least + RESERVED_DESCRIPTORS
+        raise ConfigError(f"ulimit -n: {soft} open files are too few; at least {needed} are needed")
     return room
 
 
 def give_back_memory() -> None:
-    """Return the free pages of the heap to the system, where the C library can.
-
-    Without it a service grows by a third over some tens of switches: each model is loaded into
-    the holes that requests left between the weights of the last.
-    """
+    """Return the free pages of the heap to the system, where the C library can. Without it a
+    service grows by a third over some tens of switches: each model is loaded into the holes that
+    requests left between the weights of the last."""
     with suppress(OSError, AttributeError):  # another C library than glibc
         ctypes.CDLL(None).malloc_trim(0)

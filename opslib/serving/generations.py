@@ -37,10 +37,9 @@ class _Slot:
 class Generations:
     """The current generation and the resident models, safe to use from any thread.
 
-    Args:
-        capacity: how many models stay loaded, the current one included.
-        last_number: the number of the last generation before this process.
-        min_free_bytes: with less free memory after a switch, the old model is not kept.
+    `capacity` models stay loaded, the current one included; with less than `min_free_bytes` of
+    memory after a switch, the old one is not kept. `last_number` is that of the last generation
+    before.
     """
 
     capacity: int = 2

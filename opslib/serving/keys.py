@@ -26,12 +26,8 @@ def make_key() -> str:
 
 
 def check_key(key: str | None) -> bytes:
-    """Return the key as bytes if it can be what `openssl rand -hex 32` prints.
-
-    Raises:
-        ConfigError: there is none or it is too weak; the message says how to make one and never
-            repeats it.
-    """
+    """Return the key as bytes if it can be what `openssl rand -hex 32` prints; else a `ConfigError`
+    says how to make one, and never repeats it."""
     remedy = "make one with `openssl rand -hex 32` or `pillops key rotate` and keep it in .env"
     key = key or ""
     strength = len(key) // 2 if re.fullmatch(r"[0-9a-fA-F]+", key) else len(key) * 6 // 8

@@ -154,11 +154,8 @@ def load_candidate(config: Config, candidate: Candidate) -> LoadedModel:
     """Load a candidate, by path, on the configured providers.
 
     Weights files that are no copy of ours are read into memory, not mapped. That takes twice their
-    size while it lasts and holds other threads up.
-
-    Raises:
-        ModelError: it cannot be loaded, takes images of unknown size, or changed meanwhile.
-        UnavailableError: this host cannot run it.
+    size while it lasts and holds other threads up. Raises as `open_engine`, and a `ModelError`
+    where it takes images of unknown size or changed meanwhile.
     """
     engine = open_engine(
         EngineRequest(

@@ -173,11 +173,8 @@ sum_up_events = _sparing.sum_up
 
 
 def open_logs(folder: Path, level: str, secrets: Iterable[str], *, console: bool) -> None:
-    """Send the service's log records to `folder`/`api.err`, and to stderr if asked.
-
-    Raises:
-        StorageError: the folder cannot be written.
-    """
+    """Send the service's log records to `folder`/`api.err`, and to stderr if asked; a folder that
+    cannot be written is a `StorageError`."""
     secrets = tuple(secrets)
     with storage_errors(f"write logs into {folder}"):
         os.close(open_to_append(folder / ERROR_LOG))

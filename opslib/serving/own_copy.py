@@ -26,12 +26,9 @@ _LONGEST = 1024
 
 
 def confine_path(text: str, folders: Sequence[Path], base: Path) -> Path:
-    """Return the model file that `text` names, absolutely or from `base`; see `follow_model`.
-
-    Raises:
-        ModelError: a URL, a traversal, outside the allowed `folders` (which are resolved), missing,
-            or no regular `.onnx` file.
-    """
+    """Return the model file that `text` names, absolutely or from `base`; see `follow_model`. A
+    `ModelError` refuses a URL, a traversal, what lies outside the allowed `folders` (which are
+    resolved), is missing, or is no regular `.onnx` file."""
     shown = text[:200]
     if not text.strip() or "\0" in text or len(text) > _LONGEST or not text.isprintable():
         raise ModelError("the path is empty, too long or has control characters")
@@ -80,11 +77,8 @@ _SPARE_BYTES = 16 << 20  # for whoever else writes there meanwhile
 
 @contextmanager
 def copy_model(files: ModelFiles, place: Path) -> Iterator[ModelFiles]:
-    """Yield copies of a model's files, in a hidden folder of `place` that is removed at the end.
-
-    Raises:
-        StorageError: there is no room, or `place` cannot be written.
-    """
+    """Yield copies of a model's files, in a hidden folder of `place` that is removed at the end; a
+    `StorageError` where there is no room or `place` cannot be written."""
     need, free = files.size_bytes, shutil.disk_usage(place).free
     if free < need + _SPARE_BYTES:
         raise StorageError(

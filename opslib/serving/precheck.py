@@ -25,12 +25,8 @@ class Precheck:
         self._done: dict[Path, str | None] = {}
 
     def __call__(self, path: Path) -> str | None:
-        """Return what could not be checked of the model at `path`, or None.
-
-        Raises:
-            ModelError: it is not fit to be served, or not of the kind or contract of `live`.
-            InputError: its card is damaged.
-        """
+        """Return what could not be checked of the model at `path`, or None; a `ModelError` where it
+        is not fit to be served, or not of the kind or contract of `live`."""
         if self.live is not None and self.live.sha256 is not None:
             return None  # the service checks it itself, and says afterwards what it serves
         if not path.exists():

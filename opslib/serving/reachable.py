@@ -48,13 +48,9 @@ class Root:
 
 def find_roots(config: Config, live: Iterable[LiveModel] = ()) -> tuple[Root, ...]:
     """Return the models in use: the newest of each kind, linked, served (as `live` says), served
-    before, pinned, and what services of other experiments say in their leases.
-
-    Raises:
-        InputError: a service's state or lease cannot be read, or could not be when the service
-            started: what is or should be served is not known.
-        ConfigError: a file with pins is unreadable.
-    """
+    before, pinned, and what services of other experiments say in their leases. Where that is not
+    known (a state, a lease or a file with pins cannot be read) it is an `InputError` or
+    `ConfigError`."""
     found = []
     kinds = list_kinds(config)
     for kind in kinds:
@@ -165,12 +161,8 @@ def _named_models(content: Any) -> Iterator[str]:
 
 
 def _ask_tenant(config: Config, one: FoundLease) -> LiveModel:
-    """Make sure that the service of a lease does not run. Our key is for addresses that the
-    configuration names: whoever can write a lease could name any other.
-
-    Raises:
-        StorageError: it may run, and then nobody knows what it uses.
-    """
+    """Refuse where the service of a lease may run: then nobody knows what it uses. Our key is for
+    addresses that the configuration names: whoever can write a lease could name any other."""
     url, advice = one.lease.url(), "if that service is gone for good, remove the lease"
     if url is None:
         here = f"it listens on {one.lease.host} alone and cannot be asked from here"

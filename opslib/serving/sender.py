@@ -112,13 +112,8 @@ class _Connection(asyncio.Protocol):
 
 
 class Sender:
-    """Keep-alive connections to one service, the one used last taken first.
-
-    Args:
-        url: of the service, `http` or `https`.
-        connections: how many may be open; further requests wait for one.
-        timeout_s: from connecting to the last byte of an answer.
-    """
+    """Up to `connections` keep-alive ones to one service, the one used last taken first; further
+    requests wait. `timeout_s` is from connecting to the last byte of an answer."""
 
     def __init__(self, url: str, connections: int, timeout_s: float) -> None:
         parts = urlsplit(url)
@@ -131,12 +126,8 @@ class Sender:
         self._waiting: deque[asyncio.Future[None]] = deque()
 
     async def send(self, request: bytes) -> RawAnswer:
-        """Send the bytes of a request and return its answer.
-
-        Raises:
-            OSError: no connection, it broke, or (`TimeoutError`) no answer came in time.
-            ValueError: what came is no HTTP answer.
-        """
+        """Send the bytes of a request and return its answer; an `OSError` where the connection
+        failed or no answer came in time, a `ValueError` where what came is no HTTP answer."""
         while self._free == 0:
             turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiting.append(turn)

@@ -23,12 +23,8 @@ _log = logging.getLogger(f"{EVENT_LOGGER}.start")
 
 
 def load_first_model(service: Service) -> None:
-    """Put the first usable model of the start order into service, or none where none is usable.
-
-    Raises:
-        ModelError: `MODEL_PATH` is set and that model is refused; another one is not served in
-            its place.
-    """
+    """Put the first usable model of the start order into service, or none where none is usable; a
+    `MODEL_PATH` that is refused is a `ModelError`, and no other is served in its place."""
     settings = service.settings
     config, pinned = settings.config, settings.pinned
     try:

@@ -83,11 +83,7 @@ def _tell_outcome(client: ServiceClient, before: LiveVersion | None) -> str:
 
 def confirm(url: str, live: LiveVersion, path: str, digests: frozenset[str]) -> bool:
     """Return whether the digest proves that `live` is the model at `path`; False where there is
-    none to compare and the path is the one asked for.
-
-    Raises:
-        ServiceError: it is another model.
-    """
+    none to compare and the path is the one asked for. Another model is a `ServiceError`."""
     if live.sha256 and digests:
         if live.sha256 in digests:
             return True

@@ -44,11 +44,8 @@ class Upload:
 
 
 async def read_uploads(request: Request, name: str, limits: UploadLimits) -> list[Upload]:
-    """Return the files of the multipart field `name`, at least one, in order.
-
-    Raises:
-        RefusalError: the body is no such form, too large, too slow, or has too many files.
-    """
+    """Return the files of the multipart field `name`, at least one, in order; refuse a body that is
+    no such form, too large or too slow, or has too many files."""
     kind, options = parse_options_header(request.headers.get("content-type"))
     if kind != b"multipart/form-data":
         raise RefusalError(415, f"expected multipart/form-data with the file field {name!r}")
