@@ -130,9 +130,8 @@ def check_golden_outputs(
         for wanted in promised.outputs:
             problem, difference = _compare(wanted, found.get(wanted.name))
             if problem is not None:
-                raise ModelCheckError(
-                    "golden", f"{path}: {promised.image}: output {wanted.name!r}: {problem}"
-                )
+                where = f"{path}: {promised.image}: output {wanted.name!r}"
+                raise ModelCheckError("golden", f"{where}: {problem}")
             worst = max(worst, difference)
     return GoldenResult(len(golden), worst)
 

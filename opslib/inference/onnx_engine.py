@@ -163,9 +163,8 @@ def _read_weights(files: ModelFiles) -> dict[str, bytes]:
 def _single(values: Any, request: EngineRequest) -> Any:
     if len(values) != 1 or values[0].type not in _DTYPES:
         described = ", ".join(f"{value.name}: {value.type}" for value in values)
-        raise ModelError(
-            f"{request.path}: expected one image input of floats, the model has {described}"
-        )
+        wanted = "expected one image input of floats"
+        raise ModelError(f"{request.path}: {wanted}, the model has {described}")
     return values[0]
 
 
@@ -173,10 +172,8 @@ def _logits(outputs: Any, request: EngineRequest) -> str:
     """The name of the first output, which must be `[N, columns]`."""
     first = outputs[0]
     if first.type not in _DTYPES or (first.shape and len(first.shape) != 2):
-        raise ModelError(
-            f"{request.path}: expected an output [N, classes] of floats, the model has "
-            f"{first.name}: {first.type} {first.shape}"
-        )
+        has = f"the model has {first.name}: {first.type} {first.shape}"
+        raise ModelError(f"{request.path}: expected an output [N, classes] of floats, {has}")
     return str(first.name)
 
 

@@ -20,6 +20,5 @@ def open_engine(request: EngineRequest) -> Engine:
         from opslib.inference.torch_engine import TorchEngine
 
         return TorchEngine(request)
-    raise ParameterError(
-        f"--engine: unknown engine {request.engine!r}; expected onnx, torch or both"
-    )
+    unknown = f"--engine: unknown engine {request.engine!r}"
+    raise ParameterError(f"{unknown}; expected onnx, torch or both")

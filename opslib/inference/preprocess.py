@@ -140,9 +140,8 @@ def import_object(reference: str, code_root: Path | None, *, key: str) -> Any:
         where = f" (looked in {code_root} first)" if code_root else ""
         raise ConfigError(f"{key}: cannot import {reference!r}: {error}{where}") from error
     except Exception as error:  # foreign code runs while it is imported
-        raise ConfigError(
-            f"{key}: importing {module_name} raised {type(error).__name__}: {shorten(str(error))}"
-        ) from error
+        raised = f"raised {type(error).__name__}: {shorten(str(error))}"
+        raise ConfigError(f"{key}: importing {module_name} {raised}") from error
     try:
         return getattr(module, name)
     except AttributeError as error:

@@ -128,9 +128,8 @@ def _build(
     try:
         module.load_state_dict(_fit_names(state, module.state_dict()))
     except Exception as error:  # a module may have a loading of its own
-        raise ModelError(
-            f"{path}: its weights do not fit {reference}: {shorten(str(error), 200)}"
-        ) from error
+        said = shorten(str(error), 200)
+        raise ModelError(f"{path}: its weights do not fit {reference}: {said}") from error
     return module, facts | {"num_classes": int(classes)}
 
 
@@ -147,9 +146,8 @@ def _make_network(reference: str, classes: int, request: EngineRequest, path: Pa
         hint = "it is called with the number of classes alone"
         if re.search(r"cuda|nvidia", str(error), re.IGNORECASE):
             hint += ", and must build on the CPU: let its device be cpu unless told otherwise"
-        raise ModelError(
-            f"{called} raised {type(error).__name__}: {shorten(str(error))}; {hint}"
-        ) from error
+        raised = f"raised {type(error).__name__}: {shorten(str(error))}"
+        raise ModelError(f"{called} {raised}; {hint}") from error
     if not isinstance(module, torch.nn.Module):
         raise ModelError(f"{called} made a {type(module).__name__}; expected a torch.nn.Module")
     return module

@@ -110,10 +110,8 @@ class LoggedCors(CORSMiddleware):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass requests without an origin straight on."""
-        if scope["type"] == "http" and all(name != b"origin" for name, _ in scope["headers"]):
-            await self.app(scope, receive, send)
-        else:
-            await super().__call__(scope, receive, send)
+        plain = scope["type"] == "http" and all(name != b"origin" for name, _ in scope["headers"])
+        await (self.app if plain else super().__call__)(scope, receive, send)
 
     def preflight_response(self, request_headers: Headers) -> Response:
         """Return the answer to a preflight, and log it."""

@@ -35,9 +35,8 @@ class _Load:
     def __init__(self, plan: LoadPlan, key: str, started: Path | None) -> None:
         headers = {HEADER: key, "Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
         self._plan = plan
-        self._requests = [
-            join_request(plan.url, plan.route, headers, body) for body in make_bodies(plan)
-        ]
+        bodies = make_bodies(plan)
+        self._requests = [join_request(plan.url, plan.route, headers, one) for one in bodies]
         self._sender = Sender(plan.url, plan.connections, plan.timeout_s)
         self._mark = started
         self._started = 0.0

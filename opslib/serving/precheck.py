@@ -38,9 +38,8 @@ class Precheck:
 
     def _check(self, path: Path) -> str | None:
         if not self._kind.has(path.name):
-            raise ModelError(
-                f"{path}: is no {self._kind.name} model by its name; expected {self._kind.pattern}"
-            )
+            problem = f"is no {self._kind.name} model by its name; expected {self._kind.pattern}"
+            raise ModelError(f"{path}: {problem}")
         card, note = find_card(self._config, path), None
         run: Preprocess = preprocess
         section = self._config.preprocess

@@ -94,9 +94,8 @@ def ask_services(config: Config) -> tuple[LiveModel, ...]:
         InputError: a lease cannot be read.
         ConfigError: `.env` is unreadable.
     """
-    addresses = dict.fromkeys(
-        map(normalise_url, (config.client.url, *config.maintenance.also_serving))
-    )
+    given = (config.client.url, *config.maintenance.also_serving)
+    addresses = dict.fromkeys(map(normalise_url, given))
     said = [one for address in addresses for one in ask_version(config, address)]
     asked = {address.replace("//localhost:", "//127.0.0.1:") for address in addresses}
     for one in find_leases(config):

@@ -60,9 +60,8 @@ class _Connection(asyncio.Protocol):
         self._parts = []
         self._answer = RawAnswer(sent_s=time.perf_counter())
         self._transport.write(request)
-        timer = loop.call_later(
-            timeout_s, self._fail, TimeoutError(f"no answer in {timeout_s:g} s")
-        )
+        late = TimeoutError(f"no answer in {timeout_s:g} s")
+        timer = loop.call_later(timeout_s, self._fail, late)
         try:
             return await self._done
         finally:

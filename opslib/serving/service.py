@@ -57,10 +57,8 @@ class InferenceQueue:
         self._idle = list(self._inboxes)
         # Daemons: a start that is refused or ended before it serves must not wait for them.
         self._threads = [
-            threading.Thread(
-                target=self._work, args=(inbox,), name=f"inference-{index}", daemon=True
-            )
-            for index, inbox in enumerate(self._inboxes)
+            threading.Thread(target=self._work, args=(one,), name=f"inference-{index}", daemon=True)
+            for index, one in enumerate(self._inboxes)
         ]
         for thread in self._threads:
             thread.start()

@@ -99,10 +99,9 @@ class Standing:
             return
         before = self._changed is not None and self._changed[0] == current.number
         changed = not self._is_as_loaded(current.model, otherwise=not before)
-        path, tag = current.model.path, current.model.candidate.version_tag
-        wanted = WantedModel(
-            path=path, version_tag=tag, sha256=current.model.sha256, why="it is in service"
-        )
+        model, path, why = current.model, current.model.path, "it is in service"
+        tag, sha256 = model.candidate.version_tag, model.sha256
+        wanted = WantedModel(path=path, version_tag=tag, sha256=sha256, why=why)
         shortfall = Shortfall("its files changed since it was loaded", wanted)
         self._changed = (current.number, shortfall) if changed else None
         if changed and not before:

@@ -38,9 +38,8 @@ def load_first_model(service: Service) -> None:
         try:
             service.reloader.start_with(pinned)
         except StageError as error:
-            raise ModelError(
-                f"{settings.kind.pin}: stage {error.stage}: {error} (hint: {error.hint})"
-            ) from error
+            problem = f"stage {error.stage}: {error} (hint: {error.hint})"
+            raise ModelError(f"{settings.kind.pin}: {problem}") from error
         return
     order = start_order(config, state, settings.kind)
     wanted = order[0] if order else None
