@@ -65,19 +65,14 @@ def check_model(
     limits: ReloadSection = DEFAULT_LIMITS,
     contract: Literal["classifier", "any"] = "classifier",
 ) -> ModelCheck:
-    """Take a model through every stage that its card allows, and return what was found.
+    """Take a model through every stage that its card allows, and return what was found; a
+    `ModelCheckError` names the stage that failed.
 
-    Args:
-        card: what the model should be; without one its files and golden images are not checked.
-        preprocess: turns golden image files into the model's input.
-        img_size: input pixels where neither the model nor its card says them.
-        previous: the contract of the model in service; without it the card's is taken.
-        card_folder: where the golden images are looked up; the model's own folder by default.
-        contract: what it must be: an image classifier, or any model that loads and answers as its
-            own card says.
-
-    Raises:
-        ModelCheckError: a stage failed; `stage` names it.
+    Without a `card` neither its files nor golden images (which `preprocess` turns into its input)
+    are checked. `img_size` counts where neither the model nor its card says it. `previous` is the
+    contract of the model in service; without it the card's is taken. Golden images lie in
+    `card_folder`, by default the model's own. `contract` is what it must be: an image classifier,
+    or any model that loads and answers as its own card says.
     """
     stages: tuple[Stage, ...] = ()
     if card is not None and card.files:

@@ -59,14 +59,12 @@ def load_golden(
 def check_golden(
     path: Path, probabilities: NDArray[np.float32], golden: Sequence[GoldenAnswer]
 ) -> GoldenResult:
-    """Compare the model's probabilities `[N, C]` of the golden images with the card's answers.
+    """Compare the model's probabilities `[N, C]` of the golden images with the card's answers, or
+    refuse it (stage `golden`) by the image that is worst.
 
     Another class is allowed only where the card's own two probabilities are as good as a tie: no
     further apart than twice the allowed difference in parts of the larger. Among many classes all
     of them may be smaller than that difference.
-
-    Raises:
-        ModelCheckError: stage `golden`; the message names the image that is worst.
     """
     classes = {len(answer.probabilities) for answer in golden}
     if classes != {probabilities.shape[-1]}:

@@ -81,13 +81,9 @@ def pick_images(
 
 
 def find_images(pattern: str, *, limit: int, strict: bool = False) -> ImageSet:
-    """Return up to `limit` readable images of a glob (`**` descends), spread evenly over it.
-
-    A file that cannot be decoded is skipped and named, or refused where `strict`.
-
-    Raises:
-        InputError: none matches or is readable, or one is not under `strict`; it names the option.
-    """
+    """Return up to `limit` readable images of a glob (`**` descends), spread evenly over it. A file
+    that cannot be decoded is skipped and named, or refused where `strict`; where none matches or is
+    readable, an `InputError` names the option."""
     try:
         expanded = str(expand_user(Path(pattern))) if pattern else ""
     except ValueError as error:

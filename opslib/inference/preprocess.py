@@ -29,10 +29,8 @@ def decode(paths: Sequence[str | Path], img_size: int) -> Images:
     """Return each image as RGB `[H, W, 3]` uint8, no smaller than it takes for `img_size`.
 
     JPEGs are reduced while decoding (by 2, 4 or 8) where they stay at least `img_size` wide and
-    high; EXIF rotation is applied.
-
-    Raises:
-        InputError: a file is missing, truncated, no image, or larger than 50 megapixels.
+    high; EXIF rotation is applied. A file that is missing, truncated, no image, or larger than 50
+    megapixels is an `InputError`.
     """
     from PIL import Image
 

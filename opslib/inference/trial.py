@@ -97,13 +97,10 @@ def try_model(
 ) -> TrialResult:
     """Load an ONNX model in a child process, answer `images` `[N, C, H, W]` with it if given.
 
-    Args:
-        every_output: answer each image alone, and keep every output instead of the first.
-        limits: the time and the address space beyond what Python and ONNX Runtime map themselves.
-
-    Raises:
-        ModelCheckError: stage `load`: missing, damaged, refused by ONNX Runtime, over a limit,
-            or it brought the child down. Stage `outputs`: it loads but cannot answer the images.
+    `every_output` answers each image alone and keeps every output instead of the first; `limits`
+    are the time and the address space beyond what Python and ONNX Runtime map themselves. A
+    `ModelCheckError` of stage `load`: missing, damaged, refused by ONNX Runtime, over a limit, or
+    it brought the child down; of stage `outputs`: it cannot answer the images.
     """
     try:
         files = find_model_files(path)

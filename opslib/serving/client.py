@@ -44,13 +44,9 @@ class ServiceClient:
     """A connection to one service; a context manager that closes it. Whatever is asked raises
     `ServiceError` where the service refuses or does not answer.
 
-    Args:
-        url: such as `http://127.0.0.1:8000`; the attribute is the address as it may be shown.
-        key: sent as `X-API-Key`, never shown.
-        section: the names of its fields, and the timeout, which `timeout_s` overrides.
-
-    Raises:
-        ParameterError: `url` is no address.
+    `url` is such as `http://127.0.0.1:8000` (else a `ParameterError`), and the attribute how it may
+    be shown; `key` is sent as `X-API-Key` and never shown; `section` has the names of its fields
+    and the timeout, which `timeout_s` overrides.
     """
 
     def __init__(

@@ -130,12 +130,9 @@ def read_candidate(
     config: Config, path: Path, take: Callable[[ModelFiles], ModelFiles] = lambda files: files
 ) -> Candidate:
     """Return what the file at `path` is: its sidecars, digest, times and card; `take` may return
-    other files to use instead of those found, such as a copy of them.
-
-    Raises:
-        ModelError: it is missing, unreadable, no model, or changed while it was read.
-        InputError: its card is damaged.
-    """
+    other files to use instead of those found, such as a copy of them. A `ModelError` where it is
+    missing, unreadable, no model, or changed while it was read; an `InputError` where its card is
+    damaged."""
     try:
         onnx = is_onnx(path)
         files = find_model_files(path) if onnx else ModelFiles(resolve_model(path, "a checkpoint"))

@@ -87,13 +87,9 @@ def _linked(config: Config) -> list[Root]:
 
 def ask_services(config: Config) -> tuple[LiveModel, ...]:
     """Return what each service that may use our models says: those at `client.url` and
-    `maintenance.also_serving`, and those whose leases are not renewed any more.
-
-    Raises:
-        StorageError: one is there but does not say: then nobody knows what is in use.
-        InputError: a lease cannot be read.
-        ConfigError: `.env` is unreadable.
-    """
+    `maintenance.also_serving`, and those whose leases are not renewed any more. One that is there
+    but does not say is a `StorageError`, since then nobody knows what is in use, as is a lease
+    (`InputError`) or `.env` (`ConfigError`) that cannot be read."""
     given = (config.client.url, *config.maintenance.also_serving)
     addresses = dict.fromkeys(map(normalise_url, given))
     said = [one for address in addresses for one in ask_version(config, address)]

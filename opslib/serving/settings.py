@@ -32,12 +32,9 @@ class ServiceSettings:
 
 
 def load_settings(config: Config, env_file: Path | None = None) -> ServiceSettings:
-    """Return the settings of a service on `config`.
-
-    Raises:
-        ConfigError: a variable is impossible or the key is missing or weak.
-        ParameterError: several kinds are classifiers: our service serves one.
-    """
+    """Return the settings of a service on `config`; a `ConfigError` where a variable is impossible
+    or the key missing or weak, a `ParameterError` where several kinds are classifiers: our service
+    serves one."""
     environment = load_service_environment(config, env_file)
     secret = environment.api_key.get_secret_value() if environment.api_key else None
     kind = pick_classifier(config)

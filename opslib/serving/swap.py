@@ -23,16 +23,11 @@ def switch_hosts(
     *,
     dry_run: bool = False,
 ) -> None:
-    """Switch each service to the model at `path`; the first failure ends it, and the hosts after it
-    are not touched.
+    """Switch each service to the model at `path`; the first failure (`ServiceError`) ends it, and
+    the hosts after it are not touched.
 
-    Args:
-        check: asked before the model is posted whether it may follow what is served; returns what
-            it could not check, or raises `ModelError`.
-        dry_run: ask what is served and `check`, and post nothing.
-
-    Raises:
-        ServiceError: a host refused, did not answer or does not serve the model afterwards.
+    `check` is asked before the model is posted whether it may follow what is served; it returns
+    what it could not check, or raises `ModelError`. With `dry_run` nothing is posted.
     """
     digests = local_digests(Path(path))
     for client in clients:
