@@ -11,6 +11,7 @@ load comes from this host and takes its share of the processors, so that the ans
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import tempfile
 
@@ -18,18 +19,45 @@ from rich.console import Console
 from rich.table import Table
 
 from opslib.core.config import load_config
+from opslib.core.errors import ParameterError
 from opslib.core.formatting import format_ms, plural
 from opslib.core.host import host_facts
 from opslib.inference.find_model import find_onnx
 from opslib.inference.images import pick_images
-from opslib.serving.capacity import DEFAULT_SHARE, DEFAULT_SPARE, instances_needed
 from opslib.serving.load import LoadPlan, LoadResult, start_load
 from opslib.serving.staging import RunningService, start_service
 
+DEFAULT_SHARE = 0.6
+DEFAULT_SPARE = 1
 CONNECTIONS = (1, 2, 4, 8, 16)
 SHARES = (0.3, 0.5, DEFAULT_SHARE, 0.7, 0.8, 0.9)
 IMAGES = 192
 P99_SAMPLES = 662  # fewer do not support a 99th percentile
+
+
+def instances_needed(
+    peak_per_s: float,
+    capacity_per_s: float,
+    *,
+    share: float = DEFAULT_SHARE,
+    spare: int = DEFAULT_SPARE,
+) -> int:
+    """Return the instances that carry `peak_per_s` requests a second.
+
+    Args:
+        peak_per_s: requests a second at the busiest time.
+        capacity_per_s: requests a second that one instance answers when it is kept busy.
+        share: how much of that an instance shall carry, so that its latency stays low.
+        spare: instances that may be down or changing their model at that time.
+
+    Raises:
+        ParameterError: a value is impossible.
+    """
+    if not (peak_per_s >= 0 and capacity_per_s > 0 and math.isfinite(peak_per_s / capacity_per_s)):
+        raise ParameterError("peak and capacity are requests a second; the capacity is above 0")
+    if not 0 < share <= 1 or spare < 0:
+        raise ParameterError("share lies above 0 and up to 1, spare is 0 or more")
+    return max(1, math.ceil(peak_per_s / (share * capacity_per_s))) + spare
 
 
 def send(service: RunningService, plan: LoadPlan) -> LoadResult:

@@ -24,12 +24,15 @@ from rich.table import Table
 
 from opslib.core.config import load_config
 from opslib.inference.engine import EngineRequest
-from opslib.inference.fake_session import FakeSession
 from opslib.inference.find_model import find_onnx
 from opslib.inference.onnx_engine import OnnxEngine, make_session_options
 from opslib.inference.providers import SessionSettings, select_onnx_providers
 from opslib.timing.paired import Limits, judge
 from opslib.timing.rounds import Deadline, RoundPlan, Visit, VisitTimes, run_rounds, visit_arm
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from tests.inference.fake_session import FakeSession
 
 SETTINGS = SessionSettings(force_spinning_stop=True)
 PLAN = RoundPlan(rounds=40, runs_per_round=10)

@@ -290,7 +290,7 @@ def measure_stalls(settings: ServiceSettings) -> list[Row]:
     try:
         first, second = sorted(config.export_dir.glob("model-*.onnx"))[:2]
         service.reloader.start_with(first)
-        current = service.current().model
+        current = service.generations.require().model
         classes = current.contract.num_classes or 2
         big = write_big_model(config.export_dir / "big.onnx", current.img_size, classes)
         rows = []

@@ -18,7 +18,7 @@ from opslib.ops.checklist.doctor import examine
 from opslib.ops.drill.request import DrillRequest
 from opslib.runs.redaction import Redactor
 from opslib.serving.client import ServiceClient
-from opslib.serving.live_version import ask_services
+from opslib.serving.reachable import ask_services
 from opslib.upkeep.health import check_health
 from tests.models import write_config
 from tests.upkeep.servers import open_world

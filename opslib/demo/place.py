@@ -13,7 +13,7 @@ from opslib.core.errors import BusyError, ConfigError, InputError, StorageError,
 from opslib.core.files import make_hidden_folder, reveal_name
 from opslib.core.records import Record
 from opslib.serving.leases import find_leases
-from opslib.serving.live_version import ask_services
+from opslib.serving.reachable import ask_services
 
 MARKER = ".demo.json"
 _ASIDE_MARK = ".demo-aside"

@@ -1,11 +1,9 @@
 """Why a model is refused: the stage that refused it, what ONNX Runtime said in one short line, and
 what to do about it."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
 from opslib.core.errors import ModelError
 
@@ -147,7 +145,7 @@ class ModelCheckError(ModelError):
         super().__init__(message)
         self.stage: Stage = stage
 
-    def __reduce__(self) -> tuple[type[ModelCheckError], tuple[Stage, str]]:
+    def __reduce__(self) -> tuple[type[Self], tuple[Stage, str]]:
         return (type(self), (self.stage, str(self)))
 
 

@@ -5,8 +5,6 @@ adds plain values that training code keeps beside its weights, and the classes t
 `torch.safe_globals` names.
 """
 
-from __future__ import annotations
-
 import argparse
 import collections
 import datetime
@@ -33,11 +31,8 @@ _SHOWN = 4
 
 
 def read_checkpoint(path: Path, safe_globals: Iterable[str], code_root: Path | None) -> Any:
-    """Return what `torch.save` wrote into `path`, on the CPU; no code of the file runs.
-
-    Args:
-        safe_globals: import strings of further classes that it may hold.
-        code_root: where they are looked up first.
+    """Return what `torch.save` wrote into `path`, on the CPU; no code of the file runs. It may hold
+    the classes of `safe_globals`, import strings that are looked up in `code_root` first.
 
     Raises:
         ModelError: it is damaged, or holds what is not known to be harmless; the message names
@@ -52,9 +47,8 @@ def read_checkpoint(path: Path, safe_globals: Iterable[str], code_root: Path | N
             return torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # pickle, zip, runtime and OS errors for damaged files
             refused = _find_refused(path, str(error))
-            reason = shorten(str(error).rpartition("WeightsUnpickler error: ")[2])
-            if refused:
-                reason = _explain(refused)
+            said = shorten(str(error).rpartition("WeightsUnpickler error: ")[2])
+            reason = _explain(refused) if refused else said
             raise ModelError(f"{path}: Torch cannot load it: {reason}") from error
 
 

@@ -13,17 +13,17 @@ Each stage raises a `ModelCheckError` that carries its name, so that quantizing,
 reloading can say where a model failed.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from opslib.core.cards import ModelCard, check_files
 from opslib.core.errors import ModelError
 from opslib.core.models import find_model_files, follow_model
+from opslib.core.sections import ReloadSection
 from opslib.inference.causes import ModelCheckError, Preprocess, Stage
 from opslib.inference.contract import (
     DEFAULT_PROBE_PX,
@@ -42,14 +42,13 @@ from opslib.inference.golden import (
     check_golden_outputs,
     load_golden,
 )
-from opslib.inference.trial import TrialLimits, TrialResult, join_images, try_model
+from opslib.inference.trial import DEFAULT_LIMITS, TrialResult, join_images, try_model
 
 
 @dataclass(frozen=True)
 class ModelCheck:
-    """A model that passed: what it is, the stages gone through, the golden images reproduced."""
+    """What a model that passed is, the stages gone through, the golden images reproduced."""
 
-    path: Path
     trial: TrialResult
     stages: tuple[Stage, ...]
     golden: GoldenResult | None
@@ -63,86 +62,66 @@ def check_model(
     img_size: int | None = None,
     previous: Contract | None = None,
     card_folder: Path | None = None,
-    limits: TrialLimits | None = None,
+    limits: ReloadSection = DEFAULT_LIMITS,
     contract: Literal["classifier", "any"] = "classifier",
 ) -> ModelCheck:
-    """Take a model through every stage that its card allows, and return what was found.
+    """Take a model through every stage that its card allows, and return what was found; a
+    `ModelCheckError` names the stage that failed.
 
-    Args:
-        card: what the model should be; without one its files and golden images are not checked.
-        preprocess: turns golden image files into the model's input.
-        img_size: input pixels where neither the model nor its card says them.
-        previous: the contract of the model in service; without it the card's is taken.
-        card_folder: where the golden images are looked up; the model's own folder by default.
-        contract: what it must be: an image classifier, or any model that loads and answers as its
-            own card says.
-
-    Raises:
-        ModelCheckError: a stage failed; `stage` names it.
+    Without a `card` neither its files nor golden images (which `preprocess` turns into its input)
+    are checked. `img_size` counts where neither the model nor its card says it. `previous` is the
+    contract of the model in service; without it the card's is taken. Golden images lie in
+    `card_folder`, by default the model's own. `contract` is what it must be: an image classifier,
+    or any model that loads and answers as its own card says.
     """
-    stages: list[Stage] = []
+    stages: tuple[Stage, ...] = ()
     if card is not None and card.files:
         try:
             check_files(find_model_files(path), card)
         except ModelError as error:
             raise ModelCheckError("files", str(error)) from error
-        stages.append("files")
+        stages = ("files",)
+    folder, golden = card_folder or follow_model(path).parent, None
     if contract == "any":
-        return _check_any(path, card, preprocess, img_size, card_folder, limits, stages)
+        if card is not None and card.golden_images:
+            golden = load_golden(card, folder, preprocess, choose_size(path, card, img_size))
+            trial, result = _check_any(path, card, golden, limits)
+            return ModelCheck(trial, (*stages, "load", "outputs", "golden"), result)
+        return ModelCheck(try_model(path, limits=limits), (*stages, "load"), None)
     expected = previous or (Contract.from_card(card) if card is not None else None)
     size = probe_size(path, expected, img_size)
     check_input(path, size)
-    golden, result = None, None
     if card is not None and card.golden:
-        golden = load_golden(card, card_folder or follow_model(path).parent, preprocess, size)
+        golden = load_golden(card, folder, preprocess, size)
     probes = probe_images(size)
-    batch = join_images(golden, probes)
-    trial = try_model(path, images=batch, limits=limits)
-    stages.append("load")
+    trial = try_model(path, images=join_images(golden, probes), limits=limits)
     check_contract(path, trial, expected)
-    stages.append("contract")
     check_outputs(path, trial.answered(), differing=len(probes))
-    stages.append("outputs")
-    if card is not None and golden is not None:
-        result = check_golden(path, trial.probabilities()[: len(golden)], card.golden)
-        stages.append("golden")
-    return ModelCheck(path, trial, tuple(stages), result)
+    stages = (*stages, "load", "contract", "outputs")
+    if card is None or golden is None:
+        return ModelCheck(trial, stages, None)
+    result = check_golden(path, trial.probabilities()[: len(golden)], card.golden)
+    return ModelCheck(trial, (*stages, "golden"), result)
 
 
 def _check_any(
-    path: Path,
-    card: ModelCard | None,
-    preprocess: Preprocess,
-    img_size: int | None,
-    card_folder: Path | None,
-    limits: TrialLimits | None,
-    stages: list[Stage],
-) -> ModelCheck:
-    """The stages of a model that only has to load and to answer as its own card says."""
-    if card is None or not card.golden_images:
-        trial = try_model(path, limits=limits)
-        return ModelCheck(path, trial, (*stages, "load"), None)
-    size = choose_size(path, card, img_size)
-    golden = load_golden(card, card_folder or follow_model(path).parent, preprocess, size)
+    path: Path, card: ModelCard, golden: NDArray[np.float32], limits: ReloadSection
+) -> tuple[TrialResult, GoldenResult]:
+    """Make sure that any model answers its golden images as its card says."""
     if card.golden_outputs:
         trial = try_model(path, images=golden, every_output=True, limits=limits)
         check_finite(path, trial)
         answers = trial.every_output[len(card.golden) :]
-        result = check_golden_outputs(path, card.golden_outputs, answers)
-    else:  # a classifier among models of which no more is asked
-        trial = try_model(path, images=golden, limits=limits)
-        check_contract(path, trial, None)
-        check_outputs(path, trial.answered(), differing=0)
-        result = check_golden(path, trial.probabilities(), card.golden)
-    return ModelCheck(path, trial, (*stages, "load", "outputs", "golden"), result)
+        return trial, check_golden_outputs(path, card.golden_outputs, answers)
+    trial = try_model(path, images=golden, limits=limits)
+    check_contract(path, trial, None)
+    check_outputs(path, trial.answered(), differing=0)
+    return trial, check_golden(path, trial.probabilities(), card.golden)
 
 
 def check_finite(path: Path, trial: TrialResult) -> None:
-    """Refuse a model of which an output holds what is no number, or none holds numbers at all.
-
-    Raises:
-        ModelCheckError: stage `outputs`; the message names the output.
-    """
+    """Refuse (stage `outputs`) a model of which an output holds what is no number, or none holds
+    numbers at all."""
     if not trial.every_output:
         why = "none of its outputs holds numbers that could be compared"
         raise ModelCheckError("outputs", f"{path}: {why}")

@@ -1,10 +1,9 @@
 """The contract of a model: what it takes, what it answers, and that its answers mean something."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,24 +36,20 @@ class Contract:
     postprocess: Postprocess | None = None
 
     @classmethod
-    def from_card(cls, card: ModelCard) -> Contract:
+    def from_card(cls, card: ModelCard) -> Self:
         """Return what a card promises."""
         shape = tuple(axis if isinstance(axis, int) else None for axis in card.input_shape)
         return cls(card.num_classes, shape, card.class_names)
 
     @classmethod
-    def from_trial(cls, trial: TrialResult, class_names: tuple[str, ...] = ()) -> Contract:
+    def from_trial(cls, trial: TrialResult, class_names: tuple[str, ...] = ()) -> Self:
         """Return what a loaded model keeps to."""
         first = trial.inputs[0]
         return cls(trial.num_classes, first.shape, class_names, first.dtype, trial.postprocess)
 
 
 def check_contract(path: Path, trial: TrialResult, expected: Contract | None) -> None:
-    """Refuse a model that is no image classifier, or not the one expected.
-
-    Raises:
-        ModelCheckError: stage `contract`; the message says what differs.
-    """
+    """Refuse (stage `contract`) a model that is no image classifier, or not the one expected."""
     problem = (
         _find_shape_problem(trial)
         or _find_order_problem(path)
@@ -65,21 +60,14 @@ def check_contract(path: Path, trial: TrialResult, expected: Contract | None) ->
 
 
 def check_input(path: Path, size: int) -> None:
-    """Refuse a classifier by what its file says of its input, before anything is run.
-
-    Args:
-        size: the pixels of the images that it shall get.
-
-    Raises:
-        ModelCheckError: stage `contract`.
-    """
+    """Refuse (stage `contract`) a classifier by what its file says of its input, before anything is
+    run; it shall get images of `size` pixels a side."""
     found = peek(read_signature, path)
     inputs = found.inputs if found else ()
     if len(inputs) != 1 or len(inputs[0].shape) != 4:
         return
     name, dtype, shape = inputs[0].name, inputs[0].dtype, inputs[0].shape
     sides = {axis for axis in shape[2:] if isinstance(axis, int) and axis > 0}
-    problem = None
     if shape[3] in _CHANNELS and shape[1] not in _CHANNELS:
         problem = "channels last; expected channels first, float32 [N, 3, H, W]"
     elif dtype not in FLOATS:
@@ -90,37 +78,28 @@ def check_input(path: Path, size: int) -> None:
         problem = "expected a square one"
     elif sides and sides != {size}:
         problem = f"the images have {size} pixels a side"
-    if problem is not None:
-        what = f"its input {name!r} is {dtype} [{_shape(shape)}]"
-        raise ModelCheckError("contract", f"{path}: {what}: {problem}")
+    else:
+        return
+    what = f"its input {name!r} is {dtype} [{_shape(shape)}]"
+    raise ModelCheckError("contract", f"{path}: {what}: {problem}")
 
 
 def check_outputs(path: Path, answers: NDArray[np.float32], *, differing: int) -> None:
-    """Refuse answers `[N, classes]` that are not finite, or the same for differing images.
-
-    Args:
-        differing: how many of the last answers belong to images that surely differ.
-
-    Raises:
-        ModelCheckError: stage `outputs`.
-    """
+    """Refuse (stage `outputs`) answers `[N, classes]` that are not finite, or the same to
+    differing images, as the last `differing` ones surely are."""
     bad = int((~np.isfinite(answers)).any(axis=-1).sum())
     probes = answers[-differing:] if differing else answers
-    problem = None
     if bad:
         problem = f"{bad} of {len(answers)} answers hold a NaN or an infinity"
     elif len(probes) > 1 and float(np.ptp(probes, axis=0).max()) < MIN_SPREAD:
         problem = f"answers the same to {len(probes)} differing images"
-    if problem is not None:
-        raise ModelCheckError("outputs", f"{path}: {problem}")
+    else:
+        return
+    raise ModelCheckError("outputs", f"{path}: {problem}")
 
 
 def check_classes_kept(path: Path, card: ModelCard | None, previous: Contract) -> None:
-    """Refuse a model whose class names or their order differ from the previous model's.
-
-    Raises:
-        ModelCheckError: stage `contract`.
-    """
+    """Refuse (stage `contract`) a model with other class names, or in another order."""
     names, before = card.class_names if card is not None else (), previous.class_names
     if not names or not before or names == before:
         return
@@ -197,8 +176,9 @@ def _find_shape_problem(trial: TrialResult) -> str | None:
 def _find_order_problem(path: Path) -> str | None:
     """Why the columns of the answers are not classes; None where they may be."""
     last = peek(read_last_operator, path)
-    sorts = last is not None and last.kind == "TopK"
-    return "expected an output [N, classes], the model sorts them (TopK)" if sorts else None
+    if last is None or last.kind != "TopK":
+        return None
+    return "expected an output [N, classes], the model sorts them (TopK)"
 
 
 def _find_difference(trial: TrialResult, expected: Contract) -> str | None:

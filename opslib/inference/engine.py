@@ -4,8 +4,6 @@ The timing boundary is the same for every engine: `run` takes a float32 array in
 returns the answers in host memory, so that copies to and from a card are counted for both.
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,11 +45,8 @@ class Engine(ABC):
 
     @abstractmethod
     def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the answers, float32 `[N, columns]`, of a float32 `[N, C, H, W]` batch.
-
-        Raises:
-            UnavailableError: the library behind it raised.
-        """
+        """Return the answers, float32 `[N, columns]`, of a float32 `[N, C, H, W]` batch; an
+        `UnavailableError` where the library behind it raised."""
 
     @abstractmethod
     def close(self) -> None:
@@ -66,17 +61,13 @@ class Engine(ABC):
 
 @dataclass(frozen=True)
 class EngineRequest:
-    """Everything needed to open an engine in any process; picklable.
+    """Everything needed to open an engine (`onnx` or `torch`) in any process; picklable.
 
     Args:
-        engine: `onnx` or `torch`.
-        path: the ONNX file or the Torch checkpoint.
         providers: short names in order; Torch runs on CUDA where it is asked for and there is one.
         batch_size: one session serves one batch size (plans are rebuilt at every new shape).
-        settings: ONNX Runtime session options.
-        factory: import string of the network for a bare Torch state dict.
-        safe_globals: import strings of classes that a Torch checkpoint may hold.
-        code_root: where the factory and these classes are looked up first.
+        factory: import string of the network for a bare Torch state dict; looked up, as the classes
+            that a checkpoint may hold (`safe_globals`), in `code_root` first.
         weights_in_memory: ONNX Runtime gets the bytes of weights files instead of mapping them.
     """
 
@@ -110,8 +101,8 @@ def requested_providers(config: Config, given: str | None) -> tuple[str, ...]:
 
 
 def not_run(path: Path, batch: NDArray[Any], reason: str) -> UnavailableError:
-    """Return the error for a batch over which the library raised; its own classes share no base
-    but Exception, and some cannot be pickled."""
+    """Return the error for a batch over which the library raised: some of its own classes cannot be
+    pickled."""
     return UnavailableError(f"{path.name}: batch {len(batch)} does not run: {reason}")
 
 

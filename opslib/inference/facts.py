@@ -1,12 +1,9 @@
 """Which model and which images an operation read: what every record says of its inputs."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
-from opslib.core.files import sha256_file
 from opslib.core.formatting import format_counts
-from opslib.core.models import find_model_files
+from opslib.core.models import ModelFiles, find_model_files
 from opslib.core.records import Part
 from opslib.inference.engine import EngineFacts, EngineRequest
 from opslib.inference.images import ImageSet, count_suffixes
@@ -70,16 +67,12 @@ def describe_inputs(images: ImageSet, root: Path) -> InputFacts:
 
 def describe_model(request: EngineRequest, facts: EngineFacts) -> ModelFacts:
     """Return which model file this is: name, digest, bytes, classes and input."""
-    if request.engine == "onnx":
-        files = find_model_files(request.path)
-        name, digest, size_bytes = files.path.name, files.digest(), files.size_bytes
-    else:
-        path = request.path
-        name, digest, size_bytes = path.name, sha256_file(path), path.stat().st_size
+    path = request.path
+    files = find_model_files(path) if request.engine == "onnx" else ModelFiles(path)
     return ModelFacts(
-        name=name,
-        sha256=digest,
-        size_bytes=size_bytes,
+        name=files.path.name,
+        sha256=files.digest(),
+        size_bytes=files.size_bytes,
         num_classes=facts.num_classes,
         input_shape=facts.input_shape,
         input_dtype=facts.input_dtype,

@@ -1,7 +1,5 @@
 """Which model and checkpoint an operation means when it is not told."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Iterable
@@ -22,10 +20,7 @@ _STAMP = re.compile(r"(?<!\d)\d{8}-\d{6}(?!\d)")
 
 def find_onnx(config: Config, given: Path | None = None, kind: Kind | None = None) -> Path:
     """Return the ONNX file meant: `given`, else what the kind's link (`export/latest.onnx`) means,
-    else the newest export of the kind.
-
-    Args:
-        kind: the kind asked for; the classifier by default.
+    else the newest export of the kind; of the classifier by default.
 
     Raises:
         ModelError: there is none, and the message says how to make one; or the link is there and
@@ -57,11 +52,8 @@ def find_onnx(config: Config, given: Path | None = None, kind: Kind | None = Non
 
 
 def check_link(link: Path, kind: Kind) -> Path:
-    """Return the model that the link of a kind means.
-
-    Raises:
-        ModelError: it leads to no file, or to a model of another kind.
-    """
+    """Return the model that the link of a kind means; refuse one that leads to no file, or to a
+    model of another kind."""
     real = resolve_model(link)
     if not kind.sole and not kind.has(real.name):
         raise ModelError(f"{link}: means {real.name}, which is no {kind.name} model")
@@ -70,11 +62,7 @@ def check_link(link: Path, kind: Kind) -> Path:
 
 def list_exports(folder: Path, kind: Kind) -> list[Path]:
     """Return the models of a kind in `folder` that are no links, as `newest_first`; none without
-    it.
-
-    Raises:
-        ModelError: the folder may not be looked into.
-    """
+    it. A folder that may not be looked into is a `ModelError`."""
     try:
         paths = [path for path in folder.iterdir() if kind.has(path.name)]
         return newest_first(path for path in paths if path.is_file() and not path.is_symlink())
@@ -102,11 +90,7 @@ def model_moment(path: Path) -> float:
 
 def find_card(config: Config, model: Path) -> ModelCard | None:
     """Return what is known of `model`: its own card, else the export report that names it; None
-    where neither was ever there.
-
-    Raises:
-        InputError: evidence is there but cannot be read.
-    """
+    where neither was ever there. Evidence that cannot be read is an `InputError`."""
     card = read_card(model)
     if card is not None:
         return card
@@ -118,11 +102,8 @@ def find_card(config: Config, model: Path) -> ModelCard | None:
 
 def find_checkpoint(config: Config, given: Path | None, card: ModelCard | None) -> Path:
     """Return the Torch checkpoint: `given`, else the one the card names, else the newest that the
-    first fitting glob of `torch.checkpoints` names, below `exp_dir` or else `code_root`.
-
-    Raises:
-        ModelError: there is none; the message says where was looked.
-    """
+    first fitting glob of `torch.checkpoints` names, below `exp_dir` or else `code_root`. Where
+    there is none, a `ModelError` says where was looked."""
     if given is not None:
         return given.absolute() if given.exists() else config.resolve(given)
     roots = (config.exp_dir, config.export_dir, config.code_root or config.root, config.root)
@@ -137,9 +118,8 @@ def find_checkpoint(config: Config, given: Path | None, card: ModelCard | None) 
             found = [path for path in find_matches(pattern, root).files if path.is_file()]
             if found:
                 return newest_first(found)[0]
-    looked = ", ".join(str(path) for path in dict.fromkeys(candidates))
+    looked = ", ".join([*map(str, dict.fromkeys(candidates)), *config.torch.checkpoints])
     raise ModelError(
-        f"no Torch checkpoint (looked for {f'{looked}, ' if looked else ''}"
-        f"{', '.join(config.torch.checkpoints)} below {' and '.join(map(str, folders))}); "
+        f"no Torch checkpoint (looked for {looked} below {' and '.join(map(str, folders))}); "
         "name one with --checkpoint, or its pattern in torch.checkpoints"
     )

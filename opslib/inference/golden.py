@@ -5,8 +5,6 @@ floats, integers or booleans. A card keeps those in short: the shape, values tak
 and the largest magnitude.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,11 +41,8 @@ class GoldenResult:
 def load_golden(
     card: ModelCard, folder: Path, preprocess: Preprocess, img_size: int
 ) -> NDArray[np.float32]:
-    """Return the card's golden images, found relative to `folder`, as the model's input.
-
-    Raises:
-        ModelCheckError: stage `golden`: an image is missing, changed or unreadable.
-    """
+    """Return the card's golden images, found relative to `folder`, as the model's input; refuse
+    (stage `golden`) one that is missing, changed or unreadable."""
     for answer in card.golden_images:
         path = folder / answer.image
         if not path.is_file():
@@ -64,22 +59,18 @@ def load_golden(
 def check_golden(
     path: Path, probabilities: NDArray[np.float32], golden: Sequence[GoldenAnswer]
 ) -> GoldenResult:
-    """Compare the model's probabilities `[N, C]` of the golden images with the card's answers.
+    """Compare the model's probabilities `[N, C]` of the golden images with the card's answers, or
+    refuse it (stage `golden`) by the image that is worst.
 
     Another class is allowed only where the card's own two probabilities are as good as a tie: no
     further apart than twice the allowed difference in parts of the larger. Among many classes all
     of them may be smaller than that difference.
-
-    Raises:
-        ModelCheckError: stage `golden`; the message names the image that is worst.
     """
     classes = {len(answer.probabilities) for answer in golden}
     if classes != {probabilities.shape[-1]}:
-        problem = (
-            f"its card's golden answers have {len(golden[0].probabilities)} classes, "
-            f"the model answers {probabilities.shape[-1]}"
-        )
-        raise ModelCheckError("golden", f"{path}: {problem}")
+        promised = f"its card's golden answers have {len(golden[0].probabilities)} classes"
+        answers = f"the model answers {probabilities.shape[-1]}"
+        raise ModelCheckError("golden", f"{path}: {promised}, {answers}")
     wanted = np.asarray([answer.probabilities for answer in golden], dtype=np.float32)
     for answer, have, want in zip(golden, probabilities, wanted, strict=True):
         said, tie = int(have.argmax()), 2 * MAX_PROBABILITY_DIFF * want[answer.class_id]
@@ -102,11 +93,8 @@ def check_golden(
 def answer_golden(
     images: tuple[GoldenAnswer, ...], probabilities: NDArray[np.float32]
 ) -> tuple[GoldenAnswer, ...]:
-    """Return the golden images with the answers that `probabilities` `[N, C]` give to them.
-
-    Raises:
-        ModelError: the numbers of images and answers differ.
-    """
+    """Return the golden images with the answers that `probabilities` `[N, C]` give to them, as many
+    as there are images."""
     if len(images) != len(probabilities):
         raise ModelError(f"{len(images)} golden images, {len(probabilities)} answers")
     return tuple(
@@ -128,13 +116,11 @@ def summarise_outputs(outputs: Outputs) -> tuple[GoldenTensor, ...]:
 def check_golden_outputs(
     path: Path, golden: Sequence[GoldenOutputs], answers: Sequence[Outputs]
 ) -> GoldenResult:
-    """Compare what the model at `path` answered to each golden image with what its card says.
+    """Compare what the model at `path` answered to each golden image with what its card says, or
+    refuse it (stage `golden`) by image and output.
 
     The difference in the result is that of the value that lies farthest off, as a share of what
     `MAX_OUTPUT_DIFF` is a share of.
-
-    Raises:
-        ModelCheckError: stage `golden`; the message names the image and the output.
     """
     worst = 0.0
     for promised, answer in zip(golden, answers, strict=True):
@@ -142,9 +128,8 @@ def check_golden_outputs(
         for wanted in promised.outputs:
             problem, difference = _compare(wanted, found.get(wanted.name))
             if problem is not None:
-                raise ModelCheckError(
-                    "golden", f"{path}: {promised.image}: output {wanted.name!r}: {problem}"
-                )
+                where = f"{path}: {promised.image}: output {wanted.name!r}"
+                raise ModelCheckError("golden", f"{where}: {problem}")
             worst = max(worst, difference)
     return GoldenResult(len(golden), worst)
 

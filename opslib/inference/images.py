@@ -1,12 +1,10 @@
 """Image sets: the files a glob names; what is no image or unreadable is set apart and counted."""
 
-from __future__ import annotations
-
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 from opslib.core.config import Config
 from opslib.core.errors import InputError
@@ -36,7 +34,7 @@ class ImageFiles:
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Readable image files in a fixed order, one digest over them, and those left out and why.
+    """Readable image files in a fixed order, one digest over them, and those skipped and why.
 
     `folder` is the one that the glob is fixed to. `left_out` counts by suffix what the glob named
     besides: files that are no images, and images that cannot be read.
@@ -55,7 +53,7 @@ class ImageSet:
         repeats = -(-count // len(names))
         return (names * repeats)[:count]
 
-    def without(self, paths: Collection[Path], why: str | None = None) -> ImageSet:
+    def without(self, paths: Collection[Path], why: str | None = None) -> Self:
         """Return the set without some of its images; with a reason they count as left out."""
         gone = set(paths)
         rest = [path for path in self.paths if path not in gone]
@@ -76,24 +74,16 @@ def list_images(config: Config, split: Split) -> ImageFiles:
 def pick_images(
     config: Config, split: Split, given: str | None, *, limit: int, strict: bool = False
 ) -> ImageSet:
-    """Return the images of the glob `given`, else those of `list_images`; see `find_images`.
-
-    Raises:
-        InputError: as `find_images`; the message names the option or the key.
-    """
+    """Return the images of the glob `given`, else those of `list_images`; see `find_images`."""
     if given is not None:
         return find_images(given, limit=limit, strict=strict)
     return _read(list_images(config, split), f"images.{split}", limit, strict=strict)
 
 
 def find_images(pattern: str, *, limit: int, strict: bool = False) -> ImageSet:
-    """Return up to `limit` readable images of a glob (`**` descends), spread evenly over it.
-
-    A file that cannot be decoded is skipped and named, or refused where `strict`.
-
-    Raises:
-        InputError: nothing matches, nothing is readable, or a file is unreadable under `strict`.
-    """
+    """Return up to `limit` readable images of a glob (`**` descends), spread evenly over it. A file
+    that cannot be decoded is skipped and named, or refused where `strict`; where none matches or is
+    readable, an `InputError` names the option."""
     try:
         expanded = str(expand_user(Path(pattern))) if pattern else ""
     except ValueError as error:
@@ -126,7 +116,8 @@ def _read(files: ImageFiles, named_by: str, limit: int, *, strict: bool) -> Imag
             f"{where}: no image matches; expected files ending in {', '.join(IMAGE_SUFFIXES)}"
             + "".join(f"; {one}" for one in (*seen, *files.problems[:1]))
         )
-    chosen = _spread(files.paths, limit)
+    count = min(limit, len(files.paths))
+    chosen = [files.paths[index * len(files.paths) // count] for index in range(count)]
     readable, unreadable, skipped = list[Path](), list[Path](), list(files.problems)
     for path in chosen:
         try:
@@ -156,9 +147,3 @@ def _check_readable(path: Path) -> None:
     if path.exists() and not path.is_file():
         raise InputError(f"{path}: cannot be read as an image: it is no regular file")
     decode([path], 32)
-
-
-def _spread(paths: Sequence[Path], limit: int) -> list[Path]:
-    if len(paths) <= limit:
-        return list(paths)
-    return [paths[index * len(paths) // limit] for index in range(limit)]

@@ -1,7 +1,5 @@
 """ONNX Runtime behind the engine seam: one session, one batch size, provider checked."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import sys
@@ -17,7 +15,6 @@ from opslib.core.files import sha256_tree
 from opslib.core.host import usable_cpus
 from opslib.core.models import ModelFiles, find_model_files
 from opslib.inference.causes import shorten_error
-from opslib.inference.cuda_graph import CudaGraphBinding
 from opslib.inference.engine import Engine, EngineFacts, EngineRequest, not_run
 from opslib.inference.postprocess import count_classes, find_postprocess
 from opslib.inference.providers import (
@@ -35,17 +32,13 @@ class OnnxEngine(Engine):
     """An ONNX Runtime session for one batch size; on CUDA with bound input and output."""
 
     def __init__(self, request: EngineRequest, session: Any = None) -> None:
-        """Load the model, or take a ready `session` (tests pass a fake one).
-
-        Raises:
-            ModelError: the file is missing, damaged or no image classifier.
-            UnavailableError: none of the providers asked for starts here.
-        """
+        """Load the model, or take a ready `session` (tests pass a fake one); raises as
+        `open_engine`."""
         self._path = request.path
         choice = select_onnx_providers(request.providers, cuda_options=request.settings.cuda)
         self._session = session or _load(request, choice)
         provider, note = check_providers_in_force(choice, self._session.get_providers())
-        self._input = _single(self._session.get_inputs(), "input", request)
+        self._input = _single(self._session.get_inputs(), request)
         self._output = _logits(self._session.get_outputs(), request)
         self.facts = _describe(self._session, self._input, request, provider, note)
         self._dtype = np.dtype(self.facts.input_dtype)
@@ -59,29 +52,26 @@ class OnnxEngine(Engine):
     def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the answers, float32 `[N, columns]`, of a float32 `[N, C, H, W]` batch."""
         try:
-            return self._run(batch.astype(self._dtype, copy=False)).astype(np.float32, copy=False)
+            answers: NDArray[Any] = self._run(batch.astype(self._dtype, copy=False))
+            return answers.astype(np.float32, copy=False)
         except OpsError:
             raise
         except Exception as error:
             raise not_run(self._path, batch, shorten_error(error)) from error
 
-    def _run(self, batch: NDArray[Any]) -> NDArray[Any]:
+    def _run(self, batch: NDArray[Any]) -> Any:
         if self._graph is not None:
-            answer: NDArray[Any] = self._graph.run(batch)
-        elif self._binding is None:
-            answer = self._session.run([self._output], {self._input.name: batch})[0]
-        else:
-            self._binding.bind_cpu_input(self._input.name, batch)
-            self._binding.bind_output(self._output, "cpu")
-            self._session.run_with_iobinding(self._binding)
-            answer = self._binding.copy_outputs_to_cpu()[0]
-        return answer
+            return self._graph.run(batch)
+        if self._binding is None:
+            return self._session.run([self._output], {self._input.name: batch})[0]
+        self._binding.bind_cpu_input(self._input.name, batch)
+        self._binding.bind_output(self._output, "cpu")
+        self._session.run_with_iobinding(self._binding)
+        return self._binding.copy_outputs_to_cpu()[0]
 
     def close(self) -> None:
         """Free the session and its threads."""
-        self._graph = None
-        self._binding = None
-        self._session = None
+        self._graph = self._binding = self._session = None
 
 
 def make_session_options(settings: SessionSettings, choice: ProviderChoice) -> Any:
@@ -111,9 +101,9 @@ def make_session_options(settings: SessionSettings, choice: ProviderChoice) -> A
 
 
 def digest_optimized_graph(request: EngineRequest) -> str | None:
-    """Return the SHA-256 of the model as ONNX Runtime rewrites it for these settings, weights
-    included: two settings with the same one differ in name alone. None where it cannot be written
-    (a provider that compiles its own engine)."""
+    """Return the SHA-256 of the model, weights included, as ONNX Runtime rewrites it for these
+    settings (two with the same one differ in name alone), or None where a provider compiles its own
+    engine."""
     choice = select_onnx_providers(request.providers, cuda_options=request.settings.cuda)
     with tempfile.TemporaryDirectory(prefix="pillops-graph-") as folder:
         try:
@@ -154,9 +144,8 @@ def _load(request: EngineRequest, choice: ProviderChoice) -> Any:
     except Exception as error:
         reason = shorten_error(error)
         if not choice.cpu_fallback and "fallback" in str(error):
-            raise UnavailableError(
-                f"{request.providers[0]} cannot run this model: {reason}"
-            ) from error
+            problem = f"{request.providers[0]} cannot run this model: {reason}"
+            raise UnavailableError(problem) from error
         raise ModelError(f"{request.path}: ONNX Runtime cannot load it: {reason}") from error
 
 
@@ -171,12 +160,11 @@ def _read_weights(files: ModelFiles) -> dict[str, bytes]:
         raise ModelError(f"{error.filename}: cannot be read: {error.strerror}") from error
 
 
-def _single(values: Any, what: str, request: EngineRequest) -> Any:
+def _single(values: Any, request: EngineRequest) -> Any:
     if len(values) != 1 or values[0].type not in _DTYPES:
         described = ", ".join(f"{value.name}: {value.type}" for value in values)
-        raise ModelError(
-            f"{request.path}: expected one image {what} of floats, the model has {described}"
-        )
+        wanted = "expected one image input of floats"
+        raise ModelError(f"{request.path}: {wanted}, the model has {described}")
     return values[0]
 
 
@@ -184,10 +172,8 @@ def _logits(outputs: Any, request: EngineRequest) -> str:
     """The name of the first output, which must be `[N, columns]`."""
     first = outputs[0]
     if first.type not in _DTYPES or (first.shape and len(first.shape) != 2):
-        raise ModelError(
-            f"{request.path}: expected an output [N, classes] of floats, the model has "
-            f"{first.name}: {first.type} {first.shape}"
-        )
+        has = f"the model has {first.name}: {first.type} {first.shape}"
+        raise ModelError(f"{request.path}: expected an output [N, classes] of floats, {has}")
     return str(first.name)
 
 
@@ -217,3 +203,46 @@ def _describe(
         note=note,
         postprocess=find_postprocess(request.path),
     )
+
+
+class CudaGraphBinding:
+    """One session's input and output on the card, made at the first run and reused after it.
+
+    A captured graph replays fixed addresses, so every later batch is copied into the same place
+    and must have the first one's shape. The copies count, as they do without a graph.
+    """
+
+    def __init__(self, session: Any, names: tuple[str, str]) -> None:
+        self._session = session
+        self._input_name, self._output_name = names
+        self._binding: Any = None
+        self._input: Any = None
+        self._output: Any = None
+        self._shape: tuple[int, ...] = ()
+
+    def run(self, batch: NDArray[Any]) -> NDArray[Any]:
+        """Return the output in host memory for a batch in host memory."""
+        if self._binding is None:
+            self._capture(batch)
+        if batch.shape != self._shape:
+            shapes = f"{list(self._shape)}, got {list(batch.shape)}"
+            raise ModelError(f"a captured CUDA graph serves one shape, {shapes}")
+        self._input.update_inplace(np.ascontiguousarray(batch))
+        self._session.run_with_iobinding(self._binding)
+        answer: NDArray[Any] = self._output.numpy()
+        return answer
+
+    def _capture(self, batch: NDArray[Any]) -> None:
+        binding = self._session.io_binding()
+        self._input = _value_on_card(np.ascontiguousarray(batch))
+        binding.bind_ortvalue_input(self._input_name, self._input)
+        shape = [batch.shape[0], int(self._session.get_outputs()[0].shape[-1])]
+        self._output = _value_on_card(np.zeros(shape, dtype=batch.dtype))
+        binding.bind_ortvalue_output(self._output_name, self._output)
+        self._binding, self._shape = binding, batch.shape
+
+
+def _value_on_card(array: NDArray[Any]) -> Any:
+    import onnxruntime as ort
+
+    return ort.OrtValue.ortvalue_from_numpy(array, "cuda", 0)

@@ -1,7 +1,5 @@
 """Opening the engine that a request describes; the library behind it is imported only then."""
 
-from __future__ import annotations
-
 from opslib.core.errors import ParameterError
 from opslib.inference.engine import Engine, EngineRequest
 
@@ -22,6 +20,5 @@ def open_engine(request: EngineRequest) -> Engine:
         from opslib.inference.torch_engine import TorchEngine
 
         return TorchEngine(request)
-    raise ParameterError(
-        f"--engine: unknown engine {request.engine!r}; expected onnx, torch or both"
-    )
+    unknown = f"--engine: unknown engine {request.engine!r}"
+    raise ParameterError(f"{unknown}; expected onnx, torch or both")

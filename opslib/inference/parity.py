@@ -1,7 +1,5 @@
 """Parity: two engines must say the same of the same images before either is timed."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -34,13 +32,8 @@ def check_parity(
     *,
     half_precision: bool = False,
 ) -> ParityResult:
-    """Return how far the answers of two engines lie apart, against the limits.
-
-    Args:
-        reference: probabilities `[N, C]` of the reference engine.
-        candidate: probabilities `[N, C]` of the same images.
-        half_precision: the limits for float16 models apply (no p99 limit).
-    """
+    """Return how far the probabilities `[N, C]` of two engines lie apart, against the limits; with
+    `half_precision` against those for float16 models (no p99 limit)."""
     if reference.shape != candidate.shape:
         raise ModelError(
             f"the checkpoint has {reference.shape[-1]} classes, the ONNX model "

@@ -6,8 +6,6 @@ the graph tells; where it is none that is known (a function, a division, a Torch
 answers do: rows that are nowhere negative and sum to 1 are probabilities.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Literal
 
@@ -61,13 +59,11 @@ def judge_answers(answers: NDArray[np.float32]) -> Postprocess:
 def to_probabilities(
     answers: NDArray[np.float32], postprocess: Postprocess | None
 ) -> NDArray[np.float32]:
-    """Return probabilities `[N, classes]`, float32, of answers `[N, columns]`.
+    """Return probabilities `[N, classes]`, float32, of answers `[N, columns]`; with no
+    `postprocess` these answers themselves say what is to be done.
 
-    One column is the probability of the second of two classes. A sigmoid for each class leaves
-    rows that need not sum to 1.
-
-    Args:
-        postprocess: what is to be done; None: judged by these answers.
+    One column is the probability of the second of two classes. A sigmoid for each class leaves rows
+    that need not sum to 1.
     """
     to_do = postprocess or judge_answers(answers)
     if answers.shape[-1] == 1:

@@ -4,8 +4,6 @@
 offers. Ours is also split into `decode` and `transform`, so that time can be attributed.
 """
 
-from __future__ import annotations
-
 import importlib
 import sys
 from collections.abc import Callable, Sequence
@@ -31,10 +29,8 @@ def decode(paths: Sequence[str | Path], img_size: int) -> Images:
     """Return each image as RGB `[H, W, 3]` uint8, no smaller than it takes for `img_size`.
 
     JPEGs are reduced while decoding (by 2, 4 or 8) where they stay at least `img_size` wide and
-    high; EXIF rotation is applied.
-
-    Raises:
-        InputError: a file is missing, truncated, no image, or larger than 50 megapixels.
+    high; EXIF rotation is applied. A file that is missing, truncated, no image, or larger than 50
+    megapixels is an `InputError`.
     """
     from PIL import Image
 
@@ -43,10 +39,8 @@ def decode(paths: Sequence[str | Path], img_size: int) -> Images:
         try:
             with Image.open(path) as image:
                 if image.width * image.height > MAX_PIXELS:
-                    raise InputError(
-                        f"{path}: {image.width} x {image.height} pixels; "
-                        f"at most {MAX_PIXELS:,} are read"
-                    )
+                    size = f"{image.width} x {image.height} pixels"
+                    raise InputError(f"{path}: {size}; at most {MAX_PIXELS:,} are read")
                 images.append(to_pixels(image, img_size))
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise InputError(f"{path}: cannot be read as an image: {error}") from error
@@ -54,11 +48,7 @@ def decode(paths: Sequence[str | Path], img_size: int) -> Images:
 
 
 def to_pixels(image: Any, img_size: int) -> NDArray[np.uint8]:
-    """Return an opened Pillow image as RGB `[H, W, 3]` uint8; see `decode`.
-
-    Raises:
-        ValueError: grey of 32 bits, of which nothing says which number is white.
-    """
+    """Return an opened Pillow image as RGB `[H, W, 3]` uint8; see `decode`."""
     from PIL import ImageOps
 
     image.draft("RGB", (img_size, img_size))
@@ -101,12 +91,8 @@ class Preprocessor:
     split: tuple[Callable[..., Images], Callable[..., NDArray[np.float32]]] | None
 
     def run_checked(self, paths: Sequence[str], img_size: int) -> NDArray[np.float32]:
-        """Return what `run` does, float32 `[N, 3, img_size, img_size]`.
-
-        Raises:
-            InputError: an image cannot be read.
-            ConfigError: foreign code raised; the message says which and what.
-        """
+        """Return what `run` does, float32 `[N, 3, img_size, img_size]`; an `InputError` where an
+        image cannot be read, a `ConfigError` where foreign code raised."""
         try:
             return self.run(paths, img_size)
         except OpsError:
@@ -120,11 +106,7 @@ class Preprocessor:
 
 
 def load_preprocessor(function: str, code_root: Path | None) -> Preprocessor:
-    """Return the preprocessing named by the import string `module:function`.
-
-    Raises:
-        ConfigError: it cannot be imported; the message says which key to look at.
-    """
+    """Return what is named by the import string `module:function`; see `import_object`."""
     if function == DEFAULT_FUNCTION:
         return Preprocessor(function, preprocess, (decode, transform))
     found = import_object(function, code_root, key="preprocess.function")
@@ -132,11 +114,7 @@ def load_preprocessor(function: str, code_root: Path | None) -> Preprocessor:
 
 
 def as_batch(value: Any) -> NDArray[np.float32]:
-    """Return a Torch tensor or array as a contiguous float32 array in host memory, `[N,C,H,W]`.
-
-    Raises:
-        InputError: it has not four axes.
-    """
+    """Return a Torch tensor or array as a contiguous float32 array in host memory, `[N,C,H,W]`."""
     array = value.detach().cpu().numpy() if hasattr(value, "detach") else np.asarray(value)
     if array.ndim != 4:
         raise InputError(f"preprocessing returned shape {list(array.shape)}; expected [N, C, H, W]")
@@ -144,11 +122,8 @@ def as_batch(value: Any) -> NDArray[np.float32]:
 
 
 def import_object(reference: str, code_root: Path | None, *, key: str) -> Any:
-    """Return what the import string `module:name` stands for, looking into `code_root` first.
-
-    Raises:
-        ConfigError: it is no import string, or the module or name is not there.
-    """
+    """Return what the import string `module:name` stands for, looking into `code_root` first; a
+    `ConfigError` names the `key` that it was given with."""
     module_name, _, name = reference.partition(":")
     if not module_name or not name:
         raise ConfigError(f"{key}: got {reference!r}; expected module:function")
@@ -163,9 +138,8 @@ def import_object(reference: str, code_root: Path | None, *, key: str) -> Any:
         where = f" (looked in {code_root} first)" if code_root else ""
         raise ConfigError(f"{key}: cannot import {reference!r}: {error}{where}") from error
     except Exception as error:  # foreign code runs while it is imported
-        raise ConfigError(
-            f"{key}: importing {module_name} raised {type(error).__name__}: {shorten(str(error))}"
-        ) from error
+        raised = f"raised {type(error).__name__}: {shorten(str(error))}"
+        raise ConfigError(f"{key}: importing {module_name} {raised}") from error
     try:
         return getattr(module, name)
     except AttributeError as error:

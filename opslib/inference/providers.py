@@ -1,7 +1,5 @@
 """Execution providers: what was asked for, what this host can run, what is really in force."""
 
-from __future__ import annotations
-
 import ctypes
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -50,22 +48,17 @@ class SessionSettings:
 
 
 def parse_providers(text: str | Iterable[str]) -> tuple[str, ...]:
-    """Return short provider names in the order given, from `CUDA,CPU` or a sequence.
-
-    Raises:
-        ParameterError: a name is unknown or stands twice, or none is given.
-    """
+    """Return short provider names in the order given, from `CUDA,CPU` or a sequence; refuse what is
+    unknown or stands twice, and none at all."""
     parts = text.split(",") if isinstance(text, str) else list(text)
     names = tuple(part.strip().upper() for part in parts if part.strip())
+    known = ", ".join(PROVIDER_NAMES)
     for name in names:
         if name not in PROVIDER_NAMES:
-            raise ParameterError(
-                f"--providers: unknown provider {name!r}; expected {', '.join(PROVIDER_NAMES)}"
-            )
+            raise ParameterError(f"--providers: unknown provider {name!r}; expected {known}")
     if not names or len(set(names)) != len(names):
-        raise ParameterError(
-            f"--providers: got {text!r}; expected names such as CUDA,CPU, once each"
-        )
+        problem = f"got {text!r}; expected names such as CUDA,CPU, once each"
+        raise ParameterError(f"--providers: {problem}")
     return names
 
 
@@ -78,14 +71,9 @@ def select_onnx_providers(
 ) -> ProviderChoice:
     """Return the providers of a session: CUDA before CPU, TensorRT only where asked for.
 
-    Args:
-        requested: short names, such as `("CUDA", "CPU")`; CUDA is tried first in any order.
-        cuda_options: CUDA provider options; the policy's maximal cuDNN workspace by default.
-        available: ONNX Runtime's built-in providers; asked of the library by default.
-        cuda_problem: why CUDA cannot start here, or None; found out by loading it by default.
-
-    Raises:
-        UnavailableError: no provider asked for can run here; the message is the reason.
+    ONNX Runtime is asked what it has (`available`), and its library loaded to see why CUDA cannot
+    start (`cuda_problem`), unless both are given. An `UnavailableError` is the reason why none of
+    those `requested`, by their short names, can run here.
     """
     if available is None:
         import onnxruntime
@@ -134,11 +122,7 @@ def check_providers_in_force(
     choice: ProviderChoice, in_force: Sequence[str]
 ) -> tuple[str, str | None]:
     """Return the short name of the provider that leads a session, and a note where it is not the
-    first one asked for.
-
-    Raises:
-        UnavailableError: the session leads with a provider that was not asked for.
-    """
+    first one asked for; refuse one that was not asked for at all."""
     leading = in_force[0] if in_force else "none"
     if leading == choice.names[0]:
         return SHORT_NAMES[leading], choice.note
@@ -152,10 +136,7 @@ def check_providers_in_force(
 
 def probe_provider(name: str) -> str | None:
     """Return why no session starts on provider `name` (`CUDA`, `CPU`, `TENSORRT`), None if one
-    does.
-
-    What a build lists as available proves nothing: its libraries are loaded by the first session.
-    """
+    does: what a build lists proves nothing, its libraries are loaded by the first session."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -163,9 +144,8 @@ def probe_provider(name: str) -> str | None:
     options.intra_op_num_threads = 1
     try:
         choice = select_onnx_providers((name,))
-        session = onnxruntime.InferenceSession(
-            _identity_model(), options, providers=list(choice.names)
-        )
+        names = list(choice.names)
+        session = onnxruntime.InferenceSession(_identity_model(), options, providers=names)
         check_providers_in_force(choice, session.get_providers())
     except OpsError as error:
         return str(error).removeprefix(f"{name} cannot start: ")
@@ -178,8 +158,7 @@ def _identity_model() -> bytes:
     from onnx import TensorProto, helper
 
     ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in ("x", "y")]
-    graph = helper.make_graph(
-        [helper.make_node("Identity", ["x"], ["y"])], "probe", ends[:1], ends[1:]
-    )
+    node = helper.make_node("Identity", ["x"], ["y"])
+    graph = helper.make_graph([node], "probe", ends[:1], ends[1:])
     opset = [helper.make_opsetid("", 18)]
     return bytes(helper.make_model(graph, opset_imports=opset, ir_version=10).SerializeToString())

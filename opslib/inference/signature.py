@@ -1,7 +1,5 @@
 """A model's inputs, outputs and opset, read from the file itself without loading its weights."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -62,18 +60,14 @@ _PASSES_ON = frozenset(
 
 
 def read_signature(file: BinaryIO, name: str) -> Signature:
-    """Return the signature of the ONNX model that `file` is open on.
-
-    Raises:
-        ModelError: it is no ONNX model; the message names it.
-    """
+    """Return the signature of the ONNX model that `file` is open on; if it is none, a `ModelError`
+    by this `name`."""
     return _read(_read_signature, file, name)
 
 
 def read_last_operator(file: BinaryIO, name: str) -> LastOperator | None:
     """Return the last operator of the ONNX model that `file` is open on, those passed over that
-    only pass values on; None where the first output is none of a node's.
-    """
+    only pass values on; None where the first output is none of a node's."""
     return _read(_read_last_operator, file, name)
 
 

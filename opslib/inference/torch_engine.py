@@ -1,7 +1,5 @@
 """Torch behind the engine seam: a checkpoint, TorchScript or exported program, in eval mode."""
 
-from __future__ import annotations
-
 import numbers
 import re
 from collections.abc import Mapping
@@ -27,12 +25,9 @@ class TorchEngine(Engine):
     """A Torch module in eval and inference mode; each call ends with its result on the host."""
 
     def __init__(self, request: EngineRequest) -> None:
-        """Load the checkpoint.
-
-        Raises:
-            ModelError: missing, damaged, or it needs a factory that is not configured.
-            UnavailableError: only CUDA was asked for and Torch has none here.
-        """
+        """Load the checkpoint; a `ModelError` where it is missing or damaged or needs a factory
+        that is not configured, an `UnavailableError` where only CUDA was asked for and Torch has
+        none."""
         import torch
 
         self._torch, self._path = torch, request.path
@@ -109,9 +104,8 @@ def _build(
     if isinstance(payload, torch.nn.Module):
         return payload, {}
     if not isinstance(payload, Mapping):
-        raise ModelError(
-            f"{path}: expected a state dict or a checkpoint, got {type(payload).__name__}"
-        )
+        kind = type(payload).__name__
+        raise ModelError(f"{path}: expected a state dict or a checkpoint, got {kind}")
     size = payload.get("img_size")
     facts = {"img_size": int(size) if isinstance(size, numbers.Integral) else None}
     kinds = (Mapping, torch.nn.Module)
@@ -134,9 +128,8 @@ def _build(
     try:
         module.load_state_dict(_fit_names(state, module.state_dict()))
     except Exception as error:  # a module may have a loading of its own
-        raise ModelError(
-            f"{path}: its weights do not fit {reference}: {shorten(str(error), 200)}"
-        ) from error
+        said = shorten(str(error), 200)
+        raise ModelError(f"{path}: its weights do not fit {reference}: {said}") from error
     return module, facts | {"num_classes": int(classes)}
 
 
@@ -153,9 +146,8 @@ def _make_network(reference: str, classes: int, request: EngineRequest, path: Pa
         hint = "it is called with the number of classes alone"
         if re.search(r"cuda|nvidia", str(error), re.IGNORECASE):
             hint += ", and must build on the CPU: let its device be cpu unless told otherwise"
-        raise ModelError(
-            f"{called} raised {type(error).__name__}: {shorten(str(error))}; {hint}"
-        ) from error
+        raised = f"raised {type(error).__name__}: {shorten(str(error))}"
+        raise ModelError(f"{called} {raised}; {hint}") from error
     if not isinstance(module, torch.nn.Module):
         raise ModelError(f"{called} made a {type(module).__name__}; expected a torch.nn.Module")
     return module
@@ -174,12 +166,11 @@ def _fit_names(state: Mapping[str, Any], wanted: Mapping[str, Any]) -> Mapping[s
 
 
 def _count_classes(path: Path, state: Mapping[str, Any]) -> int:
-    named = ((name, tensor) for name, tensor in state.items() if name.endswith("bias"))
-    biases = [tensor for _, tensor in named if getattr(tensor, "ndim", 0) == 1]
+    named = (tensor for name, tensor in state.items() if name.endswith("bias"))
+    biases = [tensor for tensor in named if getattr(tensor, "ndim", 0) == 1]
     if not biases:
-        raise ModelError(
-            f"{path}: its state dict has no bias to count classes by; add num_classes to it"
-        )
+        problem = "its state dict has no bias to count classes by; add num_classes to it"
+        raise ModelError(f"{path}: {problem}")
     return int(biases[-1].shape[0])
 
 

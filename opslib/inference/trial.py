@@ -5,15 +5,12 @@ up. So a model is first tried in a child: nice 19, one thread, limits on time an
 no core dump. The child imports ONNX Runtime and nothing of ours.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import signal
 import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,29 +32,13 @@ from opslib.inference.postprocess import (
 )
 
 CHILD = Path(__file__).with_name("trial_child.py")
-DEFAULT_TIMEOUT_S = 60.0
+DEFAULT_LIMITS = ReloadSection(trial_timeout_s=60.0)
+# Address space, of which a model without `trial_memory_mb` gets so much for itself and so much for
+# each of its bytes. Linux bounds no resident memory; this bounds it from above, and no card is
+# mapped.
 BASE_MEMORY_BYTES = 2 << 30
 MEMORY_PER_MODEL_BYTE = 8
 _GRACE_S = 2.0
-
-
-@dataclass(frozen=True)
-class TrialLimits:
-    """What a trial may take.
-
-    `memory_bytes` is address space beyond what Python and ONNX Runtime map themselves (some 190
-    MB); None is 2 GiB and 8 times the model's bytes. Resident memory has no limit that Linux
-    enforces; address space bounds it from above, and the child maps no card.
-    """
-
-    timeout_s: float = DEFAULT_TIMEOUT_S
-    memory_bytes: int | None = None
-
-    @classmethod
-    def from_section(cls, section: ReloadSection) -> TrialLimits:
-        """Return the limits that the configuration sets."""
-        memory_mb = section.trial_memory_mb
-        return cls(section.trial_timeout_s, memory_mb << 20 if memory_mb else None)
 
 
 @dataclass(frozen=True)
@@ -80,8 +61,6 @@ class TrialResult:
     inputs: tuple[TensorFacts, ...]
     outputs: tuple[TensorFacts, ...]
     answers: NDArray[np.float32] | None
-    wall_s: float
-    peak_rss_bytes: int
     every_output: tuple[dict[str, NDArray[np.generic]], ...] = ()
     postprocess: Postprocess | None = None
 
@@ -114,23 +93,22 @@ def try_model(
     *,
     images: NDArray[np.float32] | None = None,
     every_output: bool = False,
-    limits: TrialLimits | None = None,
+    limits: ReloadSection = DEFAULT_LIMITS,
 ) -> TrialResult:
     """Load an ONNX model in a child process, answer `images` `[N, C, H, W]` with it if given.
 
-    Args:
-        every_output: answer each image alone, and keep every output instead of the first.
-
-    Raises:
-        ModelCheckError: stage `load`: missing, damaged, refused by ONNX Runtime, over a limit,
-            or it brought the child down. Stage `outputs`: it loads but cannot answer the images.
+    `every_output` answers each image alone and keeps every output instead of the first; `limits`
+    are the time and the address space beyond what Python and ONNX Runtime map themselves. A
+    `ModelCheckError` of stage `load`: missing, damaged, refused by ONNX Runtime, over a limit, or
+    it brought the child down; of stage `outputs`: it cannot answer the images.
     """
-    limits = limits or TrialLimits()
     try:
         files = find_model_files(path)
     except ModelError as error:
         raise ModelCheckError("load", str(error)) from error
-    allowed = limits.memory_bytes or BASE_MEMORY_BYTES + MEMORY_PER_MODEL_BYTE * files.size_bytes
+    given = (limits.trial_memory_mb or 0) << 20
+    allowed = given or BASE_MEMORY_BYTES + MEMORY_PER_MODEL_BYTE * files.size_bytes
+    timeout_s = limits.trial_timeout_s
     with storage_errors("make a folder for the trial load"):
         place = tempfile.TemporaryDirectory(prefix="pillops-trial-")
     with place as name:
@@ -140,14 +118,12 @@ def try_model(
         request = {
             "model": os.fspath(files.path),
             "memory_bytes": allowed,
-            "timeout_s": limits.timeout_s,
+            "timeout_s": timeout_s,
             "every_output": every_output,
         }
         (folder / "request.json").write_text(json.dumps(request))
-        started = time.monotonic()
-        code = _run_child(path, folder, limits)
-        wall_s = time.monotonic() - started
-        return _read_result(path, folder, code, wall_s, allowed, limits.timeout_s)
+        code = _run_child(path, folder, timeout_s)
+        return _read_result(path, folder, code, allowed, timeout_s)
 
 
 def join_images(
@@ -157,7 +133,7 @@ def join_images(
     return second if first is None else np.concatenate([first, second])
 
 
-def _run_child(path: Path, folder: Path, limits: TrialLimits) -> int:
+def _run_child(path: Path, folder: Path, timeout_s: float) -> int:
     """Run the child to its end and return its exit status, negative for a signal."""
     single = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     try:
@@ -166,7 +142,7 @@ def _run_child(path: Path, folder: Path, limits: TrialLimits) -> int:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            timeout=limits.timeout_s + _GRACE_S,
+            timeout=timeout_s + _GRACE_S,
             env=os.environ | single,
             check=False,
         )
@@ -178,12 +154,13 @@ def _run_child(path: Path, folder: Path, limits: TrialLimits) -> int:
 
 
 def _read_result(
-    path: Path, folder: Path, code: int, wall_s: float, allowed: int, timeout_s: float
+    path: Path, folder: Path, code: int, allowed: int, timeout_s: float
 ) -> TrialResult:
     stage: Stage = "outputs" if (folder / "loaded").exists() else "load"
     doing = "loading it" if stage == "load" else "running it"
-    answer, problem = folder / "answer.json", None
+    answer = folder / "answer.json"
     found: dict[str, Any] = json.loads(answer.read_text()) if answer.exists() else {}
+    problem: str | None = found.get("refused")
     if code == -int(signal.SIGALRM):
         problem = f"{doing} took longer than {timeout_s:g} s"
     elif code < 0:
@@ -194,7 +171,6 @@ def _read_result(
         problem = f"{doing} needs more than the {format_bytes(allowed)} allowed"
     elif "error" in found:
         problem = f"ONNX Runtime refuses it: {shorten_error(found['error'])}"
-    problem = problem or found.get("refused")
     if problem is not None:
         raise ModelCheckError(stage, f"{path}: {problem}")
     kept = folder / "answers.npy"
@@ -208,8 +184,6 @@ def _read_result(
         inputs=inputs,
         outputs=outputs,
         answers=answers,
-        wall_s=wall_s,
-        peak_rss_bytes=found["peak_rss_bytes"],
         every_output=_read_outputs(folder / "outputs.npz", [one.name for one in outputs]),
         postprocess=find_postprocess(path) or judged,
     )

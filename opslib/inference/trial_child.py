@@ -33,7 +33,8 @@ def main(folder: Path) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     import onnxruntime
 
-    limit = mapped_bytes() + request["memory_bytes"]
+    mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    limit = mapped + request["memory_bytes"]
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     try:
         answer = try_model(onnxruntime, folder, request)
@@ -67,7 +68,6 @@ def try_model(ort: Any, folder: Path, request: dict[str, Any]) -> dict[str, Any]
     return {
         "inputs": [describe(one) for one in session.get_inputs()],
         "outputs": [describe(one) for one in session.get_outputs()],
-        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }
 
 
@@ -85,8 +85,7 @@ def answer_images(session: Any, source: Path, target: Path) -> None:
     images = np.load(source)
     given = session.get_inputs()[0]
     fixed = given.shape[0] if given.shape and isinstance(given.shape[0], int) else None
-    size = fixed or BATCH
-    count = len(images)
+    size, count = fixed or BATCH, len(images)
     dtype = DTYPES.get(given.type, "float32")
     padded = np.concatenate([images, images[np.arange(-count % size) % count]]) if fixed else images
     output = session.get_outputs()[0].name
@@ -141,12 +140,6 @@ def describe(value: Any) -> dict[str, Any]:
     """Name, type and shape of an input or output; None where an axis is free."""
     shape = [axis if isinstance(axis, int) else None for axis in value.shape]
     return {"name": value.name, "dtype": DTYPES.get(value.type, value.type), "shape": shape}
-
-
-def mapped_bytes() -> int:
-    """Address space of this process."""
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
-    return pages * resource.getpagesize()
 
 
 if __name__ == "__main__":

@@ -1,7 +1,5 @@
 """The service as an ASGI application: routes over the parts that do the work."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -17,9 +15,9 @@ from starlette.types import ASGIApp
 
 from opslib import __version__
 from opslib.serving.failures import RefusalError, answer_crash, answer_refusal, json_response
-from opslib.serving.gate import Endpoint, Gate, LoggedCors
+from opslib.serving.gate import GENERATION, Endpoint, Gate, LoggedCors, Trace
 from opslib.serving.logs import PERIOD_S, sum_up_events
-from opslib.serving.reload import BUSY_CODE, StageError
+from opslib.serving.reload import StageError, since_ms
 from opslib.serving.schemas import (
     Answer,
     BatchAnswer,
@@ -33,7 +31,6 @@ from opslib.serving.schemas import (
 )
 from opslib.serving.service import Classified, Service
 from opslib.serving.settings import MIB
-from opslib.serving.trace import GENERATION, Trace
 from opslib.serving.uploads import UploadLimits, read_body
 
 APP_NAME = "pillsnap"
@@ -44,10 +41,16 @@ def create_app(service: Service) -> ASGIApp:
     """Return the application that serves `service`, its layers in order from the outside:
     trace, cross-origin rules, gate, routes."""
 
+    async def sum_up_logs() -> None:
+        while True:  # what was not logged one by one
+            await asyncio.sleep(PERIOD_S)
+            service.access_log.sum_up()
+            sum_up_events()
+
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         service.standing.watch()
-        counting = asyncio.create_task(_sum_up_logs(service))
+        counting = asyncio.create_task(sum_up_logs())
         yield
         counting.cancel()
         sum_up_events()
@@ -61,14 +64,6 @@ def create_app(service: Service) -> ASGIApp:
     gate = Gate(app, inference, service.settings.api_key, told.rate_limit_per_min)
     cors = LoggedCors(gate, told.cors_allow_origins)
     return Trace(cors, lambda: service.generations.current, service.access_log)
-
-
-async def _sum_up_logs(service: Service) -> None:
-    """Say each minute what was not logged one by one."""
-    while True:
-        await asyncio.sleep(PERIOD_S)
-        service.access_log.sum_up()
-        sum_up_events()
 
 
 async def _answer_crash(request: Request, _error: Exception) -> Response:
@@ -145,12 +140,9 @@ def _answer(content: Answer, named: Mapping[str, Any] | None = None) -> Response
 
 def _answer_fast(request: Request, done: Classified, content: dict[str, Any]) -> Response:
     """Answer with `PredictAnswer` or `BatchAnswer`, as a dict: models cost more than a parse."""
-    total = (time.perf_counter() - request.scope["state"]["started"]) * 1000
-    content["time_ms"] = {
-        "preprocess": done.preprocess_ms,
-        "inference": done.inference_ms,
-        "total": round(total, 3),
-    }
+    total = since_ms(request.scope["state"]["started"])
+    times = {"preprocess": done.preprocess_ms, "inference": done.inference_ms, "total": total}
+    content["time_ms"] = times
     content["version_tag"] = done.generation.model.candidate.version_tag
     content["generation"] = done.generation.number
     return json_response(content)
@@ -167,7 +159,7 @@ def _describe_version(service: Service) -> Version:
             reason=shortfall.reason,
         )
     try:
-        generation = service.current()
+        generation = service.generations.require()
     except RefusalError as error:
         error.extra.update({name: one.model_dump() for name, one in told.items()})
         raise
@@ -208,22 +200,16 @@ async def _reload(request: Request, service: Service) -> ReloadAnswer:
         where = ".".join(str(part) for part in first["loc"]) or "body"
         raise RefusalError(400 if malformed else 422, f"{where}: {first['msg']}") from error
     if service.reloader.busy:
-        raise RefusalError(
-            409,
-            "another reload is under way; wait for it and look at /version",
-            code=BUSY_CODE,
-            extra={"stage": "queue", "hint": "try again in a few seconds"},
-            headers={"Retry-After": "2"},
-        )
+        problem = "another reload is under way; wait for it and look at /version"
+        extra = {"stage": "queue", "hint": "try again in a few seconds"}
+        later = {"Retry-After": "2"}
+        raise RefusalError(409, problem, code="reload_running", extra=extra, headers=later)
     try:
         switch = await service.reloader.reload(wanted.model_path)
     except StageError as error:
-        raise RefusalError(
-            400 if error.stage == "path" else 422,
-            str(error),
-            code="model_refused",
-            extra={"stage": error.stage, "hint": error.hint},
-        ) from error
+        status = 400 if error.stage == "path" else 422
+        extra = {"stage": error.stage, "hint": error.hint}
+        raise RefusalError(status, str(error), code="model_refused", extra=extra) from error
     request.scope["state"][GENERATION] = switch.generation
     model = switch.generation.model
     return ReloadAnswer(

@@ -1,7 +1,5 @@
 """Talking to a service that honours the contract: ours, or the user's own."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from typing import Any, Self
@@ -43,15 +41,12 @@ class LiveHealth:
 
 
 class ServiceClient:
-    """A connection to one service; a context manager that closes it.
+    """A connection to one service; a context manager that closes it. Whatever is asked raises
+    `ServiceError` where the service refuses or does not answer.
 
-    Args:
-        url: such as `http://127.0.0.1:8000`; the attribute is the address as it may be shown.
-        key: sent as `X-API-Key`, never shown.
-        section: the names of its fields, and the timeout, which `timeout_s` overrides.
-
-    Raises:
-        ParameterError: `url` is no address.
+    `url` is such as `http://127.0.0.1:8000` (else a `ParameterError`), and the attribute how it may
+    be shown; `key` is sent as `X-API-Key` and never shown; `section` has the names of its fields
+    and the timeout, which `timeout_s` overrides.
     """
 
     def __init__(
@@ -71,11 +66,7 @@ class ServiceClient:
             raise ParameterError(f"{self.url}: expected http://HOST:PORT") from error
 
     def health(self) -> LiveHealth:
-        """Return what the service says of itself; one that is degraded answers too.
-
-        Raises:
-            ServiceError: it does not answer, or not as a service does.
-        """
+        """Return what the service says of itself; one that is degraded answers too."""
         answer = self._call("GET", "/health")
         loaded: Any = answer
         for part in self._section.loaded_field.split("."):
@@ -87,19 +78,11 @@ class ServiceClient:
         )
 
     def version(self) -> LiveVersion:
-        """Return which model the service says it serves.
-
-        Raises:
-            ServiceError: it refuses or does not answer.
-        """
+        """Return which model the service says it serves."""
         return read_version_answer(self._call("GET", "/version"), self._section)
 
     def reload(self, path: str) -> dict[str, Any]:
-        """Ask the service to switch to the model at `path` and return its answer.
-
-        Raises:
-            ServiceError: it refuses (stage and hint say why) or does not answer.
-        """
+        """Ask the service to switch to the model at `path` and return its answer."""
         return self._call("POST", "/reload", {self._section.request_field: path})
 
     def __enter__(self) -> Self:
@@ -124,8 +107,11 @@ class ServiceClient:
         except ValueError:
             content = None
         if answer.status_code != 200:
+            status, text = answer.status_code, " ".join(answer.text.split())[:600]
             given = content if isinstance(content, dict) else {}
-            raise _refusal(self.url + route, answer, given)
+            stage, detail = str(given.get("stage") or "unknown"), str(given.get("detail") or text)
+            hint = given.get("hint") or _STATUS_HINTS.get(status) or find_hint(stage, detail)
+            raise ServiceError(f"{self.url}{route}: {status} {text}", status, stage, str(hint))
         if not isinstance(content, dict):
             hint = "is this the service? a login page of a tunnel answers 200 too"
             raise ServiceError(f"{self.url}{route}: answered no JSON object", 200, "answer", hint)
@@ -142,12 +128,3 @@ _STATUS_HINTS = {
     429: "too many requests with this key: wait a minute",
     503: "the service has no model or is overloaded: look at its log",
 }
-
-
-def _refusal(where: str, answer: httpx.Response, content: dict[str, Any]) -> ServiceError:
-    body = " ".join(answer.text.split())[:600]
-    stage = str(content.get("stage") or "unknown")
-    detail = str(content.get("detail") or body)
-    hint = content.get("hint") or _STATUS_HINTS.get(answer.status_code)
-    said = f"{where}: {answer.status_code} {body}"
-    return ServiceError(said, answer.status_code, stage, str(hint or find_hint(stage, detail)))

@@ -1,8 +1,6 @@
 """`pillops serve`, `reload` and `key rotate`, and what a switch shares with `rollback`: options,
 clients and the pin."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -132,7 +130,7 @@ def open_clients(
     hosts: list[str] | None,
     env_file: Path | None,
     timeout: float | None,
-) -> list[ServiceClient]:
+) -> "list[ServiceClient]":
     from opslib.serving.client import ServiceClient
     from opslib.serving.keys import KEY_VARIABLE
 
@@ -151,7 +149,7 @@ def switch(
     hosts: list[str] | None,
     env_file: Path | None,
     timeout: float | None,
-    check: Precheck | None = None,
+    check: "Precheck | None" = None,
     *,
     dry_run: bool = False,
 ) -> None:
@@ -161,7 +159,7 @@ def switch(
     show = make_show()
     model = Path(path)
 
-    def check_here(before: LiveVersion | None) -> str | None:
+    def check_here(before: "LiveVersion | None") -> str | None:
         same = check is not None and check.live == before
         return (check if check and same else Precheck(config, kind, before))(model)
 

@@ -6,16 +6,15 @@ request may be `/health`, or have the key. Those with the key are never closed f
 of the places is kept from them, so that there is always somebody who can make room.
 """
 
-from __future__ import annotations
-
 import asyncio
+import ctypes
 import logging
 import resource
 from collections import OrderedDict
+from contextlib import suppress
 from typing import Any
 
 from opslib.core.errors import ConfigError
-from opslib.serving.heap import give_back_memory
 from opslib.serving.logs import CAUSED_OUTSIDE
 
 RESERVED_DESCRIPTORS = 256  # for files, the trial's pipes and what is accepted in one turn
@@ -31,9 +30,7 @@ _log = logging.getLogger(CAUSED_OUTSIDE)
 class Slot:
     """The place of one connection."""
 
-    __slots__ = ("_places", "transport")
-
-    def __init__(self, places: Connections, transport: asyncio.Transport) -> None:
+    def __init__(self, places: "Connections", transport: asyncio.Transport) -> None:
         self._places = places
         self.transport = transport
 
@@ -134,11 +131,8 @@ class JoinedWrites:
 
 
 def find_room(wanted: int) -> int:
-    """Return how many of the `wanted` connections the process may hold beside its files, after
-    raising its limit of open files as far as that needs and is allowed.
-
-    Raises:
-        ConfigError: next to none.
+    """Return how many of the `wanted` connections the process may hold beside its files (next to
+    none is a `ConfigError`), after raising its limit of open files as far as is needed and allowed.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
@@ -150,8 +144,14 @@ def find_room(wanted: int) -> int:
     room = min(wanted, soft - RESERVED_DESCRIPTORS)
     least = min(wanted, MIN_CONNECTIONS)
     if room < least:
-        raise ConfigError(
-            f"ulimit -n: {soft} open files are too few; at least {least + RESERVED_DESCRIPTORS} "
-            "are needed"
-        )
+        needed = least + RESERVED_DESCRIPTORS
+        raise ConfigError(f"ulimit -n: {soft} open files are too few; at least {needed} are needed")
     return room
+
+
+def give_back_memory() -> None:
+    """Return the free pages of the heap to the system, where the C library can. Without it a
+    service grows by a third over some tens of switches: each model is loaded into the holes that
+    requests left between the weights of the last."""
+    with suppress(OSError, AttributeError):  # another C library than glibc
+        ctypes.CDLL(None).malloc_trim(0)

@@ -1,7 +1,5 @@
 """Uploaded bytes to pixels: name, declared type and content must agree, size is checked first."""
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,12 +25,8 @@ _SAME = {"MPO": "JPEG"}  # a phone's JPEG with a second picture in it
 
 
 class UploadDecoder:
-    """Turns uploads into the model's input with the configured preprocessing.
-
-    Args:
-        preprocessor: ours, or foreign code that reads files by name.
-        max_pixels: of one image; `max_total_pixels`: of all images of a request.
-    """
+    """Turns uploads of up to `max_pixels` each, and `max_total_pixels` a request, into the model's
+    input with the configured preprocessing: ours, or foreign code that reads files by name."""
 
     def __init__(
         self,
@@ -48,11 +42,7 @@ class UploadDecoder:
         self._max_total_pixels = max_total_pixels
 
     def check(self, uploads: Sequence[Upload]) -> None:
-        """Refuse uploads by their declared name and type, before anything is decoded.
-
-        Raises:
-            RefusalError: an extension is not allowed, or the type is another one's.
-        """
+        """Refuse uploads by their declared name and type, before anything is decoded."""
         for upload in uploads:
             suffix, kind = upload.suffix, upload.content_type
             if suffix not in self._allowed:
@@ -62,15 +52,12 @@ class UploadDecoder:
             fitting = CONTENT_TYPES[FORMATS[suffix]]
             if kind not in fitting:
                 problem = f"content type {kind[:64]!r} does not fit a {suffix} file"
-                problem += f"; expected {fitting[0]}"
-                raise RefusalError(415, problem, code="content_type")
+                expected = f"expected {fitting[0]}"
+                raise RefusalError(415, f"{problem}; {expected}", code="content_type")
 
     def decode(self, uploads: Sequence[Upload], img_size: int) -> NDArray[np.float32]:
-        """Return float32 `[N, 3, img_size, img_size]` of the uploads.
-
-        Raises:
-            RefusalError: content of another type, too many pixels, or damaged.
-        """
+        """Return float32 `[N, 3, img_size, img_size]` of the uploads; refuse content of another
+        type, with too many pixels, or damaged."""
         left = self._max_total_pixels
         images = []
         for upload in uploads:

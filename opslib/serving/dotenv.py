@@ -1,8 +1,6 @@
 """Changing one variable of `.env`: read as the service reads it, all else as it was, one writer at
 a time."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from functools import partial
@@ -24,10 +22,8 @@ _PLAIN = re.compile(r"[\w@%+=:,./-]*")
 
 
 def set_variable(env_file: Path, name: str, value: str, *, note: str | None = None) -> None:
-    """Set `name` to `value` in `env_file`, which is made, readable by its owner alone, if missing.
-
-    Args:
-        note: a comment kept on the line above; an earlier note of the same beginning is replaced.
+    """Set `name` to `value` in `env_file`, which is made, readable by its owner alone, if missing;
+    with a `note` on the line above, which replaces an earlier one of the same beginning.
 
     Raises:
         BusyError: another process is changing it.
@@ -88,7 +84,8 @@ def edit_dotenv(text: str, name: str, value: str, *, note: str | None = None) ->
     placed = False
     for one in bindings:
         if _is(name, one.key):
-            parts.append(_space_before(one))
+            space = re.match(r"\s*", one.original.string)  # the parser counts what is above to it
+            parts.append(re.sub(r"[^\S\r\n]+\Z", "", space[0]) if space else "")
             parts += [] if placed else entry
             placed = True
         elif one.key is None and head is not None:
@@ -111,12 +108,6 @@ def _entry(
     escaped = value.replace("\\", "\\\\").replace("'", "\\'")
     shown = value if _PLAIN.fullmatch(value) else f"'{escaped}'"
     return [f"{note}{end}"] * bool(note) + [f"{export}{name}={shown}{end}"]
-
-
-def _space_before(binding: Binding) -> str:
-    """The empty lines above a variable, which the parser counts to it."""
-    space = re.match(r"\s*", binding.original.string)
-    return re.sub(r"[^\S\r\n]+\Z", "", space[0]) if space else ""
 
 
 def _is(name: str, key: str | None) -> bool:

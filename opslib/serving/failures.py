@@ -1,7 +1,5 @@
 """Answers that say no: one shape, `{"detail", "code"}`, with the stage and a hint where known."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -28,12 +26,9 @@ CODES = {
 class RefusalError(HTTPException):
     """A request that is answered with an error status; the process goes on.
 
-    Args:
-        status: HTTP status.
-        detail: one line that names what is wrong and what was expected; never a secret.
-        code: a short word for programs; derived from the status unless given.
-        extra: further fields of the answer, such as `stage` and `hint`.
-        headers: further header fields.
+    `detail` is one line that names what is wrong and what was expected, never a secret; `code` a
+    short word for programs, by default the status's; `extra` are further fields, such as `stage`
+    and `hint`; `retry_s` is said in `detail` and in `Retry-After`.
     """
 
     def __init__(
@@ -44,7 +39,10 @@ class RefusalError(HTTPException):
         code: str | None = None,
         extra: dict[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
+        retry_s: int | None = None,
     ) -> None:
+        if retry_s is not None:
+            detail, headers = f"{detail}; try again in {retry_s} s", {"Retry-After": str(retry_s)}
         super().__init__(status, detail, headers)
         self.code = code or CODES.get(status, "error")
         self.extra = extra or {}
@@ -58,11 +56,8 @@ class RefusalError(HTTPException):
 def json_response(
     content: dict[str, Any], status: int = 200, headers: Mapping[str, str] | None = None
 ) -> Response:
-    """Return `content` as a JSON answer.
-
-    Raises:
-        ValueError: it holds a NaN or an infinity, for which JSON has no word.
-    """
+    """Return `content` as a JSON answer; NaN and infinity, for which JSON has no word, are a
+    `ValueError`."""
     body = json.dumps(content, ensure_ascii=False, allow_nan=False).encode()
     return Response(body, status, headers, media_type="application/json")
 

@@ -3,8 +3,6 @@
 A generation is one switch: its number grows by one each time, also when an old model comes back.
 """
 
-from __future__ import annotations
-
 import logging
 import threading
 from collections.abc import Iterator
@@ -12,8 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from opslib.serving.connections import give_back_memory
 from opslib.serving.failures import RefusalError
-from opslib.serving.heap import give_back_memory
 from opslib.serving.loaded import LoadedModel
 from opslib.serving.logs import EVENT_LOGGER
 
@@ -39,10 +37,9 @@ class _Slot:
 class Generations:
     """The current generation and the resident models, safe to use from any thread.
 
-    Args:
-        capacity: how many models stay loaded, the current one included.
-        last_number: the number of the last generation before this process.
-        min_free_bytes: with less free memory after a switch, the old model is not kept.
+    `capacity` models stay loaded, the current one included; with less than `min_free_bytes` of
+    memory after a switch, the old one is not kept. `last_number` is that of the last generation
+    before.
     """
 
     capacity: int = 2
@@ -57,19 +54,18 @@ class Generations:
         """The generation that the next request gets, or None before the first switch."""
         return self._current
 
+    def require(self) -> Generation:
+        """Return the current generation, or refuse where no model is loaded."""
+        if self._current is None:
+            problem = "no model is loaded; switch one in with /reload"
+            raise RefusalError(503, problem, code="no_model")
+        return self._current
+
     @contextmanager
     def lease(self) -> Iterator[Generation]:
-        """Hold the current generation for the block; it is not freed before the block ends.
-
-        Raises:
-            RefusalError: no model is loaded.
-        """
+        """Hold the current generation for the block; until then it is not freed."""
         with self._lock:
-            generation = self._current
-            if generation is None:
-                raise RefusalError(
-                    503, "no model is loaded; see the service's api.err", code="no_model"
-                )
+            generation = self.require()
             slot = self._slots[generation.model.sha256]
             slot.leases += 1
         try:
@@ -83,10 +79,8 @@ class Generations:
                 give_back_memory()
 
     def switch(self, model: LoadedModel) -> Generation:
-        """Make `model` current in one step and return its generation.
-
-        Requests under way finish on the model they began with.
-        """
+        """Make `model` current in one step and return its generation; requests under way finish on
+        the model they began with."""
         with self._lock:
             self.last_number += 1
             slot = self._slots.pop(model.sha256, None)
@@ -126,7 +120,7 @@ class Generations:
     def _retire_oldest(self) -> list[LoadedModel]:
         """Take the oldest models out of residence; return those that can be freed now."""
         capacity = self.capacity
-        if len(self._slots) > 1 and free_memory_bytes() < self.min_free_bytes:
+        if len(self._slots) > 1 and _free_memory_bytes() < self.min_free_bytes:
             capacity = 1
             _log.warning("little free memory: the previous model is not kept for a rollback")
         oldest = list(self._slots)[: max(0, len(self._slots) - capacity)]
@@ -139,9 +133,9 @@ def _retire_slot(slot: _Slot) -> list[LoadedModel]:
     return [] if slot.leases else [slot.model]
 
 
-def free_memory_bytes(meminfo: Path = Path("/proc/meminfo")) -> int:
-    """Return how many bytes new allocations can have without swapping."""
-    for line in meminfo.read_text().splitlines():
+def _free_memory_bytes() -> int:
+    """How many bytes new allocations can have without swapping."""
+    for line in Path("/proc/meminfo").read_text().splitlines():
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) * 1024
     return 0

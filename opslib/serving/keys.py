@@ -1,7 +1,5 @@
 """API keys: strong enough or refused, compared in constant time, made anew and dated."""
 
-from __future__ import annotations
-
 import hmac
 import re
 import secrets
@@ -17,7 +15,6 @@ KEY_BYTES = 32
 KEY_VARIABLE = "API_KEY"
 HEADER = "X-API-Key"
 MAX_AGE_DAYS = 31
-MAKE_KEY = "openssl rand -hex 32"
 _MIN_DISTINCT_BYTES = 12
 _PLAIN = re.compile(r"[A-Za-z0-9+/=_-]+")
 _SINCE = re.compile(r"^# API_KEY since (\S+)$", re.MULTILINE)
@@ -29,13 +26,9 @@ def make_key() -> str:
 
 
 def check_key(key: str | None) -> bytes:
-    """Return the key as bytes if it can be what `openssl rand -hex 32` prints.
-
-    Raises:
-        ConfigError: there is none or it is too weak; the message says how to make one and never
-            repeats it.
-    """
-    remedy = f"make one with `{MAKE_KEY}` or `pillops key rotate` and keep it in .env"
+    """Return the key as bytes if it can be what `openssl rand -hex 32` prints; else a `ConfigError`
+    says how to make one, and never repeats it."""
+    remedy = "make one with `openssl rand -hex 32` or `pillops key rotate` and keep it in .env"
     key = key or ""
     strength = len(key) // 2 if re.fullmatch(r"[0-9a-fA-F]+", key) else len(key) * 6 // 8
     problem = None

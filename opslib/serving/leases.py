@@ -6,8 +6,6 @@ the difference of two modification times that the file server set: the lease's o
 probe written beside it.
 """
 
-from __future__ import annotations
-
 import os
 import platform
 from collections.abc import Iterator
@@ -88,15 +86,19 @@ class FoundLease:
 
     def models(self) -> Iterator[tuple[Path, str]]:
         """Yield the models that count by it, each with the reason: those that it names, and those
-        that its service would look for when it is started, as far as that is seen from here.
-
-        Raises:
-            InputError: the state of its service is there and cannot be read.
-        """
-        for name, why in self.lease.models.items():
+        that its service would look for when it is started, as far as that is seen from here (an
+        `InputError` where the state is there and cannot be read)."""
+        lease, by = self.lease, f"by the service of {self.path}"
+        for name, why in lease.models.items():
             yield self.path.parents[1] / name, f"{why}, as {self.path} says"
-        for path, why in self._wanted_at_start():
-            yield path, f"{why} by the service of {self.path}"
+        state = lease.exp_dir / STATE_NAME
+        if os.path.lexists(state):
+            for path, why in ServedState.read(state).needed():
+                yield path, f"{why} {by}"
+        # Perhaps not ours to read; what it named when that service started is in the lease.
+        with suppress(ConfigError):
+            for pinned in find_variable(read_env_file(lease.env_file), lease.pin):
+                yield lease.root / Path(pinned), f"pinned {by}"
 
     def may_be_outdated(self) -> bool:
         """Return whether its service may run and use what the lease does not name: it did not end
@@ -114,23 +116,10 @@ class FoundLease:
                 probe.unlink()
         return abs(age_s) > FRESH_S
 
-    def _wanted_at_start(self) -> Iterator[tuple[Path, str]]:
-        lease = self.lease
-        path = lease.exp_dir / STATE_NAME
-        if os.path.lexists(path):
-            yield from ServedState.read(path).needed()
-        # Perhaps not ours to read; what it named when that service started is in the lease.
-        with suppress(ConfigError):
-            for pinned in find_variable(read_env_file(lease.env_file), lease.pin):
-                yield lease.root / Path(pinned), "pinned"
-
 
 def find_leases(config: Config) -> tuple[FoundLease, ...]:
-    """Return the leases on the folders of models that this experiment cleans.
-
-    Raises:
-        InputError: one cannot be read: what its service uses is not known.
-    """
+    """Return the leases on the folders of models that this experiment cleans; one that cannot be
+    read is an `InputError`: what its service uses is not known."""
     found = []
     for folder in lease_folders(config):
         for path in _list(folder):

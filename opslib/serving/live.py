@@ -6,11 +6,9 @@ another model is served than should be, or none, while the service answers. The 
 `scripts/health_watch.ps1`, held by `tests/cases/`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     from opslib.core.sections import ClientSection
@@ -39,7 +37,7 @@ class LiveVersion:
         """Whether it is known what is served."""
         return self.empty or self.model_path is not None or self.sha256 is not None
 
-    def is_same(self, other: LiveVersion) -> bool:
+    def is_same(self, other: Self) -> bool:
         """Return whether both are the same model, by digest where both say one, else by path."""
         if self.sha256 and other.sha256:
             return self.sha256 == other.sha256
@@ -55,7 +53,7 @@ class LiveVersion:
         return f"{name} ({digest}{number})"
 
 
-def read_version_answer(content: Mapping[str, Any], section: ClientSection) -> LiveVersion:
+def read_version_answer(content: Mapping[str, Any], section: "ClientSection") -> LiveVersion:
     """Return what an answer of `/version` says in the fields of a kind."""
     path = text_or_none(content.get(section.path_field))
     sha256 = text_or_none(content.get(section.digest_field))

@@ -4,8 +4,6 @@ In an open loop a request is sent when it is due, whether or not earlier ones we
 its latency counts from the moment it was due: a stall is seen by every request it delayed.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess
@@ -111,12 +109,8 @@ class LoadProcess:
         return self._process.poll() is None
 
     def wait_started(self) -> None:
-        """Wait until the first request is sent.
-
-        Raises:
-            OpsError: the process ended before.
-            DeadlineError: it takes too long.
-        """
+        """Wait until the first request is sent; an `OpsError` says that the process ended before it
+        or takes too long."""
         give_up = time.monotonic() + _START_S
         while not self._result.with_name(STARTED).exists():
             if not self.running:
@@ -132,11 +126,8 @@ class LoadProcess:
         return self.wait(timeout_s)
 
     def wait(self, timeout_s: float) -> LoadResult:
-        """Wait for the end and return what was measured.
-
-        Raises:
-            OpsError: the process ended badly or in too long a time.
-        """
+        """Wait for the end and return what was measured; an `OpsError` says that the process ended
+        badly or in too long a time."""
         try:
             code = self._process.wait(timeout_s)
         except subprocess.TimeoutExpired as error:

@@ -1,7 +1,5 @@
 """The process that sends a load: requests made beforehand, written when they are due."""
 
-from __future__ import annotations
-
 import asyncio
 import gc
 import json
@@ -22,11 +20,8 @@ BOUNDARY = "pillops-load"
 
 
 def run_load(plan: LoadPlan, key: str, *, started: Path | None = None) -> LoadResult:
-    """Send the load from this process and return what was measured; SIGTERM ends it early.
-
-    Args:
-        started: a file to make when the first request is sent.
-    """
+    """Send the load from this process and return what was measured; SIGTERM ends it early. The file
+    `started` is made when the first request is sent."""
     # epoll sleeps whole milliseconds, select as long as it is told.
     with asyncio.Runner(
         loop_factory=lambda: asyncio.SelectorEventLoop(selectors.SelectSelector())
@@ -40,20 +35,19 @@ class _Load:
     def __init__(self, plan: LoadPlan, key: str, started: Path | None) -> None:
         headers = {HEADER: key, "Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
         self._plan = plan
-        self._requests = [
-            join_request(plan.url, plan.route, headers, body) for body in make_bodies(plan)
-        ]
+        bodies = make_bodies(plan)
+        self._requests = [join_request(plan.url, plan.route, headers, one) for one in bodies]
         self._sender = Sender(plan.url, plan.connections, plan.timeout_s)
         self._mark = started
         self._started = 0.0
-        self._stopped = False
+        self._stopped = asyncio.Event()
         self._parent = os.getppid()
         self._answers: list[tuple[float, int, float, RawAnswer | Exception]] = []
 
     async def send_all(self) -> LoadResult:
         """Send until all is sent, or until SIGTERM, and wait for the answers."""
         with suppress(ValueError, RuntimeError):  # only the main thread hears of signals
-            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._stop)
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._stopped.set)
         unix, self._started = time.time(), time.perf_counter()
         if self._mark is not None:
             self._mark.touch()
@@ -69,12 +63,9 @@ class _Load:
             samples=tuple(self._describe(*one) for one in self._answers),
         )
 
-    def _stop(self) -> None:
-        self._stopped = True
-
     def _is_over(self) -> bool:
         """Whether it was stopped, or whoever started it is gone and nobody would stop it."""
-        return self._stopped or os.getppid() != self._parent
+        return self._stopped.is_set() or os.getppid() != self._parent
 
     async def _send_open(self) -> None:
         rate = self._plan.rate_per_s or 1.0
@@ -115,9 +106,8 @@ class _Load:
     ) -> Sample:
         start = self._started + due
         if isinstance(answer, Exception):
-            said = f"{type(answer).__name__}: {answer}"[:200]
-            latency_ms = (ended_s - start) * 1000
-            return Sample(due_s=due, latency_ms=latency_ms, status=0, image=image, error=said)
+            said, ms = f"{type(answer).__name__}: {answer}"[:200], (ended_s - start) * 1000
+            return Sample(due_s=due, latency_ms=ms, status=0, image=image, error=said)
         return Sample(
             due_s=due,
             latency_ms=(answer.received_s - start) * 1000,

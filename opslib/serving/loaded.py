@@ -1,7 +1,5 @@
 """One loaded model: its engine, what its card says, and the files it was loaded from."""
 
-from __future__ import annotations
-
 import contextlib
 import threading
 from collections.abc import Callable
@@ -113,7 +111,7 @@ class LoadedModel:
         with self._turn:
             if fixed is None or fixed == len(batch):
                 return self.engine.run(batch)
-            return _run_in_pieces(self.engine.run, batch, fixed)
+            return _run_in_pieces(self.engine, batch, fixed)
 
     def is_unchanged(self) -> bool:
         """Return whether the files at the path are still, by inode, size and times, those that
@@ -131,15 +129,10 @@ class LoadedModel:
 def read_candidate(
     config: Config, path: Path, take: Callable[[ModelFiles], ModelFiles] = lambda files: files
 ) -> Candidate:
-    """Return what the file at `path` is: its sidecars, digest, times and card.
-
-    Args:
-        take: returns the files to use instead of those found, such as a copy of them.
-
-    Raises:
-        ModelError: it is missing, unreadable, no model, or changed while it was read.
-        InputError: its card is damaged.
-    """
+    """Return what the file at `path` is: its sidecars, digest, times and card; `take` may return
+    other files to use instead of those found, such as a copy of them. A `ModelError` where it is
+    missing, unreadable, no model, or changed while it was read; an `InputError` where its card is
+    damaged."""
     try:
         onnx = is_onnx(path)
         files = find_model_files(path) if onnx else ModelFiles(resolve_model(path, "a checkpoint"))
@@ -158,11 +151,8 @@ def load_candidate(config: Config, candidate: Candidate) -> LoadedModel:
     """Load a candidate, by path, on the configured providers.
 
     Weights files that are no copy of ours are read into memory, not mapped. That takes twice their
-    size while it lasts and holds other threads up.
-
-    Raises:
-        ModelError: it cannot be loaded, takes images of unknown size, or changed meanwhile.
-        UnavailableError: this host cannot run it.
+    size while it lasts and holds other threads up. Raises as `open_engine`, and a `ModelError`
+    where it takes images of unknown size or changed meanwhile.
     """
     engine = open_engine(
         EngineRequest(
@@ -198,15 +188,11 @@ def stamp_files(files: ModelFiles) -> tuple[Stamp, ...]:
     )
 
 
-def _run_in_pieces(
-    run: Callable[[NDArray[np.float32]], NDArray[np.float32]],
-    batch: NDArray[np.float32],
-    size: int,
-) -> NDArray[np.float32]:
+def _run_in_pieces(engine: Engine, batch: NDArray[np.float32], size: int) -> NDArray[np.float32]:
     """Run a model of fixed batch `size` on any batch; the last piece is padded with its own."""
     answers = []
     for start in range(0, len(batch), size):
         piece = batch[start : start + size]
         padding = np.repeat(piece[-1:], size - len(piece), axis=0)
-        answers.append(run(np.concatenate([piece, padding]))[: len(piece)])
+        answers.append(engine.run(np.concatenate([piece, padding]))[: len(piece)])
     return np.concatenate(answers)

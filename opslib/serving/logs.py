@@ -5,8 +5,6 @@ written. Of what strangers cause the first few of each kind are written and the 
 it must not fill a disk.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import os
@@ -149,15 +147,13 @@ class AccessLog:
 
     def _open(self) -> None:
         self._descriptor = open_to_append(self._path)
-        seen = os.fstat(self._descriptor)
-        self._identity = (seen.st_dev, seen.st_ino)
+        self._opened = os.fstat(self._descriptor)
 
     def _was_renamed(self) -> bool:
         try:
-            seen = self._path.stat()
+            return not os.path.samestat(self._path.stat(), self._opened)
         except FileNotFoundError:
             return True
-        return (seen.st_dev, seen.st_ino) != self._identity
 
 
 class EventFile(WatchedFileHandler):
@@ -177,11 +173,8 @@ sum_up_events = _sparing.sum_up
 
 
 def open_logs(folder: Path, level: str, secrets: Iterable[str], *, console: bool) -> None:
-    """Send the service's log records to `folder`/`api.err`, and to stderr if asked.
-
-    Raises:
-        StorageError: the folder cannot be written.
-    """
+    """Send the service's log records to `folder`/`api.err`, and to stderr if asked; a folder that
+    cannot be written is a `StorageError`."""
     secrets = tuple(secrets)
     with storage_errors(f"write logs into {folder}"):
         os.close(open_to_append(folder / ERROR_LOG))
@@ -192,18 +185,12 @@ def open_logs(folder: Path, level: str, secrets: Iterable[str], *, console: bool
         screen = logging.StreamHandler(sys.stderr)
         screen.setFormatter(PlainLines(secrets))
         handlers.append(screen)
-    for name in (EVENT_LOGGER, *_OUTSIDE):
-        _attach(name, handlers, level)
+    for logger in map(logging.getLogger, (EVENT_LOGGER, *_OUTSIDE)):
+        for old in logger.handlers:
+            old.close()
+        logger.handlers, logger.propagate = list(handlers), False
+        logger.setLevel(level)
     for name in _OUTSIDE:
         logging.getLogger(name).addFilter(_sparing)
     logging.captureWarnings(True)
     logging.raiseExceptions = False
-
-
-def _attach(name: str, handlers: list[logging.Handler], level: str) -> None:
-    logger = logging.getLogger(name)
-    for old in logger.handlers:
-        old.close()
-    logger.handlers = list(handlers)
-    logger.setLevel(level)
-    logger.propagate = False

@@ -1,4 +1,5 @@
-"""The service's own copy of a model's files, so that nobody else can change the bytes in use.
+"""Which files a reload takes: inside the allowed folders after every link is followed; and its own
+copy of them, so that nobody else can change the bytes in use.
 
 ONNX Runtime maps the weights files that lie beside a model. Whoever empties such a file, as `cp`
 onto it does first, ends every process that maps it with SIGBUS, and whoever overwrites it changes
@@ -7,21 +8,68 @@ after that its bytes are the session's alone, and gone with it. A model in one f
 memory, as a checkpoint is, and needs no copy.
 """
 
-from __future__ import annotations
-
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from opslib.core.changes import WAIT_S
-from opslib.core.errors import StorageError, storage_errors
+from opslib.core.errors import ModelError, StorageError, storage_errors
 from opslib.core.files import copy_file, hidden_folder, reveal_name
 from opslib.core.formatting import format_bytes
 from opslib.core.locks import take_flock
-from opslib.core.models import ModelFiles
+from opslib.core.models import ModelFiles, follow_model
+
+_LONGEST = 1024
+
+
+def confine_path(text: str, folders: Sequence[Path], base: Path) -> Path:
+    """Return the model file that `text` names, absolutely or from `base`; see `follow_model`. A
+    `ModelError` refuses a URL, a traversal, what lies outside the allowed `folders` (which are
+    resolved), is missing, or is no regular `.onnx` file."""
+    shown = text[:200]
+    if not text.strip() or "\0" in text or len(text) > _LONGEST or not text.isprintable():
+        raise ModelError("the path is empty, too long or has control characters")
+    if "://" in text:
+        raise ModelError(f"{shown}: a URL; expected a file in {_list(folders)}")
+    given = Path(text)
+    if ".." in given.parts:
+        raise ModelError(f"{shown}: climbs with '..'; give the path plainly")
+    if given.suffix != ".onnx":
+        raise ModelError(f"{shown}: expected a file ending in .onnx")
+    path = base / given
+    try:
+        real = path.resolve(strict=True)
+    except (OSError, RuntimeError) as error:
+        if not is_inside(path.parent.resolve(), folders):
+            raise ModelError(f"{shown}: outside {_list(folders)}") from error
+        reason = getattr(error, "strerror", None) or "its links lead in a circle"
+        raise ModelError(f"{shown}: {reason}") from error
+    if not is_inside(real, folders):
+        raise ModelError(f"{shown}: outside {_list(folders)}")
+    if not real.is_file():
+        what = "is a folder" if real.is_dir() else "is no regular file"
+        raise ModelError(f"{shown}: {what}; expected an ONNX model")
+    return follow_model(path)
+
+
+def confine_sidecars(files: ModelFiles, folders: Sequence[Path]) -> None:
+    """Refuse a model whose weights files are links out of the allowed folders."""
+    for sidecar in files.sidecars:
+        if not is_inside(sidecar.resolve(), folders):
+            raise ModelError(f"{sidecar}: its weights lie outside {_list(folders)}")
+
+
+def is_inside(path: Path, folders: Sequence[Path]) -> bool:
+    """Return whether a resolved path lies in one of the resolved folders."""
+    return any(path.is_relative_to(folder) for folder in folders)
+
+
+def _list(folders: Sequence[Path]) -> str:
+    return ", ".join(str(folder) for folder in folders)
+
 
 _NAME = "own-copy"
 _SPARE_BYTES = 16 << 20  # for whoever else writes there meanwhile
@@ -29,12 +77,8 @@ _SPARE_BYTES = 16 << 20  # for whoever else writes there meanwhile
 
 @contextmanager
 def copy_model(files: ModelFiles, place: Path) -> Iterator[ModelFiles]:
-    """Yield copies of a model's files, in a hidden folder of `place` that is removed at the end.
-
-    Raises:
-        StorageError: there is no room, or `place` cannot be written.
-        OSError: a file cannot be read.
-    """
+    """Yield copies of a model's files, in a hidden folder of `place` that is removed at the end; a
+    `StorageError` where there is no room or `place` cannot be written."""
     need, free = files.size_bytes, shutil.disk_usage(place).free
     if free < need + _SPARE_BYTES:
         raise StorageError(

@@ -1,8 +1,6 @@
 """Is this model one of its kind? Asked on this host before it is posted to a service that gives no
 digest: such a service is foreign, and may load whatever it is told to."""
 
-from __future__ import annotations
-
 from functools import cached_property
 from pathlib import Path
 
@@ -15,31 +13,20 @@ from opslib.inference.checks import check_model
 from opslib.inference.contract import Contract, check_classes_kept, describe_tensors
 from opslib.inference.find_model import find_card
 from opslib.inference.preprocess import load_preprocessor, preprocess
-from opslib.inference.trial import TensorFacts, TrialLimits, TrialResult, try_model
+from opslib.inference.trial import TensorFacts, TrialResult, try_model
 from opslib.serving.live import LiveVersion
 
 
 class Precheck:
-    """Checks models of one kind that are to follow the model `live`; each once.
-
-    Args:
-        config: where cards, code and limits are found.
-        kind: the kind that they must be of.
-        live: what is served, as the service says.
-    """
+    """Checks models of one kind that are to follow `live`, as the service says it; each once."""
 
     def __init__(self, config: Config, kind: Kind, live: LiveVersion | None) -> None:
         self._config, self._kind, self.live = config, kind, live
-        self._limits = TrialLimits.from_section(config.reload)
         self._done: dict[Path, str | None] = {}
 
     def __call__(self, path: Path) -> str | None:
-        """Return what could not be checked of the model at `path`, or None.
-
-        Raises:
-            ModelError: it is not fit to be served, or not of the kind or contract of `live`.
-            InputError: its card is damaged.
-        """
+        """Return what could not be checked of the model at `path`, or None; a `ModelError` where it
+        is not fit to be served, or not of the kind or contract of `live`."""
         if self.live is not None and self.live.sha256 is not None:
             return None  # the service checks it itself, and says afterwards what it serves
         if not path.exists():
@@ -51,9 +38,8 @@ class Precheck:
 
     def _check(self, path: Path) -> str | None:
         if not self._kind.has(path.name):
-            raise ModelError(
-                f"{path}: is no {self._kind.name} model by its name; expected {self._kind.pattern}"
-            )
+            problem = f"is no {self._kind.name} model by its name; expected {self._kind.pattern}"
+            raise ModelError(f"{path}: {problem}")
         card, note = find_card(self._config, path), None
         run: Preprocess = preprocess
         section = self._config.preprocess
@@ -71,7 +57,7 @@ class Precheck:
             preprocess=run,
             img_size=section.img_size,
             previous=previous,
-            limits=self._limits,
+            limits=self._config.reload,
             contract=self._kind.contract,
         )
         if previous is not None:
@@ -90,7 +76,7 @@ class Precheck:
         if not path.is_file() or not (self._kind.sole or self._kind.has(follow_model(path).name)):
             return None
         try:
-            trial, card = try_model(path, limits=self._limits), find_card(self._config, path)
+            trial, card = try_model(path, limits=self._config.reload), find_card(self._config, path)
         except (ModelError, InputError):
             return None
         return trial, card.class_names if card else ()

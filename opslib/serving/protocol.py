@@ -5,8 +5,6 @@ chunks, trailers, requests in line behind the one under way) is one count: bytes
 bytes of a body.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 from typing import Any

@@ -14,8 +14,6 @@
 Then the switch: one assignment, committed to the state file before the answer is sent.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import time
@@ -33,17 +31,14 @@ from opslib.inference.checks import check_model
 from opslib.inference.contract import check_classes_kept, check_outputs, probe_images
 from opslib.inference.golden import check_golden, load_golden
 from opslib.inference.preprocess import Preprocessor
-from opslib.inference.trial import TrialLimits
-from opslib.serving.confine import confine_path, confine_sidecars
 from opslib.serving.generations import Generation, Generations
 from opslib.serving.loaded import Candidate, LoadedModel, load_candidate, read_candidate
 from opslib.serving.logs import EVENT_LOGGER
-from opslib.serving.own_copy import copy_model
+from opslib.serving.own_copy import confine_path, confine_sidecars, copy_model
 from opslib.serving.settings import ServiceSettings
 from opslib.serving.standing import Standing, find_shortfall
 
 _log = logging.getLogger(f"{EVENT_LOGGER}.reload")
-BUSY_CODE = "reload_running"
 
 
 class StageError(ModelError):
@@ -81,11 +76,7 @@ class Reloader:
     _stages_ms: dict[str, float] = field(default_factory=dict)
 
     async def reload(self, text: str) -> Switch:
-        """Switch to the model that a request names; the event loop stays free.
-
-        Raises:
-            StageError: the model was refused.
-        """
+        """Switch as `reload_now`, which may raise `StageError`; the event loop stays free."""
         self.busy = True
         try:
             return await asyncio.to_thread(self.reload_now, text)
@@ -93,29 +84,27 @@ class Reloader:
             self.busy = False
 
     def reload_now(self, text: str) -> Switch:
-        """Switch to the model that `text` names, on this thread; see `reload`."""
+        """Switch to the model that `text` names, on this thread."""
         self._stages_ms = {}
         with self._stage("path"):
             folders = self.settings.model_dirs
             path = confine_path(text, folders, self.settings.config.export_dir)
         with self._announced(path):
             resident = self.generations.find_resident(path)
-            return self._switch(resident or self._prepare(path, confined=True), resident=resident)
+            model = resident or self._prepare(path, confined=True)
+            return self._switch(model, resident=resident is not None)
 
     def start_with(self, path: Path, wanted: WantedModel | None = None) -> Switch:
-        """Switch to the model at `path`, wherever it lies: the operator's own choice.
-
-        Args:
-            wanted: the model that should be served; where this is another, the service says so.
-        """
+        """Switch to the model at `path`, wherever it lies: the operator's own choice. Where
+        `wanted` is another, the service says so."""
         self._stages_ms = {}
         with self._announced(path):
             return self._switch(self._prepare(path, confined=False), wanted=wanted)
 
     @contextmanager
     def _announced(self, path: Path) -> Iterator[None]:
-        """Tell others that `path` is about to be used before it is touched, and then what is used:
-        nobody deletes a model between its being read and its being in service."""
+        """Tell others of `path` before it is touched, and then what is used: nobody deletes a model
+        between its being read and its being in service."""
         self.announce(path)
         try:
             yield
@@ -153,12 +142,11 @@ class Reloader:
             self._try(candidate)
         with self._stage("open"):
             model = load_candidate(self.settings.config, candidate)
-        try:
+        with ExitStack() as stack:
+            stack.callback(model.close)
             with self._stage("warmup"):
                 self._warm_up(model)
-        except BaseException:
-            model.close()
-            raise
+            stack.pop_all()
         return model
 
     def _try(self, candidate: Candidate) -> None:
@@ -173,7 +161,7 @@ class Reloader:
                 img_size=config.preprocess.img_size,
                 previous=previous,
                 card_folder=candidate.path.parent,
-                limits=TrialLimits.from_section(config.reload),
+                limits=config.reload,
             )
             if previous is not None:
                 check_classes_kept(candidate.path, candidate.card, previous)
@@ -194,13 +182,13 @@ class Reloader:
         self,
         model: LoadedModel,
         *,
-        resident: LoadedModel | None = None,
+        resident: bool = False,
         wanted: WantedModel | None = None,
     ) -> Switch:
         shortfall = find_shortfall(wanted, model.path, model.sha256)
         started = time.perf_counter()
         generation = self.generations.switch(model)
-        self._stages_ms["switch"] = _since_ms(started)
+        self._stages_ms["switch"] = since_ms(started)
         self.standing.settle(shortfall)
         forgotten = self._commit(generation, shortfall.wanted if shortfall else None)
         gaps = model.candidate.gaps
@@ -209,14 +197,14 @@ class Reloader:
             "model_path": str(model.path),
             "model_sha256": model.sha256,
             "verified": model.candidate.verified,
-            "resident": resident is not None,
+            "resident": resident,
             "stages_ms": self._stages_ms,
         }
         level, tag = logging.WARNING if gaps else logging.INFO, model.candidate.version_tag
         told = f"{tag}; {gaps}" if gaps else tag
         _log.log(level, "switched to %s", told, extra={"fields": fields})
         warning = "; ".join(filter(None, (forgotten, gaps))) or None
-        return Switch(generation, resident is not None, self._stages_ms, warning)
+        return Switch(generation, resident, self._stages_ms, warning)
 
     def _commit(self, generation: Generation, wanted: WantedModel | None) -> str | None:
         """Keep the switch for the next start; a full disk must not stop a rollback."""
@@ -250,7 +238,7 @@ class Reloader:
         except OSError as error:
             raise StageError(name, f"{error.filename or 'model'}: {error.strerror}") from error
         finally:
-            self._stages_ms[name] = _since_ms(started)
+            self._stages_ms[name] = since_ms(started)
 
 
 @contextmanager
@@ -263,5 +251,6 @@ def _as_found(candidate: Candidate) -> Iterator[None]:
         raise StageError(error.stage, str(error).replace(str(own), str(found))) from error
 
 
-def _since_ms(started: float) -> float:
+def since_ms(started: float) -> float:
+    """Return the milliseconds since a moment of `time.perf_counter`."""
     return round((time.perf_counter() - started) * 1000, 3)

@@ -1,7 +1,5 @@
 """The answers of the service, field by field, and what OpenAPI says of each route."""
 
-from __future__ import annotations
-
 from typing import Any, Literal
 
 from fastapi import Security
@@ -154,11 +152,8 @@ _FILE = {"type": "string", "format": "binary"}
 
 
 def describe(path: str, most_images: int) -> dict[str, Any]:
-    """Return the description of a route as `add_api_route` takes it; the gate checks the key.
-
-    Args:
-        most_images: how many images one `/batch` may have.
-    """
+    """Return the description of a route as `add_api_route` takes it, with `most_images` for one
+    `/batch`; the gate checks the key."""
     summary, errors = _ROUTES[path]
     images = {"type": "array", "items": _FILE, "minItems": 1, "maxItems": most_images}
     bodies = {

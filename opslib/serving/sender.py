@@ -5,8 +5,6 @@ latency it measures, and takes from the service beside it on a small host. This 
 that were made beforehand and notes when the last byte of the answer came; parsing is httptools'.
 """
 
-from __future__ import annotations
-
 import asyncio
 import ssl
 import time
@@ -42,75 +40,6 @@ def join_request(url: str, route: str, headers: Mapping[str, str], body: bytes) 
     return head.encode() + body
 
 
-class Sender:
-    """Keep-alive connections to one service, the one used last taken first.
-
-    Args:
-        url: of the service, `http` or `https`.
-        connections: how many may be open; further requests wait for one.
-        timeout_s: from connecting to the last byte of an answer.
-    """
-
-    def __init__(self, url: str, connections: int, timeout_s: float) -> None:
-        parts = urlsplit(url)
-        self._host = parts.hostname or ""
-        self._port = parts.port or (443 if parts.scheme == "https" else 80)
-        self._tls = ssl.create_default_context() if parts.scheme == "https" else None
-        self._timeout_s = timeout_s
-        self._free = connections
-        self._idle: list[_Connection] = []
-        self._waiting: deque[asyncio.Future[None]] = deque()
-
-    async def send(self, request: bytes) -> RawAnswer:
-        """Send the bytes of a request and return its answer.
-
-        Raises:
-            OSError: no connection, it broke, or (`TimeoutError`) no answer came in time.
-            ValueError: what came is no HTTP answer.
-        """
-        while self._free == 0:
-            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiting.append(turn)
-            await turn
-        self._free -= 1
-        try:
-            connection = self._take_idle() or await self._connect()
-            answer = await connection.ask(request, self._timeout_s)
-            if connection.is_open:
-                self._idle.append(connection)
-            return answer
-        finally:
-            self._free += 1
-            while self._waiting:
-                turn = self._waiting.popleft()
-                if not turn.done():
-                    turn.set_result(None)
-                    break
-
-    def close(self) -> None:
-        """Close the idle connections."""
-        while self._idle:
-            self._idle.pop().abort()
-
-    def _take_idle(self) -> _Connection | None:
-        oldest = time.perf_counter() - KEEPALIVE_S
-        while self._idle and (not self._idle[0].is_open or self._idle[0].used_s < oldest):
-            self._idle.pop(0).abort()
-        while self._idle:
-            connection = self._idle.pop()
-            if connection.is_open:
-                return connection
-        return None
-
-    async def _connect(self) -> _Connection:
-        loop = asyncio.get_running_loop()
-        async with asyncio.timeout(self._timeout_s):
-            _, connection = await loop.create_connection(
-                _Connection, self._host, self._port, ssl=self._tls
-            )
-        return connection
-
-
 class _Connection(asyncio.Protocol):
     """One connection, one request at a time."""
 
@@ -131,9 +60,8 @@ class _Connection(asyncio.Protocol):
         self._parts = []
         self._answer = RawAnswer(sent_s=time.perf_counter())
         self._transport.write(request)
-        timer = loop.call_later(
-            timeout_s, self._fail, TimeoutError(f"no answer in {timeout_s:g} s")
-        )
+        late = TimeoutError(f"no answer in {timeout_s:g} s")
+        timer = loop.call_later(timeout_s, self._fail, late)
         try:
             return await self._done
         finally:
@@ -180,3 +108,63 @@ class _Connection(asyncio.Protocol):
         self.abort()
         if self._done is not None and not self._done.done():
             self._done.set_exception(error)
+
+
+class Sender:
+    """Up to `connections` keep-alive ones to one service, the one used last taken first; further
+    requests wait. `timeout_s` is from connecting to the last byte of an answer."""
+
+    def __init__(self, url: str, connections: int, timeout_s: float) -> None:
+        parts = urlsplit(url)
+        self._host = parts.hostname or ""
+        self._port = parts.port or (443 if parts.scheme == "https" else 80)
+        self._tls = ssl.create_default_context() if parts.scheme == "https" else None
+        self._timeout_s = timeout_s
+        self._free = connections
+        self._idle: list[_Connection] = []
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    async def send(self, request: bytes) -> RawAnswer:
+        """Send the bytes of a request and return its answer; an `OSError` where the connection
+        failed or no answer came in time, a `ValueError` where what came is no HTTP answer."""
+        while self._free == 0:
+            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting.append(turn)
+            await turn
+        self._free -= 1
+        try:
+            connection = self._take_idle() or await self._connect()
+            answer = await connection.ask(request, self._timeout_s)
+            if connection.is_open:
+                self._idle.append(connection)
+            return answer
+        finally:
+            self._free += 1
+            while self._waiting:
+                turn = self._waiting.popleft()
+                if not turn.done():
+                    turn.set_result(None)
+                    break
+
+    def close(self) -> None:
+        """Close the idle connections."""
+        while self._idle:
+            self._idle.pop().abort()
+
+    def _take_idle(self) -> _Connection | None:
+        oldest = time.perf_counter() - KEEPALIVE_S
+        while self._idle and (not self._idle[0].is_open or self._idle[0].used_s < oldest):
+            self._idle.pop(0).abort()
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.is_open:
+                return connection
+        return None
+
+    async def _connect(self) -> _Connection:
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(self._timeout_s):
+            _, connection = await loop.create_connection(
+                _Connection, self._host, self._port, ssl=self._tls
+            )
+        return connection

@@ -1,7 +1,5 @@
 """Running the service in this process until it is told to stop; what is in flight is finished."""
 
-from __future__ import annotations
-
 import gc
 import os
 import signal
@@ -34,9 +32,7 @@ def serve(
     """Serve until SIGTERM or Ctrl-C; a staged service also until whoever started it is gone.
 
     Args:
-        host: address to listen on; the configured one by default.
-        port: the configured one by default; 0 takes a free one.
-        env_file: another `.env`.
+        port: 0 takes a free one; the configured one by default, as `host`.
         on_ready: called with the address and the model's tag once a model is loaded.
 
     Raises:
@@ -48,13 +44,14 @@ def serve(
     if os.environ.get(END_WITH_STDIN_VARIABLE):
         threading.Thread(target=_end_with_stdin, daemon=True).start()
     settings = load_settings(config, env_file)
-    places = find_room(config.service.max_connections)
-    secrets = (settings.api_key.decode(),)
-    level = settings.environment.log_level
+    section = config.service
+    places = find_room(section.max_connections)
+    level, secrets = settings.environment.log_level, (settings.api_key.decode(),)
     open_logs(config.logs_dir, level, secrets, console=sys.stderr.isatty())
-    wanted_port = config.service.port if port is None else port
+    wanted_port = section.port if port is None else port
     with ExitStack() as stack:
-        bound = stack.enter_context(bind(host or config.service.host, wanted_port))
+        bound = stack.enter_context(bind(host or section.host, wanted_port))
+        address = bound.getsockname()[:2]
         import uvicorn
 
         from opslib.serving.app import create_app
@@ -64,16 +61,10 @@ def serve(
         from opslib.serving.tenant import Tenant
 
         service = Service(settings)
-        tenant = Tenant(
-            settings,
-            service.generations,
-            *bound.getsockname()[:2],
-            lasting=wanted_port != 0,
-        )
+        tenant = Tenant(settings, service.generations, *address, lasting=wanted_port != 0)
         service.reloader.announce = tenant.announce
         stack.enter_context(tenant)
         load_first_model(service)
-        section = config.service
         bounds = {"body_timeout_s": section.body_timeout_s, "places": Connections(places)}
         protocol = type("Protocol", (BoundedProtocol,), bounds)
         server = uvicorn.Server(
@@ -93,7 +84,7 @@ def serve(
             )
         )
         if on_ready is not None:
-            url = "http://{}:{}".format(*bound.getsockname()[:2])
+            url = "http://{}:{}".format(*address)
             current = service.generations.current
             model = current.model.candidate.version_tag if current else "no model"
             shortfall = service.standing.shortfall
@@ -107,11 +98,8 @@ def serve(
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Return a listening socket; what connects before the model is loaded waits in its line.
-
-    Raises:
-        StorageError: the address is taken or not this host's.
-    """
+    """Return a listening socket, or `StorageError` where the address is taken or not this host's;
+    what connects before the model is loaded waits in its line."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # Named as TCP, or asyncio leaves Nagle's delay on and each answer takes 40 ms.
     bound = _Listener(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)

@@ -1,15 +1,18 @@
 """The parts of a running service, and what a request goes through: uploads are decoded, run and
 ranked on one thread, on one generation."""
 
-from __future__ import annotations
-
+import asyncio
 import logging
+import math
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from queue import SimpleQueue
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,14 +25,95 @@ from opslib.inference.causes import find_hint
 from opslib.inference.preprocess import load_preprocessor
 from opslib.serving.decoding import UploadDecoder
 from opslib.serving.failures import RefusalError
+from opslib.serving.gate import GENERATION
 from opslib.serving.generations import Generation, Generations
 from opslib.serving.logs import ACCESS_LOG, CAUSED_OUTSIDE, AccessLog
-from opslib.serving.reload import Reloader
+from opslib.serving.reload import Reloader, since_ms
 from opslib.serving.settings import MIB, ServiceSettings
 from opslib.serving.standing import Standing
-from opslib.serving.trace import GENERATION
 from opslib.serving.uploads import Upload, UploadLimits, read_uploads
-from opslib.serving.work import InferenceQueue
+
+T = TypeVar("T")
+Job = tuple[Callable[[], Any], "asyncio.Future[Any]", asyncio.AbstractEventLoop]
+Inbox = SimpleQueue[Job | None]
+_SMOOTHING = 0.1
+
+
+class InferenceQueue:
+    """`workers` jobs at a time, `waiting` more in line; beyond that a request is told to retry.
+
+    Used from one event loop only, which is what makes its counting safe. It hands jobs to its own
+    threads: an executor's futures cost as much as parsing a small request. The thread that was
+    busy last works next, because its caches still hold the model.
+    """
+
+    def __init__(self, workers: int, waiting: int) -> None:
+        self._workers = workers
+        self._limit = workers + waiting
+        self._job_s = 0.0
+        self.pending = 0
+        self._line: deque[Job] = deque()
+        self._inboxes = [Inbox() for _ in range(workers)]
+        self._idle = list(self._inboxes)
+        # Daemons: a start that is refused or ended before it serves must not wait for them.
+        self._threads = [
+            threading.Thread(target=self._work, args=(one,), name=f"inference-{index}", daemon=True)
+            for index, one in enumerate(self._inboxes)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def check(self) -> None:
+        """Refuse with 503 and `Retry-After` where the line is full."""
+        if self.pending >= self._limit:
+            wait_s = max(1, math.ceil(self.pending / self._workers * self._job_s))
+            problem = f"busy: {self.pending} requests are in line"
+            raise RefusalError(503, problem, code="queue_full", retry_s=wait_s)
+
+    async def run(self, job: Callable[[], T]) -> T:
+        """Return what `job` returns, run on a worker thread; see `check`."""
+        self.check()
+        self.pending += 1
+        started = time.perf_counter()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+        put = self._idle.pop().put if self._idle else self._line.append
+        put((job, future, loop))
+        try:
+            return await future
+        finally:
+            share = (time.perf_counter() - started) / max(1.0, self.pending / self._workers)
+            self._job_s += _SMOOTHING * (share - self._job_s)
+            self.pending -= 1
+
+    def close(self) -> None:
+        """End the threads; what they have begun is finished first."""
+        for inbox in self._inboxes:
+            inbox.put(None)
+        for thread in self._threads:
+            thread.join()
+
+    def _work(self, inbox: Inbox) -> None:
+        while (job := inbox.get()) is not None:
+            run, future, loop = job
+            try:
+                result, error = run(), None
+            except BaseException as raised:
+                result, error = None, raised
+            loop.call_soon_threadsafe(self._finish, inbox, future, result, error)
+            del job, run, future, result, error
+
+    def _finish(
+        self, inbox: Inbox, future: asyncio.Future[Any], result: Any, error: BaseException | None
+    ) -> None:
+        """On the event loop: give the thread its next job, and the request its answer."""
+        if self._line:
+            inbox.put(self._line.popleft())
+        else:
+            self._idle.append(inbox)
+        if not future.done():
+            future.set_result(result) if error is None else future.set_exception(error)
+
 
 _log = logging.getLogger(CAUSED_OUTSIDE)
 
@@ -45,11 +129,7 @@ class Classified:
 
 
 class Service:
-    """The parts of one running service, put together once.
-
-    Args:
-        settings: what it was told.
-    """
+    """The parts of one running service, put together once."""
 
     def __init__(self, settings: ServiceSettings) -> None:
         config = settings.config
@@ -74,26 +154,12 @@ class Service:
             max_total_pixels=config.uploads.batch_max_pixels,
         )
 
-    def current(self) -> Generation:
-        """Return the current generation.
-
-        Raises:
-            RefusalError: no model is loaded.
-        """
-        generation = self.generations.current
-        if generation is None:
-            raise RefusalError(
-                503, "no model is loaded; switch one in with /reload", code="no_model"
-            )
-        return generation
-
     async def classify(self, request: Request, field: str, limits: UploadLimits) -> Classified:
         """Read, check and classify the images of a request."""
         self.queue.check()
         uploads = await read_uploads(request, field, limits)
         self.decoder.check(uploads)
-        job = partial(classify, uploads, self.generations, self.decoder)
-        done = await self.queue.run(job)
+        done = await self.queue.run(partial(classify, uploads, self.generations, self.decoder))
         request.scope["state"][GENERATION] = done.generation
         return done
 
@@ -111,20 +177,18 @@ def classify(
     """Return a prediction for each upload, all from the generation current when work began.
 
     Raises:
-        RefusalError: an upload is no such image, too large or damaged, no model is loaded, the
-            preprocessing or the model fails (500, with its stage), or the model's answer is not a
-            number.
+        RefusalError: there is none, an upload is unfit, or a stage fails (500, with its name).
     """
     with generations.lease() as generation:
         model = generation.model
         started = time.perf_counter()
         with _stage("preprocess", generation):
             batch = decoder.decode(uploads, model.img_size)
-        decoded = time.perf_counter()
+        decoded, preprocess_ms = time.perf_counter(), since_ms(started)
         with _stage("inference", generation):
             probabilities = model.run(batch)
         _check_finite(probabilities, generation)
-        finished = time.perf_counter()
+        inference_ms = since_ms(decoded)
         names = model.class_names
         best = probabilities.argmax(axis=-1).tolist()
         predictions = [
@@ -135,12 +199,7 @@ def classify(
             }
             for index, row in zip(best, probabilities, strict=True)
         ]
-    return Classified(
-        generation,
-        predictions,
-        round((decoded - started) * 1000, 3),
-        round((finished - decoded) * 1000, 3),
-    )
+    return Classified(generation, predictions, preprocess_ms, inference_ms)
 
 
 @contextmanager

@@ -1,7 +1,5 @@
 """Everything the service was told: the configuration, `.env` and the checked key, in one place."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,19 +26,15 @@ class ServiceSettings:
     @property
     def model_dirs(self) -> tuple[Path, ...]:
         """The folders from which a model may be switched in, links resolved."""
-        more = (self.config.resolve(path) for path in self.config.reload.model_dirs)
-        return tuple(
-            path.resolve() for path in (self.config.export_dir, self.config.restore_dir, *more)
-        )
+        config = self.config
+        more = map(config.resolve, config.reload.model_dirs)
+        return tuple(path.resolve() for path in (config.export_dir, config.restore_dir, *more))
 
 
 def load_settings(config: Config, env_file: Path | None = None) -> ServiceSettings:
-    """Return the settings of a service on `config`.
-
-    Raises:
-        ConfigError: a variable is impossible or the key is missing or weak.
-        ParameterError: several kinds are classifiers: our service serves one.
-    """
+    """Return the settings of a service on `config`; a `ConfigError` where a variable is impossible
+    or the key missing or weak, a `ParameterError` where several kinds are classifiers: our service
+    serves one."""
     environment = load_service_environment(config, env_file)
     secret = environment.api_key.get_secret_value() if environment.api_key else None
     kind = pick_classifier(config)

@@ -1,7 +1,5 @@
 """A real service for tests, drills and staging: started on a free port, awaited, stopped by pid."""
 
-from __future__ import annotations
-
 import os
 import re
 import signal
@@ -47,16 +45,12 @@ class RunningService:
 
 
 class StagedService:
-    """A service of this checkout on a free loopback port, which can be killed and started again.
+    """A service of this checkout on a free loopback port, which can be killed and started again; a
+    context manager that starts and stops it.
 
-    A context manager: it starts with the block and is stopped at its end.
-
-    Args:
-        config: the configuration file.
-        variables: its environment, such as `RATE_LIMIT_PER_MIN`; a new key unless one is given.
-            Nothing else of the service's variables is passed on from this process.
-        deadline_s: how long it may take to answer `/health`.
-        overrides: whether `PILLSNAP_` variables of this process reach it.
+    Of this process's variables none of the service's are passed on, and those of `PILLSNAP_` only
+    with `overrides`; `variables` are its own, such as `RATE_LIMIT_PER_MIN`, with a new key unless
+    one is given. `deadline_s` is how long it may take to answer `/health`.
     """
 
     def __init__(
@@ -90,12 +84,8 @@ class StagedService:
 
     def start(self) -> RunningService:
         """Start it, on the port it had before if there was one, and wait for `/health`, which one
-        that is degraded answers too: who needs a certain model asks for it.
-
-        Raises:
-            DeadlineError: it does not answer in time.
-            OpsError: it ended; the message is what it said.
-        """
+        that is degraded answers too: who needs a certain model asks for it. A `DeadlineError` where
+        it does not answer in time, an `OpsError` with what it said where it ended."""
         port = self._running.url.rpartition(":")[2] if self._running else "0"
         output = Path(self._folder.name) / "output.txt"
         command = [sys.executable, "-m", "opslib.cli", "serve", "--config", str(self._config)]

@@ -5,8 +5,6 @@ are still what was loaded is looked at ever after, by a thread of its own: a sta
 hangs must not hold the event loop up.
 """
 
-from __future__ import annotations
-
 import logging
 import threading
 from dataclasses import dataclass, field
@@ -16,7 +14,7 @@ from typing import Literal
 from opslib.core.errors import OpsError
 from opslib.core.models import follow_model
 from opslib.core.served import WantedModel
-from opslib.serving.generations import Generation, Generations
+from opslib.serving.generations import Generations
 from opslib.serving.loaded import LoadedModel, Stamp, stamp_files
 from opslib.serving.logs import EVENT_LOGGER
 
@@ -46,19 +44,16 @@ class Shortfall:
 
 
 def find_shortfall(wanted: WantedModel | None, path: Path, sha256: str) -> Shortfall | None:
-    """Return what is missing where the model `sha256`, loaded from `path`, is served, or None.
-
-    The same content from another place is no shortfall.
-    """
+    """Return what is missing where the model `sha256`, loaded from `path`, is served, or None: the
+    same content from another place is no shortfall."""
     if wanted is None or wanted.sha256 == sha256:
         return None
     if wanted.path is None:
         return Shortfall("which was served last is not known", wanted)
     if follow_model(wanted.path) != path:
         return Shortfall("it could not be loaded", wanted)
-    if wanted.sha256 is None:
-        return None
-    return Shortfall("its file is another than was switched in", wanted)
+    changed = Shortfall("its file is another than was switched in", wanted)
+    return changed if wanted.sha256 is not None else None
 
 
 @dataclass
@@ -104,8 +99,11 @@ class Standing:
             return
         before = self._changed is not None and self._changed[0] == current.number
         changed = not self._is_as_loaded(current.model, otherwise=not before)
-        self._changed = (current.number, _changed_since_loaded(current)) if changed else None
-        path = current.model.path
+        model, path, why = current.model, current.model.path, "it is in service"
+        tag, sha256 = model.candidate.version_tag, model.sha256
+        wanted = WantedModel(path=path, version_tag=tag, sha256=sha256, why=why)
+        shortfall = Shortfall("its files changed since it was loaded", wanted)
+        self._changed = (current.number, shortfall) if changed else None
         if changed and not before:
             _log.error("degraded: %s: its files changed since it was loaded; %s", path, REPAIR)
         elif before and not changed:
@@ -138,10 +136,3 @@ class Standing:
             return bool(self._seen[2])
         except (OSError, OpsError):
             return False
-
-
-def _changed_since_loaded(generation: Generation) -> Shortfall:
-    model = generation.model
-    tag, path = model.candidate.version_tag, model.path
-    wanted = WantedModel(path=path, version_tag=tag, sha256=model.sha256, why="it is in service")
-    return Shortfall("its files changed since it was loaded", wanted)

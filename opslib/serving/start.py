@@ -4,8 +4,6 @@ The first of the order is the one that is wanted. Where it cannot be loaded the 
 for it, and the service says that it is degraded until the wanted one, or a chosen one, is served.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 from pathlib import Path
@@ -25,12 +23,8 @@ _log = logging.getLogger(f"{EVENT_LOGGER}.start")
 
 
 def load_first_model(service: Service) -> None:
-    """Put the first usable model of the start order into service, or none where none is usable.
-
-    Raises:
-        ModelError: `MODEL_PATH` is set and that model is refused; another one is not served in
-            its place.
-    """
+    """Put the first usable model of the start order into service, or none where none is usable; a
+    `MODEL_PATH` that is refused is a `ModelError`, and no other is served in its place."""
     settings = service.settings
     config, pinned = settings.config, settings.pinned
     try:
@@ -44,9 +38,8 @@ def load_first_model(service: Service) -> None:
         try:
             service.reloader.start_with(pinned)
         except StageError as error:
-            raise ModelError(
-                f"{settings.kind.pin}: stage {error.stage}: {error} (hint: {error.hint})"
-            ) from error
+            problem = f"stage {error.stage}: {error} (hint: {error.hint})"
+            raise ModelError(f"{settings.kind.pin}: {problem}") from error
         return
     order = start_order(config, state, settings.kind)
     wanted = order[0] if order else None

@@ -1,8 +1,6 @@
 """Switching hosts to a model, one after the other, each confirmed before the next; and whether two
 models are the same."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,17 +23,11 @@ def switch_hosts(
     *,
     dry_run: bool = False,
 ) -> None:
-    """Switch each service to the model at `path`; the first failure ends it.
+    """Switch each service to the model at `path`; the first failure (`ServiceError`) ends it, and
+    the hosts after it are not touched.
 
-    Args:
-        check: asked before the model is posted whether it may follow what is served; returns what
-            it could not check.
-        dry_run: ask what is served and `check`, and post nothing.
-
-    Raises:
-        ServiceError: a host refused, did not answer or does not serve the model afterwards; the
-            hosts after it were not touched.
-        ModelError: `check` refuses the model; this host was not touched either.
+    `check` is asked before the model is posted whether it may follow what is served; it returns
+    what it could not check, or raises `ModelError`. With `dry_run` nothing is posted.
     """
     digests = local_digests(Path(path))
     for client in clients:
@@ -85,13 +77,8 @@ def _tell_outcome(client: ServiceClient, before: LiveVersion | None) -> str:
 
 
 def confirm(url: str, live: LiveVersion, path: str, digests: frozenset[str]) -> bool:
-    """Return whether the digest proves that `live` is the model at `path`.
-
-    False where there is no digest to compare and the path is the one asked for.
-
-    Raises:
-        ServiceError: it is another model.
-    """
+    """Return whether the digest proves that `live` is the model at `path`; False where there is
+    none to compare and the path is the one asked for. Another model is a `ServiceError`."""
     if live.sha256 and digests:
         if live.sha256 in digests:
             return True
@@ -119,11 +106,7 @@ def local_digests(path: Path) -> frozenset[str]:
 
 
 def read_version(client: ServiceClient) -> LiveVersion | None:
-    """Return what a service serves, or None where it is up and has no model.
-
-    Raises:
-        ServiceError: it refuses or does not answer.
-    """
+    """Return what a service serves, or None where it is up and has no model; see `version`."""
     try:
         live = client.version()
     except ServiceError as error:

@@ -1,8 +1,6 @@
 """A service as a tenant of the folders it takes models from: its leases are written before it uses
 a model, renewed while it runs, and say at its end that it stopped."""
 
-from __future__ import annotations
-
 import logging
 import os
 import platform
@@ -24,15 +22,9 @@ _log = logging.getLogger(f"{EVENT_LOGGER}.tenant")
 
 
 class Tenant:
-    """The leases of one service. A context manager: they are renewed during the block.
-
-    Args:
-        settings: what the service was told.
-        generations: what it serves.
-        address: what it listens on.
-        port: the port it got.
-        lasting: whether it will be started again with the same address; a trial on a free port
-            will not, and its leases go with it.
+    """The leases of one service that listens on `address` and `port`. A context manager: they are
+    renewed during the block. A service that is not `lasting`, as one on a free port, will not be
+    started again with this address, and its leases go with it.
     """
 
     def __init__(
@@ -114,19 +106,17 @@ class Tenant:
     def _used(self) -> Iterator[tuple[Path, str]]:
         """The models that must not be deleted while this service runs, or before its next start."""
         settings, current = self._settings, self._generations.current
-        found: list[tuple[Path | None, str]] = [
-            (current.model.path if current else None, "served now")
-        ]
+        served = current.model.path if current else None
+        found: list[tuple[Path | None, str]] = [(served, "served now")]
         with suppress(InputError):
             state = read_served_state(settings.config)
             found += state.needed() if state is not None else ()
         found.append((settings.pinned, f"pinned by {settings.kind.pin}"))
         found.append((self._coming, "about to be served"))
         for path, why in found:
-            if path is not None:
-                real = Path(os.path.realpath(path))
-                if real.parent.is_dir():
-                    yield real, why
+            real = Path(os.path.realpath(path)) if path is not None else None
+            if real is not None and real.parent.is_dir():
+                yield real, why
 
     def _write(self, path: Path, lease: Lease) -> None:
         try:

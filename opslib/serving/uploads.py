@@ -1,7 +1,5 @@
 """Reading multipart uploads: every byte is counted before it is kept, and nothing else is kept."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
@@ -46,11 +44,8 @@ class Upload:
 
 
 async def read_uploads(request: Request, name: str, limits: UploadLimits) -> list[Upload]:
-    """Return the files of the multipart field `name`, at least one, in order.
-
-    Raises:
-        RefusalError: the body is no such form, too large, too slow, or has too many files.
-    """
+    """Return the files of the multipart field `name`, at least one, in order; refuse a body that is
+    no such form, too large or too slow, or has too many files."""
     kind, options = parse_options_header(request.headers.get("content-type"))
     if kind != b"multipart/form-data":
         raise RefusalError(415, f"expected multipart/form-data with the file field {name!r}")
@@ -72,11 +67,8 @@ async def read_uploads(request: Request, name: str, limits: UploadLimits) -> lis
 
 
 async def read_body(request: Request, limit_bytes: int) -> AsyncIterator[bytes]:
-    """Yield the body as it arrives, at most `limit_bytes` in all; see `protocol` for its time.
-
-    Raises:
-        RefusalError: it is longer, or the client went away.
-    """
+    """Yield the body as it arrives, in the time that `protocol` gives it; refuse one longer than
+    `limit_bytes`, or whose client went away."""
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > limit_bytes:
         raise _too_large(limit_bytes)
@@ -85,9 +77,8 @@ async def read_body(request: Request, limit_bytes: int) -> AsyncIterator[bytes]:
     while more:
         message = await request.receive()
         if message["type"] == "http.disconnect":
-            raise RefusalError(
-                400, "the client went away", code="disconnected", headers={"Connection": "close"}
-            )
+            close = {"Connection": "close"}
+            raise RefusalError(400, "the client went away", code="disconnected", headers=close)
         chunk: bytes = message.get("body", b"")
         more = message.get("more_body", False)
         count += len(chunk)
@@ -132,8 +123,7 @@ class _Form:
         self._parts = 0
         self._header = b""
         self._value = b""
-        self._disposition = b""
-        self._type = b""
+        self._fields: dict[bytes, bytes] = {}
         self._current: Upload | None = None
         self._total = 0
         self.uploads: list[Upload] = []
@@ -146,7 +136,7 @@ class _Form:
         self._parts += 1
         if self._parts > _MAX_PARTS:
             raise RefusalError(413, f"the form has more than {_MAX_PARTS} parts")
-        self._disposition = self._type = b""
+        self._fields = {}
 
     def on_header_field(self, data: bytes, start: int, end: int) -> None:
         self._header += data[start:end]
@@ -156,21 +146,26 @@ class _Form:
 
     def on_header_end(self) -> None:
         name = self._header.lower()
-        if name == b"content-disposition":
-            self._disposition = self._value
-        elif name == b"content-type":
-            self._type = self._value
+        if name in (b"content-disposition", b"content-type"):
+            self._fields[name] = self._value
         self._header = self._value = b""
 
     def on_headers_finished(self) -> None:
-        _, options = parse_options_header(self._disposition)
-        filename = _read_filename(self._disposition, options)
+        disposition = self._fields.get(b"content-disposition", b"")
+        _, options = parse_options_header(disposition)
+        filename = _read_filename(disposition, options)
         if options.get(b"name") != self._name or filename is None:
             self._current = None
             return
         if len(self.uploads) >= self._limits.files:
             raise RefusalError(413, f"at most {self._limits.files} image(s) a request")
-        kind = self._type.partition(b";")[0].strip().lower().decode("latin-1")
+        kind = (
+            self._fields.get(b"content-type", b"")
+            .partition(b";")[0]
+            .strip()
+            .lower()
+            .decode("latin-1")
+        )
         self._current = Upload(filename, kind)
 
     def on_part_data(self, data: bytes, start: int, end: int) -> None:

@@ -20,8 +20,7 @@ from opslib.core.models import find_model_files
 from opslib.inference.find_model import model_moment
 from opslib.ops.release.manifest import ReleaseError
 from opslib.ops.release.store import list_releases, read_pins
-from opslib.serving.live_version import ask_services
-from opslib.serving.reachable import LiveModel, find_roots
+from opslib.serving.reachable import LiveModel, ask_services, find_roots
 from opslib.upkeep.rounds import Round, by_age, list_files
 
 

@@ -31,7 +31,7 @@ from opslib.core.formatting import stamp
 from opslib.core.lineage import record_lineage
 from opslib.core.served import ServedModel, ServedState, read_served_state, served_state_path
 from opslib.ops.release import build
-from opslib.serving import live_version
+from opslib.serving import reachable
 from opslib.serving.tenant import Tenant
 from opslib.upkeep import disk
 from opslib.upkeep.maintain_command import maintain
@@ -121,7 +121,7 @@ class World:
         yield mock.patch.object(time, "time", lambda: self.clock.shown_s)
         yield mock.patch.object(time, "sleep", self.clock.sleep)
         yield mock.patch.object(platform, "node", lambda: host)
-        yield mock.patch.object(live_version, "request", partial(self._reply, host))
+        yield mock.patch.object(reachable, "request", partial(self._reply, host))
         # What Git, df and the installed packages say is the same each time and takes its time.
         yield mock.patch.object(disk, "_run_df", lambda mounts: "")
         yield mock.patch.object(build, "record_lineage", lambda: _LINEAGE)

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from benchmarks.capacity import instances_needed
 from opslib.core.cards import card_path, read_card
-from opslib.serving.capacity import instances_needed
 from opslib.serving.keys import make_key
 from opslib.serving.staging import start_service
 from tests.docs.commands import clean_environment, make_doors, run_script, serve_until_ready

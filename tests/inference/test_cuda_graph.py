@@ -7,12 +7,11 @@ import numpy as np
 import pytest
 
 from opslib.core.errors import ModelError
-from opslib.inference import cuda_graph, onnx_engine
-from opslib.inference.cuda_graph import CudaGraphBinding
+from opslib.inference import onnx_engine
 from opslib.inference.engine import EngineRequest
-from opslib.inference.fake_session import FakeBinding, FakeSession
-from opslib.inference.onnx_engine import OnnxEngine
+from opslib.inference.onnx_engine import CudaGraphBinding, OnnxEngine
 from opslib.inference.providers import ProviderChoice, SessionSettings
+from tests.inference.fake_session import FakeBinding, FakeSession
 
 
 class FakeValue:
@@ -53,9 +52,14 @@ class GraphSession(FakeSession):
         binding.target.array[...] = self.answer(binding.source.array)
 
 
+@pytest.fixture(autouse=True)
+def _no_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnx_engine, "_value_on_card", FakeValue)
+
+
 def test_a_captured_graph_keeps_its_addresses_and_answers_each_batch() -> None:
     session = GraphSession()
-    binding = CudaGraphBinding(session, ("input", "logits"), FakeValue)
+    binding = CudaGraphBinding(session, ("input", "logits"))
     rng = np.random.default_rng(0)
     for _ in range(3):
         batch = rng.normal(size=(2, 3, 8, 8)).astype(np.float32)
@@ -65,7 +69,7 @@ def test_a_captured_graph_keeps_its_addresses_and_answers_each_batch() -> None:
 
 
 def test_another_shape_is_refused() -> None:
-    binding = CudaGraphBinding(GraphSession(), ("input", "logits"), FakeValue)
+    binding = CudaGraphBinding(GraphSession(), ("input", "logits"))
     binding.run(np.zeros((2, 3, 8, 8), np.float32))
     with pytest.raises(ModelError, match=r"serves one shape, \[2, 3, 8, 8\], got \[1, 3, 8, 8\]"):
         binding.run(np.zeros((1, 3, 8, 8), np.float32))
@@ -75,7 +79,6 @@ def test_the_engine_replays_a_graph_where_it_is_asked_to(monkeypatch: pytest.Mon
     names = ("CUDAExecutionProvider",)
     choice = ProviderChoice(("CUDA",), names, ({"enable_cuda_graph": "1"},))
     monkeypatch.setattr(onnx_engine, "select_onnx_providers", lambda *_, **__: choice)
-    monkeypatch.setattr(cuda_graph, "_value_on_card", FakeValue)
     settings = SessionSettings(cuda={"enable_cuda_graph": 1})
     request = EngineRequest("onnx", Path("none"), ("CUDA",), 2, settings)
     session = GraphSession()

@@ -8,9 +8,9 @@ import pytest
 from opslib.core.errors import ModelError, UnavailableError
 from opslib.inference import providers
 from opslib.inference.engine import EngineRequest
-from opslib.inference.fake_session import FakeSession
 from opslib.inference.onnx_engine import OnnxEngine
 from opslib.inference.opening import open_engine
+from tests.inference.fake_session import FakeSession
 from tests.models import write_onnx
 
 BATCH = np.random.default_rng(0).normal(size=(2, 3, 16, 16)).astype(np.float32)

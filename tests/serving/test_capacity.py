@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.capacity import instances_needed
 from opslib.core.errors import ParameterError
-from opslib.serving.capacity import instances_needed
 
 pytestmark = pytest.mark.alone
 

@@ -6,7 +6,7 @@ import ctypes
 import os
 
 from opslib.ops.drill.rehearsal import read_rss_bytes
-from opslib.serving.heap import give_back_memory
+from opslib.serving.connections import give_back_memory
 
 PIECES, PIECE_BYTES = 1500, 100_000
 

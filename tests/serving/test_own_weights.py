@@ -159,7 +159,7 @@ def test_a_full_disk_at_a_reload_refuses_it_and_says_what_to_do(
         service.reloader.reload_now(str(place.second))
     assert refused.value.stage == "read"
     assert "free room" in refused.value.hint
-    assert service.current().model.path == place.first
+    assert service.generations.require().model.path == place.first
     assert service.reloader.reload_now(str(place.first)).resident
 
 

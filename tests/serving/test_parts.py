@@ -13,7 +13,6 @@ import pytest
 from opslib.core.errors import ConfigError, ModelError
 from opslib.core.served import ServedModel, ServedState
 from opslib.inference.causes import find_hint
-from opslib.serving.confine import confine_path
 from opslib.serving.dotenv import set_variable
 from opslib.serving.failures import RefusalError
 from opslib.serving.gate import RateLimit
@@ -21,7 +20,8 @@ from opslib.serving.generations import Generations
 from opslib.serving.keys import check_key, key_age_days, key_since, keys_match, make_key, rotate_key
 from opslib.serving.loaded import load_candidate, read_candidate
 from opslib.serving.logs import AccessLog
-from opslib.serving.work import InferenceQueue
+from opslib.serving.own_copy import confine_path
+from opslib.serving.service import InferenceQueue
 from tests.serving.conftest import Place, make_cached
 
 

@@ -176,7 +176,7 @@ def test_a_loader_that_aborts_takes_only_the_trial_with_it(
         with pytest.raises(StageError, match="SIGABRT") as caught:
             service.reloader.reload_now("model-b.onnx")
         assert caught.value.stage == "load"
-        assert service.current().model.path == place.first
+        assert service.generations.require().model.path == place.first
     finally:
         service.close()
 

@@ -111,7 +111,7 @@ def test_a_model_over_which_onnx_runtime_raises_here_is_passed_over_at_a_start(
 
     monkeypatch.setattr(onnxruntime.InferenceSession, "run", run_but_the_second)
     load_first_model(service)
-    assert service.current().model.path == place.first
+    assert service.generations.require().model.path == place.first
     assert "not served: model-b.onnx: batch 4 does not run: it is broken" in caplog.messages
 
 

@@ -112,7 +112,7 @@ def test_what_stood_in_does_not_become_what_is_wanted(place: Place) -> None:
     for generation in (3, 4):
         with started(place) as service:
             assert tags(service) == ("model-a", "model-b")
-            assert service.current().number == generation
+            assert service.generations.require().number == generation
     why = {root.path: root.why for root in find_roots(place.config)}
     assert why[place.first] == "it should be served"
     shutil.copytree(aside, place.export, dirs_exist_ok=True)

@@ -23,7 +23,7 @@ from opslib.core.files import hide_name
 from opslib.core.served import ServedModel, ServedState
 from opslib.serving.keys import make_key
 from opslib.serving.leases import LEASE_FOLDER, Lease, find_leases
-from opslib.serving.live_version import ask_services
+from opslib.serving.reachable import ask_services
 from opslib.serving.staging import StagedService
 from opslib.upkeep import claims, in_use
 from tests.serving.conftest import make_place as make_serving_place

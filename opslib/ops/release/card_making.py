@@ -35,7 +35,7 @@ from opslib.inference.golden import answer_golden, check_golden_outputs, summari
 from opslib.inference.images import list_images, pick_images
 from opslib.inference.preprocess import load_preprocessor
 from opslib.inference.signature import Signature, read_signature
-from opslib.inference.trial import TrialLimits, join_images, try_model
+from opslib.inference.trial import join_images, try_model
 from opslib.ops.quantize.labels import check_label_map, read_label_map
 
 DEFAULT_IMAGES = 8
@@ -129,7 +129,7 @@ def _ask_classifier(
     size = config.preprocess.img_size or probe_size(path, None, None)
     probes = probe_images(size)
     batch = join_images(_prepare(config, found, size), probes)
-    trial = try_model(path, images=batch, limits=TrialLimits.from_section(config.reload))
+    trial = try_model(path, images=batch, limits=config.reload)
     check_contract(path, trial, None)
     check_outputs(path, trial.answered(), differing=len(probes))
     probabilities = trial.probabilities()[: len(found)]
@@ -156,9 +156,7 @@ def _ask_any(
     images = _prepare(config, found, choose_size(path, known, config.preprocess.img_size))
     # Each is asked twice: what differs from one time to the next can never be compared.
     twice = join_images(images, images)
-    trial = try_model(
-        path, images=twice, every_output=True, limits=TrialLimits.from_section(config.reload)
-    )
+    trial = try_model(path, images=twice, every_output=True, limits=config.reload)
     check_finite(path, trial)
     first, second = trial.every_output[: len(found)], trial.every_output[len(found) :]
     golden = tuple(

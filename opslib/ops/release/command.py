@@ -255,7 +255,7 @@ def prune(
     """Delete old releases; never a pinned, served, previous or only one."""
     from opslib.core.plans import carry_out
     from opslib.ops.release.prune import find_kept, plan_prune
-    from opslib.serving.live_version import ask_services
+    from opslib.serving.reachable import ask_services
 
     loaded = load_config(config)
     show = make_show()

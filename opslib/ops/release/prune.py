@@ -20,8 +20,7 @@ from opslib.core.plans import Action, Plan
 from opslib.core.served import read_served_state
 from opslib.ops.release.record import read_proofs
 from opslib.ops.release.store import LOCK_NAME, StoredRelease, list_releases, read_pins
-from opslib.serving.live_version import ask_services
-from opslib.serving.reachable import LiveModel, Root, find_roots
+from opslib.serving.reachable import LiveModel, Root, ask_services, find_roots
 
 _LOCK_WAIT_S = 10.0
 Live = Sequence[LiveModel]  # what running services say they serve

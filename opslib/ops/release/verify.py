@@ -204,7 +204,6 @@ def check_released(
     from opslib.inference.checks import check_model
     from opslib.inference.find_model import find_card
     from opslib.inference.preprocess import load_preprocessor
-    from opslib.inference.trial import TrialLimits
 
     unpacked = config.model_copy(update={"export": ExportSection(out_dir=folder / EXPORT_FOLDER)})
     path = folder / model.path
@@ -214,7 +213,7 @@ def check_released(
             find_card(unpacked, path),
             preprocess=load_preprocessor(config.preprocess.function, config.code_root).run_checked,
             img_size=config.preprocess.img_size,
-            limits=TrialLimits.from_section(config.reload),
+            limits=config.reload,
             contract=manifest.contract_of(model.path),
         )
     except (ModelCheckError, InputError) as error:

@@ -17,7 +17,7 @@ from opslib.ops.release.build import ReleaseRecord, build_release
 from opslib.ops.release.manifest import ReleaseError
 from opslib.ops.release.restore import LOCK_NAME, is_servable, restore_release
 from opslib.ops.release.scratch import scratch_folder
-from opslib.serving.confine import confine_path
+from opslib.serving.own_copy import confine_path
 from tests.ops.release.conftest import QUICK, answer_wrongly, members_of
 from tests.serving.conftest import Place
 
