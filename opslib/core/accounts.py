@@ -33,11 +33,7 @@ def account_home() -> Path:
 def ensure_home() -> None:
     """Give an account without an entry, such as a container's number, a home where it has none
     (containers say `/`): libraries of notebooks look for one, and so do the processes that ours
-    start.
-
-    Raises:
-        StorageError: see `make_own_folder`.
-    """
+    start. Raises `StorageError`, see `make_own_folder`."""
     if os.environ.get("HOME") in (None, "", "/") and account_home() == Path("/"):
         os.environ["HOME"] = str(make_own_folder("settings", "HOME"))
 

@@ -54,10 +54,8 @@ def change_file(
 @contextmanager
 def sole_writer(path: Path, *, wait_s: float = WAIT_S) -> Iterator[None]:
     """Hold for the block what everybody holds who changes `path` or another file of its folder.
-
-    Raises:
-        BusyError: another writer is at work for longer than `wait_s`; the message says which.
-    """
+    Raises `BusyError` where another writer is at work for longer than `wait_s`; the message says
+    which."""
     folder = path.resolve().parent
     with storage_errors(f"write into {folder}"):
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -140,21 +140,15 @@ class Config(sections.Section):
 
 def check_experiment(config: Config) -> None:
     """Refuse an experiment that is not there: it is not made, for its disk may not be mounted.
-
-    Raises:
-        ConfigError: its folder is missing.
-    """
+    Raises `ConfigError` where its folder is missing."""
     if not config.exp_dir.is_dir():
         raise ConfigError(f"paths.exp_dir: {config.exp_dir}: no such folder; is its disk mounted?")
 
 
 def find_config(path: Path | str | None = None) -> Path:
-    """Return the configuration file: `path`, else `PILLSNAP_CONFIG`, else the nearest
-    `config.yaml` in this folder or above, else the one beside the library.
-
-    Raises:
-        ConfigError: there is none.
-    """
+    """Return the configuration file: `path`, else `PILLSNAP_CONFIG`, else the nearest `config.yaml`
+    in this folder or above, else the one beside the library. Raises `ConfigError` where there is
+    none."""
     named = path or os.environ.get(CONFIG_VARIABLE)
     if named:
         origin = "--config" if path else CONFIG_VARIABLE

@@ -143,12 +143,8 @@ def set_keys(source: Path, changes: Mapping[str, Value], *, check: Check | None 
 
 def edit_yaml(text: str, changes: Mapping[str, Value], source: Path = Path("config.yaml")) -> str:
     """Return the YAML `text` with these dotted keys set; comments, order, line ends and a byte
-    order mark are kept.
-
-    Raises:
-        ConfigError: the text is cut off or not a configuration with sections, or a value would
-            not be read back as it was given.
-    """
+    order mark are kept. Raises `ConfigError` where the text is cut off or not a configuration with
+    sections, or a value would not be read back as it was given."""
     data = _load(text, source)
     for key, value in changes.items():
         *parents, leaf = key.split(".")

@@ -50,11 +50,8 @@ def reveal_name(name: str, kind: Hidden) -> str | None:
 
 
 def expand_user(path: Path) -> Path:
-    """Return `path` with `~` expanded.
-
-    Raises:
-        ValueError: there is no such user, or the path holds a NUL character.
-    """
+    """Return `path` with `~` expanded. Raises `ValueError` where there is no such user, or the path
+    holds a NUL character."""
     if "\0" in str(path):
         raise ValueError("expected a path without a NUL character")
     try:
@@ -171,11 +168,8 @@ def folder_atomic(path: Path) -> Iterator[Path]:
 
 
 def make_hidden_folder(path: Path) -> Path:
-    """Make an empty folder beside `path`, for its owner alone, and return it.
-
-    Raises:
-        OSError: it cannot be made.
-    """
+    """Make an empty folder beside `path`, for its owner alone, and return it. Raises `OSError`
+    where it cannot be made."""
     folder = hide_name(path)
     make_folder(folder, mode=0o700)
     return folder
@@ -196,9 +190,7 @@ def copy_file(source: Path, target: Path) -> None:
     """Copy `source` into the new file `target`, which only its owner may read.
 
     Within the kernel, and without copying where the file system lets two files share their blocks.
-
-    Raises:
-        OSError: `source` cannot be read, `target` is there, or the disk is full.
+    Raises `OSError` where `source` cannot be read, `target` is there, or the disk is full.
     """
     descriptor = os.open(target, _NEW_FILE, 0o600)
     with source.open("rb", buffering=0) as given, os.fdopen(descriptor, "wb") as taken:

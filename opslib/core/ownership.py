@@ -21,11 +21,8 @@ _ACCESS = ("system.posix_acl_access", "security.selinux")
 
 
 def make_folder(folder: Path, mode: int = 0o777) -> None:
-    """Make `folder` and those around it where they are missing.
-
-    Raises:
-        OSError: one cannot be made.
-    """
+    """Make `folder` and those around it where they are missing. Raises `OSError` where one cannot
+    be made."""
     missing = [one for one in (folder, *folder.parents) if not os.path.lexists(one)]
     folder.mkdir(mode=mode, parents=True, exist_ok=True)
     for one in reversed(missing) if os.geteuid() == 0 else ():
@@ -37,11 +34,8 @@ def make_folder(folder: Path, mode: int = 0o777) -> None:
 
 
 def open_to_append(path: Path) -> int:
-    """Return a descriptor that appends to `path`, which is made where it is missing.
-
-    Raises:
-        OSError: it cannot be opened or made.
-    """
+    """Return a descriptor that appends to `path`, which is made where it is missing. Raises
+    `OSError` where it cannot be opened or made."""
     make_folder(path.parent)
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
     try:

@@ -65,11 +65,8 @@ class Wire(IntEnum):
 
 def walk_fields(data: Buffer, position: int, end: int) -> Iterator[tuple[int, Wire, int, int]]:
     """Yield (field number, layout, begin, end) of each field of the message in `position..end`.
-
-    Raises:
-        ValueError: the bytes are no message, or end in the middle of a field.
-        IndexError: they end in the middle of a number.
-    """
+    Raises `ValueError` where the bytes are no message, or end in the middle of a field;
+    `IndexError` where they end in the middle of a number."""
     while position < end:
         key, position = read_varint(data, position)
         number, wire = key >> 3, key & 7
@@ -91,12 +88,8 @@ def walk_fields(data: Buffer, position: int, end: int) -> Iterator[tuple[int, Wi
 
 
 def read_varint(data: Buffer, position: int) -> tuple[int, int]:
-    """Return the unsigned number at `position` and the position behind it.
-
-    Raises:
-        ValueError: it is longer than a number can be.
-        IndexError: the bytes end within it.
-    """
+    """Return the unsigned number at `position` and the position behind it. Raises `ValueError`
+    where it is longer than a number can be; `IndexError` where the bytes end within it."""
     value = shift = 0
     while True:
         byte = data[position]

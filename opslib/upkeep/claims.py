@@ -58,12 +58,9 @@ class Claims:
         return Action("delete", target, why, lambda: delete(claim, self.take(claim)), frees_bytes)
 
     def take(self, claim: Claim) -> Path:
-        """Return where what was claimed lies hidden; it is nobody's from now on.
-
-        Raises:
-            StorageError: it is in use (and has its name), it is not known what is in use, it
-                changed after the plan was made, or the disk refuses.
-        """
+        """Return where what was claimed lies hidden; it is nobody's from now on. Raises
+        `StorageError` where it is in use (and has its name), it is not known what is in use, it
+        changed after the plan was made, or the disk refuses."""
         if claim not in self._taken:
             self._take_lot(claim)
         outcome = self._taken.pop(claim)

@@ -66,11 +66,8 @@ def collapse_works(folder: Path) -> bool:
 
 
 def collapse_front(descriptor: int, size_bytes: int) -> None:
-    """Remove `size_bytes`, a multiple of the block size, from the front of an open file.
-
-    Raises:
-        OSError: the filesystem cannot.
-    """
+    """Remove `size_bytes`, a multiple of the block size, from the front of an open file. Raises
+    `OSError` where the filesystem cannot."""
     libc = ctypes.CDLL(None, use_errno=True)
     offset, length = ctypes.c_int64(0), ctypes.c_int64(size_bytes)
     if libc.fallocate(ctypes.c_int(descriptor), _COLLAPSE_RANGE, offset, length) != 0:
@@ -102,10 +99,8 @@ def blank_front(descriptor: int) -> int:
 def finish_cut(folder: Path, cut: Cut) -> bool:
     """Take the archived front off the log; return False where the log is no longer the same.
 
-    May be called again for a cut that was killed halfway.
-
-    Raises:
-        StorageError: the disk refuses; the intention stays written down.
+    May be called again for a cut that was killed halfway. Raises `StorageError` where the disk
+    refuses; the intention stays written down.
     """
     log = folder / cut.log
     with storage_errors(f"rotate {cut.log}"):
@@ -143,11 +138,8 @@ def remember_cut(folder: Path, cut: Cut) -> Cut:
 
 
 def recall_cut(path: Path) -> Cut:
-    """Return the cut that a killed run wrote down at `path`.
-
-    Raises:
-        StorageError: it cannot be read.
-    """
+    """Return the cut that a killed run wrote down at `path`. Raises `StorageError` where it cannot
+    be read."""
     with storage_errors(f"read {path.name}"):
         try:
             return Cut(**json.loads(path.read_bytes()))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from opslib.core.config import Config, check_experiment
-from opslib.core.deadline import wait_or_end
+from opslib.core.deadline import run_or_end
 from opslib.core.errors import ExitCode, OpsError, ParameterError, StorageError, storage_errors
 from opslib.core.formatting import now_text
 from opslib.core.locks import hold_lock
@@ -221,18 +221,11 @@ def run_restart(command: str, timeout_s: float) -> tuple[bool, str]:
     is in memory, so that a full disk does not hinder a restart.
     """
     with os.fdopen(os.memfd_create("restart"), "w+b") as output:
+        told = {"stdout": output, "stderr": subprocess.STDOUT}
         try:
-            process = subprocess.Popen(
-                shlex.split(command),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+            code = run_or_end(shlex.split(command), timeout_s, KILL_WAIT_S, **told)
         except OSError as error:
             return False, f"cannot be run: {error.strerror or error}"
-        try:
-            code = wait_or_end(process, timeout_s, KILL_WAIT_S)
         except subprocess.TimeoutExpired:
             return False, f"hung and was ended after {timeout_s:g} s"
         output.seek(max(0, output.seek(0, os.SEEK_END) - 400))

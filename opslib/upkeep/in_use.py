@@ -137,12 +137,9 @@ class Units:
 
 
 def read_field(card: Path, name: str) -> str | None:
-    """Return one text of a card or export report, ours or a foreign one, or None where there is
-    no such file or it does not say.
-
-    Raises:
-        StorageError: it is there but cannot be read, so that it is not known what it names.
-    """
+    """Return one text of a card or export report, ours or a foreign one, or None where there is no
+    such file or it does not say. Raises `StorageError` where it is there but cannot be read, so
+    that it is not known what it names."""
     try:
         value = read_report_fields(card).get(name)
     except InputError as error:
@@ -151,11 +148,8 @@ def read_field(card: Path, name: str) -> str | None:
 
 
 def list_models(folder: Path) -> list[Path]:
-    """Return the regular `.onnx` files of a folder, the oldest first.
-
-    Raises:
-        StorageError: it cannot be read.
-    """
+    """Return the regular `.onnx` files of a folder, the oldest first. Raises `StorageError` where
+    it cannot be read."""
     found = list_files(folder, lambda name: name.endswith(".onnx") and not name.startswith("."))
     return [entry.path for entry in sorted(found, key=by_age)]
 

@@ -109,11 +109,7 @@ def list_days(root: Path) -> list[Path]:
 
 def list_reports(root: Path, now: datetime) -> list[Report]:
     """Return the folders of runs below `root`, the newest first; links are none, and what is dated
-    after now is neither old nor anybody's newest.
-
-    Raises:
-        StorageError: it cannot be read.
-    """
+    after now is neither old nor anybody's newest. Raises `StorageError` where it cannot be read."""
     found = []
     with storage_errors(f"read {root}"):
         for day in list_days(root):

@@ -89,12 +89,8 @@ class Round:
         return on_one_line(str(path.relative_to(home) if path.is_relative_to(home) else path))
 
     def find_folder(self, folder: Path) -> Path:
-        """Return `folder` if it may be cleaned.
-
-        Raises:
-            StorageError: it lies in the experiment by its name, but a link leads out of it or in
-                a circle.
-        """
+        """Return `folder` if it may be cleaned. Raises `StorageError` where it lies in the
+        experiment by its name, but a link leads out of it or in a circle."""
         home = self.config.exp_dir
         try:
             inside = folder.resolve().is_relative_to(home.resolve())
@@ -111,11 +107,8 @@ class Round:
 
     def delete(self, entry: Entry, *, target: Path | None = None) -> None:
         """Delete a file that is still the one that was planned for; note what that freed, by the
-        step's `target` if that has another name.
-
-        Raises:
-            StorageError: it changed, became a link, or its folder is a link out of the experiment.
-        """
+        step's `target` if that has another name. Raises `StorageError` where it changed, became a
+        link, or its folder is a link out of the experiment."""
         self.find_folder(entry.path.parent)
         with storage_errors(f"delete {self.name_of(entry.path)}"):
             try:
@@ -151,11 +144,8 @@ def measure(folder: Path) -> int:
 
 
 def look_at(path: Path) -> Entry:
-    """Return the regular file at `path` as it is now.
-
-    Raises:
-        OSError: it is not there, or a link or a folder took its place.
-    """
+    """Return the regular file at `path` as it is now. Raises `OSError` where it is not there, or a
+    link or a folder took its place."""
     seen = path.lstat()
     if not stat.S_ISREG(seen.st_mode):
         raise FileNotFoundError(2, "is no regular file", str(path))
@@ -165,10 +155,7 @@ def look_at(path: Path) -> Entry:
 def list_files(folder: Path, wanted: Callable[[str], object]) -> list[Entry]:
     """Return the regular files of `folder` (links are none) whose names are wanted, by name.
 
-    A folder that is not there has no files.
-
-    Raises:
-        StorageError: it cannot be read.
+    A folder that is not there has no files. Raises `StorageError` where it cannot be read.
     """
     found = []
     with (

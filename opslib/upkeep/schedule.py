@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import shlex
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, tzinfo
 from functools import partial
@@ -86,24 +87,18 @@ def make_entries(config: Config, place: Place) -> tuple[Entry, ...]:
     named = [] if nearest == config.source else ["--config", str(config.source)]
     entries = []
     for job in JOBS:
+        program: tuple[str, ...] = (place.pillops, "schedule", "run", job.name)
         if job.is_direct:
             (program,) = job.commands(place, config, utc_now())
-            words = [*program, *named]
-        else:
-            words = [place.pillops, "schedule", "run", job.name, *named]
         log = config.logs_dir / job.log
-        command = f"{shlex.join(words)} >> {shlex.quote(str(log))} 2>&1"
-        expression: str | None = getattr(config.schedule, job.name)
-        entries.append(Entry(job, expression, command, log))
+        command = f"{shlex.join([*program, *named])} >> {shlex.quote(str(log))} 2>&1"
+        entries.append(Entry(job, getattr(config.schedule, job.name), command, log))
     return tuple(entries)
 
 
 def block_text(config: Config, place: Place) -> str:
-    """Return the block of this configuration's jobs as it stands in the crontab.
-
-    Raises:
-        InputError: a path cannot be written on one line.
-    """
+    """Return the block of this configuration's jobs as it stands in the crontab. Raises
+    `InputError` where a path cannot be written on one line."""
     lines = [entry.line for entry in make_entries(config, place) if entry.expression]
     note = f"# experiment {config.exp_dir}; written by `pillops schedule install`, which overwrites"
     block = make_block(str(config.source), [note, *lines])
@@ -113,12 +108,8 @@ def block_text(config: Config, place: Place) -> str:
 
 
 def edit_to_install(config: Config, place: Place) -> Edit:
-    """Return the change that puts this configuration's jobs into the crontab.
-
-    Raises:
-        ConfigError: the experiment does not exist.
-        OpsError: see `read_crontab` and `take_apart`.
-    """
+    """Return the change that puts this configuration's jobs into the crontab. Raises `ConfigError`
+    where the experiment does not exist; `OpsError`, see `read_crontab` and `take_apart`."""
     check_experiment(config)
     old = read_crontab()
     new = take_apart(old, str(config.source)).with_block(block_text(config, place))
@@ -126,11 +117,7 @@ def edit_to_install(config: Config, place: Place) -> Edit:
 
 
 def edit_to_remove(config: Config) -> Edit:
-    """Return the change that takes this configuration's jobs out of the crontab.
-
-    Raises:
-        OpsError: see `read_crontab` and `take_apart`.
-    """
+    """Return the change that takes this configuration's jobs out of the crontab."""
     old = read_crontab()
     new = take_apart(old, str(config.source)).without_block()
     return Edit(config, "remove", "cron starts none of its jobs any more", old, new)
@@ -179,9 +166,7 @@ def host_zone() -> tuple[tzinfo, str]:
 def is_cron_running() -> bool:
     """Return whether a cron daemon runs on this host."""
     for comm in Path("/proc").glob("[0-9]*/comm"):
-        try:
+        with suppress(OSError):
             if comm.read_text().strip() in _DAEMONS:
                 return True
-        except OSError:
-            continue
     return False
