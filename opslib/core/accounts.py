@@ -40,15 +40,8 @@ def ensure_home() -> None:
 
 def make_own_folder(what: str, variable: str) -> Path:
     """Return the account's folder in the shared temporary one, where anybody may have made it
-    beforehand.
-
-    Args:
-        what: what has to lie in a folder of one's own, such as `locks`.
-        variable: what names another folder.
-
-    Raises:
-        StorageError: it is not this account's alone.
-    """
+    beforehand. `what`: what has to lie in a folder of one's own, such as `locks`. `variable`: what
+    names another folder. Raises `StorageError` where it is not this account's alone."""
     uid = os.geteuid()
     folder = Path(tempfile.gettempdir()) / f"pillops-{uid}"
     with storage_errors(f"create {folder}"):

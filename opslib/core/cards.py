@@ -216,24 +216,20 @@ def _damaged(path: Path, error: InputError) -> InputError:
 
 def list_files(model: ModelFiles) -> tuple[FileEntry, ...]:
     """Return name, size and digest of the model and each sidecar."""
-    folder = model.path.parent
+    names = {str(one.relative_to(model.path.parent)): one for one in model.all}
     return tuple(
-        FileEntry(
-            path=str(one.relative_to(folder)), size=one.stat().st_size, sha256=sha256_file(one)
-        )
-        for one in model.all
+        FileEntry(path=name, size=one.stat().st_size, sha256=sha256_file(one))
+        for name, one in names.items()
     )
 
 
 def check_files(model: ModelFiles, card: ModelCard) -> None:
     """Compare the model's files with the card's digests. Raises `ModelError` where a file is
     missing in the card or its bytes differ; the message names it."""
-    expected = {entry.path: entry for entry in card.files}
+    digests = {entry.path: entry.sha256 for entry in card.files}
     for entry in list_files(model):
-        if entry.path not in expected:
+        if (wanted := digests.get(entry.path)) is None:
             raise ModelError(f"{model.path}: {entry.path} is not listed in its card")
-        if entry.sha256 != expected[entry.path].sha256:
-            raise ModelError(
-                f"{model.path}: {entry.path} differs from its card "
-                f"(sha256 {entry.sha256[:12]}…, expected {expected[entry.path].sha256[:12]}…)"
-            )
+        if entry.sha256 != wanted:
+            differs = f"sha256 {entry.sha256[:12]}…, expected {wanted[:12]}…"
+            raise ModelError(f"{model.path}: {entry.path} differs from its card ({differs})")

@@ -44,12 +44,8 @@ def run_or_end(
     command: Sequence[str], timeout_s: float | None, grace_s: float, **options: Any
 ) -> int:
     """Run a command in a session of its own and return how it ended; where it is late, or the wait
-    itself is ended, all of its session is ended first, by SIGKILL after `grace_s`.
-
-    Raises:
-        OSError: it cannot be started.
-        subprocess.TimeoutExpired: it was late.
-    """
+    itself is ended, all of its session is ended first, by SIGKILL after `grace_s`. Raises `OSError`
+    where it cannot be started; `subprocess.TimeoutExpired` where it was late."""
     nothing = subprocess.DEVNULL
     process = subprocess.Popen(command, stdin=nothing, start_new_session=True, **options)
     try:

@@ -22,7 +22,6 @@ from typing import BinaryIO, Literal
 from opslib.core.errors import storage_errors
 from opslib.core.ownership import Owner, make_folder, settle
 
-_CHUNK_BYTES = 1 << 20
 _COPY_BYTES = 1 << 23
 _NOT_BY_KERNEL = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM)
 _NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -75,12 +74,9 @@ def open_atomic(
 ) -> Iterator[BinaryIO]:
     """Yield a binary file that takes the name `path` when the block ends without an error.
 
-    The bytes are on disk before the name is; after an error nothing is left behind. A `path`
-    that is a symlink is replaced, not followed.
-
-    Args:
-        mode: by default that of the file before, 0644 for a new one.
-        owner: see `ownership.settle`.
+    The bytes are on disk before the name is; after an error nothing is left behind. A `path` that
+    is a symlink is replaced, not followed. `mode`: by default that of the file before, 0644 for a
+    new one. `owner`: see `ownership.settle`.
     """
     with storage_errors(f"write {path}"):
         make_folder(path.parent)
@@ -233,6 +229,5 @@ def sha256_tree(files: list[Path]) -> str:
         # A name is bytes: one that is not UTF-8 counts like any other.
         digest.update(os.fsencode(path.name) + f"\0{path.stat().st_size}\0".encode())
         with path.open("rb") as file:
-            while chunk := file.read(_CHUNK_BYTES):
-                digest.update(chunk)
+            hashlib.file_digest(file, lambda: digest)
     return digest.hexdigest()

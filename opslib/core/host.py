@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
 import subprocess
 from functools import cache
 from pathlib import Path
@@ -107,20 +106,17 @@ def _read_cpuinfo() -> tuple[str, set[str]]:
 
 
 def _read_gpus() -> tuple[GpuFacts, ...]:
-    if not shutil.which("nvidia-smi"):
-        return ()
-    query = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total"]
+    query = ("--query-gpu=name,driver_version,memory.total", "--format=csv,noheader,nounits")
+    return parse_gpus(ask_program("nvidia-smi", *query) or "")
+
+
+def ask_program(*command: str) -> str | None:
+    """Return what a program prints that ends well within ten seconds, else None."""
     try:
-        answer = subprocess.run(
-            [*query, "--format=csv,noheader,nounits"],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        )
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
-        return ()
-    return parse_gpus(answer.stdout)
+        return None
+    return answer.stdout
 
 
 def parse_gpus(text: str) -> tuple[GpuFacts, ...]:

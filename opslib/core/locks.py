@@ -17,7 +17,7 @@ from pathlib import Path
 from opslib.core.accounts import make_own_folder
 from opslib.core.errors import BusyError, storage_errors
 from opslib.core.formatting import utc_now
-from opslib.core.ownership import give_to_folders_owner, make_folder
+from opslib.core.ownership import make_folder, open_or_make
 
 LOCK_DIR_VARIABLE = "PILLOPS_LOCK_DIR"
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -102,16 +102,11 @@ def _is_folder_free(folder: Path, wait_s: float) -> bool:
 
 def _open(path: Path) -> int:
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _SAFE, 0o644)
-    except FileExistsError:
-        pass
-    else:
-        give_to_folders_owner(descriptor, path.parent)
-        return descriptor
-    try:
-        return os.open(path, os.O_RDWR | _SAFE)
-    except PermissionError:  # another account's
-        return os.open(path, os.O_RDONLY | _SAFE)
+        return open_or_make(path, os.O_RDWR | _SAFE)
+    except PermissionError:
+        if not path.exists():
+            raise
+    return os.open(path, os.O_RDONLY | _SAFE)  # another account's
 
 
 def _write_note(descriptor: int, text: str) -> None:

@@ -95,14 +95,10 @@ def read_served_state(config: Config) -> ServedState | None:
 def keep_served(config: Config, model: ServedModel, wanted: WantedModel | None = None) -> None:
     """Keep that `model` was switched in, ahead of those before it.
 
-    A state that cannot be read is set aside as `served.json.damaged` and begun anew.
-
-    Args:
-        wanted: the model that should be served instead, where it could not be.
-
-    Raises:
-        BusyError: another process is changing a file of the experiment's folder.
-        StorageError: the state cannot be written.
+    A state that cannot be read is set aside as `served.json.damaged` and begun anew. `wanted`: the
+    model that should be served instead, where it could not be. Raises `BusyError` where another
+    process is changing a file of the experiment's folder; `StorageError` where the state cannot be
+    written.
     """
     path = served_state_path(config)
 

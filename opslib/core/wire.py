@@ -63,6 +63,9 @@ class Wire(IntEnum):
     FIXED32 = 5
 
 
+_FIXED_BYTES = {Wire.FIXED64: 8, Wire.FIXED32: 4}
+
+
 def walk_fields(data: Buffer, position: int, end: int) -> Iterator[tuple[int, Wire, int, int]]:
     """Yield (field number, layout, begin, end) of each field of the message in `position..end`.
     Raises `ValueError` where the bytes are no message, or end in the middle of a field;
@@ -73,10 +76,8 @@ def walk_fields(data: Buffer, position: int, end: int) -> Iterator[tuple[int, Wi
         begin = position
         if wire == Wire.VARINT:
             _, position = read_varint(data, position)
-        elif wire == Wire.FIXED64:
-            position += 8
-        elif wire == Wire.FIXED32:
-            position += 4
+        elif wire in _FIXED_BYTES:
+            position += _FIXED_BYTES[Wire(wire)]
         elif wire == Wire.BYTES:
             length, begin = read_varint(data, position)
             position = begin + length

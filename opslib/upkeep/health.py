@@ -68,14 +68,10 @@ def watch_health(config: Config, alert: Show) -> HealthRecord:
 
     What must survive to the next run is kept as `keep_memory` says; a run that can remember nothing
     acts in the first minute of an hour alone: it cannot know how often something failed, was told
-    or was restarted. What is wrong with the watch itself is told once an hour.
-
-    Args:
-        alert: gets what a person must read: alerts, recovery notices, what went wrong here.
-
-    Raises:
-        BusyError: another run is under way.
-        ConfigError: the state belongs into the experiment, which is not there.
+    or was restarted. What is wrong with the watch itself is told once an hour. `alert`: gets what a
+    person must read: alerts, recovery notices, what went wrong here. Raises `BusyError` where
+    another run is under way; `ConfigError` where the state belongs into the experiment, which is
+    not there.
     """
     path = health_state_path(config)
     if path.is_relative_to(config.exp_dir):

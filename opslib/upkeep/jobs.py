@@ -94,14 +94,10 @@ def find_job(name: str) -> Job:
 
 
 def run_job(config: Config, job: Job, place: Place, *, show: Callable[[str], None]) -> int:
-    """Run the job's commands one after the other and return the exit code of the first that did
-    not pass, or 0.
-
-    Raises:
-        BusyError: the same job is under way.
-        DeadlineError: it took longer than `schedule.timeout_s` and was ended.
-        ConfigError: the experiment does not exist.
-    """
+    """Run the job's commands one after the other and return the exit code of the first that did not
+    pass, or 0. Raises `BusyError` where the same job is under way; `DeadlineError` where it took
+    longer than `schedule.timeout_s` and was ended; `ConfigError` where the experiment does not
+    exist."""
     check_experiment(config)
     commands = job.commands(place, config, utc_now())
     path = (str(place.bin), os.environ.get("PATH", ""), _STANDARD_PATH)

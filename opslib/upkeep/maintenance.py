@@ -15,12 +15,10 @@ from opslib.core.formatting import STAMP_FORMAT, plural, utc_now
 from opslib.core.locks import hold_lock
 from opslib.core.ownership import make_folder
 from opslib.core.plans import Plan
+from opslib.upkeep import disk, logs, models_prune, releases_prune, reports_prune
 from opslib.upkeep.clock_gap import CLOCK, find_doubt
-from opslib.upkeep.disk import DiskReport, keep_disk_report, look_at_disks, report_path
 from opslib.upkeep.gzip_logs import free_name
 from opslib.upkeep.in_use import find_in_use
-from opslib.upkeep.leftovers import LEFTOVERS, plan_leftovers
-from opslib.upkeep.logs import ARCHIVE, LOGS, archive_folder, plan_archive, plan_logs
 from opslib.upkeep.maintenance_record import (
     SUFFIX,
     Journal,
@@ -29,29 +27,22 @@ from opslib.upkeep.maintenance_record import (
     make_record,
     settle_journals,
 )
-from opslib.upkeep.models_prune import (
-    CHECKPOINTS,
-    MODELS,
-    QUANTIZED,
-    ModelShelf,
-    plan_checkpoints,
-    plan_models,
-    plan_quantized,
-)
-from opslib.upkeep.releases_prune import RELEASES, RESTORED, plan_releases, plan_restored
-from opslib.upkeep.reports_prune import DAILY, REPORTS, plan_daily_records, plan_reports
 from opslib.upkeep.rounds import Duty, Round, pass_over, plan_duty
 
 LOCK_NAME = ".maintenance.lock"
 DISKS = "disks"
 _BY_USE = {  # these must know what is in use
-    MODELS: plan_models,
-    QUANTIZED: plan_quantized,
-    CHECKPOINTS: plan_checkpoints,
-    RELEASES: plan_releases,
-    RESTORED: plan_restored,
+    models_prune.MODELS: models_prune.plan_models,
+    models_prune.QUANTIZED: models_prune.plan_quantized,
+    models_prune.CHECKPOINTS: models_prune.plan_checkpoints,
+    releases_prune.RELEASES: releases_prune.plan_releases,
+    releases_prune.RESTORED: releases_prune.plan_restored,
 }
-_LAST = {REPORTS: plan_reports, DAILY: plan_daily_records, LEFTOVERS: plan_leftovers}
+_LAST = {
+    reports_prune.REPORTS: reports_prune.plan_reports,
+    reports_prune.DAILY: reports_prune.plan_daily_records,
+    releases_prune.LEFTOVERS: releases_prune.plan_leftovers,
+}
 
 
 @dataclass(frozen=True)
@@ -96,35 +87,29 @@ class Maintained:
 def plan_maintenance(
     config: Config, *, now: datetime | None = None, clock_is_right: bool = False
 ) -> Maintenance:
-    """Return what a round would do; nothing is touched.
-
-    Args:
-        now: the moment that ages are counted from; the current time by default.
-        clock_is_right: a person says so; where it is in doubt (see `find_doubt`), logs are cut by
-            their size alone and nothing is deleted.
-
-    Raises:
-        ConfigError: the experiment is not there, or `.env` is unreadable.
-        StorageError: a folder that tells the time cannot be read.
-    """
+    """Return what a round would do; nothing is touched. `now`: the moment that ages are counted
+    from; the current time by default. `clock_is_right`: a person says so; where it is in doubt (see
+    `find_doubt`), logs are cut by their size alone and nothing is deleted. Raises `ConfigError`
+    where the experiment is not there, or `.env` is unreadable; `StorageError` where a folder that
+    tells the time cannot be read."""
     check_experiment(config)
     load_service_environment(config)
     moment = now or utc_now()
     doubt = None if clock_is_right else find_doubt(config, moment)
     this = Round(config, moment, doubt)
-    logs = plan_duty(LOGS, plan_logs, this)
+    cut = plan_duty(logs.LOGS, logs.plan_logs, this)
     if doubt is not None:
-        return Maintenance(this, (logs, pass_over(CLOCK, doubt)))
-    archive = plan_duty(ARCHIVE, plan_archive, this)
+        return Maintenance(this, (cut, pass_over(CLOCK, doubt)))
+    archive = plan_duty(logs.ARCHIVE, logs.plan_archive, this)
     try:
-        shelf = ModelShelf(this, find_in_use(this))
+        shelf = models_prune.ModelShelf(this, find_in_use(this))
     except StorageError as error:  # none of them is done
         by_use = [pass_over(name, str(error)) for name in _BY_USE]
     else:
         by_use = [Duty("service", notes=tuple(one.note for one in shelf.in_use.live))]
         by_use += [plan_duty(name, plan, this, shelf) for name, plan in _BY_USE.items()]
     last = [plan_duty(name, plan, this) for name, plan in _LAST.items()]
-    return Maintenance(this, (logs, archive, *by_use, *last))
+    return Maintenance(this, (cut, archive, *by_use, *last))
 
 
 def run_maintenance(
@@ -153,7 +138,7 @@ def run_maintenance(
         account = free_name(config.records_dir, name, SUFFIX)
         journal = Journal(account, head, duties, this.freed_bytes)
 
-        def keep(disks: DiskReport, *warnings: str) -> Maintained:
+        def keep(disks: disk.DiskReport, *warnings: str) -> Maintained:
             """Write the record; where that fails the journal stays, if there was room for it."""
             record = make_record(
                 journal.done,
@@ -179,12 +164,12 @@ def run_maintenance(
 
         try:
             planned.plan.execute(journal)
-            disks = look_at_disks(config, this.now)
+            disks = disk.look_at_disks(config, this.now)
             _write_rest(this, journal, disks)
         except BaseException as error:
             journal.interrupt()
             why = f"the round was ended after {plural(len(journal.done), 'step')}: {error!r}"
-            done = keep(DiskReport(), why)
+            done = keep(disk.DiskReport(), why)
             show(f"{why}; {done.untold or done.path}")
             raise
         done = keep(disks)
@@ -192,19 +177,19 @@ def run_maintenance(
         return done
 
 
-def _write_rest(this: Round, journal: Journal, disks: DiskReport) -> None:
+def _write_rest(this: Round, journal: Journal, disks: disk.DiskReport) -> None:
     """Make the folders that an operator expects and keep the disk report, where there is room."""
     config = this.config
 
     def skip(path: Path, reason: str) -> None:
         journal.skip(SkippedItem(duty=DISKS, target=this.name_of(path), reason=reason))
 
-    for folder in (config.logs_dir, archive_folder(this), config.records_dir):
+    for folder in (config.logs_dir, logs.archive_folder(this), config.records_dir):
         try:
             make_folder(folder)
         except OSError as error:
             skip(folder, f"cannot be created: {error.strerror}")
     try:
-        keep_disk_report(config, this.now, disks)
+        disk.keep_disk_report(config, this.now, disks)
     except StorageError as error:
-        skip(report_path(config, this.now), str(error))
+        skip(disk.report_path(config, this.now), str(error))

@@ -76,7 +76,7 @@ class Round:
     def note_ahead(self, paths: Iterable[Path]) -> tuple[str, ...]:
         """Return the note that these are dated after now and left alone; none where there are
         none."""
-        names = sorted(self.name_of(path) for path in paths)
+        names = sorted(map(self.name_of, paths))
         if not names:
             return ()
         rest = f" and {len(names) - 1} more" if len(names) > 1 else ""
@@ -115,14 +115,11 @@ class Round:
                 seen = entry.path.lstat()
             except FileNotFoundError:
                 return
-            if not stat.S_ISREG(seen.st_mode) or (seen.st_ino, seen.st_mtime_ns) != (
-                entry.inode,
-                entry.mtime_ns,
-            ):
+            is_same = (seen.st_ino, seen.st_mtime_ns) == (entry.inode, entry.mtime_ns)
+            if not (is_same and stat.S_ISREG(seen.st_mode)):
                 raise StorageError("it changed after the plan was made")
             entry.path.unlink()
-        freed = seen.st_size if seen.st_nlink == 1 else 0
-        self.note_freed(target or entry.path, freed)
+        self.note_freed(target or entry.path, seen.st_size if seen.st_nlink == 1 else 0)
 
     def delete_folder(self, folder: Path, target: Path) -> None:
         """Delete a folder with all in it; note what that freed by the step's `target`."""
@@ -158,12 +155,8 @@ def list_files(folder: Path, wanted: Callable[[str], object]) -> list[Entry]:
     A folder that is not there has no files. Raises `StorageError` where it cannot be read.
     """
     found = []
-    with (
-        storage_errors(f"read {folder}"),
-        suppress(FileNotFoundError),
-        os.scandir(folder) as entries,
-    ):
-        for one in entries:
+    with storage_errors(f"read {folder}"), suppress(FileNotFoundError):
+        for one in os.scandir(folder):
             if wanted(one.name) and one.is_file(follow_symlinks=False):
                 with suppress(FileNotFoundError):
                     found.append(look_at(folder / one.name))
