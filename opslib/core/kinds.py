@@ -29,20 +29,14 @@ FIELDS = ("request_field", "path_field", "digest_field", "loaded_field")
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of models.
+    """One kind of models: its `name` as in `models:`, or `model` where there are no kinds.
 
-    Args:
-        name: as in `models:`; `model` where there are no kinds.
-        pattern: which files of the export folder are of this kind, by name.
-        link: the name in the export folder that means the one to serve.
-        pin: the variable that pins one, in `pin_file`; relative to `root`.
-        contract: `classifier`, or `any`: it loads and gives its golden outputs.
-        keep: how many maintenance keeps.
-        client: how a service is asked for it and told to switch it.
-        sole: whether there is no other kind.
-        others: the patterns of the other kinds.
-        named: whether the configuration names `pin_file`, which must be there then.
-        section: where the configuration says how a service is asked for it.
+    Files of the export folder are of this kind by `pattern`; `link` is the name there that means
+    the one to serve, and `pin` the variable in `pin_file` that pins one, relative to `root`.
+    `contract` `any` means: it loads and gives its golden outputs. `keep` is how many maintenance
+    keeps, `client` how a service is asked for it, as `section` of the configuration says. `others`
+    are the patterns of the other kinds; `named` says that the configuration names `pin_file`, which
+    must be there then.
     """
 
     name: str

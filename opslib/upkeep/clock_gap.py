@@ -73,13 +73,8 @@ def _dates(config: Config) -> Iterator[datetime]:
     """When what tells the time was written: the configuration, models, checkpoints, releases,
     records, reports."""
     yield _moment(config.source.stat().st_mtime)
-    folders = [
-        config.export_dir,
-        config.exp_dir / "checkpoints",
-        config.releases_dir,
-        config.records_dir,
-    ]
-    for folder in folders:
+    checkpoints = config.exp_dir / "checkpoints"
+    for folder in (config.export_dir, checkpoints, config.releases_dir, config.records_dir):
         for entry in list_files(folder, lambda name: not name.startswith(".")):
             yield _moment(entry.mtime_ns / 1e9)
     days = config.report_dir.iterdir() if config.report_dir.is_dir() else ()

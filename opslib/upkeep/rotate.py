@@ -140,10 +140,9 @@ class _Rotation:
         return Plan(str(self._log), (Action("rotate", what, why, self._rotate),))
 
     def _plan_surplus(self, *planned: str) -> Plan:
-        why, names = f"the newest {self._limits.keep} are kept", [*self._list(), *planned]
-        old = map(
-            self._folder.joinpath, rules.find_surplus(self._log.name, names, self._limits.keep)
-        )
+        keep, names = self._limits.keep, [*self._list(), *planned]
+        why = f"the newest {keep} are kept"
+        old = map(self._folder.joinpath, rules.find_surplus(self._log.name, names, keep))
         steps = [Action("delete", p.name, why, p.unlink, p.stat().st_size) for p in old]
         return Plan(f"{self._log}: old archives", tuple(steps))
 
