@@ -121,10 +121,9 @@ def ask_program(*command: str) -> str | None:
 
 def parse_gpus(text: str) -> tuple[GpuFacts, ...]:
     """Return the cards listed by nvidia-smi as `name, driver, memory in MiB` lines."""
-    cards = []
-    for line in text.splitlines():
-        parts = [part.strip() for part in line.split(",")]
-        if len(parts) == 3 and parts[2].isdigit():
-            memory_bytes = int(parts[2]) * 2**20
-            cards.append(GpuFacts(name=parts[0], driver=parts[1], memory_bytes=memory_bytes))
-    return tuple(cards)
+    rows = ([part.strip() for part in line.split(",")] for line in text.splitlines())
+    return tuple(
+        GpuFacts(name=row[0], driver=row[1], memory_bytes=int(row[2]) * 2**20)
+        for row in rows
+        if len(row) == 3 and row[2].isdigit()
+    )

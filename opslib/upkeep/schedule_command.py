@@ -41,25 +41,24 @@ def show(config: ConfigOption = None) -> int:
     from rich.table import Table
 
     from opslib.core.formatting import utc_now
-    from opslib.upkeep.crontab import read_crontab, take_apart
-    from opslib.upkeep.schedule import block_text, find_place, host_zone, make_entries
+    from opslib.upkeep import crontab, schedule
 
-    loaded, place = _load_as_cron(config), find_place(sys.executable)
-    text = read_crontab()
-    block = take_apart(text, str(loaded.source)).block
-    zone, zone_name = host_zone()
+    loaded, place = _load_as_cron(config), schedule.find_place(sys.executable)
+    text = crontab.read_crontab()
+    block = crontab.take_apart(text, str(loaded.source)).block
+    zone, zone_name = schedule.host_zone()
     now = utc_now().astimezone(zone)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("job", "when", "next run", "last run"):
         table.add_column(title)
-    for entry in make_entries(loaded, place):
+    for entry in schedule.make_entries(loaded, place):
         table.add_row(*plain_cells(_cells(loaded, entry, now, is_installed=block is not None)))
     _tell(describe_experiment(loaded))
     make_console().print(table)
     _tell(f"times in {zone_name}, the host's time zone; now {now:%Y-%m-%d %H:%M}, UTC{now:%z}")
     if block is None:
         _tell("not installed: `pillops schedule install` puts the jobs into your crontab")
-    elif block != block_text(loaded, place):
+    elif block != schedule.block_text(loaded, place):
         _tell("installed, but not as configured now: `pillops schedule install` renews it")
     else:
         _tell("installed in your crontab")
