@@ -15,8 +15,7 @@ from opslib.runs import command as report
 from opslib.serving.command import key_app, reload, serve
 from opslib.telling.doors import run_app
 from opslib.telling.operation import Command
-from opslib.upkeep.health_command import health_app
-from opslib.upkeep.maintain_command import maintain, rotate
+from opslib.upkeep.maintain_command import health_app, maintain, rotate
 from opslib.upkeep.schedule_command import schedule_app
 
 OWN: dict[str, Command] = {

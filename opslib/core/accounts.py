@@ -33,26 +33,15 @@ def account_home() -> Path:
 def ensure_home() -> None:
     """Give an account without an entry, such as a container's number, a home where it has none
     (containers say `/`): libraries of notebooks look for one, and so do the processes that ours
-    start.
-
-    Raises:
-        StorageError: see `make_own_folder`.
-    """
+    start. Raises `StorageError`, see `make_own_folder`."""
     if os.environ.get("HOME") in (None, "", "/") and account_home() == Path("/"):
         os.environ["HOME"] = str(make_own_folder("settings", "HOME"))
 
 
 def make_own_folder(what: str, variable: str) -> Path:
     """Return the account's folder in the shared temporary one, where anybody may have made it
-    beforehand.
-
-    Args:
-        what: what has to lie in a folder of one's own, such as `locks`.
-        variable: what names another folder.
-
-    Raises:
-        StorageError: it is not this account's alone.
-    """
+    beforehand. `what`: what has to lie in a folder of one's own, such as `locks`. `variable`: what
+    names another folder. Raises `StorageError` where it is not this account's alone."""
     uid = os.geteuid()
     folder = Path(tempfile.gettempdir()) / f"pillops-{uid}"
     with storage_errors(f"create {folder}"):

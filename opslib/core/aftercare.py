@@ -28,12 +28,8 @@ def start_aftercare(
     """Run `module` in a process of its own once the block has ended, in whatever way.
 
     The module's main calls `take_care`. What the block gets cancels the aftercare when called.
-
-    Args:
-        otherwise: what is to be said where it is not done in time; it goes on all the same.
-
-    Raises:
-        OpsError: it could not be done; the message is what the module says.
+    `otherwise`: what is to be said where it is not done in time; it goes on all the same. Raises
+    `OpsError` where it could not be done; the message is what the module says.
     """
     process = subprocess.Popen(
         [sys.executable, "-m", module, *arguments],

@@ -135,33 +135,23 @@ def card_path(model: Path) -> Path:
 
 
 def read_card(model: Path) -> ModelCard | None:
-    """Return the card beside `model`, or None where there is none.
-
-    Raises:
-        InputError: a card is there but cannot be read.
-    """
+    """Return the card beside `model`, or None where there is none. Raises `InputError` where a card
+    is there but cannot be read."""
     path = card_path(model)
     return _read(path) if os.path.lexists(path) else None
 
 
 def read_export_report(export_dir: Path) -> ModelCard | None:
     """Return `export_report.json` of `export_dir`, or None where there is none or it is foreign and
-    does not say what is needed; see `explain_report`.
-
-    Raises:
-        InputError: it is there but cannot be read, or is one of ours that is damaged.
-    """
+    does not say what is needed; see `explain_report`. Raises `InputError` where it is there but
+    cannot be read, or is one of ours that is damaged."""
     found = _look_at_report(export_dir)
     return found if isinstance(found, ModelCard) else None
 
 
 def explain_report(export_dir: Path) -> str | None:
     """Return why the export report of `export_dir`, which is there, is not used; None where it is
-    or where there is none.
-
-    Raises:
-        InputError: see `read_export_report`.
-    """
+    or where there is none. Raises `InputError`, see `read_export_report`."""
     error = _look_at_report(export_dir)
     if not isinstance(error, ValidationError):
         return None
@@ -190,11 +180,7 @@ def _look_at_report(export_dir: Path) -> ModelCard | ValidationError | None:
 
 def read_report_fields(path: Path) -> dict[str, Any]:
     """Return the fields of a card or export report, ours or a foreign one; none where there is no
-    such file.
-
-    Raises:
-        InputError: it is there but is no JSON object.
-    """
+    such file. Raises `InputError` where it is there but is no JSON object."""
     if not os.path.lexists(path):
         return {}
     try:
@@ -230,27 +216,20 @@ def _damaged(path: Path, error: InputError) -> InputError:
 
 def list_files(model: ModelFiles) -> tuple[FileEntry, ...]:
     """Return name, size and digest of the model and each sidecar."""
-    folder = model.path.parent
+    names = {str(one.relative_to(model.path.parent)): one for one in model.all}
     return tuple(
-        FileEntry(
-            path=str(one.relative_to(folder)), size=one.stat().st_size, sha256=sha256_file(one)
-        )
-        for one in model.all
+        FileEntry(path=name, size=one.stat().st_size, sha256=sha256_file(one))
+        for name, one in names.items()
     )
 
 
 def check_files(model: ModelFiles, card: ModelCard) -> None:
-    """Compare the model's files with the card's digests.
-
-    Raises:
-        ModelError: a file is missing in the card or its bytes differ; the message names it.
-    """
-    expected = {entry.path: entry for entry in card.files}
+    """Compare the model's files with the card's digests. Raises `ModelError` where a file is
+    missing in the card or its bytes differ; the message names it."""
+    digests = {entry.path: entry.sha256 for entry in card.files}
     for entry in list_files(model):
-        if entry.path not in expected:
+        if (wanted := digests.get(entry.path)) is None:
             raise ModelError(f"{model.path}: {entry.path} is not listed in its card")
-        if entry.sha256 != expected[entry.path].sha256:
-            raise ModelError(
-                f"{model.path}: {entry.path} differs from its card "
-                f"(sha256 {entry.sha256[:12]}…, expected {expected[entry.path].sha256[:12]}…)"
-            )
+        if entry.sha256 != wanted:
+            differs = f"sha256 {entry.sha256[:12]}…, expected {wanted[:12]}…"
+            raise ModelError(f"{model.path}: {entry.path} differs from its card ({differs})")

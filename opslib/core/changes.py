@@ -25,16 +25,10 @@ def change_file(
     path: Path, change: Change, *, mode: int | None = None, wait_s: float = WAIT_S
 ) -> bool:
     """Replace `path` by what `change` makes of its bytes (None where it is missing); return whether
-    it differs. A link is followed; owner, group, mode and access list stay.
-
-    Args:
-        mode: by default that of the file before, 0644 for a new one.
-
-    Raises:
-        BusyError: another writer is at work for longer than `wait_s`.
-        StorageError: it cannot be read or written, owner or group cannot be kept, or it was changed
-            meanwhile by somebody who does not hold the folder.
-    """
+    it differs. A link is followed; owner, group, mode and access list stay. `mode`: by default that
+    of the file before, 0644 for a new one. Raises `BusyError` where another writer is at work for
+    longer than `wait_s`; `StorageError` where it cannot be read or written, owner or group cannot
+    be kept, or it was changed meanwhile by somebody who does not hold the folder."""
     with storage_errors(f"write {path}"):
         target = path.resolve()
         make_folder(target.parent)
@@ -54,10 +48,8 @@ def change_file(
 @contextmanager
 def sole_writer(path: Path, *, wait_s: float = WAIT_S) -> Iterator[None]:
     """Hold for the block what everybody holds who changes `path` or another file of its folder.
-
-    Raises:
-        BusyError: another writer is at work for longer than `wait_s`; the message says which.
-    """
+    Raises `BusyError` where another writer is at work for longer than `wait_s`; the message says
+    which."""
     folder = path.resolve().parent
     with storage_errors(f"write into {folder}"):
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -20,11 +20,8 @@ T = TypeVar("T")
 
 def is_ahead(moment: datetime | float | None, now: datetime | None = None) -> bool:
     """Return whether a moment lies after now by more than clocks differ; an unknown one does not.
-
-    Args:
-        moment: aware, or Unix seconds as a file system has them.
-        now: the current time by default.
-    """
+    `moment`: aware, or Unix seconds as a file system has them. `now`: the current time by
+    default."""
     if moment is None:
         return False
     seconds = moment.timestamp() if isinstance(moment, datetime) else moment

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Container, Mapping
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -27,7 +27,6 @@ from opslib.core.errors import ConfigError
 from opslib.core.files import expand_user
 from opslib.core.foreign import THEIR_VARIABLES, refuse_foreign
 from opslib.core.models_section import Kinds
-from opslib.core.moving import move_paths
 
 PREFIX = "PILLSNAP_"
 CONFIG_VARIABLE = "PILLSNAP_CONFIG"
@@ -140,21 +139,15 @@ class Config(sections.Section):
 
 def check_experiment(config: Config) -> None:
     """Refuse an experiment that is not there: it is not made, for its disk may not be mounted.
-
-    Raises:
-        ConfigError: its folder is missing.
-    """
+    Raises `ConfigError` where its folder is missing."""
     if not config.exp_dir.is_dir():
         raise ConfigError(f"paths.exp_dir: {config.exp_dir}: no such folder; is its disk mounted?")
 
 
 def find_config(path: Path | str | None = None) -> Path:
-    """Return the configuration file: `path`, else `PILLSNAP_CONFIG`, else the nearest
-    `config.yaml` in this folder or above, else the one beside the library.
-
-    Raises:
-        ConfigError: there is none.
-    """
+    """Return the configuration file: `path`, else `PILLSNAP_CONFIG`, else the nearest `config.yaml`
+    in this folder or above, else the one beside the library. Raises `ConfigError` where there is
+    none."""
     named = path or os.environ.get(CONFIG_VARIABLE)
     if named:
         origin = "--config" if path else CONFIG_VARIABLE
@@ -183,16 +176,10 @@ def find_nearest(here: Path, beside_library: Path) -> Path | None:
 def load_config(
     path: Path | str | None = None, environment: Mapping[str, str] | None = None
 ) -> Config:
-    """Return the validated configuration of `path` (see `find_config`).
-
-    Args:
-        path: the YAML file.
-        environment: variables that override keys; the process environment by default.
-
-    Raises:
-        ConfigError: a key is unknown, of the wrong type or impossible; the message names the
-            key, what was given and what is allowed. Or the file is another program's.
-    """
+    """Return the validated configuration of `path` (see `find_config`). `path`: the YAML file.
+    `environment`: variables that override keys; the process environment by default. Raises
+    `ConfigError` where a key is unknown, of the wrong type or impossible; the message names the
+    key, what was given and what is allowed. Or the file is another program's."""
     source = find_config(path)
     try:
         text = source.read_bytes().decode("utf-8")
@@ -206,13 +193,8 @@ def load_config(
 
 def parse_config(text: str, source: Path, variables: Mapping[str, str]) -> Config:
     """Return the validated configuration of a YAML `text` that stands, or shall stand, in `source`.
-
-    Args:
-        variables: variables that override keys, `.env` included.
-
-    Raises:
-        ConfigError: as `load_config`.
-    """
+    `variables`: variables that override keys, `.env` included. Raises `ConfigError`, as
+    `load_config`."""
     check_end(text, str(source))
     data = parse_yaml(text, str(source))
     if not isinstance(data, dict):
@@ -248,9 +230,39 @@ def _move_along(config: Config, home: Path, origins: Mapping[str, str]) -> Confi
         return config.exp_dir / there.relative_to(old) if there.is_relative_to(old) else None
 
     moved: Config
-    moved, keys = move_paths(config, move, {"source", *origins})
+    moved, keys = _move_paths(config, move, {"source", *origins})
     moved._moved = tuple(keys)
     return moved
+
+
+def _move_paths(
+    value: Any, move: Callable[[Path], Path | None], fixed: Container[str], key: str = ""
+) -> tuple[Any, list[str]]:
+    """What a configuration has at the dotted `key`, with the paths moved that were given in it, and
+    the dotted keys of these; what is `fixed`, and for what `move` is None, stays."""
+    if key in fixed:
+        return value, []
+    if isinstance(value, Path):
+        there = move(value)
+        return (value, []) if there is None else (there, [key])
+    if isinstance(value, tuple):
+        found = [_move_paths(one, move, (), key) for one in value]
+        return tuple(one for one, _ in found), [key] if any(keys for _, keys in found) else []
+    if isinstance(value, BaseModel):
+        inner = {name: getattr(value, name) for name in sorted(value.model_fields_set)}
+    elif isinstance(value, dict):
+        inner = value
+    else:
+        return value, []
+    pairs = {
+        name: _move_paths(one, move, fixed, f"{key}.{name}" if key else name)
+        for name, one in inner.items()
+    }
+    moved = [key for _, keys in pairs.values() for key in keys]
+    changes = {name: one for name, (one, _) in pairs.items()}
+    if isinstance(value, BaseModel):
+        return (value.model_copy(update=changes) if moved else value), moved
+    return changes, moved
 
 
 def read_variables(folder: Path, environment: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -283,11 +295,8 @@ def _apply_overrides(data: dict[str, Any], variables: Mapping[str, str]) -> dict
         refuse_half_characters(value, name)
         value = parse_yaml(value, name) if rest.count(".") else value
         target = data.setdefault(section, {})
-        if (
-            section == "models"
-            and isinstance(target, dict)
-            and rest.partition(".")[0] not in target
-        ):
+        named = isinstance(target, dict) and rest.partition(".")[0] in target
+        if section == "models" and isinstance(target, dict) and not named:
             kinds = ", ".join(target) or "none: models: is for the configuration file"
             raise ConfigError(on_one_line(f"{name}: no such kind of models; expected {kinds}"))
         *parents, leaf = rest.split(".")

@@ -49,14 +49,9 @@ class _StrictLoader(yaml.SafeLoader):
 
 
 def parse_yaml(text: str, name: str) -> Any:
-    """Return the plain values of a YAML `text`.
-
-    Args:
-        name: the file or variable it comes from, for the message.
-
-    Raises:
-        ConfigError: it is not YAML, holds an impossible value, or a key stands twice.
-    """
+    """Return the plain values of a YAML `text`. `name`: the file or variable it comes from, for the
+    message. Raises `ConfigError` where it is not YAML, holds an impossible value, or a key stands
+    twice."""
     try:
         return yaml.load(text, _StrictLoader)  # noqa: S506 (derived from SafeLoader)
     except ConfigError as error:
@@ -125,13 +120,10 @@ def plan_config_edit(
 
 
 def set_keys(source: Path, changes: Mapping[str, Value], *, check: Check | None = None) -> None:
-    """Set dotted keys of a configuration file, all at once; a link, owner and mode stay.
-
-    Raises:
-        BusyError: another process is changing it.
-        StorageError: it cannot be written, or not without taking it from its owner.
-        ConfigError: the file is not a configuration with sections, or `check` refuses.
-    """
+    """Set dotted keys of a configuration file, all at once; a link, owner and mode stay. Raises
+    `BusyError` where another process is changing it; `StorageError` where it cannot be written, or
+    not without taking it from its owner; `ConfigError` where the file is not a configuration with
+    sections, or `check` refuses."""
 
     def change(before: bytes | None) -> bytes:
         if before is None:
@@ -143,12 +135,8 @@ def set_keys(source: Path, changes: Mapping[str, Value], *, check: Check | None 
 
 def edit_yaml(text: str, changes: Mapping[str, Value], source: Path = Path("config.yaml")) -> str:
     """Return the YAML `text` with these dotted keys set; comments, order, line ends and a byte
-    order mark are kept.
-
-    Raises:
-        ConfigError: the text is cut off or not a configuration with sections, or a value would
-            not be read back as it was given.
-    """
+    order mark are kept. Raises `ConfigError` where the text is cut off or not a configuration with
+    sections, or a value would not be read back as it was given."""
     data = _load(text, source)
     for key, value in changes.items():
         *parents, leaf = key.split(".")

@@ -15,11 +15,8 @@ _BOM = "\ufeff"
 
 
 def check_end(text: str, name: str) -> None:
-    """Refuse a configuration that does not end as its first line says.
-
-    Raises:
-        ConfigError: the promised last line is missing, or is not the last one.
-    """
+    """Refuse a configuration that does not end as its first line says. Raises `ConfigError` where
+    the promised last line is missing, or is not the last one."""
     lines = text.rstrip().splitlines()
     if not has_promise(text) or lines[-1] == END:
         return
@@ -34,12 +31,8 @@ def check_end(text: str, name: str) -> None:
 
 
 def check_last_line(text: str, name: str) -> None:
-    """Refuse a configuration without that promise whose last line has no end, although all that
-    it says is in order.
-
-    Raises:
-        ConfigError: it may be cut off within a value.
-    """
+    """Refuse a configuration without that promise whose last line has no end, although all that it
+    says is in order. Raises `ConfigError` where it may be cut off within a value."""
     if not has_promise(text) and not text.endswith(("\n", "\r")):
         raise ConfigError(
             f"{name}: its last line has no line end: was it cut off? If it is whole, end it with "

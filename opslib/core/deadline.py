@@ -8,9 +8,9 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -40,13 +40,14 @@ def run_within(jobs: Mapping[str, Callable[[], T]], timeout_s: float) -> dict[st
     return found
 
 
-def wait_or_end(process: subprocess.Popen[bytes], timeout_s: float | None, grace_s: float) -> int:
-    """Return how a process ended that leads a session; where it is late, or the wait itself is
-    ended, all of its session is ended first, by SIGKILL after `grace_s`.
-
-    Raises:
-        subprocess.TimeoutExpired: it was late.
-    """
+def run_or_end(
+    command: Sequence[str], timeout_s: float | None, grace_s: float, **options: Any
+) -> int:
+    """Run a command in a session of its own and return how it ended; where it is late, or the wait
+    itself is ended, all of its session is ended first, by SIGKILL after `grace_s`. Raises `OSError`
+    where it cannot be started; `subprocess.TimeoutExpired` where it was late."""
+    nothing = subprocess.DEVNULL
+    process = subprocess.Popen(command, stdin=nothing, start_new_session=True, **options)
     try:
         return process.wait(timeout_s)
     except BaseException:

@@ -13,10 +13,7 @@ ENV_NAME = ".env"
 
 def read_env_file(env_file: Path) -> dict[str, str]:
     """Return the variables of a file, also those that say nothing; none where it is not there.
-
-    Raises:
-        ConfigError: it is no file, or cannot be read.
-    """
+    Raises `ConfigError` where it is no file, or cannot be read."""
     try:
         if env_file.is_dir():  # a virtual environment may be called .env
             return {}

@@ -43,11 +43,7 @@ class ServiceEnvironment(BaseSettings):
 
 def read_variable(env_file: Path, name: str) -> Iterator[str]:
     """Yield what a variable says in the process environment and in `env_file`, where it says
-    something; the first one counts.
-
-    Raises:
-        ConfigError: the file cannot be read.
-    """
+    something; the first one counts. Raises `ConfigError` where the file cannot be read."""
     for variables in (os.environ, read_env_file(env_file)):
         yield from find_variable(variables, name)
 
@@ -60,11 +56,8 @@ def find_variable(variables: Mapping[str, str], name: str) -> Iterator[str]:
 
 def load_service_environment(config: Config, env_file: Path | None = None) -> ServiceEnvironment:
     """Return the service's variables: the process environment over `env_file`, which is `.env`
-    beside the configuration unless named.
-
-    Raises:
-        ConfigError: a value is impossible; the message names the variable, never a secret.
-    """
+    beside the configuration unless named. Raises `ConfigError` where a value is impossible; the
+    message names the variable, never a secret."""
     if env_file is not None and not env_file.is_file():
         raise ConfigError(f"--env-file: {env_file}: no such file; copy .env.example to it")
     source = env_file or config.root / ENV_NAME

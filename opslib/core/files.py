@@ -22,7 +22,6 @@ from typing import BinaryIO, Literal
 from opslib.core.errors import storage_errors
 from opslib.core.ownership import Owner, make_folder, settle
 
-_CHUNK_BYTES = 1 << 20
 _COPY_BYTES = 1 << 23
 _NOT_BY_KERNEL = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM)
 _NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -50,11 +49,8 @@ def reveal_name(name: str, kind: Hidden) -> str | None:
 
 
 def expand_user(path: Path) -> Path:
-    """Return `path` with `~` expanded.
-
-    Raises:
-        ValueError: there is no such user, or the path holds a NUL character.
-    """
+    """Return `path` with `~` expanded. Raises `ValueError` where there is no such user, or the path
+    holds a NUL character."""
     if "\0" in str(path):
         raise ValueError("expected a path without a NUL character")
     try:
@@ -78,12 +74,9 @@ def open_atomic(
 ) -> Iterator[BinaryIO]:
     """Yield a binary file that takes the name `path` when the block ends without an error.
 
-    The bytes are on disk before the name is; after an error nothing is left behind. A `path`
-    that is a symlink is replaced, not followed.
-
-    Args:
-        mode: by default that of the file before, 0644 for a new one.
-        owner: see `ownership.settle`.
+    The bytes are on disk before the name is; after an error nothing is left behind. A `path` that
+    is a symlink is replaced, not followed. `mode`: by default that of the file before, 0644 for a
+    new one. `owner`: see `ownership.settle`.
     """
     with storage_errors(f"write {path}"):
         make_folder(path.parent)
@@ -171,11 +164,8 @@ def folder_atomic(path: Path) -> Iterator[Path]:
 
 
 def make_hidden_folder(path: Path) -> Path:
-    """Make an empty folder beside `path`, for its owner alone, and return it.
-
-    Raises:
-        OSError: it cannot be made.
-    """
+    """Make an empty folder beside `path`, for its owner alone, and return it. Raises `OSError`
+    where it cannot be made."""
     folder = hide_name(path)
     make_folder(folder, mode=0o700)
     return folder
@@ -196,9 +186,7 @@ def copy_file(source: Path, target: Path) -> None:
     """Copy `source` into the new file `target`, which only its owner may read.
 
     Within the kernel, and without copying where the file system lets two files share their blocks.
-
-    Raises:
-        OSError: `source` cannot be read, `target` is there, or the disk is full.
+    Raises `OSError` where `source` cannot be read, `target` is there, or the disk is full.
     """
     descriptor = os.open(target, _NEW_FILE, 0o600)
     with source.open("rb", buffering=0) as given, os.fdopen(descriptor, "wb") as taken:
@@ -241,6 +229,5 @@ def sha256_tree(files: list[Path]) -> str:
         # A name is bytes: one that is not UTF-8 counts like any other.
         digest.update(os.fsencode(path.name) + f"\0{path.stat().st_size}\0".encode())
         with path.open("rb") as file:
-            while chunk := file.read(_CHUNK_BYTES):
-                digest.update(chunk)
+            hashlib.file_digest(file, lambda: digest)
     return digest.hexdigest()

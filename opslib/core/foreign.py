@@ -29,22 +29,13 @@ def describe_their_variables(names: Iterable[str]) -> str | None:
 
 
 def refuse_foreign(data: Mapping[Any, Any], sections: Collection[str], source: str) -> None:
-    """Refuse a configuration that is another program's: most of its sections are none of ours.
-
-    Args:
-        data: what the file holds.
-        sections: the names that ours may have.
-        source: the file, for the message.
-
-    Raises:
-        ConfigError: it is another program's.
-    """
+    """Refuse, as `ConfigError`, the `data` of the file `source` if it is another program's: most of
+    its sections are none of ours."""
     unknown = [on_one_line(str(name)) for name in data if name not in sections]
     if len(unknown) <= len(data) - len(unknown):
         return
     rest = f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else ""
     shown = f"{', '.join(unknown[:_SHOWN])}{rest}"
-    raise ConfigError(
-        f"{source}: seems to be another program's configuration ({shown}: no section of ours); "
-        "name ours with --config or PILLSNAP_CONFIG"
-    )
+    what = f"another program's configuration ({shown}: no section of ours)"
+    step = "name ours with --config or PILLSNAP_CONFIG"
+    raise ConfigError(f"{source}: seems to be {what}; {step}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import translate
 from functools import lru_cache
@@ -89,14 +90,12 @@ def _compile(part: str) -> re.Pattern[str]:
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
+    with suppress(OSError):  # a link that leads in a circle
         return entry.is_dir()
-    except OSError:  # a link that leads in a circle
-        return False
+    return False
 
 
 def _is_there(path: Path) -> bool:
-    try:
+    with suppress(ValueError):
         return os.path.lexists(path)
-    except ValueError:
-        return False
+    return False

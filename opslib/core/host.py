@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
 import subprocess
 from functools import cache
 from pathlib import Path
@@ -107,28 +106,24 @@ def _read_cpuinfo() -> tuple[str, set[str]]:
 
 
 def _read_gpus() -> tuple[GpuFacts, ...]:
-    if not shutil.which("nvidia-smi"):
-        return ()
-    query = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total"]
+    query = ("--query-gpu=name,driver_version,memory.total", "--format=csv,noheader,nounits")
+    return parse_gpus(ask_program("nvidia-smi", *query) or "")
+
+
+def ask_program(*command: str) -> str | None:
+    """Return what a program prints that ends well within ten seconds, else None."""
     try:
-        answer = subprocess.run(
-            [*query, "--format=csv,noheader,nounits"],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        )
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
-        return ()
-    return parse_gpus(answer.stdout)
+        return None
+    return answer.stdout
 
 
 def parse_gpus(text: str) -> tuple[GpuFacts, ...]:
     """Return the cards listed by nvidia-smi as `name, driver, memory in MiB` lines."""
-    cards = []
-    for line in text.splitlines():
-        parts = [part.strip() for part in line.split(",")]
-        if len(parts) == 3 and parts[2].isdigit():
-            memory_bytes = int(parts[2]) * 2**20
-            cards.append(GpuFacts(name=parts[0], driver=parts[1], memory_bytes=memory_bytes))
-    return tuple(cards)
+    rows = ([part.strip() for part in line.split(",")] for line in text.splitlines())
+    return tuple(
+        GpuFacts(name=row[0], driver=row[1], memory_bytes=int(row[2]) * 2**20)
+        for row in rows
+        if len(row) == 3 and row[2].isdigit()
+    )

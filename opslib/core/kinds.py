@@ -29,20 +29,14 @@ FIELDS = ("request_field", "path_field", "digest_field", "loaded_field")
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of models.
+    """One kind of models: its `name` as in `models:`, or `model` where there are no kinds.
 
-    Args:
-        name: as in `models:`; `model` where there are no kinds.
-        pattern: which files of the export folder are of this kind, by name.
-        link: the name in the export folder that means the one to serve.
-        pin: the variable that pins one, in `pin_file`; relative to `root`.
-        contract: `classifier`, or `any`: it loads and gives its golden outputs.
-        keep: how many maintenance keeps.
-        client: how a service is asked for it and told to switch it.
-        sole: whether there is no other kind.
-        others: the patterns of the other kinds.
-        named: whether the configuration names `pin_file`, which must be there then.
-        section: where the configuration says how a service is asked for it.
+    Files of the export folder are of this kind by `pattern`; `link` is the name there that means
+    the one to serve, and `pin` the variable in `pin_file` that pins one, relative to `root`.
+    `contract` `any` means: it loads and gives its golden outputs. `keep` is how many maintenance
+    keeps, `client` how a service is asked for it, as `section` of the configuration says. `others`
+    are the patterns of the other kinds; `named` says that the configuration names `pin_file`, which
+    must be there then.
     """
 
     name: str
@@ -84,12 +78,9 @@ class Kind:
         return env_file if env_file is not None and not self.named else self.pin_file
 
     def pins(self, env_file: Path | None = None) -> tuple[Path, ...]:
-        """Return the models that the environment and `pin_source` pin; the first one counts.
-
-        Raises:
-            ConfigError: the file cannot be read or is not there although it was named, or a path
-                is none.
-        """
+        """Return the models that the environment and `pin_source` pin; the first one counts. Raises
+        `ConfigError` where the file cannot be read or is not there although it was named, or a path
+        is none."""
         source = self.pin_source(env_file)
         if self.named and not source.is_file():
             raise ConfigError(f"models.{self.name}.pin_file: {source}: no such file")
@@ -110,11 +101,8 @@ def list_kinds(config: Config) -> tuple[Kind, ...]:
 
 
 def pick_kind(config: Config, name: str | None = None) -> Kind:
-    """Return the kind called `name`, or the only one.
-
-    Raises:
-        ParameterError: there is none of this name, or several and none was named.
-    """
+    """Return the kind called `name`, or the only one. Raises `ParameterError` where there is none
+    of this name, or several and none was named."""
     kinds = list_kinds(config)
     names = ", ".join(kind.name for kind in kinds)
     if name is None:
@@ -128,12 +116,9 @@ def pick_kind(config: Config, name: str | None = None) -> Kind:
 
 
 def pick_kind_of(config: Config, path: Path, name: str | None) -> Kind:
-    """Return the kind called `name`, else that of the model at `path`.
-
-    Raises:
-        ParameterError: the model is of another kind than was named; or it is of none by its name,
-            several are served and none was named.
-    """
+    """Return the kind called `name`, else that of the model at `path`. Raises `ParameterError`
+    where the model is of another kind than was named; or it is of none by its name, several are
+    served and none was named."""
     found = find_kind(config, path)
     if name is None and found is not None:
         return found
@@ -150,12 +135,9 @@ def pick_kind_of(config: Config, path: Path, name: str | None) -> Kind:
 
 
 def pick_classifier(config: Config, name: str | None = None) -> Kind:
-    """Return the kind called `name`, else the only one, else the only classifier.
-
-    Raises:
-        ParameterError: there is none of this name, or none was named and several are classifiers,
-            or none is.
-    """
+    """Return the kind called `name`, else the only one, else the only classifier. Raises
+    `ParameterError` where there is none of this name, or none was named and several are
+    classifiers, or none is."""
     classifiers = [kind for kind in list_kinds(config) if kind.contract == "classifier"]
     if name is None and len(classifiers) == 1:
         return classifiers[0]
@@ -164,10 +146,7 @@ def pick_classifier(config: Config, name: str | None = None) -> Kind:
 
 def named_in_env_files(config: Config) -> Iterator[tuple[str, Path]]:
     """Yield each variable of the files with pins that names a model, of whatever kind, and it.
-
-    Raises:
-        ConfigError: a file cannot be read.
-    """
+    Raises `ConfigError` where a file cannot be read."""
     for source, root in dict.fromkeys((kind.pin_file, kind.root) for kind in list_kinds(config)):
         for name, value in read_env_file(source).items():
             if value.endswith(MODEL_SUFFIXES):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 
 from opslib.core.formatting import now_text
-from opslib.core.host import HostFacts, host_facts
+from opslib.core.host import HostFacts, ask_program, host_facts
 from opslib.core.records import Part
 
 _PACKAGES = ("numpy", "onnx", "onnxruntime-gpu", "onnxruntime", "torch", "pillow", "papermill")
@@ -58,23 +58,11 @@ def package_versions() -> dict[str, str]:
     """Return the installed versions of the packages that decide figures."""
     found = {}
     for name in _PACKAGES:
-        try:
+        with suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
     return found
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
     owner = _ANY_OWNER if arguments[0] == "rev-parse" else ()
-    try:
-        answer = subprocess.run(
-            ["git", *owner, "-C", str(folder), *arguments],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return answer.stdout
+    return ask_program("git", *owner, "-C", str(folder), *arguments)

@@ -17,7 +17,7 @@ from pathlib import Path
 from opslib.core.accounts import make_own_folder
 from opslib.core.errors import BusyError, storage_errors
 from opslib.core.formatting import utc_now
-from opslib.core.ownership import give_to_folders_owner, make_folder
+from opslib.core.ownership import make_folder, open_or_make
 
 LOCK_DIR_VARIABLE = "PILLOPS_LOCK_DIR"
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -31,12 +31,10 @@ _SAFE = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 def hold_lock(path: Path, purpose: str, *, wait_s: float = 0.0) -> Iterator[None]:
     """Hold the lock file `path` for the block; who holds it stands in it meanwhile.
 
-    Where a full disk has no room for a file that was never made, the folder itself is locked,
-    which turns away everybody who wants a lock in it.
-
-    Raises:
-        BusyError: someone else holds it for longer than `wait_s`; the message says who.
-        StorageError: the file cannot be made, or is a link.
+    Where a full disk has no room for a file that was never made, the folder itself is locked, which
+    turns away everybody who wants a lock in it. Raises `BusyError` where someone else holds it for
+    longer than `wait_s`; the message says who; `StorageError` where the file cannot be made, or is
+    a link.
     """
     with storage_errors(f"lock {path}"):
         descriptor, is_folder = _open_lock(path)
@@ -71,10 +69,8 @@ def host_lock_path(resource: str) -> Path:
     """Return where the lock of a host-wide resource (`timing`, `gpu-0`) lives for this account.
 
     `PILLOPS_LOCK_DIR` names another folder, for hosts whose temporary folder is private. Not
-    `XDG_RUNTIME_DIR`: cron's jobs have none, and a lock looked for at two places is none.
-
-    Raises:
-        StorageError: the default folder is not this account's alone.
+    `XDG_RUNTIME_DIR`: cron's jobs have none, and a lock looked for at two places is none. Raises
+    `StorageError` where the default folder is not this account's alone.
     """
     folder = os.environ.get(LOCK_DIR_VARIABLE)
     own = Path(folder) if folder else make_own_folder("locks", LOCK_DIR_VARIABLE)
@@ -106,16 +102,11 @@ def _is_folder_free(folder: Path, wait_s: float) -> bool:
 
 def _open(path: Path) -> int:
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _SAFE, 0o644)
-    except FileExistsError:
-        pass
-    else:
-        give_to_folders_owner(descriptor, path.parent)
-        return descriptor
-    try:
-        return os.open(path, os.O_RDWR | _SAFE)
-    except PermissionError:  # another account's
-        return os.open(path, os.O_RDONLY | _SAFE)
+        return open_or_make(path, os.O_RDWR | _SAFE)
+    except PermissionError:
+        if not path.exists():
+            raise
+    return os.open(path, os.O_RDONLY | _SAFE)  # another account's
 
 
 def _write_note(descriptor: int, text: str) -> None:

@@ -80,12 +80,8 @@ def follow_model(path: Path) -> Path:
 
 
 def resolve_model(path: Path, expected: str = "an ONNX model") -> Path:
-    """Return the file that `path` means; see `follow_model`.
-
-    Raises:
-        ModelError: there is none: missing, a link that dangles or leads in a circle, a folder, or
-            not to be looked at.
-    """
+    """Return the file that `path` means; see `follow_model`. Raises `ModelError` where there is
+    none: missing, a link that dangles or leads in a circle, a folder, or not to be looked at."""
     try:
         mode = Path(os.path.realpath(path, strict=True)).stat().st_mode
     except OSError as error:
@@ -124,12 +120,9 @@ def is_onnx(path: Path) -> bool:
 def find_model_files(path: Path) -> ModelFiles:
     """Return the ONNX file at `path`, as `resolve_model`, with the sidecars it refers to.
 
-    Reads the wire format without loading weights, so that it is fast on any size and needs no
-    ONNX library.
-
-    Raises:
-        ModelError: missing, not an ONNX model, or a sidecar is missing or lies outside the
-            model's folder.
+    Reads the wire format without loading weights, so that it is fast on any size and needs no ONNX
+    library. Raises `ModelError` where missing, not an ONNX model, or a sidecar is missing or lies
+    outside the model's folder.
     """
     real = resolve_model(path)
     sidecars = []

@@ -21,11 +21,8 @@ _ACCESS = ("system.posix_acl_access", "security.selinux")
 
 
 def make_folder(folder: Path, mode: int = 0o777) -> None:
-    """Make `folder` and those around it where they are missing.
-
-    Raises:
-        OSError: one cannot be made.
-    """
+    """Make `folder` and those around it where they are missing. Raises `OSError` where one cannot
+    be made."""
     missing = [one for one in (folder, *folder.parents) if not os.path.lexists(one)]
     folder.mkdir(mode=mode, parents=True, exist_ok=True)
     for one in reversed(missing) if os.geteuid() == 0 else ():
@@ -36,20 +33,22 @@ def make_folder(folder: Path, mode: int = 0o777) -> None:
             os.close(descriptor)
 
 
-def open_to_append(path: Path) -> int:
-    """Return a descriptor that appends to `path`, which is made where it is missing.
-
-    Raises:
-        OSError: it cannot be opened or made.
-    """
-    make_folder(path.parent)
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+def open_or_make(path: Path, flags: int) -> int:
+    """Return a descriptor of `path`, which is made in its folder where it is missing. Raises
+    `OSError` where it cannot be opened or made."""
+    flags |= os.O_CLOEXEC
     try:
-        descriptor = os.open(path, flags | os.O_EXCL, NEW_MODE)
+        descriptor = os.open(path, flags | os.O_CREAT | os.O_EXCL, NEW_MODE)
     except FileExistsError:
         return os.open(path, flags, NEW_MODE)
     give_to_folders_owner(descriptor, path.parent)
     return descriptor
+
+
+def open_to_append(path: Path) -> int:
+    """Return a descriptor that appends to `path`; as `open_or_make`, with the folders around it."""
+    make_folder(path.parent)
+    return open_or_make(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
 
 def give_to_folders_owner(descriptor: int, folder: Path) -> None:
@@ -62,16 +61,11 @@ def give_to_folders_owner(descriptor: int, folder: Path) -> None:
 
 
 def settle(descriptor: int, path: Path, mode: int | None, owner: Owner) -> None:
-    """Give an open new file owner, group, mode and access list of the file `path`, whose name it
-    is about to take; without one the owner that `path`'s folder implies.
-
-    Args:
-        mode: None keeps that of the file before; a new file has 0644 then.
-        owner: `kept` as far as this account may, `demanded`, or the `writer`, whatever was there.
-
-    Raises:
-        StorageError: owner or group are demanded and cannot be kept.
-    """
+    """Give an open new file owner, group, mode and access list of the file `path`, whose name it is
+    about to take; without one the owner that `path`'s folder implies. `mode`: None keeps that of
+    the file before; a new file has 0644 then. `owner`: `kept` as far as this account may,
+    `demanded`, or the `writer`, whatever was there. Raises `StorageError` where owner or group are
+    demanded and cannot be kept."""
     before = _look_at(path)
     if owner != "writer":
         if before is None:

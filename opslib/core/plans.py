@@ -72,11 +72,8 @@ class Plan:
         return [head, *(f"  {action.describe()}" for action in self.actions)]
 
     def execute(self, account: Account | None = None) -> Outcome:
-        """Run the steps in order; one that the disk refuses is skipped with its reason.
-
-        Args:
-            account: hears of each step as it begins and ends.
-        """
+        """Run the steps in order; one that the disk refuses is skipped with its reason. `account`:
+        hears of each step as it begins and ends."""
         done: list[Action] = []
         skipped: list[Skipped] = []
         for action in self.actions:

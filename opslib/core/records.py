@@ -90,11 +90,8 @@ class Record(Part):
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Return the record kept at `path`.
-
-        Raises:
-            InputError: the file is missing, not JSON, of another schema or version.
-        """
+        """Return the record kept at `path`. Raises `InputError` where the file is missing, not
+        JSON, of another schema or version."""
         if path.is_fifo():
             raise InputError(f"{path}: cannot read a {cls.schema_name} record: it is a pipe")
         try:
@@ -111,11 +108,8 @@ class Record(Part):
 
 
 def read_json(path: Path) -> Any:
-    """Return the parsed JSON of `path`.
-
-    Raises:
-        InputError: the file is missing or is not JSON.
-    """
+    """Return the parsed JSON of `path`. Raises `InputError` where the file is missing or is not
+    JSON."""
     if path.is_fifo():  # reading it would wait for a writer, perhaps for ever
         raise InputError(f"{path}: cannot be read: it is a pipe")
     try:

@@ -64,11 +64,8 @@ def show_address(given: str) -> str:
 
 
 def split_http(address: str) -> SplitResult:
-    """Return the parts of an address that could be asked.
-
-    Raises:
-        ValueError: it is not http://host… or https://host….
-    """
+    """Return the parts of an address that could be asked. Raises `ValueError` where it is not
+    http://host… or https://host…."""
     parts = urlsplit(address)
     (parts.hostname or "").encode("idna")  # refuses what no resolver takes
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
@@ -77,11 +74,9 @@ def split_http(address: str) -> SplitResult:
 
 
 def resolve_reference(reference: str, folder: Path | None = None) -> str:
-    """Return the value that `env:NAME` stands for, from the environment or `folder/.env`.
-
-    Raises:
-        ParameterError: it is no reference (the text itself is not repeated), or NAME is not set.
-    """
+    """Return the value that `env:NAME` stands for, from the environment or `folder/.env`. Raises
+    `ParameterError` where it is no reference (the text itself is not repeated), or NAME is not
+    set."""
     if not reference.startswith(REFERENCE_PREFIX):
         raise ParameterError("a secret is given by reference, as env:NAME, never by its value")
     name = reference.removeprefix(REFERENCE_PREFIX)

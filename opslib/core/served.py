@@ -60,11 +60,8 @@ class ServedState(Record):
         return ServedState(current=model, previous=others[:HISTORY_LENGTH], wanted=wanted)
 
     def wanted_path(self) -> Path | None:
-        """Return where the model lies that should be in service instead, or None.
-
-        Raises:
-            InputError: there is one, and nobody knows which.
-        """
+        """Return where the model lies that should be in service instead, or None. Raises
+        `InputError` where there is one, and nobody knows which."""
         if self.wanted is not None and self.wanted.path is None:
             raise InputError(
                 f"{STATE_NAME}: which model should be served is not known ({self.wanted.why}); "
@@ -73,11 +70,8 @@ class ServedState(Record):
         return self.wanted.path if self.wanted else None
 
     def needed(self) -> Iterator[tuple[Path, str]]:
-        """Yield the models that must not be deleted, each with the reason.
-
-        Raises:
-            InputError: there is one that should be served, and nobody knows which.
-        """
+        """Yield the models that must not be deleted, each with the reason. Raises `InputError`
+        where there is one that should be served, and nobody knows which."""
         yield self.current.path, "the last one switched in"
         for one in self.previous[:1]:
             yield one.path, "served before"
@@ -92,11 +86,8 @@ def served_state_path(config: Config) -> Path:
 
 
 def read_served_state(config: Config) -> ServedState | None:
-    """Return the service's state, or None where no model was ever switched in.
-
-    Raises:
-        InputError: the file is there but cannot be read.
-    """
+    """Return the service's state, or None where no model was ever switched in. Raises `InputError`
+    where the file is there but cannot be read."""
     path = served_state_path(config)
     return ServedState.read(path) if os.path.lexists(path) else None
 
@@ -104,14 +95,10 @@ def read_served_state(config: Config) -> ServedState | None:
 def keep_served(config: Config, model: ServedModel, wanted: WantedModel | None = None) -> None:
     """Keep that `model` was switched in, ahead of those before it.
 
-    A state that cannot be read is set aside as `served.json.damaged` and begun anew.
-
-    Args:
-        wanted: the model that should be served instead, where it could not be.
-
-    Raises:
-        BusyError: another process is changing a file of the experiment's folder.
-        StorageError: the state cannot be written.
+    A state that cannot be read is set aside as `served.json.damaged` and begun anew. `wanted`: the
+    model that should be served instead, where it could not be. Raises `BusyError` where another
+    process is changing a file of the experiment's folder; `StorageError` where the state cannot be
+    written.
     """
     path = served_state_path(config)
 

@@ -124,7 +124,6 @@ class ReleaseSection(Section):
 
 Text = Annotated[str, Field(min_length=1)]
 Texts = Annotated[tuple[Text, ...], BeforeValidator(split_commas)]
-LogPatterns = Annotated[tuple[FilePattern, ...], BeforeValidator(split_commas), Field(min_length=1)]
 Positive = Annotated[float, Field(gt=0)]
 Percent = Annotated[float, Field(gt=0, le=100)]
 
@@ -136,7 +135,7 @@ class ChecklistSection(Section):
     """
 
     timeout_s: Positive = 5.0
-    api_logs: LogPatterns = ("api.err",)
+    api_logs: Annotated[LogNames, Field(min_length=1)] = ("api.err",)
     cloudflared_log: Path | None = None
     log_ignore: Texts = ()
     log_errors_failed: PositiveInt = 100
@@ -154,12 +153,10 @@ class ChecklistSection(Section):
 
     @model_validator(mode="after")
     def _check_order(self) -> Self:
-        if self.disk_attention_pct > self.disk_failed_pct:
-            raise ValueError("expected disk_attention_pct to be at most disk_failed_pct")
-        if self.regression_attention_pct > self.regression_failed_pct:
-            raise ValueError(
-                "expected regression_attention_pct to be at most regression_failed_pct"
-            )
+        for what in ("disk", "regression"):
+            if getattr(self, f"{what}_attention_pct") > getattr(self, f"{what}_failed_pct"):
+                wanted = f"expected {what}_attention_pct to be at most {what}_failed_pct"
+                raise ValueError(wanted)
         return self
 
 

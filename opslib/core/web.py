@@ -41,11 +41,8 @@ def request(
 
 
 def check_address(address: str, key: str) -> None:
-    """Refuse what `key` refers to where it is no address, without repeating it.
-
-    Raises:
-        ParameterError: it is not http://host… or https://host….
-    """
+    """Refuse what `key` refers to where it is no address, without repeating it. Raises
+    `ParameterError` where it is not http://host… or https://host…."""
     try:
         split_http(address)
     except ValueError:

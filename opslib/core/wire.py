@@ -63,23 +63,21 @@ class Wire(IntEnum):
     FIXED32 = 5
 
 
+_FIXED_BYTES = {Wire.FIXED64: 8, Wire.FIXED32: 4}
+
+
 def walk_fields(data: Buffer, position: int, end: int) -> Iterator[tuple[int, Wire, int, int]]:
     """Yield (field number, layout, begin, end) of each field of the message in `position..end`.
-
-    Raises:
-        ValueError: the bytes are no message, or end in the middle of a field.
-        IndexError: they end in the middle of a number.
-    """
+    Raises `ValueError` where the bytes are no message, or end in the middle of a field;
+    `IndexError` where they end in the middle of a number."""
     while position < end:
         key, position = read_varint(data, position)
         number, wire = key >> 3, key & 7
         begin = position
         if wire == Wire.VARINT:
             _, position = read_varint(data, position)
-        elif wire == Wire.FIXED64:
-            position += 8
-        elif wire == Wire.FIXED32:
-            position += 4
+        elif wire in _FIXED_BYTES:
+            position += _FIXED_BYTES[Wire(wire)]
         elif wire == Wire.BYTES:
             length, begin = read_varint(data, position)
             position = begin + length
@@ -91,12 +89,8 @@ def walk_fields(data: Buffer, position: int, end: int) -> Iterator[tuple[int, Wi
 
 
 def read_varint(data: Buffer, position: int) -> tuple[int, int]:
-    """Return the unsigned number at `position` and the position behind it.
-
-    Raises:
-        ValueError: it is longer than a number can be.
-        IndexError: the bytes end within it.
-    """
+    """Return the unsigned number at `position` and the position behind it. Raises `ValueError`
+    where it is longer than a number can be; `IndexError` where the bytes end within it."""
     value = shift = 0
     while True:
         byte = data[position]

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from math import ceil
 from pathlib import Path
+from typing import TypeVar
 
 from opslib.core.errors import StorageError, storage_errors
 from opslib.core.files import fsync_folder, hide_name
@@ -15,6 +17,7 @@ from opslib.upkeep.in_use import InUse, find_in_use
 from opslib.upkeep.rounds import Round
 
 LOTS = 16
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,12 +61,9 @@ class Claims:
         return Action("delete", target, why, lambda: delete(claim, self.take(claim)), frees_bytes)
 
     def take(self, claim: Claim) -> Path:
-        """Return where what was claimed lies hidden; it is nobody's from now on.
-
-        Raises:
-            StorageError: it is in use (and has its name), it is not known what is in use, it
-                changed after the plan was made, or the disk refuses.
-        """
+        """Return where what was claimed lies hidden; it is nobody's from now on. Raises
+        `StorageError` where it is in use (and has its name), it is not known what is in use, it
+        changed after the plan was made, or the disk refuses."""
         if claim not in self._taken:
             self._take_lot(claim)
         outcome = self._taken.pop(claim)
@@ -74,24 +74,17 @@ class Claims:
     def _take_lot(self, first: Claim) -> None:
         start = self._planned.index(first)
         lot = self._planned[start : start + ceil(len(self._planned) / LOTS)]
-        try:
-            before = find_in_use(self._this)
-        except StorageError as error:
-            self._taken.update(dict.fromkeys(lot, error))
+        before = _attempt(lambda: find_in_use(self._this))
+        if isinstance(before, StorageError):
+            self._taken.update(dict.fromkeys(lot, before))
             return
         for claim in lot:
-            try:
-                self._taken[claim] = self._hide(claim, before)
-            except StorageError as error:
-                self._taken[claim] = error
-        try:
-            after: InUse | StorageError = find_in_use(self._this, before.live)
-        except StorageError as error:
-            after = error
+            self._taken[claim] = _attempt(partial(self._hide, claim, before))
+        after = _attempt(lambda: find_in_use(self._this, before.live))
         for claim in lot:
             hidden = self._taken[claim]
             if isinstance(hidden, Path):
-                self._taken[claim] = self._ask(claim, hidden, after)
+                self._taken[claim] = _attempt(partial(self._ask, claim, hidden, after))
 
     def _hide(self, claim: Claim, in_use: InUse) -> Path:
         if claim.hidden is not None:
@@ -107,20 +100,23 @@ class Claims:
             fsync_folder(claim.path.parent)
         return hidden
 
-    def _ask(self, claim: Claim, hidden: Path, in_use: InUse | StorageError) -> Path | StorageError:
+    def _ask(self, claim: Claim, hidden: Path, in_use: InUse | StorageError) -> Path:
         """Give what was hidden its name back unless it is known to be nobody's."""
         unknown = isinstance(in_use, StorageError)
         why = str(in_use) if isinstance(in_use, StorageError) else claim.find_use(in_use, hidden)
         if why is None:
             return hidden
-        try:
-            with storage_errors(f"put back {claim.path.name}"):
-                if os.path.lexists(claim.path):
-                    raise FileExistsError(17, "another of that name is there", str(claim.path))
-                hidden.rename(claim.path)
-                fsync_folder(claim.path.parent)
-        except StorageError as error:
-            return error
-        return StorageError(
-            f"it {'was' if unknown else 'is in use by now and was'} put back: {why}"
-        )
+        with storage_errors(f"put back {claim.path.name}"):
+            if os.path.lexists(claim.path):
+                raise FileExistsError(17, "another of that name is there", str(claim.path))
+            hidden.rename(claim.path)
+            fsync_folder(claim.path.parent)
+        was = "was" if unknown else "is in use by now and was"
+        raise StorageError(f"it {was} put back: {why}")
+
+
+def _attempt(step: Callable[[], T]) -> T | StorageError:
+    try:
+        return step()
+    except StorageError as error:
+        return error

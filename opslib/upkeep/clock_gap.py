@@ -26,13 +26,10 @@ _RECORDS = "maintenance_*.json"
 def find_doubt(config: Config, now: datetime) -> str | None:
     """Return why the clock must not decide what is old, or None where it may.
 
-    The last round that was carried out is followed to now: no stretch without anything dated may
-    be longer than `maintenance.clock_gap_days`. Where there was no round yet, the newest thing
-    must not be further away than that. A doubt lasts until a person says that the clock is right,
-    or until it is set right.
-
-    Raises:
-        StorageError: a folder cannot be read.
+    The last round that was carried out is followed to now: no stretch without anything dated may be
+    longer than `maintenance.clock_gap_days`. Where there was no round yet, the newest thing must
+    not be further away than that. A doubt lasts until a person says that the clock is right, or
+    until it is set right. Raises `StorageError` where a folder cannot be read.
     """
     limit = timedelta(days=config.maintenance.clock_gap_days)
     last, stopped = _last_rounds(config, now)
@@ -76,13 +73,8 @@ def _dates(config: Config) -> Iterator[datetime]:
     """When what tells the time was written: the configuration, models, checkpoints, releases,
     records, reports."""
     yield _moment(config.source.stat().st_mtime)
-    folders = [
-        config.export_dir,
-        config.exp_dir / "checkpoints",
-        config.releases_dir,
-        config.records_dir,
-    ]
-    for folder in folders:
+    checkpoints = config.exp_dir / "checkpoints"
+    for folder in (config.export_dir, checkpoints, config.releases_dir, config.records_dir):
         for entry in list_files(folder, lambda name: not name.startswith(".")):
             yield _moment(entry.mtime_ns / 1e9)
     days = config.report_dir.iterdir() if config.report_dir.is_dir() else ()

@@ -26,7 +26,6 @@ PROGRAM = "crontab"
 LOCK = "crontab"
 _MARKER = re.compile(r"# (>>>|<<<) pillops schedule of (.+) \1")
 KEPT = 10  # backups
-_PRIVATE = 0o600
 _BACKUP = re.compile(r"crontab-(\d{8}-\d{6})(?:-(\d+))?\.bak")
 _DEADLINE_S = 30.0
 _LOCK_WAIT_S = 30.0
@@ -54,43 +53,35 @@ class Parts:
 
 def make_block(owner: str, lines: list[str]) -> str:
     """Return `lines` between the markers of `owner`, which a person can read."""
-    body = [
-        f"# >>> pillops schedule of {owner} >>>",
-        *lines,
-        f"# <<< pillops schedule of {owner} <<<",
-    ]
-    return "\n".join(body) + "\n"
+    begin, end = (f"# {sign} pillops schedule of {owner} {sign}" for sign in (">>>", "<<<"))
+    return "\n".join([begin, *lines, end, ""])
 
 
 def take_apart(text: str, owner: str) -> Parts:
-    """Return the crontab `text` around the block of `owner`.
-
-    Raises:
-        InputError: a marker is missing, stands twice or inside another block.
-    """
-    position, opened, found = 0, None, None
+    """Return the crontab `text` around the block of `owner`; `InputError` where a marker is
+    missing, stands twice or inside another block."""
+    opened, begin, found = "", 0, Parts(text, None, "")
     seen: set[str] = set()
-    for number, line in enumerate(text.splitlines(keepends=True), start=1):
+    lines = text.splitlines(keepends=True)
+    for number, line in enumerate(lines):
         marker = _MARKER.fullmatch(line.rstrip("\r\n"))
         if marker and marker[1] == ">>>":
             if opened:
-                raise _damage(number, f"the block of {opened[0]} has no end before this begins")
+                raise _damage(number, f"the block of {opened} has no end before this begins")
             if marker[2] in seen:
                 raise _damage(number, f"a second block of {marker[2]}")
-            opened = (marker[2], position, number)
-            seen.add(marker[2])
+            opened, begin = marker[2], number
+            seen.add(opened)
         elif marker:
-            if opened is None or opened[0] != marker[2]:
+            if opened != marker[2]:
                 raise _damage(number, f"the end of a block of {marker[2]} that does not begin")
-            if marker[2] == owner:
-                found = (opened[1], position + len(line))
-            opened = None
-        position += len(line)
+            if opened == owner:
+                pieces = lines[:begin], lines[begin : number + 1], lines[number + 1 :]
+                found = Parts(*map("".join, pieces))
+            opened = ""
     if opened:
-        raise _damage(opened[2], f"the block of {opened[0]} begins here and has no end")
-    if found is None:
-        return Parts(text, None, "")
-    return Parts(text[: found[0]], text[found[0] : found[1]], text[found[1] :])
+        raise _damage(begin, f"the block of {opened} begins here and has no end")
+    return found
 
 
 def escape_command(command: str) -> str:
@@ -99,11 +90,7 @@ def escape_command(command: str) -> str:
 
 
 def hold_crontab() -> AbstractContextManager[None]:
-    """Return the lock that everything holds which changes this account's crontab.
-
-    Raises:
-        BusyError: someone else holds it; the message says who.
-    """
+    """Return the lock that everything holds which changes this account's crontab."""
     return hold_lock(host_lock_path(LOCK), "changing the crontab", wait_s=_LOCK_WAIT_S)
 
 
@@ -111,10 +98,8 @@ def read_crontab() -> str:
     """Return the calling user's crontab; bytes that are not UTF-8 survive a round trip.
 
     Only a program that ends as it does where there is no table, and says so, means an empty one.
-
-    Raises:
-        UnavailableError: there is no `crontab` program.
-        OpsError: it refuses, or dies.
+    Raises `UnavailableError` where there is no `crontab` program; `OpsError` where it refuses, or
+    dies.
     """
     answer = _call("-l")
     if answer.returncode == 0:
@@ -138,28 +123,21 @@ def replace_crontab(old: str, new: str, backups: Path) -> None:
     if read_crontab() != old:
         raise BusyError("the crontab was changed by somebody else just now; run it again")
     kept = f"; the one before is {keep_backup(backups, old)}" if old else ""
-    answer = _call("-", new.encode("utf-8", "surrogateescape"))
+    answer = _call("-", _encode(new))
     now = read_crontab()
     if now == new:
         return
     if answer.returncode != 0 and now == old:
-        raise InputError(
-            f"crontab refuses the new table: {_ending(answer.returncode)}: "
-            f"{_one_line(answer.stderr)}"
-        )
+        why = f"{_ending(answer.returncode)}: {_one_line(answer.stderr)}"
+        raise InputError(f"crontab refuses the new table: {why}")
     raise OpsError(f"the crontab does not read back as it was written; see `crontab -l`{kept}")
 
 
 def keep_backup(folder: Path, text: str) -> Path:
     """Write a crontab to a new dated file in `folder`, which its owner alone may read, also where
-    the folder is another account's; return the file.
-
-    Raises:
-        StorageError: it cannot be written.
-    """
+    the folder is another account's; return the file."""
     backup = free_name(ensure_writable(folder), f"crontab-{stamp()}", ".bak")
-    data = text.encode("utf-8", "surrogateescape")
-    write_bytes_atomic(backup, data, mode=_PRIVATE, owner="writer")
+    write_bytes_atomic(backup, _encode(text), mode=0o600, owner="writer")
     return backup
 
 
@@ -201,14 +179,17 @@ def _call(argument: str, given: bytes = b"") -> subprocess.CompletedProcess[byte
         raise OpsError(f"crontab {argument}: no answer within {_DEADLINE_S:g} s") from error
 
 
+def _encode(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
 def _ending(code: int) -> str:
     return f"ended with {code}" if code >= 0 else f"was ended by signal {-code}"
 
 
-def _damage(number: int, what: str) -> InputError:
-    return InputError(
-        f"the crontab's line {number}: {what}; repair it with `crontab -e`, nothing was changed"
-    )
+def _damage(index: int, what: str) -> InputError:
+    told = f"{what}; repair it with `crontab -e`, nothing was changed"
+    return InputError(f"the crontab's line {index + 1}: {told}")
 
 
 def _one_line(raw: bytes) -> str:

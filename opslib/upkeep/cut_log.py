@@ -66,11 +66,8 @@ def collapse_works(folder: Path) -> bool:
 
 
 def collapse_front(descriptor: int, size_bytes: int) -> None:
-    """Remove `size_bytes`, a multiple of the block size, from the front of an open file.
-
-    Raises:
-        OSError: the filesystem cannot.
-    """
+    """Remove `size_bytes`, a multiple of the block size, from the front of an open file. Raises
+    `OSError` where the filesystem cannot."""
     libc = ctypes.CDLL(None, use_errno=True)
     offset, length = ctypes.c_int64(0), ctypes.c_int64(size_bytes)
     if libc.fallocate(ctypes.c_int(descriptor), _COLLAPSE_RANGE, offset, length) != 0:
@@ -102,33 +99,24 @@ def blank_front(descriptor: int) -> int:
 def finish_cut(folder: Path, cut: Cut) -> bool:
     """Take the archived front off the log; return False where the log is no longer the same.
 
-    May be called again for a cut that was killed halfway.
-
-    Raises:
-        StorageError: the disk refuses; the intention stays written down.
+    May be called again for a cut that was killed halfway. Raises `StorageError` where the disk
+    refuses; the intention stays written down.
     """
-    log = folder / cut.log
     with storage_errors(f"rotate {cut.log}"):
         try:
-            descriptor = os.open(log, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+            descriptor = os.open(folder / cut.log, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
         except FileNotFoundError:
-            forget_cut(folder, cut.log)
-            return False
-        try:
-            facts = os.fstat(descriptor)
-            if facts.st_ino != cut.inode or not (cut.marked or _is_same(descriptor, cut)):
-                forget_cut(folder, cut.log)
-                return False
-            cut = _mark(folder, descriptor, cut)
-            if os.pread(descriptor, _MARK_BYTES, 0) == cut.mark.encode():
-                if cut.way == "collapse":
-                    collapse_front(descriptor, cut.removes)
-                else:
-                    _copy_tail_and_truncate(folder, descriptor, cut)
-        finally:
-            os.close(descriptor)
-    forget_cut(folder, cut.log)
-    return True
+            is_same = False
+        else:
+            try:
+                known = os.fstat(descriptor).st_ino == cut.inode
+                is_same = known and (cut.marked or _is_same(descriptor, cut))
+                if is_same:
+                    _take_off(folder, descriptor, _mark(folder, descriptor, cut))
+            finally:
+                os.close(descriptor)
+        forget_cut(folder, cut.log)
+    return is_same
 
 
 def note_path(folder: Path, log: str) -> Path:
@@ -143,11 +131,8 @@ def remember_cut(folder: Path, cut: Cut) -> Cut:
 
 
 def recall_cut(path: Path) -> Cut:
-    """Return the cut that a killed run wrote down at `path`.
-
-    Raises:
-        StorageError: it cannot be read.
-    """
+    """Return the cut that a killed run wrote down at `path`. Raises `StorageError` where it cannot
+    be read."""
     with storage_errors(f"read {path.name}"):
         try:
             return Cut(**json.loads(path.read_bytes()))
@@ -173,6 +158,15 @@ def _mark(folder: Path, descriptor: int, cut: Cut) -> Cut:
         os.pwrite(descriptor, blanks, cut.removes)
     os.fsync(descriptor)
     return remember_cut(folder, replace(cut, marked=True))
+
+
+def _take_off(folder: Path, descriptor: int, cut: Cut) -> None:
+    """Take the front off, unless a killed run did it, so that its mark is gone."""
+    if os.pread(descriptor, _MARK_BYTES, 0) == cut.mark.encode():
+        if cut.way == "collapse":
+            collapse_front(descriptor, cut.removes)
+        else:
+            _copy_tail_and_truncate(folder, descriptor, cut)
 
 
 def _copy_tail_and_truncate(folder: Path, descriptor: int, cut: Cut) -> None:

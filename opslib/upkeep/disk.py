@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -27,10 +28,10 @@ _DEADLINE_S = 20.0
 class DiskReport:
     """The use of each disk, notes on those that are missing, and warnings of full ones."""
 
-    disks: tuple[DiskUse, ...]
-    notes: tuple[str, ...]
-    warnings: tuple[str, ...]
-    text: str
+    disks: tuple[DiskUse, ...] = ()
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    text: str = ""
 
 
 def look_at_disks(config: Config, now: datetime) -> DiskReport:
@@ -39,7 +40,7 @@ def look_at_disks(config: Config, now: datetime) -> DiskReport:
     at_utc = now.isoformat(timespec="seconds")
     wanted = [*section.disks, config.exp_dir]
     disks: dict[str, DiskUse] = {}
-    notes, warnings = [], []
+    notes = []
     looks = {str(one): partial(_look, config.resolve(one), at_utc) for one in wanted}
     looked = run_within(looks, _DEADLINE_S)
     for given in wanted:
@@ -51,17 +52,15 @@ def look_at_disks(config: Config, now: datetime) -> DiskReport:
             notes.append(f"{given}: nothing is mounted there; it lies on {found.mount}")
         disks.setdefault(found.mount, found)
     limit = section.disk_warn_pct
-    for one in disks.values():
-        if one.used_pct > limit:
-            free = format_bytes(one.free_bytes)
-            warnings.append(
-                f"{one.mount} is {one.used_pct:.0f} % full, over {limit:g} %; {free} are free"
-            )
-    text = "\n".join(
-        [f"{now:%Y-%m-%d %H:%M} UTC", "", _run_df(list(disks)), *map("note: {}".format, notes)]
-        + [f"warning: {one}" for one in warnings]
-    )
-    return DiskReport(tuple(disks.values()), tuple(notes), tuple(warnings), text + "\n")
+    warnings = [
+        f"{one.mount} is {one.used_pct:.0f} % full, over {limit:g} %; "
+        f"{format_bytes(one.free_bytes)} are free"
+        for one in disks.values()
+        if one.used_pct > limit
+    ]
+    told = [f"note: {one}" for one in notes] + [f"warning: {one}" for one in warnings]
+    lines = [f"{now:%Y-%m-%d %H:%M} UTC", "", _run_df(list(disks)), *told, ""]
+    return DiskReport(tuple(disks.values()), tuple(notes), tuple(warnings), "\n".join(lines))
 
 
 def report_path(config: Config, now: datetime) -> Path:
@@ -70,11 +69,8 @@ def report_path(config: Config, now: datetime) -> Path:
 
 
 def keep_disk_report(config: Config, now: datetime, report: DiskReport) -> None:
-    """Write the day's disk report and add it to the history.
-
-    Raises:
-        StorageError: the folder cannot be written.
-    """
+    """Write the day's disk report and add it to the history; `StorageError` where the folder
+    cannot be written."""
     write_text_atomic(report_path(config, now), report.text)
     history = (*read_disk_history(config), *report.disks)[-MAX_HISTORY_LINES:]
     lines = "".join(f"{one.model_dump_json()}\n" for one in history)
@@ -83,22 +79,14 @@ def keep_disk_report(config: Config, now: datetime, report: DiskReport) -> None:
 
 def read_disk_history(config: Config) -> tuple[DiskUse, ...]:
     """Return what was measured of the disks so far, the oldest first; broken lines are left out.
-
-    Raises:
-        StorageError: the history cannot be read.
-    """
+    `StorageError` where the history cannot be read."""
     path = config.records_dir / HISTORY_FILE
-    found = []
-    with storage_errors(f"read {path}"):
-        try:
-            lines = path.read_bytes().splitlines()
-        except FileNotFoundError:
-            return ()
+    found, lines = list[DiskUse](), list[bytes]()
+    with storage_errors(f"read {path}"), suppress(FileNotFoundError):
+        lines = path.read_bytes().splitlines()
     for line in lines:
-        try:
+        with suppress(ValidationError):
             found.append(DiskUse.model_validate_json(line))
-        except ValidationError:
-            continue
     return tuple(found)
 
 

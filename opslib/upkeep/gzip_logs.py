@@ -34,11 +34,9 @@ def compress_range(source: BinaryIO, start: int, stop: int, target: Path, mtime_
     """Write the bytes `start` to `stop` of a file to the new gzip file `target` with the date
     `mtime_ns` and return its size.
 
-    It is on disk, and was read back and compared, before this returns.
-
-    Raises:
-        StorageError: the source is shorter, the disk is full, or what was written reads back
-            differently; `target` does not exist then.
+    It is on disk, and was read back and compared, before this returns. Raises `StorageError` where
+    the source is shorter, the disk is full, or what was written reads back differently; `target`
+    does not exist then.
     """
     checksum = length = 0
     mode = stat.S_IMODE(os.fstat(source.fileno()).st_mode) & 0o666
@@ -62,10 +60,8 @@ def compress_file(source: Path, folder: Path) -> tuple[Path, int]:
     """Move the log `source` into `folder` as `<name>.gz`; return the archive and the bytes freed.
 
     A taken name gets a suffix, unless it is this log's own archive from a run that was killed
-    before it could remove the log.
-
-    Raises:
-        StorageError: it changed meanwhile, or see `compress_range`; the log is still there then.
+    before it could remove the log. Raises `StorageError` where it changed meanwhile, or see
+    `compress_range`; the log is still there then.
     """
     with storage_errors(f"compress {source.name}"), source.open("rb") as file:
         before = os.fstat(file.fileno())

@@ -13,8 +13,6 @@ from opslib.upkeep.health_rules import HOUR_S, ActionName, HealthState, Layer, R
 from opslib.upkeep.notices import Notice
 from opslib.upkeep.probe import CheckResult
 
-MAX_UNDELIVERED = 20
-
 
 class HealthRecord(Record):
     """One run: what answered, which layer failed, what was done and the exit code."""
@@ -42,12 +40,11 @@ class HealthRecord(Record):
     def describe(self) -> str:
         """Return the run as one line of the log."""
         seen = " | ".join(f"{name} {result.describe()}" for name, result in self.checks)
-        failed = self.layer is not None
-        counted = failed and self.internal_failures + self.external_failures > 0
-        counts = f" | failures {self.internal_failures}/{self.external_failures}" if counted else ""
-        done = f" | {', '.join(self.actions)}" if self.actions else ""
-        layer = f" | layer {self.layer}" if failed else ""
-        return f"{seen}{layer}{counts}{done}"
+        if self.layer is not None:
+            seen += f" | layer {self.layer}"
+            if self.internal_failures + self.external_failures:
+                seen += f" | failures {self.internal_failures}/{self.external_failures}"
+        return f"{seen} | {', '.join(self.actions)}" if self.actions else seen
 
 
 class WatchMemory(Record):
@@ -61,19 +58,10 @@ class WatchMemory(Record):
     kept_at_s: int = 0
     alone: bool = False
 
-    def with_notices(self, notices: tuple[Notice, ...]) -> WatchMemory:
-        """Return the memory with more notices to deliver, the oldest dropped past a limit."""
-        kept = (*self.undelivered, *notices)[-MAX_UNDELIVERED:]
-        return self.model_copy(update={"undelivered": kept})
-
 
 def second_path(path: Path) -> Path:
     """Return where the state at `path` is kept a second time: in the account's own temporary
-    folder, on another disk as a rule.
-
-    Raises:
-        StorageError: that folder is not this account's alone.
-    """
+    folder, on another disk as a rule; `StorageError` where that is not this account's alone."""
     name = hashlib.sha256(str(path).encode()).hexdigest()[:16]
     return host_lock_path(f"health-{name}").with_suffix(".json")
 
@@ -85,29 +73,21 @@ def read_memory(path: Path, now_s: int) -> tuple[WatchMemory, str | None]:
     file is set aside beside itself and counting starts anew: a watch that refuses to run watches
     nothing.
     """
-    second = _read_second(path, now_s)
-    if not path.exists():
-        return second or WatchMemory(), None
-    try:
-        memory = WatchMemory.read(path)
-    except InputError as error:
-        aside = path.with_name(path.name + ".damaged")
-        try:
-            path.replace(aside)
-        except OSError as failure:
-            return second or WatchMemory(), f"{error}; counting starts anew ({failure.strerror})"
-        note = f"{error}; set aside as {aside.name}, counting starts anew"
-        return second or WatchMemory(), note
-    return second if second and second.kept_at_s >= memory.kept_at_s else memory, None
-
-
-def _read_second(path: Path, now_s: int) -> WatchMemory | None:
-    """What the last run could keep there alone."""
+    memory, note, second = WatchMemory(), None, None
     with suppress(InputError, StorageError):
         found = WatchMemory.read(second_path(path))
         if found.alone and abs(now_s - found.kept_at_s) < HOUR_S:
-            return found
-    return None
+            second = found
+    try:
+        memory = WatchMemory.read(path) if path.exists() else memory
+    except InputError as error:
+        aside = path.with_name(path.name + ".damaged")
+        note = f"{error}; set aside as {aside.name}, counting starts anew"
+        try:
+            path.replace(aside)
+        except OSError as failure:
+            note = f"{error}; counting starts anew ({failure.strerror})"
+    return second if second and second.kept_at_s >= memory.kept_at_s else memory, note
 
 
 def keep_memory(path: Path, memory: WatchMemory) -> tuple[str, bool]:
@@ -122,8 +102,7 @@ def keep_memory(path: Path, memory: WatchMemory) -> tuple[str, bool]:
             second_path(path).unlink(missing_ok=True)
         return "", True
     try:
-        second = second_path(path)
-        memory.model_copy(update={"alone": True}).write(second)
+        second = memory.model_copy(update={"alone": True}).write(second_path(path))
     except StorageError as error:
         act = "something is done in the first minute of an hour alone"
         return f"nothing can be remembered: {why}; {error}; {act}", False

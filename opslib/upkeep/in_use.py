@@ -37,11 +37,8 @@ class InUse:
     live: tuple[LiveModel, ...]
 
     def why(self, path: Path, units: Units | None = None) -> str | None:
-        """Return why the model or checkpoint at `path` is in use, or None.
-
-        Args:
-            units: where given, the model is also compared by what is in it.
-        """
+        """Return why the model or checkpoint at `path` is in use, or None; with `units` a model is
+        also compared by what is in it."""
         real = path.resolve()
         found = self.paths.get(real) or self.names.get(real.name)
         if found or units is None or not self.digests:
@@ -50,16 +47,10 @@ class InUse:
 
 
 def find_in_use(this: Round, live: tuple[LiveModel, ...] | None = None) -> InUse:
-    """Return what is in use now.
-
-    Args:
-        live: what services said a moment ago; they are asked where it is not given.
-
-    Raises:
-        StorageError: it is not known what is served: a state or lease is unreadable, or a service
-            is there but does not say. Or the export report is damaged.
-        ConfigError: `.env` is unreadable.
-    """
+    """Return what is in use now. `live`: what services said a moment ago; they are asked where it
+    is not given. Raises `StorageError` where it is not known what is served: a state or lease is
+    unreadable, or a service is there but does not say. Or the export report is damaged;
+    `ConfigError` where `.env` is unreadable."""
     config = this.config
     try:
         live = ask_services(config) if live is None else live
@@ -69,9 +60,7 @@ def find_in_use(this: Round, live: tuple[LiveModel, ...] | None = None) -> InUse
     except OSError as error:
         raise StorageError(f"{error.filename}: {error.strerror}") from error
     paths: dict[Path, str] = {}
-    for root in roots:
-        paths.setdefault(root.path, root.why)
-    for path, why in _by_clock(this):
+    for path, why in (*((root.path, root.why) for root in roots), *_by_clock(this)):
         paths.setdefault(path, why)
     names, digests = _pinned(this)
     for one in live:
@@ -96,11 +85,8 @@ class Units:
         return str(self._read_once(model, "digest", partial(_find_digest, model)))
 
     def sidecars(self, model: Path, name: str | None = None) -> tuple[Path, ...]:
-        """Return the weights files of a model; of a damaged one, that named after it.
-
-        Args:
-            name: what the model was called, where it has another name by now.
-        """
+        """Return the weights files of a model; of a damaged one, that named after it, or after the
+        `name` that it had before."""
         found: tuple[Path, ...] = self._read_once(
             model, "sidecars", partial(_find_sidecars, model, name or model.name)
         )
@@ -136,12 +122,9 @@ class Units:
 
 
 def read_field(card: Path, name: str) -> str | None:
-    """Return one text of a card or export report, ours or a foreign one, or None where there is
-    no such file or it does not say.
-
-    Raises:
-        StorageError: it is there but cannot be read, so that it is not known what it names.
-    """
+    """Return one text of a card or export report, ours or a foreign one, or None where there is no
+    such file or it does not say. Raises `StorageError` where it is there but cannot be read, so
+    that it is not known what it names."""
     try:
         value = read_report_fields(card).get(name)
     except InputError as error:
@@ -150,11 +133,8 @@ def read_field(card: Path, name: str) -> str | None:
 
 
 def list_models(folder: Path) -> list[Path]:
-    """Return the regular `.onnx` files of a folder, the oldest first.
-
-    Raises:
-        StorageError: it cannot be read.
-    """
+    """Return the regular `.onnx` files of a folder, the oldest first. Raises `StorageError` where
+    it cannot be read."""
     found = list_files(folder, lambda name: name.endswith(".onnx") and not name.startswith("."))
     return [entry.path for entry in sorted(found, key=by_age)]
 

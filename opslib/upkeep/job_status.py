@@ -10,13 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from opslib.core.config import Config
-from opslib.core.errors import (
-    ExitCode,
-    InputError,
-    OpsError,
-    ParameterError,
-    TerminatedError,
-)
+from opslib.core.errors import ExitCode, InputError, OpsError, ParameterError, TerminatedError
 from opslib.core.formatting import format_duration, now_text
 from opslib.core.records import Record
 from opslib.core.secrets import resolve_reference
@@ -68,12 +62,8 @@ def status_path(config: Config, job: str) -> Path:
 
 
 def read_status(config: Config, job: str) -> JobStatus | None:
-    """Return how the job's last run ended, or None where it never ran.
-
-    Raises:
-        InputError: the file is there but cannot be read, or was emptied by a run that had no room
-            to say how it went.
-    """
+    """Return how the job's last run ended, or None where it never ran; `InputError` where the file
+    cannot be read, or was emptied by a run that had no room to say how it went."""
     path = status_path(config, job)
     if not path.exists():
         return None
@@ -106,16 +96,11 @@ def track_job(
     """
     if not config.exp_dir.is_dir():
         return work()
+    path, clock = status_path(config, job), time.monotonic()
     before = _last(config, job)
-    path = status_path(config, job)
-    clock = time.monotonic()
-    status = JobStatus(
-        job=job,
-        pid=os.getpid(),
-        started_at_utc=now_text(),
-        last_good_at_utc=before.last_good_at_utc if before else None,
-    )
-    keep_status(path, status)
+    good = before.last_good_at_utc if before else None
+    facts = {"job": job, "pid": os.getpid(), "started_at_utc": now_text(), "last_good_at_utc": good}
+    keep_status(path, JobStatus.model_validate(facts))
     code = int(ExitCode.CELL_RAISED)
     try:
         code = int(work())
@@ -126,18 +111,14 @@ def track_job(
         if code == ExitCode.BUSY:
             _put_back(path, before, _last(config, job))
         else:
-            ended = now_text()
-            told = tell_dead_man(config, job, code)
-            if told:
+            facts["ended_at_utc"] = now_text()
+            facts["duration_s"] = round(time.monotonic() - clock, 3)
+            facts["exit_code"] = code
+            if code in RAN_WELL:
+                facts["last_good_at_utc"] = facts["ended_at_utc"]
+            if told := tell_dead_man(config, job, code):
                 show(f"{job}: dead man {told}")
-            facts = {
-                "ended_at_utc": ended,
-                "duration_s": round(time.monotonic() - clock, 3),
-                "exit_code": code,
-                "last_good_at_utc": ended if code in RAN_WELL else status.last_good_at_utc,
-                "dead_man": told,
-            }
-            untold = keep_status(path, status.model_copy(update=facts))
+            untold = keep_status(path, JobStatus.model_validate({**facts, "dead_man": told}))
             if untold:
                 show(f"warning: {job}: how it ended ({_word(code)}) is not kept: {untold}")
     return code
@@ -182,7 +163,5 @@ def _put_back(path: Path, before: JobStatus | None, now: JobStatus | None) -> No
 
 
 def _word(code: int) -> str:
-    if code == ExitCode.PASS:
-        return "pass"
     known = {int(one): one.name.lower().replace("_", " ") for one in ExitCode}
-    return f"{known.get(code, 'failed')} ({code})"
+    return f"{known.get(code, 'failed')} ({code})" if code else "pass"

@@ -48,12 +48,10 @@ def plan_logs(this: Round) -> Duty:
         try:
             step = _plan_log(this, entry, archive)
         except OSError as error:
-            reason = error.strerror or str(error)
-            target = this.name_of(entry.path)
-            passed_over.append(SkippedItem(duty=LOGS, target=target, reason=reason))
-            continue
-        if step is not None:
-            actions.append(step)
+            name, reason = this.name_of(entry.path), error.strerror or str(error)
+            passed_over.append(SkippedItem(duty=LOGS, target=name, reason=reason))
+        else:
+            actions += [step] if step else []
     return Duty(LOGS, tuple(actions), tuple(passed_over))
 
 
@@ -81,9 +79,8 @@ def _plan_log(this: Round, entry: Entry, archive: Path) -> Action | None:
         return None
     written = is_written(entry.path)
     if not written and (age > section.archive_days or entry.size_bytes == 0):
-        return this.deletion(
-            entry, _why_deleted(this, entry), partial(_delete, this, entry, archive)
-        )
+        delete = partial(_delete, this, entry, archive)
+        return this.deletion(entry, _why_deleted(this, entry), delete)
     if rotated:
         run = partial(_compress, this, entry, archive)
         return Action("compress", name, f"{size}, rotated before", run)
@@ -167,10 +164,6 @@ def _free_names(entry: Entry, archive: Path) -> tuple[Path, Path]:
     """Two names for what is in the log that are taken neither among the logs nor in the archive."""
     base = f"{entry.path.name}.{entry.stamp}"
     names = (base if number == 1 else f"{base}-{number}" for number in count(1))
-    free = (
-        entry.path.with_name(name)
-        for name in names
-        if not os.path.lexists(entry.path.with_name(name))
-        and not os.path.lexists(archive / f"{name}.gz")
-    )
+    places = ((entry.path.with_name(name), archive / f"{name}.gz") for name in names)
+    free = (path for path, packed in places if not any(map(os.path.lexists, (path, packed))))
     return next(free), next(free)

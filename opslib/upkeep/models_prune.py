@@ -1,26 +1,33 @@
-"""Models: those in use are kept, then the newest; the rest goes with its weights and its card."""
+"""Models: those in use are kept, then the newest; the rest goes with its weights and its card.
+Checkpoints: those that training leaves on its way and that grew old; never a best one, nor what a
+kept model came from."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Container
 from contextlib import suppress
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 
+from opslib.core.cards import REPORT_NAME, card_path
 from opslib.core.clock import part_ahead
 from opslib.core.config_edit import on_one_line
 from opslib.core.errors import StorageError, storage_errors
 from opslib.core.files import reveal_name
 from opslib.core.formatting import plural
 from opslib.core.kinds import list_kinds
+from opslib.core.lately import Lately
 from opslib.core.plans import Action
 from opslib.inference.find_model import model_moment
 from opslib.upkeep.claims import Claim, Claims
-from opslib.upkeep.in_use import InUse, Units, list_models
-from opslib.upkeep.rounds import KILLED, Duty, Entry, Round, list_files, look_at
+from opslib.upkeep.in_use import InUse, Units, find_in_use, list_models, read_field
+from opslib.upkeep.rounds import KILLED, Duty, Entry, Round, by_age, list_files, look_at
 
-MODELS, QUANTIZED = "models", "quantized"
+MODELS, QUANTIZED, CHECKPOINTS = "models", "quantized", "checkpoints"
+_BEST = "best"
 QUANTIZED_FOLDER = "quantized"
 
 
@@ -160,3 +167,63 @@ def _finish(shelf: ModelShelf, claims: Claims, folder: Path) -> list[Action]:
         claim = Claim(model, partial(shelf.find_use, model), hidden=entry.path)
         actions.append(claims.plan(claim, shelf.delete, KILLED, entry.size_bytes))
     return actions
+
+
+def plan_checkpoints(this: Round, shelf: ModelShelf) -> Duty:
+    """Plan which checkpoints are deleted (`maintenance.checkpoint_patterns`); the newest of each
+    pattern is always kept, and what is dated after now is not it."""
+    limit = this.config.maintenance.checkpoint_days
+    found, kept, ahead = dict[Path, Entry](), set[Path](), dict[Path, None]()
+    for pattern in this.config.maintenance.checkpoint_patterns:
+        past, later = part_ahead(
+            _list_pattern(this, pattern), lambda entry: entry.mtime_ns / 1e9, this.now
+        )
+        found |= {entry.path: entry for entry in past}
+        kept |= {entry.path for entry in past[-1:]}
+        ahead |= dict.fromkeys(entry.path for entry in later)
+    named = _find_named(this, shelf.going)
+    used = Lately(lambda: (find_in_use(this), _find_named(this)))
+    actions = []
+    for entry in sorted(found.values(), key=by_age):
+        age = this.age_days(entry)
+        name = entry.path.name
+        if entry.path in kept or _BEST in name or age <= limit or name in named:
+            continue
+        if shelf.in_use.why(entry.path) is not None:
+            continue
+        why = f"written {age:.0f} days ago, kept {limit}; not the newest and not in use"
+        actions.append(this.deletion(entry, why, partial(_delete_checkpoint, this, used, entry)))
+    return Duty(CHECKPOINTS, tuple(actions), notes=this.note_ahead(ahead))
+
+
+def _list_pattern(this: Round, pattern: str) -> list[Entry]:
+    """The files of a pattern, the oldest first."""
+    where = this.config.exp_dir / pattern
+    folder = this.find_folder(where.parent)
+    return sorted(list_files(folder, lambda name: fnmatchcase(name, where.name)), key=by_age)
+
+
+def _find_named(this: Round, going: Container[Path] = ()) -> dict[str, str]:
+    """Return the file names of checkpoints that the export report and the cards of models name, but
+    for models that are `going`, with the reason. Raises `StorageError` where one of them is there
+    but cannot be read."""
+    found = {}
+    report = read_field(this.config.export_dir / REPORT_NAME, "ckpt_path")
+    if report is not None:
+        found[Path(report).name] = f"{REPORT_NAME} names it"
+    folders = [this.config.export_dir, *(this.config.exp_dir / QUANTIZED_FOLDER).glob("*/")]
+    for model in (path for folder in folders for path in list_models(folder)):
+        named = read_field(card_path(model), "ckpt_path") if model not in going else None
+        if named is not None:
+            found.setdefault(Path(named).name, f"{model.name} was made from it")
+    return found
+
+
+def _delete_checkpoint(
+    this: Round, used: Lately[tuple[InUse, dict[str, str]]], entry: Entry
+) -> None:
+    in_use, named = used.get()
+    why = in_use.why(entry.path) or named.get(entry.path.name)
+    if why is not None:
+        raise StorageError(f"it is in use by now: {why}")
+    this.delete(entry)

@@ -6,6 +6,7 @@ import fcntl
 import os
 import signal
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,16 +69,11 @@ def find_writers(path: Path) -> tuple[Writer, ...]:
     """Return the processes that write the file, as far as this user may see them."""
     wanted = path.stat()
     found = []
-    for folder in Path("/proc").iterdir():
-        if not folder.name.isdigit():
-            continue
-        try:
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
             for link in (folder / "fd").iterdir():
-                seen = link.stat()
-                if (seen.st_dev, seen.st_ino) == (wanted.st_dev, wanted.st_ino):
+                if os.path.samestat(link.stat(), wanted):
                     found += _describe(folder, int(link.name))
-        except OSError:
-            continue
     return tuple(found)
 
 

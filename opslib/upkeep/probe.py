@@ -47,8 +47,9 @@ def probe(urls: Mapping[str, str], timeout_s: float) -> dict[str, CheckResult]:
     Up is an answer 200 whose JSON says `"status": "ok"` or `"degraded"`: a login page or another
     program on the port answers 200 too. Redirects are not followed.
     """
-    jobs = {name: partial(_ask, url, timeout_s) for name, url in urls.items()}
-    found = run_within(jobs, timeout_s)
+    found = run_within(
+        {name: partial(_ask, url, timeout_s) for name, url in urls.items()}, timeout_s
+    )
     late = f"no answer within {timeout_s:g} s"
     return {
         name: found.get(name)
@@ -65,13 +66,12 @@ def judge(status: int, body: bytes) -> Judgement:
         content = json.loads(body)
     except ValueError:
         return Judgement(False, False, "HTTP 200, no JSON")
-    said = content.get("status") if isinstance(content, dict) else None
-    degraded = describe_degraded(content) if isinstance(content, dict) else None
-    if degraded is not None:
+    content = content if isinstance(content, dict) else {}
+    if (degraded := describe_degraded(content)) is not None:
         return Judgement(True, True, f"HTTP 200, {degraded}")
-    if said != "ok":
-        return Judgement(False, False, f"HTTP 200, status {str(said)[:40]!r}")
-    return Judgement(True, False, "HTTP 200")
+    said = content.get("status")
+    detail = "HTTP 200" if said == "ok" else f"HTTP 200, status {str(said)[:40]!r}"
+    return Judgement(said == "ok", False, detail)
 
 
 def _ask(url: str, timeout_s: float) -> CheckResult:

@@ -72,17 +72,11 @@ def plan_reports(this: Round) -> Duty:
     ]
     if old:
         kept = Kept(root, this.now)
-        actions += [
-            Action(
-                "delete",
-                this.name_of(one.folder),
-                f"of {one.date}, kept {limit} days",
-                partial(_delete, this, kept, one),
-                measure(one.folder),
-            )
-            for one in old
-            if kept.why(one) is None
-        ]
+        for one in old:
+            if kept.why(one) is None:
+                why, run = f"of {one.date}, kept {limit} days", partial(_delete, this, kept, one)
+                size = measure(one.folder)
+                actions.append(Action("delete", this.name_of(one.folder), why, run, size))
     return Duty(REPORTS, tuple(actions))
 
 
@@ -90,12 +84,11 @@ def plan_daily_records(this: Round) -> Duty:
     """Plan which of our own daily records in `{exp_dir}/reports` are deleted; benchmarks stay."""
     folder = this.find_folder(this.config.records_dir)
     limit = this.config.maintenance.report_days
-    aged = ((one, this.age_days(one)) for one in list_files(folder, _DAILY.fullmatch))
-    actions = [
+    actions = (
         this.deletion(one, f"written {age:.0f} days ago, kept {limit}")
-        for one, age in aged
-        if age > limit
-    ]
+        for one in list_files(folder, _DAILY.fullmatch)
+        if (age := this.age_days(one)) > limit
+    )
     return Duty(DAILY, tuple(actions))
 
 
@@ -109,11 +102,7 @@ def list_days(root: Path) -> list[Path]:
 
 def list_reports(root: Path, now: datetime) -> list[Report]:
     """Return the folders of runs below `root`, the newest first; links are none, and what is dated
-    after now is neither old nor anybody's newest.
-
-    Raises:
-        StorageError: it cannot be read.
-    """
+    after now is neither old nor anybody's newest. Raises `StorageError` where it cannot be read."""
     found = []
     with storage_errors(f"read {root}"):
         for day in list_days(root):

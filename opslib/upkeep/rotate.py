@@ -20,20 +20,12 @@ from opslib.core.formatting import format_bytes, now_text
 from opslib.core.locks import hold_lock
 from opslib.core.plans import Action, Plan, carry_out
 from opslib.core.records import Record
+from opslib.upkeep import rotation_rules as rules
 from opslib.upkeep.cut_log import note_path
 from opslib.upkeep.gzip_logs import compress_file
 from opslib.upkeep.live_logs import finish_move, move_log
 from opslib.upkeep.log_names import is_log, tunnel_log_path
 from opslib.upkeep.open_files import is_written
-from opslib.upkeep.rotation_rules import (
-    MEBIBYTE,
-    Due,
-    RotationPolicy,
-    find_due,
-    find_surplus,
-    is_set_aside,
-    name_archive,
-)
 from opslib.upkeep.rounds import DAY_S
 
 Show = Callable[[str], None]
@@ -66,13 +58,9 @@ def run_rotation(
     config: Config, *, log: Path | None = None, dry_run: bool = False, show: Show
 ) -> RotateRecord:
     """Rotate a log, by default `rotate.log` or the experiment's own, if it is due; delete what is
-    over the number kept, and say what was done.
-
-    Raises:
-        InputError: the log's folder is not there, the log is no file, or the maintenance's own.
-        BusyError: another run is under way.
-        StorageError: the log's folder cannot be read.
-    """
+    over the number kept, and say what was done. Raises `InputError` where the log's folder is not
+    there, the log is no file, or the maintenance's own; `BusyError` where another run is under way;
+    `StorageError` where the log's folder cannot be read."""
     path = tunnel_log_path(config) if log is None else log.absolute()
     if not path.parent.is_dir():
         raise InputError(f"{path.parent}: no such folder; expected the folder of the log")
@@ -90,7 +78,7 @@ class _Rotation:
     def __init__(self, config: Config, log: Path, show: Show) -> None:
         section = config.rotate
         self._log, self._folder, self._show = log, log.parent, show
-        self._policy = RotationPolicy(section.max_mb * MEBIBYTE, section.max_days, section.keep)
+        self._limits = section
         given = section.state
         beside = log.with_name(f".{log.name}.rotation.json")
         self._state = config.resolve(given) if given else beside
@@ -121,7 +109,7 @@ class _Rotation:
         if not dry_run and since_s == self._now_s:
             self._keep_since()
         size = self._log.stat().st_size if self._log.exists() else 0
-        due = find_due(size, (self._now_s - since_s) / DAY_S, self._policy)
+        due = rules.find_due(size, (self._now_s - since_s) / DAY_S, self._limits)
         carry(self._plan_rotation(size, due))
         surplus = self._plan_surplus(*([self._next_archive()] if due and dry_run else []))
         if surplus.actions:
@@ -137,23 +125,24 @@ class _Rotation:
         """Content set aside by a killed run; none of it while a cut still needs it."""
         if self._note.exists():
             return Plan("")
-        paths = [self._folder / n for n in self._list() if is_set_aside(n, self._log.name)]
+        paths = [self._folder / n for n in self._list() if rules.is_set_aside(n, self._log.name)]
         why = "a killed run left it"
         steps = [Action("compress", p.name, why, partial(self._finish_aside, p)) for p in paths]
         return Plan(f"{self._log}: unfinished", tuple(steps))
 
-    def _plan_rotation(self, size: int, due: Due) -> Plan:
+    def _plan_rotation(self, size: int, due: rules.Due) -> Plan:
         if not due:
             return Plan(f"{self._log}: not due")
-        why = f"{self._policy.max_bytes / MEBIBYTE:g} MiB or more"
+        why = f"{self._limits.max_mb:g} MiB or more"
         if due == "age":
-            why = f"{self._policy.max_days:g} days since its last rotation"
+            why = f"{self._limits.max_days:g} days since its last rotation"
         what = f"{self._log.name} ({format_bytes(size)})"
         return Plan(str(self._log), (Action("rotate", what, why, self._rotate),))
 
     def _plan_surplus(self, *planned: str) -> Plan:
-        why, names = f"the newest {self._policy.keep} are kept", [*self._list(), *planned]
-        old = [self._folder / n for n in find_surplus(self._log.name, names, self._policy.keep)]
+        keep, names = self._limits.keep, [*self._list(), *planned]
+        why = f"the newest {keep} are kept"
+        old = map(self._folder.joinpath, rules.find_surplus(self._log.name, names, keep))
         steps = [Action("delete", p.name, why, p.unlink, p.stat().st_size) for p in old]
         return Plan(f"{self._log}: old archives", tuple(steps))
 
@@ -196,7 +185,7 @@ class _Rotation:
         for name in self._list():
             meant = reveal_name(name, "tmp") or ""
             ours = {self._state.name, self._note.name}
-            if meant in ours or is_set_aside(meant.removesuffix(".gz"), self._log.name):
+            if meant in ours or rules.is_set_aside(meant.removesuffix(".gz"), self._log.name):
                 try:
                     (self._folder / name).unlink()
                 except OSError as error:
@@ -222,7 +211,8 @@ class _Rotation:
         """The next name that is neither an archive nor set aside, in the order of the days."""
         names = self._list()
         day = datetime.fromtimestamp(self._now_s, tz=UTC).strftime("%Y%m%d")
-        return name_archive(self._log.name, day, [*names, *(f"{one}.gz" for one in names), *taken])
+        names += [*(f"{one}.gz" for one in names), *taken]
+        return rules.name_archive(self._log.name, day, names)
 
     def _keep_since(self) -> None:
         """Keep from when the age counts; where there is no room even over the old one, the log is

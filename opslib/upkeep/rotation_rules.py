@@ -7,30 +7,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Literal
+
+from opslib.core.upkeep_sections import RotateSection
 
 MEBIBYTE = 1 << 20
 
 Due = Literal["size", "age", ""]
 
 
-@dataclass(frozen=True)
-class RotationPolicy:
-    """The numbers that decide; see `RotateSection`."""
-
-    max_bytes: float = 100 * MEBIBYTE
-    max_days: float = 7.0
-    keep: int = 10
-
-
-def find_due(size_bytes: int, age_days: float, policy: RotationPolicy) -> Due:
+def find_due(size_bytes: int, age_days: float, limits: RotateSection) -> Due:
     """Return why a log is rotated now, or an empty text; an empty log never is."""
     if size_bytes == 0:
         return ""
-    if size_bytes >= policy.max_bytes:
+    if size_bytes >= limits.max_mb * MEBIBYTE:
         return "size"
-    return "age" if age_days >= policy.max_days else ""
+    return "age" if age_days >= limits.max_days else ""
 
 
 def name_archive(log: str, day: str, taken: Iterable[str]) -> str:

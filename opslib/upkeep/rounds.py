@@ -76,7 +76,7 @@ class Round:
     def note_ahead(self, paths: Iterable[Path]) -> tuple[str, ...]:
         """Return the note that these are dated after now and left alone; none where there are
         none."""
-        names = sorted(self.name_of(path) for path in paths)
+        names = sorted(map(self.name_of, paths))
         if not names:
             return ()
         rest = f" and {len(names) - 1} more" if len(names) > 1 else ""
@@ -89,12 +89,8 @@ class Round:
         return on_one_line(str(path.relative_to(home) if path.is_relative_to(home) else path))
 
     def find_folder(self, folder: Path) -> Path:
-        """Return `folder` if it may be cleaned.
-
-        Raises:
-            StorageError: it lies in the experiment by its name, but a link leads out of it or in
-                a circle.
-        """
+        """Return `folder` if it may be cleaned. Raises `StorageError` where it lies in the
+        experiment by its name, but a link leads out of it or in a circle."""
         home = self.config.exp_dir
         try:
             inside = folder.resolve().is_relative_to(home.resolve())
@@ -111,25 +107,19 @@ class Round:
 
     def delete(self, entry: Entry, *, target: Path | None = None) -> None:
         """Delete a file that is still the one that was planned for; note what that freed, by the
-        step's `target` if that has another name.
-
-        Raises:
-            StorageError: it changed, became a link, or its folder is a link out of the experiment.
-        """
+        step's `target` if that has another name. Raises `StorageError` where it changed, became a
+        link, or its folder is a link out of the experiment."""
         self.find_folder(entry.path.parent)
         with storage_errors(f"delete {self.name_of(entry.path)}"):
             try:
                 seen = entry.path.lstat()
             except FileNotFoundError:
                 return
-            if not stat.S_ISREG(seen.st_mode) or (seen.st_ino, seen.st_mtime_ns) != (
-                entry.inode,
-                entry.mtime_ns,
-            ):
+            is_same = (seen.st_ino, seen.st_mtime_ns) == (entry.inode, entry.mtime_ns)
+            if not (is_same and stat.S_ISREG(seen.st_mode)):
                 raise StorageError("it changed after the plan was made")
             entry.path.unlink()
-        freed = seen.st_size if seen.st_nlink == 1 else 0
-        self.note_freed(target or entry.path, freed)
+        self.note_freed(target or entry.path, seen.st_size if seen.st_nlink == 1 else 0)
 
     def delete_folder(self, folder: Path, target: Path) -> None:
         """Delete a folder with all in it; note what that freed by the step's `target`."""
@@ -151,11 +141,8 @@ def measure(folder: Path) -> int:
 
 
 def look_at(path: Path) -> Entry:
-    """Return the regular file at `path` as it is now.
-
-    Raises:
-        OSError: it is not there, or a link or a folder took its place.
-    """
+    """Return the regular file at `path` as it is now. Raises `OSError` where it is not there, or a
+    link or a folder took its place."""
     seen = path.lstat()
     if not stat.S_ISREG(seen.st_mode):
         raise FileNotFoundError(2, "is no regular file", str(path))
@@ -165,18 +152,11 @@ def look_at(path: Path) -> Entry:
 def list_files(folder: Path, wanted: Callable[[str], object]) -> list[Entry]:
     """Return the regular files of `folder` (links are none) whose names are wanted, by name.
 
-    A folder that is not there has no files.
-
-    Raises:
-        StorageError: it cannot be read.
+    A folder that is not there has no files. Raises `StorageError` where it cannot be read.
     """
     found = []
-    with (
-        storage_errors(f"read {folder}"),
-        suppress(FileNotFoundError),
-        os.scandir(folder) as entries,
-    ):
-        for one in entries:
+    with storage_errors(f"read {folder}"), suppress(FileNotFoundError):
+        for one in os.scandir(folder):
             if wanted(one.name) and one.is_file(follow_symlinks=False):
                 with suppress(FileNotFoundError):
                     found.append(look_at(folder / one.name))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import shlex
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, tzinfo
 from functools import partial
@@ -15,14 +16,7 @@ from opslib.core.config import Config, check_experiment, find_nearest
 from opslib.core.errors import InputError
 from opslib.core.formatting import utc_now
 from opslib.core.plans import Action, Plan
-from opslib.upkeep.crontab import (
-    escape_command,
-    make_block,
-    plan_backups,
-    read_crontab,
-    replace_crontab,
-    take_apart,
-)
+from opslib.upkeep import crontab
 from opslib.upkeep.jobs import JOBS, Job, Place
 
 _SHELLS = frozenset({"sh", "bash", "dash", "ksh", "zsh"})
@@ -42,7 +36,7 @@ class Entry:
     @property
     def line(self) -> str:
         """The crontab's line."""
-        return f"{self.expression} {escape_command(self.command)}"
+        return f"{self.expression} {crontab.escape_command(self.command)}"
 
 
 @dataclass(frozen=True)
@@ -67,9 +61,9 @@ class Edit:
         if self.new == self.old:
             return Plan(title)
         backups = self.config.logs_dir
-        write = partial(replace_crontab, self.old, self.new, backups)
+        write = partial(crontab.replace_crontab, self.old, self.new, backups)
         change = Action(self.verb, f"the block of {self.config.source}", self.why, write)
-        return Plan(title, (change, *plan_backups(backups, utc_now())))
+        return Plan(title, (change, *crontab.plan_backups(backups, utc_now())))
 
 
 def find_place(executable: str) -> Place:
@@ -86,60 +80,46 @@ def make_entries(config: Config, place: Place) -> tuple[Entry, ...]:
     named = [] if nearest == config.source else ["--config", str(config.source)]
     entries = []
     for job in JOBS:
+        program: tuple[str, ...] = (place.pillops, "schedule", "run", job.name)
         if job.is_direct:
             (program,) = job.commands(place, config, utc_now())
-            words = [*program, *named]
-        else:
-            words = [place.pillops, "schedule", "run", job.name, *named]
         log = config.logs_dir / job.log
-        command = f"{shlex.join(words)} >> {shlex.quote(str(log))} 2>&1"
-        expression: str | None = getattr(config.schedule, job.name)
-        entries.append(Entry(job, expression, command, log))
+        command = f"{shlex.join([*program, *named])} >> {shlex.quote(str(log))} 2>&1"
+        entries.append(Entry(job, getattr(config.schedule, job.name), command, log))
     return tuple(entries)
 
 
 def block_text(config: Config, place: Place) -> str:
-    """Return the block of this configuration's jobs as it stands in the crontab.
-
-    Raises:
-        InputError: a path cannot be written on one line.
-    """
+    """Return the block of this configuration's jobs as it stands in the crontab. Raises
+    `InputError` where a path cannot be written on one line."""
     lines = [entry.line for entry in make_entries(config, place) if entry.expression]
     note = f"# experiment {config.exp_dir}; written by `pillops schedule install`, which overwrites"
-    block = make_block(str(config.source), [note, *lines])
+    block = crontab.make_block(str(config.source), [note, *lines])
     if len(block.splitlines()) != len(lines) + 3 or "\0" in block:
         raise InputError(f"{config.source}: a path with a line end cannot stand in a crontab")
     return block
 
 
 def edit_to_install(config: Config, place: Place) -> Edit:
-    """Return the change that puts this configuration's jobs into the crontab.
-
-    Raises:
-        ConfigError: the experiment does not exist.
-        OpsError: see `read_crontab` and `take_apart`.
-    """
+    """Return the change that puts this configuration's jobs into the crontab. Raises `ConfigError`
+    where the experiment does not exist; `OpsError`, see `read_crontab` and `take_apart`."""
     check_experiment(config)
-    old = read_crontab()
-    new = take_apart(old, str(config.source)).with_block(block_text(config, place))
+    old = crontab.read_crontab()
+    new = crontab.take_apart(old, str(config.source)).with_block(block_text(config, place))
     return Edit(config, "write", "cron starts each job at its time", old, new)
 
 
 def edit_to_remove(config: Config) -> Edit:
-    """Return the change that takes this configuration's jobs out of the crontab.
-
-    Raises:
-        OpsError: see `read_crontab` and `take_apart`.
-    """
-    old = read_crontab()
-    new = take_apart(old, str(config.source)).without_block()
+    """Return the change that takes this configuration's jobs out of the crontab."""
+    old = crontab.read_crontab()
+    new = crontab.take_apart(old, str(config.source)).without_block()
     return Edit(config, "remove", "cron starts none of its jobs any more", old, new)
 
 
 def crontab_notes(config: Config, text: str) -> list[str]:
     """Return what in the crontab `text` above the block would change how the jobs run."""
     notes = []
-    for name, value in _ASSIGNMENT.findall(take_apart(text, str(config.source)).before):
+    for name, value in _ASSIGNMENT.findall(crontab.take_apart(text, str(config.source)).before):
         value = value.strip().strip("\"'")
         if name == "SHELL" and Path(value).name not in _SHELLS:
             notes.append(f"warning: the crontab sets SHELL={value}; the jobs are written for sh")
@@ -179,9 +159,7 @@ def host_zone() -> tuple[tzinfo, str]:
 def is_cron_running() -> bool:
     """Return whether a cron daemon runs on this host."""
     for comm in Path("/proc").glob("[0-9]*/comm"):
-        try:
+        with suppress(OSError):
             if comm.read_text().strip() in _DAEMONS:
                 return True
-        except OSError:
-            continue
     return False

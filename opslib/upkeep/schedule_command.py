@@ -32,39 +32,37 @@ DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show what would b
 schedule_app = typer.Typer(help="The jobs that cron starts.", no_args_is_help=True)
 
 
+_JOB_HELP = "maintenance, index, release, bench, drill, health."
+
+
 @schedule_app.command()
 def show(config: ConfigOption = None) -> int:
     """Show each job: when it runs, how it ended last, and whether cron knows of it."""
     from rich.table import Table
 
     from opslib.core.formatting import utc_now
-    from opslib.upkeep.crontab import read_crontab, take_apart
-    from opslib.upkeep.schedule import block_text, find_place, host_zone, make_entries
+    from opslib.upkeep import crontab, schedule
 
-    loaded, place, tell = (
-        _load_as_cron(config),
-        find_place(sys.executable),
-        partial(say_if_possible, make_console()),
-    )
-    text = read_crontab()
-    block = take_apart(text, str(loaded.source)).block
-    zone, zone_name = host_zone()
+    loaded, place = _load_as_cron(config), schedule.find_place(sys.executable)
+    text = crontab.read_crontab()
+    block = crontab.take_apart(text, str(loaded.source)).block
+    zone, zone_name = schedule.host_zone()
     now = utc_now().astimezone(zone)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("job", "when", "next run", "last run"):
         table.add_column(title)
-    for entry in make_entries(loaded, place):
+    for entry in schedule.make_entries(loaded, place):
         table.add_row(*plain_cells(_cells(loaded, entry, now, is_installed=block is not None)))
-    tell(describe_experiment(loaded))
+    _tell(describe_experiment(loaded))
     make_console().print(table)
-    tell(f"times in {zone_name}, the host's time zone; now {now:%Y-%m-%d %H:%M}, UTC{now:%z}")
+    _tell(f"times in {zone_name}, the host's time zone; now {now:%Y-%m-%d %H:%M}, UTC{now:%z}")
     if block is None:
-        tell("not installed: `pillops schedule install` puts the jobs into your crontab")
-    elif block != block_text(loaded, place):
-        tell("installed, but not as configured now: `pillops schedule install` renews it")
+        _tell("not installed: `pillops schedule install` puts the jobs into your crontab")
+    elif block != schedule.block_text(loaded, place):
+        _tell("installed, but not as configured now: `pillops schedule install` renews it")
     else:
-        tell("installed in your crontab")
-    _tell_notes(loaded, text, tell)
+        _tell("installed in your crontab")
+    _tell_notes(loaded, text)
     return 0
 
 
@@ -75,67 +73,58 @@ def install(
     config: ConfigOption = None,
 ) -> int:
     """Put the jobs into your crontab; again after a change of the configuration."""
-    from opslib.upkeep.crontab import hold_crontab
     from opslib.upkeep.schedule import edit_to_install, find_place
 
-    loaded, tell = _load_as_cron(config), partial(say_if_possible, make_console())
-    tell(describe_experiment(loaded))
+    loaded = _load_as_cron(config)
+    _tell(describe_experiment(loaded))
     if loaded.is_demo and not demo:
         raise UsageError(f"{loaded.exp_dir} is the demo; `--demo` schedules its jobs all the same")
-    with hold_crontab():
-        edit = edit_to_install(loaded, find_place(sys.executable))
-        _carry_out(edit, dry_run=dry_run, tell=tell)
-    _tell_notes(loaded, edit.new, tell)
+    install = partial(edit_to_install, loaded, find_place(sys.executable))
+    _tell_notes(loaded, _change_crontab(install, dry_run=dry_run))
     return 0
 
 
 @schedule_app.command()
 def remove(dry_run: DryRunOption = False, config: ConfigOption = None) -> int:
     """Take this configuration's jobs out of your crontab; the rest stays as it is."""
-    from opslib.upkeep.crontab import hold_crontab
     from opslib.upkeep.schedule import edit_to_remove
 
-    loaded, tell = _load_as_cron(config), partial(say_if_possible, make_console())
-    tell(describe_experiment(loaded))
-    with hold_crontab():
-        _carry_out(edit_to_remove(loaded), dry_run=dry_run, tell=tell)
+    loaded = _load_as_cron(config)
+    _tell(describe_experiment(loaded))
+    _change_crontab(partial(edit_to_remove, loaded), dry_run=dry_run)
     return 0
 
 
 @schedule_app.command()
 def run(
-    job: Annotated[str, typer.Argument(help="maintenance, index, release, bench, drill, health.")],
+    job: Annotated[str, typer.Argument(help=_JOB_HELP)],
     as_cron: Annotated[
         bool, typer.Option("--as-cron", help="By the crontab's own line, logged.")
     ] = False,
     config: ConfigOption = None,
 ) -> int:
     """Run a job now, as at its time: locked, its end kept, its dead man told."""
-    from opslib.upkeep.job_run import run_as_cron, run_job
-    from opslib.upkeep.jobs import find_job
+    from opslib.upkeep.jobs import find_job, run_as_cron, run_job
     from opslib.upkeep.schedule import find_place, make_entries
 
-    wanted, place, tell = (
-        find_job(job),
-        find_place(sys.executable),
-        partial(say_if_possible, make_console()),
-    )
+    wanted, place = find_job(job), find_place(sys.executable)
     if not as_cron:
-        return run_job(load_config(config), wanted, place, show=tell)
+        return run_job(load_config(config), wanted, place, show=_tell)
     loaded = _load_as_cron(config)
     entry = next(one for one in make_entries(loaded, place) if one.job == wanted)
-    tell(f"{describe_experiment(loaded)}: {entry.command}")
+    _tell(f"{describe_experiment(loaded)}: {entry.command}")
     code = run_as_cron(entry.command)
-    tell(f"ended with {code}; its output was appended to {entry.log}")
+    _tell(f"ended with {code}; its output was appended to {entry.log}")
     return code
 
 
-def _load_as_cron(path: Path | None) -> Config:
-    """Return the configuration as a job sees it that has no variables but those of `.env`.
+def _tell(text: str) -> None:
+    say_if_possible(make_console(), text)
 
-    Raises:
-        ConfigError: a variable of this shell overrides a key: the jobs would not have it.
-    """
+
+def _load_as_cron(path: Path | None) -> Config:
+    """Return the configuration as a job sees it that has no variables but those of `.env`; refuse
+    one that a variable of this shell overrides: the jobs would not have it."""
     loaded = load_config(path, {})
     if load_config(path) != loaded:
         names = ", ".join(sorted(filter(is_own_variable, os.environ)))
@@ -143,28 +132,32 @@ def _load_as_cron(path: Path | None) -> Config:
     return loaded
 
 
-def _carry_out(edit: Edit, *, dry_run: bool, tell: Callable[[str], None]) -> None:
+def _change_crontab(make: Callable[[], Edit], *, dry_run: bool) -> str:
+    """Show a change, carry it out, and return what the crontab is to be."""
     from opslib.core.plans import carry_out
+    from opslib.upkeep.crontab import hold_crontab
 
-    for line in edit.differences:
-        tell(line)
-    for skipped in carry_out(edit.plan(), dry_run=dry_run, show=tell).skipped:
-        raise OpsError(f"{skipped.action.verb} {skipped.action.target}: {skipped.reason}")
+    with hold_crontab():
+        edit = make()
+        for line in edit.differences:
+            _tell(line)
+        for skipped in carry_out(edit.plan(), dry_run=dry_run, show=_tell).skipped:
+            raise OpsError(f"{skipped.action.verb} {skipped.action.target}: {skipped.reason}")
+    return edit.new
 
 
 def _cells(config: Config, entry: Entry, now: datetime, *, is_installed: bool) -> list[str]:
     from opslib.upkeep.job_status import read_status
     from opslib.upkeep.schedule import in_words, next_run
 
-    at, upcoming = entry.expression, "–"
-    if at and is_installed:
-        upcoming = f"{next_run(at, now):%Y-%m-%d %H:%M}"
+    at = entry.expression
+    upcoming = f"{next_run(at, now):%Y-%m-%d %H:%M}" if at and is_installed else "–"
     try:
         status = read_status(config, entry.job.name)
     except InputError as error:
         last = f"unknown: {error}"
     else:
-        last = "never" if status is None else f"{_clock(status, now)}, {status.describe()}"
+        last = f"{_clock(status, now)}, {status.describe()}" if status else "never"
     return [entry.job.name, in_words(at) if at else "off", upcoming, last]
 
 
@@ -174,11 +167,11 @@ def _clock(status: JobStatus, now: datetime) -> str:
     return f"{started.astimezone(now.tzinfo):%Y-%m-%d %H:%M}{ahead}"
 
 
-def _tell_notes(config: Config, text: str, tell: Callable[[str], None]) -> None:
+def _tell_notes(config: Config, text: str) -> None:
     from opslib.upkeep.schedule import crontab_notes, is_cron_running
 
     for note in crontab_notes(config, text):
-        tell(note)
+        _tell(note)
     if not is_cron_running():
         where = "docs/OPS_CHECKLIST.md#schedules"
-        tell(f"warning: no cron runs on this host, so nothing is started; see {where}")
+        _tell(f"warning: no cron runs on this host, so nothing is started; see {where}")

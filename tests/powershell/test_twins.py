@@ -12,10 +12,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from opslib.upkeep.health_rules import Checks, HealthState, Policy, decide, decide_after_restart
-from opslib.upkeep.rotation_rules import RotationPolicy, find_due, find_surplus, name_archive
+from opslib.core.upkeep_sections import RotateSection
+from opslib.upkeep.health_rules import Checks, HealthState, decide, decide_after_restart
+from opslib.upkeep.rotation_rules import MEBIBYTE, find_due, find_surplus, name_archive
 from tests.powershell.scripts import ROOT
 from tests.powershell.test_pester import MISSING
+from tests.upkeep.test_health_rules import make_limits
 
 CHECKS = st.tuples(st.booleans(), st.sampled_from([True, False, None]), st.booleans())
 STEPS = st.lists(st.tuples(st.integers(1, 3000), CHECKS, CHECKS), min_size=1, max_size=8)
@@ -60,7 +62,7 @@ def complete(checks: tuple[bool, bool | None, bool]) -> tuple[bool, bool | None,
 
 def play(policy: dict[str, Any], steps: list[list[Any]]) -> list[Any]:
     state, told = HealthState(), list[Any]()
-    rules = Policy(**policy)
+    rules = make_limits(**policy)
     for now_s, *checks in steps:
         decision = decide(state, Checks(*checks[:3]), rules, now_s)
         actions = list(decision.actions)
@@ -122,10 +124,10 @@ def test_both_rotations_decide_alike(
     names: list[str],
     day: str,
 ) -> None:
-    policy = RotationPolicy(max_bytes=100, max_days=7, keep=keep)
+    limits = RotateSection(max_mb=100 / MEBIBYTE, max_days=7)
     question = {"size_bytes": size_bytes, "age_days": age_days, "keep": keep}
     assert ask(engine, {"log": LOG, "names": names, "day": day} | question) == [
-        find_due(size_bytes, age_days, policy),
+        find_due(size_bytes, age_days, limits),
         name_archive(LOG, day, names),
         find_surplus(LOG, names, keep),
     ]

@@ -8,8 +8,7 @@ import sys
 from pathlib import Path
 
 from opslib.core.errors import ExitCode
-from opslib.upkeep.maintenance_journal import find_journals, read_journal
-from opslib.upkeep.maintenance_record import MaintenanceRecord
+from opslib.upkeep.maintenance_record import MaintenanceRecord, find_journals, read_journal
 from tests.upkeep.places import Place
 from tests.waiting import await_that
 

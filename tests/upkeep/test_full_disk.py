@@ -18,9 +18,8 @@ from opslib.core.locks import hold_lock
 from opslib.serving.leases import LEASE_FOLDER, FoundLease, Lease
 from opslib.upkeep.health import health_state_path, watch_health
 from opslib.upkeep.health_record import read_memory
-from opslib.upkeep.job_run import run_job
 from opslib.upkeep.job_status import JobStatus, keep_status, read_status, status_path, track_job
-from opslib.upkeep.jobs import Job
+from opslib.upkeep.jobs import Job, run_job
 from opslib.upkeep.jobs import Place as Programs
 from opslib.upkeep.maintenance import run_maintenance
 from opslib.upkeep.maintenance_record import MaintenanceRecord

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from opslib.core.upkeep_sections import HealthSection
 from opslib.upkeep.health_rules import (
     HOUR_S,
     Checks,
     Decision,
     HealthState,
     Incident,
-    Policy,
     decide,
     decide_after_restart,
 )
@@ -25,6 +25,11 @@ ANSWERS = {"ok": True, "degraded": True, "fail": False, "none": None}
 EPOCH_S = 1_800_000_000
 
 
+def make_limits(*, can_restart: bool, **limits: Any) -> HealthSection:
+    """The section that says what the table calls a policy."""
+    return HealthSection(restart_command="restart" if can_restart else None, **limits)
+
+
 def read_checks(step: dict[str, str]) -> Checks:
     words = (step["internal"], step["external"])
     up = [word == "degraded" for word in words if ANSWERS[word]]
@@ -33,7 +38,7 @@ def read_checks(step: dict[str, str]) -> Checks:
 
 
 def run(
-    state: HealthState, checks: Checks, recheck: Checks | None, policy: Policy, now_s: int
+    state: HealthState, checks: Checks, recheck: Checks | None, policy: HealthSection, now_s: int
 ) -> tuple[list[str], Decision]:
     """One run, as the program makes it: the second decision follows a restart alone."""
     first = decide(state, checks, policy, now_s)
@@ -59,7 +64,7 @@ def test_an_answer_is_judged_as_the_table_says(answer: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("case", TABLE["cases"], ids=lambda case: case["name"])
 def test_a_run_does_what_the_table_says(case: dict[str, Any]) -> None:
-    policy = Policy(**(TABLE["policy"] | case.get("policy", {})))
+    policy = make_limits(**(TABLE["policy"] | case.get("policy", {})))
     state = HealthState()
     for step in case["steps"]:
         recheck = read_checks(step["recheck"]) if "recheck" in step else None
@@ -108,7 +113,7 @@ answers = st.sampled_from(
 @given(
     runs=st.lists(st.tuples(answers, answers, st.integers(0, 40)), max_size=80),
     policy=st.builds(
-        Policy,
+        make_limits,
         failures=st.integers(1, 4),
         successes=st.integers(1, 4),
         restart_on=st.sampled_from(["any", "external"]),
@@ -117,7 +122,7 @@ answers = st.sampled_from(
     ),
 )
 def test_whatever_happens_restarts_are_bounded_and_alerts_and_recoveries_take_turns(
-    runs: list[tuple[Checks, Checks, int]], policy: Policy
+    runs: list[tuple[Checks, Checks, int]], policy: HealthSection
 ) -> None:
     state, now_s = HealthState(), EPOCH_S
     restarts: list[int] = []
@@ -138,7 +143,7 @@ def test_whatever_happens_restarts_are_bounded_and_alerts_and_recoveries_take_tu
     assert of_model == [
         ("alert-degraded", "recovery-degraded")[index % 2] for index in range(len(of_model))
     ]
-    assert policy.can_restart or not restarts
+    assert policy.restart_command or not restarts
 
 
 def test_a_state_of_the_build_before_is_read_with_its_incident() -> None:

@@ -19,9 +19,8 @@ from opslib.core.errors import BusyError, DeadlineError, ExitCode, UsageError
 from opslib.core.locks import hold_lock
 from opslib.runs.run_record import RunRecord
 from opslib.upkeep import job_status
-from opslib.upkeep.job_run import run_job
 from opslib.upkeep.job_status import RAN_WELL, JobStatus, jobs_dir, read_status, track_job
-from opslib.upkeep.jobs import Command, Job, Place, find_job
+from opslib.upkeep.jobs import Command, Job, Place, find_job, run_job
 from tests.models import write_config
 from tests.upkeep.crontabs import Host
 from tests.waiting import await_end, await_that
@@ -145,7 +144,7 @@ def test_a_terminated_job_leaves_nothing_behind_and_says_so(host: Host, tmp_path
 from pathlib import Path
 from opslib.telling.doors import run_door
 from opslib.core.config import load_config
-from opslib.upkeep.job_run import run_job
+from opslib.upkeep.jobs import run_job
 from opslib.upkeep.jobs import Job, Place
 words = (("sh", "-c", "echo $$ > {pid_file}; exec sleep 600"),)
 job = Job("index", "x", lambda *_: words)

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from opslib.core.upkeep_sections import RotateSection
 from opslib.upkeep.rotation_rules import (
-    RotationPolicy,
+    MEBIBYTE,
     find_due,
     find_surplus,
     name_archive,
@@ -17,12 +18,15 @@ from opslib.upkeep.rotation_rules import (
 
 TABLE = json.loads((Path(__file__).parents[1] / "cases" / "rotation.json").read_text())
 LOG = TABLE["log"]
+POLICY = TABLE["policy"]
+LIMITS = RotateSection(
+    max_mb=POLICY["max_bytes"] / MEBIBYTE, max_days=POLICY["max_days"], keep=POLICY["keep"]
+)
 
 
 @pytest.mark.parametrize("case", TABLE["due"], ids=lambda case: case["name"])
 def test_a_log_is_due_as_the_table_says(case: dict[str, Any]) -> None:
-    policy = RotationPolicy(**TABLE["policy"])
-    assert find_due(case["size_bytes"], case["age_days"], policy) == case["due"]
+    assert find_due(case["size_bytes"], case["age_days"], LIMITS) == case["due"]
 
 
 @pytest.mark.parametrize("case", TABLE["names"], ids=lambda case: case["name"])
@@ -36,7 +40,7 @@ def test_archives_go_as_the_table_says(case: dict[str, Any]) -> None:
 
 
 def test_the_table_has_the_policy_of_the_defaults() -> None:
-    assert RotationPolicy(**TABLE["policy"]) == RotationPolicy()
+    assert RotateSection() == LIMITS
 
 
 @given(

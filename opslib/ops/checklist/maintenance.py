@@ -23,8 +23,7 @@ from opslib.ops.checklist.log_lines import read_time
 from opslib.ops.checklist.logs import tunnel_log_path
 from opslib.upkeep.job_status import RAN_WELL, is_running, read_status
 from opslib.upkeep.log_names import is_log
-from opslib.upkeep.maintenance_journal import find_journals, read_journal
-from opslib.upkeep.maintenance_record import MaintenanceRecord
+from opslib.upkeep.maintenance_record import MaintenanceRecord, find_journals, read_journal
 
 PATTERN = "maintenance_*.json"
 RUN = "run it: `pillops maintain`; is it scheduled? `pillops schedule show`"
