@@ -1,7 +1,5 @@
 """The `pillops` command: one line for each command, one line for an error, one exit code."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Annotated, NoReturn
 

@@ -1,7 +1,5 @@
 """The account that runs this: name, home and own folder, also where it has no entry anywhere."""
 
-from __future__ import annotations
-
 import os
 import pwd
 import tempfile

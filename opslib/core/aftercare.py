@@ -3,8 +3,6 @@
 It waits until the work closes its standard input or dies, which is the same to it.
 """
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -4,8 +4,6 @@ A card is evidence. One that was never there is none; one that is there and cann
 the reason, is never taken for none.
 """
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import Annotated, Any

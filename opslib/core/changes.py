@@ -5,8 +5,6 @@ other, nothing has to be made for it, and the kernel lets go when a writer dies.
 left under a hidden name is removed by the next, which knows by the lock that nobody writes it.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress

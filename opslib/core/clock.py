@@ -5,8 +5,6 @@ was repaired leaves things from the future behind: they are passed over, never d
 age, and told to a person.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar

@@ -7,8 +7,6 @@ read from the folder of the configuration file. Where a variable moves `paths.ex
 file names in it moves with it.
 """
 
-from __future__ import annotations
-
 import difflib
 import os
 from collections.abc import Callable, Container, Mapping

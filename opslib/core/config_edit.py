@@ -1,7 +1,5 @@
 """The YAML text of a configuration: read strictly, and edited so that all else stays as it is."""
 
-from __future__ import annotations
-
 import io
 import reprlib
 from collections.abc import Callable, Mapping

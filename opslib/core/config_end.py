@@ -5,8 +5,6 @@ it, and every copy of them does. One without the promise (of an earlier build, o
 is taken as it is, but for its last line, which must have an end.
 """
 
-from __future__ import annotations
-
 from opslib.core.errors import ConfigError
 
 END = "# End of configuration"

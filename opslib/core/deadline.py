@@ -1,7 +1,5 @@
 """Waiting for slow things, and for none longer than a deadline."""
 
-from __future__ import annotations
-
 import os
 import queue
 import signal

@@ -1,7 +1,5 @@
 """The variables of a `.env`: read here, changed in `serving/dotenv.py`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from dotenv import dotenv_values

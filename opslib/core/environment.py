@@ -1,7 +1,5 @@
 """What the service reads from `.env`: the key and the upload policy; `core/kinds.py` reads pins."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path

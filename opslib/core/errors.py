@@ -24,8 +24,6 @@ kernel) and 138 (the kernel died).
 A message is one line that names the culprit and what was expected.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import IntEnum

@@ -6,8 +6,6 @@ here alone, so that nothing a person named is ever taken for something of ours. 
 refuses, such as room, is a `StorageError` that says what was being done.
 """
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import os

@@ -1,7 +1,5 @@
 """What is the serving repository's own and is met here: its variables and its `config.yaml`."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Times, sizes and quantities as people read them, each written one way only."""
 
-from __future__ import annotations
-
 import re
 import signal
 from collections.abc import Callable, Mapping

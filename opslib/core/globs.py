@@ -1,7 +1,5 @@
 """Files that a glob names, found by a walk that enters each folder once."""
 
-from __future__ import annotations
-
 import os
 import re
 from contextlib import suppress

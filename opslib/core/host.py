@@ -1,7 +1,5 @@
 """The host a figure was measured on, and a fingerprint that says whether two are the same."""
 
-from __future__ import annotations
-
 import os
 import platform
 import subprocess

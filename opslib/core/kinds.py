@@ -4,8 +4,6 @@ Every question of which model is meant is asked for one kind. A configuration wi
 one, of every exported model, which is the layout of a service with one model.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase

@@ -1,7 +1,5 @@
 """A look taken again before each deletion, at a cost that does not grow with their number."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from typing import Generic, TypeVar

@@ -1,7 +1,5 @@
 """Where a figure comes from: commit, versions, digests and host, kept with every record."""
 
-from __future__ import annotations
-
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path

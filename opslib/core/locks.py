@@ -4,8 +4,6 @@ Root and the account of the service exclude each other: a lock file that root ma
 its folder belongs, and one that can only be read is locked all the same.
 """
 
-from __future__ import annotations
-
 import errno
 import fcntl
 import os

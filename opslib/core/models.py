@@ -1,7 +1,5 @@
 """A model and its external-data sidecars as one unit, found by reading the file itself."""
 
-from __future__ import annotations
-
 import errno
 import os
 import stat

@@ -4,8 +4,6 @@ A new file or folder that root makes belongs to whom the folder around it belong
 made it as well; one that is replaced keeps its owner, group, mode and access list, whoever writes.
 """
 
-from __future__ import annotations
-
 import os
 from contextlib import suppress
 from pathlib import Path

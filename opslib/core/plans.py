@@ -1,7 +1,5 @@
 """Plan, show, execute: the one way in which this project deletes or replaces anything."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol

@@ -1,7 +1,5 @@
 """Records: frozen, versioned results that are kept as JSON beside the report that proves them."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path

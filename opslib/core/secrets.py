@@ -1,7 +1,5 @@
 """Secrets are given by reference and never shown: resolving, finding and masking them."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Iterable, Mapping

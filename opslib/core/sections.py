@@ -1,7 +1,5 @@
 """The configuration's sections: small frozen groups of keys with types, limits and defaults."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal

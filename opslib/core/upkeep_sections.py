@@ -1,7 +1,5 @@
 """The configuration's sections of what runs by itself: jobs, health, cleaning, releases, checks."""
 
-from __future__ import annotations
-
 import re
 import shlex
 from datetime import datetime

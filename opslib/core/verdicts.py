@@ -1,7 +1,5 @@
 """The three answers an operation may give, and the exit code of each."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from opslib.core.errors import ExitCode

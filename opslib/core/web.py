@@ -1,7 +1,5 @@
 """One HTTP request with the standard library alone: no redirects, no proxy, a bounded answer."""
 
-from __future__ import annotations
-
 import http.client
 from collections.abc import Mapping
 from urllib.parse import urlsplit

@@ -1,7 +1,5 @@
 """The protobuf wire format, walked without a schema: enough to find a field in a large file."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from enum import IntEnum

@@ -1,7 +1,5 @@
 """The body of a pill kind as seen from above, and the textures that it may lie on."""
 
-from __future__ import annotations
-
 from functools import lru_cache
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """`pillops demo`: build the embedded demo experiment."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import typer

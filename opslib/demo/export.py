@@ -1,7 +1,5 @@
 """Exporting a generation to ONNX, with its card: digests, comparison and golden answers."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import logging

@@ -1,7 +1,5 @@
 """The demo's classifier: a small residual CNN of plain convolutions."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

@@ -1,8 +1,6 @@
 """Photographs of pills: pose, light, shadow, lens, sensor and JPEG, all drawn at random; and the
 demo's image set, `train/<class>/*.jpg` and `val/<class>/*.jpg`."""
 
-from __future__ import annotations
-
 import io
 import math
 import multiprocessing

@@ -1,7 +1,5 @@
 """The pill kinds of the demo experiment: what each class looks like; and how large a demo is."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """Putting a built demo in its place: aside first, then moved; nothing of anyone else's deleted."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

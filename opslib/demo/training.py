@@ -1,7 +1,5 @@
 """Training the demo's network: seeded, on the CPU, about 80 seconds on two cores."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The operations: one folder each, and the registry by which all others find them."""
 
-from __future__ import annotations
-
 from pathlib import PurePath
 
 from opslib.ops.bench.command import BENCH

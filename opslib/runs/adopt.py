@@ -1,7 +1,5 @@
 """Notebooks that plain papermill wrote into the report folder become reports like all others."""
 
-from __future__ import annotations
-
 import math
 from datetime import UTC, datetime
 from pathlib import Path

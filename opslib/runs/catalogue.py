@@ -1,7 +1,5 @@
 """All runs below a report folder, newest first, read once and remembered by date and size."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

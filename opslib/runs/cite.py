@@ -1,7 +1,5 @@
 """Runs that a document cites: copied small, with no link that a fresh clone lacks."""
 
-from __future__ import annotations
-
 import re
 import shutil
 from pathlib import Path

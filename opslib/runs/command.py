@@ -1,7 +1,5 @@
 """`pillops run`, `report`, `snapshot` and `lab`: notebooks in, reports out."""
 
-from __future__ import annotations
-
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any

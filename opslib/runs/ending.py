@@ -1,7 +1,5 @@
 """How a run ended, told truthfully: papermill calls a timeout or a dead kernel complete."""
 
-from __future__ import annotations
-
 import errno
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """What stands behind a run's figures, and what changed since the last comparable run."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """From an executed notebook to a whole report: repaired, masked, rendered, published."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """The executed notebook as one self-contained page: the answer first, no script, no request."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """`reports/index.html`: the newest answer of each notebook, then every run, newest first."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from opslib.core.clock import ASK

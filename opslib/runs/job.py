@@ -1,7 +1,5 @@
 """One run of a notebook as it is decided before a kernel starts, and its folder."""
 
-from __future__ import annotations
-
 import os
 import secrets
 import shutil

@@ -1,7 +1,5 @@
 """The kernel of a run: this interpreter, its C-level output in a file, and one way to stop it."""
 
-from __future__ import annotations
-
 import os
 import signal
 import sys

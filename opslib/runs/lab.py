@@ -4,8 +4,6 @@ Notebooks are saved as they are kept in git, without outputs: a notebook is the 
 and what a run found belongs into a dated report.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 from typing import Any, NoReturn

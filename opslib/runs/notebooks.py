@@ -1,7 +1,5 @@
 """Finding, reading, copying and writing notebook files (nbformat 4)."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

@@ -6,8 +6,6 @@ null is allowed. When the help's first word is a range `1..600` (either end may 
 choice `onnx|torch|both`, the value is held to it.
 """
 
-from __future__ import annotations
-
 import ast
 import difflib
 import io

@@ -1,7 +1,5 @@
 """Secrets that strayed into an output: found in every spelling they take there, and masked."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass, field
 from functools import cached_property

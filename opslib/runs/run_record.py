@@ -1,7 +1,5 @@
 """What a run leaves behind beside its report: `run.json`."""
 
-from __future__ import annotations
-
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal

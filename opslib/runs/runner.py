@@ -1,7 +1,5 @@
 """Run a notebook and leave a report that may be believed, however the run ends."""
 
-from __future__ import annotations
-
 import itertools
 import logging
 import threading

@@ -6,8 +6,6 @@ colours into styles, and leaves links, backspaces and what was written over in t
 characters.
 """
 
-from __future__ import annotations
-
 import re
 from functools import cache
 from html import unescape

@@ -4,8 +4,6 @@ A table stands between `<!-- snapshot:bench -->` and `<!-- /snapshot -->`. The r
 are kept in `<report folder>/cited/<run id>/`, small enough for git, so that no link dangles.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Python, numpy and pandas values as plain JSON, with explicit nulls where a number is missing."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from datetime import UTC, date, datetime

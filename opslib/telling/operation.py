@@ -1,7 +1,5 @@
 """An operation as the rest of the house knows it: its commands and its records."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields

@@ -1,7 +1,5 @@
 """What is being done, told while it is done: a bar or a spinner in a terminal, lines elsewhere."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 

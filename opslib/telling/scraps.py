@@ -4,8 +4,6 @@ A scrap is kept by scrapbook in the executed notebook and read back here without
 reports outlive the library. Each carries its unit and whether lower or higher is better.
 """
 
-from __future__ import annotations
-
 import json
 from hashlib import sha256
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Colours of reports and figures: one light and one dark theme, safe for colour-blind readers."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ Medians of one-second blocks drift by one to three percent, so one block, howeve
 does not tell the long-run median; several separated blocks do, and their spread is the interval.
 """
 
-from __future__ import annotations
-
 import gc
 import time
 from collections.abc import Callable, Iterator, Sequence

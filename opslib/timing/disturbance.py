@@ -5,8 +5,6 @@ and was not given a CPU (second field of `/proc/thread-self/schedstat`, in nanos
 stays at zero through episodes that slow a model several times. What a host does not tell is None.
 """
 
-from __future__ import annotations
-
 import os
 import statistics
 import subprocess

@@ -1,7 +1,5 @@
 """One timed operation at a time: on this host, and on each of its cards."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager

@@ -7,8 +7,6 @@ measured once more and then called inconclusive; a difference that hangs by a th
 again in fresh processes.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager

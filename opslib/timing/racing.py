@@ -10,8 +10,6 @@ The interval is Student's t: a bootstrap of four or five values reshuffles those
 narrow to drop an arm on.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field

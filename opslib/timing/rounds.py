@@ -4,8 +4,6 @@ A visit is a few runs of one arm. Whether they happen in this process or in a wo
 do not know: they get one `Visit` per arm.
 """
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence

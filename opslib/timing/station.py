@@ -6,8 +6,6 @@ out): then the engine that was at work is lost, and the next call opens a new pr
 others.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace

@@ -6,8 +6,6 @@ Waiting for it leaves every setting as it will be used, which stopping the spinn
 not.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 import time

@@ -1,7 +1,5 @@
 """Statistics of timings: pure functions on sequences, without clock, files or state."""
 
-from __future__ import annotations
-
 import math
 from bisect import bisect_left
 from collections.abc import Callable, Sequence

@@ -5,8 +5,6 @@ Of n images, `lost` are right before and wrong after, `gained` the other way rou
 that a score test with the constrained maximum-likelihood variance does not reject.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from statistics import NormalDist

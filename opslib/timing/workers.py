@@ -4,8 +4,6 @@ A child keeps what it opened between calls, so an engine with its thread pool ca
 timed there, and all of it is gone when the child ends.
 """
 
-from __future__ import annotations
-
 import ctypes
 import multiprocessing
 import os

@@ -1,7 +1,5 @@
 """Taking what services may load away from them: hidden first, then asked about, then deleted."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ nothing at all was dated; a host that was off leaves the same, so that a person 
 nothing: they are written under any clock, the job's own first of all.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise

@@ -3,8 +3,6 @@
 As it was before each change it is kept in dated files, of which the newest stay.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

@@ -10,8 +10,6 @@ first bytes of the log, which are safe in the archive by then, tells a later run
 was taken off already.
 """
 
-from __future__ import annotations
-
 import ctypes
 import json
 import os

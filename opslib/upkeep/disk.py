@@ -1,7 +1,5 @@
 """How full the disks are: a report a person reads, and a history a trend is drawn from."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 from contextlib import suppress

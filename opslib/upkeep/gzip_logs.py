@@ -1,7 +1,5 @@
 """Compressing a log so that it is never lost: whole or not at all, read back, date kept."""
 
-from __future__ import annotations
-
 import os
 import stat
 from collections.abc import Iterable, Iterator

@@ -1,7 +1,5 @@
 """The health watch for Linux hosts: ask, decide, restart, tell; one run a minute."""
 
-from __future__ import annotations
-
 import os
 import shlex
 import subprocess

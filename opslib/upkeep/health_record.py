@@ -1,7 +1,5 @@
 """What one run of the health watch saw and did, and what it leaves to the next."""
 
-from __future__ import annotations
-
 import hashlib
 from contextlib import suppress
 from pathlib import Path

@@ -3,8 +3,6 @@
 The same rules stand in `scripts/health_watch.ps1`; both are held against `tests/cases/health.json`.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """How a scheduled job's last run ended: a small file for each job, and a call to its dead man."""
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Callable

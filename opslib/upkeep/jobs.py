@@ -1,7 +1,5 @@
 """The scheduled jobs: which commands each runs, one after the other, locked and with a deadline."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import time

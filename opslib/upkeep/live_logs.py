@@ -5,8 +5,6 @@
 - Anybody else: the front that was archived is taken off under the writer; see `cut_log`.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Which files of the logs' folder maintenance looks after: by their names, as configured."""
 
-from __future__ import annotations
-
 import re
 from fnmatch import fnmatchcase
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Logs: compressed into the archive when old or large, deleted when the archive is old enough."""
 
-from __future__ import annotations
-
 import os
 import re
 from dataclasses import replace

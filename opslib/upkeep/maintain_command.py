@@ -1,8 +1,6 @@
 """The doors of upkeep: `pillops maintain`, the nightly cleaning of `scripts/maintenance.sh`,
 `pillops rotate`, and `pillops health`, small jobs for cron."""
 
-from __future__ import annotations
-
 from functools import partial
 from pathlib import Path
 from typing import Annotated

@@ -1,7 +1,5 @@
 """The nightly cleaning as one plan: every duty's steps, shown first, then carried out."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from dataclasses import dataclass

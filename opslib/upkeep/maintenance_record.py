@@ -6,8 +6,6 @@ which steps were done, and which one was under way; the next round makes a recor
 disk the lines wait until there is room for them; they never hold up what makes that room.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from collections import Counter

@@ -2,8 +2,6 @@
 Checkpoints: those that training leaves on its way and that grew old; never a best one, nor what a
 kept model came from."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Container
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """What people are told: the text of an alert and of a recovery notice, and the webhook."""
 
-from __future__ import annotations
-
 import json
 import socket
 from collections.abc import Mapping

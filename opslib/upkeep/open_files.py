@@ -1,7 +1,5 @@
 """Who writes a file right now: the kernel's own answer, and what `/proc` tells of the writers."""
 
-from __future__ import annotations
-
 import fcntl
 import os
 import signal

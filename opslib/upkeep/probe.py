@@ -1,7 +1,5 @@
 """Asking addresses whether they are healthy."""
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Mapping

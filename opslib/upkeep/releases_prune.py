@@ -6,8 +6,6 @@ Earlier versions ended such a name with eight random characters, which a person'
 have too (`.best.pt.20260930`): what has such a name is left alone.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Iterator

@@ -4,8 +4,6 @@ Of each notebook the newest run stays, so does the newest that finished, and the
 page compares itself with, so that its link leads somewhere.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from contextlib import suppress

@@ -5,8 +5,6 @@ under a writer the archived front is taken off (see `cut_log`): nothing is lost 
 run that was killed at any moment is finished by the next one.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime

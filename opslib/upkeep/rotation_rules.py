@@ -3,8 +3,6 @@
 The same rules stand in `scripts/rotate_logs.ps1`; `tests/cases/rotation.json` holds both to them.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from typing import Literal

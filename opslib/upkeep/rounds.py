@@ -1,7 +1,5 @@
 """One maintenance round: what it counts ages from, what its steps freed, what it may touch."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import stat

@@ -1,7 +1,5 @@
 """The jobs in the user's crontab: which lines, put in or taken out as one marked block."""
 
-from __future__ import annotations
-
 import difflib
 import re
 import shlex

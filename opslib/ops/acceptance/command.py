@@ -1,7 +1,5 @@
 """`pillops acceptance`: walk through every operation once and leave the report."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import typer

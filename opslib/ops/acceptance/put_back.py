@@ -1,7 +1,5 @@
 """Putting things back however a rehearsal ends: how they were is noted before it begins."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager

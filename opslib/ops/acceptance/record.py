@@ -1,7 +1,5 @@
 """The record of an acceptance walk: nine steps, each with its command, its answer, its evidence."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from opslib.core.formatting import plural

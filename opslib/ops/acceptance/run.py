@@ -8,8 +8,6 @@ address stands in for the public one. The crontab and which model is served are 
 the walk ends; the release, the records and the report stay.
 """
 
-from __future__ import annotations
-
 import socket
 import socketserver
 import subprocess

@@ -1,7 +1,5 @@
 """The nine steps of the acceptance walk: each a command of an operator, and what it must show."""
 
-from __future__ import annotations
-
 import gzip
 import json
 import os

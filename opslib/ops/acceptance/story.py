@@ -1,7 +1,5 @@
 """An acceptance walk told: its table, its figure of where the time went, its scraps."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from matplotlib import pyplot

@@ -1,7 +1,5 @@
 """The columns of a benchmark: of its rows, its comparisons, and of one held against another."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 

@@ -5,8 +5,6 @@ ratio excludes 1 (Welch's t with Satterthwaite's degrees of freedom on the logar
 medians) and the ratio lies farther from 1 than 2 % and than both records' own noise floor.
 """
 
-from __future__ import annotations
-
 import math
 from collections import defaultdict
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """What a benchmark leaves behind: every row with its raw values, its evidence and its lineage."""
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Sequence
 from typing import Literal, Self

@@ -1,7 +1,5 @@
 """What a person asks a benchmark for."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated

@@ -4,8 +4,6 @@ Five short blocks tell more than three long ones of the same total: drift betwee
 makes an interval wide, and Student's t needs 2.8 standard errors at five blocks, 4.3 at three.
 """
 
-from __future__ import annotations
-
 import random
 import statistics
 import time

@@ -6,8 +6,6 @@ alone in its own process, in separated blocks taken in random order, until every
 narrow enough or the budget ends.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Sequence
 from contextlib import ExitStack

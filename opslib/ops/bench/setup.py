@@ -1,7 +1,5 @@
 """What a benchmark is asked to measure, resolved and checked before any time is spent."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from pathlib import Path
 

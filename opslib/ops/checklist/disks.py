@@ -1,7 +1,5 @@
 """How full the disks are, and when they will be if they go on like this."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from datetime import datetime
 

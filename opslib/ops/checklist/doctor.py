@@ -4,8 +4,6 @@ Nothing is changed. A finding is `ok`, a `note` (works without it, and says what
 what) or a `problem` (something this project needs does not work).
 """
 
-from __future__ import annotations
-
 import shutil
 import sys
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """The checklist's figures: disks over time, and how the items were lately."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from datetime import datetime
 

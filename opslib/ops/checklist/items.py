@@ -1,8 +1,6 @@
 """An item of the checklist: its answer, the evidence for it, and what to do about it; ages in
 words."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field

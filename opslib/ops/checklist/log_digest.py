@@ -4,8 +4,6 @@ A log is read in blocks; one without a word that marks an error is passed over u
 messages and the number of groups are bounded.
 """
 
-from __future__ import annotations
-
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field

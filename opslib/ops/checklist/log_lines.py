@@ -5,8 +5,6 @@ uvicorn's `ERROR` lines, with bars between the fields or without, and tracebacks
 says what happened.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """What a log's lines come wrapped in: another encoding, colours, docker's JSON, syslog's prefix."""
 
-from __future__ import annotations
-
 import json
 import re
 from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE, getincrementaldecoder

@@ -1,7 +1,5 @@
 """Which errors the service and the tunnel have logged since the last look."""
 
-from __future__ import annotations
-
 from datetime import UTC, timedelta
 from pathlib import Path
 

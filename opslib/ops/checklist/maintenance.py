@@ -1,7 +1,5 @@
 """Whether the nightly maintenance ran and did its work, and whether logs are really cut."""
 
-from __future__ import annotations
-
 from datetime import datetime
 from pathlib import Path
 

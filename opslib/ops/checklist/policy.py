@@ -4,8 +4,6 @@ What the running service refuses is tried on it, as somebody who means no good w
 that costs it more than a refusal.
 """
 
-from __future__ import annotations
-
 import http.client
 import select
 import stat

@@ -1,7 +1,5 @@
 """What a checklist leaves behind: every item with its evidence, the answer, and earlier runs."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path

@@ -1,7 +1,5 @@
 """How old the last release is, whether the live model is in one, and whether they restore."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from pathlib import Path
 

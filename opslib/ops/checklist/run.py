@@ -1,7 +1,5 @@
 """Going through the checklist of a period: every item asked, none of them able to stop the rest."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Set
 from datetime import UTC, timedelta

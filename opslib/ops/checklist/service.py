@@ -1,8 +1,6 @@
 """Asking the running service: whether it answers, inside and outside, and with the model that it
 should; what to say where it could not be asked."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from contextlib import suppress

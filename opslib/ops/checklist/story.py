@@ -1,7 +1,5 @@
 """A checklist told to people: the items with their evidence, logs, disks, speed, and lately."""
 
-from __future__ import annotations
-
 import re
 from html import escape
 from pathlib import Path

@@ -1,7 +1,5 @@
 """From deeds and requests to events, windows and figures, on the load's own clock."""
 
-from __future__ import annotations
-
 from bisect import bisect
 from collections import Counter, defaultdict
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """The columns of a drill: of its checks, windows, switches and faults."""
 
-from __future__ import annotations
-
 from opslib.core.formatting import format_ms
 from opslib.ops.drill.record import (
     DrillEvent,

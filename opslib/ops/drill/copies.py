@@ -1,7 +1,5 @@
 """A copy of the experiment that a staging service may change: two models and a configuration."""
 
-from __future__ import annotations
-
 import shutil
 from dataclasses import dataclass
 from pathlib import Path

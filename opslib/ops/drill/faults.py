@@ -4,8 +4,6 @@ Those that need no file (a typo, an address) can be tried on any service; the ot
 into a folder that the service takes models from.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Callable, Iterator

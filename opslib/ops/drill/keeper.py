@@ -1,7 +1,5 @@
 """A running service goes back to the model it was found with, however its drill ends."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import sys

@@ -1,7 +1,5 @@
 """What a rollback drill leaves behind: every request, every event, the verdict and its reasons."""
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Sequence
 from typing import Literal, Self

@@ -1,7 +1,5 @@
 """Doing to a service under load what a bad day does, and noting when each thing happened."""
 
-from __future__ import annotations
-
 import itertools
 import os
 import threading

@@ -1,7 +1,5 @@
 """What a drill is asked to do, checked before anything is started."""
 
-from __future__ import annotations
-
 import ipaddress
 import socket
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The drill from beginning to end: a service, a load on it, the story, the record."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """The story of the drill: there and back, bad models, two at once, kill -9, and home."""
 
-from __future__ import annotations
-
 import itertools
 import time
 from pathlib import Path

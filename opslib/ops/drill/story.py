@@ -1,7 +1,5 @@
 """A rollback drill told to people: its tables, its figures and the values it publishes."""
 
-from __future__ import annotations
-
 from operator import attrgetter
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The service that is drilled: started from a copy of the experiment, or one that runs already."""
 
-from __future__ import annotations
-
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator

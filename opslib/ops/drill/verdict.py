@@ -1,7 +1,5 @@
 """The drill's verdict: each promise as one line, with its figure, its limit and its result."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Sequence

@@ -4,8 +4,6 @@ Two answers, both given. The *rule*: the drop seen is within the limit. The *pro
 of the drop is within it. Without labels the share of changed answers bounds the drop from above.
 """
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack

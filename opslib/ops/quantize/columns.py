@@ -1,7 +1,5 @@
 """The columns of a quantization: its decision, accuracy, speed, make and changed answers."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from operator import attrgetter
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """A quantization in a few sentences, and which model to deploy."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from statistics import geometric_mean

@@ -1,7 +1,5 @@
 """Keeping the variants of a quantization, each with a card that says what was measured of it."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path

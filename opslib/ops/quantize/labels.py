@@ -1,7 +1,5 @@
 """What the images show: labels from the folders' names, or from the serving code's class map."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Promotion: a kept INT8 variant becomes an exported model, with a complete card, or is refused."""
 
-from __future__ import annotations
-
 from functools import partial
 from pathlib import Path
 

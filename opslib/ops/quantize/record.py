@@ -1,7 +1,5 @@
 """What a quantization leaves behind: every variant with its raw counts, the verdict, lineage."""
 
-from __future__ import annotations
-
 from typing import Literal, Self
 
 from opslib.core.lineage import Lineage

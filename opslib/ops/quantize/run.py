@@ -4,8 +4,6 @@ Everything is made in a folder of its own inside the experiment. Only once all i
 variants take their names; the input model is never written to.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any

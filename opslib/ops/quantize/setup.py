@@ -1,7 +1,5 @@
 """What a quantization is asked for, resolved and checked before any time is spent."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path

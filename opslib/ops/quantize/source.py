@@ -1,7 +1,5 @@
 """The model that is to be quantized: whether it can be, and a copy of it to work on."""
 
-from __future__ import annotations
-
 import re
 import shutil
 from collections import Counter

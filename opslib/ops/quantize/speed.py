@@ -1,7 +1,5 @@
 """How fast the variants are, by the benchmark's own stations, blocks and paired rounds."""
 
-from __future__ import annotations
-
 import math
 import random
 from collections.abc import Callable, Mapping, Sequence

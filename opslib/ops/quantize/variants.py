@@ -1,7 +1,5 @@
 """INT8 variants of a float32 ONNX model: the required dynamic one and those worth comparing."""
 
-from __future__ import annotations
-
 import platform
 from collections import Counter
 from collections.abc import Iterator

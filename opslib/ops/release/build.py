@@ -5,8 +5,6 @@ it and all are on disk: an archive that can be seen is whole. A crash before tha
 file, which the next release removes.
 """
 
-from __future__ import annotations
-
 import os
 import time
 from contextlib import ExitStack, suppress

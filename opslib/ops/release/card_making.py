@@ -4,8 +4,6 @@ The golden images are copied beside the model, named after their content, so tha
 share one and none is ever written over.
 """
 
-from __future__ import annotations
-
 import os
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass

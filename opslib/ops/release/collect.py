@@ -1,7 +1,5 @@
 """Which files a release holds, opened before any is read: what was opened is what is packed."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager

@@ -1,7 +1,5 @@
 """What lies beside an archive: its checksum, and a copy of its manifest."""
 
-from __future__ import annotations
-
 import errno
 import os
 import re

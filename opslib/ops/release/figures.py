@@ -1,7 +1,5 @@
 """The figure of the release store: when each release was made, and when it was last proved."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any

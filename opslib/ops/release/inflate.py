@@ -1,7 +1,5 @@
 """Reading a tar.gz back, block by block and on all cores, its SHA-256 taken on the way."""
 
-from __future__ import annotations
-
 import hashlib
 from collections import deque
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """What a release holds: its files, its models, and the identity that its content gives it."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase

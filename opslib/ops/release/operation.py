@@ -1,7 +1,5 @@
 """What the rest of the house knows of releases."""
 
-from __future__ import annotations
-
 from opslib.ops.release.command import release_app
 from opslib.ops.release.model_command import card, rollback
 from opslib.telling.operation import Operation

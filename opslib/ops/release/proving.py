@@ -1,7 +1,5 @@
 """Proving one release: restored for real, compared, served both ways, asked, and cleaned up."""
 
-from __future__ import annotations
-
 import errno
 import time
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Pruning the store: what may go is planned first; what is needed to go back never does."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from contextlib import suppress

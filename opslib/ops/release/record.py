@@ -1,8 +1,6 @@
 """What restore tests found out, step by step, and the history of them: which release was proved
 when, and how it went."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What a report of a release is about: the release, made now or found, and the whole store."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,8 +1,6 @@
 """Taking a release out of the store: restored into a fresh folder that the service may serve from,
 or copied to another disk and read back from there."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 from contextlib import ExitStack, suppress

@@ -1,7 +1,5 @@
 """Back to the last good model: the one served before, else an earlier export, else a release."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace

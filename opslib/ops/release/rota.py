@@ -4,8 +4,6 @@ The order: a release whose last test failed, then one that was never tested, the
 last test is longest ago.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 

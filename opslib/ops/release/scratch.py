@@ -1,8 +1,6 @@
 """Room to write: folders that are gone afterwards, also those of a process that was killed, and
 whether there is enough of it."""
 
-from __future__ import annotations
-
 import fcntl
 import os
 import shutil

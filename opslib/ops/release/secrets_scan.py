@@ -1,7 +1,5 @@
 """No secret leaves with a release: every text file is looked through before it is packed."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path

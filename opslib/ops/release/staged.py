@@ -4,8 +4,6 @@ The service runs beside the one in production and takes nothing from it: a free 
 key of its own, the CPU, and an experiment folder that is thrown away.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Iterator

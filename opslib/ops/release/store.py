@@ -1,7 +1,5 @@
 """The store of releases: what there is, what is pinned, and finding one by its name."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

@@ -1,7 +1,5 @@
 """A release and its restore tests told to people: tables, the history, the scraps."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

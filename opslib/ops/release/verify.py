@@ -1,7 +1,5 @@
 """Verifying a release: every byte of it, and then whether its models load and answer rightly."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress

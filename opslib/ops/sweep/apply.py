@@ -1,7 +1,5 @@
 """A sweep's recommendation written into the configuration: engines and service read it there."""
 
-from __future__ import annotations
-
 from functools import partial
 
 from opslib.core.config import PREFIX, Config, parse_config, read_variables

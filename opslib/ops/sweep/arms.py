@@ -1,7 +1,5 @@
 """From requested combinations to sessions that differ: one arm for each, the rest equivalent."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace

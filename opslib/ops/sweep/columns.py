@@ -1,7 +1,5 @@
 """The columns of a sweep: of its rows, of its axes, and of the rows that were not timed."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple

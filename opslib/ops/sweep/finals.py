@@ -5,8 +5,6 @@ within the margin, and the gain over the first finalist (the default) is known n
 time is over.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from contextlib import ExitStack

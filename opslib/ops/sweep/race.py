@@ -7,8 +7,6 @@ Everything ends in trials; a session whose trial is already kept is not measured
 that ends its process, whenever it does, is refused with the reason and the others go on.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 

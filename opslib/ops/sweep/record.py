@@ -1,7 +1,5 @@
 """What a sweep leaves behind: a row for every combination, the best, the recommended, the axes."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Mapping

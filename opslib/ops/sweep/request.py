@@ -1,7 +1,5 @@
 """What a person asks a sweep for."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """From trials to the record: rows, the result of each batch size, and what each axis does."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial

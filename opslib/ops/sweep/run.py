@@ -5,8 +5,6 @@ as written, raced, and the finalists are measured again in fresh processes. The 
 tied with it and the simplest of those go into the record; so does "the default is as good".
 """
 
-from __future__ import annotations
-
 import shutil
 import time
 from collections.abc import Callable, Sequence

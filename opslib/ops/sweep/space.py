@@ -5,8 +5,6 @@ a convolutional network: on the CPU threads x spinning at every graph level, on 
 search x layout x TF32 x CUDA graphs at the default level, and TensorRT once.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ An interrupted sweep finds its trials again by a key over everything that decide
 finished sweep leaves none, so that the next one measures anew.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Iterable
