@@ -69,7 +69,7 @@ PRELOADED = (
 )
 # They start our own programs.
 STARTERS = ("opslib.inference.trial", "opslib.serving.load", "opslib.serving.staging")
-WORKERS = ("onnx", "onnxruntime", "PIL.Image", "opslib.timing.station_process")
+WORKERS = ("tests.running", "onnx", "onnxruntime", "PIL.Image", "opslib.timing.station_process")
 
 
 class PreparedProcess:
