@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 from opslib.serving.keys import HEADER
 from opslib.serving.staging import RunningService, start_service
@@ -180,5 +181,8 @@ def start_target(place: Place, descriptors: int = 1024) -> Iterator[Target]:
     path = str(place.config_path.with_name(TASKS))
     (folder / "sitecustomize.py").write_text(SITE.format(descriptors=descriptors, path=path))
     variables = {"RATE_LIMIT_PER_MIN": "1000000", "PYTHONPATH": str(folder)}
-    with start_service(place.config_path, variables=variables) as service:
+    with (
+        mock.patch("opslib.serving.staging.subprocess", subprocess),  # a new interpreter reads it
+        start_service(place.config_path, variables=variables) as service,
+    ):
         yield Target(service, place)
