@@ -21,6 +21,7 @@ FLOORS = {
     "serving": 3,
     "runs": 3,
     "ops.bench": 4,
+    "ops.trends": 4,
     "ops.sweep": 5,
     "ops.quantize": 5,
     "ops.release": 6,

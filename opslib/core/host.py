@@ -42,6 +42,12 @@ class HostFacts(Part):
         return sha256_bytes(repr((parts, cards)).encode())[:12]
 
     @property
+    def machine(self) -> str:
+        """The same without the cards' drivers: what stays one host when a driver is renewed."""
+        bare = tuple(gpu.model_copy(update={"driver": ""}) for gpu in self.gpus)
+        return self.model_copy(update={"gpus": bare}).fingerprint
+
+    @property
     def label(self) -> str:
         """The host in a few words: its card, or its processor and usable cores."""
         if self.gpus:

@@ -8,6 +8,7 @@ from opslib.ops.drill.command import DRILL
 from opslib.ops.quantize.command import QUANTIZE
 from opslib.ops.release.operation import RELEASE
 from opslib.ops.sweep.command import SWEEP
+from opslib.ops.trends.command import TRENDS
 from opslib.telling.operation import Operation, Records
 
 OPERATIONS: dict[str, Operation] = {}
@@ -24,4 +25,4 @@ def find_records(file_name: str) -> Records | None:
     return next((one for one in known if PurePath(file_name).name.startswith(one.files)), None)
 
 
-register(BENCH, SWEEP, QUANTIZE, RELEASE, DRILL, CHECKLIST)
+register(BENCH, SWEEP, QUANTIZE, RELEASE, DRILL, CHECKLIST, TRENDS)

@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from math import isfinite
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +18,7 @@ from opslib.core.formatting import shorten
 from opslib.core.records import Part
 from opslib.runs.html import shown_figures
 from opslib.runs.run_record import RUN_FILE, RunRecord
+from opslib.telling.scraps import Scrap
 
 CACHE_FILE = ".catalogue.json"
 SIDE_SUFFIX = ".run.json"
@@ -28,7 +30,8 @@ MAX_FIGURES = 2
 class RunRow(Part):
     """One run in a few words.
 
-    `record_path` and `href` are relative to the report folder; `figures` are ready texts.
+    `record_path` and `href` are relative to the report folder; `figures` are ready texts;
+    `measured` are the figures that have a better direction, and so a trend.
     """
 
     id: str
@@ -46,8 +49,11 @@ class RunRow(Part):
     finished: bool = False
     succeeded: bool = False
     host_fingerprint: str | None = None
+    host: str | None = None
+    machine: str | None = None
     values_digest: str | None = None
     record: str | None = None
+    measured: tuple[Scrap, ...] = ()
 
 
 class _Kept(Part):
@@ -56,7 +62,7 @@ class _Kept(Part):
 
 
 class _Cache(Part):
-    version: Literal[4] = 4
+    version: Literal[5] = 5
     runs: dict[str, _Kept] = {}
 
 
@@ -164,6 +170,9 @@ def _make_row(run: RunRecord, relative: str) -> RunRow:
         change_tone=tone,
         finished=run.status == "finished",
         host_fingerprint=run.lineage.host_fingerprint if run.lineage else None,
+        host=run.lineage.host.label if run.lineage else None,
+        machine=run.lineage.host.machine if run.lineage else None,
+        measured=tuple(one for one in run.key_figures if one.better and isfinite(one.value)),
         values_digest=values_digest(run.parameters),
     )
 

@@ -7,10 +7,10 @@ from opslib.core.errors import InputError
 from opslib.ops import find_records
 from opslib.runs.catalogue import RunRow, drop_ahead, scan_runs, values_digest
 from opslib.runs.run_record import RunChange, RunRecord
+from opslib.runs.trends import SHARES
 from opslib.telling.scraps import Scrap
 
 MAX_NAMED_FIGURES = 2
-_SHARES = ("pp", "points", "%")
 _CHANGES = {
     "better": "better",
     "worse": "worse",
@@ -77,11 +77,11 @@ def _figures_change(old: tuple[Scrap, ...], new: tuple[Scrap, ...]) -> str:
     before = {scrap.name: scrap.value for scrap in old}
     parts = []
     for scrap in new:
-        whole = before.get(scrap.name) or scrap.unit in _SHARES
+        whole = before.get(scrap.name) or scrap.unit in SHARES
         if scrap.better is None or scrap.name not in before or not whole:
             continue
         label = scrap.label or scrap.name.replace("_", " ")
-        if scrap.unit in _SHARES:
+        if scrap.unit in SHARES:
             change = f"{scrap.value - before[scrap.name]:+.2f} points"
         else:
             change = f"{100 * (scrap.value / before[scrap.name] - 1):+.1f} %"

@@ -1,5 +1,6 @@
 """`reports/index.html`: the newest answer of each notebook, then every run, newest first."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from opslib.core.clock import ASK
@@ -9,6 +10,7 @@ from opslib.runs.adopt import adopt_notebooks
 from opslib.runs.catalogue import RunRow, drop_ahead, newest_first, scan_runs
 from opslib.runs.html import TEMPLATES, content_policy, read_template
 from opslib.runs.job import sweep_abandoned
+from opslib.runs.trend_pages import STYLES, TrendSummary, build_trends
 
 INDEX_FILE = "index.html"
 MAX_PAGE_ROWS = 1000
@@ -27,15 +29,15 @@ def build_index(root: Path) -> Path:
     broken = adopt_notebooks(root)
     rows = newest_first([*scan_runs(root), *broken])
     path = root / INDEX_FILE
-    write_text_atomic(path, render_index(rows))
+    write_text_atomic(path, render_index(rows, build_trends(root, rows)))
     return path
 
 
-def render_index(rows: list[RunRow]) -> str:
-    """Return the index page of these runs, newest first."""
+def render_index(rows: list[RunRow], trends: Sequence[TrendSummary] = ()) -> str:
+    """Return the index page of these runs, newest first, and of the trends of their figures."""
     from jinja2 import Environment, FileSystemLoader
 
-    css = (read_template("report.css") + read_template("list.css")).replace("\n", "")
+    css = "".join(map(read_template, STYLES)).replace("\n", "")
     script = read_template("list.js")
     shown, past = rows[:MAX_PAGE_ROWS], drop_ahead(rows)
     newest: dict[str, RunRow] = {}
@@ -56,5 +58,6 @@ def render_index(rows: list[RunRow]) -> str:
         ahead=len(rows) - len(past),
         ask=ASK,
         latest=[newest[name] for name in sorted(newest)],
+        trends={one.newest: one for one in reversed(trends)},
         words=sorted({row.word for row in shown}),
     )

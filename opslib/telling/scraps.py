@@ -6,6 +6,7 @@ reports outlive the library. Each carries its unit and whether lower or higher i
 
 import json
 from hashlib import sha256
+from math import isfinite
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,13 +24,15 @@ _published: dict[str, tuple[str, int]] = {}
 
 
 class Scrap(Part):
-    """One published value with its unit, its better direction and the words people read."""
+    """One published value with its unit, its better direction, the words people read, and where it
+    is a figure with one, its 95 % interval."""
 
     name: str
     value: Any = None
     unit: str | None = None
     better: Better | None = None
     label: str | None = None
+    interval: tuple[float, float] | None = None
 
 
 def publish(
@@ -39,13 +42,15 @@ def publish(
     unit: str | None = None,
     better: Better | None = None,
     label: str | None = None,
+    interval: tuple[float, float] | None = None,
 ) -> None:
     """Keep `value` under `name` in the executed notebook; nothing is shown. A cell that is run
     again replaces what it published; a second cell may not use the name. Raises InputError: the
     name is taken by another cell or by the headline, or the value's type cannot be kept."""
     if name in _HEADLINE:
         raise InputError(f"scrap {name!r}: the name is kept for publish_outcome")
-    _publish(Scrap(name=name, value=value, unit=unit, better=better, label=label))
+    ends = None if interval is None or not all(map(isfinite, interval)) else interval
+    _publish(Scrap(name=name, value=value, unit=unit, better=better, label=label, interval=ends))
 
 
 def publish_outcome(
@@ -104,7 +109,7 @@ def _decode(mime: str, payload: Any) -> Scrap | None:
     if not kept or not isinstance(payload, dict) or not isinstance(payload.get("name"), str):
         return None
     name, data = payload["name"], to_json(payload.get("data"), payload["name"])
-    ours = isinstance(data, dict) and set(data) == {"value", "unit", "better", "label"}
+    ours = isinstance(data, dict) and {*data, "interval"} == {*Scrap.model_fields} - {"name"}
     if not ours or data["better"] not in (None, "lower", "higher"):
         return Scrap(name=name, value=data)
     return Scrap(name=name, **data)
@@ -118,7 +123,8 @@ def _publish(scrap: Scrap) -> None:
         import nbformat  # noqa: F401
         import scrapbook
 
-        payload = plain.model_dump(exclude={"name"})
+        left_out = {"name"} if plain.interval else {"name", "interval"}
+        payload = plain.model_dump(mode="json", exclude=left_out)
         scrapbook.glue(scrap.name, payload, encoder="json")
 
 

@@ -102,7 +102,7 @@ def test_a_value_that_cannot_be_kept_is_refused_by_name() -> None:
 
 def test_a_scrap_comes_back_with_its_unit_and_direction(shell: Shell, tmp_path: Path) -> None:
     shell.run("a")
-    publish("p50", np.float32(1.5), unit="ms", better="lower", label="Median")
+    publish("p50", 1.5, unit="ms", better="lower", label="Median", interval=(1.4, 1.6))
     publish("text", "123")
     path = save(tmp_path, *shell.outputs)
     found = read_scraps(path)
@@ -112,7 +112,9 @@ def test_a_scrap_comes_back_with_its_unit_and_direction(shell: Shell, tmp_path: 
         "unit": "ms",
         "better": "lower",
         "label": "Median",
+        "interval": (1.4, 1.6),
     }
+    assert found["text"].interval is None
     assert found["text"].value == "123"
 
 

@@ -150,11 +150,22 @@ def publish_bench(record: BenchRecord, path: Path) -> None:
     for engine in _engines(record):
         rows, name = _timed(record, engine, "inference"), ENGINE_NAMES[engine]
         best = max(rows, key=lambda row: row.throughput_img_s or 0.0)
-        value, label = round(rows[0].p50_ms or 0.0, 4), f"batch {rows[0].batch_size}, median"
-        publish(f"{engine}_p50_ms", value, unit="ms", better="lower", label=f"{name}, {label}")
-        value = round(best.throughput_img_s or 0.0, 1)
-        label = f"{name}, best throughput (batch {best.batch_size})"
-        publish(f"{engine}_throughput_img_s", value, unit="img/s", better="higher", label=label)
+        publish(
+            f"{engine}_p50_ms",
+            round(rows[0].p50_ms or 0.0, 4),
+            unit="ms",
+            better="lower",
+            label=f"{name}, batch {rows[0].batch_size}, median",
+            interval=rows[0].latency_ms.ci95 if rows[0].latency_ms else None,
+        )
+        publish(
+            f"{engine}_throughput_img_s",
+            round(best.throughput_img_s or 0.0, 1),
+            unit="img/s",
+            better="higher",
+            label=f"{name}, best throughput (batch {best.batch_size})",
+            interval=best.throughput_ci95_img_s,
+        )
     if record.noise_floor is not None:
         value = round(record.noise_floor.half_width_pct, 2)
         publish("noise_floor_pct", value, unit="%", label="Noise floor (A/A)")

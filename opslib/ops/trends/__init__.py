@@ -1,0 +1,1 @@
+"""Trends: which figures changed their level over all runs, and when."""

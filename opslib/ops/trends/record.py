@@ -1,0 +1,56 @@
+"""What a look at the trends leaves behind: one row for each figure."""
+
+from opslib.core.lineage import Lineage
+from opslib.core.records import Part, Record
+from opslib.core.verdicts import Verdict
+
+
+class TrendStep(Part):
+    """A step in a figure's level: the day and the run it came with, the level before and after,
+    its size in words, whether it is for the better, and what else changed between the runs."""
+
+    day: str
+    run: str
+    before: float
+    after: float
+    change: str
+    better: bool
+    recent: bool
+    changed: tuple[str, ...]
+
+
+class TrendRow(Part):
+    """One figure of one notebook on one host; `page` is its page below the report folder."""
+
+    notebook: str
+    label: str
+    host: str
+    unit: str | None
+    page: str
+    values: tuple[float, ...]
+    days: tuple[str, ...]
+    steps: tuple[TrendStep, ...]
+
+    @property
+    def name(self) -> str:
+        """The figure and where it comes from."""
+        return f"{self.label} ({self.notebook}, {self.host})"
+
+    @property
+    def recent(self) -> list[TrendStep]:
+        """The steps of the days that were asked for."""
+        return [step for step in self.steps if step.recent]
+
+
+class TrendsRecord(Record):
+    """All trends of a report folder. `fail` where a figure became worse within `days`;
+    `inconclusive` where no figure has runs enough to tell."""
+
+    schema_name = "trends"
+
+    verdict: Verdict
+    finding: str
+    exit_code: int
+    lineage: Lineage
+    days: float
+    rows: tuple[TrendRow, ...]

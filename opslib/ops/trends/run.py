@@ -1,0 +1,104 @@
+"""All trends of the report folder, and whether a figure became worse of late."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from opslib.core.clock import parse_moment
+from opslib.core.config import Config
+from opslib.core.errors import ParameterError
+from opslib.core.formatting import plural, stamp, utc_now
+from opslib.core.lineage import record_lineage
+from opslib.core.verdicts import VERDICT_EXIT_CODES, Verdict
+from opslib.ops.trends.record import TrendRow, TrendsRecord, TrendStep
+from opslib.runs.catalogue import scan_runs
+from opslib.runs.trend_pages import TRENDS_FOLDER
+from opslib.runs.trends import Trend, describe_change, explain_step, list_trends
+from opslib.timing.steps import SHORTEST
+
+LONGEST_DAYS = 3650.0
+
+
+def run_trends(root: Path, *, days: float = 7.0, notebook: str | None = None) -> TrendsRecord:
+    """Return the record of the trends of a report folder; nothing is written.
+
+    Args:
+        days: a step counts for the verdict when its first run is not older.
+        notebook: only this notebook's figures, such as `01_bench`.
+
+    Raises:
+        ParameterError: `days` is out of range, or no run is of that notebook.
+    """
+    if not 0 < days <= LONGEST_DAYS:
+        raise ParameterError(f"days: got {days:g}; expected above 0 to {LONGEST_DAYS:g}")
+    runs = scan_runs(root)
+    if notebook is not None:
+        names = sorted({run.notebook for run in runs})
+        runs = [run for run in runs if run.notebook == notebook]
+        if not runs:
+            known = ", ".join(names) or "no run at all"
+            raise ParameterError(f"notebook: no run of {notebook!r}; there are runs of {known}")
+    since = utc_now() - timedelta(days=days)
+    trends = [trend for trend in list_trends(runs) if len(trend.runs) > 1]
+    rows = [_make_row(root, trend, since) for trend in trends]
+    verdict, finding = _judge(rows, days)
+    return TrendsRecord(
+        verdict=verdict,
+        finding=finding,
+        exit_code=int(VERDICT_EXIT_CODES[verdict]),
+        lineage=record_lineage(),
+        days=days,
+        rows=tuple(rows),
+    )
+
+
+def keep_trends(record: TrendsRecord, config: Config) -> Path:
+    """Write the record to `{exp_dir}/reports/trends_<UTC>.json`; return its path."""
+    return record.write(config.records_dir / f"trends_{stamp()}.json")
+
+
+def _make_row(root: Path, trend: Trend, since: datetime) -> TrendRow:
+    last = trend.runs[-1]
+    steps = []
+    for step in trend.steps:
+        before, after = trend.runs[step.at - 1], trend.runs[step.at]
+        moment = parse_moment(after.started)
+        steps.append(
+            TrendStep(
+                day=after.started[:10],
+                run=after.id,
+                before=step.before,
+                after=step.after,
+                change=describe_change(trend, step),
+                better=step.better,
+                recent=moment is not None and moment >= since,
+                changed=tuple(explain_step(root, before, after)),
+            )
+        )
+    return TrendRow(
+        notebook=last.notebook,
+        label=trend.label,
+        host=str(last.host),
+        unit=trend.scrap.unit,
+        page=f"{TRENDS_FOLDER}/{trend.page}",
+        values=trend.values,
+        days=tuple(run.started[:10] for run in trend.runs),
+        steps=tuple(steps),
+    )
+
+
+def _judge(rows: Sequence[TrendRow], days: float) -> tuple[Verdict, str]:
+    told = [row for row in rows if len(row.values) >= 2 * SHORTEST]
+    if not told:
+        least = f"a step needs {2 * SHORTEST} runs with the same parameters on the same host"
+        return "inconclusive", f"No figure has runs enough: {least}."
+    recent = [(row, step) for row in told for step in row.recent]
+    worse = sorted((one for one in recent if not one[1].better), key=lambda one: one[1].day)
+    span = plural(round(days), "day") if days >= 1 else f"{24 * days:.0f} hours"
+    figures = f"{plural(len(told), 'figure')} with {2 * SHORTEST} runs or more"
+    if worse:
+        row, step = worse[-1]
+        more = f", and {plural(len(worse) - 1, 'more step')} for the worse" if worse[1:] else ""
+        return "fail", f"{row.name} changed by {step.change} on {step.day}{more}, of {figures}."
+    gained = f"; {plural(len(recent), 'step')} for the better" if recent else ""
+    return "pass", f"No step for the worse in the last {span}, of {figures}{gained}."

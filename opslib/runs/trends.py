@@ -1,0 +1,150 @@
+"""A figure over all runs that can be held beside each other, and the steps in its level."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from opslib.core.errors import InputError
+from opslib.core.files import sha256_bytes
+from opslib.core.lineage import Lineage
+from opslib.runs.catalogue import RunRow, drop_ahead
+from opslib.runs.run_record import RunRecord
+from opslib.telling.scraps import Scrap
+from opslib.timing.steps import find_steps
+
+SHARES = ("pp", "points", "%")  # units in which a change is a difference, not a ratio
+
+
+@dataclass(frozen=True)
+class Step:
+    """Where the level changed: the place of the first run after it, the level before and after.
+
+    `better` tells whether the change is one for the better.
+    """
+
+    at: int
+    before: float
+    after: float
+    better: bool
+
+
+@dataclass(frozen=True)
+class Trend:
+    """One figure of one notebook with the same parameters on one host, the oldest run first."""
+
+    scrap: Scrap
+    runs: tuple[RunRow, ...]
+    values: tuple[float, ...]
+    intervals: tuple[tuple[float, float] | None, ...]
+
+    @property
+    def label(self) -> str:
+        """The figure in words."""
+        return self.scrap.label or self.scrap.name.replace("_", " ")
+
+    @property
+    def page(self) -> str:
+        """The file name of the trend's page; it stays the same while runs are added."""
+        last = self.runs[-1]
+        which = f"{last.machine} {last.values_digest}"
+        name = re.sub(r"[^a-z0-9]+", "-", f"{last.notebook} {self.scrap.name}".lower()).strip("-")
+        return f"{name}-{sha256_bytes(which.encode())[:8]}.html"
+
+    @property
+    def digest(self) -> str:
+        """A digest of everything that the trend's page shows."""
+        said = [(run.href, run.started, run.word, value) for run, value in self]
+        return sha256_bytes(repr((said, self.scrap.label, self.scrap.unit)).encode())[:16]
+
+    @property
+    def is_ratio(self) -> bool:
+        """Whether a change is told in percent of the figure; else as a difference."""
+        return self.scrap.unit not in SHARES and min(self.values) > 0
+
+    @cached_property
+    def steps(self) -> tuple[Step, ...]:
+        """The steps, the oldest first. The level of a stretch is the median of its runs."""
+        series = np.log(self.values) if self.is_ratio else np.asarray(self.values)
+        places = find_steps(series)
+        ends = [0, *places, len(self.values)]
+        levels = [float(np.median(self.values[start:end])) for start, end in pairwise(ends)]
+        lower = self.scrap.better == "lower"
+        return tuple(
+            Step(at, before, after, better=(after < before) == lower)
+            for at, (before, after) in zip(places, pairwise(levels), strict=True)
+        )
+
+    def __iter__(self) -> Any:
+        return iter(zip(self.runs, self.values, strict=True))
+
+
+def list_trends(rows: Iterable[RunRow]) -> list[Trend]:
+    """Return the trends of these runs, sorted by notebook, figure, host and parameters.
+
+    Runs that did not finish, that tell no host, or that are dated after now take no part.
+    """
+    found: dict[tuple[str, ...], list[tuple[RunRow, Scrap]]] = {}
+    for row in drop_ahead(rows):
+        if row.finished and row.machine and row.started:
+            for scrap in row.measured:
+                which = (row.notebook, scrap.name, row.machine, str(row.values_digest))
+                # A figure whose unit or better direction changed is another figure.
+                found.setdefault((*which, str(scrap.unit), str(scrap.better)), []).append(
+                    (row, scrap)
+                )
+    trends = []
+    for _, members in sorted(found.items()):
+        members.sort(key=lambda one: (one[0].started, one[0].id))
+        runs = tuple(row for row, _ in members)
+        values = tuple(float(scrap.value) for _, scrap in members)
+        intervals = tuple(scrap.interval for _, scrap in members)
+        trends.append(Trend(members[-1][1], runs, values, intervals))
+    return trends
+
+
+def describe_change(trend: Trend, step: Step) -> str:
+    """Return the size of a step in words: `+8.3 %` of a ratio, else `+0.42 points`."""
+    if trend.is_ratio:
+        return f"{100 * (step.after / step.before - 1):+.1f} %".replace("-", "−")
+    unit = "points" if trend.scrap.unit in SHARES else trend.scrap.unit or ""
+    return f"{step.after - step.before:+.3g} {unit}".strip().replace("-", "−")
+
+
+def explain_step(root: Path, before: RunRow, after: RunRow) -> list[str]:
+    """Return what differs between the runs on both sides of a step, in a few words each."""
+    try:
+        old, new = (RunRecord.read(root / row.record_path) for row in (before, after))
+    except InputError:
+        return ["one of the two runs is no longer there"]
+    differing = [
+        f"{what}: {was or 'none'} → {now or 'none'}"
+        for what, was, now in _list_conditions(old, new)
+        if was != now
+    ]
+    return differing or ["nothing that the runs tell of: same commit, packages, model and driver"]
+
+
+def _list_conditions(old: RunRecord, new: RunRecord) -> Iterable[tuple[str, Any, Any]]:
+    if old.lineage and new.lineage:
+        yield "commit", _commit(old.lineage), _commit(new.lineage)
+        for name in sorted({*old.lineage.versions, *new.lineage.versions}):
+            yield name, old.lineage.versions.get(name), new.lineage.versions.get(name)
+        yield "Python", old.lineage.host.python, new.lineage.host.python
+        yield "system", old.lineage.host.os, new.lineage.host.os
+        yield "driver", _drivers(old.lineage), _drivers(new.lineage)
+    for name in sorted({*old.evidence, *new.evidence}):
+        yield name, old.evidence.get(name), new.evidence.get(name)
+
+
+def _drivers(lineage: Lineage) -> str:
+    return ", ".join(sorted({gpu.driver for gpu in lineage.host.gpus}))
+
+
+def _commit(lineage: Lineage) -> str:
+    return lineage.git_sha + (" with changes" if lineage.git_dirty else "")
