@@ -31,6 +31,7 @@ class RunRow(Part):
     """One run in a few words.
 
     `record_path` and `href` are relative to the report folder; `figures` are ready texts;
+    `asked` names the parameters that were changed;
     `measured` are the figures that have a better direction, and so a trend.
     """
 
@@ -50,6 +51,7 @@ class RunRow(Part):
     succeeded: bool = False
     host_fingerprint: str | None = None
     host: str | None = None
+    asked: str = ""
     machine: str | None = None
     values_digest: str | None = None
     record: str | None = None
@@ -171,10 +173,18 @@ def _make_row(run: RunRecord, relative: str) -> RunRow:
         finished=run.status == "finished",
         host_fingerprint=run.lineage.host_fingerprint if run.lineage else None,
         host=run.lineage.host.label if run.lineage else None,
+        asked=shorten(", ".join(f"{k}={run.parameters[k]}" for k in run.changed_parameters), 80),
         machine=run.lineage.host.machine if run.lineage else None,
-        measured=tuple(one for one in run.key_figures if one.better and isfinite(one.value)),
+        measured=tuple(one for one in run.key_figures if one.better and _is_finite(one.value)),
         values_digest=values_digest(run.parameters),
     )
+
+
+def _is_finite(value: float) -> bool:
+    try:
+        return isfinite(value)
+    except OverflowError:  # a whole number beyond every float
+        return False
 
 
 def _read_cache(root: Path) -> _Cache:

@@ -1,10 +1,11 @@
 """The pages of the trends: one for each figure, and `trends/index.html` that lists them."""
 
 import math
+import re
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
@@ -23,6 +24,7 @@ STYLES = ("report.css", "list.css", "trend.css")
 WIDTH, HEIGHT = 760, 280
 LEFT, RIGHT, TOP, BOTTOM = 70, 16, 14, 30
 SPARK_RUNS = 40
+_PAGE = re.compile(r"[a-z0-9-]*-[0-9a-f]{8}\.html")
 
 
 class TrendSummary(Part):
@@ -44,10 +46,11 @@ class TrendSummary(Part):
     step: str | None = None
     step_day: str | None = None
     step_better: bool = False
+    can_tell: bool = True
 
 
 class _Cache(Part):
-    version: int = 1
+    version: Literal[1] = 1  # raised with whatever the pages show
     trends: dict[str, TrendSummary] = {}
 
 
@@ -69,14 +72,13 @@ def build_trends(root: Path, rows: Sequence[RunRow]) -> list[TrendSummary]:
                 continue
             known = kept.get(trend.page)
             if known is None or known.digest != trend.digest or not (folder / known.page).exists():
-                folder.mkdir(exist_ok=True)
                 write_text_atomic(folder / trend.page, render_trend(root, trend))
                 known = summarize(trend)
             summaries[trend.page] = known
-        for page in kept.keys() - summaries.keys():
-            (folder / page).unlink(missing_ok=True)
-        if summaries != kept:
-            folder.mkdir(exist_ok=True)
+        for path in folder.glob("*.html"):
+            if _PAGE.fullmatch(path.name) and path.name not in summaries:
+                path.unlink(missing_ok=True)
+        if summaries != kept or (summaries and not (folder / "index.html").exists()):
             page = _render("trends.html.j2", trends=list(summaries.values()))
             write_text_atomic(folder / "index.html", page)
             text = _Cache(trends=summaries).model_dump_json()
@@ -105,6 +107,7 @@ def summarize(trend: Trend) -> TrendSummary:
         step=describe_change(trend, last) if last else None,
         step_day=trend.runs[last.at].started[:10] if last else None,
         step_better=bool(last and last.better),
+        can_tell=trend.can_tell,
     )
 
 
@@ -176,7 +179,7 @@ def _range(values: Sequence[float], ends: Sequence[float]) -> tuple[float, float
 def _ticks(low: float, high: float) -> list[float]:
     """Three to six round values between two others."""
     size = 10 ** math.floor(math.log10((high - low) / 3))
-    size *= next(times for times in (5, 2, 1) if (high - low) / (size * times) >= 3)
+    size *= next((times for times in (5, 2) if (high - low) / (size * times) >= 3), 1)
     first = math.ceil(low / size)
     return [round(at * size, 12) for at in range(first, math.floor(high / size) + 1)]
 

@@ -16,22 +16,29 @@ from opslib.core.lineage import Lineage
 from opslib.runs.catalogue import RunRow, drop_ahead
 from opslib.runs.run_record import RunRecord
 from opslib.telling.scraps import Scrap
-from opslib.timing.steps import find_steps
+from opslib.timing.steps import SHORTEST, find_steps
 
-SHARES = ("pp", "points", "%")  # units in which a change is a difference, not a ratio
+# Units in which a change is a difference, not a ratio.
+SHARES = ("pp", "points", "%")
+FEWEST_RUNS = 2 * SHORTEST
 
 
 @dataclass(frozen=True)
 class Step:
     """Where the level changed: the place of the first run after it, the level before and after.
 
-    `better` tells whether the change is one for the better.
+    It can be told from the run at `told_at` on. `better` tells whether the change is one for the better.
     """
 
     at: int
     before: float
     after: float
     better: bool
+
+    @property
+    def told_at(self) -> int:
+        """The place of the run with which the step could first be told."""
+        return self.at + SHORTEST - 1
 
 
 @dataclass(frozen=True)
@@ -45,22 +52,28 @@ class Trend:
 
     @property
     def label(self) -> str:
-        """The figure in words."""
-        return self.scrap.label or self.scrap.name.replace("_", " ")
+        """The figure in words, with the parameters that were changed."""
+        label, asked = self.scrap.label or self.scrap.name.replace("_", " "), self.runs[-1].asked
+        return f"{label} ({asked})" if asked else label
 
     @property
     def page(self) -> str:
         """The file name of the trend's page; it stays the same while runs are added."""
-        last = self.runs[-1]
-        which = f"{last.machine} {last.values_digest}"
-        name = re.sub(r"[^a-z0-9]+", "-", f"{last.notebook} {self.scrap.name}".lower()).strip("-")
-        return f"{name}-{sha256_bytes(which.encode())[:8]}.html"
+        last, scrap = self.runs[-1], self.scrap
+        kind = (last.notebook, scrap.name, last.machine, last.values_digest, scrap.unit)
+        name = re.sub(r"[^a-z0-9]+", "-", f"{last.notebook} {scrap.name}".lower()).strip("-")
+        return f"{name[:80]}-{sha256_bytes(repr((*kind, scrap.better)).encode())[:8]}.html"
 
     @property
     def digest(self) -> str:
         """A digest of everything that the trend's page shows."""
-        said = [(run.href, run.started, run.word, value) for run, value in self]
-        return sha256_bytes(repr((said, self.scrap.label, self.scrap.unit)).encode())[:16]
+        said = [(run.href, run.started, run.word, run.host, value) for run, value in self]
+        return sha256_bytes(repr((said, self.intervals, self.scrap.label)).encode())[:16]
+
+    @property
+    def can_tell(self) -> bool:
+        """Whether there are runs enough for a step to be told."""
+        return len(self.values) >= FEWEST_RUNS
 
     @property
     def is_ratio(self) -> bool:
@@ -78,6 +91,7 @@ class Trend:
         return tuple(
             Step(at, before, after, better=(after < before) == lower)
             for at, (before, after) in zip(places, pairwise(levels), strict=True)
+            if after != before
         )
 
     def __iter__(self) -> Any:

@@ -64,7 +64,8 @@ def takes_request(
         @wraps(act)
         def command(json: Path | None, config: Path | None, **asked: Any) -> int:
             check_record_path(json)
-            return act(kind(**asked), load_config(config), json)
+            loaded = load_config(config)
+            return act(kind(**asked), loaded, json)
 
         hints = get_type_hints(kind, include_extras=True)
         options = {one.name: (hints[one.name], one.default) for one in fields(kind)}
@@ -90,16 +91,18 @@ def measure(
     request: object,
     config: Config,
     json: Path | None,
+    also: Callable[[Any], list[str]] = lambda _record: [],
 ) -> tuple[Any, Path]:
     """Run an operation, saying what and how far, keep and show its record; return it and where
-    it lies."""
+    it lies. `also`: what else is said of it, before where it lies."""
     notes = make_console(stderr=True)
     say(notes, what)
     with show_progress(notes) as progress:
         record = run(config, request, progress=progress)
     path = keep(record, config, json)
     show(make_console(), record)
-    say(notes, f"record: {path}")
+    for line in (*also(record), f"record: {path}"):
+        say(notes, line)
     return record, path
 
 

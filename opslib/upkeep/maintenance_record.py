@@ -191,10 +191,14 @@ def read_journal(path: Path) -> tuple[MaintenanceRecord, int]:
                 begun = {}
     with suppress(TypeError, ValidationError):
         skipped.append(SkippedItem(**begun, reason=_UNDER_WAY))
-    written = datetime.fromtimestamp(path.stat().st_mtime, tz=UTC).isoformat(timespec="seconds")
+    started = head.get("started_at_utc")
+    if not started:  # without its head; one that has just ended is gone
+        with storage_errors(f"read {path}"):
+            moment = datetime.fromtimestamp(path.stat().st_mtime, tz=UTC)
+        started = moment.isoformat(timespec="seconds")
     record = make_record(
         done,
-        started_at_utc=str(head.get("started_at_utc") or written),
+        started_at_utc=str(started),
         took_s=0.0,
         exp_dir=str(head.get("exp_dir", "")),
         skipped=tuple(skipped),

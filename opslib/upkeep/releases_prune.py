@@ -135,7 +135,8 @@ def _folders(this: Round) -> Iterator[Path]:
     within = (config.exp_dir / one for one in ("", "checkpoints", "logs/archive", "logs/jobs"))
     folders = [
         *(config.logs_dir, config.export_dir, config.records_dir, config.releases_dir),
-        *(config.restore_dir, config.report_dir, config.root, *within),
+        *(config.restore_dir, config.report_dir, config.report_dir / "trends"),
+        *(config.root, *within),
         *(quantized, *sorted(quantized.glob("*/")), *lease_folders(config)),
     ]
     for folder in dict.fromkeys(folders):

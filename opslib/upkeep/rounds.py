@@ -153,8 +153,12 @@ def list_files(folder: Path, wanted: Callable[[str], object]) -> list[Entry]:
     A folder that is not there has no files. Raises `StorageError` where it cannot be read.
     """
     found = []
-    with storage_errors(f"read {folder}"), suppress(FileNotFoundError):
-        for one in os.scandir(folder):
+    with (
+        storage_errors(f"read {folder}"),
+        suppress(FileNotFoundError),
+        os.scandir(folder) as entries,
+    ):
+        for one in entries:
             if wanted(one.name) and one.is_file(follow_symlinks=False):
                 with suppress(FileNotFoundError):
                     found.append(look_at(folder / one.name))

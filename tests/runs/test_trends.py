@@ -133,6 +133,46 @@ def test_a_page_without_runs_goes(tmp_path: Path) -> None:
     assert not (tmp_path / TRENDS_FOLDER / page.page).exists()
 
 
+def test_only_what_is_called_like_a_trend_is_removed(tmp_path: Path) -> None:
+    write_series(tmp_path, [1.0, 2.0])
+    folder = tmp_path / TRENDS_FOLDER
+    folder.mkdir()
+    for name in ("01-bench-p50-0123abcd.html", "mine.html", "notes.txt"):
+        (folder / name).write_text("x")
+    (folder / ".pages.json").write_text('{"trends": {"../index.html": {}}}')
+    build_index(tmp_path)
+    left = {path.name for path in folder.iterdir()}
+    assert {"mine.html", "notes.txt", "index.html"} <= left
+    assert "01-bench-p50-0123abcd.html" not in left
+    assert (tmp_path / "index.html").exists()
+
+
+def test_figures_whose_names_look_alike_have_pages_of_their_own(tmp_path: Path) -> None:
+    for start, changes in enumerate(({"unit": "s"}, {"name": "p_50"}, {"name": "p-50"}, {})):
+        write_series(tmp_path, [1.0, 2.0], start=10 * start, **changes)
+    build_index(tmp_path)
+    assert len(list((tmp_path / TRENDS_FOLDER).glob("01*.html"))) == 4
+
+
+def test_changed_parameters_are_named_beside_the_figure(tmp_path: Path) -> None:
+    run = make_run(1, parameters={"batch": "8"}, changed_parameters=("batch",))
+    for number in (1, 2):
+        write_run(tmp_path, run.model_copy(update={"id": make_run(number).id}))
+    assert only_trend(tmp_path).label == "Median, batch 1 (batch=8)"
+
+
+def test_too_few_runs_are_not_called_level(tmp_path: Path) -> None:
+    write_series(tmp_path, [10.0, 20.0])
+    build_index(tmp_path)
+    page = (tmp_path / TRENDS_FOLDER / only_trend(tmp_path).page).read_text()
+    assert "Too few runs to tell a step: 2 of 6." in page
+
+
+def test_a_number_beyond_every_float_takes_no_part(tmp_path: Path) -> None:
+    write_series(tmp_path, [10**400, 10**400])  # type: ignore[list-item]
+    assert list_trends(scan_runs(tmp_path)) == []
+
+
 def test_a_run_that_is_gone_when_its_step_is_explained_is_said(tmp_path: Path) -> None:
     folders = write_series(tmp_path, noisy(10, 12) + noisy(12, 12))
     rows = scan_runs(tmp_path)

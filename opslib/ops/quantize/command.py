@@ -33,12 +33,16 @@ def quantize(request: QuantizeRequest, config: Config, json: Path | None) -> int
     from opslib.ops.quantize.run import keep_quantize, run_quantize
 
     what = f"quantization of {describe_experiment(config)}"
-    record, _ = measure(what, run_quantize, keep_quantize, show_quantize, request, config, json)
-    notes, kept = make_console(stderr=True), [row for row in record.variants if row.file]
-    if request.out is not None and any(row.gated for row in kept):
-        say(notes, f"dynamic INT8 model: {request.out}")
-    for row in kept[:1]:
-        say(notes, f"variants: {(config.exp_dir / str(row.file)).parent}")
+
+    def name_files(record: QuantizeRecord) -> list[str]:
+        kept = [row for row in record.variants if row.file]
+        named = request.out is not None and any(row.gated for row in kept)
+        lines = [f"dynamic INT8 model: {request.out}"] if named else []
+        return lines + [f"variants: {(config.exp_dir / str(kept[0].file)).parent}"] * bool(kept)
+
+    record, _ = measure(
+        what, run_quantize, keep_quantize, show_quantize, request, config, json, name_files
+    )
     return int(record.exit_code)
 
 

@@ -82,13 +82,14 @@ def prepare_model(source: Path, target: Path) -> Path:
                     skip_symbolic_shape=skip,
                     save_as_external_data=external,
                 )
-                return _separate_again(target)
-            except (
-                Exception
-            ) as error:  # symbolic shape inference raises bare ones for what it lacks
+                break
+            except Exception as error:  # bare ones, for what symbolic shape inference lacks
                 problem = error
-    why = shorten_error(problem) if problem else "no reason given"
-    raise ModelError(f"{source.name}: cannot be prepared for quantization: {why}") from problem
+        else:
+            why = shorten_error(problem) if problem else "no reason given"
+            line = f"{source.name}: cannot be prepared for quantization: {why}"
+            raise ModelError(line) from problem
+    return _separate_again(target)
 
 
 @contextlib.contextmanager

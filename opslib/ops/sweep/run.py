@@ -95,15 +95,14 @@ def run_sweep(
         watch_disturbance(gpu=True) as watch,
         Station("sweep") as station,
     ):
-        book = TrialBook(config.records_dir / TRIALS_NAME, fresh=request.fresh)
-        sweep = _explore(config, setup, objective, book, station, progress)
+        sweep = _explore(config, setup, objective, request.fresh, station, progress)
         try:
             for index, size in enumerate(sweep.batch_sizes):
                 share_s = sweep.deadline.left_s / (len(sweep.batch_sizes) - index)
                 results.append(_run_batch(sweep, size, share_s))
         except GateFailedError as error:
             failure = str(error)
-    book.finish()
+    sweep.book.finish()
     progress(1.0, "done")
     concluded = _refuse(sweep, failure) if failure else _conclude(sweep, results)
     margin_pct, sizes = config.sweep.margin_pct, [one.batch_size for one in results]
@@ -118,7 +117,7 @@ def run_sweep(
         budget_s=setup.budget_s,
         wall_s=round(sweep.deadline.spent_s, 3),
         margin_pct=margin_pct,
-        resumed_trials=book.resumed,
+        resumed_trials=sweep.book.resumed,
         disturbance=watch.result(),
         batches=tuple(results),
         axes=describe_axes(concluded["rows"], sizes, margin_pct),
@@ -159,7 +158,7 @@ def _explore(
     config: Config,
     setup: BenchSetup,
     objective: str,
-    book: TrialBook,
+    fresh: bool,
     station: Station,
     progress: Progress,
 ) -> _Sweep:
@@ -205,6 +204,7 @@ def _explore(
         progress(min(1.0, deadline.spent_s / setup.budget_s), what)
 
     timed = (fixed,) if fixed else sizes
+    book = TrialBook(config.records_dir / TRIALS_NAME, fresh=fresh)
     known = (config, setup, objective, station, host, model, img_size, timed, lines, arms, book)
     return _Sweep(*known, deadline, report)
 

@@ -49,5 +49,5 @@ def _levels(told: Told) -> str:
 
 def _last_step(row: TrendRow) -> str:
     if not row.steps:
-        return "none"
+        return "none" if row.can_tell else "too few runs"
     return f"{row.steps[-1].change} on {row.steps[-1].day}"

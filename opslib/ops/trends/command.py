@@ -10,7 +10,7 @@ from opslib.telling.operation import Operation
 
 
 def trends(
-    days: Annotated[float, typer.Option(help="Steps of so many days count.")] = 7.0,
+    days: Annotated[float, typer.Option(help="Steps told in so many days count.")] = 7.0,
     notebook: Annotated[str | None, typer.Option(help="Only this one: 01_bench.")] = None,
     root: RootOption = None,
     config: ConfigOption = None,

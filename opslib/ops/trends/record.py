@@ -3,12 +3,15 @@
 from opslib.core.lineage import Lineage
 from opslib.core.records import Part, Record
 from opslib.core.verdicts import Verdict
+from opslib.timing.steps import SHORTEST
 
 
 class TrendStep(Part):
-    """A step in a figure's level: the day and the run it came with, the level before and after,
-    its size in words, whether it is for the better, and what else changed between the runs."""
+    """A step in a figure's level: the place among the runs, the day and the run it came with, the
+    level before and after, its size in words, whether it is for the better, whether it could first
+    be told within the days that were asked for, and what else changed between the runs."""
 
+    at: int
     day: str
     run: str
     before: float
@@ -30,6 +33,11 @@ class TrendRow(Part):
     values: tuple[float, ...]
     days: tuple[str, ...]
     steps: tuple[TrendStep, ...]
+
+    @property
+    def can_tell(self) -> bool:
+        """Whether there are runs enough for a step to be told."""
+        return len(self.values) >= 2 * SHORTEST
 
     @property
     def name(self) -> str:

@@ -23,7 +23,8 @@ def run_trends(root: Path, *, days: float = 7.0, notebook: str | None = None) ->
     """Return the record of the trends of a report folder; nothing is written.
 
     Args:
-        days: a step counts for the verdict when its first run is not older.
+        days: a step counts for the verdict when the run with which it could first be told, the
+            third after it, is not older.
         notebook: only this notebook's figures, such as `01_bench`.
 
     Raises:
@@ -62,16 +63,17 @@ def _make_row(root: Path, trend: Trend, since: datetime) -> TrendRow:
     steps = []
     for step in trend.steps:
         before, after = trend.runs[step.at - 1], trend.runs[step.at]
-        moment = parse_moment(after.started)
+        told = parse_moment(trend.runs[step.told_at].started)
         steps.append(
             TrendStep(
+                at=step.at,
                 day=after.started[:10],
                 run=after.id,
                 before=step.before,
                 after=step.after,
                 change=describe_change(trend, step),
                 better=step.better,
-                recent=moment is not None and moment >= since,
+                recent=told is not None and told >= since,
                 changed=tuple(explain_step(root, before, after)),
             )
         )
@@ -88,7 +90,7 @@ def _make_row(root: Path, trend: Trend, since: datetime) -> TrendRow:
 
 
 def _judge(rows: Sequence[TrendRow], days: float) -> tuple[Verdict, str]:
-    told = [row for row in rows if len(row.values) >= 2 * SHORTEST]
+    told = [row for row in rows if row.can_tell]
     if not told:
         least = f"a step needs {2 * SHORTEST} runs with the same parameters on the same host"
         return "inconclusive", f"No figure has runs enough: {least}."

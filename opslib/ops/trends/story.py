@@ -40,7 +40,7 @@ def draw_steps(record: TrendsRecord, theme: Theme) -> Figure | None:
     figure, grid = plt.subplots(len(shown), 1, figsize=(8.8, 2.2 * len(shown)), squeeze=False)
     for axes, row in zip(grid[:, 0], shown, strict=True):
         axes.plot(row.values, marker=".", color=theme.series[0], linewidth=0.9)
-        places = [row.days.index(step.day) for step in row.steps]
+        places = [step.at for step in row.steps]
         levels = [row.steps[0].before, *(step.after for step in row.steps)]
         for (start, end), level in zip(
             pairwise([0, *places, len(row.values)]), levels, strict=True

@@ -18,23 +18,29 @@ from tests.running import run_python
 from tests.runs.test_trends import noisy, write_series
 
 
-def date_runs(folders: list[Path], *, end_days_ago: float) -> None:
-    """Date runs a day apart, the last so many days ago."""
+def date_runs(folders: list[Path], *, days_apart: float = 1) -> None:
+    """Date runs so many days apart, the last one today."""
     for back, folder in enumerate(reversed(folders)):
-        moment = utc_now() - timedelta(days=back + end_days_ago, minutes=5)
+        moment = utc_now() - timedelta(days=back * days_apart, minutes=5)
         run = RunRecord.read(folder / RUN_FILE).model_copy(update={"started": utc_text(moment)})
         (folder / RUN_FILE).write_text(run.to_json())
 
 
 def test_a_recent_step_for_the_worse_fails(tmp_path: Path) -> None:
-    date_runs(write_series(tmp_path, noisy(10, 20) + noisy(12, 5, seed=1)), end_days_ago=0)
+    date_runs(write_series(tmp_path, noisy(10, 20) + noisy(12, 5, seed=1)))
     record = run_trends(tmp_path)
     assert (record.verdict, record.exit_code) == ("fail", 3)
     assert "Median (01_bench, A Processor, 2 cores) changed by +" in record.finding
 
 
+def test_a_step_of_monthly_runs_counts_once_it_can_be_told(tmp_path: Path) -> None:
+    folders = write_series(tmp_path, noisy(10, 12) + noisy(12, 3, seed=1))
+    date_runs(folders, days_apart=30)
+    assert run_trends(tmp_path).verdict == "fail"
+
+
 def test_an_old_step_is_shown_and_decides_nothing(tmp_path: Path) -> None:
-    date_runs(write_series(tmp_path, noisy(10, 20) + noisy(12, 20, seed=1)), end_days_ago=0)
+    date_runs(write_series(tmp_path, noisy(10, 20) + noisy(12, 20, seed=1)))
     record = run_trends(tmp_path)
     assert record.verdict == "pass"
     assert len(record.rows[0].steps) == 1
@@ -42,7 +48,7 @@ def test_an_old_step_is_shown_and_decides_nothing(tmp_path: Path) -> None:
 
 
 def test_a_step_for_the_better_passes_and_is_told(tmp_path: Path) -> None:
-    date_runs(write_series(tmp_path, noisy(10, 20) + noisy(8, 5, seed=1)), end_days_ago=0)
+    date_runs(write_series(tmp_path, noisy(10, 20) + noisy(8, 5, seed=1)))
     record = run_trends(tmp_path)
     assert record.verdict == "pass"
     assert "1 step for the better" in record.finding
@@ -58,7 +64,7 @@ def test_too_few_runs_are_inconclusive(tmp_path: Path, count: int) -> None:
 
 
 def test_tables_and_figure_say_the_step(tmp_path: Path) -> None:
-    date_runs(write_series(tmp_path, noisy(10, 20) + noisy(12, 5, seed=1)), end_days_ago=0)
+    date_runs(write_series(tmp_path, noisy(10, 20) + noisy(12, 5, seed=1)))
     record = run_trends(tmp_path)
     assert list(step_frame(record)["is"]) == ["worse"]
     assert list(trend_frame(record)["runs"]) == [25]
@@ -80,7 +86,7 @@ def test_bad_requests_are_named(tmp_path: Path, given: dict[str, object], said: 
 
 
 def test_the_command_ends_with_the_verdict(tmp_path: Path) -> None:
-    date_runs(write_series(tmp_path, noisy(10, 20) + noisy(12, 5, seed=1)), end_days_ago=0)
+    date_runs(write_series(tmp_path, noisy(10, 20) + noisy(12, 5, seed=1)))
     answer = run_python(
         [sys.executable, "-m", "opslib.cli", "report", "trends", "--root", tmp_path]
     )
