@@ -27,7 +27,8 @@ FEWEST_RUNS = 2 * SHORTEST
 class Step:
     """Where the level changed: the place of the first run after it, the level before and after.
 
-    It can be told from the run at `told_at` on. `better` tells whether the change is one for the better.
+    It can be told from the run at `told_at` on. `better` tells whether the change is one for the
+    better.
     """
 
     at: int
