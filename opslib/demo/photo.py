@@ -5,8 +5,9 @@ import io
 import math
 import multiprocessing
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -42,11 +43,10 @@ def render_dataset(
     total, done = sum(counts.values()) * len(size.kinds), 0
     # A fresh interpreter per process: this one may hold threads, which a fork would break.
     context = multiprocessing.get_context("spawn")
-    with (
-        storage_errors(f"write images under {data_root}"),
-        ProcessPoolExecutor(usable_cpus(), mp_context=context) as pool,  # starts none by itself
-    ):
-        run = pool.map if total >= _ALONE_BELOW else map
+    with storage_errors(f"write images under {data_root}"), ExitStack() as stack:
+        run: Callable[..., Iterator[int]] = map
+        if total >= _ALONE_BELOW:
+            run = stack.enter_context(ProcessPoolExecutor(usable_cpus(), mp_context=context)).map
         for count in run(_render_folder, *zip(*jobs, strict=True)):
             done += count
             if on_image is not None:
@@ -131,8 +131,8 @@ def _ground(rng: Random, toward: Direction, size_px: int) -> Field:
     y, x = np.mgrid[-1.0 : 1.0 : size_px * 1j, -1.0 : 1.0 : size_px * 1j]
     falloff = 1.0 + rng.uniform(0.03, 0.3) * (x * toward[0] + y * toward[1])
     tint = rng.normal(1.0, 0.04, (3, 1, 1)) * rng.uniform(0.82, 1.05)
-    falloff *= 1.0 - 0.09 * (x * x + y * y)
-    return np.asarray(cut_backdrop(rng, size_px) * tint * falloff, np.float32)
+    vignette = 1.0 - 0.09 * (x * x + y * y)
+    return np.asarray(cut_backdrop(rng, size_px) * tint * falloff * vignette, np.float32)
 
 
 def _shadow(foot: Field, toward: Direction, ambient: float, high_px: float, rng: Random) -> Field:

@@ -30,6 +30,8 @@ _log = logging.getLogger(CAUSED_OUTSIDE)
 class Slot:
     """The place of one connection."""
 
+    __slots__ = ("_places", "transport")
+
     def __init__(self, places: "Connections", transport: asyncio.Transport) -> None:
         self._places = places
         self.transport = transport

@@ -56,10 +56,11 @@ class Generations:
 
     def require(self) -> Generation:
         """Return the current generation, or refuse where no model is loaded."""
-        if self._current is None:
-            problem = "no model is loaded; switch one in with /reload"
+        current = self._current
+        if current is None:
+            problem = "no model is loaded; see the service's api.err, or switch one in with /reload"
             raise RefusalError(503, problem, code="no_model")
-        return self._current
+        return current
 
     @contextmanager
     def lease(self) -> Iterator[Generation]:

@@ -112,7 +112,10 @@ def _find_surge(disk: DiskFacts) -> float | None:
 
 
 def _days_before(point: DiskPoint, now: datetime) -> float:
-    return age_days(point.at_utc, now) or 0.0
+    age = age_days(point.at_utc, now)
+    if age is None:
+        raise ValueError(f"a reading of the disk is dated {point.at_utc!r}, which is no time")
+    return age
 
 
 def _rate(bytes_per_day: float) -> str:

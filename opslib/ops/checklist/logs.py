@@ -19,7 +19,9 @@ def check_api_log(visit: Visit) -> Answer:
     began."""
     folder = visit.config.logs_dir
     logs = [folder / pattern for pattern in visit.config.checklist.api_logs]
-    missing = [str(path) for path in logs if not _is_there(path, visit)]
+    # of whatever age, or a part of it in the window
+    found = [any(path.parent.glob(path.name)) or find_log_files(path, visit) for path in logs]
+    missing = [str(path) for path, there in zip(logs, found, strict=True) if not there]
     if len(missing) == len(logs):
         why = "the service never ran on this experiment, or logs elsewhere"
         told = f"{', '.join(missing)}: no such log: {why}"
@@ -33,19 +35,15 @@ def check_api_log(visit: Visit) -> Answer:
 def check_tunnel_log(visit: Visit) -> Answer:
     """Return what cloudflared's log and its rotated parts say since the window began."""
     path = tunnel_log_path(visit.config)
-    if not _is_there(path, visit):
+    try:
+        there = path.is_file() or bool(find_log_files(path, visit))
+    except PermissionError:
+        there = True  # reading it will say so
+    if not there:
         step = "name the tunnel's log: `checklist.cloudflared_log`"
         return visit.not_set_up(f"{path} is not there", step)
     step = f"read it: `grep ERR {path} | tail`; does the tunnel answer? see the outside health"
     return _digest(visit, [path], "cloudflared", step)
-
-
-def _is_there(path: Path, visit: Visit) -> bool:
-    """Whether there is such a log of whatever age, or a part of it in the window."""
-    try:
-        return any(path.parent.glob(path.name)) or bool(find_log_files(path, visit))
-    except PermissionError:
-        return True  # reading it will say so
 
 
 def tunnel_log_path(config: Config) -> Path:

@@ -131,10 +131,12 @@ class _Collector:
         config, onnx, only = self._config, self._request.onnx, self._request.only
         meant = _find_meant(config, onnx, links=not (only and onnx is not None))
         main = _find_main(config, onnx, meant)
-        linked = {one.latest for one in meant if one.latest is not None}
-        exported = [path for path in config.export_dir.glob("*.onnx") if not path.is_symlink()]
-        found = {path.resolve() for path in exported if path.is_file()}
-        paths = [main] if only else sorted({main, *found, *linked})
+        paths = [main]
+        if not only:  # the way out where the folder is in disorder
+            linked = {one.latest for one in meant if one.latest is not None}
+            exported = [path for path in config.export_dir.glob("*.onnx") if not path.is_symlink()]
+            found = {path.resolve() for path in exported if path.is_file()}
+            paths = sorted({main, *found, *linked})
         names = {one.kind.link for one in meant if one.latest is not None}
         for path in paths:
             if path.name in names:

@@ -60,7 +60,7 @@ def read_checksum(archive: Path) -> str:
     try:
         data = read_companion(path)
     except OSError as error:
-        raise ReleaseError(f"{path.name}: cannot be read: {error.strerror}") from error
+        raise ReleaseError(f"{path}: cannot be read: {error.strerror}") from error
     match = _CHECKSUM.fullmatch(data)
     if match is None:
         wrong = "not the one line that sha256sum writes" if data else "empty"

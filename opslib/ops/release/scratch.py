@@ -19,9 +19,9 @@ from opslib.core.ownership import make_folder
 @contextmanager
 def scratch_folder(parent: Path, name: str, *, young_s: float = 60.0) -> Iterator[Path]:
     """Yield an empty hidden folder in `parent`; it is removed when the block ends. Those made for
-    the same `name` whose owner died are removed first, as the owner's lock tells; one of another
-    account, or younger than `young_s`, is left alone. Raises StorageError: `parent` cannot be
-    written."""
+    the same `name` whose owner died are removed first, as the owner's lock tells; one younger than
+    `young_s` is left alone, and one of another account by all but root. Raises StorageError:
+    `parent` cannot be written."""
     with storage_errors(f"write into {parent}"):
         make_folder(parent)
         for folder in parent.iterdir():
@@ -34,8 +34,8 @@ def scratch_folder(parent: Path, name: str, *, young_s: float = 60.0) -> Iterato
 
 def _remove_left_behind(folder: Path, meant: Path, young_s: float) -> None:
     found = folder.lstat()
-    ours = S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
-    if ours and time.time() - found.st_mtime >= young_s:
+    ours = S_ISDIR(found.st_mode) and os.geteuid() in (0, found.st_uid)
+    if ours and not 0 <= time.time() - found.st_mtime < young_s:
         with _locked(folder, fcntl.LOCK_EX | fcntl.LOCK_NB):
             aside = folder.rename(hide_name(meant))  # who works in it still may be ending
             shutil.rmtree(aside, ignore_errors=True)

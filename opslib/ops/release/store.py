@@ -229,5 +229,5 @@ def _find_problem(path: Path, size: int, *, named: bool) -> str | None:
     try:
         read_checksum(path)
     except ReleaseError as error:
-        return str(error)
+        return str(error).removeprefix(f"{path.parent}/")
     return None
