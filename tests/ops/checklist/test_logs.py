@@ -90,6 +90,12 @@ def test_a_missing_tunnel_log_is_said_and_the_demo_has_none(resting: Plant) -> N
     assert answer.evidence[0].startswith("not set up")
 
 
+def test_a_folder_in_the_place_of_the_tunnel_log_is_no_log(resting: Plant, tmp_path: Path) -> None:
+    answer = check_tunnel_log(resting.visit(checklist__cloudflared_log=str(tmp_path)))
+    assert answer.state == "attention"
+    assert answer.evidence[0].startswith("not set up")
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
 def test_a_log_that_may_not_be_read_is_unknown_and_says_why(resting: Plant) -> None:
     write_log(resting, json_line("lost")).chmod(0)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -312,6 +313,18 @@ def test_what_a_killed_test_left_is_cleared_by_the_next(
     assert left_behind(config) == []
     await_end(service)
     assert prove_release(config, stored).verdict == "pass"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root works in other accounts' folders")
+def test_root_clears_what_a_killed_test_of_another_account_or_a_wrong_clock_left(
+    tmp_path: Path,
+) -> None:
+    stale = hide_name(tmp_path / WORK_NAME)
+    stale.mkdir()
+    os.chown(stale, 65534, 65534)
+    os.utime(stale, (time.time() + 3600,) * 2)
+    with scratch_folder(tmp_path, WORK_NAME, young_s=0.0):
+        assert not stale.exists()
 
 
 def test_a_service_that_is_still_ending_holds_nothing_there(tmp_path: Path) -> None:
