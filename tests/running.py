@@ -310,6 +310,7 @@ def _become(request: dict[str, Any], descriptors: list[int]) -> NoReturn:
         os.chdir(request["cwd"])
         os.environ.clear()
         os.environ.update(request["env"])
+        tempfile.tempdir = None  # it was chosen by another environment
         time.tzset()
         code = _run(request["words"])
         sys.stdout.flush()

@@ -18,7 +18,7 @@ from tests.runs.browser import open_browser, open_page
 from tests.runs.makers import make_project, publish_cell
 
 ROOT = Path(__file__).resolve().parents[2]
-WAIT_MS = 60_000
+WAIT_MS = 150_000
 
 
 @contextmanager

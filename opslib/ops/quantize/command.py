@@ -38,7 +38,8 @@ def quantize(request: QuantizeRequest, config: Config, json: Path | None) -> int
         kept = [row for row in record.variants if row.file]
         named = request.out is not None and any(row.gated for row in kept)
         lines = [f"dynamic INT8 model: {request.out}"] if named else []
-        return lines + [f"variants: {(config.exp_dir / str(kept[0].file)).parent}"] * bool(kept)
+        folders = [(config.exp_dir / str(row.file)).parent for row in kept[:1]]
+        return [*lines, *(f"variants: {folder}" for folder in folders)]
 
     record, _ = measure(
         what, run_quantize, keep_quantize, show_quantize, request, config, json, name_files
