@@ -22,7 +22,8 @@ TEXT = read_without("OPS_CHECKLIST.md", "Upkeep", "Schedules", "Health")
 STARTERS = ("curl", "sha256sum", "grep", "df", "ls", "head", "set", ".venv/bin/pillops")
 ELSEWHERE = {
     ".venv/bin/pillops run 01_bench": "a benchmark needs a minute and images: tests/notebooks",
-    ".venv/bin/pillops report check": "needs two benchmark reports: tests/reporting",
+    ".venv/bin/pillops report check": "needs two benchmark reports: tests/runs",
+    ".venv/bin/pillops report trends --days 31": "needs six reports: tests/ops/trends",
     ".venv/bin/pillops run 06_checklist -p period weekly": "tests/ops/checklist/test_notebook.py",
 }
 
