@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from opslib.core.formatting import format_bytes, format_duration
+from opslib.core.formatting import format_bytes, format_duration, plural
 from opslib.runs.notebooks import code_cells, is_marker, to_node
 from opslib.runs.run_record import LOG_FILE, RUN_FILE, RunRecord
 from opslib.runs.sanitize import clean_html, order_headings, settle_attachments, settle_text
@@ -18,6 +18,7 @@ from opslib.telling.scraps import SCRAP_MIME_PREFIX, Scrap
 
 TEMPLATES = Path(__file__).parent / "templates"
 MAX_KEY_FIGURES = 8
+_DESK_STYLES = ("report.css", "list.css", "trend.css")
 NO_ALT = "A figure without a description."
 _LINK_BESIDE = re.compile(r"\[([^\]]+)\]\(\.{1,2}/[^)\s]*\)")
 
@@ -52,6 +53,23 @@ def render_report(
             cell.source = cell.source.replace("attachment:", "missing:")
         text, _ = _exporter().from_notebook_node(body, resources=resources)
     return str(text)
+
+
+def render_page(template: str, *, script: str | None = None, **given: Any) -> str:
+    """Return a page of the desk from its template, with its style sheet and at most one script."""
+    from jinja2 import Environment, FileSystemLoader
+
+    css = "".join(map(read_template, _DESK_STYLES)).replace("\n", "")
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES / "pillops"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["plural"] = plural
+    return environment.get_template(template).render(
+        css=css, script=script, policy=content_policy(css, script), **given
+    )
 
 
 def content_policy(css: str, script: str | None = None) -> str:

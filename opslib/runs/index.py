@@ -5,12 +5,11 @@ from pathlib import Path
 
 from opslib.core.clock import ASK
 from opslib.core.files import write_text_atomic
-from opslib.core.formatting import plural
 from opslib.runs.adopt import adopt_notebooks
 from opslib.runs.catalogue import RunRow, drop_ahead, newest_first, scan_runs
-from opslib.runs.html import TEMPLATES, content_policy, read_template
+from opslib.runs.html import read_template, render_page
 from opslib.runs.job import sweep_abandoned
-from opslib.runs.trend_pages import STYLES, TrendSummary, build_trends
+from opslib.runs.trend_pages import TrendSummary, build_trends
 
 INDEX_FILE = "index.html"
 MAX_PAGE_ROWS = 1000
@@ -35,22 +34,13 @@ def build_index(root: Path) -> Path:
 
 def render_index(rows: list[RunRow], trends: Sequence[TrendSummary] = ()) -> str:
     """Return the index page of these runs, newest first, and of the trends of their figures."""
-    from jinja2 import Environment, FileSystemLoader
-
-    css = "".join(map(read_template, STYLES)).replace("\n", "")
-    script = read_template("list.js")
     shown, past = rows[:MAX_PAGE_ROWS], drop_ahead(rows)
     newest: dict[str, RunRow] = {}
     for row in past:
         newest.setdefault(row.notebook, row)
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["plural"] = plural
-    return environment.get_template("pillops/list.html.j2").render(
-        css=css,
-        script=script,
-        policy=content_policy(css, script),
+    return render_page(
+        "list.html.j2",
+        script=read_template("list.js"),
         rows=shown,
         total=len(rows),
         unfinished=sum(not row.finished for row in rows),

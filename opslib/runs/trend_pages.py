@@ -2,6 +2,7 @@
 
 import math
 import re
+import statistics
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -11,16 +12,15 @@ from pydantic import ValidationError
 
 from opslib.core.errors import storage_errors
 from opslib.core.files import write_text_atomic
-from opslib.core.formatting import plural
 from opslib.core.records import Part
 from opslib.runs.catalogue import RunRow
-from opslib.runs.html import TEMPLATES, content_policy, read_template
+from opslib.runs.html import render_page
 from opslib.runs.trends import Trend, describe_change, explain_step, list_trends
 from opslib.telling.figures import format_number, short_number
+from opslib.timing.steps import FEWEST_RUNS
 
 TRENDS_FOLDER = "trends"
 CACHE_FILE = ".pages.json"
-STYLES = ("report.css", "list.css", "trend.css")
 WIDTH, HEIGHT = 760, 280
 LEFT, RIGHT, TOP, BOTTOM = 70, 16, 14, 30
 SPARK_RUNS = 40
@@ -79,7 +79,7 @@ def build_trends(root: Path, rows: Sequence[RunRow]) -> list[TrendSummary]:
             if _PAGE.fullmatch(path.name) and path.name not in summaries:
                 path.unlink(missing_ok=True)
         if summaries != kept or (summaries and not (folder / "index.html").exists()):
-            page = _render("trends.html.j2", trends=list(summaries.values()))
+            page = render_page("trends.html.j2", trends=list(summaries.values()))
             write_text_atomic(folder / "index.html", page)
             text = _Cache(trends=summaries).model_dump_json()
             write_text_atomic(folder / CACHE_FILE, text)
@@ -125,7 +125,14 @@ def render_trend(root: Path, trend: Trend) -> str:
         for step in reversed(trend.steps)
     ]
     runs = [(run, format_number(value)) for run, value in reversed(list(trend))]
-    return _render("trend.html.j2", trend=trend, steps=steps, runs=runs, chart=_draw(trend))
+    return render_page(
+        "trend.html.j2",
+        trend=trend,
+        steps=steps,
+        runs=runs,
+        chart=_draw(trend),
+        fewest=FEWEST_RUNS,
+    )
 
 
 def _draw(trend: Trend) -> dict[str, Any]:
@@ -144,7 +151,7 @@ def _draw(trend: Trend) -> dict[str, Any]:
         return f"{TOP + (high - value) / (high - low) * (HEIGHT - TOP - BOTTOM):.1f}"
 
     places = [0, *(step.at for step in trend.steps), count]
-    levels = [trend.steps[0].before] if trend.steps else [_median(values)]
+    levels = [trend.steps[0].before] if trend.steps else [statistics.median(values)]
     levels += [step.after for step in trend.steps]
     return {
         "width": WIDTH,
@@ -184,27 +191,8 @@ def _ticks(low: float, high: float) -> list[float]:
     return [round(at * size, 12) for at in range(first, math.floor(high / size) + 1)]
 
 
-def _median(values: Sequence[float]) -> float:
-    ordered = sorted(values)
-    return ordered[len(ordered) // 2]
-
-
 def _read_cache(folder: Path) -> dict[str, TrendSummary]:
     try:
         return _Cache.model_validate_json((folder / CACHE_FILE).read_bytes()).trends
     except (OSError, ValidationError):
         return {}
-
-
-def _render(template: str, **given: Any) -> str:
-    from jinja2 import Environment, FileSystemLoader
-
-    css = "".join(map(read_template, STYLES)).replace("\n", "")
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES / "pillops"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["plural"] = plural
-    return environment.get_template(template).render(css=css, policy=content_policy(css), **given)

@@ -16,11 +16,10 @@ from opslib.core.lineage import Lineage
 from opslib.runs.catalogue import RunRow, drop_ahead
 from opslib.runs.run_record import RunRecord
 from opslib.telling.scraps import Scrap
-from opslib.timing.steps import SHORTEST, find_steps
+from opslib.timing.steps import FEWEST_RUNS, SHORTEST, find_steps
 
 # Units in which a change is a difference, not a ratio.
 SHARES = ("pp", "points", "%")
-FEWEST_RUNS = 2 * SHORTEST
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ class Trend:
     def digest(self) -> str:
         """A digest of everything that the trend's page shows."""
         said = [(run.href, run.started, run.word, run.host, value) for run, value in self]
-        return sha256_bytes(repr((said, self.intervals, self.scrap.label)).encode())[:16]
+        return sha256_bytes(repr((said, self.intervals, self.label)).encode())[:16]
 
     @property
     def can_tell(self) -> bool:

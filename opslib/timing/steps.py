@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 SHORTEST = 3  # runs; fewer are outliers, not a level
+FEWEST_RUNS = 2 * SHORTEST
 PRICE = 4.0  # of a cut, in log(n) squared deviations: Yao's 2 leaves 1 false step in 20 series
 NEAR = 41  # differences from which the noise at a place is told
 OUTLIER = 4.0  # deviations from the median of five neighbours
@@ -30,7 +31,7 @@ def find_steps(values: ArrayLike) -> tuple[int, ...]:
     """
     series = np.asarray(values, dtype=np.float64)
     count = series.size
-    if count < 2 * SHORTEST or np.ptp(series) == 0:
+    if count < FEWEST_RUNS or np.ptp(series) == 0:
         return ()
     noise = _noise(series)
     calm = _without_outliers(series, noise) - np.median(series)

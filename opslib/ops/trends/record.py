@@ -3,7 +3,7 @@
 from opslib.core.lineage import Lineage
 from opslib.core.records import Part, Record
 from opslib.core.verdicts import Verdict
-from opslib.timing.steps import SHORTEST
+from opslib.timing.steps import FEWEST_RUNS
 
 
 class TrendStep(Part):
@@ -37,7 +37,7 @@ class TrendRow(Part):
     @property
     def can_tell(self) -> bool:
         """Whether there are runs enough for a step to be told."""
-        return len(self.values) >= 2 * SHORTEST
+        return len(self.values) >= FEWEST_RUNS
 
     @property
     def name(self) -> str:

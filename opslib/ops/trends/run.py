@@ -14,7 +14,7 @@ from opslib.ops.trends.record import TrendRow, TrendsRecord, TrendStep
 from opslib.runs.catalogue import scan_runs
 from opslib.runs.trend_pages import TRENDS_FOLDER
 from opslib.runs.trends import Trend, describe_change, explain_step, list_trends
-from opslib.timing.steps import SHORTEST
+from opslib.timing.steps import FEWEST_RUNS
 
 LONGEST_DAYS = 3650.0
 
@@ -92,12 +92,12 @@ def _make_row(root: Path, trend: Trend, since: datetime) -> TrendRow:
 def _judge(rows: Sequence[TrendRow], days: float) -> tuple[Verdict, str]:
     told = [row for row in rows if row.can_tell]
     if not told:
-        least = f"a step needs {2 * SHORTEST} runs with the same parameters on the same host"
+        least = f"a step needs {FEWEST_RUNS} runs with the same parameters on the same host"
         return "inconclusive", f"No figure has runs enough: {least}."
     recent = [(row, step) for row in told for step in row.recent]
     worse = sorted((one for one in recent if not one[1].better), key=lambda one: one[1].day)
     span = plural(round(days), "day") if days >= 1 else f"{24 * days:.0f} hours"
-    figures = f"{plural(len(told), 'figure')} with {2 * SHORTEST} runs or more"
+    figures = f"{plural(len(told), 'figure')} with {FEWEST_RUNS} runs or more"
     if worse:
         row, step = worse[-1]
         more = f", and {plural(len(worse) - 1, 'more step')} for the worse" if worse[1:] else ""
