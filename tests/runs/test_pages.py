@@ -15,6 +15,7 @@ from opslib.telling.figures import figure_html, table_html, verdict_html
 from opslib.telling.themes import DARK, LIGHT
 from tests.runs.browser import open_browser, open_page, serious_violations
 from tests.runs.makers import make_run, publish_cell, toy_notebook, write_run
+from tests.runs.test_trends import write_series
 from tests.telling.test_figures import draw
 
 pytestmark = pytest.mark.chromium
@@ -70,16 +71,25 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture(scope="module")
+def trend_pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A figure's trend with a step, and the list of trends."""
+    root = tmp_path_factory.mktemp("trends")
+    write_series(root, [10.0, 10.1, 10.0, 12.0, 12.1, 12.0])
+    build_index(root)
+    return root / "trends"
+
+
 def names(root: Path) -> list[Path]:
     return [*sorted(root.rglob("*.html"))]
 
 
 @pytest.mark.parametrize(("width", "scheme"), VIEWS)
 def test_every_page_is_clean_in_every_view(
-    browser: Any, pages: Path, width: int, scheme: Scheme
+    browser: Any, pages: Path, trend_pages: Path, width: int, scheme: Scheme
 ) -> None:
     with open_page(browser, width=width, scheme=scheme) as watched:
-        for path in names(pages):
+        for path in [*names(pages), *names(trend_pages)]:
             watched.requests.clear()
             watched.page.goto(path.as_uri())
             assert watched.console == [], path
