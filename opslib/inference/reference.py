@@ -57,16 +57,20 @@ def write_reference(folder: Path, engine: str) -> Path:
 
     It takes float32 images `[N, 3, H, W]` of any number and size and answers `[N, 8]`.
     """
+    path = reference_path(folder, engine)
     if engine == "onnx":
-        path = folder / "reference.onnx"
         path.write_bytes(build_reference())
         return path
     import torch
 
-    path = folder / "reference.pt"
     state = {name: torch.from_numpy(value) for name, value in _weights().items()}
     torch.save({"state_dict": state, "num_classes": CLASSES}, path)
     return path
+
+
+def reference_path(folder: Path, engine: str) -> Path:
+    """Return where `write_reference` puts the network of one engine."""
+    return folder / ("reference.onnx" if engine == "onnx" else "reference.pt")
 
 
 def build_reference() -> bytes:

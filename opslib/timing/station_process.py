@@ -23,7 +23,15 @@ from opslib.inference.engine import Engine, EngineFacts, EngineRequest, check_ba
 from opslib.inference.opening import open_engine
 from opslib.inference.postprocess import to_probabilities
 from opslib.inference.preprocess import load_preprocessor
-from opslib.timing.blocks import MIN_RUNS, Block, Boundary, StagesMs, measure_block
+from opslib.timing.blocks import (
+    MIN_RUNS,
+    Block,
+    Boundary,
+    StagesMs,
+    measure_block,
+    paused_garbage_collection,
+    time_runs,
+)
 from opslib.timing.disturbance import is_disturbed, share_pct
 from opslib.timing.rounds import VisitTimes, visit_arm
 from opslib.timing.workers import peak_rss_bytes, reset_peak_rss
@@ -34,6 +42,8 @@ QUIET_STEP_S = 0.002
 QUIET_SHARE = 0.15
 QUIET_TIMEOUT_S = 0.15
 VISIT_TRIES = 3
+VISIT_S = 0.004
+MOST_RELATED = 10
 
 # When a call started, had decoded, had transformed and ended, in seconds.
 Moments = tuple[float, float, float, float]
@@ -58,6 +68,14 @@ class TimedBlock:
     stages: StagesMs | None
     peak_rss_bytes: int | None
     first_run_ms: float | None
+
+
+@dataclass(frozen=True)
+class RelatedTimes:
+    """Rounds in which an engine and the reference were timed in turn: of each round the median
+    milliseconds of inference, of an end-to-end call, and of the reference's inference."""
+
+    rounds_ms: tuple[tuple[float, float, float], ...]
 
 
 @dataclass
@@ -159,6 +177,31 @@ def visit_calmly(number: int, runs: int) -> VisitTimes:
         if not is_disturbed(share_pct(tries[-1].run_delay_s, tries[-1].wall_s)):
             break
     return min(tries, key=lambda one: (one.run_delay_s or 0.0) / one.wall_s)
+
+
+def relate(number: int, reference: int, seconds: float) -> RelatedTimes:
+    """Time an engine and the reference in turn, in random order within each round, for `seconds`
+    and at least `FEWEST_RUNS` rounds.
+
+    A visit takes a few milliseconds and its first run, which pays for the switch, is discarded;
+    what runs longer than that is run once.
+    """
+    loaded = _loaded[number]
+    calls: list[Callable[[], object]] = [loaded.run, _whole_call(loaded, [])]
+    calls.append(_loaded[reference].run)
+    runs = [max(1, min(MOST_RELATED, round(VISIT_S / _time_second(call)))) for call in calls]
+    rng = np.random.default_rng()
+    rounds: list[tuple[float, float, float]] = []
+    until = time.monotonic() + seconds
+    with paused_garbage_collection():
+        while len(rounds) < FEWEST_RUNS or time.monotonic() < until:
+            medians = [0.0] * len(calls)
+            for at in rng.permutation(len(calls)):
+                discarded = runs[at] > 1
+                times = time_runs(calls[at], runs[at] + discarded)[discarded:]
+                medians[at] = float(np.median(times)) / 1e6
+            rounds.append((medians[0], medians[1], medians[2]))
+    return RelatedTimes(tuple(rounds))
 
 
 def _wait_until_quiet() -> None:

@@ -41,6 +41,7 @@ def row_columns(record: BenchRecord, notes: Sequence[str] = ()) -> list[Column[B
         Column("p50 ms (95 % interval)", _with_interval, where=DOCUMENT),
         Column("p50 ms", lambda row: row.p50_ms, format_ms, right=True, where=_SCREENS),
         Column("± %", lambda row: row.half_width_pct, "{:.1f}".format, right=True, where=_SCREENS),
+        Column("× reference", _relative, right=True),
         Column("p90 ms", lambda row: _latency(row, "p90"), format_ms, right=True, where=_SCREENS),
         Column("p99 ms", lambda row: _latency(row, "p99"), format_ms, right=True, where=_SCREENS),
         Column("first ms", lambda row: row.first_run_ms, format_ms, right=True, where=_SCREENS),
@@ -89,6 +90,13 @@ def note_of(row: BenchRow) -> str | None:
     """Return the row's reason, unless its own interval already shows it."""
     wide = row.status == "inconclusive" and row.half_width_pct is not None
     return None if wide else row.reason
+
+
+def _relative(row: BenchRow) -> str | None:
+    if row.relative is None:
+        return None
+    half = row.relative.half_width_pct
+    return f"{row.relative.ratio:.3f}" + ("" if half is None else f" ±{half:.1f} %")
 
 
 def _latency(row: BenchRow, name: str) -> float | None:

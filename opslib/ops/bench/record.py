@@ -14,6 +14,7 @@ from opslib.inference.parity import ParityResult
 from opslib.timing.blocks import Boundary, StagesMs
 from opslib.timing.disturbance import Disturbance
 from opslib.timing.paired import Comparison
+from opslib.timing.stats import trimmed_mean
 
 RowStatus = Literal["measured", "inconclusive", "unavailable"]
 
@@ -28,6 +29,27 @@ class LatencyMs(Part):
     p99: float | None
     ci95: tuple[float, float] | None
     n: int
+
+
+class Relative(Part):
+    """A latency as a multiple of the frozen reference network's, timed in the same rounds in the
+    same process, by the same engine with the same options, at the same batch size and image size.
+
+    `ratio` is the geometric mean over the passes, each with both networks loaded anew; `ci95` its
+    95 % interval, Student's t over the passes. `log_ratios` are those of every round, a tuple for
+    each pass; `reference_ms` is the reference's median latency.
+    """
+
+    ratio: float
+    ci95: tuple[float, float] | None
+    half_width_pct: float | None
+    reference_ms: float
+    log_ratios: tuple[tuple[float, ...], ...]
+
+    @property
+    def pass_means(self) -> list[float]:
+        """The trimmed mean of each pass's log ratios."""
+        return [trimmed_mean(one) for one in self.log_ratios]
 
 
 class BenchRow(Part):
@@ -55,6 +77,7 @@ class BenchRow(Part):
     stages_ms: StagesMs | None = None
     peak_rss_bytes: int | None = None
     first_run_ms: float | None = None
+    relative: Relative | None = None
     run_delay_pct: float | None = None
     options: dict[str, str] = {}
     raw_ms: tuple[tuple[float, ...], ...] = ()
@@ -115,6 +138,7 @@ class BenchRecord(Record):
     noise_floor: Comparison | None
     comparisons: tuple[SpeedComparison, ...]
     rows: tuple[BenchRow, ...]
+    reference_sha256: str | None = None
 
     def slim(self) -> Self:
         """Return the record with the median of each block in place of its calls."""
@@ -144,7 +168,7 @@ def sum_up(
         wide = [row for row in rows if row.status == "inconclusive"]
         parts.append(
             f" Inconclusive: {plural(len(wide), 'figure')} of {len(rows)} "
-            f"missed ±{section.target_half_width_pct:g} %."
+            f"missed ±{section.target_half_width_pct:g} % of the reference network."
         )
     return "".join(part for part in parts if part)
 

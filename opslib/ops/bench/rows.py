@@ -1,5 +1,7 @@
-"""Absolute latency of every configuration: blocks in random order until intervals are narrow.
+"""The latency of every configuration, absolute and against the reference network.
 
+What decides whether a figure is conclusive is its ratio to the reference network, timed in turn
+with it: that holds from one day to the next. The absolute figure is what this host did then.
 Five short blocks tell more than three long ones of the same total: drift between blocks is what
 makes an interval wide, and Student's t needs 2.8 standard errors at five blocks, 4.3 at three.
 """
@@ -8,13 +10,15 @@ import random
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from opslib.core.errors import OpsError
 from opslib.core.sections import BenchSection
 from opslib.inference.engine import EngineFacts, EngineRequest
-from opslib.ops.bench.record import BenchRow, LatencyMs, RowStatus
+from opslib.ops.bench.record import BenchRow, LatencyMs, Relative, RowStatus
+from opslib.ops.bench.relative import summarize_relative
 from opslib.ops.bench.setup import BenchSetup
 from opslib.timing.blocks import (
     MIN_RUNS,
@@ -26,7 +30,7 @@ from opslib.timing.blocks import (
     summarize_blocks,
 )
 from opslib.timing.rounds import Deadline
-from opslib.timing.station import Station, TimedBlock, Workload
+from opslib.timing.station import RelatedTimes, Station, TimedBlock, Workload
 
 BOUNDARIES: tuple[Boundary, ...] = ("inference", "end_to_end")
 PLANNED_BLOCKS = 5
@@ -40,30 +44,54 @@ class Cell:
 
     name: str
     request: EngineRequest
+    reference: EngineRequest | None = None
     facts: EngineFacts | None = None
     reason: str | None = None
     blocks: dict[Boundary, list[TimedBlock]] = field(
         default_factory=lambda: {boundary: [] for boundary in BOUNDARIES}
     )
 
+    related: list[RelatedTimes] = field(default_factory=list)
+
     def summary(self, boundary: Boundary) -> Summary | None:
         """Return what the blocks of one boundary say, or None where there is none."""
         blocks = [timed.block for timed in self.blocks[boundary]]
         return summarize_blocks(blocks) if blocks else None
 
-    def is_wide(self, target_half_width_pct: float) -> bool:
-        """Whether an interval of the cell is still wider than the target."""
-        return any(_problem(self.summary(one), target_half_width_pct) for one in self.blocks)
+    def problem(self, boundary: Boundary, target_half_width_pct: float) -> str | None:
+        """Return why the figure of one boundary is not conclusive, or None. Its ratio to the
+        reference decides; where there is none beside it, the absolute latency."""
+        found = self.summary(boundary)
+        figure: Summary | Relative | None = found
+        if self.reference is not None:
+            figure = summarize_relative(self.related, boundary)
+        if found is None or figure is None:
+            return "the time budget ended before it was measured"
+        if figure.half_width_pct is None:
+            return "the time budget ended after one round; an interval needs two"
+        if figure is found and found.n < MIN_RUNS:
+            return f"{found.n} runs fitted into the time budget; a median needs {MIN_RUNS}"
+        if figure.half_width_pct > target_half_width_pct:
+            what = "the 95 % interval" if figure is found else "the ratio to the reference"
+            wide = f"{what} is ±{figure.half_width_pct:.1f} %"
+            return f"{wide}, ±{target_half_width_pct:g} % is wanted"
+        return None
 
 
 def make_cells(
-    setup: BenchSetup, facts: dict[str, EngineFacts], problems: dict[str, str], stopped: str | None
+    setup: BenchSetup,
+    facts: dict[str, EngineFacts],
+    problems: dict[str, str],
+    stopped: str | None,
+    references: Path,
 ) -> list[Cell]:
-    """Return one cell for each engine and batch size; those that cannot run carry the reason."""
+    """Return one cell for each engine and batch size; those that cannot run carry the reason.
+    `references`: the folder of the reference networks."""
     return [
         Cell(
             name=engine,
             request=setup.at_batch(engine, size),
+            reference=setup.reference(engine, size, references),
             facts=facts.get(engine),
             reason=problems.get(engine) or stopped,
         )
@@ -86,7 +114,7 @@ def measure_cells(
     `stations`: by the cells' names."""
     load_s, pass_number, pending = 0.0, 0, list(cells)
     while pending and deadline.left_s > 0:
-        each = len(pending[0].blocks)
+        each = len(pending[0].blocks) + (pending[0].reference is not None)
         blocks_left = max(1, PLANNED_BLOCKS - pass_number) * len(pending) * each
         fitting_s = deadline.left_s / blocks_left - load_s / each
         seconds = max(SHORTEST_BLOCK_S, min(LONGEST_BLOCK_S, fitting_s))
@@ -99,7 +127,11 @@ def measure_cells(
         pass_number += 1
         pending = [cell for cell in cells if cell.reason is None]
         if pass_number >= PLANNED_BLOCKS:
-            pending = [cell for cell in pending if cell.is_wide(target_half_width_pct)]
+            pending = [
+                cell
+                for cell in pending
+                if any(cell.problem(one, target_half_width_pct) for one in cell.blocks)
+            ]
 
 
 def _measure_cell(cell: Cell, station: Station, work: Workload, seconds: float) -> float:
@@ -110,6 +142,11 @@ def _measure_cell(cell: Cell, station: Station, work: Workload, seconds: float) 
         load_s = time.monotonic() - started
         for boundary, blocks in cell.blocks.items():
             blocks.append(station.time_block(boundary, seconds))
+        if cell.reference is not None:
+            settings = cell.reference.settings
+            if cell.facts.provider == "CPU" and cell.request.settings != settings:
+                station.load(replace(cell.request, settings=settings), work)
+            cell.related.append(station.relate(cell.reference, work, seconds))
         station.unload()
     except OpsError as error:
         cell.reason = str(error)
@@ -122,7 +159,7 @@ def make_row(cell: Cell, section: BenchSection) -> Iterator[BenchRow]:
     facts, request, size = cell.facts, cell.request, cell.request.batch_size
     for boundary, blocks in cell.blocks.items():
         summary = None if cell.reason else cell.summary(boundary)
-        problem = cell.reason or _problem(summary, section.target_half_width_pct)
+        problem = cell.reason or cell.problem(boundary, section.target_half_width_pct)
         status: RowStatus = "inconclusive" if problem else "measured"
         all_blocks = [timed.block for timed in blocks]
         used = choose_blocks(all_blocks)
@@ -138,6 +175,7 @@ def make_row(cell: Cell, section: BenchSection) -> Iterator[BenchRow]:
             reason=problem or (facts.note if facts else None),
             stages_ms=_median_stages([timed.stages for timed in blocks if timed.stages]),
             peak_rss_bytes=max(peaks, default=None),
+            relative=None if cell.reason else summarize_relative(cell.related, boundary),
             first_run_ms=_first_run_ms(blocks) if boundary == "inference" else None,
             options=facts.options if facts else {},
             raw_ms=tuple(map(_raw_ms, used)),
@@ -167,22 +205,6 @@ def _figures(summary: Summary, batch_size: int) -> dict[str, Any]:
 def _first_run_ms(blocks: list[TimedBlock]) -> float | None:
     known = [one.first_run_ms for one in blocks if one.first_run_ms is not None]
     return statistics.median(known) if known else None
-
-
-def _problem(summary: Summary | None, target_half_width_pct: float) -> str | None:
-    """Why the figure of these blocks is not conclusive, or None."""
-    if summary is None:
-        return "the time budget ended before it was measured"
-    if summary.half_width_pct is None:
-        return "the time budget ended after one block; an interval needs two"
-    if summary.n < MIN_RUNS:
-        return f"{summary.n} runs fitted into the time budget; a median needs {MIN_RUNS}"
-    if summary.half_width_pct > target_half_width_pct:
-        return (
-            f"the 95 % interval is ±{summary.half_width_pct:.1f} %, "
-            f"±{target_half_width_pct:g} % is wanted"
-        )
-    return None
 
 
 def _raw_ms(block: Block) -> tuple[float, ...]:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from opslib.core.config import Config
 from opslib.core.errors import ExitCode, ModelError, UnavailableError
@@ -20,6 +21,8 @@ from opslib.core.verdicts import Verdict, exit_code_of
 from opslib.inference.engine import EngineFacts, requested_providers
 from opslib.inference.facts import ModelFacts, describe_inputs, describe_model
 from opslib.inference.parity import ParityResult, check_parity
+from opslib.inference.reference import SHA256 as REFERENCE_SHA256
+from opslib.inference.reference import write_reference
 from opslib.ops.bench.record import BenchRecord, BenchRow, SpeedComparison, sum_up
 from opslib.ops.bench.request import BenchRequest
 from opslib.ops.bench.rows import make_cells, make_row, measure_cells
@@ -54,8 +57,8 @@ def run_bench(
 ) -> BenchRecord:
     """Return the record of a benchmark; nothing is written.
 
-    The verdict is `fail` where parity is broken, `inconclusive` where an interval is wider than the
-    target at the end of the budget, else `pass`.
+    The verdict is `fail` where parity is broken, `inconclusive` where a ratio to the reference
+    network is less certain than the target at the end of the budget, else `pass`.
 
     `progress`: told the share of the budget that is spent (0..1) and what is being done. Raises
     UsageError: the request cannot be measured; see `prepare_bench`; BusyError: another timed
@@ -77,7 +80,10 @@ def run_bench(
         bench = _Bench(setup, stations, setup.workload(img_size), deadline, progress)
         parity = _check_parity(bench, facts)
         stopped = "parity failed" if parity and not parity.passed else None
-        cells = make_cells(setup, facts, problems, stopped)
+        references = Path(stack.enter_context(TemporaryDirectory(prefix="pillops-reference-")))
+        for name in facts:
+            write_reference(references, name)
+        cells = make_cells(setup, facts, problems, stopped, references)
         noise_floor, comparisons = (None, ()) if stopped else _compare(bench, facts)
         measure_cells(
             [cell for cell in cells if cell.reason is None],
@@ -112,6 +118,7 @@ def run_bench(
         noise_floor=noise_floor,
         comparisons=comparisons,
         rows=rows,
+        reference_sha256=REFERENCE_SHA256,
     )
 
 

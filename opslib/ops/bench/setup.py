@@ -13,6 +13,7 @@ from opslib.inference.engine import EngineFacts, EngineRequest
 from opslib.inference.find_model import find_card, find_checkpoint, find_onnx
 from opslib.inference.images import ImageSet, pick_images
 from opslib.inference.preprocess import load_preprocessor
+from opslib.inference.reference import FACTORY, reference_path
 from opslib.ops.bench.request import BenchRequest
 from opslib.timing.station import Workload
 
@@ -36,6 +37,18 @@ class BenchSetup:
     def at_batch(self, engine: str, batch_size: int) -> EngineRequest:
         """Return the request of one engine at one batch size."""
         return replace(self.engines[engine], batch_size=batch_size)
+
+    def reference(self, engine: str, batch_size: int, folder: Path) -> EngineRequest:
+        """Return the request of the reference network in `folder` beside one engine.
+
+        No thread of either spins between calls where that would slow the other; a single thread
+        does not, and then the options are those of the engine itself.
+        """
+        own = self.at_batch(engine, batch_size)
+        spins = engine == "onnx" and own.settings.allow_spinning
+        if spins and own.settings.intra_op_num_threads != 1:
+            own = self.at_batch(engine, batch_size, paired=True)
+        return replace(own, path=reference_path(folder, engine), factory=FACTORY)
 
     def workload(self, img_size: int) -> Workload:
         """Return the images and their preprocessing at `img_size` pixels."""
