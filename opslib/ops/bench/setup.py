@@ -47,7 +47,7 @@ class BenchSetup:
         own = self.at_batch(engine, batch_size)
         spins = engine == "onnx" and own.settings.allow_spinning
         if spins and own.settings.intra_op_num_threads != 1:
-            own = self.at_batch(engine, batch_size, paired=True)
+            own = replace(own, settings=replace(own.settings, force_spinning_stop=True))
         return replace(own, path=reference_path(folder, engine), factory=FACTORY)
 
     def workload(self, img_size: int) -> Workload:
