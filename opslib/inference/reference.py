@@ -3,12 +3,13 @@
 Placement, neighbours and frequency of a host slow both alike, so the ratio of the two holds from
 one day to the next where milliseconds do not. It has the operators of the networks that are
 served, weights from a formula, and never changes: `SHA256` holds graph and weights. A twin for
-Torch has the same weights.
+Torch has the same weights. `prepare` is the preprocessing that goes with it, frozen too.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 CLASSES = 8
 IR_VERSION, OPSET = 8, 17
 FACTORY = "opslib.inference.reference:build_twin"
+PREPARE = "opslib.inference.reference:prepare"
 SHA256 = "601e3916f2d878bdfd2afb923a632e2802d736c73cb7b21e5b545356c68f8bc7"
 
 
@@ -113,6 +115,20 @@ def build_reference() -> bytes:
         graph, ir_version=IR_VERSION, opset_imports=[helper.make_opsetid("", OPSET)]
     )
     return bytes(model.SerializeToString(deterministic=True))
+
+
+def prepare(paths: Sequence[str], img_size: int) -> NDArray[np.float32]:
+    """Return image files as `[N, 3, img_size, img_size]`, 0 to 1: what an end-to-end call of the
+    reference begins with. Whatever is timed may prepare its images otherwise; this stays."""
+    from PIL import Image
+
+    batch = np.empty((len(paths), 3, img_size, img_size), dtype=np.float32)
+    for at, path in enumerate(paths):
+        with Image.open(path) as image:
+            image.draft("RGB", (img_size, img_size))
+            shown = image.convert("RGB").resize((img_size,) * 2, Image.Resampling.BILINEAR)
+        batch[at] = (np.asarray(shown) / np.float32(255)).transpose(2, 0, 1)
+    return batch
 
 
 def build_twin(num_classes: int) -> nn.Module:

@@ -21,12 +21,13 @@ from opslib.timing import station_process as process
 from opslib.timing.blocks import Boundary
 from opslib.timing.paired import Comparison, compare_arms
 from opslib.timing.rounds import Arm, Visit, VisitTimes
-from opslib.timing.station_process import RelatedTimes, TimedBlock, Workload
+from opslib.timing.station_process import Leg, RoundsMs, TimedBlock, Workload
 from opslib.timing.workers import MeasureError, Worker
 
 __all__ = [
+    "Leg",
     "RacerError",
-    "RelatedTimes",
+    "RoundsMs",
     "Side",
     "Station",
     "TimedBlock",
@@ -92,12 +93,9 @@ class Station:
         """Time the loaded engine alone for `seconds`."""
         return self._ask(process.time_block, 0, boundary, seconds)
 
-    def relate(self, reference: EngineRequest, work: Workload, seconds: float) -> RelatedTimes:
-        """Time the loaded engine and `reference`, loaded beside it, in turn for `seconds`."""
-        self.load(reference, work, number=1)
-        times = self._ask(process.relate, 0, 1, seconds)
-        self.unload(1)
-        return times
+    def relate(self, legs: Sequence[Leg], seconds: float) -> list[RoundsMs]:
+        """Time the two engines of each leg in turn, in rounds over all of them, for `seconds`."""
+        return self.call(process.relate, legs, seconds)
 
     def visit(self, runs: int) -> VisitTimes:
         """Time a few inference runs of the loaded engine, for a paired comparison."""

@@ -9,7 +9,7 @@ not.
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -71,11 +71,16 @@ class TimedBlock:
 
 
 @dataclass(frozen=True)
-class RelatedTimes:
-    """Rounds in which an engine and the reference were timed in turn: of each round the median
-    milliseconds of inference, of an end-to-end call, and of the reference's inference."""
+class Leg:
+    """Two loaded engines, by their numbers, that are timed in turn within one boundary."""
 
-    rounds_ms: tuple[tuple[float, float, float], ...]
+    engine: int
+    reference: int
+    boundary: Boundary
+
+
+# Of each round the median milliseconds of an engine and of its reference.
+RoundsMs = list[tuple[float, float]]
 
 
 @dataclass
@@ -179,29 +184,30 @@ def visit_calmly(number: int, runs: int) -> VisitTimes:
     return min(tries, key=lambda one: (one.run_delay_s or 0.0) / one.wall_s)
 
 
-def relate(number: int, reference: int, seconds: float) -> RelatedTimes:
-    """Time an engine and the reference in turn, in random order within each round, for `seconds`
-    and at least `FEWEST_RUNS` rounds.
+def relate(legs: Sequence[Leg], seconds: float) -> list[RoundsMs]:
+    """Time every leg once a round, in random order, for `seconds` and at least `FEWEST_RUNS`
+    rounds, and return the rounds of each.
 
     A visit takes a few milliseconds and its first run, which pays for the switch, is discarded;
     what runs longer than that is run once.
     """
-    loaded = _loaded[number]
-    calls: list[Callable[[], object]] = [loaded.run, _whole_call(loaded, [])]
-    calls.append(_loaded[reference].run)
-    runs = [max(1, min(MOST_RELATED, round(VISIT_S / _time_second(call)))) for call in calls]
-    rng = np.random.default_rng()
-    rounds: list[tuple[float, float, float]] = []
-    until = time.monotonic() + seconds
+    sides = [[_call(one, leg.boundary) for one in (leg.engine, leg.reference)] for leg in legs]
+    plans = [[(call, _fitting_runs(call)) for call in calls] for calls in sides]
+    rounds: list[RoundsMs] = [[] for _ in legs]
+    rng, until, ended = np.random.default_rng(), time.monotonic() + seconds, False
     with paused_garbage_collection():
-        while len(rounds) < FEWEST_RUNS or time.monotonic() < until:
-            medians = [0.0] * len(calls)
-            for at in rng.permutation(len(calls)):
-                discarded = runs[at] > 1
-                times = time_runs(calls[at], runs[at] + discarded)[discarded:]
-                medians[at] = float(np.median(times)) / 1e6
-            rounds.append((medians[0], medians[1], medians[2]))
-    return RelatedTimes(tuple(rounds))
+        while not ended:
+            for at in rng.permutation(len(legs)):
+                ended = time.monotonic() >= until
+                if ended and len(rounds[at]) >= FEWEST_RUNS:
+                    continue
+                first = int(rng.integers(2))
+                seen = [0.0, 0.0]
+                for side in (first, 1 - first):
+                    seen[side] = _visit_ms(*plans[at][side])
+                rounds[at].append((seen[0], seen[1]))
+            ended = ended and all(len(one) >= FEWEST_RUNS for one in rounds)
+    return rounds
 
 
 def _wait_until_quiet() -> None:
@@ -269,6 +275,21 @@ def _summarize_stages(moments: list[Moments]) -> StagesMs | None:
     return StagesMs(
         decode=decode, transform=transform, preprocess=decode + transform, inference=inference
     )
+
+
+def _call(number: int, boundary: Boundary) -> Callable[[], object]:
+    loaded = _loaded[number]
+    return loaded.run if boundary == "inference" else _whole_call(loaded, [])
+
+
+def _fitting_runs(call: Callable[[], object]) -> int:
+    return max(1, min(MOST_RELATED, round(VISIT_S / _time_second(call))))
+
+
+def _visit_ms(call: Callable[[], object], runs: int) -> float:
+    discarded = runs > 1
+    times_ns = time_runs(call, runs + discarded)[discarded:]
+    return float(np.median(times_ns)) / 1e6
 
 
 def _check_shape(answer: NDArray[np.float32], request: EngineRequest) -> None:

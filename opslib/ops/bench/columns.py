@@ -93,10 +93,8 @@ def note_of(row: BenchRow) -> str | None:
 
 
 def _relative(row: BenchRow) -> str | None:
-    if row.relative is None:
-        return None
-    half = row.relative.half_width_pct
-    return f"{row.relative.ratio:.3f}" + ("" if half is None else f" ±{half:.1f} %")
+    found = row.relative
+    return f"{found.ratio:.3f} ±{found.half_width_pct:.1f} %" if found else None
 
 
 def _latency(row: BenchRow, name: str) -> float | None:

@@ -14,7 +14,6 @@ from opslib.inference.parity import ParityResult
 from opslib.timing.blocks import Boundary, StagesMs
 from opslib.timing.disturbance import Disturbance
 from opslib.timing.paired import Comparison
-from opslib.timing.stats import trimmed_mean
 
 RowStatus = Literal["measured", "inconclusive", "unavailable"]
 
@@ -35,21 +34,15 @@ class Relative(Part):
     """A latency as a multiple of the frozen reference network's, timed in the same rounds in the
     same process, by the same engine with the same options, at the same batch size and image size.
 
-    `ratio` is the geometric mean over the passes, each with both networks loaded anew; `ci95` its
-    95 % interval, Student's t over the passes. `log_ratios` are those of every round, a tuple for
-    each pass; `reference_ms` is the reference's median latency.
+    `ratio` is the trimmed mean of the rounds' `log_ratios`, transformed back; `ci95` its 95 %
+    bootstrap interval over the rounds; `reference_ms` the reference's median latency.
     """
 
     ratio: float
-    ci95: tuple[float, float] | None
-    half_width_pct: float | None
+    ci95: tuple[float, float]
+    half_width_pct: float
     reference_ms: float
-    log_ratios: tuple[tuple[float, ...], ...]
-
-    @property
-    def pass_means(self) -> list[float]:
-        """The trimmed mean of each pass's log ratios."""
-        return [trimmed_mean(one) for one in self.log_ratios]
+    log_ratios: tuple[float, ...]
 
 
 class BenchRow(Part):

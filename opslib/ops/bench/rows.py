@@ -1,24 +1,23 @@
 """The latency of every configuration, absolute and against the reference network.
 
 What decides whether a figure is conclusive is its ratio to the reference network, timed in turn
-with it: that holds from one day to the next. The absolute figure is what this host did then.
-Five short blocks tell more than three long ones of the same total: drift between blocks is what
-makes an interval wide, and Student's t needs 2.8 standard errors at five blocks, 4.3 at three.
+with it: that holds from one day to the next. The absolute figure is what this host did then; its
+blocks are few and short, and what is left of the budget goes where ratios are still wide.
 """
 
 import random
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from opslib.core.errors import OpsError
 from opslib.core.sections import BenchSection
 from opslib.inference.engine import EngineFacts, EngineRequest
-from opslib.ops.bench.record import BenchRow, LatencyMs, Relative, RowStatus
-from opslib.ops.bench.relative import summarize_relative
+from opslib.ops.bench.record import BenchRow, LatencyMs, RowStatus
+from opslib.ops.bench.relative import relate_cells, summarize_relative
 from opslib.ops.bench.setup import BenchSetup
 from opslib.timing.blocks import (
     MIN_RUNS,
@@ -30,52 +29,84 @@ from opslib.timing.blocks import (
     summarize_blocks,
 )
 from opslib.timing.rounds import Deadline
-from opslib.timing.station import RelatedTimes, Station, TimedBlock, Workload
+from opslib.timing.station import RoundsMs, Station, TimedBlock, Workload
 
 BOUNDARIES: tuple[Boundary, ...] = ("inference", "end_to_end")
-PLANNED_BLOCKS = 5
+PLANNED_BLOCKS = 5  # more short blocks beat few long ones: Student's t is 2.8 at five, 4.3 at three
+PLANNED_BESIDE = 3  # where the ratio to the reference decides
+PLANNED_PASSES = 4
 LONGEST_BLOCK_S = 1.0
 SHORTEST_BLOCK_S = 0.2
 
 
 @dataclass
 class Cell:
-    """One model at one batch size, and the blocks measured so far within each boundary."""
+    """One model at one batch size, the blocks measured so far within each boundary, and the rounds
+    beside the reference network, where there is one. `unrelated`: why there can be no rounds."""
 
     name: str
     request: EngineRequest
     reference: EngineRequest | None = None
     facts: EngineFacts | None = None
     reason: str | None = None
+    unrelated: str | None = None
     blocks: dict[Boundary, list[TimedBlock]] = field(
         default_factory=lambda: {boundary: [] for boundary in BOUNDARIES}
     )
-
-    related: list[RelatedTimes] = field(default_factory=list)
+    related: dict[Boundary, RoundsMs] = field(
+        default_factory=lambda: {boundary: [] for boundary in BOUNDARIES}
+    )
 
     def summary(self, boundary: Boundary) -> Summary | None:
         """Return what the blocks of one boundary say, or None where there is none."""
         blocks = [timed.block for timed in self.blocks[boundary]]
         return summarize_blocks(blocks) if blocks else None
 
+    def wide(self, target_half_width_pct: float) -> list[Boundary]:
+        """Return the boundaries whose ratio to the reference is not known to the target yet."""
+        if self.reference is None or self.reason or self.unrelated:
+            return []
+        found = {one: summarize_relative(self.related[one]) for one in self.blocks}
+        return [
+            one
+            for one, ratio in found.items()
+            if ratio is None or ratio.half_width_pct > target_half_width_pct
+        ]
+
+    def wants_block(self, target_half_width_pct: float) -> bool:
+        """Whether a further absolute block is due: few so far, or their interval is wide."""
+        fewest = PLANNED_BLOCKS if self.reference is None else PLANNED_BESIDE
+        found = [self.summary(one) for one in self.blocks]
+        return any(
+            one is None
+            or len(one.block_medians_ms) + one.disturbed_blocks < fewest
+            or one.half_width_pct is None
+            or one.half_width_pct > target_half_width_pct
+            for one in found
+        )
+
     def problem(self, boundary: Boundary, target_half_width_pct: float) -> str | None:
         """Return why the figure of one boundary is not conclusive, or None. Its ratio to the
         reference decides; where there is none beside it, the absolute latency."""
         found = self.summary(boundary)
-        figure: Summary | Relative | None = found
-        if self.reference is not None:
-            figure = summarize_relative(self.related, boundary)
-        if found is None or figure is None:
+        if found is None:
             return "the time budget ended before it was measured"
-        if figure.half_width_pct is None:
-            return "the time budget ended after one round; an interval needs two"
-        if figure is found and found.n < MIN_RUNS:
+        if self.unrelated:
+            return f"not held against the reference network: {self.unrelated}"
+        if self.reference is not None:
+            ratio = summarize_relative(self.related[boundary])
+            if ratio is None:
+                return "the time budget ended before it was held against the reference network"
+            what, half_width_pct = "the ratio to the reference", ratio.half_width_pct
+        elif found.half_width_pct is None:
+            return "the time budget ended after one block; an interval needs two"
+        elif found.n < MIN_RUNS:
             return f"{found.n} runs fitted into the time budget; a median needs {MIN_RUNS}"
-        if figure.half_width_pct > target_half_width_pct:
-            what = "the 95 % interval" if figure is found else "the ratio to the reference"
-            wide = f"{what} is ±{figure.half_width_pct:.1f} %"
-            return f"{wide}, ±{target_half_width_pct:g} % is wanted"
-        return None
+        else:
+            what, half_width_pct = "the 95 % interval", found.half_width_pct
+        if half_width_pct <= target_half_width_pct:
+            return None
+        return f"{what} is ±{half_width_pct:.1f} %, ±{target_half_width_pct:g} % is wanted"
 
 
 def make_cells(
@@ -110,28 +141,40 @@ def measure_cells(
     rng: random.Random,
     report: Callable[[str], None],
 ) -> None:
-    """Add blocks to `cells`, each alone, in random order, until all are narrow or time is up.
-    `stations`: by the cells' names."""
-    load_s, pass_number, pending = 0.0, 0, list(cells)
-    while pending and deadline.left_s > 0:
-        each = len(pending[0].blocks) + (pending[0].reference is not None)
-        blocks_left = max(1, PLANNED_BLOCKS - pass_number) * len(pending) * each
-        fitting_s = deadline.left_s / blocks_left - load_s / each
-        seconds = max(SHORTEST_BLOCK_S, min(LONGEST_BLOCK_S, fitting_s))
-        for cell in rng.sample(pending, len(pending)):
+    """Add blocks, each alone and in random order, and rounds beside the reference to `cells`,
+    until all are narrow or time is up. `stations`: by the cells' names."""
+    load_s, pass_number = 0.0, 0
+    while deadline.left_s > 0:
+        alive = [cell for cell in cells if cell.reason is None]
+        related = [cell for cell in alive if cell.wide(target_half_width_pct)]
+        few = pass_number < PLANNED_BESIDE or not related
+        timed = [cell for cell in alive if few and cell.wants_block(target_half_width_pct)]
+        if not related and not timed:
+            break
+        planned = PLANNED_PASSES if related else PLANNED_BLOCKS
+        slot_s = deadline.left_s / max(1, planned - pass_number)
+        ends_s = deadline.spent_s + slot_s
+        for cell in rng.sample(timed, len(timed)):
             if deadline.left_s <= 0:
                 break
             one = f"{cell.name}, batch {cell.request.batch_size}"
             report(f"timing each alone, round {pass_number + 1}: {one}")
+            share_s = slot_s / (1 + bool(related)) / len(timed) - load_s
+            seconds = max(SHORTEST_BLOCK_S, min(LONGEST_BLOCK_S, share_s / len(cell.blocks)))
             load_s = max(load_s, _measure_cell(cell, stations[cell.name], work, seconds))
+        names = list(dict.fromkeys(cell.name for cell in related))
+        for left, name in zip(range(len(names), 0, -1), names, strict=True):
+            if deadline.left_s <= 0:
+                break
+            report(f"timing in turn with the reference, round {pass_number + 1}: {name}")
+            relate_cells(
+                [cell for cell in related if cell.name == name and cell.reason is None],
+                stations[name],
+                work,
+                seconds=max(0.0, ends_s - deadline.spent_s) / left,
+                target_half_width_pct=target_half_width_pct,
+            )
         pass_number += 1
-        pending = [cell for cell in cells if cell.reason is None]
-        if pass_number >= PLANNED_BLOCKS:
-            pending = [
-                cell
-                for cell in pending
-                if any(cell.problem(one, target_half_width_pct) for one in cell.blocks)
-            ]
 
 
 def _measure_cell(cell: Cell, station: Station, work: Workload, seconds: float) -> float:
@@ -142,11 +185,6 @@ def _measure_cell(cell: Cell, station: Station, work: Workload, seconds: float) 
         load_s = time.monotonic() - started
         for boundary, blocks in cell.blocks.items():
             blocks.append(station.time_block(boundary, seconds))
-        if cell.reference is not None:
-            settings = cell.reference.settings
-            if cell.facts.provider == "CPU" and cell.request.settings != settings:
-                station.load(replace(cell.request, settings=settings), work)
-            cell.related.append(station.relate(cell.reference, work, seconds))
         station.unload()
     except OpsError as error:
         cell.reason = str(error)
@@ -175,7 +213,7 @@ def make_row(cell: Cell, section: BenchSection) -> Iterator[BenchRow]:
             reason=problem or (facts.note if facts else None),
             stages_ms=_median_stages([timed.stages for timed in blocks if timed.stages]),
             peak_rss_bytes=max(peaks, default=None),
-            relative=None if cell.reason else summarize_relative(cell.related, boundary),
+            relative=None if cell.reason else summarize_relative(cell.related[boundary]),
             first_run_ms=_first_run_ms(blocks) if boundary == "inference" else None,
             options=facts.options if facts else {},
             raw_ms=tuple(map(_raw_ms, used)),
