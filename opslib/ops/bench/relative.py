@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from opslib.core.errors import OpsError
 from opslib.inference.reference import PREPARE
 from opslib.ops.bench.record import Relative
-from opslib.timing.blocks import Boundary
 from opslib.timing.station import Leg, RoundsMs, Station, Workload
 from opslib.timing.stats import bootstrap_interval, trimmed_mean
 
