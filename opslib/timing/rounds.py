@@ -92,15 +92,15 @@ class Deadline:
         return self._budget_s - self.spent_s
 
 
-def visit_arm(call: Call, runs: int) -> VisitTimes:
-    """Time `runs` runs after one discarded run, which pays for the switch from another arm."""
+def visit_arm(call: Call, runs: int, discarded: int = DISCARDED_RUNS) -> VisitTimes:
+    """Time `runs` runs after a discarded run, which pays for the switch from another arm."""
     delays_before = read_thread_delays_s()
     started = time.perf_counter()
     with paused_garbage_collection():
-        times_ns = time_runs(call, runs + DISCARDED_RUNS)
+        times_ns = time_runs(call, runs + discarded)
     wall_s = time.perf_counter() - started
     return VisitTimes(
-        times_ms=tuple(one / 1e6 for one in times_ns[DISCARDED_RUNS:]),
+        times_ms=tuple(one / 1e6 for one in times_ns[discarded:]),
         wall_s=wall_s,
         run_delay_s=worst_growth_s(delays_before, read_thread_delays_s()),
     )

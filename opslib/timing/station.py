@@ -20,14 +20,14 @@ from opslib.inference.engine import EngineFacts, EngineRequest
 from opslib.timing import station_process as process
 from opslib.timing.blocks import Boundary
 from opslib.timing.paired import Comparison, compare_arms
+from opslib.timing.related import Round
 from opslib.timing.rounds import Arm, Visit, VisitTimes
-from opslib.timing.station_process import Leg, RoundsMs, TimedBlock, Workload
+from opslib.timing.station_process import Leg, TimedBlock, Workload
 from opslib.timing.workers import MeasureError, Worker
 
 __all__ = [
     "Leg",
     "RacerError",
-    "RoundsMs",
     "Side",
     "Station",
     "TimedBlock",
@@ -93,9 +93,12 @@ class Station:
         """Time the loaded engine alone for `seconds`."""
         return self._ask(process.time_block, 0, boundary, seconds)
 
-    def relate(self, legs: Sequence[Leg], seconds: float) -> list[RoundsMs]:
-        """Time the two engines of each leg in turn, in rounds over all of them, for `seconds`."""
-        return self.call(process.relate, legs, seconds)
+    def relate(
+        self, legs: Sequence[Leg], seconds: float, target_half_width_pct: float
+    ) -> list[list[Round]]:
+        """Time the two engines of each leg in turn, until their ratio is known to the target or
+        `seconds` are over; return the further rounds of each."""
+        return self.call(process.relate, legs, seconds, target_half_width_pct)
 
     def visit(self, runs: int) -> VisitTimes:
         """Time a few inference runs of the loaded engine, for a paired comparison."""

@@ -6,6 +6,7 @@ Waiting for it leaves every setting as it will be used, which stopping the spinn
 not.
 """
 
+import gc
 import itertools
 import math
 import time
@@ -29,10 +30,9 @@ from opslib.timing.blocks import (
     Boundary,
     StagesMs,
     measure_block,
-    paused_garbage_collection,
-    time_runs,
 )
 from opslib.timing.disturbance import is_disturbed, share_pct
+from opslib.timing.related import Round, time_in_turn
 from opslib.timing.rounds import VisitTimes, visit_arm
 from opslib.timing.workers import peak_rss_bytes, reset_peak_rss
 
@@ -42,8 +42,6 @@ QUIET_STEP_S = 0.002
 QUIET_SHARE = 0.15
 QUIET_TIMEOUT_S = 0.15
 VISIT_TRIES = 3
-VISIT_S = 0.004
-MOST_RELATED = 10
 
 # When a call started, had decoded, had transformed and ended, in seconds.
 Moments = tuple[float, float, float, float]
@@ -72,15 +70,13 @@ class TimedBlock:
 
 @dataclass(frozen=True)
 class Leg:
-    """Two loaded engines, by their numbers, that are timed in turn within one boundary."""
+    """Two loaded engines, by their numbers, that are timed in turn within one boundary, and the
+    rounds known of them already."""
 
     engine: int
     reference: int
     boundary: Boundary
-
-
-# Of each round the median milliseconds of an engine and of its reference.
-RoundsMs = list[tuple[float, float]]
+    known: tuple[Round, ...] = ()
 
 
 @dataclass
@@ -126,12 +122,14 @@ def load(number: int, request: EngineRequest, work: Workload, try_out: bool) -> 
         if not np.isfinite(answer).all():
             raise ModelError(f"{request.path.name} answers with values that are not finite")
     _loaded[number] = loaded
+    gc.freeze()  # what is loaded is not gone through again before every block
     return loaded.engine.facts
 
 
 def unload(number: int) -> None:
     """Free an engine and its threads, and with the last one the images that were kept."""
     if number in _loaded:
+        gc.unfreeze()
         _loaded.pop(number).engine.close()
     if not _loaded:
         _read_images.cache_clear()
@@ -184,30 +182,15 @@ def visit_calmly(number: int, runs: int) -> VisitTimes:
     return min(tries, key=lambda one: (one.run_delay_s or 0.0) / one.wall_s)
 
 
-def relate(legs: Sequence[Leg], seconds: float) -> list[RoundsMs]:
-    """Time every leg once a round, in random order, for `seconds` and at least `FEWEST_RUNS`
-    rounds, and return the rounds of each.
-
-    A visit takes a few milliseconds and its first run, which pays for the switch, is discarded;
-    what runs longer than that is run once.
-    """
-    sides = [[_call(one, leg.boundary) for one in (leg.engine, leg.reference)] for leg in legs]
-    plans = [[(call, _fitting_runs(call)) for call in calls] for calls in sides]
-    rounds: list[RoundsMs] = [[] for _ in legs]
-    rng, until, ended = np.random.default_rng(), time.monotonic() + seconds, False
-    with paused_garbage_collection():
-        while not ended:
-            for at in rng.permutation(len(legs)):
-                ended = time.monotonic() >= until
-                if ended and len(rounds[at]) >= FEWEST_RUNS:
-                    continue
-                first = int(rng.integers(2))
-                seen = [0.0, 0.0]
-                for side in (first, 1 - first):
-                    seen[side] = _visit_ms(*plans[at][side])
-                rounds[at].append((seen[0], seen[1]))
-            ended = ended and all(len(one) >= FEWEST_RUNS for one in rounds)
-    return rounds
+def relate(legs: Sequence[Leg], seconds: float, target_half_width_pct: float) -> list[list[Round]]:
+    """Time the two engines of each leg in turn; see `time_in_turn`."""
+    pairs = [(_call(leg.engine, leg.boundary), _call(leg.reference, leg.boundary)) for leg in legs]
+    return time_in_turn(
+        pairs,
+        [leg.known for leg in legs],
+        seconds=seconds,
+        target_half_width_pct=target_half_width_pct,
+    )
 
 
 def _wait_until_quiet() -> None:
@@ -280,16 +263,6 @@ def _summarize_stages(moments: list[Moments]) -> StagesMs | None:
 def _call(number: int, boundary: Boundary) -> Callable[[], object]:
     loaded = _loaded[number]
     return loaded.run if boundary == "inference" else _whole_call(loaded, [])
-
-
-def _fitting_runs(call: Callable[[], object]) -> int:
-    return max(1, min(MOST_RELATED, round(VISIT_S / _time_second(call))))
-
-
-def _visit_ms(call: Callable[[], object], runs: int) -> float:
-    discarded = runs > 1
-    times_ns = time_runs(call, runs + discarded)[discarded:]
-    return float(np.median(times_ns)) / 1e6
 
 
 def _check_shape(answer: NDArray[np.float32], request: EngineRequest) -> None:

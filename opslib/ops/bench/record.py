@@ -35,7 +35,8 @@ class Relative(Part):
     same process, by the same engine with the same options, at the same batch size and image size.
 
     `ratio` is the trimmed mean of the rounds' `log_ratios`, transformed back; `ci95` its 95 %
-    bootstrap interval over the rounds; `reference_ms` the reference's median latency.
+    interval, Student's t over the rounds; `reference_ms` the reference's median latency.
+    `disturbed_log_ratios` are those of rounds left out because a thread waited for a CPU.
     """
 
     ratio: float
@@ -43,6 +44,7 @@ class Relative(Part):
     half_width_pct: float
     reference_ms: float
     log_ratios: tuple[float, ...]
+    disturbed_log_ratios: tuple[float, ...] = ()
 
 
 class BenchRow(Part):

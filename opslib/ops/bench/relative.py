@@ -13,28 +13,32 @@ from typing import TYPE_CHECKING
 from opslib.core.errors import OpsError
 from opslib.inference.reference import PREPARE
 from opslib.ops.bench.record import Relative
-from opslib.timing.station import Leg, RoundsMs, Station, Workload
-from opslib.timing.stats import bootstrap_interval, trimmed_mean
+from opslib.timing.related import Round, choose_rounds, log_ratio_interval
+from opslib.timing.station import Leg, Station, Workload
 
 if TYPE_CHECKING:
     from opslib.ops.bench.rows import Cell
 
-FEWEST_ROUNDS = 5
 
-
-def summarize_relative(rounds_ms: RoundsMs) -> Relative | None:
+def summarize_relative(rounds: Sequence[Round]) -> Relative | None:
     """Return what the rounds of one row say, or None where there are too few."""
-    if len(rounds_ms) < FEWEST_ROUNDS:
+    interval = log_ratio_interval(rounds)
+    if interval is None:
         return None
-    logs = [float(f"{math.log(ms / reference_ms):.4g}") for ms, reference_ms in rounds_ms]
-    interval = bootstrap_interval(logs)
+    used = choose_rounds(rounds)
+    left_out = [one for one in rounds if len(used) < len(rounds) and not one.calm]
     return Relative(
-        ratio=math.exp(trimmed_mean(logs)),
+        ratio=math.exp((interval.low + interval.high) / 2),
         ci95=(math.exp(interval.low), math.exp(interval.high)),
         half_width_pct=100 * math.expm1(interval.half_width),
-        reference_ms=statistics.median(reference_ms for _, reference_ms in rounds_ms),
-        log_ratios=tuple(logs),
+        reference_ms=statistics.median(one.reference_ms for one in used),
+        log_ratios=_raw(used),
+        disturbed_log_ratios=_raw(left_out),
     )
+
+
+def _raw(rounds: Sequence[Round]) -> tuple[float, ...]:
+    return tuple(float(f"{one.log_ratio:.4g}") for one in rounds)
 
 
 def relate_cells(
@@ -49,23 +53,23 @@ def relate_cells(
     engines do not fit beside the others says so in `unrelated`."""
     theirs = replace(work, preprocess=PREPARE)
     legs: list[Leg] = []
-    rounds: list[RoundsMs] = []
+    rounds: list[list[Round]] = []
     for number, cell in enumerate(cells):
         if cell.reference is None:
             continue
         own, reference = 2 * number, 2 * number + 1
         try:
-            settled = replace(cell.request, settings=cell.reference.settings)
-            station.load(settled, work, own)
+            station.load(replace(cell.request, settings=cell.reference.settings), work, own)
             station.load(cell.reference, theirs, reference)
         except OpsError as error:
             cell.unrelated = str(error)
             continue
         for boundary in cell.wide(target_half_width_pct):
-            legs.append(Leg(own, reference, boundary))
+            legs.append(Leg(own, reference, boundary, tuple(cell.related[boundary])))
             rounds.append(cell.related[boundary])
     try:
-        for known, more in zip(rounds, station.relate(legs, seconds), strict=True):
+        found = station.relate(legs, seconds, target_half_width_pct)
+        for known, more in zip(rounds, found, strict=True):
             known += more
     except OpsError as error:
         for cell in cells:

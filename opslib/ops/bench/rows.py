@@ -28,15 +28,17 @@ from opslib.timing.blocks import (
     choose_blocks,
     summarize_blocks,
 )
+from opslib.timing.related import Round, is_settled
 from opslib.timing.rounds import Deadline
-from opslib.timing.station import RoundsMs, Station, TimedBlock, Workload
+from opslib.timing.station import Station, TimedBlock, Workload
 
 BOUNDARIES: tuple[Boundary, ...] = ("inference", "end_to_end")
 PLANNED_BLOCKS = 5  # more short blocks beat few long ones: Student's t is 2.8 at five, 4.3 at three
-PLANNED_BESIDE = 3  # where the ratio to the reference decides
-PLANNED_PASSES = 4
+PLANNED_BESIDE = 2  # before ratios are settled, where they decide; then PLANNED_BLOCKS
+BLOCKS_SHARE = 0.22  # of a pass, where ratios are still wide
 LONGEST_BLOCK_S = 1.0
-SHORTEST_BLOCK_S = 0.2
+SHORTEST_BLOCK_S = 0.1
+SHORTEST_ROUND_MS = 10.0
 
 
 @dataclass
@@ -53,7 +55,7 @@ class Cell:
     blocks: dict[Boundary, list[TimedBlock]] = field(
         default_factory=lambda: {boundary: [] for boundary in BOUNDARIES}
     )
-    related: dict[Boundary, RoundsMs] = field(
+    related: dict[Boundary, list[Round]] = field(
         default_factory=lambda: {boundary: [] for boundary in BOUNDARIES}
     )
 
@@ -66,11 +68,8 @@ class Cell:
         """Return the boundaries whose ratio to the reference is not known to the target yet."""
         if self.reference is None or self.reason or self.unrelated:
             return []
-        found = {one: summarize_relative(self.related[one]) for one in self.blocks}
         return [
-            one
-            for one, ratio in found.items()
-            if ratio is None or ratio.half_width_pct > target_half_width_pct
+            one for one in self.blocks if not is_settled(self.related[one], target_half_width_pct)
         ]
 
     def wants_block(self, target_half_width_pct: float) -> bool:
@@ -151,30 +150,38 @@ def measure_cells(
         timed = [cell for cell in alive if few and cell.wants_block(target_half_width_pct)]
         if not related and not timed:
             break
-        planned = PLANNED_PASSES if related else PLANNED_BLOCKS
-        slot_s = deadline.left_s / max(1, planned - pass_number)
-        ends_s = deadline.spent_s + slot_s
+        planned = PLANNED_BESIDE if related else PLANNED_BLOCKS
+        pass_s = deadline.left_s / max(1, planned - pass_number)
+        ends_s, blocks_s = deadline.spent_s + pass_s, pass_s * (BLOCKS_SHARE if related else 1)
         for cell in rng.sample(timed, len(timed)):
             if deadline.left_s <= 0:
                 break
             one = f"{cell.name}, batch {cell.request.batch_size}"
             report(f"timing each alone, round {pass_number + 1}: {one}")
-            share_s = slot_s / (1 + bool(related)) / len(timed) - load_s
-            seconds = max(SHORTEST_BLOCK_S, min(LONGEST_BLOCK_S, share_s / len(cell.blocks)))
+            share_s = (blocks_s / len(timed) - load_s) / len(cell.blocks)
+            seconds = max(SHORTEST_BLOCK_S, min(LONGEST_BLOCK_S, share_s))
             load_s = max(load_s, _measure_cell(cell, stations[cell.name], work, seconds))
-        names = list(dict.fromkeys(cell.name for cell in related))
-        for left, name in zip(range(len(names), 0, -1), names, strict=True):
-            if deadline.left_s <= 0:
-                break
+        related = [cell for cell in related if cell.reason is None]
+        while related and deadline.left_s > 0:
+            name = related[0].name
+            theirs = [cell for cell in related if cell.name == name]
             report(f"timing in turn with the reference, round {pass_number + 1}: {name}")
+            share = sum(map(_round_ms, theirs)) / sum(map(_round_ms, related))
             relate_cells(
-                [cell for cell in related if cell.name == name and cell.reason is None],
+                theirs,
                 stations[name],
                 work,
-                seconds=max(0.0, ends_s - deadline.spent_s) / left,
+                seconds=max(0.0, share * (ends_s - deadline.spent_s)),
                 target_half_width_pct=target_half_width_pct,
             )
+            related = [cell for cell in related if cell.name != name]
         pass_number += 1
+
+
+def _round_ms(cell: Cell) -> float:
+    """About how long one round of the cell takes; the same for all before the first."""
+    last = [rounds[-1] if rounds else Round(1.0, 1.0) for rounds in cell.related.values()]
+    return sum(max(SHORTEST_ROUND_MS, one.ms + one.reference_ms) for one in last)
 
 
 def _measure_cell(cell: Cell, station: Station, work: Workload, seconds: float) -> float:
