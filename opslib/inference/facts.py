@@ -19,6 +19,11 @@ class ModelFacts(Part):
     input_shape: tuple[int | str | None, ...]
     input_dtype: str
 
+    @property
+    def label(self) -> str:
+        """Its name and the first digits of its digest."""
+        return f"{self.name} ({self.sha256[:8]})"
+
 
 class InputFacts(Part):
     """Which images were read: the glob and the folder it is fixed to, how many, one digest over

@@ -24,34 +24,31 @@ CLASSES = 8
 IR_VERSION, OPSET = 8, 17
 FACTORY = "opslib.inference.reference:build_twin"
 PREPARE = "opslib.inference.reference:prepare"
-SHA256 = "601e3916f2d878bdfd2afb923a632e2802d736c73cb7b21e5b545356c68f8bc7"
+SHA256 = "c1a57c973fad75bfbcaddd79ebd22c02af2297ab397b380f84cf52b86ec205c7"
 
 
 @dataclass(frozen=True)
 class _Conv:
-    """A convolution with its activation: channels, kernel, stride; `groups` as many as channels
-    makes it one for each channel."""
+    """A 3 x 3 convolution and its activation; `shortcut` names whose output is added before it."""
 
     name: str
     channels_in: int
     channels: int
-    kernel: int = 1
     stride: int = 1
-    groups: int = 1
-    active: bool = True
+    shortcut: str | None = None
 
 
-# A stem, a fused and a depthwise block around a shortcut, and a head, as EfficientNetV2 has them.
+# Residual stages of plain convolutions: what elementwise work costs beside them differs from one
+# state of a host to the next, so there is as little of it as such networks can have.
 _CONVS = (
-    _Conv("stem", 3, 16, kernel=3, stride=2),
-    _Conv("fused_expand", 16, 48, kernel=3, stride=2),
-    _Conv("fused_project", 48, 32, active=False),
-    _Conv("expand", 32, 96),
-    _Conv("depthwise", 96, 96, kernel=3, groups=96),
-    _Conv("project", 96, 32, active=False),
-    _Conv("head", 32, 128, stride=2),
+    _Conv("stem", 3, 16, stride=2),
+    _Conv("reduce1", 16, 32, stride=2),
+    _Conv("refine1", 32, 32, shortcut="reduce1"),
+    _Conv("reduce2", 32, 64, stride=2),
+    _Conv("refine2", 64, 64, shortcut="reduce2"),
+    _Conv("reduce3", 64, 96, stride=2),
+    _Conv("refine3", 96, 96, shortcut="reduce3"),
 )
-_SHORTCUT = ("fused_project", "project")
 
 
 def write_reference(folder: Path, engine: str) -> Path:
@@ -85,21 +82,18 @@ def build_reference() -> bytes:
         conv = helper.make_node(
             "Conv",
             [shown, f"{one.name}.weight", f"{one.name}.bias"],
-            [one.name],
-            kernel_shape=[one.kernel] * 2,
+            [f"{one.name}_conv"],
+            kernel_shape=[3, 3],
             strides=[one.stride] * 2,
-            pads=[one.kernel // 2] * 4,
-            group=one.groups,
+            pads=[1] * 4,
         )
         nodes.append(conv)
+        shown = f"{one.name}_conv"
+        if one.shortcut:
+            nodes.append(helper.make_node("Add", [shown, one.shortcut], [f"{one.name}_sum"]))
+            shown = f"{one.name}_sum"
+        nodes.append(helper.make_node("Relu", [shown], [one.name]))
         shown = one.name
-        if one.active:
-            shown = f"{one.name}_silu"
-            nodes.append(helper.make_node("Sigmoid", [one.name], [f"{one.name}_gate"]))
-            nodes.append(helper.make_node("Mul", [one.name, f"{one.name}_gate"], [shown]))
-        if one.name == _SHORTCUT[1]:
-            nodes.append(helper.make_node("Add", list(_SHORTCUT), ["sum"]))
-            shown = "sum"
     nodes.append(helper.make_node("GlobalAveragePool", [shown], ["pooled"]))
     nodes.append(helper.make_node("Flatten", ["pooled"], ["features"]))
     last = ["features", "classes.weight", "classes.bias"]
@@ -140,22 +134,17 @@ def build_twin(num_classes: int) -> nn.Module:
         def __init__(self) -> None:
             super().__init__()
             for one in _CONVS:
-                pad = one.kernel // 2
-                layer = nn.Conv2d(
-                    one.channels_in, one.channels, one.kernel, one.stride, pad, groups=one.groups
-                )
+                layer = nn.Conv2d(one.channels_in, one.channels, 3, one.stride, padding=1)
                 setattr(self, one.name, layer)
             self.classes = nn.Linear(_CONVS[-1].channels, num_classes)
 
         def forward(self, images: torch.Tensor) -> torch.Tensor:
-            shown, seen = images, {}
+            shown, seen = images, dict[str, torch.Tensor]()
             for one in _CONVS:
                 shown = getattr(self, one.name)(shown)
-                if one.active:
-                    shown = nn.functional.silu(shown)
-                seen[one.name] = shown
-                if one.name == _SHORTCUT[1]:
-                    shown = shown + seen[_SHORTCUT[0]]
+                if one.shortcut:
+                    shown = shown + seen[one.shortcut]
+                shown = seen[one.name] = nn.functional.relu(shown)
             logits: torch.Tensor = self.classes(shown.mean(dim=(2, 3)))
             return logits
 
@@ -166,7 +155,7 @@ def _weights() -> dict[str, NDArray[np.float32]]:
     """Weights and biases by name: a multiplicative congruence, scaled as He et al. (2015) do."""
     shapes: dict[str, tuple[int, ...]] = {}
     for one in _CONVS:
-        kernel = (one.channels, one.channels_in // one.groups, one.kernel, one.kernel)
+        kernel = (one.channels, one.channels_in, 3, 3)
         shapes |= {f"{one.name}.weight": kernel, f"{one.name}.bias": (one.channels,)}
     shapes |= {"classes.weight": (CLASSES, _CONVS[-1].channels), "classes.bias": (CLASSES,)}
     values: dict[str, NDArray[np.float32]] = {}

@@ -1,6 +1,8 @@
-"""What stands behind a run's figures, and what changed since the last comparable run."""
+"""What stands behind a run's figures, and what changed against the comparable runs before it."""
 
-from pathlib import Path
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path, PurePath
 from typing import Any
 
 from opslib.core.errors import InputError
@@ -8,9 +10,11 @@ from opslib.ops import find_records
 from opslib.runs.catalogue import RunRow, drop_ahead, scan_runs, values_digest
 from opslib.runs.run_record import RunChange, RunRecord
 from opslib.runs.trends import SHARES
+from opslib.telling.operation import Records
 from opslib.telling.scraps import Scrap
 
 MAX_NAMED_FIGURES = 2
+MOST_RUNS = 100  # a level does not become truer with more
 _CHANGES = {
     "better": "better",
     "worse": "worse",
@@ -39,37 +43,59 @@ def read_evidence(record: Any) -> dict[str, str]:
 
 
 def find_change(root: Path, run: RunRecord, folder: Path) -> RunChange | None:
-    """Return what changed since the newest comparable run below `root`, or None without one.
+    """Return what changed against the comparable runs below `root`, or None without one.
 
     Comparable is a finished run of the same notebook with the same parameters on the same host.
-    Bench records are compared row by row with a test; other figures are named as they are.
+    Bench records are held against all of them, row by row; other figures are named beside those of
+    the newest.
     """
     if run.status != "finished" or run.lineage is None:
         return None
-    digest = values_digest(run.parameters)
-    for row in drop_ahead(scan_runs(root)):
-        same = row.notebook == run.notebook and row.values_digest == digest
-        if same and row.finished and row.host_fingerprint == run.lineage.host_fingerprint:
-            try:
-                return _change_since(root, row, run, folder)
-            except InputError:  # written by another version, or damaged: an older one may do
-                continue
+    digest, machine = values_digest(run.parameters), run.lineage.host.machine
+    alike = [
+        row
+        for row in drop_ahead(scan_runs(root))
+        if row.notebook == run.notebook and row.values_digest == digest
+        if row.finished and row.machine == machine
+    ]
+    if not alike:
+        return None
+    kept = find_records(run.record) if run.record else None
+    if kept is not None and kept.judge is not None:
+        return _judge(root, alike, kept, folder / str(run.record))
+    for row in alike:
+        with suppress(InputError):  # written by another version, or damaged: an older one may do
+            previous = RunRecord.read(root / row.record_path)
+            summary = _figures_change(previous.key_figures, run.key_figures)
+            return _change(row, summary, dict.fromkeys(_CHANGES, 0)) if summary else None
     return None
 
 
-def _change_since(root: Path, row: RunRow, run: RunRecord, folder: Path) -> RunChange | None:
-    previous = RunRecord.read(root / row.record_path)
-    kept = find_records(run.record) if run.record and previous.record else None
-    counts = dict.fromkeys(_CHANGES, 0)
-    if kept is not None and kept.compare is not None:
-        old = kept.read((root / row.record_path).parent / str(previous.record))
-        comparison = kept.compare(old, kept.read(folder / str(run.record)))
-        summary = comparison.summary
-        counts = {name: comparison.count(word) for name, word in _CHANGES.items()}
-    else:
-        summary = _figures_change(previous.key_figures, run.key_figures)
-    if not summary:
+def read_records(
+    root: Path, rows: Iterable[RunRow], kept: Records, *, most: int = MOST_RUNS
+) -> list[tuple[RunRow, Any]]:
+    """Return the operation's records of these runs, at most the first `most`. A run that was
+    deleted since, or whose record is damaged or of another version, is passed over."""
+    found: list[tuple[RunRow, Any]] = []
+    for row in rows:
+        if len(found) == most:
+            break
+        if row.record and PurePath(row.record).name.startswith(kept.files):
+            with suppress(InputError):
+                found.append((row, kept.read((root / row.record_path).parent / row.record)))
+    return found
+
+
+def _judge(root: Path, alike: list[RunRow], kept: Records, path: Path) -> RunChange | None:
+    earlier = read_records(root, alike, kept)
+    if not earlier or kept.judge is None:
         return None
+    comparison = kept.judge(kept.read(path), [record for _, record in earlier])
+    counts = {name: comparison.count(word) for name, word in _CHANGES.items()}
+    return _change(earlier[0][0], comparison.summary, counts) if comparison.summary else None
+
+
+def _change(row: RunRow, summary: str, counts: dict[str, int]) -> RunChange:
     return RunChange(against_id=row.id, against_path=row.href, summary=summary, **counts)
 
 

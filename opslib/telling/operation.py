@@ -121,23 +121,23 @@ class Change(Protocol):
 class Records:
     """The records that an operation leaves. `files`: how the names of their files begin. `read`:
     reads such a file, and raises InputError where it is none. `table`: the columns and the rows of
-    text that show a record in a document. `compare`: what changed from one record to the next,
-    beyond its noise."""
+    text that show a record in a document. `judge`: what changed against earlier records, given the
+    newest first, beyond the noise."""
 
     files: str
     read: Callable[[Path], Any]
     table: Callable[[Any], tuple[list[str], list[list[str]]]]
-    compare: Callable[[Any, Any], Change] | None = None
+    judge: Callable[[Any, list[Any]], Change] | None = None
 
 
-def records_of(package: str, record: str, files: str, compare: str | None = None) -> Records:
+def records_of(package: str, record: str, files: str, judge: str | None = None) -> Records:
     """Return the records of an operation's folder: its class in `record`, `snapshot` in `columns`,
-    and the function `module:name` that compares two, each loaded when it is first needed."""
+    and the function `module:name` that judges one, each loaded when it is first needed."""
     return Records(
         files,
         read=lazily(f"{package}.record:{record}.read"),
         table=lazily(f"{package}.columns:snapshot"),
-        compare=lazily(f"{package}.{compare}") if compare else None,
+        judge=lazily(f"{package}.{judge}") if judge else None,
     )
 
 

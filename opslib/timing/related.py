@@ -17,7 +17,6 @@ from opslib.timing.stats import Interval, trimmed_interval
 
 FEWEST_ROUNDS = 5
 FEWEST_CALM = 10
-SETTLED_ROUNDS = 20
 VISIT_S = 0.004
 MOST_RUNS = 10
 VISIT_TRIES = 4
@@ -50,9 +49,9 @@ def log_ratio_interval(rounds: Sequence[Round]) -> Interval | None:
     return trimmed_interval(logs) if len(logs) >= FEWEST_ROUNDS else None
 
 
-def is_settled(rounds: Sequence[Round], target_half_width_pct: float) -> bool:
-    """Whether the ratio is known to the target, from rounds enough to believe the interval."""
-    if len(choose_rounds(rounds)) < SETTLED_ROUNDS:
+def is_settled(rounds: Sequence[Round], target_half_width_pct: float, fewest: int) -> bool:
+    """Whether the ratio is known to the target, from at least `fewest` rounds."""
+    if len(choose_rounds(rounds)) < fewest:
         return False
     interval = log_ratio_interval(rounds)
     return interval is not None and interval.half_width <= math.log1p(target_half_width_pct / 100)
@@ -64,11 +63,13 @@ def time_in_turn(
     *,
     seconds: float,
     target_half_width_pct: float,
+    fewest: int,
 ) -> list[list[Round]]:
     """Return further rounds of each pair of calls (the second is the reference's).
 
     Each pair is visited once a round, in random order, until its ratio is settled together with
-    what is `known` of it, or `seconds` are over; `FEWEST_ROUNDS` are made in any case. A visit
+    what is `known` of it, from at least `fewest` rounds, or `seconds` are over; `FEWEST_ROUNDS` are
+    made in any case. A visit
     takes a few milliseconds and its first run, which pays for the switch, is discarded; what runs
     longer than that is run once.
     """
@@ -85,7 +86,7 @@ def time_in_turn(
             at
             for at in open_pairs
             if len(found[at]) < FEWEST_ROUNDS
-            or not (over or is_settled([*known[at], *found[at]], target_half_width_pct))
+            or not (over or is_settled([*known[at], *found[at]], target_half_width_pct, fewest))
         ]
     return found
 

@@ -182,7 +182,9 @@ def visit_calmly(number: int, runs: int) -> VisitTimes:
     return min(tries, key=lambda one: (one.run_delay_s or 0.0) / one.wall_s)
 
 
-def relate(legs: Sequence[Leg], seconds: float, target_half_width_pct: float) -> list[list[Round]]:
+def relate(
+    legs: Sequence[Leg], seconds: float, target_half_width_pct: float, fewest: int
+) -> list[list[Round]]:
     """Time the two engines of each leg in turn; see `time_in_turn`."""
     pairs = [(_call(leg.engine, leg.boundary), _call(leg.reference, leg.boundary)) for leg in legs]
     return time_in_turn(
@@ -190,6 +192,7 @@ def relate(legs: Sequence[Leg], seconds: float, target_half_width_pct: float) ->
         [leg.known for leg in legs],
         seconds=seconds,
         target_half_width_pct=target_half_width_pct,
+        fewest=fewest,
     )
 
 

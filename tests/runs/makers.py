@@ -65,10 +65,10 @@ def make_project(folder: Path, *cells: str, timed: bool = False, name: str = "01
     return config
 
 
-def make_lineage(fingerprint: str = "a1b2c3d4e5f6", cpu: str = "A Processor") -> Lineage:
-    """Return the lineage of an invented host."""
+def make_lineage(fingerprint: str = "a1b2c3d4e5f6", cpu: str | None = None) -> Lineage:
+    """Return the lineage of an invented host, another one for each fingerprint."""
     host = HostFacts(
-        cpu=cpu,
+        cpu=cpu or ("A Processor" if fingerprint == "a1b2c3d4e5f6" else "Another Processor"),
         isa=("avx2",),
         cpus_total=4,
         cpus_usable=2,

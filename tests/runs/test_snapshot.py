@@ -53,7 +53,7 @@ def test_the_table_shows_the_newest_run_linked_to_it_and_to_its_commit(
     text = document.read_text()
     assert (
         "| A Processor, 2 cores | model.onnx | ONNX Runtime | CPU | inference | 1 | "
-        "2.50 (2.48–2.52) | 400 |" in text
+        "2.50 (2.48–2.52) | – | 400 |" in text
     )
     assert "`0123abc` |" in text
     assert "9.00" not in text

@@ -63,7 +63,7 @@ PAIR_COLUMNS: tuple[Column[Paired], ...] = (
 CHANGE_COLUMNS: tuple[Column[RowComparison], ...] = (
     Column("engine", lambda row: row.engine),
     Column("provider", lambda row: row.provider),
-    Column("batch", lambda row: row.batch_size, right=True),
+    Column("batch", lambda row: row.batch_size or "all", right=True),
     Column("boundary", lambda row: row.boundary.replace("_", " ")),
     Column("before ms", lambda row: row.baseline_p50_ms, format_ms, right=True),
     Column("after ms", lambda row: row.candidate_p50_ms, format_ms, right=True),

@@ -80,7 +80,7 @@ def diff(
     config: ConfigOption = None,
 ) -> int:
     """Show what differs between two benchmarks, beyond their noise."""
-    from opslib.ops.bench.compare import compare_runs
+    from opslib.ops.bench.find_runs import compare_runs
 
     folder = find_root(root, config)
     comparison = compare_runs(baseline, candidate, folder, across_models=across_models)
@@ -89,20 +89,20 @@ def diff(
 
 
 def check(
-    against: Annotated[str | None, typer.Option(help="Run to hold it against.")] = None,
+    against: Annotated[
+        str | None, typer.Option(help="One run to hold it against, in place of all.")
+    ] = None,
     root: RootOption = None,
     config: ConfigOption = None,
 ) -> int:
-    """Hold the newest benchmark against the last comparable one; exit 3 on a regression."""
-    from opslib.ops.bench.compare import compare_records, find_check_pair
-    from opslib.ops.bench.record import BenchRecord
+    """Hold the newest benchmark against all comparable ones before it; exit 3 on a regression."""
+    from opslib.ops.bench.find_runs import check_newest
 
-    old, new = find_check_pair(find_root(root, config), against)
-    comparison = compare_records(BenchRecord.read(old), BenchRecord.read(new))
+    what, comparison = check_newest(find_root(root, config), against)
     console = make_console()
-    say(console, f"{new.parent.name} against {old.parent.name}")
+    say(console, what)
     _show_comparison(console, comparison)
-    if not comparison.comparable:
+    if not comparison.comparable or comparison.of_another_model:
         return int(ExitCode.INCONCLUSIVE)
     return int(ExitCode.GATE_FAILED if comparison.count("worse") else ExitCode.PASS)
 
@@ -115,11 +115,14 @@ def _show_comparison(console: Console, comparison: RecordComparison) -> None:
         shown.style = OUTCOME_STYLES.get(row.outcome)
     console.print(table)
     say(console, comparison.summary)
+    for line in (*comparison.notes, comparison.attribution):
+        if line:
+            say(console, line)
 
 
 BENCH = Operation(
     "bench",
     {"bench": bench},
     {"diff": diff, "check": check},
-    records_of("opslib.ops.bench", "BenchRecord", "bench_", "compare:compare_records"),
+    records_of("opslib.ops.bench", "BenchRecord", "bench_", "history:judge_record"),
 )

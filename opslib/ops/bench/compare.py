@@ -1,40 +1,41 @@
 """Two bench records side by side: what got better, worse, or cannot be told.
 
 A difference counts when a test *and* a minimum effect say so: the 99 % interval of the latency
-ratio excludes 1 (Welch's t with Satterthwaite's degrees of freedom on the logarithms of the block
-medians) and the ratio lies farther from 1 than 2 % and than both records' own noise floor.
+ratio excludes 1 and the ratio lies farther from 1 than 2 %. Where both records have the ratio to
+the same reference network, those are compared, with what such ratios differ by from run to run;
+else milliseconds, by Welch's t with Satterthwaite's degrees of freedom on the logarithms of the
+block medians, and the minimum is at least both records' own noise floor.
 """
 
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from opslib.core.errors import InputError
 from opslib.core.formatting import plural
 from opslib.core.records import Part, Record
 from opslib.ops.bench.record import BenchRecord, BenchRow
-from opslib.runs.catalogue import RunRow, drop_ahead, scan_runs
-from opslib.runs.run_record import RUN_FILE, RunRecord
 from opslib.timing.blocks import Boundary
 
 Outcome = Literal["better", "worse", "no measurable change", "not comparable"]
 MIN_EFFECT_PCT = 2.0
 CONFIDENCE = 0.99
 MIN_BLOCKS = 2
+NORMAL_99 = 2.5758
+BETWEEN_RUNS = 0.02  # what the logarithm of a ratio to the reference differs by from run to run
 
 
 class RowComparison(Part):
-    """One row of the candidate record against the same row of the baseline. `latency_ratio` is
-    candidate / baseline (below 1 is better); `min_effect_pct` the distance from 1 that counted;
-    `reason` says why a row is not comparable."""
+    """One row of the candidate against the same row before. `latency_ratio` is candidate /
+    baseline (below 1 is better); `min_effect_pct` the distance from 1 that counted; `runs` how many
+    runs stand on the other side; `reason` says why a row is not comparable. Without a batch size
+    it stands for all rows of its engine and boundary together."""
 
     engine: str
     provider: str
-    batch_size: int
+    batch_size: int | None
     boundary: Boundary
     outcome: Outcome
     reason: str | None = None
@@ -43,12 +44,14 @@ class RowComparison(Part):
     latency_ratio: float | None = None
     latency_ratio_ci99: tuple[float, float] | None = None
     min_effect_pct: float | None = None
+    runs: int = 1
 
     @property
     def label(self) -> str:
         """The row in words."""
         where = "inference" if self.boundary == "inference" else "end to end"
-        return f"{self.engine} on {self.provider}, batch {self.batch_size}, {where}"
+        batch = f"batch {self.batch_size}" if self.batch_size else "all batch sizes"
+        return f"{self.engine} on {self.provider}, {batch}, {where}"
 
     @property
     def change_pct(self) -> float | None:
@@ -57,11 +60,26 @@ class RowComparison(Part):
 
 
 class RecordComparison(Record):
-    """All rows of two bench records, matched by engine, provider, batch size and boundary."""
+    """All rows of a bench record against those of another (made at `against_utc`, where no person
+    named it), or of `runs` earlier ones, matched by engine, provider, batch size and boundary.
+
+    `changed` says by name which conditions differ, `attribution` where a change comes from: the
+    model, the runtime or the host.
+    """
 
     schema_name: ClassVar[str] = "record-comparison"
 
     rows: tuple[RowComparison, ...]
+    runs: int = 1
+    against_utc: str | None = None
+    changed: dict[str, str] = {}
+    notes: tuple[str, ...] = ()
+    attribution: str | None = None
+
+    @property
+    def of_another_model(self) -> bool:
+        """Whether what is on the other side had another model."""
+        return "model" in self.changed
 
     def count(self, outcome: Outcome) -> int:
         """Return how many rows have this outcome."""
@@ -97,7 +115,8 @@ class RecordComparison(Record):
             parts.append(f"{plural(same, 'row')} without a measurable change")
         if other:
             parts.append(f"{plural(other, 'row')} not comparable")
-        return ", ".join(parts)
+        against = f"held against {self.runs} runs: " if self.runs > 1 else ""
+        return against + ", ".join(parts)
 
 
 def compare_records(
@@ -105,16 +124,20 @@ def compare_records(
 ) -> RecordComparison:
     """Return how the candidate's latencies differ from the baseline's, row by row. `across_models`:
     compare although the models differ, which is then the point."""
-    refusal = _refuse_records(baseline, candidate, across_models)
+    refusal = refuse_records(baseline, candidate, across_models)
     floor_pct = max(MIN_EFFECT_PCT, noise_floor_pct(baseline), noise_floor_pct(candidate))
     rows = []
+    related = baseline.reference_sha256 == candidate.reference_sha256 is not None
     for old, new in _pair_rows(baseline.rows, candidate.rows):
-        reason = refusal or _refuse_rows(old, new)
+        both = related and old and new and old.relative and new.relative
+        reason = refusal or _refuse_rows(old, new, related=bool(both))
         if reason is None and old is not None and old.boundary == "end_to_end":
             same = baseline.inputs.sha256 == candidate.inputs.sha256
             reason = None if same else "the images differ"
         if reason is not None or old is None or new is None:
             rows.append(_describe_pair(old, new, outcome="not comparable", reason=reason))
+        elif both:
+            rows.append(_compare_ratios(old, new))
         else:
             rows.append(_compare_rows(old, new, floor_pct))
     return RecordComparison(rows=tuple(rows))
@@ -144,16 +167,33 @@ def welch_interval(
     return difference, (difference - reach, difference + reach)
 
 
-def _compare_rows(old: BenchRow, new: BenchRow, floor_pct: float) -> RowComparison:
-    logs = [np.log(row.block_medians_ms()) for row in (old, new)]
-    effect, (low, high) = welch_interval(logs[0].tolist(), logs[1].tolist())
-    outcome: Outcome = "no measurable change"
-    if (low > 0 or high < 0) and abs(effect) >= math.log1p(floor_pct / 100):
-        outcome = "worse" if effect > 0 else "better"
+def _compare_ratios(old: BenchRow, new: BenchRow) -> RowComparison:
+    (before, own), (after, its) = old.log_ratio, new.log_ratio
+    effect = after - before
+    reach = NORMAL_99 * math.sqrt(own + its + 2 * BETWEEN_RUNS**2)
     return _describe_pair(
         old,
         new,
-        outcome=outcome,
+        outcome=_outcome(effect, effect - reach, effect + reach, MIN_EFFECT_PCT),
+        latency_ratio=math.exp(effect),
+        latency_ratio_ci99=(math.exp(effect - reach), math.exp(effect + reach)),
+        min_effect_pct=MIN_EFFECT_PCT,
+    )
+
+
+def _outcome(effect: float, low: float, high: float, floor_pct: float) -> Outcome:
+    if (low > 0 or high < 0) and abs(effect) >= math.log1p(floor_pct / 100):
+        return "worse" if effect > 0 else "better"
+    return "no measurable change"
+
+
+def _compare_rows(old: BenchRow, new: BenchRow, floor_pct: float) -> RowComparison:
+    logs = [np.log(row.block_medians_ms()) for row in (old, new)]
+    effect, (low, high) = welch_interval(logs[0].tolist(), logs[1].tolist())
+    return _describe_pair(
+        old,
+        new,
+        outcome=_outcome(effect, low, high, floor_pct),
         latency_ratio=math.exp(effect),
         latency_ratio_ci99=(math.exp(low), math.exp(high)),
         min_effect_pct=floor_pct,
@@ -175,8 +215,9 @@ def _describe_pair(old: BenchRow | None, new: BenchRow | None, **found: Any) -> 
     )
 
 
-def _refuse_records(old: BenchRecord, new: BenchRecord, across_models: bool) -> str | None:
-    if old.lineage.host_fingerprint != new.lineage.host_fingerprint:
+def refuse_records(old: BenchRecord, new: BenchRecord, across_models: bool) -> str | None:
+    """Return why no row of the two can be compared, or None."""
+    if old.lineage.host.machine != new.lineage.host.machine:
         return f"hosts differ ({old.lineage.host.label} and {new.lineage.host.label})"
     if not across_models and (old.model and old.model.sha256) != (new.model and new.model.sha256):
         return "models differ"
@@ -187,10 +228,10 @@ def _refuse_records(old: BenchRecord, new: BenchRecord, across_models: bool) -> 
     return None
 
 
-def _refuse_rows(old: BenchRow | None, new: BenchRow | None) -> str | None:
+def _refuse_rows(old: BenchRow | None, new: BenchRow | None, *, related: bool) -> str | None:
     if old is None or new is None:
         return "only in the candidate" if old is None else "only in the baseline"
-    for which, row in (("baseline", old), ("candidate", new)):
+    for which, row in () if related else (("baseline", old), ("candidate", new)):
         if row.status != "measured":
             return f"{row.status} in the {which}"
         if len(row.block_medians_ms()) < MIN_BLOCKS:
@@ -211,60 +252,3 @@ def _pair_rows(
     for row in new:
         pairs.append((waiting[row.key].pop(0) if waiting[row.key] else None, row))
     return pairs + [(row, None) for rows in waiting.values() for row in rows]
-
-
-def compare_runs(
-    baseline: str, candidate: str, root: Path, *, across_models: bool = False
-) -> RecordComparison:
-    """Return how two runs' bench records differ. `baseline`, `candidate`: a run's id or the end of
-    it, its folder, or a bench record's file. Raises InputError: a run is unknown or has no bench
-    record."""
-    old, new = (BenchRecord.read(find_record(name, root)) for name in (baseline, candidate))
-    return compare_records(old, new, across_models=across_models)
-
-
-def find_check_pair(root: Path, against: str | None = None) -> tuple[Path, Path]:
-    """Return the bench records of the last comparable run (or `against`) and of the newest run.
-    Raises InputError: there is no finished run with a bench record, or none to hold it against."""
-    runs = [row for row in drop_ahead(scan_runs(root)) if row.finished]
-    benches = [(row, path) for row in runs if (path := _bench_path(root, row))]
-    if not benches:
-        raise InputError(
-            f"{root}: no finished benchmark to check; make one with `pillops run bench`"
-        )
-    newest, path = benches[0]
-    if against is not None:
-        return find_record(against, root), path
-    for row, earlier in benches[1:]:
-        if (row.notebook, row.host_fingerprint) == (newest.notebook, newest.host_fingerprint):
-            return earlier, path
-    raise InputError(f"{newest.id}: there is no earlier run of {newest.notebook} on this host")
-
-
-def find_record(name: str, root: Path) -> Path:
-    """Return the bench record that a run's id, its folder or a file's path means. Raises
-    InputError: nothing is called that, or the run has no bench record."""
-    path = Path(name)
-    if path.is_file() and path.name != RUN_FILE and path.suffix == ".json":
-        return path
-    folder = path if path.is_dir() else path.parent
-    if (folder / RUN_FILE).is_file() and path.exists():
-        run = RunRecord.read(folder / RUN_FILE)
-        if run.record:
-            return folder / run.record
-        raise InputError(f"{name}: this run has no bench record")
-    matches = [row for row in scan_runs(root) if row.id == name or row.id.endswith(name)]
-    if len(matches) != 1:
-        what = "several runs are" if matches else "no run is"
-        raise InputError(f"{name}: {what} called that in {root}; give an id, a folder or a record")
-    found = _bench_path(root, matches[0])
-    if found is None:
-        raise InputError(f"{matches[0].id}: this run has no bench record")
-    return found
-
-
-def _bench_path(root: Path, row: RunRow) -> Path | None:
-    if row.record is None or not row.record.startswith("bench"):
-        return None
-    path = (root / row.record_path).parent / row.record
-    return path if path.is_file() else None

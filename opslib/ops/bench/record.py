@@ -1,5 +1,6 @@
 """What a benchmark leaves behind: every row with its raw values, its evidence and its lineage."""
 
+import math
 import statistics
 from collections.abc import Sequence
 from typing import Literal, Self
@@ -77,6 +78,15 @@ class BenchRow(Part):
     options: dict[str, str] = {}
     raw_ms: tuple[tuple[float, ...], ...] = ()
     disturbed_raw_ms: tuple[tuple[float, ...], ...] = ()
+
+    @property
+    def log_ratio(self) -> tuple[float, float]:
+        """The logarithm of the ratio to the reference, and its squared standard error within this
+        run. Raises ValueError: the row has none."""
+        if self.relative is None:
+            raise ValueError("this row was not held against a reference network")
+        low, high = map(math.log, self.relative.ci95)
+        return math.log(self.relative.ratio), max(1e-8, ((high - low) / 2 / 1.96) ** 2)
 
     @property
     def p50_ms(self) -> float | None:

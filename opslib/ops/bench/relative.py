@@ -48,6 +48,7 @@ def relate_cells(
     *,
     seconds: float,
     target_half_width_pct: float,
+    fewest: int,
 ) -> None:
     """Add rounds to what is still wider than the target among the cells of one engine. A cell whose
     engines do not fit beside the others says so in `unrelated`."""
@@ -64,11 +65,11 @@ def relate_cells(
         except OpsError as error:
             cell.unrelated = str(error)
             continue
-        for boundary in cell.wide(target_half_width_pct):
+        for boundary in cell.wide(target_half_width_pct, fewest):
             legs.append(Leg(own, reference, boundary, tuple(cell.related[boundary])))
             rounds.append(cell.related[boundary])
     try:
-        found = station.relate(legs, seconds, target_half_width_pct)
+        found = station.relate(legs, seconds, target_half_width_pct, fewest)
         for known, more in zip(rounds, found, strict=True):
             known += more
     except OpsError as error:

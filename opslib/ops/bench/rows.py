@@ -35,6 +35,7 @@ from opslib.timing.station import Station, TimedBlock, Workload
 BOUNDARIES: tuple[Boundary, ...] = ("inference", "end_to_end")
 PLANNED_BLOCKS = 5  # more short blocks beat few long ones: Student's t is 2.8 at five, 4.3 at three
 PLANNED_BESIDE = 2  # before ratios are settled, where they decide; then PLANNED_BLOCKS
+ROUNDS_A_PASS = 12
 BLOCKS_SHARE = 0.22  # of a pass, where ratios are still wide
 LONGEST_BLOCK_S = 1.0
 SHORTEST_BLOCK_S = 0.1
@@ -64,12 +65,15 @@ class Cell:
         blocks = [timed.block for timed in self.blocks[boundary]]
         return summarize_blocks(blocks) if blocks else None
 
-    def wide(self, target_half_width_pct: float) -> list[Boundary]:
-        """Return the boundaries whose ratio to the reference is not known to the target yet."""
+    def wide(self, target_half_width_pct: float, fewest: int) -> list[Boundary]:
+        """Return the boundaries whose ratio to the reference is not known to the target yet, from
+        at least `fewest` rounds."""
         if self.reference is None or self.reason or self.unrelated:
             return []
         return [
-            one for one in self.blocks if not is_settled(self.related[one], target_half_width_pct)
+            one
+            for one in self.blocks
+            if not is_settled(self.related[one], target_half_width_pct, fewest)
         ]
 
     def wants_block(self, target_half_width_pct: float) -> bool:
@@ -142,11 +146,15 @@ def measure_cells(
 ) -> None:
     """Add blocks, each alone and in random order, and rounds beside the reference to `cells`,
     until all are narrow or time is up. `stations`: by the cells' names."""
-    load_s, pass_number = 0.0, 0
+    load_s, pass_number, goal_pct = 0.0, 0, target_half_width_pct
     while deadline.left_s > 0:
         alive = [cell for cell in cells if cell.reason is None]
-        related = [cell for cell in alive if cell.wide(target_half_width_pct)]
-        few = pass_number < PLANNED_BESIDE or not related
+        fewest = ROUNDS_A_PASS * min(PLANNED_BESIDE, pass_number + 1)  # from several loads
+        related = [cell for cell in alive if cell.wide(goal_pct, fewest)]
+        if not related and goal_pct == target_half_width_pct:
+            goal_pct /= 2  # all is settled: what is left of the budget makes ratios sharper
+            related = [cell for cell in alive if cell.wide(goal_pct, fewest)]
+        few = pass_number < PLANNED_BESIDE or goal_pct < target_half_width_pct or not related
         timed = [cell for cell in alive if few and cell.wants_block(target_half_width_pct)]
         if not related and not timed:
             break
@@ -172,7 +180,8 @@ def measure_cells(
                 stations[name],
                 work,
                 seconds=max(0.0, share * (ends_s - deadline.spent_s)),
-                target_half_width_pct=target_half_width_pct,
+                target_half_width_pct=goal_pct,
+                fewest=fewest,
             )
             related = [cell for cell in related if cell.name != name]
         pass_number += 1

@@ -52,24 +52,28 @@ def check_benchmark(visit: Visit) -> Answer:
     if age is None or age > limit_days:
         lines.append(f"older than {limit_days:g} days")
         state, step = "attention", RERUN
-    found = _find_comparable(newest, records)
-    if found is None:
+    machine = newest.lineage.host.machine
+    earlier = [one for _, one in records if one.lineage.host.machine == machine]
+    if not earlier:
         lines.append("nothing to compare it with yet: the first on this host")
         return Answer.of(state, *lines, step=step)
-    before, same_model, comparison = found
-    lines.append(_name_pair(before, newest, same_model))
+    from opslib.ops.bench.history import judge_record
+
+    comparison = judge_record(newest, earlier, across_models=True)
+    lines.append(_name_sides(newest, comparison))
     if not comparison.comparable:
         again = "run it again while nothing else runs: `pillops run 01_bench`"
         return Answer.of("attention", *lines, comparison.summary, step=again)
-    verdict, told = _judge(visit, comparison, same_model=same_model)
+    verdict, told = _judge(visit, comparison)
     if verdict != "ok":
-        step = "run it again; if it stays: `pillops report diff`, then what changed since then?"
+        step = "run it again; if it stays: `pillops report check`, then what changed since then?"
         state = verdict
     speeds = tuple(_change(row) for row in comparison.rows if row.change_pct is not None)
-    return Answer(state=state, evidence=(*lines, told), next_step=step, speeds=speeds)
+    lines += [told, *comparison.notes, *filter(None, [comparison.attribution])]
+    return Answer(state=state, evidence=tuple(lines), next_step=step, speeds=speeds)
 
 
-def _judge(visit: Visit, comparison: RecordComparison, *, same_model: bool) -> tuple[State, str]:
+def _judge(visit: Visit, comparison: RecordComparison) -> tuple[State, str]:
     section = visit.config.checklist
     limit_pct = section.regression_attention_pct
     worse = [row for row in comparison.rows if row.outcome == "worse"]
@@ -78,13 +82,16 @@ def _judge(visit: Visit, comparison: RecordComparison, *, same_model: bool) -> t
     if not slower:
         return "ok", f"no regression of {limit_pct:g} % or more beyond the noise in {count}"
     worst = max(slower, key=lambda row: row.change_pct or 0)
+    span = ""
+    if worst.baseline_p50_ms and worst.candidate_p50_ms:
+        span = f", {worst.baseline_p50_ms:.3g} to {worst.candidate_p50_ms:.3g} ms"
     told = (
-        f"{len(slower)} of {count} slower; most: {worst.label}, {worst.baseline_p50_ms:.3g} to "
-        f"{worst.candidate_p50_ms:.3g} ms (+{worst.change_pct or 0:.1f} %)"
+        f"{len(slower)} of {count} slower; most: {worst.label}{span} "
+        f"(+{worst.change_pct or 0:.1f} %)"
     )
-    if not same_model:
+    if comparison.of_another_model:
         return "attention", f"{told}; the model is another one, which may be the reason"
-    if _is_the_host(comparison, limit_pct):
+    if comparison.attribution is None and _is_the_host(comparison, limit_pct):
         return "attention", f"{told}; Torch is too: the host is slower, not the runtime"
     served = [row.change_pct or 0 for row in slower if row.engine == "onnx"]
     failed = max(served, default=0.0) >= section.regression_failed_pct
@@ -92,8 +99,8 @@ def _judge(visit: Visit, comparison: RecordComparison, *, same_model: bool) -> t
 
 
 def _is_the_host(comparison: RecordComparison, within_pct: float) -> bool:
-    """Whether Torch, which serves nothing here and is the control, became slower by about as
-    much as ONNX Runtime, or by more."""
+    """Whether Torch, which serves nothing here and is the control of records without a reference
+    network, became slower by about as much as ONNX Runtime, or by more."""
     rows = [row for row in comparison.rows if row.change_pct is not None]
     served, control = (
         [row.change_pct or 0.0 for row in rows if row.engine == engine]
@@ -103,25 +110,6 @@ def _is_the_host(comparison: RecordComparison, within_pct: float) -> bool:
         return False
     slower_pct = statistics.median(control)
     return slower_pct >= within_pct and statistics.median(served) <= slower_pct + within_pct
-
-
-def _find_comparable(
-    newest: BenchRecord, older: Iterator[tuple[Path, BenchRecord]]
-) -> tuple[BenchRecord, bool, RecordComparison] | None:
-    """The benchmark before on the same host: the last one of this model that can be compared,
-    else of this model, else of another one."""
-    from opslib.ops.bench.compare import compare_records
-
-    best: dict[bool, tuple[BenchRecord, bool, RecordComparison]] = {}
-    for _, one in older:
-        if one.lineage.host_fingerprint != newest.lineage.host_fingerprint:
-            continue
-        same = (one.model and one.model.sha256) == (newest.model and newest.model.sha256)
-        comparison = compare_records(one, newest, across_models=not same)
-        if same and comparison.comparable:
-            return one, True, comparison
-        best.setdefault(same, (one, same, comparison))
-    return best.get(True) or best.get(False)
 
 
 def _read_records(visit: Visit, ahead: list[str]) -> Iterator[tuple[Path, BenchRecord]]:
@@ -143,11 +131,12 @@ def _read_records(visit: Visit, ahead: list[str]) -> Iterator[tuple[Path, BenchR
             yield path, record
 
 
-def _name_pair(before: BenchRecord, newest: BenchRecord, same_model: bool) -> str:
-    day = datetime.fromisoformat(before.lineage.created_at_utc).strftime("%Y-%m-%d %H:%M")
+def _name_sides(newest: BenchRecord, comparison: RecordComparison) -> str:
     model = newest.model.name if newest.model else "Torch alone"
-    was = f", which had {before.model.name}" if before.model and not same_model else ""
-    return f"{model} against the one of {day} UTC{was}"
+    if comparison.against_utc is None:
+        return f"{model} against {plural(comparison.runs, 'benchmark')} before it"
+    day = datetime.fromisoformat(comparison.against_utc).strftime("%Y-%m-%d %H:%M")
+    return f"{model} against the one of {day} UTC"
 
 
 def _change(row: RowComparison) -> SpeedChange:

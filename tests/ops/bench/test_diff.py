@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from opslib.core.errors import InputError
-from opslib.ops.bench.compare import compare_runs, find_check_pair, find_record
+from opslib.ops.bench.find_runs import check_newest, compare_runs, find_record
 from tests.runs.makers import bench_row, make_bench, make_lineage, make_run, write_run
 
 
@@ -48,22 +48,39 @@ def test_the_check_takes_the_newest_run_and_the_last_one_of_its_host(
     root, first, second = two_runs
     other = make_run(3, lineage=make_lineage("ffffffffffff"))
     third = write_run(root, other, make_bench())
-    with pytest.raises(InputError, match="no earlier run"):
-        find_check_pair(root)
+    with pytest.raises(InputError, match="no earlier benchmark on this host"):
+        check_newest(root)
     write_run(root, make_run(4, status="timeout", exit_code=5), make_bench())
     (third / "run.json").unlink()
-    assert [path.parent for path in find_check_pair(root)] == [first, second]
-    assert [path.parent for path in find_check_pair(root, "000002")] == [second, second]
+    what, comparison = check_newest(root)
+    assert what == f"{second.name} against 1 run before it"
+    assert comparison.count("worse") == 1
+    assert check_newest(root, "000002")[0] == f"{second.name} against {second.name}"
+    assert check_newest(root, "000001")[0] == f"{second.name} against {first.name}"
 
 
 def test_a_run_dated_after_now_is_not_the_one_that_is_checked(
     two_runs: tuple[Path, Path, Path],
 ) -> None:
-    root, first, second = two_runs
+    root, _, second = two_runs
     write_run(root, make_run(3, started="2090-01-01T10:00:00Z"), make_bench([bench_row(2.0)]))
-    assert [path.parent for path in find_check_pair(root)] == [first, second]
+    assert check_newest(root)[0] == f"{second.name} against 1 run before it"
+
+
+def test_a_run_that_cannot_be_read_is_left_out_and_named(
+    two_runs: tuple[Path, Path, Path],
+) -> None:
+    root, first, second = two_runs
+    third = write_run(root, make_run(3), make_bench([bench_row(2.5)]))
+    next(second.glob("bench*.json")).write_text('{"schema": "bench", "version": 99}')
+    what, comparison = check_newest(root)
+    assert what == f"{third.name} against 1 run before it"
+    assert comparison.notes == (f"left out, as it cannot be read: {make_run(2).id}",)
+    next(first.glob("bench*.json")).write_text("{")
+    with pytest.raises(InputError, match=r"no earlier benchmark on this host; .* cannot be read"):
+        check_newest(root)
 
 
 def test_a_check_without_a_benchmark_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="pillops run bench"):
-        find_check_pair(tmp_path)
+        check_newest(tmp_path)

@@ -87,7 +87,7 @@ def test_another_model_is_compared_and_named(resting: Plant) -> None:
     path.write_text(text.replace("ab" * 32, "ef" * 32).replace("model.onnx", "before.onnx"))
     answer = check_benchmark(resting.visit())
     assert answer.state == "attention"
-    assert "which had before.onnx" in said(answer)
+    assert "model, before.onnx (efefefef) → model.onnx (abababab)" in said(answer)
     assert "the model is another one" in said(answer)
 
 

@@ -1,0 +1,61 @@
+"""Where a change of latency comes from: the model, the runtime or the host.
+
+The model and the frozen reference network run in the same process with the same options. What
+slows one engine's reference is its runtime or settings; what slows it in every engine is the host.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from opslib.ops.bench.record import ENGINE_NAMES
+
+TOLD_PCT = 2.0
+
+
+@dataclass(frozen=True)
+class Moved:
+    """How far one engine's figures lie from where they were, in percent: the model's ratio to the
+    reference, and the reference's own milliseconds. `reference_spread_pct` is how far the latter
+    lie from their middle in half of the runs; `model_moved` whether a row is better or worse."""
+
+    engine: str
+    model_pct: float
+    model_moved: bool
+    reference_pct: float
+    reference_spread_pct: float
+
+
+def attribute(moved: Sequence[Moved]) -> str | None:
+    """Return in a sentence what changed and where it comes from; None where nothing is known."""
+    if not moved:
+        return None
+    parts = [
+        f"{ENGINE_NAMES[one.engine]}: the model itself is {_describe(one.model_pct)} against the "
+        "reference network in the same process"
+        for one in moved
+        if one.model_moved
+    ]
+    away = [one for one in moved if abs(one.reference_pct) >= TOLD_PCT]
+    same_way = len({one.reference_pct > 0 for one in away}) == 1
+    if away and len(away) == len(moved) and same_way:
+        whose = "in both engines: the host" if len(moved) > 1 else "too: the host or the runtime"
+        parts.append(f"{_shifts(away)} {whose}, not the model")
+    elif away:
+        parts += [
+            f"{_shifts([one])} in {ENGINE_NAMES[one.engine]} alone: the runtime or its settings"
+            for one in away
+        ]
+    if not parts:
+        return "Neither the model nor the reference network moved."
+    return "; ".join(parts) + "."
+
+
+def _shifts(moved: Sequence[Moved]) -> str:
+    lowest = min(moved, key=lambda one: abs(one.reference_pct))
+    usual = max(one.reference_spread_pct for one in moved)
+    beyond = "" if abs(lowest.reference_pct) > 3 * usual else f" (runs differ by ±{usual:.0f} %)"
+    return f"the reference network is {_describe(lowest.reference_pct)}{beyond}"
+
+
+def _describe(change_pct: float) -> str:
+    return f"{abs(change_pct):.1f} % {'slower' if change_pct > 0 else 'faster'}"

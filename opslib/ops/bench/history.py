@@ -1,0 +1,286 @@
+"""A benchmark held against all comparable ones before it.
+
+What counts is each row's ratio to the reference network. The level of that ratio and what differs
+from run to run are estimated from history (`timing/between.py`); the rows of a run, and the rows of
+one engine and boundary taken together, are judged as one family: in one of a hundred runs in which
+nothing changed, at most, anything is raised. Records from before there was a reference are compared
+with the last one like them.
+"""
+
+import json
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from opslib.core.formatting import plural
+from opslib.ops.bench.attribution import Moved, attribute
+from opslib.ops.bench.compare import (
+    MIN_EFFECT_PCT,
+    Outcome,
+    RecordComparison,
+    RowComparison,
+    compare_records,
+    refuse_records,
+)
+from opslib.ops.bench.record import BenchRecord, BenchRow
+from opslib.timing.between import FEWEST_RUNS, Level, find_level, holm
+
+FAMILY_ALPHA = 0.01
+RUNTIMES = {"onnx": ("onnxruntime", "onnxruntime-gpu"), "torch": ("torch",)}
+
+
+@dataclass(frozen=True)
+class _Held:
+    """A row, or rows of one engine and boundary taken together, and the figures before it: those
+    of each earlier run by its place, as (logarithm of the ratio, its squared standard error)."""
+
+    rows: tuple[BenchRow, ...]
+    figure: tuple[float, float]
+    before: Mapping[int, tuple[float, float]]
+    p50_before_ms: float | None
+    changed: Mapping[str, str]
+
+    @property
+    def level(self) -> Level:
+        return find_level(*zip(*self.before.values(), strict=True))
+
+
+def judge_record(
+    new: BenchRecord, earlier: Sequence[BenchRecord], *, across_models: bool = False
+) -> RecordComparison:
+    """Return what is better or worse than in the `earlier` records, the newest first.
+
+    `across_models`: held against runs of another model too, where there are none of this one.
+    """
+    if all(row.relative is None for row in new.rows):
+        return _compare_with_last(new, earlier, across_models)
+    held: list[_Held] = []
+    refused: list[RowComparison] = []
+    for row in new.rows:
+        found = _hold(new, row, earlier, across_models)
+        if isinstance(found, _Held):
+            held.append(found)
+        else:
+            refused.append(_compared(row, outcome="not comparable", reason=found))
+    pools = list(_pool(held))
+    levels = [one.level for one in (*held, *pools)]
+    p_values = [
+        level.p_value(*one.figure) for one, level in zip((*held, *pools), levels, strict=True)
+    ]
+    family = 1 - FAMILY_ALPHA / max(1, len(p_values))
+    judged = [
+        _judge(one, level, p_value, family)
+        for one, level, p_value in zip((*held, *pools), levels, holm(p_values), strict=True)
+    ]
+    changed = {name: text for one in held for name, text in one.changed.items()}
+    return RecordComparison(
+        rows=tuple(judged[: len(held)] + refused + judged[len(held) :]),
+        runs=max((len(one.before) for one in held), default=0),
+        changed=changed,
+        notes=tuple(_tell(changed)),
+        attribution=attribute(_list_moved(new, earlier, held, judged)),
+    )
+
+
+def _hold(
+    new: BenchRecord, row: BenchRow, earlier: Sequence[BenchRecord], across_models: bool
+) -> _Held | str:
+    """Return the row with the runs before it, or why there are none."""
+    if row.relative is None:
+        return row.reason or row.status
+    conditions = _list_conditions(new, row)
+    alike: dict[int, BenchRow] = {}
+    others: dict[str, dict[int, BenchRow]] = defaultdict(dict)
+    refused = None
+    for at, record in enumerate(earlier):
+        reason = _refuse(record, new, row)
+        match = next((one for one in record.rows if one.key == row.key), None)
+        if reason or match is None or match.relative is None:
+            refused = refused or reason
+            continue
+        its = _list_conditions(record, match)
+        if its == conditions:
+            alike[at] = match
+        elif across_models or its["model"] == conditions["model"]:
+            others[json.dumps(its)][at] = match
+        else:
+            refused = refused or f"models differ ({its['model']} → {conditions['model']})"
+    changed: dict[str, str] = {}
+    chosen = alike
+    if len(alike) < FEWEST_RUNS:
+        text, chosen = next(
+            (one for one in others.items() if len(one[1]) >= FEWEST_RUNS), ("{}", alike)
+        )
+        changed = {
+            name: f"{was} → {conditions[name]}"
+            for name, was in json.loads(text).items()
+            if was != conditions.get(name)
+        }
+    if len(chosen) < FEWEST_RUNS:
+        few = f"{plural(len(alike), 'comparable run')} before it, {FEWEST_RUNS} are needed"
+        return refused or few if not alike else few
+    known = [one.p50_ms for one in chosen.values() if one.p50_ms]
+    before = {at: one.log_ratio for at, one in chosen.items()}
+    return _Held(
+        (row,), row.log_ratio, before, statistics.median(known) if known else None, changed
+    )
+
+
+def _refuse(old: BenchRecord, new: BenchRecord, row: BenchRow) -> str | None:
+    """Why no row of an older record can be held beside this one, whatever its conditions."""
+    if reason := refuse_records(old, new, across_models=True):
+        return reason
+    if old.reference_sha256 != new.reference_sha256:
+        return "no run before it was held against the same reference network"
+    images = old.inputs.sha256 == new.inputs.sha256
+    return None if images or row.boundary == "inference" else "the images differ"
+
+
+def _list_conditions(record: BenchRecord, row: BenchRow) -> dict[str, str]:
+    """What may change from run to run and is then told as what it is."""
+    model = record.model if row.engine == "onnx" else record.checkpoint
+    versions = record.lineage.versions
+    names = [name for name in RUNTIMES[row.engine] if name in versions]
+    drivers = {gpu.driver for gpu in record.lineage.host.gpus}
+    return {
+        "model": model.sha256[:12] if model else "unknown",
+        **{name: versions[name] for name in names[:1]},
+        "driver": ", ".join(sorted(drivers)) or "none",
+        "threads": str(row.threads),
+        "options": ", ".join(f"{name}={value}" for name, value in sorted(row.options.items()))
+        or "none",
+    }
+
+
+def _pool(held: Iterable[_Held]) -> Iterable[_Held]:
+    """Yield the rows of each engine and boundary as one: every row weighs what it is worth."""
+
+    def which(one: _Held) -> tuple[str, str, str]:
+        return (one.rows[0].engine, one.rows[0].provider, one.rows[0].boundary)
+
+    for _, group in groupby(sorted(held, key=which), key=which):
+        members = list(group)
+        common = set.intersection(*(set(one.before) for one in members))
+        if len(members) < 2 or len(common) < FEWEST_RUNS:
+            continue
+        raw = [1 / (one.level.tau2 + one.figure[1]) for one in members]
+        weights = [one / sum(raw) for one in raw]
+
+        def mix(
+            figures: Sequence[tuple[float, float]], weights: Sequence[float] = weights
+        ) -> tuple[float, float]:
+            pairs = list(zip(weights, figures, strict=True))
+            return sum(w * f[0] for w, f in pairs), sum(w * w * f[1] for w, f in pairs)
+
+        yield _Held(
+            tuple(row for one in members for row in one.rows),
+            mix([one.figure for one in members]),
+            {at: mix([one.before[at] for one in members]) for at in sorted(common)},
+            None,
+            members[0].changed,
+        )
+
+
+def _judge(held: _Held, level: Level, p_value: float, family: float) -> RowComparison:
+    change = held.figure[0] - level.mean
+    low, high = level.limits(held.figure[1], family)
+    outcome: Outcome = "no measurable change"
+    if p_value <= FAMILY_ALPHA and abs(change) >= math.log1p(MIN_EFFECT_PCT / 100):
+        outcome = "worse" if change > 0 else "better"
+    return _compared(
+        held.rows[0],
+        batch_size=held.rows[0].batch_size if len(held.rows) == 1 else None,
+        outcome=outcome,
+        baseline_p50_ms=held.p50_before_ms,
+        candidate_p50_ms=held.rows[0].p50_ms if len(held.rows) == 1 else None,
+        latency_ratio=math.exp(change),
+        latency_ratio_ci99=(
+            math.exp(held.figure[0] - high),
+            math.exp(held.figure[0] - low),
+        ),
+        min_effect_pct=MIN_EFFECT_PCT,
+        runs=len(held.before),
+    )
+
+
+def _compared(row: BenchRow, **found: object) -> RowComparison:
+    facts = {name: getattr(row, name) for name in ("engine", "provider", "batch_size", "boundary")}
+    return RowComparison.model_validate(facts | found)
+
+
+def _list_moved(
+    new: BenchRecord,
+    earlier: Sequence[BenchRecord],
+    held: Sequence[_Held],
+    judged: Sequence[RowComparison],
+) -> list[Moved]:
+    """Return for each engine how far its model and its reference lie from where they were."""
+    moved = []
+    for engine in dict.fromkeys(row.engine for row in new.rows):
+        ours = [
+            one
+            for one in held
+            if one.rows[0].engine == engine and one.rows[0].boundary == "inference"
+        ]
+        shifts = [_reference_shift(one, earlier) for one in ours]
+        if not ours:
+            continue
+        found = [one for one in judged if one.engine == engine]
+        ratio = statistics.median(one.figure[0] - one.level.mean for one in ours)
+        moved.append(
+            Moved(
+                engine=engine,
+                model_pct=100 * math.expm1(ratio),
+                model_moved=any(one.outcome in ("worse", "better") for one in found),
+                reference_pct=100 * math.expm1(statistics.median(one for one, _ in shifts)),
+                reference_spread_pct=100 * math.expm1(statistics.median(one for _, one in shifts)),
+            )
+        )
+    return moved
+
+
+def _reference_shift(held: _Held, earlier: Sequence[BenchRecord]) -> tuple[float, float]:
+    """How far the reference's own latency lies from its median before, and how far runs do."""
+    row = held.rows[0]
+    logs = [
+        math.log(one.relative.reference_ms)
+        for at in held.before
+        for one in earlier[at].rows
+        if one.key == row.key and one.relative
+    ]
+    middle = statistics.median(logs)
+    spread = statistics.median(abs(one - middle) for one in logs)
+    now = row.relative.reference_ms if row.relative else 1.0
+    return math.log(now) - middle, spread
+
+
+def _compare_with_last(
+    new: BenchRecord, earlier: Sequence[BenchRecord], across_models: bool
+) -> RecordComparison:
+    """Compare a record without a reference with the last one that can be compared."""
+    plain = [one for one in earlier if all(row.relative is None for row in one.rows)]
+    found = [(one, compare_records(one, new)) for one in plain]
+    if across_models:
+        found += [(one, compare_records(one, new, across_models=True)) for one in plain]
+    if not found:
+        none = "no run before it was measured without a reference network too"
+        refused = [_compared(row, outcome="not comparable", reason=none) for row in new.rows]
+        return RecordComparison(rows=tuple(refused), runs=0)
+    old, comparison = next((one for one in found if one[1].comparable), found[0])
+    was, now = old.model, new.model
+    same = (was and was.sha256) == (now and now.sha256)
+    changed = {} if same else {"model": f"{was and was.label} → {now and now.label}"}
+    return comparison.model_copy(
+        update={
+            "against_utc": old.lineage.created_at_utc,
+            "changed": changed,
+            "notes": tuple(_tell(changed)),
+        }
+    )
+
+
+def _tell(changed: Mapping[str, str]) -> Iterable[str]:
+    return (f"changed since then: {name}, {text}" for name, text in changed.items())
