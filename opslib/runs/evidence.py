@@ -1,6 +1,5 @@
 """What stands behind a run's figures, and what changed against the comparable runs before it."""
 
-from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path, PurePath
 from typing import Any
@@ -12,9 +11,9 @@ from opslib.runs.run_record import RunChange, RunRecord
 from opslib.runs.trends import SHARES
 from opslib.telling.operation import Records
 from opslib.telling.scraps import Scrap
+from opslib.timing.between import MOST_RUNS
 
 MAX_NAMED_FIGURES = 2
-MOST_RUNS = 100  # a level does not become truer with more
 _CHANGES = {
     "better": "better",
     "worse": "worse",
@@ -71,28 +70,21 @@ def find_change(root: Path, run: RunRecord, folder: Path) -> RunChange | None:
     return None
 
 
-def read_records(
-    root: Path, rows: Iterable[RunRow], kept: Records, *, most: int = MOST_RUNS
-) -> list[tuple[RunRow, Any]]:
-    """Return the operation's records of these runs, at most the first `most`. A run that was
-    deleted since, or whose record is damaged or of another version, is passed over."""
-    found: list[tuple[RunRow, Any]] = []
-    for row in rows:
-        if len(found) == most:
-            break
-        if row.record and PurePath(row.record).name.startswith(kept.files):
-            with suppress(InputError):
-                found.append((row, kept.read((root / row.record_path).parent / row.record)))
-    return found
-
-
 def _judge(root: Path, alike: list[RunRow], kept: Records, path: Path) -> RunChange | None:
-    earlier = read_records(root, alike, kept)
-    if not earlier or kept.judge is None:
+    found: list[tuple[RunRow, Any]] = []
+    for row in alike:
+        if (
+            row.record
+            and PurePath(row.record).name.startswith(kept.files)
+            and len(found) < MOST_RUNS
+        ):
+            with suppress(InputError):  # deleted since, damaged, or written by another version
+                found.append((row, kept.read((root / row.record_path).parent / row.record)))
+    if not found or kept.judge is None:
         return None
-    comparison = kept.judge(kept.read(path), [record for _, record in earlier])
+    comparison = kept.judge(kept.read(path), [record for _, record in found])
     counts = {name: comparison.count(word) for name, word in _CHANGES.items()}
-    return _change(earlier[0][0], comparison.summary, counts) if comparison.summary else None
+    return _change(found[0][0], comparison.summary, counts) if comparison.summary else None
 
 
 def _change(row: RunRow, summary: str, counts: dict[str, int]) -> RunChange:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 FEWEST_RUNS = 3  # two tell no spread that could be believed
+MOST_RUNS = 100  # a level does not become truer with more
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from opslib.ops.bench.compare import RecordComparison, compare_records
 from opslib.ops.bench.history import judge_record
 from opslib.ops.bench.record import BenchRecord
 from opslib.runs.catalogue import RunRow, drop_ahead, scan_runs
-from opslib.runs.evidence import MOST_RUNS
 from opslib.runs.run_record import RUN_FILE, RunRecord
+from opslib.timing.between import MOST_RUNS
 
 
 def compare_runs(

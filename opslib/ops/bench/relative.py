@@ -4,45 +4,18 @@ All batch sizes of an engine are loaded beside their references and visited once
 what slows the host for a moment slows every pair alike; each pass loads them anew.
 """
 
-import math
-import statistics
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from opslib.core.errors import OpsError
 from opslib.inference.reference import PREPARE
-from opslib.ops.bench.record import Relative
-from opslib.timing.related import Round, choose_rounds, log_ratio_interval
+from opslib.ops.bench.cells import Cell
+from opslib.timing.related import Round
 from opslib.timing.station import Leg, Station, Workload
-
-if TYPE_CHECKING:
-    from opslib.ops.bench.rows import Cell
-
-
-def summarize_relative(rounds: Sequence[Round]) -> Relative | None:
-    """Return what the rounds of one row say, or None where there are too few."""
-    interval = log_ratio_interval(rounds)
-    if interval is None:
-        return None
-    used = choose_rounds(rounds)
-    left_out = [one for one in rounds if len(used) < len(rounds) and not one.calm]
-    return Relative(
-        ratio=math.exp((interval.low + interval.high) / 2),
-        ci95=(math.exp(interval.low), math.exp(interval.high)),
-        half_width_pct=100 * math.expm1(interval.half_width),
-        reference_ms=statistics.median(one.reference_ms for one in used),
-        log_ratios=_raw(used),
-        disturbed_log_ratios=_raw(left_out),
-    )
-
-
-def _raw(rounds: Sequence[Round]) -> tuple[float, ...]:
-    return tuple(float(f"{one.log_ratio:.4g}") for one in rounds)
 
 
 def relate_cells(
-    cells: Sequence["Cell"],
+    cells: Sequence[Cell],
     station: Station,
     work: Workload,
     *,

@@ -8,8 +8,9 @@ from dataclasses import replace
 from opslib.core.errors import OpsError
 from opslib.core.sections import BenchSection
 from opslib.inference.engine import EngineRequest
+from opslib.ops.bench.cells import Cell
 from opslib.ops.bench.record import BenchRow
-from opslib.ops.bench.rows import Cell, make_row, measure_cells
+from opslib.ops.bench.rows import make_row, measure_cells
 from opslib.ops.quantize.record import Speed, VariantSpeed
 from opslib.timing.disturbance import is_disturbed
 from opslib.timing.paired import Comparison

@@ -11,9 +11,10 @@ from opslib.core.config import Config, load_config
 from opslib.core.errors import InputError, ModelError, ParameterError, StorageError
 from opslib.core.sections import BenchSection
 from opslib.inference.engine import EngineRequest
+from opslib.ops.bench.cells import Cell
 from opslib.ops.bench.record import BenchRecord
 from opslib.ops.bench.request import BenchRequest
-from opslib.ops.bench.rows import Cell, make_row
+from opslib.ops.bench.rows import make_row
 from opslib.ops.bench.run import run_bench
 from opslib.ops.bench.setup import prepare_bench
 from opslib.ops.bench.story import bench_frame
