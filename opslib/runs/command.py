@@ -88,6 +88,8 @@ def run(
     say_verdict(console, record.tone, record.sentence, word=record.word)
     if record.change is not None:
         say(console, f"since the last run: {record.change.summary}")
+        if record.change.attribution:
+            say(console, record.change.attribution)
     folder = out.absolute() if out else loaded.report_dir / report_folder(record.id)
     say(console, f"report: {folder / record.report_name}")
     return record.exit_code

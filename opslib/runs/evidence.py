@@ -84,7 +84,10 @@ def _judge(root: Path, alike: list[RunRow], kept: Records, path: Path) -> RunCha
         return None
     comparison = kept.judge(kept.read(path), [record for _, record in found])
     counts = {name: comparison.count(word) for name, word in _CHANGES.items()}
-    return _change(found[0][0], comparison.summary, counts) if comparison.summary else None
+    if not comparison.summary:
+        return None
+    change = _change(found[0][0], comparison.summary, counts)
+    return change.model_copy(update={"attribution": comparison.attribution})
 
 
 def _change(row: RunRow, summary: str, counts: dict[str, int]) -> RunChange:

@@ -47,7 +47,8 @@ class RunProblem(Part):
 
 
 class RunChange(Part):
-    """What changed since the last comparable run, counted over the rows of both records."""
+    """What changed since the comparable runs, of which the newest is named, counted over the rows
+    of the records. `attribution` says where a change comes from, where that is known."""
 
     against_id: str
     against_path: str
@@ -56,6 +57,7 @@ class RunChange(Part):
     unchanged: int
     not_comparable: int
     summary: str
+    attribution: str | None = None
 
 
 class RunRecord(Record):

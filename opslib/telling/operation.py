@@ -107,11 +107,16 @@ def measure(
 
 
 class Change(Protocol):
-    """How two records differ: how many rows are better, worse or the same, and a sentence."""
+    """How a record differs from earlier ones: how many rows are better, worse or the same, that in
+    a sentence, and where it comes from."""
 
     @property
     def summary(self) -> str:
         """The sentence."""
+
+    @property
+    def attribution(self) -> str | None:
+        """Where a change comes from, where that is known."""
 
     def count(self, outcome: Any) -> int:
         """Return how many rows have this outcome."""

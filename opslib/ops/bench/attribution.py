@@ -39,7 +39,7 @@ def attribute(moved: Sequence[Moved]) -> str | None:
     same_way = len({one.reference_pct > 0 for one in away}) == 1
     if away and len(away) == len(moved) and same_way:
         whose = "in both engines: the host" if len(moved) > 1 else "too: the host or the runtime"
-        parts.append(f"{_shifts(away)} {whose}, not the model")
+        parts.append(f"{_shifts(away)} {whose}{'' if parts else ', not the model'}")
     elif away:
         parts += [
             f"{_shifts([one])} in {ENGINE_NAMES[one.engine]} alone: the runtime or its settings"

@@ -54,7 +54,7 @@ def show_record(console: Console, record: BenchRecord) -> None:
     noise = f"; noise floor (A/A) ±{floor.half_width_pct:.1f} %" if floor else ""
     caption = (
         f"{record.lineage.host.label}; {record.inputs.count} images at {record.img_size} px; "
-        f"± is the 95 % interval of the median{noise}"
+        f"± is the 95 % interval; milliseconds are this host's, then{noise}"
     )
     look = {"box": SIMPLE_HEAD, "collapse_padding": True}  # room for every column in a terminal
     table = terminal_table(row_columns(record, notes), record.rows, caption, **look)

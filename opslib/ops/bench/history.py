@@ -7,45 +7,24 @@ nothing changed, at most, anything is raised. Records from before there was a re
 with the last one like them.
 """
 
-import json
 import math
 import statistics
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 
-from opslib.core.formatting import plural
 from opslib.ops.bench.attribution import Moved, attribute
+from opslib.ops.bench.comparable import Held, hold
 from opslib.ops.bench.compare import (
     MIN_EFFECT_PCT,
     Outcome,
     RecordComparison,
     RowComparison,
     compare_records,
-    refuse_records,
 )
 from opslib.ops.bench.record import BenchRecord, BenchRow
-from opslib.timing.between import FEWEST_RUNS, Level, find_level, holm
+from opslib.timing.between import FEWEST_RUNS, Level, holm
 
 FAMILY_ALPHA = 0.01
-RUNTIMES = {"onnx": ("onnxruntime", "onnxruntime-gpu"), "torch": ("torch",)}
-
-
-@dataclass(frozen=True)
-class _Held:
-    """A row, or rows of one engine and boundary taken together, and the figures before it: those
-    of each earlier run by its place, as (logarithm of the ratio, its squared standard error)."""
-
-    rows: tuple[BenchRow, ...]
-    figure: tuple[float, float]
-    before: Mapping[int, tuple[float, float]]
-    p50_before_ms: float | None
-    changed: Mapping[str, str]
-
-    @property
-    def level(self) -> Level:
-        return find_level(*zip(*self.before.values(), strict=True))
 
 
 def judge_record(
@@ -57,11 +36,11 @@ def judge_record(
     """
     if all(row.relative is None for row in new.rows):
         return _compare_with_last(new, earlier, across_models)
-    held: list[_Held] = []
+    held: list[Held] = []
     refused: list[RowComparison] = []
     for row in new.rows:
-        found = _hold(new, row, earlier, across_models)
-        if isinstance(found, _Held):
+        found = hold(new, row, earlier, across_models)
+        if isinstance(found, Held):
             held.append(found)
         else:
             refused.append(_compared(row, outcome="not comparable", reason=found))
@@ -85,80 +64,10 @@ def judge_record(
     )
 
 
-def _hold(
-    new: BenchRecord, row: BenchRow, earlier: Sequence[BenchRecord], across_models: bool
-) -> _Held | str:
-    """Return the row with the runs before it, or why there are none."""
-    if row.relative is None:
-        return row.reason or row.status
-    conditions = _list_conditions(new, row)
-    alike: dict[int, BenchRow] = {}
-    others: dict[str, dict[int, BenchRow]] = defaultdict(dict)
-    refused = None
-    for at, record in enumerate(earlier):
-        reason = _refuse(record, new, row)
-        match = next((one for one in record.rows if one.key == row.key), None)
-        if reason or match is None or match.relative is None:
-            refused = refused or reason
-            continue
-        its = _list_conditions(record, match)
-        if its == conditions:
-            alike[at] = match
-        elif across_models or its["model"] == conditions["model"]:
-            others[json.dumps(its)][at] = match
-        else:
-            refused = refused or f"models differ ({its['model']} → {conditions['model']})"
-    changed: dict[str, str] = {}
-    chosen = alike
-    if len(alike) < FEWEST_RUNS:
-        text, chosen = next(
-            (one for one in others.items() if len(one[1]) >= FEWEST_RUNS), ("{}", alike)
-        )
-        changed = {
-            name: f"{was} → {conditions[name]}"
-            for name, was in json.loads(text).items()
-            if was != conditions.get(name)
-        }
-    if len(chosen) < FEWEST_RUNS:
-        few = f"{plural(len(alike), 'comparable run')} before it, {FEWEST_RUNS} are needed"
-        return refused or few if not alike else few
-    known = [one.p50_ms for one in chosen.values() if one.p50_ms]
-    before = {at: one.log_ratio for at, one in chosen.items()}
-    return _Held(
-        (row,), row.log_ratio, before, statistics.median(known) if known else None, changed
-    )
-
-
-def _refuse(old: BenchRecord, new: BenchRecord, row: BenchRow) -> str | None:
-    """Why no row of an older record can be held beside this one, whatever its conditions."""
-    if reason := refuse_records(old, new, across_models=True):
-        return reason
-    if old.reference_sha256 != new.reference_sha256:
-        return "no run before it was held against the same reference network"
-    images = old.inputs.sha256 == new.inputs.sha256
-    return None if images or row.boundary == "inference" else "the images differ"
-
-
-def _list_conditions(record: BenchRecord, row: BenchRow) -> dict[str, str]:
-    """What may change from run to run and is then told as what it is."""
-    model = record.model if row.engine == "onnx" else record.checkpoint
-    versions = record.lineage.versions
-    names = [name for name in RUNTIMES[row.engine] if name in versions]
-    drivers = {gpu.driver for gpu in record.lineage.host.gpus}
-    return {
-        "model": model.sha256[:12] if model else "unknown",
-        **{name: versions[name] for name in names[:1]},
-        "driver": ", ".join(sorted(drivers)) or "none",
-        "threads": str(row.threads),
-        "options": ", ".join(f"{name}={value}" for name, value in sorted(row.options.items()))
-        or "none",
-    }
-
-
-def _pool(held: Iterable[_Held]) -> Iterable[_Held]:
+def _pool(held: Iterable[Held]) -> Iterable[Held]:
     """Yield the rows of each engine and boundary as one: every row weighs what it is worth."""
 
-    def which(one: _Held) -> tuple[str, str, str]:
+    def which(one: Held) -> tuple[str, str, str]:
         return (one.rows[0].engine, one.rows[0].provider, one.rows[0].boundary)
 
     for _, group in groupby(sorted(held, key=which), key=which):
@@ -175,7 +84,7 @@ def _pool(held: Iterable[_Held]) -> Iterable[_Held]:
             pairs = list(zip(weights, figures, strict=True))
             return sum(w * f[0] for w, f in pairs), sum(w * w * f[1] for w, f in pairs)
 
-        yield _Held(
+        yield Held(
             tuple(row for one in members for row in one.rows),
             mix([one.figure for one in members]),
             {at: mix([one.before[at] for one in members]) for at in sorted(common)},
@@ -184,7 +93,7 @@ def _pool(held: Iterable[_Held]) -> Iterable[_Held]:
         )
 
 
-def _judge(held: _Held, level: Level, p_value: float, family: float) -> RowComparison:
+def _judge(held: Held, level: Level, p_value: float, family: float) -> RowComparison:
     change = held.figure[0] - level.mean
     low, high = level.limits(held.figure[1], family)
     outcome: Outcome = "no measurable change"
@@ -214,7 +123,7 @@ def _compared(row: BenchRow, **found: object) -> RowComparison:
 def _list_moved(
     new: BenchRecord,
     earlier: Sequence[BenchRecord],
-    held: Sequence[_Held],
+    held: Sequence[Held],
     judged: Sequence[RowComparison],
 ) -> list[Moved]:
     """Return for each engine how far its model and its reference lie from where they were."""
@@ -242,7 +151,7 @@ def _list_moved(
     return moved
 
 
-def _reference_shift(held: _Held, earlier: Sequence[BenchRecord]) -> tuple[float, float]:
+def _reference_shift(held: Held, earlier: Sequence[BenchRecord]) -> tuple[float, float]:
     """How far the reference's own latency lies from its median before, and how far runs do."""
     row = held.rows[0]
     logs = [

@@ -17,6 +17,7 @@ from opslib.timing.disturbance import Disturbance
 from opslib.timing.paired import Comparison
 
 RowStatus = Literal["measured", "inconclusive", "unavailable"]
+CLEAR_PCT = 10.0
 
 
 class LatencyMs(Part):
@@ -119,6 +120,18 @@ class SpeedComparison(Part):
     batch_size: int
     comparison: Comparison
 
+    @property
+    def direction(self) -> Literal["faster", "slower", "alike"] | None:
+        """Which way it goes, as far as that is beyond doubt: by the verdict, or where the interval
+        is too wide for a figure but ends `CLEAR_PCT` away from no difference; None where open."""
+        low, high = self.comparison.speedup_ci95
+        said, clear = self.comparison.verdict, 1 + CLEAR_PCT / 100
+        if said == "no measurable change":
+            return "alike"
+        if said == "faster" or low >= clear:
+            return "faster"
+        return "slower" if said == "slower" or high <= 1 / clear else None
+
 
 class BenchRecord(Record):
     """A benchmark, whole: conditions, gates, rows, comparisons, noise floor and verdict."""
@@ -171,10 +184,9 @@ def sum_up(
     parts = [_describe_engine(timed), _describe_comparison(comparisons)]
     if verdict == "inconclusive":
         wide = [row for row in rows if row.status == "inconclusive"]
-        parts.append(
-            f" Inconclusive: {plural(len(wide), 'figure')} of {len(rows)} "
-            f"missed ±{section.target_half_width_pct:g} % of the reference network."
-        )
+        missed = f"{plural(len(wide), 'ratio')} of {len(rows)} to the reference network "
+        if wide:
+            parts.append(f" Inconclusive: {missed}missed ±{section.target_half_width_pct:g} %.")
     return "".join(part for part in parts if part)
 
 
@@ -197,9 +209,9 @@ def _describe_engine(timed: Sequence[BenchRow]) -> str:
 def _describe_comparison(comparisons: Sequence[SpeedComparison]) -> str:
     if not comparisons:
         return ""
-    decided = [one for one in comparisons if one.comparison.verdict in ("faster", "slower")]
+    decided = [one for one in comparisons if one.direction in ("faster", "slower")]
     if not decided:
-        undecided = any(one.comparison.verdict == "inconclusive" for one in comparisons)
+        undecided = any(one.direction is None for one in comparisons)
         known = "No measurable difference to Torch was found"
         return f" {'Whether it is faster than Torch is undecided' if undecided else known}."
     speedups = [f"{one.comparison.speedup:.2f}" for one in decided]

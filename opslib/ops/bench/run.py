@@ -58,7 +58,8 @@ def run_bench(
     """Return the record of a benchmark; nothing is written.
 
     The verdict is `fail` where parity is broken, `inconclusive` where a ratio to the reference
-    network is less certain than the target at the end of the budget, else `pass`.
+    network is less certain than the target at the end of the budget or it is open which engine is
+    faster, else `pass`; milliseconds decide nothing.
 
     `progress`: told the share of the budget that is spent (0..1) and what is being done. Raises
     UsageError: the request cannot be measured; see `prepare_bench`; BusyError: another timed
@@ -95,7 +96,7 @@ def run_bench(
             report=bench.report,
         )
         rows = tuple(row for cell in cells for row in make_row(cell, config.bench))
-    verdict, exit_code = _decide(rows, parity, setup)
+    verdict, exit_code = _decide(rows, comparisons, parity, setup)
     if models != _describe_models(setup, facts):
         raise ModelError("a model's file changed while it was measured; measure it again")
     progress(1.0, "done")
@@ -207,12 +208,17 @@ def _compare_pair(
 
 
 def _decide(
-    rows: Sequence[BenchRow], parity: ParityResult | None, setup: BenchSetup
+    rows: Sequence[BenchRow],
+    comparisons: Sequence[SpeedComparison],
+    parity: ParityResult | None,
+    setup: BenchSetup,
 ) -> tuple[Verdict, int]:
     verdict: Verdict = "pass"
     if parity is not None and not parity.passed:
         verdict = "fail"
-    elif any(row.status == "inconclusive" for row in rows):
+    elif any(row.status == "inconclusive" for row in rows) or any(
+        one.direction is None for one in comparisons
+    ):
         verdict = "inconclusive"
     elif all(row.status == "unavailable" for row in rows):
         return "inconclusive", int(ExitCode.USAGE)

@@ -41,6 +41,11 @@ def list_notes(record: BenchRecord) -> list[str]:
             f"Parity passed: {record.parity.reason}; mean squared error of the probabilities "
             f"{record.parity.mse_mean:.1e} (at most {record.parity.mse_mean_max:g})."
         )
+    if record.reference_sha256 is not None:
+        lines.append(
+            "× reference is the latency as a multiple of a frozen network's, timed in turn with "
+            "it: that holds from one day to the next. Milliseconds are this host's, then."
+        )
     lines += record.inputs.notes()
     watched = record.disturbance
     if watched.load_average is not None:
@@ -158,6 +163,15 @@ def publish_bench(record: BenchRecord, path: Path) -> None:
             label=f"{name}, batch {rows[0].batch_size}, median",
             interval=rows[0].latency_ms.ci95 if rows[0].latency_ms else None,
         )
+        if rows[0].relative is not None:
+            publish(
+                f"{engine}_relative",
+                round(rows[0].relative.ratio, 4),
+                unit="×",
+                better="lower",
+                label=f"{name}, batch {rows[0].batch_size}, against the reference network",
+                interval=rows[0].relative.ci95,
+            )
         publish(
             f"{engine}_throughput_img_s",
             round(best.throughput_img_s or 0.0, 1),

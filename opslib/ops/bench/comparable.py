@@ -1,0 +1,99 @@
+"""Which earlier runs a row of a benchmark may be held against, and what changed since them."""
+
+import json
+import statistics
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from opslib.core.formatting import plural
+from opslib.ops.bench.compare import refuse_records
+from opslib.ops.bench.record import BenchRecord, BenchRow
+from opslib.timing.between import FEWEST_RUNS, Level, find_level
+
+RUNTIMES = {"onnx": ("onnxruntime", "onnxruntime-gpu"), "torch": ("torch",)}
+
+
+@dataclass(frozen=True)
+class Held:
+    """A row, or rows of one engine and boundary taken together, and the figures before it: those
+    of each earlier run by its place, as (logarithm of the ratio, its squared standard error)."""
+
+    rows: tuple[BenchRow, ...]
+    figure: tuple[float, float]
+    before: Mapping[int, tuple[float, float]]
+    p50_before_ms: float | None
+    changed: Mapping[str, str]
+
+    @property
+    def level(self) -> Level:
+        """Where the figure lay before."""
+        return find_level(*zip(*self.before.values(), strict=True))
+
+
+def hold(
+    new: BenchRecord, row: BenchRow, earlier: Sequence[BenchRecord], across_models: bool
+) -> Held | str:
+    """Return the row with the runs before it, or why there are none."""
+    if row.relative is None:
+        return row.reason or row.status
+    conditions = _list_conditions(new, row)
+    alike: dict[int, BenchRow] = {}
+    others: dict[str, dict[int, BenchRow]] = defaultdict(dict)
+    refused = None
+    for at, record in enumerate(earlier):
+        reason = _refuse(record, new, row)
+        match = next((one for one in record.rows if one.key == row.key), None)
+        if reason or match is None or match.relative is None:
+            refused = refused or reason
+            continue
+        its = _list_conditions(record, match)
+        if its == conditions:
+            alike[at] = match
+        elif across_models or its["model"] == conditions["model"]:
+            others[json.dumps(its)][at] = match
+        else:
+            refused = refused or f"models differ ({its['model']} → {conditions['model']})"
+    changed: dict[str, str] = {}
+    chosen = alike
+    if len(alike) < FEWEST_RUNS:
+        text, chosen = next(
+            (one for one in others.items() if len(one[1]) >= FEWEST_RUNS), ("{}", alike)
+        )
+        changed = {
+            name: f"{was} → {conditions[name]}"
+            for name, was in json.loads(text).items()
+            if was != conditions.get(name)
+        }
+    if len(chosen) < FEWEST_RUNS:
+        few = f"{plural(len(alike), 'comparable run')} before it, {FEWEST_RUNS} are needed"
+        return refused or few if not alike else few
+    known = [one.p50_ms for one in chosen.values() if one.p50_ms]
+    before = {at: one.log_ratio for at, one in chosen.items()}
+    return Held((row,), row.log_ratio, before, statistics.median(known) if known else None, changed)
+
+
+def _refuse(old: BenchRecord, new: BenchRecord, row: BenchRow) -> str | None:
+    """Why no row of an older record can be held beside this one, whatever its conditions."""
+    if reason := refuse_records(old, new, across_models=True):
+        return reason
+    if old.reference_sha256 != new.reference_sha256:
+        return "no run before it was held against the same reference network"
+    images = old.inputs.sha256 == new.inputs.sha256
+    return None if images or row.boundary == "inference" else "the images differ"
+
+
+def _list_conditions(record: BenchRecord, row: BenchRow) -> dict[str, str]:
+    """What may change from run to run and is then told as what it is."""
+    model = record.model if row.engine == "onnx" else record.checkpoint
+    versions = record.lineage.versions
+    names = [name for name in RUNTIMES[row.engine] if name in versions]
+    drivers = {gpu.driver for gpu in record.lineage.host.gpus}
+    return {
+        "model": model.sha256[:12] if model else "unknown",
+        **{name: versions[name] for name in names[:1]},
+        "driver": ", ".join(sorted(drivers)) or "none",
+        "threads": str(row.threads),
+        "options": ", ".join(f"{name}={value}" for name, value in sorted(row.options.items()))
+        or "none",
+    }
