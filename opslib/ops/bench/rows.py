@@ -29,8 +29,9 @@ from opslib.timing.related import Round
 from opslib.timing.rounds import Deadline
 from opslib.timing.station import Station, TimedBlock, Workload
 
-ROUNDS_A_PASS = 12
-BLOCKS_SHARE = 0.22  # of a pass, where ratios are still wide
+FIRST_ROUNDS, FEWEST_ROUNDS = 15, 20  # in the first pass, and over at least two
+MARGIN = 0.92
+BLOCKS_SHARE = 0.15  # of a pass, where ratios are still wide
 LONGEST_BLOCK_S = 1.0
 SHORTEST_BLOCK_S = 0.1
 SHORTEST_ROUND_MS = 10.0
@@ -70,15 +71,16 @@ def measure_cells(
 ) -> None:
     """Add blocks, each alone and in random order, and rounds beside the reference to `cells`,
     until all are narrow or time is up. `stations`: by the cells' names."""
-    load_s, pass_number, goal_pct = 0.0, 0, target_half_width_pct
+    settled_pct = MARGIN * target_half_width_pct  # the rounds that follow may widen it again
+    load_s, pass_number, goal_pct = 0.0, 0, settled_pct
     while deadline.left_s > 0:
         alive = [cell for cell in cells if cell.reason is None]
-        fewest = ROUNDS_A_PASS * min(PLANNED_BESIDE, pass_number + 1)  # from several loads
+        fewest = FEWEST_ROUNDS if pass_number else FIRST_ROUNDS
         related = [cell for cell in alive if cell.wide(goal_pct, fewest)]
-        if not related and goal_pct == target_half_width_pct:
+        if not related and goal_pct == settled_pct:
             goal_pct /= 2  # all is settled: what is left of the budget makes ratios sharper
             related = [cell for cell in alive if cell.wide(goal_pct, fewest)]
-        few = pass_number < PLANNED_BESIDE or goal_pct < target_half_width_pct or not related
+        few = pass_number < PLANNED_BESIDE or goal_pct < settled_pct or not related
         timed = [cell for cell in alive if few and cell.wants_block(target_half_width_pct)]
         if not related and not timed:
             break

@@ -34,7 +34,7 @@ from opslib.timing.paired import Comparison
 from opslib.timing.rounds import Deadline
 from opslib.timing.station import Side, Station, Workload, compare_stations
 
-COMPARISON_SHARE = 0.17
+COMPARISON_SHARE = 0.14
 PARITY_BATCH = 8
 
 
