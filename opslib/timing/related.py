@@ -62,32 +62,39 @@ def time_in_turn(
     known: Sequence[Sequence[Round]],
     *,
     seconds: float,
-    target_half_width_pct: float,
+    targets_pct: Sequence[float],
     fewest: int,
 ) -> list[list[Round]]:
     """Return further rounds of each pair of calls (the second is the reference's).
 
     Each pair is visited once a round, in random order, until its ratio is settled together with
     what is `known` of it, from at least `fewest` rounds, or `seconds` are over; `FEWEST_ROUNDS` are
-    made in any case. A visit
+    made in any case. All are brought to the first, widest target before any is to the next. A visit
     takes a few milliseconds and its first run, which pays for the switch, is discarded; what runs
     longer than that is run once.
     """
     plans = [[(call, _fitting_runs(call)) for call in pair] for pair in pairs]
     found: list[list[Round]] = [[] for _ in pairs]
     rng, until = np.random.default_rng(), time.monotonic() + seconds
-    open_pairs = list(range(len(pairs)))
-    while open_pairs:
+
+    def choose_open() -> list[int]:
+        few = [at for at, rounds in enumerate(found) if len(rounds) < FEWEST_ROUNDS]
+        if few or time.monotonic() >= until:
+            return few
+        for target_pct in targets_pct:
+            wide = [
+                at
+                for at, rounds in enumerate(found)
+                if not is_settled([*known[at], *rounds], target_pct, fewest)
+            ]
+            if wide:
+                return wide
+        return []
+
+    while open_pairs := choose_open():
         for at in rng.permutation(open_pairs):
             if len(found[at]) < FEWEST_ROUNDS or time.monotonic() < until:
                 found[at].append(_make_round(plans[at], first=int(rng.integers(2))))
-        over = time.monotonic() >= until
-        open_pairs = [
-            at
-            for at in open_pairs
-            if len(found[at]) < FEWEST_ROUNDS
-            or not (over or is_settled([*known[at], *found[at]], target_half_width_pct, fewest))
-        ]
     return found
 
 

@@ -94,11 +94,11 @@ class Station:
         return self._ask(process.time_block, 0, boundary, seconds)
 
     def relate(
-        self, legs: Sequence[Leg], seconds: float, target_half_width_pct: float, fewest: int
+        self, legs: Sequence[Leg], seconds: float, targets_pct: Sequence[float], fewest: int
     ) -> list[list[Round]]:
-        """Time the two engines of each leg in turn, until their ratio is known to the target from
+        """Time the two engines of each leg in turn, until their ratio is known to the targets from
         at least `fewest` rounds, or `seconds` are over; return the further rounds of each."""
-        return self.call(process.relate, legs, seconds, target_half_width_pct, fewest)
+        return self.call(process.relate, legs, seconds, targets_pct, fewest)
 
     def visit(self, runs: int) -> VisitTimes:
         """Time a few inference runs of the loaded engine, for a paired comparison."""

@@ -183,7 +183,7 @@ def visit_calmly(number: int, runs: int) -> VisitTimes:
 
 
 def relate(
-    legs: Sequence[Leg], seconds: float, target_half_width_pct: float, fewest: int
+    legs: Sequence[Leg], seconds: float, targets_pct: Sequence[float], fewest: int
 ) -> list[list[Round]]:
     """Time the two engines of each leg in turn; see `time_in_turn`."""
     pairs = [(_call(leg.engine, leg.boundary), _call(leg.reference, leg.boundary)) for leg in legs]
@@ -191,7 +191,7 @@ def relate(
         pairs,
         [leg.known for leg in legs],
         seconds=seconds,
-        target_half_width_pct=target_half_width_pct,
+        targets_pct=targets_pct,
         fewest=fewest,
     )
 

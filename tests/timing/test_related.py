@@ -76,7 +76,7 @@ def test_pairs_are_timed_until_they_are_settled() -> None:
 
     pairs = [(lambda: busy(2), lambda: busy(1)), (lambda: busy(0.5), lambda: busy(1))]
     found = time_in_turn(
-        pairs, [[], rounds(0.5, 0.01, 20)], seconds=30, target_half_width_pct=20, fewest=10
+        pairs, [[], rounds(0.5, 0.01, 20)], seconds=30, targets_pct=[20], fewest=10
     )
     first, second = map(log_ratio_interval, found)
     assert first
@@ -88,5 +88,5 @@ def test_pairs_are_timed_until_they_are_settled() -> None:
 
 def test_time_that_is_over_still_leaves_a_few_rounds_of_each() -> None:
     calls = [(lambda: None, lambda: None)] * 3
-    found = time_in_turn(calls, [[]] * 3, seconds=0, target_half_width_pct=1e-9, fewest=99)
+    found = time_in_turn(calls, [[]] * 3, seconds=0, targets_pct=[1e-9], fewest=99)
     assert [len(one) for one in found] == [5, 5, 5]

@@ -20,10 +20,10 @@ def relate_cells(
     work: Workload,
     *,
     seconds: float,
-    target_half_width_pct: float,
+    targets_pct: Sequence[float],
     fewest: int,
 ) -> None:
-    """Add rounds to what is still wider than the target among the cells of one engine. A cell whose
+    """Add rounds to what is wider than the last target among the cells of one engine. A cell whose
     engines do not fit beside the others says so in `unrelated`."""
     theirs = replace(work, preprocess=PREPARE)
     legs: list[Leg] = []
@@ -38,11 +38,11 @@ def relate_cells(
         except OpsError as error:
             cell.unrelated = str(error)
             continue
-        for boundary in cell.wide(target_half_width_pct, fewest):
+        for boundary in cell.wide(targets_pct[-1], fewest):
             legs.append(Leg(own, reference, boundary, tuple(cell.related[boundary])))
             rounds.append(cell.related[boundary])
     try:
-        found = station.relate(legs, seconds, target_half_width_pct, fewest)
+        found = station.relate(legs, seconds, targets_pct, fewest)
         for known, more in zip(rounds, found, strict=True):
             known += more
     except OpsError as error:

@@ -106,7 +106,7 @@ def measure_cells(
                 stations[name],
                 work,
                 seconds=max(0.0, share * (ends_s - deadline.spent_s)),
-                target_half_width_pct=goal_pct,
+                targets_pct=sorted({target_half_width_pct, settled_pct, goal_pct}, reverse=True),
                 fewest=fewest,
             )
             related = [cell for cell in related if cell.name != name]

@@ -74,7 +74,7 @@ class Crowded:
 def test_a_reference_that_does_not_fit_beside_the_model_leaves_its_milliseconds() -> None:
     cell = make_cell([])
     station, work = cast("Station", Crowded()), Workload((), 8, "x:y")
-    relate_cells([cell], station, work, seconds=1, target_half_width_pct=5, fewest=10)
+    relate_cells([cell], station, work, seconds=1, targets_pct=[5], fewest=10)
     row = next(iter(make_row(cell, BenchSection())))
     assert row.status == "inconclusive"
     assert row.reason == "not held against the reference network: out of memory on the card"
