@@ -68,8 +68,8 @@ def time_in_turn(
     """Return further rounds of each pair of calls (the second is the reference's).
 
     Each pair is visited once a round, in random order, until its ratio is settled together with
-    what is `known` of it, from at least `fewest` rounds, or `seconds` are over; `FEWEST_ROUNDS` are
-    made in any case. All are brought to the first, widest target before any is to the next. A visit
+    what is `known` of it, from at least `fewest` rounds, or `seconds` are over; five are made in
+    any case. All are brought to the first, widest target before any is to the next. A visit
     takes a few milliseconds and its first run, which pays for the switch, is discarded; what runs
     longer than that is run once.
     """
@@ -77,8 +77,11 @@ def time_in_turn(
     found: list[list[Round]] = [[] for _ in pairs]
     rng, until = np.random.default_rng(), time.monotonic() + seconds
 
+    def has_few(at: int) -> bool:
+        return len(known[at]) + len(found[at]) < FEWEST_ROUNDS
+
     def choose_open() -> list[int]:
-        few = [at for at, rounds in enumerate(found) if len(rounds) < FEWEST_ROUNDS]
+        few = [at for at in range(len(pairs)) if has_few(at)]
         if few or time.monotonic() >= until:
             return few
         for target_pct in targets_pct:
@@ -93,7 +96,7 @@ def time_in_turn(
 
     while open_pairs := choose_open():
         for at in rng.permutation(open_pairs):
-            if len(found[at]) < FEWEST_ROUNDS or time.monotonic() < until:
+            if has_few(at) or time.monotonic() < until:
                 found[at].append(_make_round(plans[at], first=int(rng.integers(2))))
     return found
 
