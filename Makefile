@@ -51,7 +51,7 @@ typecheck: $(VENV)/.dev  ## strict type check of opslib
 
 perf: $(VENV)/.dev  ## measure our own speed and our verdicts' error rates, side by side (about 20 minutes)
 	@$(BIN)/pillops demo
-	@code=0; for name in $(BENCHMARKS); do \
+	@code=0; $(BIN)/python benchmarks/between_runs.py --short || code=$$?; for name in $(BENCHMARKS); do \
 	  echo "== benchmarks/$$name.py"; $(BIN)/python benchmarks/$$name.py || code=$$?; \
 	done; exit $$code
 
@@ -59,9 +59,10 @@ acceptance: $(VENV)/.runtime  ## walk through every operation once on the demo e
 	@$(BIN)/pillops demo
 	@$(BIN)/pillops acceptance
 
-soak: $(VENV)/.dev  ## the long loops: swaps, logs, floods, writers, deletions, kinds and models, over an hour
+soak: $(VENV)/.dev  ## the long loops: swaps, logs, floods, writers, deletions, kinds and models, benchmarks held against each other, over three hours
 	@$(BIN)/pillops demo
 	@code=0; $(BIN)/pillops drill --long || code=$$?; \
+	$(BIN)/python benchmarks/between_runs.py || code=$$?; \
 	PILLOPS_TEST_LOOPS=long $(BIN)/python -m pytest -m looped || code=$$?; for name in $(SOAKS); do \
 	  echo "== benchmarks/soak_$$name.py"; $(BIN)/python benchmarks/soak_$$name.py || code=$$?; \
 	done; exit $$code
