@@ -141,7 +141,8 @@ def test_the_three_doors_ask_for_the_same_packages() -> None:
 
 
 def test_the_lock_pins_torch_alone_and_names_no_address() -> None:
-    for name in ("requirements.txt", "requirements-dev.txt"):
+    locks = ("requirements.txt", "requirements-dev.txt", "benchmarks/requirements-otava.txt")
+    for name in locks:
         text = (ROOT / name).read_text()
         assert "://" not in text
         assert "--hash" not in text

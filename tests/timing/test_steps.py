@@ -42,6 +42,28 @@ def test_noise_that_grows_is_no_step() -> None:
     assert find_steps(series) == ()
 
 
+def test_noise_that_grows_within_a_few_runs_is_no_step() -> None:
+    found = 0
+    for seed in range(1000, 1100):
+        rng = np.random.default_rng(seed)
+        series = np.concatenate([rng.normal(100, 2, 25), rng.normal(100, 10, 25)])
+        found += len(find_steps(series)) > 0
+    assert found <= 12
+
+
+def test_chance_between_two_values_is_no_step() -> None:
+    found = 0
+    for seed in range(20):
+        found += len(find_steps(np.random.default_rng(seed).choice([100.0, 105.0], 500)))
+    assert found == 0
+
+
+def test_a_regression_of_ten_runs_before_noise_that_grows_is_found() -> None:
+    series = np.concatenate([_noise(6, 250), 100 + 6 * (_noise(7, 250) - 100)])
+    series[100:110] += 8
+    assert find_steps(series) == (100, 110)
+
+
 def test_a_regression_and_its_mending_are_two_steps() -> None:
     series = _noise(4)
     series[50:60] += 14
