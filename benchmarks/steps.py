@@ -1,6 +1,6 @@
 """How well the steps of a series are found, beside Apache Otava's defaults on the same series.
 
-The series are those of `otava-test-data`: each kind of 50 and of 500 points, with 30 seeds, its
+The series are those of `otava-test-data`: each kind of 50 and of 500 points, with 90 seeds, its
 steps of 3, 4 and 6 times the noise. A step counts as found within three points of where it is.
 Precision is the share of the places found that are steps; where a kind has no steps, the share of
 its series in which nothing is found. The delay is how many points after a step it is first found.
@@ -8,12 +8,12 @@ its series in which nothing is found. The delay is how many points after a step 
 Otava pins an older numpy and scipy than ours. It lives in an environment of its own below the one
 that runs this, made from `requirements-otava.txt` and kept until that file changes.
 
-    python benchmarks/steps.py [--seeds 30]
+    python benchmarks/steps.py [--seeds 90]
 
 Exit code 3 where a bound is missed: 95 % of the steps, one false step in any 500 points of pure
 noise, and no kind of series in which ours is worse than Otava by more than two percentage points.
-With 30 seeds a single series is more than that: whether a kind that misses its bound is weak or one
-series unlucky, more seeds tell.
+With fewer seeds a single series is more than a bound allows a kind: 30 cannot tell a weakness from
+one unlucky series.
 """
 
 from __future__ import annotations
@@ -203,7 +203,7 @@ def delay_rows(name: str, waits: Sequence[dict[str, Any]]) -> list[Row]:
 def main() -> int:
     """Search the same series by both, print the figures and their bounds."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=30)
+    parser.add_argument("--seeds", type=int, default=90)
     arguments = parser.parse_args()
     python = otava_python()
     if python is None:
