@@ -91,7 +91,8 @@ def _judge(root: Path, alike: list[RunRow], kept: Records, path: Path) -> RunCha
 
 
 def _change(row: RunRow, summary: str, counts: dict[str, int]) -> RunChange:
-    return RunChange(against_id=row.id, against_path=row.href, summary=summary, **counts)
+    named = {"against_id": row.id, "against_path": row.href, "summary": summary}
+    return RunChange.model_validate(named | counts)
 
 
 def _figures_change(old: tuple[Scrap, ...], new: tuple[Scrap, ...]) -> str:
