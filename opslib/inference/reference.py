@@ -8,6 +8,7 @@ Torch has the same weights. `prepare` is the preprocessing that goes with it, fr
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+from opslib.core.errors import storage_errors
 
 if TYPE_CHECKING:
     from torch import nn
@@ -54,16 +57,21 @@ _CONVS = (
 def write_reference(folder: Path, engine: str) -> Path:
     """Write the network for one engine, `onnx` or `torch`, and return its file.
 
-    It takes float32 images `[N, 3, H, W]` of any number and size and answers `[N, 8]`.
+    It takes float32 images `[N, 3, H, W]` of any number and size and answers `[N, 8]`. Raises
+    StorageError: it cannot be written.
     """
     path = reference_path(folder, engine)
     if engine == "onnx":
-        path.write_bytes(build_reference())
-        return path
-    import torch
+        data = build_reference()
+    else:
+        import torch
 
-    state = {name: torch.from_numpy(value) for name, value in _weights().items()}
-    torch.save({"state_dict": state, "num_classes": CLASSES}, path)
+        written = io.BytesIO()
+        state = {name: torch.from_numpy(value) for name, value in _weights().items()}
+        torch.save({"state_dict": state, "num_classes": CLASSES}, written)
+        data = written.getvalue()
+    with storage_errors(f"write {path}"):
+        path.write_bytes(data)
     return path
 
 

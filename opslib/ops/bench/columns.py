@@ -44,9 +44,9 @@ def row_columns(record: BenchRecord, notes: Sequence[str] = ()) -> list[Column[B
         Column("× reference", _relative, right=True),
         Column("p90 ms", lambda row: _latency(row, "p90"), format_ms, right=True, where=_SCREENS),
         Column("p99 ms", lambda row: _latency(row, "p99"), format_ms, right=True, where=_SCREENS),
-        Column("first ms", lambda row: row.first_run_ms, format_ms, right=True, where=_SCREENS),
+        Column("first ms", lambda row: row.first_run_ms, format_ms, right=True, where=PAGE),
         Column("img/s", lambda row: row.throughput_img_s, "{:,.0f}".format, right=True),
-        Column("memory", lambda row: _bytes(row.peak_rss_bytes), right=True, where=_SCREENS),
+        Column("memory", lambda row: _bytes(row.peak_rss_bytes), right=True, where=PAGE),
         Column("status", lambda row: row.status, where=PAGE),
         Column("status", marked, where=TERMINAL),
     ]
