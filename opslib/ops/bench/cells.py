@@ -72,10 +72,10 @@ class Cell:
         found = self.summary(boundary)
         if found is None:
             return "the time budget ended before it was measured"
-        if self.unrelated:
-            return f"not held against the reference network: {self.unrelated}"
         if self.reference is not None:
             ratio = summarize_relative(self.related[boundary])
+            if ratio is None and self.unrelated:
+                return f"not held against the reference network: {self.unrelated}"
             if ratio is None:
                 return "the time budget ended before it was held against the reference network"
             what, half_width_pct = "the ratio to the reference", ratio.half_width_pct

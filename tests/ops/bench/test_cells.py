@@ -82,6 +82,11 @@ def test_a_reference_that_does_not_fit_beside_the_model_leaves_its_milliseconds(
     assert cell.wide(5, 10) == []
 
 
+def test_a_ratio_that_is_known_stays_known_when_a_later_pass_fails() -> None:
+    row = next(iter(make_row(make_cell(STEADY, unrelated="out of memory"), BenchSection())))
+    assert (row.status, row.reason) == ("measured", None)
+
+
 @pytest.mark.parametrize(
     ("verdict", "interval", "direction"),
     [
