@@ -118,7 +118,7 @@ def _read_filename(part: MultipartSegment) -> str | None:
         if charset is None or charset.lower() not in _CHARSETS:
             return name
         return name.encode("latin-1").decode(charset, "replace")
-    text = part.filename.encode("latin-1").decode("utf-8", "replace")
+    text: str = part.filename.encode("latin-1").decode("utf-8", "replace")
     if text.startswith("=?"):
         with suppress(HeaderParseError, LookupError, UnicodeError):
             return str(make_header(decode_header(text))).encode("utf-8", "replace").decode()

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame
 
+_Point = tuple[float | None, tuple[float, float] | None]
 ENGINE_ORDER = ("onnx", "torch")
 STAGES = ("decode", "transform", "inference")
 
@@ -63,28 +64,30 @@ def draw_against_batch(record: BenchRecord, theme: Theme) -> Figure | None:
 
     if not _engines(record):
         return None
-    names = [["ms", "img/s"]]
-    if any(row.relative for row in record.rows):
-        names.append(["ratio", "ratio"])
-    figure, panels = plt.subplot_mosaic(names, figsize=(8.8, 3.4 * len(names)))
+    related = any(row.relative for row in record.rows)
+    layout = "AB;CC" if related else "AB"
+    figure, axes_of = plt.subplot_mosaic(layout, figsize=(8.8, 6.8 if related else 3.4))
+    panels = dict(zip(("ms", "img/s", "ratio"), axes_of.values(), strict=False))
     for engine, colour in zip(_engines(record), theme.series, strict=False):
         rows = _timed(record, engine, "inference")
         label = f"{ENGINE_NAMES[engine]} ({rows[0].provider})"
-        shown: dict[str, list[tuple[float, tuple[float, float] | None]]] = {
-            "ms": [(row.p50_ms or 0.0, row.latency_ms and row.latency_ms.ci95) for row in rows],
-            "img/s": [(row.throughput_img_s or 0.0, row.throughput_ci95_img_s) for row in rows],
+        shown: dict[str, list[_Point]] = {
+            "ms": [(row.p50_ms, row.latency_ms.ci95 if row.latency_ms else None) for row in rows],
+            "img/s": [(row.throughput_img_s, row.throughput_ci95_img_s) for row in rows],
             "ratio": [
-                (row.relative.ratio, row.relative.ci95) if row.relative else (math.nan, None)
+                (row.relative.ratio, row.relative.ci95) if row.relative else (None, None)
                 for row in rows
             ],
         }
         sizes = [row.batch_size for row in rows]
         for name, axes in panels.items():
             points = shown[name]
-            axes.plot(sizes, [value for value, _ in points], marker="o", color=colour, label=label)
+            values = [math.nan if value is None else value for value, _ in points]
+            axes.plot(sizes, values, marker="o", color=colour, label=label)
             known = [(size, *ends) for size, (_, ends) in zip(sizes, points, strict=True) if ends]
             if known:
-                axes.fill_between(*zip(*known, strict=True), color=colour, alpha=0.22, linewidth=0)
+                across, low, high = zip(*known, strict=True)
+                axes.fill_between(across, low, high, color=colour, alpha=0.22, linewidth=0)
     titles = {
         "ms": ("Latency of a batch, median", "ms"),
         "img/s": ("Throughput", "images per second"),
