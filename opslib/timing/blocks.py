@@ -38,7 +38,7 @@ class StagesMs(Part):
 Call = Callable[[], Any]
 Clock = Callable[[], int]
 
-FEWEST_CALM_BLOCKS = 3
+FEWEST_BLOCKS = 3  # for an interval: that of two is huge; and calm ones, to leave others out
 DEFAULT_BLOCK_S = 1.0
 DEFAULT_WARMUP = 10
 MIN_RUNS = 11
@@ -62,7 +62,7 @@ class Block(Part):
 
 class Summary(Part):
     """Latency of one run over several blocks; what the sample does not support is None. `ci95_ms`
-    covers the long-run median, from the spread between the blocks. Blocks are those of
+    covers the long-run median, from the spread between at least three blocks. Blocks are those of
     `choose_blocks`; `disturbed_blocks` counts the disturbed ones among all."""
 
     p50_ms: float
@@ -139,7 +139,7 @@ def summarize_blocks(blocks: Sequence[Block]) -> Summary:
     medians_ms = tuple(block.median_ms for block in blocks)
     p50_ms = float(np.median(medians_ms))
     times_ms = [time_ms for block in blocks for time_ms in block.times_ms]
-    interval = block_interval(medians_ms) if len(blocks) > 1 else None
+    interval = block_interval(medians_ms) if len(blocks) >= FEWEST_BLOCKS else None
     delays_pct = [b.run_delay_pct for b in blocks if b.run_delay_pct is not None]
     return Summary(
         p50_ms=p50_ms,
@@ -158,7 +158,7 @@ def choose_blocks(blocks: Sequence[Block]) -> list[Block]:
     """The calm blocks where there are at least three, else all of them. Which blocks are left out
     depends on waiting for a CPU, never on how long the runs took."""
     calm = [block for block in blocks if not block.disturbed]
-    return calm if len(calm) >= FEWEST_CALM_BLOCKS else list(blocks)
+    return calm if len(calm) >= FEWEST_BLOCKS else list(blocks)
 
 
 @contextmanager

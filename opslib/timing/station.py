@@ -59,7 +59,7 @@ class Station:
         self.name = name
         self._stack = ExitStack()
         self._worker: Worker | None = None
-        self._loaded: dict[int, tuple[EngineRequest, Workload, bool]] = {}
+        self._loaded: dict[int, tuple[EngineRequest, Workload, bool, int | None]] = {}
         self._lost: dict[int, OpsError] = {}
 
     def __enter__(self) -> Self:
@@ -73,15 +73,22 @@ class Station:
         return self.call(process.describe, request)
 
     def load(
-        self, request: EngineRequest, work: Workload, number: int = 0, *, try_out: bool = True
+        self,
+        request: EngineRequest,
+        work: Workload,
+        number: int = 0,
+        *,
+        try_out: bool = True,
+        like: int | None = None,
     ) -> EngineFacts:
         """Load an engine, replacing that of the same number, and return what is really running.
         `try_out`: run it once, and refuse what is no classifier's answer: another shape than [N,
-        classes], or not finite."""
+        classes], or not finite. `like`: the number of one that differs in nothing but its batch
+        size; both are then one engine, which is loaded once."""
         self._loaded.pop(number, None)
         self._lost.pop(number, None)
-        facts = self._ask(process.load, number, request, work, try_out)
-        self._loaded[number] = (request, work, try_out)
+        facts = self._ask(process.load, number, request, work, try_out, like)
+        self._loaded[number] = (request, work, try_out, like)
         return facts
 
     def answer(self, count: int, number: int = 0) -> NDArray[np.float32]:

@@ -109,11 +109,13 @@ def describe(request: EngineRequest) -> EngineFacts:
         return engine.facts
 
 
-def load(number: int, request: EngineRequest, work: Workload, try_out: bool) -> EngineFacts:
+def load(
+    number: int, request: EngineRequest, work: Workload, try_out: bool, like: int | None = None
+) -> EngineFacts:
     """Load an engine in place of the one of that number; see `Station.load`."""
     unload(number)
     _peak_is_own[0] = reset_peak_rss()
-    loaded = _open(request, work)
+    loaded = _open(request, work, None if like is None else _loaded.get(like))
     if try_out:
         started = time.perf_counter()
         answer = loaded.run()
@@ -130,7 +132,9 @@ def unload(number: int) -> None:
     """Free an engine and its threads, and with the last one the images that were kept."""
     if number in _loaded:
         gc.unfreeze()
-        _loaded.pop(number).engine.close()
+        engine = _loaded.pop(number).engine
+        if all(other.engine is not engine for other in _loaded.values()):
+            engine.close()
     if not _loaded:
         _read_images.cache_clear()
 
@@ -207,9 +211,9 @@ def _wait_until_quiet() -> None:
             return
 
 
-def _open(request: EngineRequest, work: Workload) -> _Loaded:
+def _open(request: EngineRequest, work: Workload, like: _Loaded | None = None) -> _Loaded:
     with ExitStack() as stack:
-        engine = stack.enter_context(open_engine(request))
+        engine = like.engine if like else stack.enter_context(open_engine(request))
         fixed = engine.facts.input_shape[0]
         if fixed not in (None, request.batch_size):
             raise UnavailableError(f"the model's batch size is fixed at {fixed}")

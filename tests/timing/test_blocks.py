@@ -115,12 +115,13 @@ def test_the_summary_is_the_median_of_block_medians_with_an_interval_between_blo
     assert summary.p99_ms is None
 
 
-def test_a_single_block_has_no_interval() -> None:
-    summary = summarize_blocks([block_of([1.0] * 20, 30.0)])
+@pytest.mark.parametrize("count", [1, 2])
+def test_fewer_than_three_blocks_have_no_interval(count: int) -> None:
+    summary = summarize_blocks([block_of([1.0] * 20, 30.0)] * count)
     assert summary.ci95_ms is None
     assert summary.half_width_pct is None
     assert summary.p90_ms is None
-    assert summary.disturbed_blocks == 1
+    assert summary.disturbed_blocks == count
 
 
 def test_no_blocks_cannot_be_summarized() -> None:

@@ -1,11 +1,14 @@
 """What a station's process does with a loaded engine."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
+from opslib.core.errors import UnavailableError
 from opslib.inference.engine import EngineRequest
 from opslib.inference.preprocess import DEFAULT_FUNCTION
 from opslib.timing import station_process
@@ -77,3 +80,48 @@ def test_a_network_with_its_softmax_inside_answers_as_the_one_without(tmp_path: 
             measured.load(EngineRequest("onnx", model), Workload(names, 16, DEFAULT_FUNCTION))
             answers.append(measured.answer(len(names)))
     np.testing.assert_allclose(*answers, atol=1e-6)
+
+
+@pytest.fixture
+def station_of_one(monkeypatch: pytest.MonkeyPatch) -> dict[int, Any]:
+    """The engines of a station's process, which is this one."""
+    engines: dict[int, Any] = {}
+    monkeypatch.setattr(station_process, "_loaded", engines)
+    return engines
+
+
+def test_one_engine_serves_several_batch_sizes_until_the_last_is_unloaded(
+    tmp_path: Path, station_of_one: dict[int, Any]
+) -> None:
+    request = EngineRequest("onnx", write_onnx(tmp_path / "m.onnx"))
+    work = Workload(tuple(map(str, write_images(tmp_path / "images", 2))), 16, DEFAULT_FUNCTION)
+    station_process.load(0, request, work, True)
+    station_process.load(1, replace(request, batch_size=2), work, True, like=0)
+    assert station_of_one[1].engine is station_of_one[0].engine
+    alone = station_process.answer(0, 2)
+    station_process.unload(0)
+    np.testing.assert_allclose(station_process.answer(1, 2), alone, atol=1e-6)
+    station_process.unload(1)
+    assert station_of_one == {}
+
+
+def test_an_engine_whose_twin_is_gone_is_loaded_on_its_own(
+    tmp_path: Path, station_of_one: dict[int, Any]
+) -> None:
+    work = Workload(tuple(map(str, write_images(tmp_path / "images", 1))), 16, DEFAULT_FUNCTION)
+    request = EngineRequest("onnx", write_onnx(tmp_path / "m.onnx"))
+    station_process.load(1, request, work, True, like=0)
+    assert station_process.answer(1, 1).shape[0] == 1
+    station_process.unload(1)
+    assert station_of_one == {}
+
+
+def test_a_fixed_batch_takes_no_other_from_a_twin(
+    tmp_path: Path, station_of_one: dict[int, Any]
+) -> None:
+    work = Workload(tuple(map(str, write_images(tmp_path / "images", 1))), 16, DEFAULT_FUNCTION)
+    request = EngineRequest("onnx", write_onnx(tmp_path / "m.onnx", batch=1))
+    station_process.load(0, request, work, True)
+    with pytest.raises(UnavailableError, match="fixed at 1"):
+        station_process.load(1, replace(request, batch_size=2), work, True, like=0)
+    station_process.unload(0)

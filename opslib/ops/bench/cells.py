@@ -11,13 +11,12 @@ from dataclasses import dataclass, field
 
 from opslib.inference.engine import EngineFacts, EngineRequest
 from opslib.ops.bench.record import Relative
-from opslib.timing.blocks import MIN_RUNS, Boundary, Summary, summarize_blocks
+from opslib.timing.blocks import FEWEST_BLOCKS, MIN_RUNS, Boundary, Summary, summarize_blocks
 from opslib.timing.related import Round, choose_rounds, is_settled, log_ratio_interval
 from opslib.timing.station import TimedBlock
 
 BOUNDARIES: tuple[Boundary, ...] = ("inference", "end_to_end")
 PLANNED_BLOCKS = 5  # more short blocks beat few long ones: Student's t is 2.8 at five, 4.3 at three
-PLANNED_BESIDE = 2  # before ratios are settled, where they decide; then PLANNED_BLOCKS
 
 
 @dataclass
@@ -56,7 +55,7 @@ class Cell:
 
     def wants_block(self, target_half_width_pct: float) -> bool:
         """Whether a further absolute block is due: few so far, or their interval is wide."""
-        fewest = PLANNED_BLOCKS if self.reference is None else PLANNED_BESIDE
+        fewest = PLANNED_BLOCKS if self.reference is None else FEWEST_BLOCKS
         found = [self.summary(one) for one in self.blocks]
         return any(
             one is None
@@ -80,7 +79,8 @@ class Cell:
                 return "the time budget ended before it was held against the reference network"
             what, half_width_pct = "the ratio to the reference", ratio.half_width_pct
         elif found.half_width_pct is None:
-            return "the time budget ended after one block; an interval needs two"
+            count = len(found.block_medians_ms)
+            return f"blocks that fitted into the time budget: {count}; an interval needs three"
         elif found.n < MIN_RUNS:
             return f"{found.n} runs fitted into the time budget; a median needs {MIN_RUNS}"
         else:

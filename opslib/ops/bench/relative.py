@@ -28,16 +28,19 @@ def relate_cells(
     theirs = replace(work, preprocess=PREPARE)
     legs: list[Leg] = []
     rounds: list[list[Round]] = []
+    like: tuple[int, int] | tuple[None, None] = (None, None)
     for number, cell in enumerate(cells):
         if cell.reference is None:
             continue
         own, reference = 2 * number, 2 * number + 1
         try:
-            station.load(replace(cell.request, settings=cell.reference.settings), work, own)
-            station.load(cell.reference, theirs, reference)
+            request = replace(cell.request, settings=cell.reference.settings)
+            station.load(request, work, own, like=like[0])
+            station.load(cell.reference, theirs, reference, like=like[1])
         except OpsError as error:
             cell.unrelated = str(error)
             continue
+        like = own, reference
         for boundary in cell.wide(targets_pct[-1], fewest):
             legs.append(Leg(own, reference, boundary, tuple(cell.related[boundary])))
             rounds.append(cell.related[boundary])

@@ -1,8 +1,8 @@
 """The latency of every configuration, absolute and against the reference network.
 
 What decides whether a figure is conclusive is its ratio to the reference network, timed in turn
-with it: that holds from one day to the next. The absolute figure is what this host did then; its
-blocks are few and short, and what is left of the budget goes where ratios are still wide.
+with it: that holds from one day to the next. The absolute figure is what this host did then. Until
+all ratios are known each row has one block; what is left of the budget goes to both alike.
 """
 
 import random
@@ -15,7 +15,7 @@ from typing import Any
 from opslib.core.errors import OpsError
 from opslib.core.sections import BenchSection
 from opslib.inference.engine import EngineFacts
-from opslib.ops.bench.cells import PLANNED_BESIDE, PLANNED_BLOCKS, Cell, summarize_relative
+from opslib.ops.bench.cells import Cell, summarize_relative
 from opslib.ops.bench.record import BenchRow, LatencyMs, RowStatus
 from opslib.ops.bench.relative import relate_cells
 from opslib.ops.bench.setup import BenchSetup
@@ -29,9 +29,11 @@ from opslib.timing.related import Round
 from opslib.timing.rounds import Deadline
 from opslib.timing.station import Station, TimedBlock, Workload
 
+PLANNED_PASSES = 2  # each loads the engines anew; then whatever is left, until all ratios are known
 FIRST_ROUNDS, FEWEST_ROUNDS = 15, 20  # in the first pass, and over at least two
 MARGIN = 0.92
-BLOCKS_SHARE = 0.15  # of a pass, where ratios are still wide
+BLOCKS_SHARE, SETTLED_SHARE = 0.15, 0.5  # of a pass, before all ratios are known and afterwards
+SETTLED_PASS_S = 10.0
 LONGEST_BLOCK_S = 1.0
 SHORTEST_BLOCK_S = 0.1
 SHORTEST_ROUND_MS = 10.0
@@ -72,21 +74,26 @@ def measure_cells(
     """Add blocks, each alone and in random order, and rounds beside the reference to `cells`,
     until all are narrow or time is up. `stations`: by the cells' names."""
     settled_pct = MARGIN * target_half_width_pct  # the rounds that follow may widen it again
-    load_s, pass_number, goal_pct = 0.0, 0, settled_pct
+    load_s, pass_number = 0.0, 0
     while deadline.left_s > 0:
         alive = [cell for cell in cells if cell.reason is None]
         fewest = FEWEST_ROUNDS if pass_number else FIRST_ROUNDS
-        related = [cell for cell in alive if cell.wide(goal_pct, fewest)]
-        if not related and goal_pct == settled_pct:
-            goal_pct /= 2  # all is settled: what is left of the budget makes ratios sharper
-            related = [cell for cell in alive if cell.wide(goal_pct, fewest)]
-        few = pass_number < PLANNED_BESIDE or goal_pct < settled_pct or not related
-        timed = [cell for cell in alive if few and cell.wants_block(target_half_width_pct)]
+        related = [cell for cell in alive if cell.wide(settled_pct, fewest)]
+        open_still = bool(related)  # then what decides goes before every further block
+        timed = [
+            cell
+            for cell in alive
+            if cell.wants_block(target_half_width_pct) and not (open_still and pass_number)
+        ]
+        goal_pct = settled_pct if open_still else settled_pct / 2
+        related = related or [cell for cell in alive if cell.wide(goal_pct, fewest)]
         if not related and not timed:
             break
-        planned = PLANNED_BESIDE if related else PLANNED_BLOCKS
-        pass_s = deadline.left_s / max(1, planned - pass_number)
-        ends_s, blocks_s = deadline.spent_s + pass_s, pass_s * (BLOCKS_SHARE if related else 1)
+        if open_still:
+            pass_s, share = deadline.left_s / max(1, PLANNED_PASSES - pass_number), BLOCKS_SHARE
+        else:
+            pass_s, share = min(deadline.left_s, SETTLED_PASS_S), SETTLED_SHARE
+        ends_s, blocks_s = deadline.spent_s + pass_s, pass_s * (share if related else 1)
         for cell in rng.sample(timed, len(timed)):
             if deadline.left_s <= 0:
                 break
@@ -100,12 +107,12 @@ def measure_cells(
             name = related[0].name
             theirs = [cell for cell in related if cell.name == name]
             report(f"timing in turn with the reference, round {pass_number + 1}: {name}")
-            share = sum(map(_round_ms, theirs)) / sum(map(_round_ms, related))
+            part = sum(map(_round_ms, theirs)) / sum(map(_round_ms, related))
             relate_cells(
                 theirs,
                 stations[name],
                 work,
-                seconds=max(0.0, share * (ends_s - deadline.spent_s)),
+                seconds=max(0.0, part * (ends_s - deadline.spent_s)),
                 targets_pct=sorted({target_half_width_pct, settled_pct, goal_pct}, reverse=True),
                 fewest=fewest,
             )

@@ -59,7 +59,9 @@ def test_a_row_that_was_never_related_says_that_the_budget_ended() -> None:
 class Crowded:
     """Stands for a station on whose card a second network does not fit."""
 
-    def load(self, request: EngineRequest, work: Workload, number: int) -> EngineFacts:
+    def load(
+        self, request: EngineRequest, work: Workload, number: int, *, like: int | None
+    ) -> EngineFacts:
         if number % 2:
             raise UnavailableError("out of memory on the card")
         return cast("EngineFacts", None)
