@@ -47,7 +47,8 @@ def judge_record(
     pools = list(_pool(held))
     levels = [one.level for one in (*held, *pools)]
     p_values = [
-        level.p_value(*one.figure) for one, level in zip((*held, *pools), levels, strict=True)
+        level.p_value(*one.figure, one.degrees)
+        for one, level in zip((*held, *pools), levels, strict=True)
     ]
     family = 1 - FAMILY_ALPHA / max(1, len(p_values))
     judged = [
@@ -84,9 +85,14 @@ def _pool(held: Iterable[Held]) -> Iterable[Held]:
             pairs = list(zip(weights, figures, strict=True))
             return sum(w * f[0] for w, f in pairs), sum(w * w * f[1] for w, f in pairs)
 
+        parts = [
+            (w * w * one.figure[1], one.degrees) for w, one in zip(weights, members, strict=True)
+        ]
+        own = mix([one.figure for one in members])
         yield Held(
             tuple(row for one in members for row in one.rows),
-            mix([one.figure for one in members]),
+            own,
+            own[1] ** 2 / sum(part**2 / degrees for part, degrees in parts),
             {at: mix([one.before[at] for one in members]) for at in sorted(common)},
             None,
             members[0].changed,
@@ -95,7 +101,7 @@ def _pool(held: Iterable[Held]) -> Iterable[Held]:
 
 def _judge(held: Held, level: Level, p_value: float, family: float) -> RowComparison:
     change = held.figure[0] - level.mean
-    low, high = level.limits(held.figure[1], family)
+    low, high = level.limits(held.figure[1], family, held.degrees)
     outcome: Outcome = "no measurable change"
     if p_value <= FAMILY_ALPHA and abs(change) >= math.log1p(MIN_EFFECT_PCT / 100):
         outcome = "worse" if change > 0 else "better"
