@@ -42,7 +42,7 @@ from rich.table import Table
 from serving import copy_experiment
 
 from opslib.core.config import Config, load_config
-from opslib.core.errors import UnavailableError
+from opslib.core.errors import ParameterError, UnavailableError
 from opslib.core.host import usable_cpus
 from opslib.inference.engine import Engine, EngineRequest, session_settings
 from opslib.inference.find_model import find_card, find_onnx
@@ -95,7 +95,7 @@ def start_arms(
         "BENTOML_DO_NOT_TRACK": "True",
         "BENTOML_HOME": str(folder),
     }
-    python = find_python(LOCK, "some 600 MB")
+    python = find_python(LOCK, "some 300 MB")
     for name in wanted:
         if python or name == BY_HAND:
             started = start_peer(name, python or Path(sys.executable), COMMANDS[name], told, folder)
@@ -202,7 +202,7 @@ def main() -> int:
     if shutil.which("h2load") is None:
         raise UnavailableError("h2load is not installed; apt-get install nghttp2-client")
     if arguments.connections < 1:
-        parser.error(f"--connections: got {arguments.connections}; expected 1 or more")
+        raise ParameterError(f"--connections: got {arguments.connections}; expected 1 or more")
     config, wanted = load_config(), [*dict.fromkeys(arguments.only or COMMANDS)]
     images = pick_images(config, "val", None, limit=CHECKED).paths
     bodies = make_bodies(LoadPlan(url="", images=images, requests=1, rate_per_s=None))
