@@ -49,7 +49,7 @@ def test_requests_are_due_one_after_the_other_from_the_first_moment_on(
     plan = plan_ramp(start, end, requests)
     moments = [due_s(plan, index) for index in range(min(requests, 200))]
     assert moments[0] == 0
-    assert all(one < other for one, other in zip(moments, moments[1:], strict=False))
+    assert all(one < other for one, other in itertools.pairwise(moments))
     assert moments[-1] <= 2 * requests / (start + end)
 
 

@@ -27,7 +27,8 @@ from opslib.inference.onnx_engine import digest_optimized_graph
 from opslib.ops.bench.request import BenchRequest
 from opslib.ops.bench.setup import BenchSetup, choose_img_size, prepare_bench
 from opslib.ops.sweep.arms import Arm, Line, make_arms, make_request
-from opslib.ops.sweep.race import Course, run_batch
+from opslib.ops.sweep.heats import run_heats
+from opslib.ops.sweep.race import Course
 from opslib.ops.sweep.record import (
     BatchResult,
     Best,
@@ -37,7 +38,7 @@ from opslib.ops.sweep.record import (
     SweepRow,
 )
 from opslib.ops.sweep.request import SweepRequest
-from opslib.ops.sweep.rows import describe_axes, make_batch_result, make_row, sum_up_sweep
+from opslib.ops.sweep.rows import describe_axes, make_result, make_row, sum_up_sweep
 from opslib.ops.sweep.space import SweepHost, find_sweep_host, list_options
 from opslib.ops.sweep.trials import TRIALS_NAME, TrialBook
 from opslib.telling.operation import Progress
@@ -232,9 +233,10 @@ def _run_batch(sweep: _Sweep, batch_size: int, budget_s: float) -> BatchResult:
     )
     arms = [arm for arm in sweep.arms if arm.batch_size == batch_size]
     default = next(arm for arm in arms if not arm.options.changes())
-    run_batch(course, arms, default, budget_s)
+    run_heats(course, arms, default, budget_s)
     wall_s = time.monotonic() - started
-    return make_batch_result(arms, default, sweep.book, section.margin_pct, wall_s)
+    result = make_result(arms, default, sweep.book, section.margin_pct, wall_s)
+    return BatchResult(batch_size=batch_size, **dict(result))
 
 
 def _refuse(sweep: _Sweep, failure: str) -> dict[str, Any]:
@@ -263,10 +265,8 @@ def _conclude(sweep: _Sweep, results: Sequence[BatchResult]) -> dict[str, Any]:
         gain_ci95=chosen.gain_ci95,
         tie_set=chosen.tie_set,
     )
-    decided = chosen.default_row not in chosen.unclear and chosen.final_rounds > 2
-    if chosen.best_row == chosen.default_row and chosen.unclear:
-        finals = sum(row.from_finals and row.batch_size == chosen.batch_size for row in rows)
-        decided = len(chosen.unclear) < finals - 1
+    finals = sum(row.from_finals and row.batch_size == chosen.batch_size for row in rows)
+    decided = chosen.is_decided(finals)
     margin_pct = sweep.config.sweep.margin_pct
     return {
         "verdict": "pass" if decided else "inconclusive",
