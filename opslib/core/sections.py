@@ -157,6 +157,7 @@ class ServiceSection(Section):
     workers: Annotated[int, Field(ge=0)] = 0
     intra_op_num_threads: Annotated[int, Field(ge=0)] = 1
     queue: Annotated[int, Field(ge=0)] = 64
+    max_batch: PositiveInt = 8
 
 
 class UploadsSection(Section):

@@ -24,7 +24,8 @@ class EngineFacts:
 
     `input_shape` is `[N, C, H, W]` with None where an axis is dynamic; `note` says why the
     provider is not the first one asked for. `postprocess` turns the answers into probabilities;
-    None where only the answers say what does.
+    None where only the answers say what does. `scales_by_batch` is dynamic INT8, which scales an
+    image by those beside it.
     """
 
     engine: str
@@ -36,6 +37,7 @@ class EngineFacts:
     options: dict[str, str] = field(default_factory=dict)
     note: str | None = None
     postprocess: Postprocess | None = None
+    scales_by_batch: bool = False
 
 
 class Engine(ABC):

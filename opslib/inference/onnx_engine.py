@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -23,9 +24,12 @@ from opslib.inference.providers import (
     check_providers_in_force,
     select_onnx_providers,
 )
+from opslib.inference.signature import peek, read_operators
 
 _DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64"}
 _ERROR_ONLY = 3
+# Of dynamic INT8: each takes one scale from the whole of its input, all images of a batch together.
+_SCALES_BY_BATCH = re.compile(r"DynamicQuantize|(MatMul|Conv)Integer")
 
 
 class OnnxEngine(Engine):
@@ -181,6 +185,7 @@ def _describe(
     session: Any, model_input: Any, request: EngineRequest, provider: str, note: str | None
 ) -> EngineFacts:
     settings = request.settings
+    operators = peek(read_operators, request.path) or ()
     last = next(iter(session.get_outputs()[0].shape[-1:]), None)
     options = {
         "graph_optimization_level": settings.graph_optimization_level,
@@ -202,6 +207,7 @@ def _describe(
         options=options,
         note=note,
         postprocess=find_postprocess(request.path),
+        scales_by_batch=any(map(_SCALES_BY_BATCH.match, operators)),
     )
 
 

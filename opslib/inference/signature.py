@@ -1,7 +1,7 @@
-"""A model's inputs, outputs and opset, read from the file itself without loading its weights."""
+"""A model's inputs, outputs, opset and operators, read from the file without its weights."""
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, TypeVar
@@ -69,6 +69,12 @@ def read_last_operator(file: BinaryIO, name: str) -> LastOperator | None:
     """Return the last operator of the ONNX model that `file` is open on, those passed over that
     only pass values on; None where the first output is none of a node's."""
     return _read(_read_last_operator, file, name)
+
+
+def read_operators(file: BinaryIO, name: str) -> frozenset[str]:
+    """Return the types of all nodes of the ONNX model that `file` is open on, those of branches and
+    of functions too."""
+    return _read(lambda data: frozenset(_walk_model(data)), file, name)
 
 
 def peek(read: Callable[[BinaryIO, str], T], path: Path) -> T | None:
@@ -144,6 +150,22 @@ def _read_nodes(data: Buffer) -> dict[str, _Node]:
             node = _Node(kind, tuple(_text(data, [one]) for one in parts[1]))
             makers.update((_text(data, [one]), node) for one in parts[2])
     return makers
+
+
+def _walk_model(data: Buffer) -> Iterator[str]:
+    model = _fields(data, (0, len(data)))
+    for graph in model[7]:
+        yield from _walk_operators(data, _fields(data, graph)[1])
+    for function in model[25]:
+        yield from _walk_operators(data, _fields(data, function)[7])
+
+
+def _walk_operators(data: Buffer, nodes: list[Span]) -> Iterator[str]:
+    for node in (_fields(data, one) for one in nodes):
+        yield _text(data, node[4])
+        for attribute in (_fields(data, one) for one in node[5]):
+            for graph in (*attribute[6], *attribute[11]):
+                yield from _walk_operators(data, _fields(data, graph)[1])
 
 
 def _look_behind(makers: dict[str, _Node], made: _Node, depth: int) -> frozenset[str]:

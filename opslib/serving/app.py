@@ -29,8 +29,9 @@ from opslib.serving.schemas import (
     Version,
     describe,
 )
-from opslib.serving.service import Classified, Service
+from opslib.serving.service import Service
 from opslib.serving.settings import MIB
+from opslib.serving.together import Classified
 from opslib.serving.uploads import UploadLimits, read_body
 
 APP_NAME = "pillsnap"
@@ -149,7 +150,7 @@ def _answer_fast(request: Request, done: Classified, content: dict[str, Any]) ->
 
 
 def _describe_version(service: Service) -> Version:
-    shortfall, told = service.standing.shortfall, dict[str, Degraded]()
+    shortfall, told = service.standing.shortfall, dict[str, Any]()
     if shortfall:
         wanted = shortfall.wanted
         told["degraded"] = Degraded(
@@ -165,6 +166,8 @@ def _describe_version(service: Service) -> Version:
         raise
     model = generation.model
     card = model.candidate.card
+    if model.unbatched:
+        told["unbatched"] = model.unbatched
     return Version(
         app=f"{APP_NAME} {__version__}",
         git_sha=service.git_sha,
@@ -174,6 +177,7 @@ def _describe_version(service: Service) -> Version:
         num_classes=model.contract.num_classes,
         exported_at=card.exported_at_utc if card else None,
         generation=generation.number,
+        max_batch=model.together,
         **told,
     )
 

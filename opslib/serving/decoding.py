@@ -2,6 +2,8 @@
 
 import tempfile
 from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,15 @@ CONTENT_TYPES = {
 }
 _PILLOW_NAMES = tuple(CONTENT_TYPES)
 _SAME = {"MPO": "JPEG"}  # a phone's JPEG with a second picture in it
+
+
+@dataclass(frozen=True)
+class Opened:
+    """Uploads, as many Pillow images of which no pixel is decoded yet, and their pixels in all."""
+
+    uploads: Sequence[Upload]
+    images: list[Any]
+    pixels: int
 
 
 class UploadDecoder:
@@ -55,22 +66,25 @@ class UploadDecoder:
                 expected = f"expected {fitting[0]}"
                 raise RefusalError(415, f"{problem}; {expected}", code="content_type")
 
-    def decode(self, uploads: Sequence[Upload], img_size: int) -> NDArray[np.float32]:
-        """Return float32 `[N, 3, img_size, img_size]` of the uploads; refuse content of another
-        type, with too many pixels, or damaged."""
+    def open(self, uploads: Sequence[Upload]) -> Opened:
+        """Return the uploads with the heads of their images read; refuse content of another type,
+        or with too many pixels."""
         left = self._max_total_pixels
         images = []
         for upload in uploads:
-            with self._open(upload) as image:
-                pixels = image.width * image.height
-                left -= pixels
-                if pixels > self._max_pixels or left < 0:
-                    raise self._too_many_pixels(image.width, image.height)
-                if self._preprocessor.split is not None:
-                    images.append(_read(image, img_size))
+            image = self._open(upload)
+            pixels = image.width * image.height
+            left -= pixels
+            if pixels > self._max_pixels or left < 0:
+                raise self._too_many_pixels(image.width, image.height)
+            images.append(image)
+        return Opened(uploads, images, self._max_total_pixels - left)
+
+    def decode(self, opened: Opened, img_size: int) -> NDArray[np.float32]:
+        """Return float32 `[N, 3, img_size, img_size]` of opened uploads; refuse damaged ones."""
         if self._preprocessor.split is None:
-            return self._run_on_files(uploads, img_size)
-        return transform(images, img_size)
+            return self._run_on_files(opened.uploads, img_size)
+        return transform([_read(image, img_size) for image in opened.images], img_size)
 
     def _open(self, upload: Upload) -> Any:
         from PIL import Image
@@ -116,7 +130,8 @@ def _read(image: Any, img_size: int) -> NDArray[np.uint8]:
     from PIL import Image
 
     try:
-        return to_pixels(image, img_size)
+        with closing(image):  # frees its pixels at once, as `with image` would not
+            return to_pixels(image, img_size)
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
         raise _damaged(error) from error
 

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,14 +14,23 @@ from opslib.core.cards import ModelCard, find_gaps
 from opslib.core.config import Config
 from opslib.core.errors import ModelError
 from opslib.core.models import ModelFiles, find_model_files, is_onnx, resolve_model
+from opslib.core.sections import ParitySection
 from opslib.inference.contract import Contract, probe_images, resolve_img_size
-from opslib.inference.engine import Engine, EngineRequest, session_settings
+from opslib.inference.engine import Engine, EngineFacts, EngineRequest, session_settings
 from opslib.inference.find_model import find_card
 from opslib.inference.opening import open_engine
+from opslib.inference.parity import check_parity
 from opslib.inference.postprocess import Postprocess, judge_answers, to_probabilities
 from opslib.inference.providers import parse_providers
 
 Stamp = tuple[str, int, int, int, int, int]
+# Why requests that wait are not answered in one run.
+Unbatched = Literal[
+    "service.max_batch is 1",
+    "the model's batch is fixed",
+    "the model is dynamic INT8, which scales an image by those beside it",
+    "the model answers an image among others otherwise than alone",
+]
 
 
 @dataclass(frozen=True)
@@ -63,18 +73,22 @@ class LoadedModel:
     """A model ready for requests; `run` may be called from several threads.
 
     `postprocess` turns its answers into probabilities; where its engine does not know, it is judged
-    by answers to probes, once.
+    by answers to probes, once. A run may hold `max_batch` images of several requests, unless
+    `unbatched` says why it must not.
     """
 
     candidate: Candidate
     engine: Engine
     img_size: int
+    max_batch: int = 1
     postprocess: Postprocess = field(init=False)
+    unbatched: Unbatched | None = field(init=False)
     _turn: contextlib.AbstractContextManager[object] = field(
         default_factory=contextlib.nullcontext, repr=False
     )
 
     def __post_init__(self) -> None:
+        self.unbatched = _find_obstacle(self.max_batch, self.engine.facts)
         known = self.engine.facts.postprocess
         self.postprocess = known or judge_answers(self.answer(probe_images(self.img_size)))
 
@@ -100,6 +114,22 @@ class LoadedModel:
         classes = facts.num_classes or (card.num_classes if card else None)
         side = self.img_size
         return Contract(classes, (None, facts.input_shape[1] or 3, side, side), self.class_names)
+
+    @property
+    def together(self) -> int:
+        """How many images of several requests one run may hold."""
+        return 1 if self.unbatched else self.max_batch
+
+    def try_together(self, images: NDArray[np.float32], limits: ParitySection) -> None:
+        """Answer images together and one by one; where that is not the same within `limits`, no
+        run holds images of several requests."""
+        together = self.run(images)
+        alone = np.concatenate([self.run(image[None]) for image in images])
+        half = self.engine.facts.input_dtype == "float16"
+        alike = together.shape == alone.shape
+        alike = alike and check_parity(alone, together, limits, half_precision=half).passed
+        if not alike and self.unbatched is None:
+            self.unbatched = "the model answers an image among others otherwise than alone"
 
     def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return probabilities `[N, classes]` of inputs float32 `[N, C, H, W]`."""
@@ -174,10 +204,20 @@ def load_candidate(config: Config, candidate: Candidate) -> LoadedModel:
         size = resolve_img_size(config.preprocess.img_size, candidate.card, own)
         if size is None:
             raise ModelError(f"{candidate.path}: takes any size; set preprocess.img_size")
-        return LoadedModel(candidate, engine, size, turn)
+        return LoadedModel(candidate, engine, size, config.service.max_batch, turn)
     except BaseException:
         engine.close()
         raise
+
+
+def _find_obstacle(max_batch: int, facts: EngineFacts) -> Unbatched | None:
+    if max_batch == 1:
+        return "service.max_batch is 1"
+    if facts.input_shape[0] is not None:
+        return "the model's batch is fixed"
+    if facts.scales_by_batch:
+        return "the model is dynamic INT8, which scales an image by those beside it"
+    return None
 
 
 def stamp_files(files: ModelFiles) -> tuple[Stamp, ...]:

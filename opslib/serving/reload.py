@@ -167,11 +167,12 @@ class Reloader:
                 check_classes_kept(candidate.path, candidate.card, previous)
 
     def _warm_up(self, model: LoadedModel) -> None:
-        probes = probe_images(model.img_size)
+        probes, config = probe_images(model.img_size), self.settings.config
         check_outputs(model.path, model.answer(probes), differing=len(probes))
-        model.answer(probes[:1])
-        if model.engine.facts.provider != "CPU":
-            model.answer(probes[[0] * self.settings.config.uploads.batch_max_images])
+        model.try_together(probes, config.parity)
+        if model.engine.facts.provider != "CPU":  # a card makes a plan for each size of batch
+            for count in (config.uploads.batch_max_images, *range(model.together, 0, -1)):
+                model.answer(probes[[0] * count])
         card = model.candidate.card
         if card is not None and card.golden and card.files:
             run = self.preprocessor.run_checked
@@ -198,6 +199,7 @@ class Reloader:
             "model_sha256": model.sha256,
             "verified": model.candidate.verified,
             "resident": resident,
+            "unbatched": model.unbatched,
             "stages_ms": self._stages_ms,
         }
         level, tag = logging.WARNING if gaps else logging.INFO, model.candidate.version_tag

@@ -7,6 +7,7 @@ from fastapi.security import APIKeyHeader
 from pydantic import BaseModel, ConfigDict, Field
 
 from opslib.serving.keys import HEADER
+from opslib.serving.loaded import Unbatched
 from opslib.serving.standing import Reason
 
 
@@ -43,7 +44,11 @@ class Degraded(Answer):
 
 
 class Version(Answer):
-    """`GET /version`: exactly which model answers now; `degraded` is there only where it is."""
+    """`GET /version`: exactly which model answers now; `degraded` is there only where it is.
+
+    `max_batch` is how many images of requests that wait one run answers; `unbatched`, there only
+    where each request is run by itself, says why.
+    """
 
     app: str
     git_sha: str
@@ -53,6 +58,8 @@ class Version(Answer):
     num_classes: int | None
     exported_at: str | None
     generation: int
+    max_batch: int
+    unbatched: Unbatched | None = None
     degraded: Degraded | None = None
 
 

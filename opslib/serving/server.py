@@ -87,6 +87,8 @@ def serve(
             url = "http://{}:{}".format(*address)
             current = service.generations.current
             model = current.model.candidate.version_tag if current else "no model"
+            if current and current.model.unbatched:
+                model += f" (each request by itself: {current.model.unbatched})"
             shortfall = service.standing.shortfall
             if shortfall is not None:
                 wanted = shortfall.wanted.version_tag if shortfall.wanted else None

@@ -1,4 +1,4 @@
-"""A model's signature is read from its bytes, as the onnx package sees it, whatever its size."""
+"""Signature and operators are read from a model's bytes, as onnx sees them, whatever its size."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ from pathlib import Path
 
 import onnx
 import pytest
-from onnx import TensorProto
+from onnx import TensorProto, helper
 
 from opslib.core.errors import ModelError
 from opslib.inference.contract import read_input_size
-from opslib.inference.signature import read_signature
+from opslib.inference.engine import EngineRequest
+from opslib.inference.onnx_engine import OnnxEngine
+from opslib.inference.signature import read_operators, read_signature
+from tests.inference.fake_session import FakeSession
 from tests.models import write_onnx
 
 
@@ -61,3 +64,61 @@ def test_what_is_no_model_is_refused_by_name(tmp_path: Path, data: bytes) -> Non
     with path.open("rb") as file, pytest.raises(ModelError, match=r"m\.onnx: not an ONNX model"):
         read_signature(file, path.name)
     assert read_input_size(path) is None
+
+
+def test_operators_are_those_that_onnx_sees_also_in_branches_and_functions(tmp_path: Path) -> None:
+    """A branch within a branch, and a function that hides how it quantizes."""
+    out = helper.make_tensor_value_info("z", TensorProto.FLOAT, None)
+    branch = helper.make_graph([helper.make_node("Relu", ["flat"], ["z"])], "branch", [], [out])
+    deep = helper.make_graph(
+        [helper.make_node("If", ["on"], ["z"], then_branch=branch, else_branch=branch)],
+        "deep",
+        [],
+        [out],
+    )
+    path = write_onnx(tmp_path / "m.onnx")
+    model = onnx.load(path)
+    model.graph.node.append(
+        helper.make_node("If", ["on"], ["more"], then_branch=branch, else_branch=deep)
+    )
+    opsets = [helper.make_opsetid("", 18)]
+    hidden = helper.make_node("DynamicQuantizeLinear", ["x"], ["q", "s", "p"])
+    model.functions.append(helper.make_function("own", "Hide", ["x"], ["q"], [hidden], opsets))
+    onnx.save(model, path)
+    with path.open("rb") as file:
+        assert read_operators(file, path.name) == {
+            "DynamicQuantizeLinear",
+            "Flatten",
+            "Gemm",
+            "GlobalAveragePool",
+            "If",
+            "Relu",
+        }
+
+
+@pytest.mark.parametrize(
+    ("operator", "scales"),
+    [
+        ("DynamicQuantizeLinear", True),
+        ("DynamicQuantizeMatMul", True),
+        ("DynamicQuantizeLSTM", True),
+        ("MatMulInteger", True),
+        ("MatMulIntegerToFloat", True),
+        ("ConvInteger", True),
+        ("QLinearConv", False),
+        ("QuantizeLinear", False),
+        ("MatMul", False),
+    ],
+)
+def test_an_engine_says_whether_its_model_scales_an_image_by_those_beside_it(
+    tmp_path: Path, operator: str, scales: bool
+) -> None:
+    path = write_onnx(tmp_path / "m.onnx")
+    model = onnx.load(path)
+    nodes = [helper.make_node(operator, ["x"], ["y"])]
+    opsets = [helper.make_opsetid("", 18)]
+    model.functions.append(helper.make_function("own", "Unused", ["x"], ["y"], nodes, opsets))
+    onnx.save(model, path)
+    session = FakeSession(providers=["CPUExecutionProvider"])
+    engine = OnnxEngine(EngineRequest("onnx", path), session=session)
+    assert engine.facts.scales_by_batch is scales

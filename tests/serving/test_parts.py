@@ -1,10 +1,8 @@
-"""The small parts: keys, rate, paths, logs, `.env`, generations, the queue."""
+"""The small parts: keys, rate, paths, logs, `.env`, generations."""
 
 from __future__ import annotations
 
-import asyncio
 import json
-import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -14,14 +12,12 @@ from opslib.core.errors import ConfigError, ModelError
 from opslib.core.served import ServedModel, ServedState
 from opslib.inference.causes import find_hint
 from opslib.serving.dotenv import set_variable
-from opslib.serving.failures import RefusalError
 from opslib.serving.gate import RateLimit
 from opslib.serving.generations import Generations
 from opslib.serving.keys import check_key, key_age_days, key_since, keys_match, make_key, rotate_key
 from opslib.serving.loaded import load_candidate, read_candidate
 from opslib.serving.logs import AccessLog
 from opslib.serving.own_copy import confine_path
-from opslib.serving.service import InferenceQueue
 from tests.serving.conftest import Place, make_cached
 
 
@@ -174,38 +170,6 @@ def test_with_little_memory_the_old_model_is_not_kept(place: Place) -> None:
     for path in (place.first, place.second):
         generations.switch(load_candidate(place.config, read_candidate(place.config, path)))
     assert [model.path for model in generations.resident()] == [place.second]
-
-
-def test_a_full_queue_says_when_to_come_back() -> None:
-    async def overfill() -> RefusalError:
-        queue = InferenceQueue(workers=1, waiting=1)
-        release = threading.Event()
-        jobs = [asyncio.create_task(queue.run(release.wait)) for _ in range(2)]
-        await asyncio.sleep(0)
-        with pytest.raises(RefusalError) as caught:
-            await queue.run(lambda: None)
-        release.set()
-        await asyncio.gather(*jobs)
-        assert await queue.run(lambda: 7) == 7
-        queue.close()
-        return caught.value
-
-    refusal = asyncio.run(overfill())
-    assert refusal.status_code == 503
-    assert refusal.headers is not None
-    assert int(refusal.headers["Retry-After"]) >= 1
-
-
-def test_an_error_of_a_job_reaches_its_request() -> None:
-    async def fail() -> None:
-        queue = InferenceQueue(workers=1, waiting=0)
-        try:
-            with pytest.raises(ZeroDivisionError):
-                await queue.run(lambda: 1 / 0)
-        finally:
-            queue.close()
-
-    asyncio.run(fail())
 
 
 def test_the_history_holds_a_model_once() -> None:

@@ -17,8 +17,9 @@ from opslib.inference.preprocess import Preprocessor
 from opslib.serving.decoding import UploadDecoder
 from opslib.serving.failures import RefusalError
 from opslib.serving.reload import StageError
-from opslib.serving.service import Service, classify
+from opslib.serving.service import Service
 from opslib.serving.start import load_first_model
+from opslib.serving.together import classify
 from opslib.serving.uploads import Upload
 from tests.serving.conftest import SIZE, Live, Place
 
@@ -92,10 +93,10 @@ def test_preprocessing_that_raises_is_500_with_the_stage(service: Service, place
         max_total_pixels=10**6,
     )
     upload = Upload("a.jpg", "image/jpeg", io.BytesIO(place.images[0].read_bytes()))
-    with pytest.raises(RefusalError) as caught:
-        classify([upload], service.generations, decoder)
-    assert (caught.value.status_code, caught.value.extra["stage"]) == (500, "preprocess")
-    assert caught.value.detail == "preprocess raised OwnError; see api.err"
+    [[refusal]] = classify(iter([[upload]]), generations=service.generations, decoder=decoder)
+    assert isinstance(refusal, RefusalError)
+    assert (refusal.status_code, refusal.extra["stage"]) == (500, "preprocess")
+    assert refusal.detail == "preprocess raised OwnError; see api.err"
 
 
 def test_a_model_over_which_onnx_runtime_raises_here_is_passed_over_at_a_start(
