@@ -200,7 +200,8 @@ class ClientSection(Section):
 
 
 class SweepSection(Section):
-    """Which ONNX Runtime options a sweep tries beside the required grid, and how long."""
+    """Which options a sweep tries beside the required grid, and how long; the last four keys and
+    `threads` and `spinning` are those of the sweep as served."""
 
     objective: Literal["throughput", "p50"] = "throughput"
     batch: BatchSizes = (1, 8)
@@ -215,6 +216,10 @@ class SweepSection(Section):
     use_tf32: tuple[Literal[0, 1], ...] = (1, 0)
     enable_cuda_graph: tuple[Literal[0, 1], ...] = (0, 1)
     tensorrt: bool = True
+    p99_limit_ms: Annotated[float, Field(gt=0)] = 100.0
+    rate_per_s: Annotated[float, Field(gt=0)] | None = None
+    workers: tuple[Annotated[int, Field(ge=0)], ...] | None = None
+    max_batch: BatchSizes = (1, 8)
 
 
 class QuantizeSection(Section):

@@ -29,8 +29,9 @@ class LoadPlan(Part):
 
     `rate_per_s` is the constant arrival rate; None sends as fast as `connections` allow. With
     `ramp_to_per_s` it is the rate of the first request, which grows evenly to that of the last.
-    `limit_ms`: no more is sent once more than one of a hundred answers came later. The key is not
-    part of a plan; the process takes it from its environment.
+    `limit_ms`: no more is sent once more than one of a hundred answers came later. `opened`: so
+    many connections are opened before the first request. The key is not part of a plan; the process
+    takes it from its environment.
     """
 
     url: str
@@ -42,6 +43,7 @@ class LoadPlan(Part):
     route: str = "/predict"
     batch_size: int = 1
     connections: int = 32
+    opened: int = 0
     timeout_s: float = 30.0
 
 

@@ -50,6 +50,7 @@ class _Load:
         """Send until all is sent, or until SIGTERM, and wait for the answers."""
         with suppress(ValueError, RuntimeError):  # only the main thread hears of signals
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._stopped.set)
+        await self._sender.open(self._plan.opened)
         unix, self._started = time.time(), time.perf_counter()
         if self._mark is not None:
             self._mark.touch()
@@ -73,9 +74,8 @@ class _Load:
         tasks: set[asyncio.Task[None]] = set()
         for index in range(self._plan.requests):
             due = due_s(self._plan, index)
-            wait_s = self._started + due - time.perf_counter()
-            if wait_s > 0:
-                await asyncio.sleep(wait_s)
+            # Without a pause nothing is sent, and no answer read, once the load is behind.
+            await asyncio.sleep(max(0.0, self._started + due - time.perf_counter()))
             if self._is_over():
                 break
             task = asyncio.create_task(self._send_one(index, due))

@@ -14,7 +14,8 @@ from opslib.serving.load import LoadPlan, Sample
 
 WINDOW = 100
 LATE_ALLOWED = 1
-FEWEST_ANSWERS = 12
+LAST_SHARE = 3  # one of so many answers, the last ones, tells the rate
+FEWEST_ANSWERS = 5
 
 
 def due_s(plan: LoadPlan, index: int) -> float:
@@ -59,8 +60,8 @@ def find_carried(samples: Sequence[Sample], limit_ms: float) -> Carried:
     """Return the rate that a service carried with its p99 within a limit.
 
     Args:
-        samples: all requests of a load whose rate grew.
-        limit_ms: for the p99 of any hundred requests in a row, in the order in which they were due.
+        samples: all requests of a load whose rate grew, in the order in which they were due.
+        limit_ms: for the p99 of any hundred requests in a row.
     """
     late = [is_late(one, limit_ms) for one in samples]
     watch = LateWatch()
@@ -69,16 +70,21 @@ def find_carried(samples: Sequence[Sample], limit_ms: float) -> Carried:
     if end is not None:
         row = range(max(0, end + 1 - WINDOW), end + 1)
         until_s = _answered_s(samples[next(index for index in row if late[index])])
-    good = (_answered_s(one) for one, bad in zip(samples, late, strict=True) if not bad)
-    moments = sorted(moment for moment in good if moment <= until_s)
-    return Carried(_rate_of(moments[len(moments) // 2 :]), end is not None)
+    good = [
+        (float(index), _answered_s(one))
+        for index, one in enumerate(samples)
+        if not late[index] and _answered_s(one) <= until_s
+    ]
+    return Carried(_rate_of(good[-(len(good) // LAST_SHARE) :]), end is not None)
 
 
-def _rate_of(moments: Sequence[float]) -> float | None:
-    """Events a second by the slope of their count, which events in bunches do not bend."""
-    if len(moments) < FEWEST_ANSWERS // 2 or moments[0] == moments[-1]:
+def _rate_of(answers: Sequence[tuple[float, float]]) -> float | None:
+    """Answers a second, of pairs of a request's number and the moment of its answer, by the slope
+    of a line through them: answers that come in bunches bend it least."""
+    if len(answers) < FEWEST_ANSWERS:
         return None
-    return statistics.linear_regression(moments, range(len(moments))).slope
+    each_s = statistics.linear_regression(*zip(*answers, strict=True)).slope
+    return 1 / each_s if each_s > 0 else None
 
 
 def _answered_s(sample: Sample) -> float:

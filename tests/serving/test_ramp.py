@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import heapq
 import itertools
-import math
-from collections import deque
 from pathlib import Path
 
 import pytest
@@ -15,6 +12,7 @@ from hypothesis import strategies as st
 from opslib.serving.load import LoadPlan, LoadResult, Sample, start_load
 from opslib.serving.ramp import due_s, find_carried
 from tests.serving.conftest import Live
+from tests.serving.known import serve
 
 rates = st.floats(min_value=0.5, max_value=5000)
 counts = st.integers(min_value=1, max_value=3000)
@@ -60,57 +58,15 @@ def test_a_ramp_that_does_not_grow_is_the_constant_rate(rate: float, index: int)
     assert due_s(plan_ramp(rate, rate, 10_001), index) == pytest.approx(constant)
 
 
-def serve(
-    plan: LoadPlan,
-    capacity_per_s: float,
-    *,
-    workers: int = 1,
-    batch: int = 1,
-    places: int = 10_000,
-    limit_ms: float,
-) -> list[Sample]:
-    """The requests of a ramp as a service of this capacity answers them: `workers` at a time, up to
-    `batch` that wait in one run, 503 where `places` wait. No more is sent past the limit."""
-    one_s = workers / capacity_per_s
-    free, line, samples = [0.0] * workers, deque[float](), list[Sample]()
-    late = 0
-
-    def work(until_s: float) -> int:
-        before = len(samples)
-        while line and max(free[0], line[0]) < until_s:
-            begun = max(heapq.heappop(free), line[0])
-            ready = [due for due in itertools.islice(line, batch) if due <= begun]
-            done = begun + one_s * len(ready)
-            heapq.heappush(free, done)
-            for due in ready:
-                line.popleft()
-                samples.append(Sample(due_s=due, latency_ms=1000 * (done - due), status=200))
-        return sum(one.latency_ms > limit_ms for one in samples[before:])
-
-    for index in range(plan.requests):
-        due = due_s(plan, index)
-        late += work(due)
-        full = len(line) >= places
-        if late > 1:
-            break
-        if full:
-            late += 1
-            samples.append(Sample(due_s=due, latency_ms=1.0, status=503, error="queue_full"))
-        else:
-            line.append(due)
-    work(math.inf)
-    return sorted(samples, key=lambda one: one.due_s)
-
-
 @given(
     capacity=st.floats(min_value=20, max_value=900),
     guess=st.floats(min_value=0.6, max_value=1.5),
-    workers=st.integers(min_value=1, max_value=4),
-    batch=st.sampled_from([1, 8]),
+    lanes=st.sampled_from([(1, 1), (2, 1), (4, 1), (1, 8), (2, 8)]),
 )
 def test_what_is_carried_is_the_known_capacity(
-    capacity: float, guess: float, workers: int, batch: int
+    capacity: float, guess: float, lanes: tuple[int, int]
 ) -> None:
+    workers, batch = lanes
     start = 0.75 * guess * capacity
     plan = plan_ramp(start, 4 * start / 0.75, 600)
     samples = serve(plan, capacity, workers=workers, batch=batch, limit_ms=60 * 1000 / capacity)

@@ -83,6 +83,10 @@ class Track(ABC, Generic[A]):
     def load(self, arm: A) -> Trial:
         """Load an arm and hold its answers against what they must be; a refused one is gone."""
 
+    def load_all(self, arms: Sequence[A]) -> list[Trial]:
+        """Load the arms of a heat; see `load`."""
+        return [self.load(arm) for arm in arms]
+
     @abstractmethod
     def racer(self, arm: A) -> Visit:
         """Return the visits of a loaded arm; one that fails raises `RacerError` with its row."""
@@ -171,10 +175,10 @@ def _race_arms(track: Track[A], arms: Sequence[A], default: A, deadline: Deadlin
     heats = [waiting[start : start + size - 1] for start in range(0, len(waiting), size - 1)]
     for heat in heats or [[]]:
         started = [default]
-        for arm in heat:
-            trials[arm.row] = track.load(arm)
-            if trials[arm.row].kind == "refused":
-                track.book.save(trials[arm.row])
+        for arm, trial in zip(heat, track.load_all(heat), strict=True):
+            trials[arm.row] = trial
+            if trial.kind == "refused":
+                track.book.save(trial)
             else:
                 started.append(arm)
         share_s = deadline.left_s / len(heats) if heats else deadline.left_s
