@@ -27,18 +27,18 @@ def make_served_row(
     if trial is None:
         return ServedRow(**told)
     told["note"] = trial.note
-    middle_ms = float(np.median(trial.times_ms))
     if goal.objective == "p99":
         return ServedRow(
             **told,
-            p99_ms=middle_ms,
+            p99_ms=float(np.median(trial.times_ms)),
             raw_p99_ms=shorten_times(trial.times_ms),
             default_raw_p99_ms=shorten_times(trial.default_ms),
         )
+    rates = [1000 / one for one in trial.times_ms]
     return ServedRow(
         **told,
-        rate_per_s=1000 / middle_ms,
-        raw_per_s=shorten_times([1000 / one for one in trial.times_ms]),
+        rate_per_s=float(np.median(rates)),
+        raw_per_s=shorten_times(rates),
         default_raw_per_s=shorten_times([1000 / one for one in trial.default_ms]),
     )
 

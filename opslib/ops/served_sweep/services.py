@@ -92,6 +92,11 @@ class Services(Track[ServedArm]):
         configured = self.config.sweep.margin_pct
         return configured if self.goal.rate_per_s is None else max(configured, P99_MARGIN_PCT)
 
+    @property
+    def race_share(self) -> float:
+        """The finals start services anew, which takes a part of their time."""
+        return 0.5
+
     def where(self, _arm: ServedArm) -> str:
         """There is one race."""
         return ""

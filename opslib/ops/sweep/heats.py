@@ -22,7 +22,6 @@ from opslib.timing.racing import Race, RaceRules, run_race
 from opslib.timing.rounds import Deadline, Visit
 from opslib.timing.station import RacerError
 
-RACE_SHARE = 0.6
 SHOWN = 3
 
 Report = Callable[[str], None]
@@ -71,6 +70,11 @@ class Track(ABC, Generic[A]):
     def margin_pct(self) -> float:
         """How close to the fastest counts as tied."""
 
+    @property
+    def race_share(self) -> float:
+        """Which part of the time is for the race; the rest is for the finals."""
+        return 0.6
+
     @abstractmethod
     def where(self, arm: A) -> str:
         """Return where an arm races, as progress tells it: ` at batch 8`."""
@@ -105,7 +109,7 @@ def run_heats(track: Track[A], arms: Sequence[A], default: A, budget_s: float) -
     """Race the arms and measure the finalists; all is kept as trials. Raises GateFailedError: the
     default itself does not answer as it must."""
     deadline = Deadline(budget_s)
-    _race_arms(track, arms, default, Deadline(RACE_SHARE * budget_s))
+    _race_arms(track, arms, default, Deadline(track.race_share * budget_s))
     finalists = choose_finalists(track, arms, default)
     if all(track.book.final(arm.key) for arm in finalists):
         for arm in finalists:

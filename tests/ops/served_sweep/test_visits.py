@@ -44,7 +44,7 @@ class PlayedLoader:
 def make_visits(play: Play, *, expected: float, goal: Goal = THROUGHPUT) -> Visits:
     service = RunningService("http://127.0.0.1:1", 1, "key", Path("output"))
     loader = cast(Loader, PlayedLoader(play))
-    return Visits(7, service, loader, goal, NOTHING, expected, places=66)
+    return Visits(7, service, loader, goal, NOTHING, expected, places=66, fresh=False)
 
 
 def of_capacity(capacity: float, **more: Any) -> Play:
@@ -60,6 +60,14 @@ def test_the_figure_is_the_capacity_whatever_was_expected(
     visits(1)
     figures = [1000 / visits(1).times_ms[0] for _ in range(3)]
     assert figures == pytest.approx([900] * 3, rel=0.04)
+
+
+def test_the_first_visit_is_the_burst_that_was_sent_already() -> None:
+    visits = make_visits(of_capacity(900), expected=500)
+    visits.fresh = True
+    assert visits(1).times_ms == (2.0,)
+    assert not visits.loader.plans  # type: ignore[attr-defined]
+    assert visits(1).times_ms[0] == pytest.approx(1000 / 900, rel=0.01)
 
 
 def test_one_disturbed_load_moves_where_the_next_one_begins_only_halfway() -> None:
