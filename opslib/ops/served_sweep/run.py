@@ -5,11 +5,9 @@ Those that answer as the model as written does are raced, and the finalists are 
 services started anew. The best, what is tied with it and the simplest of those go into the record.
 """
 
-import shutil
 import tempfile
-import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +16,6 @@ import numpy as np
 
 from opslib.core.config import Config
 from opslib.core.errors import GateFailedError
-from opslib.core.files import open_atomic
-from opslib.core.formatting import stamp
 from opslib.core.host import host_facts, usable_cpus
 from opslib.core.lineage import package_versions, record_lineage
 from opslib.core.verdicts import exit_code_of
@@ -58,14 +54,14 @@ from opslib.timing.station import Station
 from opslib.timing.workers import Worker
 
 Report = Callable[[str], None]
-LATEST_NAME = "served_sweep.json"
+RECORD_NAME = "served_sweep"
 TRIALS_NAME = "served_sweep_trials.jsonl"
 LOAD_IMAGES = 64
 
 
 @dataclass(frozen=True)
-class _Sweep:
-    """One sweep: what is raced on which track, and what has come of it."""
+class ServedSweep:
+    """One sweep under way: what is raced on which track, and what has come of it."""
 
     setup: ServedSetup
     model: ModelFacts
@@ -73,13 +69,16 @@ class _Sweep:
     arms: tuple[ServedArm, ...]
     track: Services
 
-    def run(self, budget_s: float) -> RaceResult:
-        """Race the arms. Raises GateFailedError: the default does not serve."""
-        started, track = time.monotonic(), self.track
+    def try_out(self, deadline: Deadline) -> tuple[RaceResult | None, str]:
+        """Race the arms; return how it ended, or None and why the default does not serve."""
+        began_s, track = deadline.spent_s, self.track
         default = next(arm for arm in self.arms if not arm.options.changes())
-        run_heats(track, self.arms, default, budget_s)
-        wall_s = time.monotonic() - started
-        return make_result(self.arms, default, track.book, track.margin_pct, wall_s)
+        try:
+            run_heats(track, self.arms, default, deadline.left_s)
+        except GateFailedError as error:
+            return None, str(error)
+        took_s = deadline.spent_s - began_s
+        return make_result(self.arms, default, track.book, track.margin_pct, took_s), ""
 
     def rows(
         self, result: RaceResult | None = None, stopped: str | None = None
@@ -112,19 +111,15 @@ def run_served_sweep(
     with (
         hold_timing_lock("a sweep of the service", providers=config.onnx.providers),
         watch_disturbance(gpu=True) as watch,
-        ExitStack() as stack,
     ):
         deadline = Deadline(bench.budget_s)
 
         def report(what: str) -> None:
             progress(min(1.0, deadline.spent_s / bench.budget_s), what)
 
-        sweep = _explore(config, setup, request.fresh, stack, report)
-        result, failure = None, ""
-        try:
-            result = sweep.run(deadline.left_s)
-        except GateFailedError as error:
-            failure = str(error)
+        report("finding out which settings differ")
+        with open_sweep(config, setup, fresh=request.fresh, report=report) as sweep:
+            result, failure = sweep.try_out(deadline)
     book, late_ms = sweep.track.book, sweep.track.loader.late_ms
     book.finish()
     progress(1.0, "done")
@@ -150,25 +145,52 @@ def run_served_sweep(
 def keep_served_sweep(record: ServedSweepRecord, config: Config, path: Path | None = None) -> Path:
     """Write the record to `path`, by default `{exp_dir}/reports/served_sweep_<UTC>.json` with a
     copy beside it as `served_sweep.json`; return where it lies."""
-    if path is not None:
-        return record.write(path)
-    written = record.write(config.records_dir / f"served_sweep_{stamp()}.json")
-    with open_atomic(config.records_dir / LATEST_NAME) as copy, written.open("rb") as source:
-        shutil.copyfileobj(source, copy)
-    return written
+    return record.write(path) if path else record.write_dated(config.records_dir, RECORD_NAME)
 
 
-def _explore(
-    config: Config, setup: ServedSetup, fresh: bool, stack: ExitStack, report: Report
-) -> _Sweep:
-    """Find out what the model is and which combinations differ; what is opened is left to the
-    stack."""
-    report("finding out which settings differ")
-    bench = setup.bench
-    station = stack.enter_context(Station("the model as written"))
-    engine = bench.engines["onnx"]
+@contextmanager
+def open_sweep(
+    config: Config,
+    setup: ServedSetup,
+    *,
+    fresh: bool = False,
+    report: Report = lambda _what: None,
+) -> Iterator[ServedSweep]:
+    """Find out what the model is and which combinations differ, and yield them with their track;
+    all that it starts ends with the block. `fresh`: forget an interrupted sweep."""
+    with ExitStack() as stack:
+        station = stack.enter_context(Station("the model as written"))
+        subject, model, unbatched = _describe_subject(config, setup, station)
+        cpus = usable_cpus()
+        lines, arms = make_served_arms(
+            list_served_options(config.sweep, cpus),
+            cpus,
+            identity=_list_conditions(config, setup, subject),
+            unbatched=unbatched,
+        )
+        images = setup.bench.images.paths[:LOAD_IMAGES]
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="pillops-served-"))
+        track = Services(
+            config=config,
+            book=TrialBook(config.records_dir / TRIALS_NAME, fresh=fresh),
+            rng=np.random.default_rng(config.bench.seed),
+            report=report,
+            subject=subject,
+            goal=setup.goal,
+            station=station,
+            loader=Loader(stack.enter_context(Worker("the load")), images),
+            folder=Path(folder),
+        )
+        yield ServedSweep(setup, model, lines, arms, stack.enter_context(track))
+
+
+def _describe_subject(
+    config: Config, setup: ServedSetup, station: Station
+) -> tuple[Subject, ModelFacts, str | None]:
+    """What is served, and why no run of it may hold several requests, if so."""
+    engine = setup.bench.engines["onnx"]
     facts = station.describe(engine)
-    model, img_size = describe_model(engine, facts), choose_img_size(bench, {"onnx": facts})
+    model, img_size = describe_model(engine, facts), choose_img_size(setup.bench, {"onnx": facts})
     cuda = SweepOptions(cuda=dict(config.onnx.cuda))
     subject = Subject(
         request=engine,
@@ -176,36 +198,18 @@ def _explore(
         kind=setup.kind,
         provider=facts.provider,
         arithmetic=arithmetic_of(facts.input_dtype, tf32=uses_tf32(cuda, facts.provider)),
-        work=bench.workload(img_size),
+        work=setup.bench.workload(img_size),
     )
-    cpus = usable_cpus()
-    lines, arms = make_served_arms(
-        list_served_options(config.sweep, cpus),
-        cpus,
-        identity=(model.sha256, str(img_size), *_list_conditions(config, setup)),
-        unbatched=find_obstacle(2, facts),
-    )
-    images = bench.images.paths[:LOAD_IMAGES]
-    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="pillops-served-"))
-    track = Services(
-        config=config,
-        book=TrialBook(config.records_dir / TRIALS_NAME, fresh=fresh),
-        rng=np.random.default_rng(config.bench.seed),
-        report=report,
-        subject=subject,
-        goal=setup.goal,
-        station=station,
-        loader=Loader(stack.enter_context(Worker("the load")), images),
-        folder=Path(folder),
-    )
-    return _Sweep(setup, model, lines, arms, stack.enter_context(track))
+    return subject, model, find_obstacle(2, facts)
 
 
-def _list_conditions(config: Config, setup: ServedSetup) -> list[str]:
-    """What decides a figure beside the model and the options."""
+def _list_conditions(config: Config, setup: ServedSetup, subject: Subject) -> list[str]:
+    """What decides a figure beside the options."""
     versions = package_versions()
     varied = set(ServedOptions.model_fields)
     return [
+        subject.sha256,
+        str(subject.work.img_size),
         host_facts().fingerprint,
         versions.get("onnxruntime-gpu") or versions.get("onnxruntime", ""),
         setup.bench.images.sha256,
@@ -216,7 +220,7 @@ def _list_conditions(config: Config, setup: ServedSetup) -> list[str]:
     ]
 
 
-def _refuse(sweep: _Sweep, failure: str) -> dict[str, Any]:
+def _refuse(sweep: ServedSweep, failure: str) -> dict[str, Any]:
     return {
         "verdict": "fail",
         "finding": f"The default does not serve: {failure}. Nothing is recommended.",
@@ -226,7 +230,7 @@ def _refuse(sweep: _Sweep, failure: str) -> dict[str, Any]:
     }
 
 
-def _conclude(sweep: _Sweep, result: RaceResult) -> dict[str, Any]:
+def _conclude(sweep: ServedSweep, result: RaceResult) -> dict[str, Any]:
     """What the record says of the best and the recommended, and of how sure that is."""
     rows, goal = sweep.rows(result), sweep.setup.goal
     top, simplest = rows[result.best_row - 1], rows[result.recommended_row - 1]

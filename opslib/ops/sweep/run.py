@@ -5,7 +5,6 @@ as written, raced, and the finalists are measured again in fresh processes. The 
 tied with it and the simplest of those go into the record; so does "the default is as good".
 """
 
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -16,8 +15,6 @@ import numpy as np
 
 from opslib.core.config import Config
 from opslib.core.errors import DeadlineError, GateFailedError, ParameterError
-from opslib.core.files import open_atomic
-from opslib.core.formatting import stamp
 from opslib.core.host import host_facts
 from opslib.core.lineage import package_versions, record_lineage
 from opslib.core.verdicts import exit_code_of
@@ -49,7 +46,7 @@ from opslib.timing.station import Station
 from opslib.timing.workers import MeasureError
 
 OBJECTIVES = ("throughput", "p50")
-LATEST_NAME = "ort_bench.json"
+RECORD_NAME = "ort_bench"
 
 
 @dataclass(frozen=True)
@@ -129,12 +126,7 @@ def run_sweep(
 def keep_sweep(record: SweepRecord, config: Config, path: Path | None = None) -> Path:
     """Write the record to `path`, by default `{exp_dir}/reports/ort_bench_<UTC>.json` with a
     copy beside it as `ort_bench.json`; return where it lies."""
-    if path is not None:
-        return record.write(path)
-    written = record.write(config.records_dir / f"ort_bench_{stamp()}.json")
-    with open_atomic(config.records_dir / LATEST_NAME) as copy, written.open("rb") as source:
-        shutil.copyfileobj(source, copy)
-    return written
+    return record.write(path) if path else record.write_dated(config.records_dir, RECORD_NAME)
 
 
 def _prepare(config: Config, request: SweepRequest) -> tuple[BenchSetup, str]:
