@@ -1,7 +1,8 @@
 """How much do reports cost? The runner beyond the notebook's own work, and the index.
 
 The runner's overhead is the wall time of a whole `pillops run` process less the time that the
-notebook's cells took; the median of several runs. The index is built over invented runs.
+notebook's cells took; the median of several runs. The index and the pages of all trends are built
+over invented runs, whose figures have noise, intervals and a step every second month.
 
     python benchmarks/reporting.py [--runs 1000] [--repeats 3]
 
@@ -12,11 +13,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import random
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Console
@@ -24,9 +27,11 @@ from rich.table import Table
 
 from opslib.core.config import find_config
 from opslib.core.lineage import record_lineage
-from opslib.runs.index import build_index
+from opslib.runs.catalogue import newest_first, scan_runs
+from opslib.runs.index import INDEX_FILE, build_index
 from opslib.runs.notebooks import notebook_text
 from opslib.runs.run_record import RUN_FILE, RunChange, RunRecord
+from opslib.runs.trend_pages import TRENDS_FOLDER, build_trends
 from opslib.telling.scraps import Scrap
 
 CELLS = (
@@ -75,6 +80,25 @@ def measure_runner(folder: Path, repeats: int) -> list[Figure]:
     ]
 
 
+def invent_figures(number: int, rng: random.Random) -> Iterator[Scrap]:
+    """Yield six figures of one run: two percent of noise, another level every second month."""
+    for engine in ("onnx", "torch"):
+        for name, unit, better in (
+            ("p50_ms", "ms", "lower"),
+            ("relative", "×", "lower"),
+            ("throughput_img_s", "img/s", "higher"),
+        ):
+            value = (1 + 0.1 * (number % 12 // 2 % 2)) * rng.gauss(100, 2)
+            yield Scrap(
+                name=f"{engine}_{name}",
+                value=value,
+                unit=unit,
+                better=better,
+                interval=(0.98 * value, 1.02 * value),
+                label=f"{engine}, {name}",
+            )
+
+
 def write_runs(root: Path, count: int) -> RunRecord:
     """Write `count` runs of a year as the runner does, one in twenty not finished; return one."""
     lineage = record_lineage(find_config().parent)
@@ -88,6 +112,7 @@ def write_runs(root: Path, count: int) -> RunRecord:
         summary="1 row better (most: onnx on CPU, batch 8, inference 4.1 % faster), "
         "11 rows without a measurable change",
     )
+    rng = random.Random(0)
     for number in range(count):
         failed = number % 20 == 0
         day = f"2026-{1 + number % 12:02d}-{1 + number // 12 % 28:02d}"
@@ -109,13 +134,7 @@ def write_runs(root: Path, count: int) -> RunRecord:
             changed_parameters=(),
             notebook_sha256="ab" * 32,
             lineage=lineage,
-            key_figures=tuple(
-                Scrap(name=name, value=value, unit=unit, better="lower", label=label)
-                for name, value, unit, label in (
-                    ("p50", 0.27, "ms", "ONNX Runtime, batch 1, median"),
-                    ("best", 4517, "img/s", "ONNX Runtime, best throughput"),
-                )
-            ),
+            key_figures=tuple(invent_figures(number, rng)),
             change=change,
         )
         folder = root / day / f"{clock}-01_bench-{number:06x}"
@@ -125,23 +144,34 @@ def write_runs(root: Path, count: int) -> RunRecord:
 
 
 def measure_index(root: Path, count: int) -> list[Figure]:
-    """Return what the index costs over `count` runs, from nothing and after one more."""
+    """Return what the index and the trends cost over `count` runs, from nothing and after one more,
+    and how large their pages are."""
     run = write_runs(root, count)
-    figures: list[Figure] = []
-    started = time.perf_counter()
-    page = build_index(root)
-    figures.append(
-        (f"index over {count:,} runs, from nothing", time.perf_counter() - started, 5, "s")
-    )
+    figures = time_pages(root, f"of {count:,} runs, from nothing", 5)
     folder = root / "2027-01-01" / "100000-01_bench-ffffff"
     folder.mkdir(parents=True)
     newest = run.model_copy(update={"id": "20270101-100000-01_bench-ffffff"})
     (folder / RUN_FILE).write_text(newest.to_json())
+    figures += time_pages(root, "after one more run", 0.5)
+    figures.append(("index page", (root / INDEX_FILE).stat().st_size / 1000, 500.0, "kB"))
+    largest = max(one.stat().st_size for one in (root / TRENDS_FOLDER).glob("*.html"))
+    figures.append(("largest page of the trends", largest / 1000, 500.0, "kB"))
+    return figures
+
+
+def time_pages(root: Path, when: str, bound_s: float) -> list[Figure]:
+    """Return how long the pages of the trends take, and the index after them."""
+    rows = newest_first(scan_runs(root))
+    started = time.perf_counter()
+    build_trends(root, rows)
+    trends_s = time.perf_counter() - started
     started = time.perf_counter()
     build_index(root)
-    figures.append(("index after one more run", time.perf_counter() - started, 0.5, "s"))
-    figures.append(("index page", page.stat().st_size / 1000, 500.0, "kB"))
-    return figures
+    index_s = time.perf_counter() - started
+    return [
+        (f"trends {when}", trends_s, bound_s, "s"),
+        (f"index {when}", index_s, bound_s, "s"),
+    ]
 
 
 def show(figures: list[Figure]) -> bool:

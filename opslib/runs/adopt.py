@@ -29,13 +29,16 @@ from opslib.telling.scraps import collect_scraps
 def adopt_notebooks(root: Path) -> list[RunRow]:
     """Adopt every plain notebook below `root` that has no record newer than itself, and return
     rows for those that are broken."""
-    files = {Path(entry.path): entry.stat() for entry in visible_files(root)}
+    files = {entry.path: entry for entry in visible_files(root)}
     broken = []
-    for path, facts in files.items():
-        if path.suffix != ".ipynb" or path.with_name(RUN_FILE) in files:
+    for name, entry in files.items():
+        if not name.endswith(".ipynb"):
             continue
-        side = files.get(path.with_name(f"{path.stem}{SIDE_SUFFIX}"))
-        if side is not None and side.st_mtime_ns >= facts.st_mtime_ns:
+        path = Path(name)
+        if str(path.with_name(RUN_FILE)) in files:
+            continue
+        side = files.get(name.removesuffix(".ipynb") + SIDE_SUFFIX)
+        if side is not None and side.stat().st_mtime_ns >= entry.stat().st_mtime_ns:
             continue
         try:
             adopt_notebook(path, root)

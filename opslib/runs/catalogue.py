@@ -112,7 +112,7 @@ def values_digest(values: dict[str, Any]) -> str:
     return sha256_bytes(json.dumps(values, sort_keys=True).encode())[:12]
 
 
-def visible_files(root: Path) -> Iterator[os.DirEntry[str]]:
+def visible_files(root: Path | str) -> Iterator[os.DirEntry[str]]:
     """Yield every file below `root` that is not hidden and lies in no hidden folder."""
     try:
         entries = list(os.scandir(root))
@@ -122,7 +122,7 @@ def visible_files(root: Path) -> Iterator[os.DirEntry[str]]:
         if entry.name.startswith("."):
             continue
         if entry.is_dir(follow_symlinks=False):
-            yield from visible_files(Path(entry.path))
+            yield from visible_files(entry.path)
         elif entry.is_file():
             yield entry
 

@@ -57,9 +57,19 @@ def render_report(
 
 def render_page(template: str, *, script: str | None = None, **given: Any) -> str:
     """Return a page of the desk from its template, with its style sheet and at most one script."""
+    css = "".join(map(read_template, _DESK_STYLES)).replace("\n", "")
+    return str(
+        _desk_templates()
+        .get_template(template)
+        .render(css=css, script=script, policy=content_policy(css, script), **given)
+    )
+
+
+@cache
+def _desk_templates() -> Any:
+    """The templates of the desk; each is compiled once."""
     from jinja2 import Environment, FileSystemLoader
 
-    css = "".join(map(read_template, _DESK_STYLES)).replace("\n", "")
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES / "pillops"),
         autoescape=True,
@@ -67,9 +77,7 @@ def render_page(template: str, *, script: str | None = None, **given: Any) -> st
         lstrip_blocks=True,
     )
     environment.filters["plural"] = plural
-    return environment.get_template(template).render(
-        css=css, script=script, policy=content_policy(css, script), **given
-    )
+    return environment
 
 
 def content_policy(css: str, script: str | None = None) -> str:

@@ -3,8 +3,8 @@
 import math
 import re
 import statistics
-from collections.abc import Sequence
-from itertools import pairwise
+from collections.abc import Iterator, Sequence
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +24,8 @@ CACHE_FILE = ".pages.json"
 WIDTH, HEIGHT = 760, 280
 LEFT, RIGHT, TOP, BOTTOM = 70, 16, 14, 30
 SPARK_RUNS = 40
+MOST_ROWS = 200  # of the table: the newest runs
+MOST_MARKS = 120  # runs whose points and intervals are drawn one by one
 _PAGE = re.compile(r"[a-z0-9-]*-[0-9a-f]{8}\.html")
 
 
@@ -124,7 +126,8 @@ def render_trend(root: Path, trend: Trend) -> str:
         }
         for step in reversed(trend.steps)
     ]
-    runs = [(run, format_number(value)) for run, value in reversed(list(trend))]
+    newest = list(trend)[: -MOST_ROWS - 1 : -1]
+    runs = [(run, format_number(value)) for run, value in newest]
     return render_page(
         "trend.html.j2",
         trend=trend,
@@ -150,6 +153,10 @@ def _draw(trend: Trend) -> dict[str, Any]:
     def y(value: float) -> str:
         return f"{TOP + (high - value) / (high - low) * (HEIGHT - TOP - BOTTOM):.1f}"
 
+    bars = [
+        (x(at), y(min(high, interval[1])), y(max(low, interval[0]))) if interval else None
+        for at, interval in enumerate(trend.intervals)
+    ]
     places = [0, *(step.at for step in trend.steps), count]
     levels = [trend.steps[0].before] if trend.steps else [statistics.median(values)]
     levels += [step.after for step in trend.steps]
@@ -167,13 +174,22 @@ def _draw(trend: Trend) -> dict[str, Any]:
             for (start, end), level in zip(pairwise(places), levels, strict=True)
         ],
         "steps": [(x(step.at - 0.5), step.better) for step in trend.steps],
-        "bars": [
-            (x(at), y(min(high, interval[1])), y(max(low, interval[0])))
-            for at, interval in enumerate(trend.intervals)
-            if interval is not None
-        ],
-        "points": [(x(at), y(value)) for at, value in enumerate(values)] if count <= 120 else [],
+        "bars": [bar for bar in bars if bar] if count <= MOST_MARKS else [],
+        "bands": list(_outline(bars)) if count > MOST_MARKS else [],
+        "points": [(x(at), y(value)) for at, value in enumerate(values)]
+        if count <= MOST_MARKS
+        else [],
     }
+
+
+def _outline(bars: Sequence[tuple[str, str, str] | None]) -> Iterator[str]:
+    """Yield the outline of each stretch of runs that have intervals: along the upper ends, and back
+    along the lower ones."""
+    for known, stretch in groupby(bars, bool):
+        if known:
+            ends = [bar for bar in stretch if bar]
+            upper = [f"{at},{top}" for at, top, _ in ends]
+            yield " ".join([*upper, *(f"{at},{bottom}" for at, _, bottom in reversed(ends))])
 
 
 def _range(values: Sequence[float], ends: Sequence[float]) -> tuple[float, float]:

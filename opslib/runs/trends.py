@@ -64,7 +64,7 @@ class Trend:
         name = re.sub(r"[^a-z0-9]+", "-", f"{last.notebook} {scrap.name}".lower()).strip("-")
         return f"{name[:80]}-{sha256_bytes(repr((*kind, scrap.better)).encode())[:8]}.html"
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """A digest of everything that the trend's page shows."""
         said = [(run.href, run.started, run.word, run.host, value) for run, value in self]

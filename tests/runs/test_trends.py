@@ -204,3 +204,17 @@ def test_the_index_shows_the_trend_of_the_newest_answer(tmp_path: Path) -> None:
     assert "32 runs" in page
     assert 'class="spark"' in page
     assert "last step" in page
+
+
+def test_a_long_trend_draws_its_intervals_as_a_band_and_lists_its_newest_runs(
+    tmp_path: Path,
+) -> None:
+    write_series(tmp_path, noisy(1, 60), interval=(0.9, 1.1))
+    write_series(tmp_path, noisy(1, 5), start=60)
+    write_series(tmp_path, noisy(1, 145), start=65, interval=(0.9, 1.1))
+    build_index(tmp_path)
+    page = (tmp_path / TRENDS_FOLDER / only_trend(tmp_path).page).read_text()
+    assert page.count('class="band-95"') == 2  # none over runs that said no interval
+    assert 'class="bar-95"' not in page
+    assert "<h2>Newest 200 of 210 runs</h2>" in page
+    assert page.count("<tr><td>") == 200

@@ -155,6 +155,21 @@ def test_who_does_not_wait_any_more_is_left_out_and_spoils_nothing() -> None:
     assert taken == ["a", "b"]
 
 
+def test_who_leaves_while_a_worker_has_it_in_hand_spoils_nothing_for_those_beside_it() -> None:
+    async def leave() -> list[str | BaseException]:
+        line = await open_line()
+        await line.ask("gone", "a", "gone too", "b")
+        line.bench.let_go()
+        await line.bench.await_begun()
+        for index in (1, 3):
+            line.asked[index].cancel()
+        answers = await asyncio.wait_for(line.answers(), 30)
+        line.queue.close()
+        return answers
+
+    assert [str(one) for one in asyncio.run(leave())] == ["FIRST-0", "", "A", "", "B"]
+
+
 def test_a_line_of_which_everybody_has_left_is_no_work() -> None:
     async def leave() -> None:
         line = await open_line()

@@ -199,9 +199,13 @@ def _describe_engine(timed: Sequence[BenchRow]) -> str:
         return ""
     width = f" (±{first.half_width_pct:.1f} %)" if first.half_width_pct is not None else ""
     count = "one image" if first.batch_size == 1 else f"a batch of {first.batch_size}"
+    ratio = ""
+    if first.relative is not None:
+        known = f"{first.relative.ratio:.2f} × the reference network"
+        ratio = f", {known} (±{first.relative.half_width_pct:.1f} %),"
     return (
         f"{ENGINE_NAMES[engine]} on {first.provider} answers {count} in "
-        f"{format_ms(first.latency_ms.p50)} ms{width} and reaches "
+        f"{format_ms(first.latency_ms.p50)} ms{width}{ratio} and reaches "
         f"{best.throughput_img_s:,.0f} img/s at batch {best.batch_size}."
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame
 
+_Point = tuple[float | None, tuple[float, float] | None]
 ENGINE_ORDER = ("onnx", "torch")
 STAGES = ("decode", "transform", "inference")
 
@@ -56,37 +58,52 @@ def list_notes(record: BenchRecord) -> list[str]:
 
 
 def draw_against_batch(record: BenchRecord, theme: Theme) -> Figure | None:
-    """Draw latency and throughput of inference against batch size, with 95 % intervals; None
-    where no engine was timed."""
+    """Draw latency and throughput of inference against batch size, and below them the latency as a
+    multiple of the reference network's, with 95 % intervals; None where no engine was timed."""
     import matplotlib.pyplot as plt
 
     if not _engines(record):
         return None
-    figure, (left, right) = plt.subplots(1, 2, figsize=(8.8, 3.6))
+    related = any(row.relative for row in record.rows)
+    layout = "AB;CC" if related else "AB"
+    figure, axes_of = plt.subplot_mosaic(layout, figsize=(8.8, 6.8 if related else 3.4))
+    panels = dict(zip(("ms", "img/s", "ratio"), axes_of.values(), strict=False))
     for engine, colour in zip(_engines(record), theme.series, strict=False):
         rows = _timed(record, engine, "inference")
         label = f"{ENGINE_NAMES[engine]} ({rows[0].provider})"
-        latencies = [(row.p50_ms or 0.0, row.latency_ms and row.latency_ms.ci95) for row in rows]
-        speeds = [(row.throughput_img_s or 0.0, row.throughput_ci95_img_s) for row in rows]
-        for axes, points in ((left, latencies), (right, speeds)):
-            sizes = [row.batch_size for row in rows]
-            axes.plot(sizes, [value for value, _ in points], marker="o", color=colour, label=label)
+        shown: dict[str, list[_Point]] = {
+            "ms": [(row.p50_ms, row.latency_ms.ci95 if row.latency_ms else None) for row in rows],
+            "img/s": [(row.throughput_img_s, row.throughput_ci95_img_s) for row in rows],
+            "ratio": [
+                (row.relative.ratio, row.relative.ci95) if row.relative else (None, None)
+                for row in rows
+            ],
+        }
+        sizes = [row.batch_size for row in rows]
+        for name, axes in panels.items():
+            points = shown[name]
+            values = [math.nan if value is None else value for value, _ in points]
+            axes.plot(sizes, values, marker="o", color=colour, label=label)
             known = [(size, *ends) for size, (_, ends) in zip(sizes, points, strict=True) if ends]
             if known:
-                axes.fill_between(*zip(*known, strict=True), color=colour, alpha=0.22, linewidth=0)
-    left.set_title("Latency of a batch, median")
-    left.set_ylabel("ms")
-    left.set_yscale("log")
-    right.set_title("Throughput")
-    right.set_ylabel("images per second")
-    right.set_ylim(bottom=0)
-    for axes in (left, right):
+                across, low, high = zip(*known, strict=True)
+                axes.fill_between(across, low, high, color=colour, alpha=0.22, linewidth=0)
+    titles = {
+        "ms": ("Latency of a batch, median", "ms"),
+        "img/s": ("Throughput", "images per second"),
+        "ratio": ("Latency against the reference network", "×"),
+    }
+    for name, axes in panels.items():
         sizes = sorted({row.batch_size for row in record.rows})
         axes.set_xscale("log", base=2)
         axes.set_xticks(sizes, [str(size) for size in sizes])
         axes.minorticks_off()
         axes.set_xlabel("batch size")
+        axes.set_title(titles[name][0])
+        axes.set_ylabel(titles[name][1])
         axes.legend()
+    panels["ms"].set_yscale("log")
+    panels["img/s"].set_ylim(bottom=0)
     return figure
 
 
@@ -98,6 +115,7 @@ def describe_against_batch(record: BenchRecord) -> str:
         values = "; ".join(
             f"batch {row.batch_size}: {row.p50_ms:.2f} ms, "
             f"{row.throughput_img_s or 0:,.0f} images per second"
+            + (f", {row.relative.ratio:.2f} × the reference network" if row.relative else "")
             for row in rows
         )
         parts.append(f"{ENGINE_NAMES[engine]} on {rows[0].provider}: {values}")

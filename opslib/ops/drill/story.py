@@ -44,7 +44,8 @@ def publish_drill(record: DrillRecord, path: Path) -> None:
     publish("failed", record.failed, better="lower", label="Failed requests outside the kill")
     base, swaps = (record.window(kind) for kind in ("baseline", "swaps and rollbacks"))
     if base and base.p99_ms:
-        publish("baseline_p99_ms", round(base.p99_ms, 2), unit="ms", label="p99 before")
+        value_ms, ends_ms = round(base.p99_ms, 2), base.p99_ci95_ms
+        publish("baseline_p99_ms", value_ms, unit="ms", label="p99 before", interval=ends_ms)
     if base and swaps and base.p99_ms and swaps.p99_ms:
         ratio, label = round(swaps.p99_ms / base.p99_ms, 2), "p99 in swap windows against before"
         publish("swap_p99_ratio", ratio, unit="×", better="lower", label=label)

@@ -128,9 +128,16 @@ def publish_quantize(record: QuantizeRecord, path: Path) -> None:
     shown = [best] if best is not record.baseline and best is not record.gated_row else []
     for row in (*shown, record.gated_row):
         key = row.name.replace("-", "_")
-        for size, speedup in row.speedups.items():
-            name, label = f"{key}_speedup_b{size}", f"{row.title}, speed at batch {size}"
-            publish(name, round(speedup, 2), unit="×", better="higher", label=label)
+        for speed in row.speed:
+            if speed.comparison is not None:
+                publish(
+                    f"{key}_speedup_b{speed.batch_size}",
+                    round(speed.comparison.speedup, 2),
+                    unit="×",
+                    better="higher",
+                    label=f"{row.title}, speed at batch {speed.batch_size}",
+                    interval=speed.comparison.speedup_ci95,
+                )
         if row.accuracy is not None and row.accuracy.drop_pp is not None:
             drop, label = round(row.accuracy.drop_pp, 3), f"{row.title}, top-1 lost"
             publish(f"{key}_drop_pp", drop, unit="points", better="lower", label=label)

@@ -119,8 +119,13 @@ def publish_sweep(record: SweepRecord, path: Path) -> None:
     value = round(record.best.throughput_img_s, 1)
     label = f"Highest throughput (batch {record.best.batch_size})"
     publish("best_throughput_img_s", value, unit="img/s", better="higher", label=label)
-    value, label = round(record.recommended.gain, 4), "Recommended settings over the default"
-    publish("gain", value, better="higher", label=label)
+    publish(
+        "gain",
+        round(record.recommended.gain, 4),
+        better="higher",
+        label="Recommended settings over the default",
+        interval=record.recommended.gain_ci95,
+    )
     publish("recommended", recommended_text(record.recommended), label="Settings to change")
     publish("rows_timed", sum(row.has_figure for row in record.rows), label="Settings timed")
 

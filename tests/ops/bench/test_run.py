@@ -63,7 +63,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Measured:
         patch.setenv("CUDA_VISIBLE_DEVICES", "")
         record = run_bench(
             config,
-            BenchRequest(budget_s=7, providers="CUDA,CPU"),
+            BenchRequest(budget_s=12, providers="CUDA,CPU"),
             progress=lambda share, what: steps.append((share, what)),
         )
     return Measured(config, record, steps)
@@ -176,7 +176,7 @@ def test_a_checkpoint_of_another_class_count_is_refused(config: Config, tmp_path
 
 def test_a_fixed_batch_is_measured_and_the_others_say_why_not(config: Config) -> None:
     write_onnx(config.export_dir / "m.onnx", batch=2)
-    record = run_bench(config, BenchRequest(budget_s=6))
+    record = run_bench(config, BenchRequest(budget_s=10))
     assert (record.verdict, record.exit_code) == ("pass", 0)
     by_batch = {row.batch_size: row for row in record.rows if row.boundary == "inference"}
     assert by_batch[2].status == "measured"

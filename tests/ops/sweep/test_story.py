@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from opslib.ops.sweep import story as story
 from opslib.ops.sweep.columns import snapshot
 from opslib.ops.sweep.record import SweepOptions
@@ -65,3 +67,18 @@ def test_a_failed_sweep_still_tells_its_story(tmp_path: Path) -> None:
     record = make_sweep(SweepOptions(), best=None, recommended=None, batches=(), axes=())
     story.publish_sweep(record, tmp_path / "x.json")
     assert story.list_notes(record)
+
+
+def test_the_gain_is_published_with_its_interval(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: dict[str, object] = {}
+
+    def publish(name: str, _value: object, *, interval: object = None, **_more: object) -> None:
+        told[name] = interval
+
+    monkeypatch.setattr(story, "publish", publish)
+    record = make_sweep()
+    story.publish_sweep(record, tmp_path / "x.json")
+    assert record.recommended is not None
+    assert told["gain"] == record.recommended.gain_ci95
