@@ -46,6 +46,7 @@ def draw_settings(record: ServedSweepRecord, theme: Theme) -> Figure | None:
             zorder=3,
         )
     axes.set_yticks(range(len(rows)), [_label(record, row) for row in rows])
+    axes.set_ylim(-0.6, len(rows) - 0.4)
     axes.set_xlim(left=0)
     axes.set_xlabel(_axis(record))
     axes.set_title("Each setting: its median (large) and every round")
@@ -101,8 +102,13 @@ def publish_served_sweep(record: ServedSweepRecord, path: Path) -> None:
     if record.best.p99_ms is not None:
         p99_ms, label = round(record.best.p99_ms, 3), "Lowest p99 at the rate"
         publish("best_p99_ms", p99_ms, unit="ms", better="lower", label=label)
-    gain, label = round(record.recommended.gain, 4), "Recommended settings over the default"
-    publish("gain", gain, better="higher", label=label)
+    publish(
+        "gain",
+        round(record.recommended.gain, 4),
+        better="higher",
+        label="Recommended settings over the default",
+        interval=record.recommended.gain_ci95,
+    )
     publish("recommended", changes_text(record.recommended), label="Settings to change")
     measured = sum(row.has_figure for row in record.rows)
     publish("rows_measured", measured, label="Settings measured")
