@@ -30,7 +30,7 @@ from opslib.serving.staging import RunningService, StagedService
 from opslib.timing.rounds import Deadline, Visit
 from opslib.timing.station import RacerError, Station, Workload
 
-HEAT = 12
+HEAT_ON_CPU, HEAT_ON_CARD = 12, 6
 P99_MARGIN_PCT = 10.0
 # A sweep sends more than a client may.
 RATE_LIMIT_PER_MIN = "1000000000"
@@ -83,8 +83,8 @@ class Services(Track[ServedArm]):
 
     @property
     def most_loaded(self) -> int:
-        """Each holds the model in memory."""
-        return HEAT
+        """Each holds the model in memory, or on the card."""
+        return HEAT_ON_CPU if self.subject.provider == "CPU" else HEAT_ON_CARD
 
     @property
     def margin_pct(self) -> float:
@@ -123,8 +123,12 @@ class Services(Track[ServedArm]):
 
     def unload(self, arm: ServedArm) -> None:
         """End the service."""
-        if arm.row in self._running:
-            self._running.pop(arm.row)[0].__exit__()
+        self.unload_all([arm])
+
+    def unload_all(self, arms: Sequence[ServedArm]) -> None:
+        """End services side by side."""
+        rows = [arm.row for arm in arms if arm.row in self._running]
+        _end([self._running.pop(row)[0] for row in rows])
 
     def measure_finalists(self, arms: Sequence[ServedArm], deadline: Deadline) -> Finals:
         """Measure each in a service started anew."""
@@ -138,8 +142,7 @@ class Services(Track[ServedArm]):
                     raise RacerError(number, error) from error
             return run_finals(visits, deadline=deadline, rng=self.rng, margin_pct=self.margin_pct)
         finally:
-            for service, _ in started:
-                service.__exit__()
+            _end([service for service, _ in started])
 
     def _settle(self, arm: ServedArm, service: StagedService, problem: OpsError | None) -> Trial:
         trial = Trial(key=arm.key, kind="refused", provider=self.subject.provider)
@@ -245,3 +248,8 @@ def _try_start(service: StagedService) -> OpsError | None:
     except OpsError as error:
         return error
     return None
+
+
+def _end(services: Sequence[StagedService]) -> None:
+    with ThreadPoolExecutor(max(1, len(services))) as pool:
+        list(pool.map(StagedService.__exit__, services))

@@ -99,6 +99,11 @@ class Track(ABC, Generic[A]):
     def unload(self, arm: A) -> None:
         """Free an arm that dropped out or is done; one that is gone is only forgotten."""
 
+    def unload_all(self, arms: Sequence[A]) -> None:
+        """Free the arms of a heat; see `unload`."""
+        for arm in arms:
+            self.unload(arm)
+
     @abstractmethod
     def measure_finalists(self, arms: Sequence[A], deadline: Deadline) -> Finals:
         """Return the rounds of arms in fresh processes; one that fails raises `RacerError` with its
@@ -172,23 +177,23 @@ def _race_arms(track: Track[A], arms: Sequence[A], default: A, deadline: Deadlin
         return
     track.report(f"checking answers{track.where(default)}: {len(waiting) + 1} settings")
     track.prepare(default)
-    trials = {default.row: track.load(default)}
-    if trials[default.row].kind == "refused":
-        raise GateFailedError(trials[default.row].reason or "the default does not answer alike")
+    trials: dict[int, Trial] = {}
     size = track.most_loaded
     heats = [waiting[start : start + size - 1] for start in range(0, len(waiting), size - 1)]
     for heat in heats or [[]]:
+        coming = heat if trials else [default, *heat]
+        trials |= dict(zip((arm.row for arm in coming), track.load_all(coming), strict=True))
+        if trials[default.row].kind == "refused":
+            raise GateFailedError(trials[default.row].reason or "the default does not answer alike")
         started = [default]
-        for arm, trial in zip(heat, track.load_all(heat), strict=True):
-            trials[arm.row] = trial
-            if trial.kind == "refused":
-                track.book.save(trial)
+        for arm in heat:
+            if trials[arm.row].kind == "refused":
+                track.book.save(trials[arm.row])
             else:
                 started.append(arm)
         share_s = deadline.left_s / len(heats) if heats else deadline.left_s
         _run_heat(track, started, trials, Deadline(max(0.0, share_s)))
-        for arm in started[1:]:
-            track.unload(arm)
+        track.unload_all(started[1:])
     track.unload(default)
 
 
