@@ -10,6 +10,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 BENCHMARKS := overhead verdicts reporting sweep tradeoffs serving peers drill_latency release upkeep prune checklist rotation steps
+# Whole in `make soak`.
+SHORTENED := between_runs served
 ALONE := $(shell grep -rl 'mark\.alone' tests --include='test_*.py')
 SOAKS := upkeep flood writers deletions kinds zoo rotation
 
@@ -49,9 +51,11 @@ fmt: $(VENV)/.dev  ## format code and strip notebooks
 typecheck: $(VENV)/.dev  ## strict type check of opslib
 	@$(BIN)/mypy
 
-perf: $(VENV)/.dev  ## measure our own speed and our verdicts' error rates, side by side (about 20 minutes)
+perf: $(VENV)/.dev  ## measure our own speed and our verdicts' error rates, side by side (about 25 minutes)
 	@$(BIN)/pillops demo
-	@code=0; $(BIN)/python benchmarks/between_runs.py --short || code=$$?; for name in $(BENCHMARKS); do \
+	@code=0; for name in $(SHORTENED); do \
+	  echo "== benchmarks/$$name.py --short"; $(BIN)/python benchmarks/$$name.py --short || code=$$?; \
+	done; for name in $(BENCHMARKS); do \
 	  echo "== benchmarks/$$name.py"; $(BIN)/python benchmarks/$$name.py || code=$$?; \
 	done; exit $$code
 
@@ -62,13 +66,15 @@ acceptance: $(VENV)/.runtime  ## walk through every operation once on the demo e
 soak: $(VENV)/.dev  ## the long loops: swaps, logs, floods, writers, deletions, kinds and models, benchmarks held against each other, over three hours
 	@$(BIN)/pillops demo
 	@code=0; $(BIN)/pillops drill --long || code=$$?; \
-	$(BIN)/python benchmarks/between_runs.py || code=$$?; \
+	for name in $(SHORTENED); do \
+	  echo "== benchmarks/$$name.py"; $(BIN)/python benchmarks/$$name.py || code=$$?; \
+	done; \
 	PILLOPS_TEST_LOOPS=long $(BIN)/python -m pytest -m looped || code=$$?; for name in $(SOAKS); do \
 	  echo "== benchmarks/soak_$$name.py"; $(BIN)/python benchmarks/soak_$$name.py || code=$$?; \
 	done; exit $$code
 
-notebooks: $(VENV)/.runtime  ## execute every notebook on the configured experiment
-	@code=0; for notebook in notebooks/0[1-6]_*.ipynb; do $(BIN)/pillops run $$notebook || code=$$?; done; exit $$code
+notebooks: $(VENV)/.runtime  ## execute every notebook that measures or proves on the configured experiment
+	@code=0; for notebook in notebooks/0[1-69]_*.ipynb; do $(BIN)/pillops run $$notebook || code=$$?; done; exit $$code
 
 snapshot: $(VENV)/.runtime  ## rewrite the tables of docs/PERFORMANCE.md from the newest good runs
 	@$(BIN)/pillops snapshot

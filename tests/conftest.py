@@ -46,6 +46,7 @@ FIRST = (
     "tests/ops/drill/test_catches.py",
     "tests/ops/release/test_rota.py",
     "tests/ops/sweep/test_run.py",
+    "tests/ops/served_sweep/test_run.py",
     "tests/scripts/test_their_options.py",
     "tests/notebooks/test_release.py",
     "tests/notebooks/test_rollback_drill.py",
@@ -60,6 +61,7 @@ FIRST = (
     "tests/upkeep/test_full_disk.py",
     "tests/ops/drill/test_two_stage.py",
     "tests/notebooks/test_ort_sweep.py",
+    "tests/notebooks/test_served_sweep.py",
     "tests/deletions/test_killing.py",
 )
 

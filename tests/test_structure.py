@@ -25,6 +25,7 @@ FLOORS = {
     "ops.sweep": 5,
     "ops.quantize": 5,
     "ops.release": 6,
+    "ops.served_sweep": 6,
     "ops.drill": 7,
     "upkeep": 7,
     "ops.checklist": 8,

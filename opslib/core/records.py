@@ -17,7 +17,7 @@ from pydantic_core import PydanticSerializationError
 
 from opslib.core.errors import InputError, StorageError
 from opslib.core.files import overwrite, write_text_atomic
-from opslib.core.formatting import map_texts, spell_out
+from opslib.core.formatting import map_texts, spell_out, stamp
 
 _NUMBERS = re.compile(r"\[\n\s+((?:[-+.\deE]+|null)(?:,\n\s+(?:[-+.\deE]+|null))*)\n\s+\]")
 
@@ -73,6 +73,13 @@ class Record(Part):
         """Write the record to `path` in one step and return the path."""
         write_text_atomic(path, self.to_json())
         return path
+
+    def write_dated(self, folder: Path, name: str) -> Path:
+        """Write the record to `folder` as `{name}_<UTC>.json`, with a copy beside it that is the
+        newest as `{name}.json`; return the former."""
+        written = self.write(folder / f"{name}_{stamp()}.json")
+        self.write(folder / f"{name}.json")
+        return written
 
     def keep(self, path: Path) -> str:
         """Write the record to `path`, over the one before where a full disk has no room beside it;

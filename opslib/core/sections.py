@@ -31,6 +31,7 @@ _REFERENCE = re.compile(re.escape(REFERENCE_PREFIX) + r"[A-Za-z_][A-Za-z0-9_]*")
 Reference = Annotated[str | None, BeforeValidator(_check_reference)]
 PositiveInt = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0)]
+Counts = Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(split_commas)]
 BatchSizes = Annotated[tuple[PositiveInt, ...], BeforeValidator(split_commas), Field(min_length=1)]
 Names = Annotated[tuple[str, ...], BeforeValidator(split_commas), Field(min_length=1)]
 ImportString = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
@@ -200,7 +201,7 @@ class ClientSection(Section):
 
 
 class SweepSection(Section):
-    """Which ONNX Runtime options a sweep tries beside the required grid, and how long."""
+    """Which options the sweeps try, of sessions and as served, and how long."""
 
     objective: Literal["throughput", "p50"] = "throughput"
     batch: BatchSizes = (1, 8)
@@ -208,13 +209,17 @@ class SweepSection(Section):
     margin_pct: Annotated[float, Field(gt=0)] = 2.0
     finalists: Annotated[int, Field(ge=2)] = 4
     parity_images: PositiveInt = 8
-    threads: tuple[Annotated[int, Field(ge=0)], ...] | None = None
+    threads: Counts | None = None
     spinning: tuple[bool, ...] = (True, False)
     cudnn_conv_algo_search: Names = ("EXHAUSTIVE", "HEURISTIC", "DEFAULT")
     prefer_nhwc: tuple[Literal[0, 1], ...] = (0, 1)
     use_tf32: tuple[Literal[0, 1], ...] = (1, 0)
     enable_cuda_graph: tuple[Literal[0, 1], ...] = (0, 1)
     tensorrt: bool = True
+    p99_limit_ms: Annotated[float, Field(gt=0)] = 100.0
+    rate_per_s: Annotated[float, Field(gt=0)] | None = None
+    workers: Counts | None = None
+    max_batch: BatchSizes = (1, 8)
 
 
 class QuantizeSection(Section):

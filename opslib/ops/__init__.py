@@ -7,6 +7,7 @@ from opslib.ops.checklist.operation import CHECKLIST
 from opslib.ops.drill.command import DRILL
 from opslib.ops.quantize.command import QUANTIZE
 from opslib.ops.release.operation import RELEASE
+from opslib.ops.served_sweep.command import SERVED_SWEEP
 from opslib.ops.sweep.command import SWEEP
 from opslib.ops.trends.command import TRENDS
 from opslib.telling.operation import Operation, Records
@@ -25,4 +26,4 @@ def find_records(file_name: str) -> Records | None:
     return next((one for one in known if PurePath(file_name).name.startswith(one.files)), None)
 
 
-register(BENCH, SWEEP, QUANTIZE, RELEASE, DRILL, CHECKLIST, TRENDS)
+register(BENCH, SWEEP, SERVED_SWEEP, QUANTIZE, RELEASE, DRILL, CHECKLIST, TRENDS)

@@ -164,8 +164,8 @@ def _describe_version(service: Service) -> Version:
     except RefusalError as error:
         error.extra.update({name: one.model_dump() for name, one in told.items()})
         raise
-    model = generation.model
-    card = model.candidate.card
+    model, facts = generation.model, generation.model.engine.facts
+    card, spinning = model.candidate.card, facts.options.get("allow_spinning")
     if model.unbatched:
         told["unbatched"] = model.unbatched
     return Version(
@@ -177,6 +177,9 @@ def _describe_version(service: Service) -> Version:
         num_classes=model.contract.num_classes,
         exported_at=card.exported_at_utc if card else None,
         generation=generation.number,
+        workers=service.workers,
+        intra_op_num_threads=facts.threads,
+        allow_spinning=None if spinning is None else spinning == "true",
         max_batch=model.together,
         **told,
     )

@@ -1,4 +1,5 @@
-"""Load at a constant arrival rate (open loop) or as fast as it goes, from a process of its own.
+"""Load at a constant or a growing arrival rate (open loop) or as fast as it goes, from a process of
+its own.
 
 In an open loop a request is sent when it is due, whether or not earlier ones were answered, and
 its latency counts from the moment it was due: a stall is seen by every request it delayed.
@@ -26,17 +27,23 @@ STARTED = "started"
 class LoadPlan(Part):
     """What to send: a route, image files in turn, how many requests, and how fast.
 
-    `rate_per_s` is the constant arrival rate; None sends as fast as `connections` allow. The key
-    is not part of a plan; the process takes it from its environment.
+    `rate_per_s` is the constant arrival rate; None sends as fast as `connections` allow. With
+    `ramp_to_per_s` it is the rate of the first request, which grows evenly to that of the last.
+    `limit_ms`: no more is sent once more than one of a hundred answers came later. `opened`: so
+    many connections are opened before the first request. The key is not part of a plan; the process
+    takes it from its environment.
     """
 
     url: str
     images: tuple[Path, ...]
     requests: int
     rate_per_s: float | None
+    ramp_to_per_s: float | None = None
+    limit_ms: float | None = None
     route: str = "/predict"
     batch_size: int = 1
     connections: int = 32
+    opened: int = 0
     timeout_s: float = 30.0
 
 
@@ -56,6 +63,7 @@ class Sample(Part):
     version_tag: str | None = None
     header_generation: int | None = None
     class_ids: tuple[int, ...] = ()
+    confidences: tuple[float, ...] = ()
     image: int = 0
     error: str | None = None
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from opslib.serving.keys import HEADER, KEY_VARIABLE
 from opslib.serving.load import STARTED, LoadPlan, LoadResult, Sample
+from opslib.serving.ramp import LateWatch, due_s
 from opslib.serving.sender import RawAnswer, Sender, join_request
 
 BOUNDARY = "pillops-load"
@@ -43,11 +44,13 @@ class _Load:
         self._stopped = asyncio.Event()
         self._parent = os.getppid()
         self._answers: list[tuple[float, int, float, RawAnswer | Exception]] = []
+        self._watch = LateWatch()
 
     async def send_all(self) -> LoadResult:
         """Send until all is sent, or until SIGTERM, and wait for the answers."""
         with suppress(ValueError, RuntimeError):  # only the main thread hears of signals
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._stopped.set)
+        await self._sender.open(self._plan.opened)
         unix, self._started = time.time(), time.perf_counter()
         if self._mark is not None:
             self._mark.touch()
@@ -68,13 +71,11 @@ class _Load:
         return self._stopped.is_set() or os.getppid() != self._parent
 
     async def _send_open(self) -> None:
-        rate = self._plan.rate_per_s or 1.0
         tasks: set[asyncio.Task[None]] = set()
         for index in range(self._plan.requests):
-            due = index / rate
-            wait_s = self._started + due - time.perf_counter()
-            if wait_s > 0:
-                await asyncio.sleep(wait_s)
+            due = due_s(self._plan, index)
+            # Without a pause nothing is sent, and no answer read, once the load is behind.
+            await asyncio.sleep(max(0.0, self._started + due - time.perf_counter()))
             if self._is_over():
                 break
             task = asyncio.create_task(self._send_one(index, due))
@@ -99,7 +100,13 @@ class _Load:
             answer: RawAnswer | Exception = await self._sender.send(self._requests[image])
         except (OSError, ValueError) as error:
             answer = error
-        self._answers.append((due, image, time.perf_counter(), answer))
+        ended_s = time.perf_counter()
+        self._answers.append((due, image, ended_s, answer))
+        if self._plan.limit_ms is not None:
+            answered = isinstance(answer, RawAnswer) and answer.status == 200
+            late = not answered or ended_s - self._started - due > self._plan.limit_ms / 1000
+            if self._watch.add(late):
+                self._stopped.set()
 
     def _describe(
         self, due: float, image: int, ended_s: float, answer: RawAnswer | Exception
@@ -125,6 +132,8 @@ def _read_answer(answer: RawAnswer) -> dict[str, Any]:
         content = json.loads(answer.body)
         results = content.get("results") or [content]
         class_ids = tuple(int(result["class_id"]) for result in results)
+        said = (result.get("confidence") for result in results)
+        confidences = tuple(float(one) for one in said if isinstance(one, int | float))
     except (ValueError, KeyError, TypeError, AttributeError):
         return {"error": f"no prediction: {answer.body[:160].decode(errors='replace')}"}
     generation, tag = content.get("generation"), content.get("version_tag")
@@ -135,6 +144,7 @@ def _read_answer(answer: RawAnswer) -> dict[str, Any]:
         "header_generation": int(marked) if marked.isdigit() else None,
         "model_sha256": answer.headers.get("x-model-sha256"),
         "class_ids": class_ids,
+        "confidences": confidences,
     }
 
 

@@ -88,7 +88,7 @@ class LoadedModel:
     )
 
     def __post_init__(self) -> None:
-        self.unbatched = _find_obstacle(self.max_batch, self.engine.facts)
+        self.unbatched = find_obstacle(self.max_batch, self.engine.facts)
         known = self.engine.facts.postprocess
         self.postprocess = known or judge_answers(self.answer(probe_images(self.img_size)))
 
@@ -210,7 +210,9 @@ def load_candidate(config: Config, candidate: Candidate) -> LoadedModel:
         raise
 
 
-def _find_obstacle(max_batch: int, facts: EngineFacts) -> Unbatched | None:
+def find_obstacle(max_batch: int, facts: EngineFacts) -> Unbatched | None:
+    """Return why no run of a model may hold images of several requests, as far as that is known
+    before it has answered any."""
     if max_batch == 1:
         return "service.max_batch is 1"
     if facts.input_shape[0] is not None:

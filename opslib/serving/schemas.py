@@ -44,10 +44,12 @@ class Degraded(Answer):
 
 
 class Version(Answer):
-    """`GET /version`: exactly which model answers now; `degraded` is there only where it is.
+    """`GET /version`: exactly which model answers now, and how; `degraded` is there only where it
+    is.
 
-    `max_batch` is how many images of requests that wait one run answers; `unbatched`, there only
-    where each request is run by itself, says why.
+    `workers` requests are run at a time, each by `intra_op_num_threads`, which wait busily where
+    `allow_spinning` says so (Torch: not said). `max_batch` is how many images of requests that wait
+    one run answers; `unbatched`, there only where each request is run by itself, says why.
     """
 
     app: str
@@ -58,6 +60,9 @@ class Version(Answer):
     num_classes: int | None
     exported_at: str | None
     generation: int
+    workers: int
+    intra_op_num_threads: int
+    allow_spinning: bool | None
     max_batch: int
     unbatched: Unbatched | None = None
     degraded: Degraded | None = None

@@ -10,6 +10,7 @@ import ssl
 import time
 from collections import deque
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import cast
 from urllib.parse import urlsplit
@@ -123,6 +124,14 @@ class Sender:
         self._free = connections
         self._idle: list[_Connection] = []
         self._waiting: deque[asyncio.Future[None]] = deque()
+
+    async def open(self, count: int) -> None:
+        """Open so many connections for the requests to come; where one fails, they will say so."""
+        with suppress(OSError):
+            for _ in range(min(count, self._free)):
+                connection = await self._connect()
+                connection.used_s = time.perf_counter()
+                self._idle.append(connection)
 
     async def send(self, request: bytes) -> RawAnswer:
         """Send the bytes of a request and return its answer; an `OSError` where the connection

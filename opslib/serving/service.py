@@ -44,8 +44,8 @@ class Service:
             max_total_pixels=config.uploads.batch_max_pixels,
         )
         work = partial(classify, generations=self.generations, decoder=self.decoder)
-        workers, waiting = config.service.workers or usable_cpus(), config.service.queue
-        self.queue = InferenceQueue[Uploads, Classified](work, workers, waiting)
+        self.workers = config.service.workers or usable_cpus()
+        self.queue = InferenceQueue[Uploads, Classified](work, self.workers, config.service.queue)
 
     async def classify(self, request: Request, field: str, limits: UploadLimits) -> Classified:
         """Read, check and classify the images of a request."""

@@ -78,4 +78,4 @@ def test_apply_shows_the_plan_and_then_writes_it(experiment: Path) -> None:
 def test_apply_refuses_what_is_no_sweep(experiment: Path) -> None:
     answer = call("-m", "opslib.cli", "apply", experiment, folder=experiment.parent)
     assert answer.returncode == 2
-    assert "not a ort_bench/1 record" in answer.stderr
+    assert "expected the record of a sweep, ort_bench/1 or served_sweep/1" in answer.stderr

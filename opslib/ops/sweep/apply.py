@@ -1,13 +1,31 @@
 """A sweep's recommendation written into the configuration: engines and service read it there."""
 
+from collections.abc import Mapping
 from functools import partial
+from typing import Protocol, TypeVar
 
 from opslib.core.config import PREFIX, Config, parse_config, read_variables
 from opslib.core.config_edit import Value, plan_config_edit
 from opslib.core.errors import ConfigError, GateFailedError, InconclusiveError, InputError
 from opslib.core.host import host_facts
+from opslib.core.lineage import Lineage
 from opslib.core.plans import Plan
 from opslib.ops.sweep.record import SCALARS, SweepOptions, SweepRecord
+
+R = TypeVar("R", covariant=True)
+
+
+class Judged(Protocol[R]):
+    """A record that may recommend something."""
+
+    @property
+    def verdict(self) -> str: ...
+    @property
+    def finding(self) -> str: ...
+    @property
+    def lineage(self) -> Lineage: ...
+    @property
+    def recommended(self) -> R | None: ...
 
 
 def plan_apply(record: SweepRecord, config: Config, *, force: bool = False) -> Plan:
@@ -21,6 +39,16 @@ def plan_apply(record: SweepRecord, config: Config, *, force: bool = False) -> P
     names an option that no sweep varies; ConfigError: the configuration would not load with the
     recommended values.
     """
+    chosen = pick_recommended(record, force=force)
+    why = f"{chosen.gain:.2f} x the default's speed at batch {chosen.batch_size}"
+    if chosen.is_default:
+        why = "the default is as good as anything tried"
+    return plan_changes(_list_changes(chosen.options, config), config, why=why)
+
+
+def pick_recommended(record: Judged[R], *, force: bool) -> R:
+    """Return what a record recommends. Raises GateFailedError: the sweep failed; InconclusiveError:
+    it did not decide, or it ran on another host, unless `force`."""
     if record.recommended is None or record.verdict == "fail":
         raise GateFailedError(f"the sweep recommends nothing: {record.finding}")
     if record.verdict == "inconclusive":
@@ -30,11 +58,12 @@ def plan_apply(record: SweepRecord, config: Config, *, force: bool = False) -> P
             f"the sweep ran on another host ({record.lineage.host.label}); run it here, or "
             "apply it all the same with --force"
         )
-    changes = _list_changes(record.recommended.options, config)
-    chosen = record.recommended
-    why = f"{chosen.gain:.2f} x the default's speed at batch {chosen.batch_size}"
-    if chosen.is_default:
-        why = "the default is as good as anything tried"
+    return record.recommended
+
+
+def plan_changes(changes: Mapping[str, Value], config: Config, *, why: str) -> Plan:
+    """Return the edit that gives these keys of the configuration file these values. Raises
+    ConfigError: the configuration would not load with them."""
     # A variable that overrides a key must not hide that the file's new value is impossible.
     hiding = tuple(PREFIX + key.replace(".", "__").upper() for key in changes)
     variables = {

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from opslib.core.formatting import format_ms
-from opslib.ops.sweep.record import SweepRecord, SweepRow
+from opslib.ops.sweep.record import SweepRecord, SweepRow, TriedRow
 from opslib.ops.sweep.rows import follow
 from opslib.telling.columns import DOCUMENT, PAGE, TERMINAL, Column, DocumentTable, document_table
 
@@ -39,7 +39,7 @@ def row_columns(record: SweepRecord) -> list[Column[SweepRow]]:
         Column("on", lambda row: row.provider),
         Column("p50 ms", lambda row: row.p50_ms, format_ms, right=True),
         Column("img/s", lambda row: row.throughput_img_s, "{:,.0f}".format, right=True),
-        Column("× default (95 %)", _speedup, right=True),
+        Column("× default (95 %)", speedup_text, right=True),
         Column("rounds", lambda row: len(row.raw_ms), where=PAGE),
         Column("status", lambda row: _status(record, row)),
     ]
@@ -62,7 +62,7 @@ UNTIMED_COLUMNS: tuple[Column[Untimed], ...] = (
     Column("batch", lambda group: group.batch_size),
     Column("status", lambda group: group.status),
     Column("which is", lambda group: group.same_as),
-    Column("rows", lambda group: _ranges(group.numbers)),
+    Column("rows", lambda group: join_ranges(group.numbers)),
     Column("count", lambda group: len(group.numbers)),
 )
 
@@ -98,22 +98,14 @@ def snapshot(record: SweepRecord) -> DocumentTable:
     return document_table(row_columns(record), kept)
 
 
-def _status(record: SweepRecord, row: SweepRow) -> str:
-    roles = {"recommended": record.recommended, "fastest": record.best}
-    marks = [mark for mark, chosen in roles.items() if chosen and chosen.row == row.number]
-    if row.tied_with_best and not marks:
-        alone = any(batch.tie_set == (row.number,) for batch in record.batches)
-        marks.append("fastest at this batch" if alone else "tied with the fastest")
-    return ", ".join(marks) or row.status
-
-
-def _speedup(row: SweepRow) -> str:
+def speedup_text(row: TriedRow) -> str:
+    """Return a row's speed against the default's with its interval: `1.25 (1.24 to 1.26)`."""
     low, high = row.speedup_ci95 or (0.0, 0.0)
     interval = f" ({low:.2f} to {high:.2f})" if low != high else ""
     return f"{row.speedup or 0:.2f}{interval}"
 
 
-def _ranges(numbers: Sequence[int]) -> str:
+def join_ranges(numbers: Sequence[int]) -> str:
     """Return `3–6, 9` for 3, 4, 5, 6 and 9."""
     parts: list[list[int]] = []
     for number in numbers:
@@ -122,3 +114,12 @@ def _ranges(numbers: Sequence[int]) -> str:
         else:
             parts.append([number])
     return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}–{run[-1]}" for run in parts)
+
+
+def _status(record: SweepRecord, row: SweepRow) -> str:
+    roles = {"recommended": record.recommended, "fastest": record.best}
+    marks = [mark for mark, chosen in roles.items() if chosen and chosen.row == row.number]
+    if row.tied_with_best and not marks:
+        alone = any(batch.tie_set == (row.number,) for batch in record.batches)
+        marks.append("fastest at this batch" if alone else "tied with the fastest")
+    return ", ".join(marks) or row.status

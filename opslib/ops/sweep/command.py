@@ -1,21 +1,17 @@
-"""`pillops sweep` and `pillops apply`: race the settings, then write what was recommended."""
+"""`pillops sweep`: race the settings."""
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
 from rich.console import Console
 
-from opslib.core.config import Config, load_config
-from opslib.core.errors import ExitCode
+from opslib.core.config import Config
 from opslib.core.formatting import format_duration, plural
 from opslib.ops.sweep.request import SweepRequest
 from opslib.telling.columns import terminal_table
 from opslib.telling.doors import (
-    ConfigOption,
     describe_experiment,
     make_console,
     say,
@@ -38,34 +34,6 @@ def sweep(request: SweepRequest, config: Config, json: Path | None) -> int:
     if record.recommended is not None and record.recommended.changes and record.exit_code == 0:
         say(make_console(stderr=True), f"to use these settings: pillops apply {path}")
     return int(record.exit_code)
-
-
-def apply(
-    record: Annotated[Path, typer.Argument(help="A sweep's record: ort_bench.json.")],
-    dry_run: Annotated[bool, typer.Option(help="Show what would be done.")] = False,
-    force: Annotated[bool, typer.Option(help="Also from another host's record.")] = False,
-    config: ConfigOption = None,
-) -> int:
-    """Write a sweep's recommended settings into config.yaml, comments kept."""
-    from opslib.core.plans import carry_out
-    from opslib.ops.sweep.apply import find_overrides, plan_apply
-    from opslib.ops.sweep.record import SweepRecord
-
-    loaded = load_config(config)
-    show = partial(say, make_console())
-    path = record if record.exists() else loaded.records_dir / record
-    sweep = SweepRecord.read(path)
-    show(f"{describe_experiment(loaded)}; {path}: {sweep.finding}")
-    plan = plan_apply(sweep, loaded, force=force)
-    outcome = carry_out(plan, dry_run=dry_run, show=show)
-    for skipped in outcome.skipped:
-        show(f"skipped: {skipped.action.describe()}: {skipped.reason}")
-    if outcome.skipped:
-        return int(ExitCode.SKIPPED)
-    if outcome.done:
-        for key in find_overrides(sweep, load_config(config)):
-            show(f"{key}: the file is overridden by an environment variable")
-    return int(ExitCode.PASS)
 
 
 def show_sweep(console: Console, record: SweepRecord) -> None:
@@ -92,6 +60,6 @@ def _caption(record: SweepRecord) -> str:
 
 SWEEP = Operation(
     "sweep",
-    {"sweep": sweep, "apply": apply},
+    {"sweep": sweep},
     records=records_of("opslib.ops.sweep", "SweepRecord", "ort_bench_"),
 )

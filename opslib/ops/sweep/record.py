@@ -21,6 +21,7 @@ _STATUS = re.compile(
     r"(?: to row (?P<same_as>\d+)| at round (?P<pruned_at>\d+)|: (?P<reason>.*))?",
     re.DOTALL,
 )
+FEWEST_FINALS = 2
 SCALARS = ("graph_optimization_level", "intra_op_num_threads", "allow_spinning")
 
 
@@ -72,20 +73,17 @@ def _describe(name: str, value: str | int | bool) -> str:
     return f"{name.removeprefix('cuda.')}={value}"
 
 
-class SweepRow(Part):
-    """One requested combination at one batch size.
+class TriedRow(Part):
+    """What became of one requested combination, whatever it was tried with.
 
     `status` is `measured`, `equivalent to row N`, `pruned at round K` or `unavailable: reason`;
     `outcome`, `same_as`, `pruned_at` and `reason` say the same one by one.
     `provider` is the one in force. `speedup` is the default's time over this row's, with its 95 %
     interval, both from rounds in which the two were measured together; `from_finals` says that
-    these were taken in fresh processes. `raw_ms` holds the median of each round in milliseconds and
-    `default_raw_ms` the default's in the same rounds.
+    these were taken in fresh processes.
     """
 
     number: int
-    batch_size: int
-    options: SweepOptions
     provider: str
     status: str
     outcome: Outcome = "measured"
@@ -93,16 +91,11 @@ class SweepRow(Part):
     pruned_at: int | None = None
     reason: str | None = None
     note: str | None = None
-    p50_ms: float | None = None
-    throughput_img_s: float | None = None
     speedup: float | None = None
     speedup_ci95: tuple[float, float] | None = None
     from_finals: bool = False
     tied_with_best: bool = False
-    graph_sha256: str | None = None
     max_abs_diff: float | None = None
-    raw_ms: tuple[float, ...] = ()
-    default_raw_ms: tuple[float, ...] = ()
 
     @model_validator(mode="before")
     @classmethod
@@ -114,14 +107,26 @@ class SweepRow(Part):
     @property
     def has_figure(self) -> bool:
         """Whether this row was timed itself."""
-        return self.p50_ms is not None
+        return self.speedup is not None
 
 
-class BatchResult(Part):
-    """How the race and the finals of one batch size ended; rows are given by number. `unclear` are
-    finalists that could be neither separated from the best nor called tied."""
+class SweepRow(TriedRow):
+    """One requested combination at one batch size. `raw_ms` holds the median of each round in
+    milliseconds and `default_raw_ms` the default's in the same rounds."""
 
     batch_size: int
+    options: SweepOptions
+    p50_ms: float | None = None
+    throughput_img_s: float | None = None
+    graph_sha256: str | None = None
+    raw_ms: tuple[float, ...] = ()
+    default_raw_ms: tuple[float, ...] = ()
+
+
+class RaceResult(Part):
+    """How a race and its finals ended; rows are given by number. `unclear` are finalists that could
+    be neither separated from the best nor called tied."""
+
     default_row: int
     best_row: int
     recommended_row: int
@@ -133,6 +138,18 @@ class BatchResult(Part):
     final_rounds: int
     run_delay_pct: float | None
     wall_s: float
+
+    def is_decided(self, finalists: int) -> bool:
+        """Whether the default is known to be as good as the best, or not, of so many finalists."""
+        if self.best_row == self.default_row and self.unclear:
+            return len(self.unclear) < finalists - 1
+        return self.default_row not in self.unclear and self.final_rounds > FEWEST_FINALS
+
+
+class BatchResult(RaceResult):
+    """How the race and the finals of one batch size ended."""
+
+    batch_size: int
 
 
 class Best(Part):

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -10,10 +10,70 @@ from opslib.core.errors import OpsError
 from opslib.core.formatting import format_ms, plural
 from opslib.ops.sweep.arms import Arm, Line
 from opslib.ops.sweep.finals import MAX_HALF_WIDTH_PCT, Ranking, rank, speedup_interval
-from opslib.ops.sweep.record import AxisEffect, BatchResult, Recommended, SweepOptions, SweepRow
+from opslib.ops.sweep.heats import Contender
+from opslib.ops.sweep.record import (
+    AxisEffect,
+    BatchResult,
+    RaceResult,
+    Recommended,
+    SweepOptions,
+    SweepRow,
+)
 from opslib.ops.sweep.trials import Trial, TrialBook
 
 UNTIMED = "the time budget ended before it was measured"
+
+
+class Requested(Protocol):
+    """A requested combination: its arm's row, or why it cannot run; `note` tells a fallback."""
+
+    @property
+    def number(self) -> int: ...
+    @property
+    def arm_row(self) -> int | None: ...
+    @property
+    def reason(self) -> str | None: ...
+    @property
+    def note(self) -> str | None: ...
+
+
+def tell_trial(
+    line: Requested,
+    arms: Mapping[int, Contender],
+    book: TrialBook,
+    tied: frozenset[int] = frozenset(),
+    stopped: str | None = None,
+) -> tuple[dict[str, Any], Trial | None]:
+    """Return the fields of a `TriedRow` for a requested combination, and its trial where it was
+    timed itself. `arms`: by the number of their row. `tied`: row numbers of the tie sets.
+    `stopped`: why nothing was timed, if so."""
+    arm = None if line.arm_row is None else arms[line.arm_row]
+    raced = book.race(arm.key) if arm else None
+    told: dict[str, Any] = {
+        "number": line.number,
+        "provider": raced.provider if raced else "none",
+        "note": line.note,
+    }
+    if arm is None:
+        return told | {"status": f"unavailable: {line.reason}"}, None
+    if arm.row != line.number:
+        return told | {"status": f"equivalent to row {arm.row}"}, None
+    final = book.final(arm.key)
+    trial = final or raced
+    told["max_abs_diff"] = trial.max_abs_diff if trial else None
+    if trial is None or not trial.times_ms:
+        why = (trial.reason if trial else None) or stopped or UNTIMED
+        return told | {"status": f"unavailable: {why}"}, None
+    speedup, interval = speedup_interval(trial.default_ms, trial.times_ms)
+    pruned = trial.kind == "pruned"
+    told |= {
+        "status": f"pruned at round {trial.pruned_at}" if pruned else "measured",
+        "speedup": speedup,
+        "speedup_ci95": interval,
+        "from_finals": final is not None,
+        "tied_with_best": line.number in tied,
+    }
+    return told, trial
 
 
 def make_row(
@@ -23,52 +83,27 @@ def make_row(
     tied: frozenset[int] = frozenset(),
     stopped: str | None = None,
 ) -> SweepRow:
-    """Return the row of a requested combination. `arms`: by the number of their row. `tied`: row
-    numbers of the tie sets. `stopped`: why nothing was timed, if so."""
-    arm = None if line.arm_row is None else arms[line.arm_row]
-    raced = book.race(arm.key) if arm else None
-    make = partial(
-        SweepRow,
-        number=line.number,
-        batch_size=line.batch_size,
-        options=line.options,
-        provider=raced.provider if raced else "none",
-        note=line.note,
-    )
-    if arm is None:
-        return make(status=f"unavailable: {line.reason}")
-    if arm.row != line.number:
-        return make(status=f"equivalent to row {arm.row}")
-    final = book.final(arm.key)
-    trial = final or raced
-    if trial is None or not trial.times_ms:
-        return make(
-            status=f"unavailable: {(trial.reason if trial else None) or stopped or UNTIMED}",
-            graph_sha256=arm.graph_sha256,
-            max_abs_diff=trial.max_abs_diff if trial else None,
-        )
-    speedup, interval = speedup_interval(trial.default_ms, trial.times_ms)
+    """Return the row of a requested combination; see `tell_trial`."""
+    told, trial = tell_trial(line, arms, book, tied, stopped)
+    told |= {"batch_size": line.batch_size, "options": line.options}
+    if line.arm_row == line.number:
+        told["graph_sha256"] = arms[line.number].graph_sha256
+    if trial is None:
+        return SweepRow(**told)
     p50_ms = float(np.median(trial.times_ms))
-    pruned = trial.kind == "pruned"
-    return make(
-        status=f"pruned at round {trial.pruned_at}" if pruned else "measured",
+    return SweepRow(
+        **told,
         p50_ms=p50_ms,
         throughput_img_s=1000 * line.batch_size / p50_ms,
-        speedup=speedup,
-        speedup_ci95=interval,
-        from_finals=final is not None,
-        tied_with_best=line.number in tied,
-        graph_sha256=arm.graph_sha256,
-        max_abs_diff=trial.max_abs_diff,
-        raw_ms=_short(trial.times_ms),
-        default_raw_ms=_short(trial.default_ms),
+        raw_ms=shorten_times(trial.times_ms),
+        default_raw_ms=shorten_times(trial.default_ms),
     )
 
 
-def make_batch_result(
-    arms: Sequence[Arm], default: Arm, book: TrialBook, margin_pct: float, wall_s: float
-) -> BatchResult:
-    """Return how one batch size ended: fastest, tie set, its simplest member and the gain."""
+def make_result(
+    arms: Sequence[Contender], default: Contender, book: TrialBook, margin_pct: float, wall_s: float
+) -> RaceResult:
+    """Return how a race ended: fastest, tie set, its simplest member and the gain."""
     finalists = [arm for arm in arms if book.final(arm.key)]
     standing = rank_finalists(finalists, book, margin_pct)
     tied = [finalists[index] for index in standing.tied]
@@ -76,8 +111,7 @@ def make_batch_result(
     trial = _final(book, simplest)
     gain, interval = speedup_interval(trial.default_ms, trial.times_ms)
     raced = [book.race(arm.key) for arm in arms]
-    return BatchResult(
-        batch_size=default.batch_size,
+    return RaceResult(
         default_row=default.row,
         best_row=finalists[standing.best].row,
         recommended_row=simplest.row,
@@ -92,7 +126,7 @@ def make_batch_result(
     )
 
 
-def rank_finalists(finalists: Sequence[Arm], book: TrialBook, margin_pct: float) -> Ranking:
+def rank_finalists(finalists: Sequence[Contender], book: TrialBook, margin_pct: float) -> Ranking:
     """Return the standing of these finalists by their trials; see `rank`."""
     times = [_final(book, arm).times_ms for arm in finalists]
     return rank(list(zip(*times, strict=True)), margin_pct)
@@ -152,11 +186,12 @@ def _describe_effect(row: SweepRow, same: bool, margin_pct: float) -> str:
     return f"not resolved (±{half_width_pct:.0f} %)" if wide else "no measurable effect"
 
 
-def _short(times_ms: Sequence[float]) -> tuple[float, ...]:
+def shorten_times(times_ms: Sequence[float]) -> tuple[float, ...]:
+    """Return raw values with five significant digits, as records keep them."""
     return tuple(float(f"{one:.5g}") for one in times_ms)
 
 
-def _final(book: TrialBook, arm: Arm) -> Trial:
+def _final(book: TrialBook, arm: Contender) -> Trial:
     trial = book.final(arm.key)
     if trial is None:
         raise OpsError(f"row {arm.row} was not in the finals")

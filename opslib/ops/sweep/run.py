@@ -5,7 +5,6 @@ as written, raced, and the finalists are measured again in fresh processes. The 
 tied with it and the simplest of those go into the record; so does "the default is as good".
 """
 
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -16,8 +15,6 @@ import numpy as np
 
 from opslib.core.config import Config
 from opslib.core.errors import DeadlineError, GateFailedError, ParameterError
-from opslib.core.files import open_atomic
-from opslib.core.formatting import stamp
 from opslib.core.host import host_facts
 from opslib.core.lineage import package_versions, record_lineage
 from opslib.core.verdicts import exit_code_of
@@ -27,7 +24,8 @@ from opslib.inference.onnx_engine import digest_optimized_graph
 from opslib.ops.bench.request import BenchRequest
 from opslib.ops.bench.setup import BenchSetup, choose_img_size, prepare_bench
 from opslib.ops.sweep.arms import Arm, Line, make_arms, make_request
-from opslib.ops.sweep.race import Course, run_batch
+from opslib.ops.sweep.heats import run_heats
+from opslib.ops.sweep.race import Course
 from opslib.ops.sweep.record import (
     BatchResult,
     Best,
@@ -37,7 +35,7 @@ from opslib.ops.sweep.record import (
     SweepRow,
 )
 from opslib.ops.sweep.request import SweepRequest
-from opslib.ops.sweep.rows import describe_axes, make_batch_result, make_row, sum_up_sweep
+from opslib.ops.sweep.rows import describe_axes, make_result, make_row, sum_up_sweep
 from opslib.ops.sweep.space import SweepHost, find_sweep_host, list_options
 from opslib.ops.sweep.trials import TRIALS_NAME, TrialBook
 from opslib.telling.operation import Progress
@@ -48,7 +46,7 @@ from opslib.timing.station import Station
 from opslib.timing.workers import MeasureError
 
 OBJECTIVES = ("throughput", "p50")
-LATEST_NAME = "ort_bench.json"
+RECORD_NAME = "ort_bench"
 
 
 @dataclass(frozen=True)
@@ -128,12 +126,7 @@ def run_sweep(
 def keep_sweep(record: SweepRecord, config: Config, path: Path | None = None) -> Path:
     """Write the record to `path`, by default `{exp_dir}/reports/ort_bench_<UTC>.json` with a
     copy beside it as `ort_bench.json`; return where it lies."""
-    if path is not None:
-        return record.write(path)
-    written = record.write(config.records_dir / f"ort_bench_{stamp()}.json")
-    with open_atomic(config.records_dir / LATEST_NAME) as copy, written.open("rb") as source:
-        shutil.copyfileobj(source, copy)
-    return written
+    return record.write(path) if path else record.write_dated(config.records_dir, RECORD_NAME)
 
 
 def _prepare(config: Config, request: SweepRequest) -> tuple[BenchSetup, str]:
@@ -232,9 +225,10 @@ def _run_batch(sweep: _Sweep, batch_size: int, budget_s: float) -> BatchResult:
     )
     arms = [arm for arm in sweep.arms if arm.batch_size == batch_size]
     default = next(arm for arm in arms if not arm.options.changes())
-    run_batch(course, arms, default, budget_s)
+    run_heats(course, arms, default, budget_s)
     wall_s = time.monotonic() - started
-    return make_batch_result(arms, default, sweep.book, section.margin_pct, wall_s)
+    result = make_result(arms, default, sweep.book, section.margin_pct, wall_s)
+    return BatchResult(batch_size=batch_size, **dict(result))
 
 
 def _refuse(sweep: _Sweep, failure: str) -> dict[str, Any]:
@@ -263,10 +257,8 @@ def _conclude(sweep: _Sweep, results: Sequence[BatchResult]) -> dict[str, Any]:
         gain_ci95=chosen.gain_ci95,
         tie_set=chosen.tie_set,
     )
-    decided = chosen.default_row not in chosen.unclear and chosen.final_rounds > 2
-    if chosen.best_row == chosen.default_row and chosen.unclear:
-        finals = sum(row.from_finals and row.batch_size == chosen.batch_size for row in rows)
-        decided = len(chosen.unclear) < finals - 1
+    finals = sum(row.from_finals and row.batch_size == chosen.batch_size for row in rows)
+    decided = chosen.is_decided(finals)
     margin_pct = sweep.config.sweep.margin_pct
     return {
         "verdict": "pass" if decided else "inconclusive",

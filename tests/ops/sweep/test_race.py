@@ -14,7 +14,8 @@ from opslib.inference.engine import EngineFacts, EngineRequest
 from opslib.ops.sweep import race as sweep_race
 from opslib.ops.sweep.arms import Arm
 from opslib.ops.sweep.finals import Finals
-from opslib.ops.sweep.race import HEAT_ON_CARD, Course, choose_finalists, run_batch
+from opslib.ops.sweep.heats import choose_finalists, run_heats
+from opslib.ops.sweep.race import HEAT_ON_CARD, Course
 from opslib.ops.sweep.record import SweepOptions
 from opslib.ops.sweep.trials import TrialBook
 from opslib.timing.rounds import Visit, VisitTimes
@@ -98,7 +99,7 @@ def test_heats_bound_what_lies_in_memory_and_every_arm_gets_a_trial(
     monkeypatch.setattr(sweep_race, "measure_finalists", finish)
     race, station = course
     arms = [make_arm(row) for row in range(1, 21)]
-    run_batch(race, arms, arms[9], 60.0)
+    run_heats(race, arms, arms[9], 60.0)
     assert station.most == HEAT_ON_CARD
     assert station.loaded == set()
     trials = {arm.row: race.book.race(arm.key) for arm in arms}
@@ -113,7 +114,7 @@ def test_speeds_against_the_default_compare_across_heats(
     monkeypatch.setattr(sweep_race, "measure_finalists", finish)
     race, _ = course
     arms = [make_arm(row) for row in range(20, 0, -1)]
-    run_batch(race, arms, arms[10], 60.0)
+    run_heats(race, arms, arms[10], 60.0)
     finalists = [arm.row for arm in choose_finalists(race, arms, arms[10])]
     assert finalists[:2] == [10, 1]
     assert len(finalists) <= race.config.sweep.finalists
@@ -126,7 +127,7 @@ def test_a_setting_that_ends_the_process_in_the_race_is_dropped_and_the_race_goe
     race, station = course
     station.deadly = {2: 0, 5: 3}
     arms = [make_arm(row) for row in range(1, 13)]
-    run_batch(race, arms, arms[9], 60.0)
+    run_heats(race, arms, arms[9], 60.0)
     trials = {arm.row: race.book.race(arm.key) for arm in arms}
     assert all(trials.values())
     for row, trial in trials.items():
@@ -152,7 +153,7 @@ def test_a_finalist_that_ends_its_process_is_refused_and_the_others_are_measured
     monkeypatch.setattr(sweep_race, "measure_finalists", die_once)
     race, _ = course
     arms = [make_arm(row) for row in (1, 2, 10)]
-    run_batch(race, arms, arms[2], 60.0)
+    run_heats(race, arms, arms[2], 60.0)
     assert sizes == [2, 1]
     trials = {arm.row: race.book.race(arm.key) for arm in arms}
     assert [row for row, one in trials.items() if one and one.kind == "refused"] == [1]
@@ -165,4 +166,4 @@ def test_without_the_default_nothing_is_raced(course: tuple[Course, FakeStation]
     station.deadly = {10: 1}
     arms = [make_arm(row) for row in (1, 10)]
     with pytest.raises(GateFailedError, match="ended by SIGABRT"):
-        run_batch(race, arms, arms[1], 60.0)
+        run_heats(race, arms, arms[1], 60.0)
