@@ -125,6 +125,6 @@ def test_a_load_that_grows_is_sent_when_it_is_due(live: Live) -> None:
 
 
 def test_a_load_ends_by_itself_once_the_limit_is_passed(live: Live) -> None:
-    result = send(live, requests=5000, limit_ms=0.001)
-    assert 2 <= len(result.samples) < 5000
+    result = send(live, requests=1000, limit_ms=0.001)
+    assert 2 <= len(result.samples) < 1000
     assert find_carried(result.samples, 0.001).passed_limit

@@ -145,3 +145,26 @@ def test_a_load_that_cannot_begin_says_so(tmp_path: Path) -> None:
     )
     with start_load(plan, "key") as load, pytest.raises(OpsError, match="ended with 1"):
         load.wait_started()
+
+
+def test_a_connection_that_was_opened_beforehand_carries_the_first_request() -> None:
+    async def ask(url: str) -> bytes:
+        sender = Sender(url, 4, 2.0)
+        await sender.open(1)
+        answer = await sender.send(join_request(url, "/predict", {}, b"body"))
+        sender.close()
+        return answer.body
+
+    with answering(GOOD) as url:  # a second connection would get no answer
+        assert asyncio.run(ask(url)) == b"ok"
+    with pytest.raises(OSError, match="Connect call failed"):
+        asyncio.run(ask(url))
+
+
+def test_a_load_that_is_behind_hears_of_its_answers_before_it_sends_all(tmp_path: Path) -> None:
+    image = tmp_path / "a.jpg"
+    image.write_bytes(b"x")
+    plan = LoadPlan(
+        url="http://127.0.0.1:9", images=(image,), requests=20_000, rate_per_s=1e9, limit_ms=1.0
+    )
+    assert 2 <= len(run_load(plan, "key").samples) < 2000
