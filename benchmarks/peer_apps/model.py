@@ -1,16 +1,16 @@
-"""What the services beside this file serve: the bytes of an image in, one answer out."""
+"""What the services beside this file serve: an image in, one answer out."""
 
 from __future__ import annotations
 
-import io
 import json
 import os
 from typing import Any
 
 import numpy as np
 import onnxruntime as ort
+from PIL import Image
 
-from opslib.inference.preprocess import preprocess
+from opslib.inference.preprocess import to_pixels, transform
 
 
 class Model:
@@ -26,9 +26,9 @@ class Model:
         self._size = int(os.environ["PEER_IMG_SIZE"])
         self._names = json.loads(os.environ["PEER_CLASS_NAMES"])
 
-    def answer(self, data: bytes) -> dict[str, Any]:
-        """Return the most probable class of an encoded image, and its probability."""
-        batch = preprocess([io.BytesIO(data)], self._size)
+    def answer(self, image: Image.Image) -> dict[str, Any]:
+        """Return the most probable class of an opened image, and its probability."""
+        batch = transform([to_pixels(image, self._size)], self._size)
         logits = self._session.run(None, {self._input: batch})[0][0]
         shares = np.exp(logits - logits.max())
         best = int(logits.argmax())
