@@ -19,9 +19,7 @@ one unlucky series.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
-import shutil
 import statistics
 import subprocess
 import sys
@@ -34,6 +32,7 @@ from typing import Any
 
 from figures import WIDTH, Row, show_rows
 from otava_peer import LONGEST, NEAR, SIZES, points_until_found
+from peer_environment import find_python
 from rich.console import Console
 from rich.table import Table
 
@@ -93,24 +92,6 @@ class Score:
 
 
 Scores = dict[tuple[str, int], Score]
-
-
-def otava_python() -> Path | None:
-    """The interpreter of Otava's environment, made where it is missing; none without an index."""
-    digest = hashlib.sha256(LOCK.read_bytes()).hexdigest()[:12]
-    folder = Path(sys.prefix) / f"otava-{digest}"
-    python, complete = folder / "bin/python", folder / "complete"
-    if complete.exists():
-        return python
-    for old in folder.parent.glob("otava-*"):
-        shutil.rmtree(old)
-    console.print(f"installing {LOCK.name} into {folder} (some 400 MB) ...", soft_wrap=True)
-    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-    install = [python, "-m", "pip", "install", "-qq", "--disable-pip-version-check"]
-    if subprocess.run([*install, "--requirement", LOCK]).returncode:
-        return None
-    complete.touch()
-    return python
 
 
 def score(series: Sequence[dict[str, Any]], found: Sequence[Sequence[int]]) -> Scores:
@@ -205,9 +186,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=90)
     arguments = parser.parse_args()
-    python = otava_python()
+    python = find_python(LOCK, "some 400 MB")
     if python is None:
-        print("steps: Apache Otava could not be installed, skipped")
+        print("steps: skipped")
         return 0
     command = [python, HERE / "otava_peer.py", "--seeds", str(arguments.seeds)]
     peer = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)

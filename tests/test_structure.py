@@ -142,13 +142,20 @@ def test_the_three_doors_ask_for_the_same_packages() -> None:
 
 
 def test_the_lock_pins_torch_alone_and_names_no_address() -> None:
-    locks = ("requirements.txt", "requirements-dev.txt", "benchmarks/requirements-otava.txt")
-    for name in locks:
+    peers = (f"benchmarks/requirements-{name}.txt" for name in ("otava", "peers"))
+    for name in ("requirements.txt", "requirements-dev.txt", *peers):
         text = (ROOT / name).read_text()
         assert "://" not in text
         assert "--hash" not in text
-        assert "nvidia-" not in text
+        assert "nvidia-" not in text.replace("nvidia-ml-py", "")  # BentoML's, without CUDA
     assert pins("requirements.txt")["torch"] == "2.13.0"
+
+
+def test_peers_run_what_ours_runs() -> None:
+    ours, theirs = pins("requirements.txt"), pins("benchmarks/requirements-peers.txt")
+    ours["onnxruntime"] = ours["onnxruntime-gpu"]
+    shared = ("onnxruntime", "numpy", "pillow", "fastapi", "starlette", "uvicorn", "httptools")
+    assert {name: theirs[name] for name in shared} == {name: ours[name] for name in shared}
 
 
 def test_scripts_are_executable_and_answer_to_help() -> None:

@@ -29,22 +29,35 @@ class Level:
     tau2: float
     runs: int
 
-    def p_value(self, figure: float, variance: float) -> float:
+    def p_value(self, figure: float, variance: float, degrees: float = math.inf) -> float:
         """Return how often a run of this level lies as far off by chance, 0 to 1; Student's t.
 
         Args:
             variance: the squared standard error of the figure within its own run.
+            degrees: how many degrees of freedom that has: of few rounds it is not well known.
         """
         from scipy.special import stdtr
 
-        return float(2 * stdtr(self.runs - 1, -abs(figure - self.mean) / self._reach(variance)))
+        off = abs(figure - self.mean) / self._reach(variance)
+        return float(2 * stdtr(self._degrees(variance, degrees), -off))
 
-    def limits(self, variance: float, confidence: float) -> tuple[float, float]:
-        """Return between which figures a run of this level lies with this confidence."""
+    def limits(
+        self, variance: float, confidence: float, degrees: float = math.inf
+    ) -> tuple[float, float]:
+        """Return between which figures a run of this level lies with this confidence; the
+        arguments are those of `p_value`."""
         from scipy.special import stdtrit
 
-        reach = float(stdtrit(self.runs - 1, (1 + confidence) / 2)) * self._reach(variance)
+        quantile = float(stdtrit(self._degrees(variance, degrees), (1 + confidence) / 2))
+        reach = quantile * self._reach(variance)
         return self.mean - reach, self.mean + reach
+
+    def _degrees(self, variance: float, degrees: float) -> float:
+        """Those of the whole deviation (Welch 1947, Satterthwaite 1946), and never more than the
+        runs give: few of them may agree by chance."""
+        known, most = self.tau2 + self.mean_variance, self.runs - 1
+        whole = known**2 / most + variance**2 / degrees
+        return min(most, (known + variance) ** 2 / whole) if whole else most
 
     def _reach(self, variance: float) -> float:
         return math.sqrt(self.tau2 + variance + self.mean_variance) or math.ulp(self.mean)

@@ -113,9 +113,15 @@ def trimmed_interval(values: Sequence[float], proportion: float = DEFAULT_TRIM) 
     cut = int(proportion * row.size)
     inner = row[cut : row.size - cut]
     spread = float(np.clip(row, inner[0], inner[-1]).std(ddof=1))
-    quantile = float(stdtrit(inner.size - 1, (1 + DEFAULT_CONFIDENCE) / 2))
+    degrees = trimmed_degrees(row.size, proportion)
+    quantile = float(stdtrit(degrees, (1 + DEFAULT_CONFIDENCE) / 2))
     reach = quantile * spread * math.sqrt(row.size) / inner.size
     return Interval(float(inner.mean()) - reach, float(inner.mean()) + reach)
+
+
+def trimmed_degrees(count: int, proportion: float = DEFAULT_TRIM) -> int:
+    """Degrees of freedom of `trimmed_interval` of so many values, five or more."""
+    return count - 2 * int(proportion * count) - 1
 
 
 def min_samples(quantile: float, confidence: float = PERCENTILE_CONFIDENCE) -> int:

@@ -7,7 +7,7 @@ import gc
 import io
 import weakref
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from opslib.core.config import Config, load_config
+from opslib.inference.engine import Engine, EngineRequest
+from opslib.inference.opening import open_engine
 from opslib.inference.preprocess import DEFAULT_FUNCTION, Preprocessor, load_preprocessor
 from opslib.serving import together
 from opslib.serving.app import create_app
@@ -378,6 +380,28 @@ def test_a_model_that_answers_otherwise_among_others_answers_each_request_by_its
     model = service.generations.require().model
     assert model.together == 1
     assert "among others otherwise than alone" in str(model.unbatched)
+
+
+def test_on_a_card_every_size_of_batch_is_run_before_it_serves(
+    service: Service, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+
+    def open_on_card(request: EngineRequest) -> Engine:
+        engine = open_engine(request)
+        engine.facts = replace(engine.facts, provider="CUDA")
+        run = engine.run
+
+        def noted(batch: NDArray[np.float32]) -> NDArray[np.float32]:
+            sizes.append(len(batch))
+            return run(batch)
+
+        engine.run = noted  # type: ignore[method-assign]
+        return engine
+
+    monkeypatch.setattr("opslib.serving.loaded.open_engine", open_on_card)
+    service.reloader.start_with(write_onnx(place.export / "model-c.onnx", size=SIZE))
+    assert sizes[-9:] == [16, 8, 7, 6, 5, 4, 3, 2, 1]
 
 
 @dataclass(frozen=True)

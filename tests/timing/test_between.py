@@ -63,6 +63,21 @@ def test_a_run_of_the_level_is_called_strange_as_often_as_said(runs: int, betwee
     assert runs == 3 or strange / tries >= 0.02  # few runs may be called strange too rarely
 
 
+@pytest.mark.parametrize("between", [0.0, 0.01])
+def test_an_error_told_by_few_rounds_is_not_taken_for_known(between: float) -> None:
+    rng = np.random.default_rng(11)
+    tries, runs, degrees, strange, trusted = 1500, 25, 5, 0, 0
+    for _ in range(tries):
+        error = 0.02
+        figures = rng.normal(0, np.hypot(between, error), runs + 1)
+        said = error**2 * rng.chisquare(degrees, runs + 1) / degrees
+        level = find_level(figures[:-1], said[:-1])
+        strange += level.p_value(figures[-1], said[-1], degrees) < 0.005
+        trusted += level.p_value(figures[-1], said[-1]) < 0.005
+    assert strange / tries <= 0.01
+    assert trusted > strange
+
+
 def test_scale_and_order_do_not_matter() -> None:
     rng = np.random.default_rng(3)
     figures, variances = rng.normal(5, 1, 12), rng.uniform(0.1, 1, 12)

@@ -17,10 +17,12 @@ RUNTIMES = {"onnx": ("onnxruntime", "onnxruntime-gpu"), "torch": ("torch",)}
 @dataclass(frozen=True)
 class Held:
     """A row, or rows of one engine and boundary taken together, and the figures before it: those
-    of each earlier run by its place, as (logarithm of the ratio, its squared standard error)."""
+    of each earlier run by its place, as (logarithm of the ratio, its squared standard error).
+    `degrees` of freedom has the error of the figure itself."""
 
     rows: tuple[BenchRow, ...]
     figure: tuple[float, float]
+    degrees: float
     before: Mapping[int, tuple[float, float]]
     p50_before_ms: float | None
     changed: Mapping[str, str]
@@ -70,7 +72,8 @@ def hold(
         return refused or few if not alike else few
     known = [one.p50_ms for one in chosen.values() if one.p50_ms]
     before = {at: one.log_ratio for at, one in chosen.items()}
-    return Held((row,), row.log_ratio, before, statistics.median(known) if known else None, changed)
+    p50_ms = statistics.median(known) if known else None
+    return Held((row,), row.log_ratio, row.ratio_degrees, before, p50_ms, changed)
 
 
 def _refuse(old: BenchRecord, new: BenchRecord, row: BenchRow) -> str | None:

@@ -30,8 +30,9 @@ BETWEEN_RUNS = 0.02  # what the logarithm of a ratio to the reference differs by
 class RowComparison(Part):
     """One row of the candidate against the same row before. `latency_ratio` is candidate /
     baseline (below 1 is better); `min_effect_pct` the distance from 1 that counted; `runs` how many
-    runs stand on the other side; `reason` says why a row is not comparable. Without a batch size
-    it stands for all rows of its engine and boundary together."""
+    runs stand on the other side; `reason` says why a row is not comparable, or is not called better
+    or worse all the same. Without a batch size it stands for all rows of its engine and boundary
+    together."""
 
     engine: str
     provider: str

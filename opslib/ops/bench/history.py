@@ -3,8 +3,9 @@
 What counts is each row's ratio to the reference network. The level of that ratio and what differs
 from run to run are estimated from history (`timing/between.py`); the rows of a run, and the rows of
 one engine and boundary taken together, are judged as one family: in one of a hundred runs in which
-nothing changed, at most, anything is raised. Records from before there was a reference are compared
-with the last one like them.
+nothing changed, at most, anything is raised. Hosts have moments that no such model knows, so what
+is raised must also be stranger than anything in the runs before it, but for one of forty. Records
+from before there was a reference are compared with the last one like them.
 """
 
 import math
@@ -22,9 +23,10 @@ from opslib.ops.bench.compare import (
     compare_records,
 )
 from opslib.ops.bench.record import BenchRecord, BenchRow
-from opslib.timing.between import FEWEST_RUNS, Level, holm
+from opslib.timing.between import FEWEST_RUNS, Level, find_level, holm
 
 FAMILY_ALPHA = 0.01
+ONE_OF = 40
 
 
 def judge_record(
@@ -47,12 +49,15 @@ def judge_record(
     pools = list(_pool(held))
     levels = [one.level for one in (*held, *pools)]
     p_values = [
-        level.p_value(*one.figure) for one, level in zip((*held, *pools), levels, strict=True)
+        level.p_value(*one.figure, one.degrees)
+        for one, level in zip((*held, *pools), levels, strict=True)
     ]
     family = 1 - FAMILY_ALPHA / max(1, len(p_values))
     judged = [
-        _judge(one, level, p_value, family)
-        for one, level, p_value in zip((*held, *pools), levels, holm(p_values), strict=True)
+        _judge(one, level, p_value, family, strange=strange)
+        for one, level, p_value, strange in zip(
+            (*held, *pools), levels, holm(p_values), _stand_out((*held, *pools)), strict=True
+        )
     ]
     changed = {name: text for one in held for name, text in one.changed.items()}
     return RecordComparison(
@@ -84,25 +89,55 @@ def _pool(held: Iterable[Held]) -> Iterable[Held]:
             pairs = list(zip(weights, figures, strict=True))
             return sum(w * f[0] for w, f in pairs), sum(w * w * f[1] for w, f in pairs)
 
+        parts = [
+            (w * w * one.figure[1], one.degrees) for w, one in zip(weights, members, strict=True)
+        ]
+        own = mix([one.figure for one in members])
         yield Held(
             tuple(row for one in members for row in one.rows),
-            mix([one.figure for one in members]),
+            own,
+            own[1] ** 2 / sum(part**2 / degrees for part, degrees in parts),
             {at: mix([one.before[at] for one in members]) for at in sorted(common)},
             None,
             members[0].changed,
         )
 
 
-def _judge(held: Held, level: Level, p_value: float, family: float) -> RowComparison:
+def _stand_out(held: Sequence[Held]) -> list[bool]:
+    """Whether each figure is stranger than the strangest of any run before, but for one of forty.
+
+    All runs, the new one among them, are held against one level: if nothing changed each of them
+    is as likely as any other to be the strangest, whatever the figures are distributed like.
+    """
+    own: list[float] = []
+    strangest: dict[int, float] = {}
+    for one in held:
+        level = find_level(*zip(*one.before.values(), one.figure, strict=True))
+        own.append(level.p_value(*one.figure))
+        for at, figure in one.before.items():
+            strangest[at] = min(level.p_value(*figure), strangest.get(at, 1.0))
+    spared = max(0, (len(strangest) + 1) // ONE_OF - 1)
+    bar = sorted(strangest.values())[spared] if strangest else 0.0
+    return [p_value < bar for p_value in own]
+
+
+def _judge(
+    held: Held, level: Level, p_value: float, family: float, *, strange: bool
+) -> RowComparison:
     change = held.figure[0] - level.mean
-    low, high = level.limits(held.figure[1], family)
+    low, high = level.limits(held.figure[1], family, held.degrees)
     outcome: Outcome = "no measurable change"
+    reason = None
     if p_value <= FAMILY_ALPHA and abs(change) >= math.log1p(MIN_EFFECT_PCT / 100):
-        outcome = "worse" if change > 0 else "better"
+        if strange:
+            outcome = "worse" if change > 0 else "better"
+        else:
+            reason = "a run before it stood out as much"
     return _compared(
         held.rows[0],
         batch_size=held.rows[0].batch_size if len(held.rows) == 1 else None,
         outcome=outcome,
+        reason=reason,
         baseline_p50_ms=held.p50_before_ms,
         candidate_p50_ms=held.rows[0].p50_ms if len(held.rows) == 1 else None,
         latency_ratio=math.exp(change),

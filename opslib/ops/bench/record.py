@@ -15,6 +15,7 @@ from opslib.inference.parity import ParityResult
 from opslib.timing.blocks import Boundary, StagesMs
 from opslib.timing.disturbance import Disturbance
 from opslib.timing.paired import Comparison
+from opslib.timing.stats import trimmed_degrees
 
 RowStatus = Literal["measured", "inconclusive", "unavailable"]
 CLEAR_PCT = 10.0
@@ -86,8 +87,16 @@ class BenchRow(Part):
         run. Raises ValueError: the row has none."""
         if self.relative is None:
             raise ValueError("this row was not held against a reference network")
+        from scipy.special import stdtrit
+
         low, high = map(math.log, self.relative.ci95)
-        return math.log(self.relative.ratio), max(1e-8, ((high - low) / 2 / 1.96) ** 2)
+        error = (high - low) / 2 / float(stdtrit(self.ratio_degrees, 0.975))
+        return math.log(self.relative.ratio), max(1e-8, error**2)
+
+    @property
+    def ratio_degrees(self) -> int:
+        """Degrees of freedom of that standard error; 0 where there is no ratio."""
+        return trimmed_degrees(len(self.relative.log_ratios)) if self.relative else 0
 
     @property
     def p50_ms(self) -> float | None:

@@ -181,7 +181,7 @@ def floor(low: float, high: float) -> Any:
         run_delay_pct=None,
         attempts=1,
         confirmed_in_fresh_processes=None,
-        log_ratios=(0.0,),
+        log_ratios=(0.0,) * 20,
         baseline_p50_ms=1.0,
         candidate_p50_ms=1.0,
         wall_s=1.0,

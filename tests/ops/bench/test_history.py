@@ -15,15 +15,16 @@ from tests.runs.makers import bench_row, make_bench, make_lineage
 
 BETWEEN, WITHIN = 0.01, 0.008
 SIZES = (1, 2, 4, 8)
+T_11 = 2.201  # of 95 % at 11 degrees of freedom: 20 rounds without the outer fifths
 
 
 def relative(log_ratio: float, own: float, reference_ms: float = 1.0) -> Relative:
     return Relative(
         ratio=math.exp(log_ratio),
-        ci95=(math.exp(log_ratio - 1.96 * own), math.exp(log_ratio + 1.96 * own)),
+        ci95=(math.exp(log_ratio - T_11 * own), math.exp(log_ratio + T_11 * own)),
         half_width_pct=100 * own,
         reference_ms=reference_ms,
-        log_ratios=(log_ratio,),
+        log_ratios=(log_ratio,) * 20,
     )
 
 
@@ -71,6 +72,33 @@ def test_five_percent_are_found_although_the_milliseconds_differ_by_ten() -> Non
     assert sum(one.count("worse") > 0 for one in found) >= 38
     assert not any(one.count("better") for one in found)
     assert "the model itself is" in (found[0].attribution or "")
+
+
+def with_moment(record: BenchRecord, rng: random.Random, off: float) -> BenchRecord:
+    """The record with one row far off, as a host's odd moment leaves it."""
+    rows = list(record.rows)
+    at = rng.randrange(len(rows))
+    found = rows[at].relative
+    assert found
+    moved = relative(math.log(found.ratio) + rng.choice((-1, 1)) * off, WITHIN)
+    rows[at] = rows[at].model_copy(update={"relative": moved})
+    return record.model_copy(update={"rows": tuple(rows)})
+
+
+def test_moments_that_no_model_knows_raise_one_run_in_forty_at_most() -> None:
+    rng = random.Random(8)
+    runs = [make_run(rng) for _ in range(40)]
+    odd = [with_moment(one, rng, 0.12) if at % 8 == 0 else one for at, one in enumerate(runs)]
+    judged = [judge_record(one, [*odd[:at], *odd[at + 1 :]]) for at, one in enumerate(odd)]
+    assert sum(bool(raised(one)) for one in judged) <= 1
+    reasons = {row.reason for one in judged for row in one.rows}
+    assert "a run before it stood out as much" in reasons
+
+
+def test_what_is_stranger_than_an_odd_moment_is_raised_beside_it() -> None:
+    rng = random.Random(9)
+    earlier = [with_moment(make_run(rng), rng, 0.06), *history(30)]
+    assert raised(judge_record(make_run(rng, slower=0.10), earlier))
 
 
 def test_a_host_that_is_slower_is_not_blamed_on_the_model() -> None:
