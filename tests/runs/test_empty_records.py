@@ -33,6 +33,9 @@ from opslib.ops.quantize.record import Accuracy, QuantizeRecord, VariantRow
 from opslib.ops.release import story as release_story
 from opslib.ops.release.record import RotaRecord
 from opslib.ops.release.report import Subject
+from opslib.ops.served_sweep import columns as served_columns
+from opslib.ops.served_sweep import story as served_story
+from opslib.ops.served_sweep.record import ServedSweepRecord
 from opslib.ops.sweep import columns as sweep_columns
 from opslib.ops.sweep import story as sweep_story
 from opslib.ops.sweep.record import SweepRecord
@@ -80,6 +83,7 @@ RECORDS: dict[str, Any] = {
         [bench_row(2.0, latency_ms=None, throughput_img_s=None)]
     ),
     "sweep": emptiest(SweepRecord),
+    "served sweep": emptiest(ServedSweepRecord),
     "quantize": quantized(),
     "quantize without speed": quantized(
         emptiest(VariantRow, name="y", accuracy=emptiest(Accuracy), size_bytes=5),
@@ -102,6 +106,7 @@ RECORDS: dict[str, Any] = {
 STORIES: dict[str, types.ModuleType] = {
     "bench": bench_story,
     "sweep": sweep_story,
+    "served": served_story,
     "quantize": quantize_story,
     "drill": drill_story,
     "acceptance": acceptance_story,
@@ -112,6 +117,7 @@ FIGURES = {drill_story: drill_figures, quantize_story: quantize_figures}
 COLUMNS: dict[types.ModuleType, types.ModuleType] = {
     bench_story: bench_columns,
     sweep_story: sweep_columns,
+    served_story: served_columns,
     quantize_story: quantize_columns,
     drill_story: drill_columns,
 }
@@ -175,6 +181,7 @@ PAIRS = [
     (bench_story, "stages", "bench", "No stages were measured"),
     (bench_story, "stages", "bench without stages", "No stages were measured"),
     (sweep_story, "pareto", "sweep", "no setting was timed"),
+    (served_story, "settings", "served sweep", "no setting was measured"),
     (quantize_figures, "decision", "quantize", "no INT8 variant was measured"),
     (drill_figures, "timeline", "drill", "single requests are gone"),
     (drill_figures, "timeline", "drill without requests", "no request was measured"),
