@@ -86,7 +86,11 @@ def tree_cpu_s(pid: int) -> float:
     tree = [pid]
     for one in tree:
         tree += children.get(one, [])
-    return sum(time.clock_gettime(~one << 3 | 2) for one in tree)  # clock_getcpuclockid(3)
+    spent_s = 0.0
+    for one in tree:
+        with suppress(OSError):  # it has ended
+            spent_s += time.clock_gettime(~one << 3 | 2)  # clock_getcpuclockid(3)
+    return spent_s
 
 
 @dataclass
