@@ -5,6 +5,7 @@ import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from opslib.core.formatting import plural
 from opslib.ops.bench.compare import refuse_records
@@ -27,7 +28,7 @@ class Held:
     p50_before_ms: float | None
     changed: Mapping[str, str]
 
-    @property
+    @cached_property
     def level(self) -> Level:
         """Where the figure lay before."""
         return find_level(*zip(*self.before.values(), strict=True))

@@ -1,6 +1,5 @@
 """From trials to rows, and what is said of them in one sentence."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -9,7 +8,7 @@ from opslib.core.formatting import plural
 from opslib.ops.served_sweep.grid import Combination, ServedArm
 from opslib.ops.served_sweep.record import Goal, ServedRecommended, ServedRow
 from opslib.ops.sweep.record import RaceResult
-from opslib.ops.sweep.rows import shorten_times, tell_trial
+from opslib.ops.sweep.rows import shorten_times, sum_up_others, tell_trial
 from opslib.ops.sweep.trials import TrialBook
 
 
@@ -78,12 +77,7 @@ def sum_up_served(
             f"Set {changes_text(recommended)}: {recommended.gain:.2f} × {compared} "
             f"(95 % interval {low:.2f} to {high:.2f}), {figure}"
         )
-    others = len(result.tie_set) - 1
-    if others:
-        text += f"; {plural(others, 'other setting')} tied within {margin_pct:g} %"
-    reasons = Counter(row.reason for row in rows if row.outcome == "unavailable")
-    parts = [f"{plural(count, 'row')} unavailable ({reason})" for reason, count in reasons.items()]
-    return f"{text}. {'; '.join(parts)}." if parts else f"{text}."
+    return text + sum_up_others(result.tie_set, rows, margin_pct)
 
 
 def changes_text(recommended: ServedRecommended) -> str:

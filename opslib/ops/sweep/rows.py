@@ -1,7 +1,7 @@
 """From trials to the record: rows, the result of each batch size, and what each axis does."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,6 +18,7 @@ from opslib.ops.sweep.record import (
     Recommended,
     SweepOptions,
     SweepRow,
+    TriedRow,
 )
 from opslib.ops.sweep.trials import Trial, TrialBook
 
@@ -230,12 +231,16 @@ def sum_up_sweep(
             f"Set {recommended_text(recommended)}: {recommended.gain:.2f} × the default's speed "
             f"{where} ({span}), {chosen.throughput_img_s or 0:,.0f} img/s"
         )
-    others = len(batch.tie_set) - 1
-    if others:
-        text += f"; {plural(others, 'other setting')} tied within {margin_pct:g} %"
+    return text + sum_up_others(batch.tie_set, rows, margin_pct)
+
+
+def sum_up_others(tie_set: Collection[int], rows: Iterable[TriedRow], margin_pct: float) -> str:
+    """Return the end of a finding: what is tied with the best, and what could not run and why."""
+    others = len(tie_set) - 1
+    tied = f"; {plural(others, 'other setting')} tied within {margin_pct:g} %" if others else ""
     reasons = Counter(row.reason for row in rows if row.outcome == "unavailable")
     parts = [f"{plural(count, 'row')} unavailable ({reason})" for reason, count in reasons.items()]
-    return f"{text}. {'; '.join(parts)}." if parts else f"{text}."
+    return f"{tied}. {'; '.join(parts)}." if parts else f"{tied}."
 
 
 def recommended_text(recommended: Recommended) -> str:
