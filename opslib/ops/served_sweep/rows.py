@@ -4,11 +4,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from opslib.core.formatting import plural
 from opslib.ops.served_sweep.grid import Combination, ServedArm
 from opslib.ops.served_sweep.record import Goal, ServedRecommended, ServedRow
 from opslib.ops.sweep.record import RaceResult
-from opslib.ops.sweep.rows import shorten_times, sum_up_others, tell_trial
+from opslib.ops.sweep.rows import shorten_times, sum_up_others, sum_up_undecided, tell_trial
 from opslib.ops.sweep.trials import TrialBook
 
 
@@ -60,11 +59,7 @@ def sum_up_served(
     best, chosen = rows[result.best_row - 1], rows[recommended.row - 1]
     figure = goal.tell(figure_of(chosen))
     if not decided:
-        return (
-            f"Inconclusive: {best.options.label} was best, but the default could be neither "
-            f"separated from it nor called tied after {plural(result.final_rounds, 'round')}. "
-            "Give it more time, or a quieter host."
-        )
+        return sum_up_undecided(result, best.options.label, "best")
     if recommended.is_default:
         rank = "the best of everything" if best is chosen else "as good as anything"
         text = f"The default is {rank} tried: {figure}"

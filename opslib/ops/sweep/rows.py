@@ -213,11 +213,7 @@ def sum_up_sweep(
     span = f"95 % interval {low:.2f} to {high:.2f}"
     where = f"at batch {batch.batch_size}"
     if not decided:
-        return (
-            f"Inconclusive: {best.options.label} was fastest {where}, but the default could be "
-            f"neither separated from it nor called tied after {batch.final_rounds} rounds. "
-            "Give it more time, or a quieter host."
-        )
+        return sum_up_undecided(batch, best.options.label, f"fastest {where}")
     if recommended.is_default:
         rank = "the fastest of everything" if best is chosen else "as good as anything"
         text = (
@@ -232,6 +228,18 @@ def sum_up_sweep(
             f"{where} ({span}), {chosen.throughput_img_s or 0:,.0f} img/s"
         )
     return text + sum_up_others(batch.tie_set, rows, margin_pct)
+
+
+def sum_up_undecided(result: RaceResult, best: str, was: str) -> str:
+    """Return the finding of a race that did not decide; `best` came first as `was` says."""
+    others = "the default"
+    if result.best_row == result.default_row:
+        best, others = "the default", plural(len(result.unclear), "other setting")
+    return (
+        f"Inconclusive: {best} was {was}, but {others} could be neither separated from it nor "
+        f"called tied after {plural(result.final_rounds, 'round')}. Give it more time, or a "
+        "quieter host."
+    )
 
 
 def sum_up_others(tie_set: Collection[int], rows: Iterable[TriedRow], margin_pct: float) -> str:

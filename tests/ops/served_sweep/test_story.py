@@ -5,6 +5,7 @@ import matplotlib.pyplot as plt
 from opslib.ops.served_sweep import story
 from opslib.ops.served_sweep.columns import snapshot
 from opslib.ops.served_sweep.record import Goal, ServedOptions
+from opslib.ops.sweep.rows import sum_up_undecided
 from opslib.telling.themes import LIGHT
 from tests.ops.served_sweep.makers import make_served
 
@@ -62,4 +63,17 @@ def test_a_goal_tells_its_figure() -> None:
     assert throughput.tell(812.4) == "812 requests a second, p99 within 100 ms"
     assert (
         Goal(objective="p99", rate_per_s=200.0).tell(3.21) == "p99 3.21 ms at 200 requests a second"
+    )
+
+
+def test_an_undecided_race_says_what_could_not_be_told_from_the_best() -> None:
+    result = make_served().result
+    assert result is not None
+    behind = result.model_copy(update={"best_row": 2, "final_rounds": 7})
+    assert sum_up_undecided(behind, "1 worker", "best").startswith(
+        "Inconclusive: 1 worker was best, but the default could be neither separated from it"
+    )
+    ahead = result.model_copy(update={"best_row": 1, "unclear": (2, 8, 9)})
+    assert sum_up_undecided(ahead, "default", "best").startswith(
+        "Inconclusive: the default was best, but 3 other settings could be neither separated"
     )
