@@ -13,7 +13,7 @@ BENCHMARKS := overhead verdicts reporting sweep tradeoffs serving peers batching
 # Whole in `make soak`.
 SHORTENED := between_runs served
 ALONE := $(shell grep -rl 'mark\.alone' tests --include='test_*.py')
-SOAKS := upkeep flood writers deletions kinds zoo rotation
+SOAKS := upkeep flood memory writers deletions kinds zoo rotation
 
 .PHONY: help demo test check docs-check acceptance lint fmt typecheck perf soak notebooks snapshot reference serve lab lock clean
 

@@ -104,7 +104,7 @@ def measure_cpu(
     asker, rows = Asker(service), []
     with open_engine(request) as engine:
         size = engine.facts.input_shape[-1] or 224
-        for batch_size, route, bound in ((1, "/predict", 0.70), (16, "/batch", 0.85)):
+        for batch_size, route, bound in ((1, "/predict", 0.70), (16, "/batch", 0.90)):
             plan = LoadPlan(
                 url="", images=images, requests=1, rate_per_s=None, batch_size=batch_size
             )
