@@ -132,6 +132,17 @@ def test_a_damaged_or_old_cache_is_built_anew(tmp_path: Path, content: str) -> N
     assert len(scan_runs(tmp_path)) == 1
 
 
+def test_runs_of_a_notebook_that_was_renamed_are_listed_under_the_name_they_were_made_by(
+    tmp_path: Path,
+) -> None:
+    for number, name in enumerate(("09_served_sweep", "10_served_sweep")):
+        write_run(tmp_path, make_run(number, notebook=name))
+    page = build_index(tmp_path).read_text()
+    for row in scan_runs(tmp_path):
+        assert f">{row.notebook}</a>" in page
+        assert (tmp_path / row.href).is_file()
+
+
 def test_a_removed_run_leaves_the_index(tmp_path: Path) -> None:
     folder = write_run(tmp_path, make_run(1))
     assert len(scan_runs(tmp_path)) == 1
