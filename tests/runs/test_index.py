@@ -245,6 +245,15 @@ def test_the_change_is_taken_against_the_last_comparable_run(tmp_path: Path) -> 
     assert (root / change.against_path).exists()
 
 
+def test_the_change_is_taken_on_the_same_host_and_not_on_its_twin(tmp_path: Path) -> None:
+    write_run(tmp_path, make_run(1, lineage=make_lineage(name="one")))
+    write_run(tmp_path, make_run(2, lineage=make_lineage(name="twin")))
+    change = find_change(tmp_path, make_run(3, lineage=make_lineage(name="one")), tmp_path)
+    assert change is not None
+    assert change.against_id == make_run(1).id
+    assert find_change(tmp_path, make_run(4, lineage=make_lineage(name="new")), tmp_path) is None
+
+
 def test_figures_without_a_record_are_compared_as_they_are_and_say_so(tmp_path: Path) -> None:
     write_run(tmp_path, make_run(1))
     figure = Scrap(name="p50", value=1.0, unit="ms", better="lower", label="Median")
