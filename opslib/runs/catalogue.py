@@ -16,6 +16,7 @@ from opslib.core.errors import InputError
 from opslib.core.files import sha256_bytes
 from opslib.core.formatting import shorten
 from opslib.core.records import Part
+from opslib.core.served import ServedNote
 from opslib.runs.html import shown_figures
 from opslib.runs.run_record import RUN_FILE, RunRecord
 from opslib.telling.scraps import Scrap
@@ -52,11 +53,13 @@ class RunRow(Part):
     succeeded: bool = False
     host_fingerprint: str | None = None
     host: str | None = None
+    hardware: str | None = None
     asked: str = ""
     machine: str | None = None
     host_name: str | None = None
     values_digest: str | None = None
     record: str | None = None
+    served: ServedNote | None = None
     measured: tuple[Scrap, ...] = ()
 
 
@@ -199,7 +202,7 @@ def _make_row(run: RunRecord, relative: str, pulled_from: str | None = None) -> 
     tone = None
     if change is not None:
         tone = "worse" if change.worse else "better" if change.better else None
-    alike = ("id", "notebook", "title", "started", "word", "tone", "succeeded", "record")
+    alike = ("id", "notebook", "title", "started", "word", "tone", "succeeded", "record", "served")
     return RunRow(
         **{name: getattr(run, name) for name in alike},
         record_path=relative,
@@ -214,6 +217,7 @@ def _make_row(run: RunRecord, relative: str, pulled_from: str | None = None) -> 
         finished=run.status == "finished",
         host_fingerprint=run.lineage.host_fingerprint if run.lineage else None,
         host=host.title if host else None,
+        hardware=host.label if host else None,
         asked=shorten(", ".join(f"{k}={run.parameters[k]}" for k in run.changed_parameters), 80),
         machine=host.machine if host else None,
         host_name=host.name if host else pulled_from,

@@ -11,6 +11,7 @@ from opslib.core.formatting import utc_now
 from opslib.core.lineage import record_lineage
 from opslib.core.records import read_json
 from opslib.core.secrets import REFERENCE_PREFIX, live_secrets, resolve_reference
+from opslib.core.served import note_served
 from opslib.core.verdicts import VERDICT_EXIT_CODES
 from opslib.runs.ending import (
     FINISHED,
@@ -112,6 +113,7 @@ def _write(job: Job, notebook: Any, ending: Ending, *, with_page: bool = True) -
         "duration_s": round((ended - job.started).total_seconds(), 3),
         "parameters": job.values,
         "changed_parameters": tuple(job.values),
+        "served": note_served(job.config),
     }
     if with_page:
         scraps = collect_scraps(cell_outputs(notebook))
