@@ -29,6 +29,7 @@ FLOORS = {
     "ops.drill": 7,
     "upkeep": 7,
     "ops.checklist": 8,
+    "ops.fleet": 9,
     "ops.acceptance": 9,
     "demo": 9,
     "cli": 10,
