@@ -62,6 +62,7 @@ FIRST = (
     "tests/ops/drill/test_two_stage.py",
     "tests/notebooks/test_ort_sweep.py",
     "tests/notebooks/test_served_sweep.py",
+    "tests/notebooks/test_fleet.py",
     "tests/deletions/test_killing.py",
 )
 

@@ -117,7 +117,8 @@ def pick_groups(record: FleetRecord) -> list[LikeGroup]:
     picked: dict[str, LikeGroup] = {}
     for group in record.groups:
         known = picked.get(group.hardware)
-        if group.rows and (known is None or _has_slower(group) > _has_slower(known)):
+        measured = any(row.measures for row in group.rows)
+        if measured and (known is None or _has_slower(group) > _has_slower(known)):
             picked[group.hardware] = group
     return sorted(picked.values(), key=_has_slower, reverse=True)[:MOST_GROUPS]
 
