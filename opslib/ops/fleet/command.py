@@ -1,10 +1,11 @@
 """`pillops report fleet`, and what the rest of the house knows of the fleet."""
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 import typer
 
-from opslib.telling.columns import terminal_table
+from opslib.telling.columns import Column, terminal_table
 from opslib.telling.doors import ConfigOption, RootOption, find_root, make_console, say, say_verdict
 from opslib.telling.operation import Operation
 
@@ -31,7 +32,7 @@ def fleet(
     folder = find_root(root, config)
     record = run_fleet(folder, days=days, silent_days=silent_days, behind_days=behind_days)
     console = make_console()
-    tables = (
+    tables: tuple[tuple[Sequence[Column[Any]], Sequence[Any]], ...] = (
         (HOST_COLUMNS, record.hosts),
         (LIKE_COLUMNS, list_likened(record)),
         (MODEL_COLUMNS, list_current(record)),
