@@ -1,4 +1,4 @@
-"""A roll over 200 hosts, rehearsed: does it find every fault, keep its budget, and how long does it take?
+"""A roll over 200 hosts, rehearsed: is every fault found, the budget kept, and how long is it?
 
 The services are light: they answer the contract from one process and hold no model, and hosts are
 reached by Ansible's local connection, so that Ansible's own work is what is timed. Then the same 40
@@ -19,6 +19,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
@@ -68,61 +70,74 @@ def choose_faults(fleet: LightFleet, each: int) -> dict[str, Fault]:
     return {name: kinds[index % len(kinds)] for index, name in enumerate(chosen)}
 
 
+@contextmanager
+def open_many(count: int) -> Iterator[LightFleet]:
+    """Serve so many light services from a folder that goes with them."""
+    with (
+        tempfile.TemporaryDirectory(prefix="pillops-fleet-") as name,
+        open_light(Path(name), count) as fleet,
+    ):
+        yield fleet
+
+
 def rehearse(count: int) -> list[Row]:
     """Roll over `count` hosts with as many faults as may be, then with fewer allowed."""
-    with tempfile.TemporaryDirectory(prefix="pillops-fleet-") as name:
-        with open_light(Path(name), count) as fleet:
-            faults = choose_faults(fleet, 2)
-            fleet.put_back(faults)
-            done = roll(fleet, "-e", f"max_failed={len(faults)}")
-            named = [one for one in faults if f"{one} was not switched: " in done.said]
-            healthy = set(fleet.names) - set(faults)
-            rows = [
-                Row(f"{count} hosts in 11 batches", f"{done.wall_s:.0f} s", f"<= {LIMIT_S:g} s", True),
-                Row(
-                    f"{len(faults)} faulty hosts, as many may fail",
-                    f"{len(named)} named, {len(fleet.served_new)} switched, exit code {done.code}",
-                    f"{len(faults)} named, {len(healthy)} switched, exit code 2",
-                    len(named) == len(faults) and fleet.served_new == healthy and done.code == 2,
-                ),
-            ]
-            fleet.put_back(faults)
-            spare = sum(kind == "silent" for kind in faults.values())
-            done = roll(fleet, "-e", f"max_failed={spare}")
-            exposed, batch = len(fleet.first_switched), max(1, count // 10)
-            before = next(
-                index for index, one in enumerate(fleet.names) if faults.get(one, "silent") != "silent"
+    with open_many(count) as fleet:
+        faults = choose_faults(fleet, 2)
+        fleet.put_back(faults)
+        done = roll(fleet, "-e", f"max_failed={len(faults)}")
+        named = [one for one in faults if f"{one} was not switched: " in done.said]
+        healthy = set(fleet.names) - set(faults)
+        rows = [
+            Row(
+                f"{count} hosts in 11 batches",
+                f"{done.wall_s:.0f} s",
+                f"<= {LIMIT_S:g} s",
+                True,
+            ),
+            Row(
+                f"{len(faults)} faulty hosts, as many may fail",
+                f"{len(named)} named, {len(fleet.served_new)} switched, exit code {done.code}",
+                f"{len(faults)} named, {len(healthy)} switched, exit code 2",
+                len(named) == len(faults) and fleet.served_new == healthy and done.code == 2,
+            ),
+        ]
+        fleet.put_back(faults)
+        spare = sum(kind == "silent" for kind in faults.values())
+        done = roll(fleet, "-e", f"max_failed={spare}")
+        exposed, batch = len(fleet.first_switched), max(1, count // 10)
+        before = next(
+            index for index, one in enumerate(fleet.names) if faults.get(one, "silent") != "silent"
+        )
+        bound = 1 + ((before - 1) // batch + 1) * batch
+        rows.append(
+            Row(
+                f"the same faults, {spare} may fail",
+                f"{exposed} exposed, {len(fleet.served_new)} left on the new model, "
+                f"{done.wall_s:.0f} s",
+                f"<= {bound} exposed, 0 left",
+                exposed <= bound and not fleet.served_new and done.code == 2,
             )
-            bound = 1 + ((before - 1) // batch + 1) * batch
-            rows.append(
-                Row(
-                    f"the same faults, {spare} may fail",
-                    f"{exposed} exposed, {len(fleet.served_new)} left on the new model, "
-                    f"{done.wall_s:.0f} s",
-                    f"<= {bound} exposed, 0 left",
-                    exposed <= bound and not fleet.served_new and done.code == 2,
-                )
-            )
+        )
     return rows
 
 
 def time_batches(switch_s: float) -> list[Row]:
     """Time rolls over the same hosts in more and more batches."""
     rows, walls = [], []
-    with tempfile.TemporaryDirectory(prefix="pillops-fleet-") as name:
-        with open_light(Path(name), FEW) as fleet:
-            for batches, batch in BATCHES:
-                fleet.put_back({})
-                fleet.switch_s = switch_s
-                done = roll(fleet, "-e", f"batch={batch}")
-                walls.append(done.wall_s)
-                bound, held = "", None
-                if len(walls) > 1:
-                    more = (walls[-1] - walls[0]) / (batches - BATCHES[0][0]) / switch_s
-                    bound = f"a batch more costs <= {BATCH_MAX:g} switches: {more:.2f}"
-                    held = more <= BATCH_MAX
-                what = f"{FEW} hosts, {batches} batches, a switch takes {switch_s:g} s"
-                rows.append(Row(what, f"{done.wall_s:.0f} s", bound, held is not False))
+    with open_many(FEW) as fleet:
+        for batches, batch in BATCHES:
+            fleet.put_back({})
+            fleet.switch_s = switch_s
+            done = roll(fleet, "-e", f"batch={batch}")
+            walls.append(done.wall_s)
+            bound, held = "", None
+            if len(walls) > 1:
+                more = (walls[-1] - walls[0]) / (batches - BATCHES[0][0]) / switch_s
+                bound = f"a batch more costs <= {BATCH_MAX:g} switches: {more:.2f}"
+                held = more <= BATCH_MAX
+            what = f"{FEW} hosts, {batches} batches, a switch takes {switch_s:g} s"
+            rows.append(Row(what, f"{done.wall_s:.0f} s", bound, held is not False))
     return rows
 
 

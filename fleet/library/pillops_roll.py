@@ -1,8 +1,8 @@
-"""Ansible module: one step of a roll on the host that serves, which is asked there, with its own key.
+"""Ansible module: one step of a roll, on the host that serves, with the key that lies there.
 
 Needs nothing there but Python 3.8 or newer. `look`: what is served, what is delivered; `switch`: to
-the model, gated, taken back by itself where the gate fails; `back`: to what was served before, by the
-note that `switch` left; `tidy`: drop the note. The key never leaves the host.
+the model, gated, taken back by itself where the gate fails; `back`: to what was served before, by
+the note that `switch` left; `tidy`: drop the note. The key never leaves the host.
 """
 
 import hashlib
@@ -31,8 +31,12 @@ _BOUNDARY = "pillops-roll"
 _CHUNK_BYTES = 1 << 20
 
 
-class Refused(Exception):
-    """What ends a step; its message is one line for the operator."""
+class RefusedError(Exception):
+    """What ends a step; its message is one line for the operator. `facts` go beside it."""
+
+    def __init__(self, message, **facts):
+        super().__init__(message)
+        self.facts = facts
 
 
 class Service:
@@ -44,13 +48,13 @@ class Service:
         try:
             found = _KEY.findall(self._env_file.read_text(errors="replace"))
         except OSError as error:
-            raise Refused(f"{self._env_file}: cannot be read: {error.strerror}") from None
+            raise RefusedError(f"{self._env_file}: cannot be read: {error.strerror}") from None
         self._key = found[-1] if found else ""
         # No proxy: the service is asked where it runs.
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
     def ask(self, route, timeout_s, body=None, kind="application/json"):
-        """Return the status (0: no answer) and the JSON object of an answer, or `{"detail": why}`."""
+        """Return the status (0: no answer) and the JSON object that came, or `{"detail": why}`."""
         headers = {"X-API-Key": self._key, "Content-Type": kind}
         request = urllib.request.Request(self._url + route, data=body, headers=headers)  # noqa: S310
         try:
@@ -90,8 +94,10 @@ class Step:
         live = self._serves()
         note = self._read_note()
         says_digest = bool(live["digest"])
-        is_there = live["digest"] == self.asked["digest"] if says_digest else (
-            live["path"] == str(self.model)
+        is_there = (
+            live["digest"] == self.asked["digest"]
+            if says_digest
+            else (live["path"] == str(self.model))
         )
         before = note.get("back_to") if is_there else None
         if before is None:  # nothing, where it serves the model without a roll having brought it
@@ -109,23 +115,25 @@ class Step:
         """Switch and gate; go back where the gate fails, and say whether that went well."""
         seen = self.look()
         if seen["lacking"]:
-            raise Refused(_say_lacking(seen["lacking"]))
+            raise RefusedError(_say_lacking(seen["lacking"]))
         note = {"digest": self.asked["digest"], "back_to": seen["back_to"]}
         hidden = self.note.with_suffix(".part")
         try:
-            with os.fdopen(os.open(hidden, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as out:
+            with os.fdopen(
+                os.open(hidden, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w"
+            ) as out:
                 json.dump(note, out)
                 out.flush()
                 os.fsync(out.fileno())
             hidden.replace(self.note)
         except OSError as error:
             hidden.unlink(missing_ok=True)
-            raise Refused(f"{self.note}: cannot be written: {error.strerror}") from None
+            raise RefusedError(f"{self.note}: cannot be written: {error.strerror}") from None
         status, answer = self._reload(str(self.model))
         wrong = self._find_wrong(status, answer)
         if wrong:
             self.back(wrong + "; ")
-            raise Refused(wrong)
+            raise RefusedError(wrong, is_back=True)
         return {"changed": True}
 
     def back(self, why=""):
@@ -138,10 +146,10 @@ class Step:
                 if not is_back:
                     self._reload(before["path"])
                     is_back = self._serves()[field] == before[field]
-            except Refused:
+            except RefusedError:
                 is_back = False
             if not is_back:
-                raise Refused(f"{why}it does not serve {before['path']} again")
+                raise RefusedError(f"{why}it does not serve {before['path']} again")
         return self.tidy()
 
     def tidy(self):
@@ -156,7 +164,7 @@ class Step:
         digest, path = (answer.get(name) or "" for name in named)
         if status != 200 or not (digest or path):
             said = answer.get("detail", f"neither {named[0]} nor {named[1]} names a model")
-            raise Refused(f"{self.asked['url']}/version: {status or 'no answer'} {said}")
+            raise RefusedError(f"{self.asked['url']}/version: {status or 'no answer'} {said}")
         return {"path": path, "digest": digest}
 
     def _reload(self, path):
@@ -168,7 +176,7 @@ class Step:
         golden = self.asked["golden"]
         try:
             live = self._serves()
-        except Refused:
+        except RefusedError:
             live = {"path": "nothing", "digest": ""}
         serves, wanted = (
             (live["digest"][:12], self.asked["digest"][:12])
@@ -201,7 +209,9 @@ class Step:
         except FileNotFoundError:
             return {}
         except (OSError, ValueError):
-            raise Refused(f"{self.note}: cannot be read; look what it says, then remove it") from None
+            raise RefusedError(
+                f"{self.note}: cannot be read; look what it says, then remove it"
+            ) from None
         return said if isinstance(said, dict) else {}
 
 
@@ -245,8 +255,8 @@ def main():
         if module.check_mode and step != "look":
             module.exit_json(changed=step == "switch")
         module.exit_json(**{"changed": False, **getattr(Step(module.params), step)()})
-    except Refused as error:
-        module.fail_json(msg=str(error))
+    except RefusedError as error:
+        module.fail_json(msg=str(error), **error.facts)
 
 
 if __name__ == "__main__":

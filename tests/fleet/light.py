@@ -123,7 +123,7 @@ def open_light(folder: Path, count: int) -> Iterator[LightFleet]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
-        def do_GET(self) -> None:  # noqa: N802
+        def do_GET(self) -> None:
             _, name, route = self.path.split("/")
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             is_known = self.headers["X-API-Key"] == KEY
@@ -134,7 +134,7 @@ def open_light(folder: Path, count: int) -> Iterator[LightFleet]:
             self.end_headers()
             self.wfile.write(text)
 
-        do_POST = do_GET
+        do_POST = do_GET  # noqa: N815
 
         def log_message(self, *_: object) -> None:
             pass

@@ -17,14 +17,14 @@ from opslib.core.cards import card_path, read_card
 from opslib.core.models import find_model_files
 from opslib.serving.keys import make_key
 from opslib.serving.staging import start_service
-from tests.serving.conftest import Live, make_place, open_live, write_carded
+from tests.serving.conftest import Live, make_place, open_live
 
 ROOT = Path(__file__).resolve().parents[2]
 ANSIBLE = Path(sys.executable).with_name("ansible-playbook")
 NAMES = ("one", "two", "three")
-# Each of a roll's module processes compiles what it imports, anew, from an archive that it is sent. A
-# host's interpreter that has imported the same files, compiled once, is twice as fast. The package
-# itself must be the archive's, which has the modules of the playbook.
+# Each of a roll's module processes compiles what it imports, anew, from an archive that it is sent.
+# A host's interpreter that has imported the same files, compiled once, is twice as fast. The
+# package itself must be the archive's, which has the modules of the playbook.
 PREPARED = f"""#!{sys.executable} -I
 import sys
 import ansible.module_utils.basic
@@ -105,7 +105,7 @@ class Fleet:
                 **changes.get(name, {}),
             }
             for name, live in self.hosts.items()
-            if name in (names or NAMES)
+            if name in (names or self.hosts)
         }
         interpreter = sys.executable if plain else str(self.folder / "python")
         local = {"ansible_connection": "local", "ansible_python_interpreter": interpreter}
@@ -148,14 +148,16 @@ def take_newer_away(live_place: Path, store: Path) -> None:
 
 
 @contextmanager
-def open_fleet(folder: Path) -> Iterator[Fleet]:
-    """Start the three services of a fleet in `folder`."""
+def open_fleet(
+    folder: Path, names: tuple[str, ...] = NAMES, shared_key: str | None = None
+) -> Iterator[Fleet]:
+    """Start the services of a fleet in `folder`, each with its own key unless they share one."""
     write_python(folder)
     with ExitStack() as stack:
         hosts = {}
-        for name in NAMES:
+        for name in names:
             place = make_place(folder / name)
-            key = make_key()
+            key = shared_key or make_key()
             place.config_path.with_name(".env").write_text(f"API_KEY={key}\n")
             take_newer_away(folder / name, folder / "store")
             variables = {"API_KEY": key, "RATE_LIMIT_PER_MIN": "1000000"}

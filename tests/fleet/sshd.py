@@ -1,8 +1,8 @@
 """A real `sshd` on loopback for each host: its own host key, port and user.
 
-Where root allows it, each runs in namespaces of its own, with a user that only this `sshd` knows, a
-process table that ends with it, and a disk of 8 KiB that is soon full. Elsewhere the user is whoever
-runs the tests, and there is no such disk.
+Where root allows it, each runs in namespaces of its own, with a user that only this `sshd` knows,
+a process table that ends with it, and a disk of 8 KiB that is soon full. Elsewhere the user is
+whoever runs the tests, and there is no such disk.
 """
 
 from __future__ import annotations
