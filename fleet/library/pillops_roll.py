@@ -32,11 +32,14 @@ _CHUNK_BYTES = 1 << 20
 
 
 class RefusedError(Exception):
-    """What ends a step; its message is one line for the operator. `facts` go beside it."""
+    """What ends a step; its message is one line for the operator.
 
-    def __init__(self, message, **facts):
+    `is_back`: the host certainly serves what it served before.
+    """
+
+    def __init__(self, message, is_back=False):
         super().__init__(message)
-        self.facts = facts
+        self.is_back = is_back
 
 
 class Service:
@@ -114,8 +117,9 @@ class Step:
     def switch(self):
         """Switch and gate; go back where the gate fails, and say whether that went well."""
         seen = self.look()
-        if seen["lacking"]:
-            raise RefusedError(_say_lacking(seen["lacking"]))
+        lacking = ", ".join(seen["lacking"])
+        if lacking:
+            raise RefusedError(f"{lacking}: missing there, or another file", is_back=True)
         note = {"digest": self.asked["digest"], "back_to": seen["back_to"]}
         hidden = self.note.with_suffix(".part")
         try:
@@ -128,7 +132,8 @@ class Step:
             hidden.replace(self.note)
         except OSError as error:
             hidden.unlink(missing_ok=True)
-            raise RefusedError(f"{self.note}: cannot be written: {error.strerror}") from None
+            why = f"{self.note}: cannot be written: {error.strerror}"
+            raise RefusedError(why, is_back=True) from None
         status, answer = self._reload(str(self.model))
         wrong = self._find_wrong(status, answer)
         if wrong:
@@ -215,10 +220,6 @@ class Step:
         return said if isinstance(said, dict) else {}
 
 
-def _say_lacking(names):
-    return f"{', '.join(names)}: missing there, or another file"
-
-
 def _hash(path):
     digest = hashlib.sha256()
     try:
@@ -256,7 +257,7 @@ def main():
             module.exit_json(changed=step == "switch")
         module.exit_json(**{"changed": False, **getattr(Step(module.params), step)()})
     except RefusedError as error:
-        module.fail_json(msg=str(error), **error.facts)
+        module.fail_json(msg=str(error), is_back=error.is_back)
 
 
 if __name__ == "__main__":

@@ -106,6 +106,8 @@ def prepare(folder: Path) -> None:
     for name in ("etc", "work", "home", "cron/crontabs", "tmp"):
         (folder / name).mkdir(parents=True)
     (folder / "tmp").chmod(0o1777)
+    (folder / "cron" / "crontabs").chmod(0o1730)
+    shutil.chown(folder / "cron" / "crontabs", group="crontab")
     (folder / "base.yaml").write_text("paths: {data_root: /home/pillsnap/images}\n")
     (folder / "lock.txt").write_text(f"lender @ file://{write_wheel(folder)}\n")
     services = {
