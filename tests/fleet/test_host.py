@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 import shutil
 import subprocess
 import sys
@@ -24,10 +23,10 @@ import pytest
 import yaml
 
 from tests.fleet.playing import ANSIBLE, ROOT, environment
+from tests.fleet.sshd import SPACES, can_split
 from tests.serving.conftest import make_place
 
 PYTHON = "/usr/bin/python3"
-SPACES = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
 # One folder of the test each, so that what was made is there in the next namespace.
 INSIDE = """
 mount -t overlay overlay -o "lowerdir=/etc,upperdir=$1/etc,workdir=$1/work" /etc
@@ -40,7 +39,7 @@ exec "$@"
 
 
 def _can_make_one() -> bool:
-    if os.geteuid() != 0 or not Path(PYTHON).exists() or not shutil.which("crontab"):
+    if not can_split() or not Path(PYTHON).exists() or not shutil.which("crontab"):
         return False
     same = subprocess.run(
         [PYTHON, "-c", "import sys; print(sys.version_info[:2])"], capture_output=True, text=True
@@ -49,7 +48,8 @@ def _can_make_one() -> bool:
 
 
 pytestmark = pytest.mark.skipif(
-    not _can_make_one(), reason="needs root, crontab and a system Python of this version"
+    not _can_make_one(),
+    reason="needs root, namespaces, crontab and a system Python of this version",
 )
 
 

@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 
 from tests.fleet.playing import NAMES, Fleet, environment, open_fleet
-from tests.fleet.sshd import IS_ROOT, PYTHON, SSHD, SshHost, open_hosts
+from tests.fleet.sshd import IS_ROOT, PYTHON, SSHD, SshHost, can_split, open_hosts
 from tests.waiting import await_that
 
 pytestmark = pytest.mark.skipif(
-    not (SSHD and PYTHON and shutil.which("ssh")), reason="needs sshd, ssh and Debian's python3"
+    not (SSHD and PYTHON and shutil.which("ssh")) or (IS_ROOT and not can_split()),
+    reason="needs sshd, ssh and the system's python3; as root namespaces too",
 )
 ANEW = {"ANSIBLE_SSH_ARGS": "-C"}  # by no connection that an earlier roll left open
 # A Python that is none, in place of one that is too old to run Ansible's modules.
