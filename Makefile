@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 BENCHMARKS := overhead verdicts like reporting sweep tradeoffs serving peers batching drill_latency release upkeep prune checklist rotation steps
 # Whole in `make soak`.
-SHORTENED := between_runs served
+SHORTENED := between_runs served fleet
 ALONE := $(shell grep -rl 'mark\.alone' tests --include='test_*.py')
 SOAKS := upkeep flood writers deletions kinds zoo rotation
 
