@@ -1,0 +1,258 @@
+"""A folder of objects that several hosts share: a bucket, or a folder that all of them mount.
+
+It is named by an address, `s3://bucket/prefix` or `file:///folder`, and reached through fsspec,
+which is imported with the first store and not before. Credentials come from the environment or the
+usual profile files, never from the address. Whatever goes wrong is one `StorageError` that names
+the object and the cause.
+"""
+
+import io
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO, NamedTuple
+from urllib.parse import unquote, urlsplit
+
+from opslib.core.errors import (
+    OpsError,
+    ParameterError,
+    StorageError,
+    UnavailableError,
+    storage_errors,
+)
+from opslib.core.files import hide_name, is_temporary
+from opslib.core.secrets import show_address
+from opslib.core.store_errors import (
+    CONNECT_TIMEOUT_S,
+    READ_TIMEOUT_S,
+    error_code,
+    explain_refusal,
+)
+
+WANTED = "expected s3://bucket/prefix or file:///folder"
+ATTEMPTS = 3
+BLOCK_BYTES = 1 << 24
+PART_BYTES = 1 << 23
+PARALLEL = 8
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+
+
+class Entry(NamedTuple):
+    """What a listing says of one object: its size, and a text that changes with its bytes."""
+
+    bytes: int
+    version: str
+
+
+@dataclass(frozen=True)
+class Store:
+    """A folder of objects; `open_store` makes one. It belongs to the process that opened it, and
+    its threads may share it. Names are relative, with `/`. Every method raises `StorageError`."""
+
+    url: str
+    _files: Any = field(repr=False, compare=False)
+    _root: str = field(repr=False)
+    _protocol: str = field(repr=False)
+
+    def list(self, prefix: str = "") -> dict[str, Entry]:
+        """Return every object whose name begins with `prefix`, in order of their names; what was
+        never finished is left out, and a folder that is not there yet is empty."""
+        if self._protocol == "s3":
+            with self._errors("list", prefix):
+                found = self._files.find(self._root, prefix=prefix, detail=True)
+        else:
+            with self._errors("list", prefix):
+                top = str(PurePosixPath(self._root, prefix.rpartition("/")[0]))
+                found = self._files.find(top, detail=True) if self._files.exists(top) else {}
+        entries = {path[len(self._root) + 1 :]: facts for path, facts in found.items()}
+        return {
+            name: Entry(int(facts["size"]), _version(facts))
+            for name, facts in sorted(entries.items())
+            if name.startswith(prefix)
+            and not name.endswith("/")  # what some tools make where they show a folder
+            and not is_temporary(name.rpartition("/")[2])
+        }
+
+    def read(self, name: str) -> bytes:
+        """Return the bytes of an object."""
+        with self._errors("read", name):
+            return bytes(self._files.cat_file(self._path(name)))
+
+    def read_many(self, names: Iterable[str]) -> dict[str, bytes]:
+        """Return the bytes of small objects, read several at a time; what is gone is left out."""
+        paths = {self._path(name): name for name in names}
+        if not paths:
+            return {}
+        batch = {"batch_size": PARALLEL} if self._protocol == "s3" else {}
+        with self._errors("read", min(paths.values())):
+            found = self._files.cat(list(paths), recursive=False, on_error="return", **batch)
+            found = found if isinstance(found, dict) else dict.fromkeys(paths, found)
+        read: dict[str, bytes] = {}
+        for path, answer in found.items():
+            if isinstance(answer, FileNotFoundError) and error_code(answer) != "NoSuchBucket":
+                continue
+            with self._errors("read", paths[path]):
+                if isinstance(answer, BaseException):
+                    raise answer
+                read[paths[path]] = bytes(answer)
+        return read
+
+    def open(self, name: str) -> BinaryIO:
+        """Return an object as a binary file to read, fetched in blocks of 16 MiB; close it."""
+        with self._errors("read", name):
+            file = self._files.open(self._path(name), "rb", block_size=BLOCK_BYTES)
+        return io.BufferedReader(_Reading(file, lambda: self._errors("read", name)), 1 << 20)
+
+    def write(self, name: str, data: bytes) -> None:
+        """Give the object `name` these bytes; it appears whole, over what was there."""
+        with self._errors("write", name):
+            self._put(name, lambda path: self._files.pipe_file(path, data))
+
+    def upload(self, path: Path, name: str) -> None:
+        """Give the object `name` the bytes of the file `path`, however large; it appears whole,
+        over what was there. Raises `StorageError` where the file cannot be read, too."""
+        parts = (
+            {"chunksize": PART_BYTES, "max_concurrency": PARALLEL} if self._protocol == "s3" else {}
+        )
+        with storage_errors(f"read {path}"):
+            path.open("rb").close()
+        with self._errors(f"copy {path} to", name):
+            self._put(name, lambda target: self._files.put_file(str(path), target, **parts))
+
+    def delete(self, names: Iterable[str]) -> None:
+        """Delete these objects; one that is gone already is no error."""
+        for name in names:
+            with self._errors("delete", name), suppress(FileNotFoundError):
+                self._files.rm_file(self._path(name))
+
+    def _path(self, name: str) -> str:
+        path = PurePosixPath(name)
+        if not name or path.is_absolute() or ".." in path.parts or str(path) != name:
+            raise ParameterError(f"{name!r}: expected a relative name without ..")
+        return f"{self._root}/{name}"
+
+    def _put(self, name: str, put: Callable[[str], None]) -> None:
+        path = self._path(name)
+        if self._protocol == "s3":  # there an object is seen when its last byte has arrived
+            put(path)
+            return
+        self._files.makedirs(path.rpartition("/")[0], exist_ok=True)
+        aside = str(hide_name(Path(path)))
+        try:
+            put(aside)
+            self._files.mv(aside, path)
+        except BaseException:
+            with suppress(Exception):
+                self._files.rm_file(aside)
+            raise
+
+    @contextmanager
+    def _errors(self, action: str, name: str) -> Iterator[None]:
+        try:
+            yield
+        except OpsError:
+            raise
+        except Exception as error:  # fsspec's, the protocol's and the system's have no root but it
+            where = f"{self.url}/{name}".rstrip("/")
+            raise StorageError(f"cannot {action} {where}: {explain_refusal(error)}") from error
+
+
+class _Reading(io.RawIOBase):
+    """The bytes of an open object, whose errors are the store's."""
+
+    def __init__(self, file: Any, errors: Callable[[], AbstractContextManager[None]]) -> None:
+        self._file, self._errors = file, errors
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        with self._errors():
+            data = self._file.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        with self._errors():
+            return int(self._file.seek(offset, whence))
+
+    def tell(self) -> int:
+        return int(self._file.tell())
+
+    def close(self) -> None:
+        if not self.closed:
+            self._file.close()
+        super().close()
+
+
+def is_address(text: str) -> bool:
+    """Return whether `text` is meant as the address of a store, not as a path."""
+    return "://" in text
+
+
+def check_store_url(url: str) -> str:
+    """Return the address of a store without a slash at its end. Raises `ParameterError` where it
+    is none, or holds credentials, which are then not repeated."""
+    shown = show_address(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise ParameterError(f"{shown}: {error}; {WANTED}") from None
+    path = unquote(parts.path) if parts.scheme == "file" else parts.path
+    if parts.username is not None or parts.password is not None:
+        raise ParameterError(
+            f"{shown}: credentials stand in it; expected them in the environment or a profile"
+        )
+    right = {
+        "s3": bool(_BUCKET.fullmatch(parts.netloc)),
+        "file": not parts.netloc and len(path) > 1,
+    }
+    wrong = {"..", "."} & set(path.split("/")) or "//" in path or not url.isprintable()
+    if not right.get(parts.scheme) or wrong or parts.query or parts.fragment:
+        raise ParameterError(f"{shown}: is no address of a store; {WANTED}")
+    return url.rstrip("/")
+
+
+def open_store(url: str) -> Store:
+    """Return the store at an address; a bucket is not asked for anything yet.
+
+    Raises:
+        ParameterError: it is no address, of an unknown protocol, or holds credentials.
+        UnavailableError: a package that the protocol needs is not installed.
+    """
+    parts = urlsplit(url := check_store_url(url))
+    import fsspec
+
+    try:
+        kind = fsspec.get_filesystem_class(parts.scheme)
+    except ImportError:
+        raise UnavailableError(f"{url}: needs s3fs: pip install 'pillops[s3]'") from None
+    if parts.scheme == "s3":
+        return Store(url, _connect_s3(kind), f"{parts.netloc}{parts.path}", "s3")
+    return Store(url, kind(skip_instance_cache=True), unquote(parts.path), "file")
+
+
+def _connect_s3(kind: Any) -> Any:
+    # One attempt at a time reads a body, so that an object costs one request, not a HEAD too.
+    files = kind(
+        skip_instance_cache=True,
+        use_listings_cache=False,
+        max_concurrency=1,
+        config_kwargs={
+            "connect_timeout": CONNECT_TIMEOUT_S,
+            "read_timeout": READ_TIMEOUT_S,
+            "retries": {"mode": "standard", "total_max_attempts": ATTEMPTS},
+        },
+    )
+    files.retries = 2  # of s3fs itself, around those of botocore: for an answer that breaks off
+    return files
+
+
+def _version(facts: dict[str, Any]) -> str:
+    changed = facts.get("ETag") or facts.get("mtime") or facts.get("LastModified") or ""
+    return f"{facts['size']}-{str(changed).strip(chr(34))}"
