@@ -9,8 +9,10 @@ the object and the cause.
 import io
 import re
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, NamedTuple
 from urllib.parse import unquote, urlsplit
@@ -40,10 +42,12 @@ _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 
 
 class Entry(NamedTuple):
-    """What a listing says of one object: its size, and a text that changes with its bytes."""
+    """What a listing says of one object: its size, a text that changes with its bytes, and when it
+    was written, in seconds since the epoch by the store's own clock."""
 
     bytes: int
     version: str
+    modified_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,7 @@ class Store:
                 found = self._files.find(top, detail=True) if self._files.exists(top) else {}
         entries = {path[len(self._root) + 1 :]: facts for path, facts in found.items()}
         return {
-            name: Entry(int(facts["size"]), _version(facts))
+            name: _entry(facts)
             for name, facts in sorted(entries.items())
             if name.startswith(prefix)
             and not name.endswith("/")  # what some tools make where they show a folder
@@ -82,22 +86,10 @@ class Store:
 
     def read_many(self, names: Iterable[str]) -> dict[str, bytes]:
         """Return the bytes of small objects, read several at a time; what is gone is left out."""
-        paths = {self._path(name): name for name in names}
-        if not paths:
-            return {}
-        batch = {"batch_size": PARALLEL} if self._protocol == "s3" else {}
-        with self._errors("read", min(paths.values())):
-            found = self._files.cat(list(paths), recursive=False, on_error="return", **batch)
-            found = found if isinstance(found, dict) else dict.fromkeys(paths, found)
-        read: dict[str, bytes] = {}
-        for path, answer in found.items():
-            if isinstance(answer, FileNotFoundError) and error_code(answer) != "NoSuchBucket":
-                continue
-            with self._errors("read", paths[path]):
-                if isinstance(answer, BaseException):
-                    raise answer
-                read[paths[path]] = bytes(answer)
-        return read
+        wanted = list(names)
+        with ThreadPoolExecutor(PARALLEL) as pool:
+            found = zip(wanted, pool.map(self._read_if_there, wanted), strict=True)
+            return {name: data for name, data in found if data is not None}
 
     def open(self, name: str) -> BinaryIO:
         """Return an object as a binary file to read, fetched in blocks of 16 MiB; close it."""
@@ -121,11 +113,26 @@ class Store:
         with self._errors(f"copy {path} to", name):
             self._put(name, lambda target: self._files.put_file(str(path), target, **parts))
 
+    def download(self, name: str, path: Path) -> None:
+        """Write the bytes of an object to the file `path`, which may be half written after an
+        error."""
+        with self._errors(f"copy to {path}", name):
+            self._files.get_file(self._path(name), str(path))
+
     def delete(self, names: Iterable[str]) -> None:
         """Delete these objects; one that is gone already is no error."""
         for name in names:
             with self._errors("delete", name), suppress(FileNotFoundError):
                 self._files.rm_file(self._path(name))
+
+    def _read_if_there(self, name: str) -> bytes | None:
+        with self._errors("read", name):
+            try:
+                return bytes(self._files.cat_file(self._path(name)))
+            except FileNotFoundError as error:
+                if error_code(error) == "NoSuchBucket":
+                    raise
+                return None
 
     def _path(self, name: str) -> str:
         path = PurePosixPath(name)
@@ -253,6 +260,8 @@ def _connect_s3(kind: Any) -> Any:
     return files
 
 
-def _version(facts: dict[str, Any]) -> str:
-    changed = facts.get("ETag") or facts.get("mtime") or facts.get("LastModified") or ""
-    return f"{facts['size']}-{str(changed).strip(chr(34))}"
+def _entry(facts: dict[str, Any]) -> Entry:
+    changed = facts.get("mtime") or facts.get("LastModified")
+    moment = changed.timestamp() if isinstance(changed, datetime) else float(changed or 0)
+    version = str(facts.get("ETag") or changed).strip('"')
+    return Entry(int(facts["size"]), f"{facts['size']}-{version}", moment)

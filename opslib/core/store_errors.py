@@ -11,6 +11,7 @@ _CODES = {
     "AccessDenied": "these credentials may not do this",
     "InvalidAccessKeyId": "the credentials are wrong: no such access key",
     "SignatureDoesNotMatch": "the credentials are wrong: the secret does not fit the access key",
+    "403": "these credentials may not do this",
     "ExpiredToken": "the credentials have expired",
 }
 _TYPES = {
