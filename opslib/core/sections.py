@@ -65,7 +65,17 @@ def _check_store(value: Any) -> Any:
         raise PydanticCustomError(UNSHOWN_ERROR, "{why}", why) from None
 
 
+def _check_place(value: Any) -> Any:
+    """Return the address of a store as text, and a folder as a path, which a variable may move."""
+    if value is None or isinstance(value, Path):
+        return value
+    if not isinstance(value, str):
+        raise ValueError("expected a folder or the address of a store")
+    return _check_store(value) if is_address(value) else Path(value)
+
+
 StoreUrl = Annotated[str | None, BeforeValidator(_check_store)]
+Place = Annotated[Path | str | None, BeforeValidator(_check_place)]
 
 
 class Section(BaseModel):

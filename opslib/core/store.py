@@ -6,11 +6,10 @@ usual profile files, never from the address. Whatever goes wrong is one `Storage
 the object and the cause.
 """
 
-import io
 import re
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path, PurePosixPath
@@ -24,7 +23,7 @@ from opslib.core.errors import (
     UnavailableError,
     storage_errors,
 )
-from opslib.core.files import hide_name, is_temporary
+from opslib.core.files import hide_name, is_temporary, reveal_name
 from opslib.core.secrets import show_address
 from opslib.core.store_errors import (
     CONNECT_TIMEOUT_S,
@@ -32,11 +31,12 @@ from opslib.core.store_errors import (
     error_code,
     explain_refusal,
 )
+from opslib.core.store_reading import Reading, Streamed, read_ahead
 
 WANTED = "expected s3://bucket/prefix or file:///folder"
 ATTEMPTS = 3
-BLOCK_BYTES = 1 << 24
-PART_BYTES = 1 << 23
+PART_BYTES = 1 << 23  # of an upload; an object of less than two is sent whole
+UPLOADS = 4  # parts at a time, each held in memory twice
 PARALLEL = 8
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 
@@ -92,10 +92,14 @@ class Store:
             return {name: data for name, data in found if data is not None}
 
     def open(self, name: str) -> BinaryIO:
-        """Return an object as a binary file to read, fetched in blocks of 16 MiB; close it."""
+        """Return an object as a binary file to read from its start to its end, a block ahead; it
+        can be sent back to its start. Close it."""
+        path = self._path(name)
+        if self._protocol == "s3":
+            return read_ahead(Streamed(self._files, path, lambda: self._errors("read", name)))
         with self._errors("read", name):
-            file = self._files.open(self._path(name), "rb", block_size=BLOCK_BYTES)
-        return io.BufferedReader(_Reading(file, lambda: self._errors("read", name)), 1 << 20)
+            file = self._files.open(path, "rb")
+        return read_ahead(Reading(file, lambda: self._errors("read", name)))
 
     def write(self, name: str, data: bytes) -> None:
         """Give the object `name` these bytes; it appears whole, over what was there."""
@@ -106,7 +110,7 @@ class Store:
         """Give the object `name` the bytes of the file `path`, however large; it appears whole,
         over what was there. Raises `StorageError` where the file cannot be read, too."""
         parts = (
-            {"chunksize": PART_BYTES, "max_concurrency": PARALLEL} if self._protocol == "s3" else {}
+            {"chunksize": PART_BYTES, "max_concurrency": UPLOADS} if self._protocol == "s3" else {}
         )
         with storage_errors(f"read {path}"):
             path.open("rb").close()
@@ -118,6 +122,25 @@ class Store:
         error."""
         with self._errors(f"copy to {path}", name):
             self._files.get_file(self._path(name), str(path))
+
+    def drop_unfinished(self, name: str) -> None:
+        """Give up what uploads of the object `name` left that were killed: bytes that nobody sees
+        and somebody pays for. There must be none under way."""
+        path = self._path(name)
+        with self._errors("clean", name):
+            if self._protocol != "s3":
+                folder = path.rpartition("/")[0]
+                there = self._files.ls(folder, detail=False) if self._files.exists(folder) else []
+                for one in there:
+                    if reveal_name(one.rpartition("/")[2], "tmp") == path.rpartition("/")[2]:
+                        self._files.rm_file(one)
+                return
+            bucket, key, _ = self._files.split_path(path)
+            found = self._files.call_s3("list_multipart_uploads", Bucket=bucket, Prefix=key)
+            for one in found.get("Uploads", []):
+                if one["Key"] == key:
+                    said = {"Bucket": bucket, "Key": key, "UploadId": one["UploadId"]}
+                    self._files.call_s3("abort_multipart_upload", **said)
 
     def delete(self, names: Iterable[str]) -> None:
         """Delete these objects; one that is gone already is no error."""
@@ -164,37 +187,6 @@ class Store:
         except Exception as error:  # fsspec's, the protocol's and the system's have no root but it
             where = f"{self.url}/{name}".rstrip("/")
             raise StorageError(f"cannot {action} {where}: {explain_refusal(error)}") from error
-
-
-class _Reading(io.RawIOBase):
-    """The bytes of an open object, whose errors are the store's."""
-
-    def __init__(self, file: Any, errors: Callable[[], AbstractContextManager[None]]) -> None:
-        self._file, self._errors = file, errors
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        with self._errors():
-            data = self._file.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        with self._errors():
-            return int(self._file.seek(offset, whence))
-
-    def tell(self) -> int:
-        return int(self._file.tell())
-
-    def close(self) -> None:
-        if not self.closed:
-            self._file.close()
-        super().close()
 
 
 def is_address(text: str) -> bool:
