@@ -87,6 +87,7 @@ def create(
         raise ParameterError("--only, --all-onnx: one model or all of them; expected one of both")
     loaded = load_config(config)
     notes = make_console(stderr=True)
+    second = pick_place(loaded, copy_to)
     request = ReleaseRequest(onnx, only, _from_here(out), allow_missing_metrics)
     say(notes, f"release of {describe_experiment(loaded)}")
     with show_progress(notes) as progress:
@@ -99,7 +100,6 @@ def create(
     say(notes, f"verified: every byte; {_describe_models(record.models)}")
     say(notes, f"content {record.content_id[:16]}…; record {release_record_path(loaded, record)}")
     typer.echo(str(record.path))
-    second = pick_place(loaded, copy_to)
     if second is not None:
         try:
             say_copied(notes, put_copy(record.path, second, config=loaded))

@@ -107,10 +107,13 @@ def copy(
 
 def pick_place(config: Config, given: str | None) -> str | None:
     """Return where a second copy goes: an address, or a folder, taken from here where it is
-    `given`, and from the configuration's folder where that names it."""
+    `given`, and from the configuration's folder where that names it. Raises ParameterError,
+    UnavailableError: see `push.check_place`."""
+    from opslib.ops.release.push import check_place
+
     if given is not None:
-        return given if is_address(given) else str(Path(given).expanduser().absolute())
-    return str(config.release.copy_to) if config.release.copy_to is not None else None
+        return check_place(given if is_address(given) else str(Path(given).expanduser().absolute()))
+    return check_place(str(config.release.copy_to)) if config.release.copy_to is not None else None
 
 
 def say_copied(console: Console, copied: SecondCopy) -> None:

@@ -41,6 +41,14 @@ class SecondCopy:
     took_s: float
 
 
+def check_place(where: str) -> str:
+    """Return `where`, a folder or an address that a copy may go to. Raises ParameterError,
+    UnavailableError: it is an address that `open_store` refuses."""
+    if is_address(where):
+        open_store(where)
+    return where
+
+
 def put_copy(archive: Path, where: str, *, config: Config) -> SecondCopy:
     """Put a verified second copy of a release into a folder, or into a store where `where` is an
     address. Raises what `push_release` and `restore.copy_release` raise."""

@@ -11,7 +11,6 @@ from opslib.core.formatting import plural, utc_now
 from opslib.core.lately import Lately
 from opslib.core.plans import Action, Plan
 from opslib.core.store import Entry, Store
-from opslib.ops.release.companions import ARCHIVE_SUFFIX, checksum_name
 from opslib.ops.release.prune import Live, find_kept
 from opslib.ops.release.remote import PIN_SUFFIX, Holdings, RemoteRelease, look_into
 from opslib.ops.release.store import read_pins
@@ -55,7 +54,7 @@ def _delete(release: RemoteRelease, kept: Lately[dict[str, str]]) -> None:
         raise StorageError(str(error)) from error
     if why is not None:
         raise StorageError(f"it is kept by now: {why}")
-    if f"{release.name}{PIN_SUFFIX}" in release.store.list(release.name):
+    if f"{release.name}{PIN_SUFFIX}" in release.store.list(f"{release.name}."):
         raise StorageError("was pinned meanwhile")
     release.store.delete(release.objects)
 
@@ -73,6 +72,6 @@ def _plan_leftovers(config: Config, found: Holdings, now: datetime) -> Iterator[
 
 
 def _delete_leftover(store: Store, name: str, objects: dict[str, Entry]) -> None:
-    if checksum_name(f"{name}{ARCHIVE_SUFFIX}") in store.list(name):
-        raise StorageError("its push has ended meanwhile")
+    if store.list(f"{name}.") != objects:
+        raise StorageError("it changed meanwhile: somebody pushes it")
     store.delete(objects)
