@@ -172,7 +172,7 @@ class Store:
         aside = str(hide_name(Path(path)))
         try:
             put(aside)
-            self._files.mv(aside, path)
+            Path(aside).replace(path)  # fsspec's own move goes into a folder of that name
         except BaseException:
             with suppress(Exception):
                 self._files.rm_file(aside)
