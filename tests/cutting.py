@@ -40,7 +40,7 @@ class CuttingProxy:
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
-        self._cut()
+        self.cut()
 
     def _accept(self) -> None:
         while True:
@@ -68,7 +68,7 @@ class CuttingProxy:
                     if not data:
                         return self._close(near, far)
                     if source is near and not self._allow(data, target):
-                        return self._cut()
+                        return self.cut()
                     if source is far:
                         target.sendall(data)
         return self._close(near, far)
@@ -82,7 +82,8 @@ class CuttingProxy:
         target.sendall(data[:count])
         return count == len(data)
 
-    def _cut(self) -> None:
+    def cut(self) -> None:
+        """Cut every connection there is; a new one is let through."""
         with self._lock:
             sockets, self._open = self._open, set()
         self._close(*sockets)
