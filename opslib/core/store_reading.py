@@ -70,10 +70,9 @@ class Streamed(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         """Read into `buffer` and return how many bytes."""
         with self._errors():
-            data = self._read(len(buffer))
-        buffer[: len(data)] = data
-        self._at += len(data)
-        return len(data)
+            count = self._read(memoryview(buffer))
+        self._at += count
+        return count
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         """Go to a byte, counted from the start, and return which."""
@@ -89,7 +88,7 @@ class Streamed(io.RawIOBase):
         self._drop()
         super().close()
 
-    def _read(self, count: int) -> bytes:
+    def _read(self, buffer: memoryview) -> int:
         from fsspec.asyn import sync
 
         attempts = 0
@@ -97,8 +96,8 @@ class Streamed(io.RawIOBase):
             if self._body is None:
                 self._ask()
             try:
-                data = bytes(sync(self._files.loop, self._body.read, count))
-                if not data:
+                count: int = sync(self._files.loop, _fill, self._body, buffer)
+                if not count:
                     raise EOFError("the connection was cut")
             except Exception:  # of aiohttp and botocore, which have no root in common
                 self._drop()
@@ -106,8 +105,8 @@ class Streamed(io.RawIOBase):
                 if attempts == _ATTEMPTS:
                     raise
             else:
-                return data
-        return b""
+                return count
+        return 0
 
     def _ask(self) -> None:
         bucket, key, _ = self._files.split_path(self._path)
@@ -122,6 +121,16 @@ class Streamed(io.RawIOBase):
             with suppress(RuntimeError):  # the loop has ended
                 self._files.loop.call_soon_threadsafe(self._body.close)
             self._body = None
+
+
+async def _fill(body: Any, buffer: memoryview) -> int:
+    """Read until the buffer is full or the answer ends: one visit to the loop's thread a block, not
+    one for each few kilobytes."""
+    filled = 0
+    while filled < len(buffer) and (data := await body.read(len(buffer) - filled)):
+        buffer[filled : filled + len(data)] = data
+        filled += len(data)
+    return filled
 
 
 class _Ahead(io.RawIOBase):
