@@ -43,11 +43,6 @@ if TYPE_CHECKING:
 
 release_app = typer.Typer(help="Releases that prove they restore.", no_args_is_help=True)
 release_app.command()(prove)
-release_app.command("list")(list_all)
-release_app.command()(copy)
-release_app.command()(pin)
-release_app.command()(unpin)
-release_app.command()(prune)
 
 NameArgument = Annotated[
     str | None,
@@ -122,8 +117,10 @@ def verify(
     no_load: NoLoadOption = False,
     config: ConfigOption = None,
 ) -> int:
-    """Read every byte of releases, then load their models and compare their golden answers; what
-    lies in another store is read there, and no model of it is loaded."""
+    """Read every byte of releases, then load their models and compare their golden answers.
+
+    What lies in another store is read there, and no model of it is loaded.
+    """
     from opslib.ops.release.remote import find_anywhere, find_remote, look_into, open_given
     from opslib.ops.release.store import StoredRelease, list_releases
     from opslib.ops.release.verify import verify_release
@@ -219,6 +216,13 @@ def restore(
     else:
         say(console, "for /reload, add the folder to reload.model_dirs and restart the service")
     return 0
+
+
+release_app.command("list")(list_all)
+release_app.command()(copy)
+release_app.command()(pin)
+release_app.command()(unpin)
+release_app.command()(prune)
 
 
 def _describe_models(models: tuple[VerifiedModel, ...]) -> str:
