@@ -7,6 +7,7 @@ them by whoever added one, and nobody changes a list that others change too.
 """
 
 import re
+import secrets
 import socket
 from collections.abc import Callable
 from contextlib import suppress
@@ -27,6 +28,7 @@ from opslib.runs.index import INDEX_FILE, render_index
 from opslib.runs.run_record import RUN_FILE
 
 RECORDS = ".runs/"  # hidden, as nothing in a report folder is that is listed
+MARKS = ".marks/"  # one of each host, which changes with its last record
 UNKNOWN_HOST = "unknown"  # of a notebook that plain papermill wrote to the desk
 CACHE_FILE = ".desk.json"
 MOST_ROUNDS = 100
@@ -124,12 +126,14 @@ def read_runs(desk: Desk) -> dict[str, DeskRun]:
 def build_desk_index(desk: Desk) -> dict[str, DeskRun]:
     """Write the page that lists all runs at the desk, and return them.
 
-    Of hosts that do so at the same time the last one may know less than another. So each looks
-    again after it wrote, and writes once more where there is a record that its page lacks: after
-    the last of them the page lists all. Raises `StorageError`.
+    Of hosts that do so at the same time the last one may know less than another. So each leaves a
+    mark after its records, looks at all marks before it reads and again after it wrote, and begins
+    anew where one has changed: after the last of them the page lists all. Raises `StorageError`.
     """
-    runs = read_runs(desk)
+    desk.store.write(f"{MARKS}{desk.host}", secrets.token_hex(8).encode())
+    marks = desk.store.list(MARKS)
     for _ in range(MOST_ROUNDS):
+        runs = read_runs(desk)
         rows: dict[str, RunRow] = {}
         hosts: dict[str, str] = {}
         for run in runs.values():  # one that a host adopted, too, is told as that host's
@@ -137,8 +141,8 @@ def build_desk_index(desk: Desk) -> dict[str, DeskRun]:
                 rows[run.row.id], hosts[run.row.id] = run.row, run.host
         page = render_index(newest_first(rows.values()), hosts=hosts)
         desk.store.write(INDEX_FILE, page.encode())
-        shown, runs = runs, read_runs(desk)
-        if runs == shown:
+        before, marks = marks, desk.store.list(MARKS)
+        if marks == before:
             break
     return runs
 

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +175,34 @@ def test_two_hosts_that_publish_at_the_same_time_lose_no_run(
     for desk in hosts:
         for row in scan_runs(desk.root):
             assert row.href in page
+
+
+class Slow:
+    """A store whose owner is overtaken, once, between reading the records and writing the page."""
+
+    def __init__(self, store: Any, overtake: Callable[[], object]) -> None:
+        self._store, self._overtake = store, [overtake]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def write(self, name: str, data: bytes) -> None:
+        if name == "index.html" and self._overtake:
+            self._overtake.pop()()
+        self._store.write(name, data)
+
+
+def test_a_host_that_was_overtaken_does_not_leave_its_old_page(
+    s3: S3, bucket: str, host: Callable[[str], Desk]
+) -> None:
+    one, two = host("gpu-1"), host("gpu-2")
+    for number, desk in enumerate((one, two)):
+        write_run(desk.root, make_run(number, finding=f"Finding of {desk.host}."))
+    slow: Any = Slow(one.store, lambda: publish(two))
+    publish(replace(one, store=slow))
+    page = s3.read(bucket, INDEX).decode()
+    assert "Finding of gpu-1." in page
+    assert "Finding of gpu-2." in page
 
 
 def check_only_whole_runs(s3: S3, bucket: str) -> int:
