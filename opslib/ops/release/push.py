@@ -78,12 +78,14 @@ def push_release(archive: Path, store: Store, *, config: Config) -> SecondCopy:
         if is_seen:
             _refuse_other(store, archive, expected)
         checked = _send(archive, store, expected, there.get(archive.name), is_seen=is_seen)
+        listing = ArchiveFile(archive).read_listing()
+        if listing and not (is_seen and manifest_name(archive.name) in there):
+            store.write(manifest_name(archive.name), listing)
         if not is_seen:
-            if listing := ArchiveFile(archive).read_listing():
-                store.write(manifest_name(archive.name), listing)
             line = f"{expected}  {archive.name}\n"
             store.write(checksum_name(archive.name), line.encode())
-            if archive.name not in _list(store, archive):
+            if archive.name not in _list(store, archive):  # pruned as what a push had left
+                store.delete([checksum_name(archive.name)])
                 raise StorageError(f"{store.url}/{archive.name}: was deleted meanwhile; again")
     return SecondCopy(f"{store.url}/{archive.name}", checked, time.perf_counter() - started)
 

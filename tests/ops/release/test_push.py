@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from opslib.core.errors import StorageError
-from opslib.core.store import PART_BYTES, open_store
+from opslib.core.store import PART_BYTES, Store, open_store
 from opslib.ops.release.build import ReleaseRecord, build_release
 from opslib.ops.release.companions import checksum_path
 from opslib.ops.release.manifest import ReleaseError
@@ -80,6 +80,25 @@ def test_what_arrived_before_is_not_sent_again(large: Large, s3: S3) -> None:
     sent = [one for one in s3.requests(bucket)[before:] if one.startswith(("PUT", "POST"))]
     assert len(sent) == 2
     assert len(look_into(store).releases) == 1
+
+
+def test_what_is_pruned_while_it_is_pushed_is_not_seen(
+    large: Large, s3: S3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, record = large
+    store = open_store(f"s3://{s3.make_bucket()}/x")
+    store.upload(record.path, record.path.name)
+    write = Store.write
+
+    def prune_first(self: Store, name: str, data: bytes) -> None:
+        if name.endswith(".sha256"):
+            self.delete([record.path.name])
+        write(self, name, data)
+
+    monkeypatch.setattr(Store, "write", prune_first)
+    with pytest.raises(StorageError, match="was deleted meanwhile; again"):
+        push_release(record.path, store, config=place.config)
+    assert look_into(store).releases == ()
 
 
 def test_other_bytes_that_a_push_left_are_replaced(large: Large, s3: S3) -> None:
