@@ -9,7 +9,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
-BENCHMARKS := overhead verdicts like reporting sweep tradeoffs serving peers batching drill_latency release upkeep prune checklist rotation steps
+BENCHMARKS := overhead verdicts like reporting sweep tradeoffs serving peers batching drill_latency release release_store upkeep prune checklist rotation desk steps
 # Whole in `make soak`.
 SHORTENED := between_runs served fleet
 ALONE := $(shell grep -rl 'mark\.alone' tests --include='test_*.py')
@@ -90,7 +90,7 @@ serve: $(VENV)/.runtime  ## run the reference service on the configured experime
 lab: $(VENV)/.runtime  ## open JupyterLab on the notebooks
 	@$(BIN)/pillops lab
 
-lock: ## write requirements.txt and requirements-dev.txt from pyproject.toml, in a fresh environment
+lock: ## write requirements.txt, requirements-s3.txt and requirements-dev.txt from pyproject.toml, in a fresh environment
 	@$(PYTHON) tools/lock.py
 
 clean:  ## remove the environment and caches; the demo and the reports stay

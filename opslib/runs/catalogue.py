@@ -177,6 +177,15 @@ def _read_marker(record: Path) -> str | None:
         return None
 
 
+def parse_row(data: bytes, relative: str) -> RunRow:
+    """Return the row of a run from the bytes of its record, `relative` to the report folder; it
+    says so where they are none."""
+    try:
+        return _make_row(RunRecord.model_validate_json(data), relative)
+    except (ValueError, TypeError, RecursionError) as error:
+        return broken_row(relative, f"Its record cannot be read: {error}")
+
+
 def broken_row(relative: str, reason: str) -> RunRow:
     """Return the row of a run or notebook that cannot be read."""
     folder = relative.removesuffix(RUN_FILE).rstrip("/") or relative
