@@ -172,14 +172,6 @@ def test_a_check_of_a_host_that_is_made_would_change_nothing(host: Path) -> None
     assert said.count("changed=0") == 2, said
 
 
-def test_a_check_of_a_machine_with_nothing_on_it_changes_nothing(tmp_path: Path) -> None:
-    prepare(tmp_path)
-    code, said = play(tmp_path, "--check")
-    assert code == 0, said
-    assert "changed=0" not in said
-    assert not any((tmp_path / "home").iterdir())
-
-
 def test_the_unit_is_sound_and_starts_a_service_of_its_card(host: Path) -> None:
     unit = "/etc/systemd/system/pillops@.service"
     if shutil.which("systemd-analyze"):
