@@ -22,11 +22,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from opslib.serving.keys import make_key
 from tests.fleet.playing import ANSIBLE, ROOT, environment
 from tests.fleet.sshd import SPACES, can_split
 from tests.serving.conftest import make_place
 
 PYTHON = "/usr/bin/python3"
+KEYS = (make_key(), make_key())
 # One folder of the test each, so that what was made is there in the next namespace.
 INSIDE = """
 mount -t overlay overlay -o "lowerdir=/etc,upperdir=$1/etc,workdir=$1/work" /etc
@@ -115,7 +117,7 @@ def prepare(folder: Path) -> None:
             "machine": "one",
             "service_port": 8100 + card,
             "card": card,
-            "api_key": f"{card}" * 64,
+            "api_key": KEYS[card],
             "exp_dir": f"/home/pillsnap/exp{card}",
         }
         for card in (0, 1)
@@ -142,15 +144,14 @@ def play(host: Path, *words: str) -> tuple[int, str]:
     playbook = str(ROOT / "fleet" / "host.yml")
     answer = inside(host, str(ANSIBLE), "-i", str(host / "hosts.yml"), playbook, *words)
     said = answer.stdout + answer.stderr
-    assert "0" * 64 not in said
-    assert "1" * 64 not in said
+    assert not any(key in said for key in KEYS)
     return answer.returncode, said
 
 
 def test_the_key_the_code_and_the_jobs_are_there(host: Path) -> None:
     home = host / "home" / "pillsnap"
     key = home / "instances" / "8101" / ".env"
-    assert key.read_text() == f"API_KEY={'1' * 64}\n"
+    assert key.read_text() == f"API_KEY={KEYS[1]}\n"
     assert key.stat().st_mode & 0o777 == 0o600
     head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True)
     assert (home / "pillops" / ".commit").read_text() == head.stdout
@@ -169,14 +170,6 @@ def test_a_check_of_a_host_that_is_made_would_change_nothing(host: Path) -> None
     code, said = play(host, "--check")
     assert code == 0, said
     assert said.count("changed=0") == 2, said
-
-
-def test_a_check_of_a_machine_with_nothing_on_it_changes_nothing(tmp_path: Path) -> None:
-    prepare(tmp_path)
-    code, said = play(tmp_path, "--check")
-    assert code == 0, said
-    assert "changed=0" not in said
-    assert not any((tmp_path / "home").iterdir())
 
 
 def test_the_unit_is_sound_and_starts_a_service_of_its_card(host: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 import sys
@@ -17,7 +16,7 @@ from opslib.core.models import find_model_files
 from tests.docs.commands import make_doors
 from tests.fleet.playing import ANSIBLE, ROOT, Fleet, environment, open_fleet
 from tests.running import run_python
-from tests.serving.conftest import make_place, write_colours
+from tests.serving.conftest import make_place
 
 # In place of a benchmark of minutes: says when it began and ended, and ends as the host wants.
 MEASURES = """#!/bin/sh
@@ -170,19 +169,6 @@ def test_services_of_one_machine_take_turns_and_a_verdict_that_is_open_is_no_fai
     assert sorted(records.glob("*/run/run.json")) == [
         records / name / "run" / "run.json" for name in ("one", "two")
     ]
-
-
-def test_a_real_benchmark_leaves_its_report_here(playing: Playing) -> None:
-    place = playing.fleet.hosts["one"].place
-    write_colours(place.config_path.parent / "images" / "val" / "round")
-    parameters = {"batch": "1", "engine": "onnx", "budget_s": 2}
-    records = playing.fleet.folder / "real"
-    given = json.dumps({"parameters": parameters, "records_dir": str(records)})
-    code, said = playing.play("bench", "-e", given, "--limit", "one")
-    assert code in (0, 2), said
-    (run,) = records.glob("one/*/run.json")
-    assert json.loads(run.read_text())["exit_code"] in (0, 3, 4)
-    assert list(run.parent.glob("*.html"))
 
 
 def test_every_variable_of_a_playbook_is_in_the_example() -> None:
