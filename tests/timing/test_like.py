@@ -86,6 +86,12 @@ def test_runs_that_agree_by_chance_are_not_believed_beyond_their_own_intervals()
     assert all(p_value > 0.5 for _, p_value in judge(level))
 
 
+def test_other_hosts_make_no_host_known_better_than_by_its_own_intervals() -> None:
+    calm = [Figures((-0.01, 0.0, 0.01)) for _ in range(5)]
+    own, *_ = moderate([Figures((-0.01, 0.0, 0.01), own_variance=0.05**2), *calm])
+    assert own.error >= 0.05**2 / 3
+
+
 def test_more_runs_make_narrower_intervals() -> None:
     widths = []
     for runs in (3, 6, 12, 24):
