@@ -175,11 +175,6 @@ def run_files(place: str, files: tuple[str, ...]) -> list[str]:
     return [f"{folder}/{name}".lstrip("/") for name in (*names, own)]
 
 
-def marker_of(record: Path) -> Path:
-    """Return the hidden file beside a record that names the host it was pulled from."""
-    return record.with_name(f".{record.name}.host")
-
-
 def _is_record(name: str) -> bool:
     parts = name.removeprefix(RECORDS).split("/")
     plain = not any(not part or part.startswith(".") or not part.isprintable() for part in parts)

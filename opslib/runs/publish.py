@@ -9,13 +9,12 @@ from opslib.core.errors import InputError, OpsError
 from opslib.core.files import sha256_file
 from opslib.core.formatting import plural
 from opslib.core.plans import Action, Plan
-from opslib.runs.catalogue import CITED_FOLDER, RunRow, scan_runs
+from opslib.runs.catalogue import CITED_FOLDER, RunRow, marker_of, scan_runs
 from opslib.runs.desk import (
     Desk,
     DeskRun,
     build_desk_index,
     carry_out_runs,
-    marker_of,
     open_desk,
     read_runs,
     record_name,

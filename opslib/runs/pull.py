@@ -10,8 +10,8 @@ from opslib.core.errors import InputError
 from opslib.core.files import folder_atomic, hidden_folder, sha256_file, write_bytes_atomic
 from opslib.core.ownership import make_folder
 from opslib.core.plans import Action, Plan
-from opslib.runs.catalogue import scan_runs
-from opslib.runs.desk import Desk, DeskRun, marker_of, run_files
+from opslib.runs.catalogue import marker_of, scan_runs
+from opslib.runs.desk import Desk, DeskRun, run_files
 from opslib.runs.publish import select_ids
 from opslib.runs.run_record import RUN_FILE, RunRecord
 
