@@ -9,9 +9,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
-BENCHMARKS := overhead verdicts reporting sweep tradeoffs serving peers batching drill_latency release upkeep prune checklist rotation steps
+BENCHMARKS := overhead verdicts like reporting sweep tradeoffs serving peers batching drill_latency release release_store upkeep prune checklist rotation desk steps
 # Whole in `make soak`.
-SHORTENED := between_runs served
+SHORTENED := between_runs served fleet
 ALONE := $(shell grep -rl 'mark\.alone' tests --include='test_*.py')
 SOAKS := upkeep flood memory writers deletions kinds zoo rotation
 
@@ -74,7 +74,7 @@ soak: $(VENV)/.dev  ## the long loops: swaps, logs, floods, writers, deletions, 
 	done; exit $$code
 
 notebooks: $(VENV)/.runtime  ## execute every notebook that measures or proves on the configured experiment
-	@code=0; for notebook in notebooks/0[1-69]_*.ipynb; do $(BIN)/pillops run $$notebook || code=$$?; done; exit $$code
+	@code=0; for notebook in notebooks/0[1-6]_*.ipynb notebooks/10_*.ipynb; do $(BIN)/pillops run $$notebook || code=$$?; done; exit $$code
 
 snapshot: $(VENV)/.runtime  ## rewrite the tables of docs/PERFORMANCE.md from the newest good runs
 	@$(BIN)/pillops snapshot
@@ -90,7 +90,7 @@ serve: $(VENV)/.runtime  ## run the reference service on the configured experime
 lab: $(VENV)/.runtime  ## open JupyterLab on the notebooks
 	@$(BIN)/pillops lab
 
-lock: ## write requirements.txt and requirements-dev.txt from pyproject.toml, in a fresh environment
+lock: ## write requirements.txt, requirements-s3.txt and requirements-dev.txt from pyproject.toml, in a fresh environment
 	@$(PYTHON) tools/lock.py
 
 clean:  ## remove the environment and caches; the demo and the reports stay

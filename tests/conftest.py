@@ -14,6 +14,7 @@ from hypothesis import settings
 
 from opslib.timing import workers
 from tests.running import STARTERS, prepare_starts
+from tests.s3 import S3, start_s3
 
 ROOT = Path(__file__).resolve().parents[1]
 QUICK = ROOT / "tests" / "quick"
@@ -62,6 +63,7 @@ FIRST = (
     "tests/ops/drill/test_two_stage.py",
     "tests/notebooks/test_ort_sweep.py",
     "tests/notebooks/test_served_sweep.py",
+    "tests/notebooks/test_fleet.py",
     "tests/deletions/test_killing.py",
 )
 
@@ -141,3 +143,20 @@ def _own_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith("PILLSNAP_"):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
+    """A real S3 server of our own."""
+    with start_s3(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+@pytest.fixture
+def s3(s3_server: S3, monkeypatch: pytest.MonkeyPatch) -> S3:
+    """The S3 server that this test and what it starts talk to, with the right credentials."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    return s3_server

@@ -29,6 +29,7 @@ FLOORS = {
     "ops.drill": 7,
     "upkeep": 7,
     "ops.checklist": 8,
+    "ops.fleet": 9,
     "ops.acceptance": 9,
     "demo": 9,
     "cli": 10,
@@ -104,7 +105,8 @@ def test_importing_the_library_loads_nothing_heavy() -> None:
 
 def test_the_ground_floor_and_the_doors_load_nothing_heavy() -> None:
     heavy = {"torch", "onnxruntime", "pandas", "matplotlib", "numpy", "scipy", "papermill"}
-    modules = ("core.config", "core.plans", "core.models", "telling.doors")
+    heavy |= {"fsspec", "s3fs", "botocore", "boto3"}
+    modules = ("core.config", "core.plans", "core.models", "telling.doors", "runs.desk_command")
     assert not loaded_by(f"import {', '.join(f'opslib.{one}' for one in modules)}") & heavy
 
 
@@ -143,12 +145,24 @@ def test_the_three_doors_ask_for_the_same_packages() -> None:
 
 def test_the_lock_pins_torch_alone_and_names_no_address() -> None:
     peers = (f"benchmarks/requirements-{name}.txt" for name in ("otava", "peers"))
-    for name in ("requirements.txt", "requirements-dev.txt", *peers):
+    for name in ("requirements.txt", "requirements-s3.txt", "requirements-dev.txt", *peers):
         text = (ROOT / name).read_text()
         assert "://" not in text
         assert "--hash" not in text
         assert "nvidia-" not in text.replace("nvidia-ml-py", "")  # BentoML's, without CUDA
     assert pins("requirements.txt")["torch"] == "2.13.0"
+
+
+def test_a_store_in_the_field_is_reached_by_what_its_tests_run() -> None:
+    from packaging.specifiers import SpecifierSet
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extra = wanted(project["optional-dependencies"]["s3"])
+    locked, tested = pins("requirements-s3.txt"), pins("requirements-dev.txt")
+    assert locked.items() <= tested.items()
+    assert not locked.keys() & pins("requirements.txt").keys()
+    for name, specifier in extra.items():
+        assert locked[name] in SpecifierSet(specifier), name
 
 
 def test_peers_run_what_ours_runs() -> None:

@@ -1,4 +1,4 @@
-"""Write requirements.txt and requirements-dev.txt: every package as one fresh install has it.
+"""Write the lock files, requirements*.txt: every package as one fresh install has it.
 
 torch is pinned without its own dependencies: which CUDA libraries it brings depends on the build
 that a machine installs, so pip resolves them there.
@@ -29,7 +29,7 @@ def freeze(python: Path) -> dict[str, str]:
 
 
 def main() -> None:
-    """Install the abstract dependencies twice, without and with `dev`, and write what came."""
+    """Install the abstract dependencies, then `s3`, then `dev`, and write what came each time."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     build = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
     with tempfile.TemporaryDirectory() as folder:
@@ -38,11 +38,14 @@ def main() -> None:
         install = [python, "-m", "pip", "install", "--quiet"]
         subprocess.run([*install, *project["dependencies"], *build], check=True)
         runtime = freeze(python)
+        subprocess.run([*install, *project["optional-dependencies"]["s3"]], check=True)
+        with_s3 = freeze(python)
         subprocess.run([*install, *project["optional-dependencies"]["dev"]], check=True)
         everything = freeze(python)
     write("requirements.txt", "", runtime)
-    added = {name: version for name, version in everything.items() if name not in runtime}
-    write("requirements-dev.txt", "-r requirements.txt\n", added)
+    for name, pins in (("requirements-s3.txt", with_s3), ("requirements-dev.txt", everything)):
+        added = {one: version for one, version in pins.items() if one not in runtime}
+        write(name, "-r requirements.txt\n", added)
 
 
 def write(name: str, first: str, pins: dict[str, str]) -> None:

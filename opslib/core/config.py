@@ -38,6 +38,7 @@ class Config(sections.Section):
 
     source: Path
     paths: sections.PathsSection
+    desk: sections.DeskSection = sections.DeskSection()
     export: sections.ExportSection = sections.ExportSection()
     models: Kinds = {}
     images: sections.ImagesSection = sections.ImagesSection()

@@ -1,7 +1,8 @@
-"""The host a figure was measured on, and a fingerprint that says whether two are the same."""
+"""The host a figure was measured on: its hardware, a fingerprint of that, and its name."""
 
 import os
 import platform
+import re
 import subprocess
 from functools import cache
 from pathlib import Path
@@ -9,6 +10,9 @@ from pathlib import Path
 from opslib.core.files import sha256_bytes
 from opslib.core.records import Part
 
+# What a container runtime calls a container, and what is no name at all.
+_NOBODY = re.compile(r"[0-9a-f]{12}|[0-9a-f]{64}|localhost(\..*)?|")
+_LONGEST_NAME = 64
 _ISA_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "amx_bf16", "asimddp")
 
 
@@ -21,7 +25,8 @@ class GpuFacts(Part):
 
 
 class HostFacts(Part):
-    """What of a host decides how fast a model runs on it; no host name, no address."""
+    """What of a host decides how fast a model runs on it, and what the host is called, where it has
+    a name that stays: two of equal hardware are told apart by that alone. No address."""
 
     cpu: str
     isa: tuple[str, ...]
@@ -32,6 +37,7 @@ class HostFacts(Part):
     os: str
     python: str
     gpus: tuple[GpuFacts, ...]
+    name: str | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -53,6 +59,16 @@ class HostFacts(Part):
         if self.gpus:
             return self.gpus[0].name
         return f"{self.cpu}, {self.cpus_usable} cores"
+
+    @property
+    def title(self) -> str:
+        """The name, where it is known, and the host in a few words."""
+        return f"{self.name} ({self.label})" if self.name else self.label
+
+    def is_same(self, other: "HostFacts") -> bool:
+        """Return whether both are one host: of one hardware, and not of two names."""
+        unknown = None in (self.name, other.name)
+        return self.machine == other.machine and (unknown or self.name == other.name)
 
 
 def usable_cpus() -> int:
@@ -91,7 +107,15 @@ def host_facts() -> HostFacts:
         os=f"{platform.system()} {platform.release()}",
         python=platform.python_version(),
         gpus=_read_gpus(),
+        name=read_host_name(),
     )
+
+
+def read_host_name() -> str | None:
+    """Return what the system calls this host; None where that is no name that stays, as a
+    container's, which is another one at each start."""
+    name = platform.node()
+    return None if _NOBODY.fullmatch(name) else name[:_LONGEST_NAME]
 
 
 def _read_cpuinfo() -> tuple[str, set[str]]:

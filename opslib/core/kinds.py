@@ -18,6 +18,7 @@ from opslib.core.files import expand_user
 from opslib.core.models import CHECKPOINT_SUFFIXES, follow_model
 from opslib.core.models_section import KindSection, fill_in
 from opslib.core.sections import ClientSection
+from opslib.core.served import ONLY_KIND
 
 LATEST_NAME = "latest.onnx"
 MODEL_SUFFIXES = (".onnx", *CHECKPOINT_SUFFIXES)
@@ -95,7 +96,7 @@ def list_kinds(config: Config) -> tuple[Kind, ...]:
         return tuple(_make_kind(config, name, one) for name, one in config.models.items())
     fields = {name: getattr(config.client, name) for name in FIELDS}
     sole = KindSection(pattern="*.onnx", link=LATEST_NAME, pin=PIN, **fields)
-    return (_make_kind(config, "model", sole),)
+    return (_make_kind(config, ONLY_KIND, sole),)
 
 
 def pick_kind(config: Config, name: str | None = None) -> Kind:

@@ -7,8 +7,10 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 from pydantic_core import PydanticCustomError
 
+from opslib.core.errors import ParameterError
 from opslib.core.files import expand_user
 from opslib.core.secrets import REFERENCE_PREFIX, split_http
+from opslib.core.store import check_store_url, is_address
 
 
 def split_commas(value: Any) -> Any:
@@ -27,6 +29,7 @@ def _check_reference(value: Any) -> Any:
 
 # The type of an error whose input may be a secret: it is not repeated.
 UNSHOWN_ERROR = "unshown"
+_LOCAL_FOLDER = "expected a local folder; desk.url takes the address of a store for all hosts"
 _REFERENCE = re.compile(re.escape(REFERENCE_PREFIX) + r"[A-Za-z_][A-Za-z0-9_]*")
 Reference = Annotated[str | None, BeforeValidator(_check_reference)]
 PositiveInt = Annotated[int, Field(gt=0)]
@@ -49,6 +52,30 @@ def _check_file_pattern(value: str) -> str:
 
 
 FilePattern = Annotated[str, AfterValidator(_check_file_pattern)]
+
+
+def _check_store(value: Any) -> Any:
+    """Return the address of a store; one that is wrong may hold credentials and is not repeated."""
+    if value is None:
+        return None
+    try:
+        return check_store_url(value if isinstance(value, str) else "")
+    except ParameterError as error:
+        why = {"why": str(error).removeprefix(": ")}
+        raise PydanticCustomError(UNSHOWN_ERROR, "{why}", why) from None
+
+
+def _check_place(value: Any) -> Any:
+    """Return the address of a store as text, and a folder as a path, which a variable may move."""
+    if value is None or isinstance(value, Path):
+        return value
+    if not isinstance(value, str):
+        raise ValueError("expected a folder or the address of a store")
+    return _check_store(value) if is_address(value) else Path(value)
+
+
+StoreUrl = Annotated[str | None, BeforeValidator(_check_store)]
+Place = Annotated[Path | str | None, BeforeValidator(_check_place)]
 
 
 class Section(BaseModel):
@@ -74,6 +101,20 @@ class PathsSection(Section):
     data_root: Path
     code_root: Path | None = None
     report_dir: Path = Path("reports")
+
+    @field_validator("report_dir", mode="before")
+    @classmethod
+    def _refuse_address(cls, value: Any) -> Any:
+        if is_address(str(value)):
+            raise PydanticCustomError(UNSHOWN_ERROR, _LOCAL_FOLDER)
+        return value
+
+
+class DeskSection(Section):
+    """Where the reports of several hosts lie together, and what this host is called there."""
+
+    url: StoreUrl = None
+    host: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")] | None = None
 
 
 class ExportSection(Section):

@@ -16,6 +16,7 @@ from opslib.core.records import Part, Record
 
 STATE_NAME = "served.json"
 HISTORY_LENGTH = 10
+ONLY_KIND = "model"  # as a kind is called where there are no others
 
 
 class ServedModel(Part):
@@ -78,6 +79,36 @@ class ServedState(Record):
         wanted = self.wanted_path()
         if wanted is not None:
             yield wanted, "it should be served"
+
+
+class ServedNote(Part):
+    """Which model of a kind a host serves, as its records tell others: no path of that host.
+    `since_utc` is when it was switched in, where that is known; `sha256` may be its first digits
+    alone."""
+
+    kind: str
+    name: str
+    sha256: str | None
+    version_tag: str | None = None
+    since_utc: str | None = None
+
+
+def note_served(config: Config) -> ServedNote | None:
+    """Return which model was switched in last, or None where none was or nobody can tell."""
+    try:
+        state = read_served_state(config)
+    except InputError:
+        return None
+    if state is None:
+        return None
+    one = state.current
+    return ServedNote(
+        kind=ONLY_KIND,
+        name=one.path.name,
+        sha256=one.sha256,
+        version_tag=one.version_tag,
+        since_utc=one.switched_at_utc,
+    )
 
 
 def served_state_path(config: Config) -> Path:

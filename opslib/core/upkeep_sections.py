@@ -9,7 +9,14 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from opslib.core.secrets import split_http
-from opslib.core.sections import FilePattern, PositiveInt, Reference, Section, split_commas
+from opslib.core.sections import (
+    FilePattern,
+    Place,
+    PositiveInt,
+    Reference,
+    Section,
+    split_commas,
+)
 
 
 def _check_url(value: str) -> str:
@@ -113,7 +120,7 @@ class ReleaseSection(Section):
     """How many releases stay, where a second copy goes, and what an archive may unpack to."""
 
     keep: PositiveInt = 8
-    copy_to: Path | None = None
+    copy_to: Place = None
     threads: Annotated[int, Field(ge=0, le=64)] = 0
     max_files: PositiveInt = 10_000
     max_file_mb: PositiveInt = 16_384

@@ -5,6 +5,7 @@ from pathlib import PurePath
 from opslib.ops.bench.command import BENCH
 from opslib.ops.checklist.operation import CHECKLIST
 from opslib.ops.drill.command import DRILL
+from opslib.ops.fleet.command import FLEET
 from opslib.ops.quantize.command import QUANTIZE
 from opslib.ops.release.operation import RELEASE
 from opslib.ops.served_sweep.command import SERVED_SWEEP
@@ -26,4 +27,4 @@ def find_records(file_name: str) -> Records | None:
     return next((one for one in known if PurePath(file_name).name.startswith(one.files)), None)
 
 
-register(BENCH, SWEEP, SERVED_SWEEP, QUANTIZE, RELEASE, DRILL, CHECKLIST, TRENDS)
+register(BENCH, SWEEP, SERVED_SWEEP, QUANTIZE, RELEASE, DRILL, CHECKLIST, TRENDS, FLEET)

@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from contextlib import suppress
 from math import isfinite
 from pathlib import Path
@@ -16,6 +16,7 @@ from opslib.core.errors import InputError
 from opslib.core.files import sha256_bytes
 from opslib.core.formatting import shorten
 from opslib.core.records import Part
+from opslib.core.served import ServedNote
 from opslib.runs.html import shown_figures
 from opslib.runs.run_record import RUN_FILE, RunRecord
 from opslib.telling.scraps import Scrap
@@ -32,7 +33,8 @@ class RunRow(Part):
 
     `record_path` and `href` are relative to the report folder; `figures` are ready texts;
     `asked` names the parameters that were changed;
-    `measured` are the figures that have a better direction, and so a trend.
+    `measured` are the figures that have a better direction, and so a trend;
+    `host_name` is what its host is called, where it was pulled from one or says it itself.
     """
 
     id: str
@@ -51,10 +53,13 @@ class RunRow(Part):
     succeeded: bool = False
     host_fingerprint: str | None = None
     host: str | None = None
+    hardware: str | None = None
     asked: str = ""
     machine: str | None = None
+    host_name: str | None = None
     values_digest: str | None = None
     record: str | None = None
+    served: ServedNote | None = None
     measured: tuple[Scrap, ...] = ()
 
 
@@ -64,7 +69,7 @@ class _Kept(Part):
 
 
 class _Cache(Part):
-    version: Literal[5] = 5
+    version: Literal[6] = 6
     runs: dict[str, _Kept] = {}
 
 
@@ -107,6 +112,31 @@ def drop_ahead(rows: Iterable[RunRow]) -> list[RunRow]:
     return part_ahead(rows, lambda row: parse_moment(row.started))[0]
 
 
+def name_hosts(rows: Iterable[RunRow]) -> dict[str, str | None]:
+    """Return what the host of each run is called, by the run's id.
+
+    A run that tells no name is of the one host of its hardware that has one; where there are
+    several of them it stays without, and is of none of them.
+    """
+    runs = list(rows)
+    names: dict[str | None, set[str | None]] = {}
+    for row in runs:
+        names.setdefault(row.machine, set()).add(row.host_name)
+    return {row.id: row.host_name or _only(names[row.machine]) for row in runs}
+
+
+def runs_of_host(rows: Iterable[RunRow], machine: str | None, name: str | None) -> list[RunRow]:
+    """Return the runs of one host, by its hardware and its name, in their order."""
+    here = [row for row in rows if row.machine == machine]
+    only = _only({name, *(row.host_name for row in here)})
+    return [row for row in here if (row.host_name or only) == (name or only)]
+
+
+def _only(names: Set[str | None]) -> str | None:
+    known = names - {None}
+    return next(iter(known)) if len(known) == 1 else None
+
+
 def values_digest(values: dict[str, Any]) -> str:
     """Return a digest that is equal for equal parameters."""
     return sha256_bytes(json.dumps(values, sort_keys=True).encode())[:12]
@@ -129,10 +159,31 @@ def visible_files(root: Path | str) -> Iterator[os.DirEntry[str]]:
 
 def _read_row(path: Path, relative: str) -> RunRow:
     try:
-        return _make_row(RunRecord.read(path), relative)
+        return _make_row(RunRecord.read(path), relative, _read_marker(path))
     except (InputError, ValueError, TypeError, RecursionError) as error:
         reason = str(error).removeprefix(f"{path}: ")
         return broken_row(relative, f"Its record cannot be read: {reason}")
+
+
+def marker_of(record: Path) -> Path:
+    """Return the hidden file beside a record that names the host it was pulled from."""
+    return record.with_name(f".{record.name}.host")
+
+
+def _read_marker(record: Path) -> str | None:
+    try:
+        return marker_of(record).read_text(encoding="utf-8").strip() or None
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def parse_row(data: bytes, relative: str) -> RunRow:
+    """Return the row of a run from the bytes of its record, `relative` to the report folder; it
+    says so where they are none."""
+    try:
+        return _make_row(RunRecord.model_validate_json(data), relative)
+    except (ValueError, TypeError, RecursionError) as error:
+        return broken_row(relative, f"Its record cannot be read: {error}")
 
 
 def broken_row(relative: str, reason: str) -> RunRow:
@@ -153,12 +204,14 @@ def broken_row(relative: str, reason: str) -> RunRow:
     )
 
 
-def _make_row(run: RunRecord, relative: str) -> RunRow:
-    change = run.change
+def _make_row(run: RunRecord, relative: str, pulled_from: str | None = None) -> RunRow:
+    change, host = run.change, run.lineage.host if run.lineage else None
+    if host is not None and pulled_from is not None:
+        host = host.model_copy(update={"name": pulled_from})
     tone = None
     if change is not None:
         tone = "worse" if change.worse else "better" if change.better else None
-    alike = ("id", "notebook", "title", "started", "word", "tone", "succeeded", "record")
+    alike = ("id", "notebook", "title", "started", "word", "tone", "succeeded", "record", "served")
     return RunRow(
         **{name: getattr(run, name) for name in alike},
         record_path=relative,
@@ -172,9 +225,11 @@ def _make_row(run: RunRecord, relative: str) -> RunRow:
         change_tone=tone,
         finished=run.status == "finished",
         host_fingerprint=run.lineage.host_fingerprint if run.lineage else None,
-        host=run.lineage.host.label if run.lineage else None,
+        host=host.title if host else None,
+        hardware=host.label if host else None,
         asked=shorten(", ".join(f"{k}={run.parameters[k]}" for k in run.changed_parameters), 80),
-        machine=run.lineage.host.machine if run.lineage else None,
+        machine=host.machine if host else None,
+        host_name=host.name if host else pulled_from,
         measured=tuple(one for one in run.key_figures if one.better and _is_finite(one.value)),
         values_digest=values_digest(run.parameters),
     )

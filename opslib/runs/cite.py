@@ -1,5 +1,6 @@
 """Runs that a document cites: copied small, with no link that a fresh clone lacks."""
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -13,13 +14,15 @@ from opslib.runs.run_record import RUN_FILE, RunRecord, list_run_files
 
 MAX_CITED_BYTES = 500 * 1024
 _FILES = re.compile(r"<!--files-->.*?<!--/files-->", flags=re.DOTALL)
+_NAME = re.compile(r"<!--name-->.*?<!--/name-->", flags=re.DOTALL)
 _SINCE = re.compile(r"<!--since-->.*?<!--/since-->", flags=re.DOTALL)
 
 
 def cite_run(source: Path, root: Path) -> None:
     """Copy a run's page and records into `<root>/cited/<run id>/`.
 
-    A record over half the limit is slimmed: medians in place of raw calls.
+    A record over half the limit is slimmed: medians in place of raw calls. What the host is called
+    stays behind: who reads a document needs to know what it is.
 
     Raises:
         InputError: the page or the record is over 500 KiB, or the run has no page.
@@ -30,10 +33,13 @@ def cite_run(source: Path, root: Path) -> None:
         shutil.rmtree(target)
     with folder_atomic(target) as folder:
         page = (source / run.report_name).read_text(encoding="utf-8")
-        page = _SINCE.sub("Since the last comparable run", _FILES.sub("", page))
+        page = _NAME.sub("", _FILES.sub("", page))
+        page = _SINCE.sub("Since the last comparable run", page)
         (folder / run.report_name).write_text(page, encoding="utf-8")
         if run.record:
             _copy_record(source / run.record, folder / run.record)
+        if run.lineage and run.lineage.host.name:
+            run = _without_name(run, folder)
         for path in folder.iterdir():
             if path.stat().st_size > MAX_CITED_BYTES:
                 size, limit = map(format_bytes, (path.stat().st_size, MAX_CITED_BYTES))
@@ -55,6 +61,19 @@ def remove_citation(root: Path, run_id: str) -> None:
     """Remove a run from the cited folder."""
     with storage_errors(f"remove {run_id}"):
         shutil.rmtree(root / CITED_FOLDER / run_id)
+
+
+def _without_name(run: RunRecord, folder: Path) -> RunRecord:
+    """Take what the host is called out of the copied record, and return the run without it."""
+    if run.lineage is None:
+        return run
+    name = f'"name": {json.dumps(run.lineage.host.name, ensure_ascii=False)}'
+    if run.record:
+        copy = folder / run.record
+        text = copy.read_text(encoding="utf-8")
+        copy.write_text(text.replace(name, '"name": null'), encoding="utf-8")
+    host = run.lineage.host.model_copy(update={"name": None})
+    return run.model_copy(update={"lineage": run.lineage.model_copy(update={"host": host})})
 
 
 def _copy_record(source: Path, target: Path) -> None:

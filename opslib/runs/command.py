@@ -10,6 +10,8 @@ from typer.core import TyperCommand
 
 from opslib.core.config import load_config
 from opslib.core.errors import ExitCode, InputError
+from opslib.core.store import is_address
+from opslib.runs.desk_command import adopt_from, publish, pull
 from opslib.telling.doors import (
     ConfigOption,
     RootOption,
@@ -42,6 +44,8 @@ def make_report_app() -> typer.Typer:
     app = typer.Typer(help="Compare, check, list and adopt reports.", no_args_is_help=False)
     app.command()(index)
     app.command()(adopt)
+    app.command()(publish)
+    app.command()(pull)
     return app
 
 
@@ -60,6 +64,7 @@ def run(
 ) -> int:
     """Run a notebook and leave a dated report; the exit code is the report's verdict."""
     from opslib.runs.parameters import read_assignments, read_parameter_file
+    from opslib.runs.publish import publish_new
     from opslib.runs.runner import run_notebook
     from opslib.telling.figures import short_number
 
@@ -92,19 +97,26 @@ def run(
             say(console, record.change.attribution)
     folder = out.absolute() if out else loaded.report_dir / report_folder(record.id)
     say(console, f"report: {folder / record.report_name}")
+    publish_new(loaded, partial(say, notes))
     return record.exit_code
 
 
 def index(root: RootOption = None, config: ConfigOption = None) -> int:
-    """Write the page that lists every report, newest first."""
+    """Write the page that lists every report, newest first, and publish what desk.url lacks."""
     from opslib.runs.index import build_index
+    from opslib.runs.publish import publish_new
 
-    say(make_console(), str(build_index(find_root(root, config))))
-    return int(ExitCode.PASS)
+    console = make_console()
+    say(console, str(build_index(find_root(root, config))))
+    whole = root is not None or publish_new(load_config(config), partial(say, console))
+    return int(ExitCode.PASS if whole else ExitCode.USAGE)
 
 
 def adopt(
-    notebook: Annotated[Path, typer.Argument(help="Executed notebook in the report folder.")],
+    notebook: Annotated[
+        str,
+        typer.Argument(help="Executed notebook in the report folder, or its desk.url address."),
+    ],
     root: RootOption = None,
     config: ConfigOption = None,
 ) -> int:
@@ -112,7 +124,9 @@ def adopt(
     from opslib.runs.adopt import adopt_notebook
     from opslib.runs.index import build_index
 
-    folder, path = find_root(root, config), notebook.absolute()
+    if is_address(notebook):
+        return adopt_from(notebook, config)
+    folder, path = find_root(root, config), Path(notebook).absolute()
     if not path.is_relative_to(folder):
         raise InputError(f"{notebook}: lies outside the report folder {folder}")
     record = adopt_notebook(path, folder)

@@ -6,7 +6,7 @@ from typing import Any
 
 from opslib.core.errors import InputError
 from opslib.ops import find_records
-from opslib.runs.catalogue import RunRow, drop_ahead, scan_runs, values_digest
+from opslib.runs.catalogue import RunRow, drop_ahead, runs_of_host, scan_runs, values_digest
 from opslib.runs.run_record import RunChange, RunRecord
 from opslib.runs.trends import SHARES
 from opslib.telling.operation import Records
@@ -50,12 +50,12 @@ def find_change(root: Path, run: RunRecord, folder: Path) -> RunChange | None:
     """
     if run.status != "finished" or run.lineage is None:
         return None
-    digest, machine = values_digest(run.parameters), run.lineage.host.machine
+    digest, host = values_digest(run.parameters), run.lineage.host
     alike = [
         row
-        for row in drop_ahead(scan_runs(root))
+        for row in runs_of_host(drop_ahead(scan_runs(root)), host.machine, host.name)
         if row.notebook == run.notebook and row.values_digest == digest
-        if row.finished and row.machine == machine
+        if row.finished
     ]
     if not alike:
         return None

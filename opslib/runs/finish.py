@@ -8,9 +8,10 @@ from typing import Any
 from opslib.core.errors import ExitCode, InputError, storage_errors
 from opslib.core.files import sha256_file
 from opslib.core.formatting import utc_now
-from opslib.core.lineage import record_lineage
+from opslib.core.lineage import Lineage, record_lineage
 from opslib.core.records import read_json
 from opslib.core.secrets import REFERENCE_PREFIX, live_secrets, resolve_reference
+from opslib.core.served import note_served
 from opslib.core.verdicts import VERDICT_EXIT_CODES
 from opslib.runs.ending import (
     FINISHED,
@@ -112,6 +113,7 @@ def _write(job: Job, notebook: Any, ending: Ending, *, with_page: bool = True) -
         "duration_s": round((ended - job.started).total_seconds(), 3),
         "parameters": job.values,
         "changed_parameters": tuple(job.values),
+        "served": note_served(job.config),
     }
     if with_page:
         scraps = collect_scraps(cell_outputs(notebook))
@@ -151,10 +153,17 @@ def _read_results(job: Job, scraps: dict[str, Scrap], redactor: Redactor) -> dic
         "parameters": json.loads(json.dumps({**defaults, **job.values})),
         "changed_parameters": tuple(k for k, v in job.values.items() if defaults[k] != v),
         "notebook_sha256": sha256_file(job.notebook),
-        "lineage": record_lineage(),
+        "lineage": _name_host(record_lineage(), job.config.desk.host),
         "evidence": read_evidence(read_json(job.aside / record)) if record else {},
         "record": record,
     }
+
+
+def _name_host(lineage: Lineage, name: str | None) -> Lineage:
+    """The lineage with the name that this host has at the desk, where it is given one."""
+    if name is None:
+        return lineage
+    return lineage.model_copy(update={"host": lineage.host.model_copy(update={"name": name})})
 
 
 def _outcome_code(scraps: dict[str, Scrap]) -> ExitCode:

@@ -1,6 +1,6 @@
 """`reports/index.html`: the newest answer of each notebook, then every run, newest first."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from opslib.core.clock import ASK
@@ -32,8 +32,13 @@ def build_index(root: Path) -> Path:
     return path
 
 
-def render_index(rows: list[RunRow], trends: Sequence[TrendSummary] = ()) -> str:
-    """Return the index page of these runs, newest first, and of the trends of their figures."""
+def render_index(
+    rows: list[RunRow],
+    trends: Sequence[TrendSummary] = (),
+    hosts: Mapping[str, str] | None = None,
+) -> str:
+    """Return the index page of these runs, newest first, and of the trends of their figures.
+    `hosts`: where they are of several hosts, the host of each run's id."""
     shown, past = rows[:MAX_PAGE_ROWS], drop_ahead(rows)
     newest: dict[str, RunRow] = {}
     for row in past:
@@ -42,6 +47,7 @@ def render_index(rows: list[RunRow], trends: Sequence[TrendSummary] = ()) -> str
         "list.html.j2",
         script=read_template("list.js"),
         rows=shown,
+        hosts=hosts,
         total=len(rows),
         unfinished=sum(not row.finished for row in rows),
         past=past,

@@ -9,6 +9,7 @@ from opslib.core.errors import ExitCode
 from opslib.core.files import sha256_file
 from opslib.core.lineage import Lineage
 from opslib.core.records import Part, Record
+from opslib.core.served import ServedNote
 from opslib.core.verdicts import VERDICT_EXIT_CODES, Verdict
 from opslib.telling.scraps import Scrap
 
@@ -65,7 +66,8 @@ class RunRecord(Record):
 
     `started` and `ended` are ISO 8601 in UTC; `changed_parameters` names those that differ from
     the notebook's own values; `evidence` says which model, images, providers and seed stand
-    behind the figures; `record` is the file name of the operation's record in the run's folder.
+    behind the figures; `record` is the file name of the operation's record in the run's folder;
+    `served` is the model that was in service here when the run ended.
     """
 
     schema_name = "run"
@@ -89,6 +91,7 @@ class RunRecord(Record):
     key_figures: tuple[Scrap, ...] = ()
     change: RunChange | None = None
     record: str | None = None
+    served: ServedNote | None = None
     files: tuple[FileEntry, ...] = ()
 
     @property

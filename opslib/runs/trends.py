@@ -13,7 +13,7 @@ import numpy as np
 from opslib.core.errors import InputError
 from opslib.core.files import sha256_bytes
 from opslib.core.lineage import Lineage
-from opslib.runs.catalogue import RunRow, drop_ahead
+from opslib.runs.catalogue import RunRow, drop_ahead, name_hosts
 from opslib.runs.run_record import RunRecord
 from opslib.telling.scraps import Scrap
 from opslib.timing.steps import FEWEST_RUNS, SHORTEST, find_steps
@@ -49,6 +49,7 @@ class Trend:
     runs: tuple[RunRow, ...]
     values: tuple[float, ...]
     intervals: tuple[tuple[float, float] | None, ...]
+    host_name: str | None = None
 
     @property
     def label(self) -> str:
@@ -61,8 +62,9 @@ class Trend:
         """The file name of the trend's page; it stays the same while runs are added."""
         last, scrap = self.runs[-1], self.scrap
         kind = (last.notebook, scrap.name, last.machine, last.values_digest, scrap.unit)
+        named = (self.host_name,) if self.host_name else ()
         name = re.sub(r"[^a-z0-9]+", "-", f"{last.notebook} {scrap.name}".lower()).strip("-")
-        return f"{name[:80]}-{sha256_bytes(repr((*kind, scrap.better)).encode())[:8]}.html"
+        return f"{name[:80]}-{sha256_bytes(repr((*kind, *named, scrap.better)).encode())[:8]}.html"
 
     @cached_property
     def digest(self) -> str:
@@ -104,10 +106,13 @@ def list_trends(rows: Iterable[RunRow]) -> list[Trend]:
     Runs that did not finish, that tell no host, or that are dated after now take no part.
     """
     found: dict[tuple[str, ...], list[tuple[RunRow, Scrap]]] = {}
-    for row in drop_ahead(rows):
+    known = drop_ahead(rows)
+    names = name_hosts(known)
+    for row in known:
         if row.finished and row.machine and row.started:
             for scrap in row.measured:
-                which = (row.notebook, scrap.name, row.machine, str(row.values_digest))
+                host = (row.machine, names[row.id] or "")
+                which = (row.notebook, scrap.name, *host, str(row.values_digest))
                 # A figure whose unit or better direction changed is another figure.
                 found.setdefault((*which, str(scrap.unit), str(scrap.better)), []).append(
                     (row, scrap)
@@ -118,7 +123,8 @@ def list_trends(rows: Iterable[RunRow]) -> list[Trend]:
         runs = tuple(row for row, _ in members)
         values = tuple(float(scrap.value) for _, scrap in members)
         intervals = tuple(scrap.interval for _, scrap in members)
-        trends.append(Trend(members[-1][1], runs, values, intervals))
+        name = names[runs[-1].id]
+        trends.append(Trend(members[-1][1], runs, values, intervals, name))
     return trends
 
 

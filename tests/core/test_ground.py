@@ -10,7 +10,13 @@ import pytest
 
 from opslib.core.errors import BusyError, InputError, ParameterError
 from opslib.core.formatting import format_bytes, format_duration, format_ms, plural
-from opslib.core.host import cgroup_quota_cores, host_facts, parse_gpus, usable_cpus
+from opslib.core.host import (
+    cgroup_quota_cores,
+    host_facts,
+    parse_gpus,
+    read_host_name,
+    usable_cpus,
+)
 from opslib.core.lineage import git_sha, record_lineage
 from opslib.core.locks import hold_lock
 from opslib.core.plans import Action, Plan, carry_out
@@ -143,6 +149,32 @@ def test_the_host_is_described_and_its_fingerprint_is_stable() -> None:
     assert len(facts.fingerprint) == 12
     other = facts.model_copy(update={"cpu": "another"})
     assert other.fingerprint != facts.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ("gpu-1.example.org", "gpu-1.example.org"),
+        ("", None),
+        ("localhost", None),
+        ("localhost.localdomain", None),
+        ("3f2a9c01b7de", None),
+    ],
+)
+def test_a_host_has_the_name_that_the_system_gives_it_unless_that_is_none_that_stays(
+    monkeypatch: pytest.MonkeyPatch, given: str, name: str | None
+) -> None:
+    monkeypatch.setattr("platform.node", lambda: given)
+    assert read_host_name() == name
+
+
+def test_hosts_of_equal_hardware_are_told_apart_by_their_names_alone() -> None:
+    plain = host_facts().model_copy(update={"name": None})
+    one, other = (plain.model_copy(update={"name": name}) for name in ("one", "other"))
+    assert one.fingerprint == other.fingerprint
+    assert not one.is_same(other)
+    assert one.is_same(plain)
+    assert not one.is_same(one.model_copy(update={"cpu": "another"}))
 
 
 def test_cards_are_read_from_the_drivers_table() -> None:

@@ -51,6 +51,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
         place.config_path.write_text(f"{text}client: {{url: '{service.url}'}}\n")
         running = open_live(service, place)
         assert run(running, ".venv/bin/pillops release create --copy-to backup").returncode == 0
+        assert run(running, '.venv/bin/pillops release copy --copy-to "$STORE"').returncode == 0
         yield running
         running.client.close()
 
@@ -68,6 +69,7 @@ def run(checkout: Live, command: str, **variables: str) -> subprocess.CompletedP
         URL=checkout.service.url,
         EXP_DIR=str(checkout.place.config.exp_dir),
         BACKUP_DIR=str(folder / "backup"),
+        STORE=f"file://{folder}/store",
         **variables,
     )
     if command.endswith("pillops serve"):

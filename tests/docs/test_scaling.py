@@ -48,6 +48,7 @@ class Pair:
             ANSIBLE_HOME=str(self.folder / "ansible"),
             ANSIBLE_REMOTE_TEMP=str(self.folder / "ansible" / "tmp"),
             ANSIBLE_PIPELINING="1",
+            PILLSNAP_DESK__URL=f"file://{self.folder}/desk",
         )
 
 
@@ -107,7 +108,9 @@ def test_a_command_of_the_document_works(pair: Pair, command: str) -> None:
     assert answer.returncode == 0, said
     assert pair.hosts[0].service.key not in said
     tags = [live.version["version_tag"] for live in pair.hosts]
-    if command.startswith("ls "):
+    if "pillops report" in command:
+        assert "nothing to do" in said
+    elif command.startswith("ls "):
         assert len(answer.stdout.split()) == len(pair.hosts), "a lease of each service"
     elif "reload_model" in command:
         assert tags == ["model-b", "model-b"]
@@ -126,6 +129,7 @@ def test_the_commands_are_all_found() -> None:
         "--check",
         "fleet/roll.yml",
         ".in-use/",
+        "report publish",
     ):
         assert word in found
 

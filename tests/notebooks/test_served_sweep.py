@@ -17,7 +17,7 @@ def test_the_sweep_of_the_service_runs_by_plain_papermill(tmp_path: Path) -> Non
     write_images(tmp_path / "images/val/a", 4)
     write_onnx(tmp_path / "exp/export/m.onnx")
     write_config(tmp_path, QUICK)
-    answer = papermill(tmp_path, "09_served_sweep")
+    answer = papermill(tmp_path, "10_served_sweep")
     assert answer.returncode == 0, answer.stderr
     scraps = read_scraps(tmp_path / "out.ipynb")
     assert scraps["verdict"].value in ("pass", "inconclusive")

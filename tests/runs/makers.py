@@ -65,7 +65,9 @@ def make_project(folder: Path, *cells: str, timed: bool = False, name: str = "01
     return config
 
 
-def make_lineage(fingerprint: str = "a1b2c3d4e5f6", cpu: str | None = None) -> Lineage:
+def make_lineage(
+    fingerprint: str = "a1b2c3d4e5f6", cpu: str | None = None, name: str | None = None
+) -> Lineage:
     """Return the lineage of an invented host, another one for each fingerprint."""
     host = HostFacts(
         cpu=cpu or ("A Processor" if fingerprint == "a1b2c3d4e5f6" else "Another Processor"),
@@ -77,6 +79,7 @@ def make_lineage(fingerprint: str = "a1b2c3d4e5f6", cpu: str | None = None) -> L
         os="Linux 6",
         python="3.11.7",
         gpus=(),
+        name=name,
     )
     return Lineage(
         created_at_utc="2026-11-23T15:00:00+00:00",

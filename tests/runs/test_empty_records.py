@@ -26,6 +26,9 @@ from opslib.ops.drill import columns as drill_columns
 from opslib.ops.drill import figures as drill_figures
 from opslib.ops.drill import story as drill_story
 from opslib.ops.drill.record import DrillRecord, RawRequests
+from opslib.ops.fleet import figures as fleet_figures
+from opslib.ops.fleet import story as fleet_story
+from opslib.ops.fleet.record import FleetHost, FleetRecord, LikeGroup, LikeRow
 from opslib.ops.quantize import columns as quantize_columns
 from opslib.ops.quantize import figures as quantize_figures
 from opslib.ops.quantize import story as quantize_story
@@ -102,6 +105,13 @@ RECORDS: dict[str, Any] = {
     "acceptance": emptiest(AcceptanceRecord),
     "checklist": emptiest(ChecklistRecord),
     "rota": emptiest(RotaRecord),
+    "fleet": emptiest(FleetRecord),
+    "fleet without figures": emptiest(
+        FleetRecord,
+        hosts=(emptiest(FleetHost),),
+        groups=(emptiest(LikeGroup), emptiest(LikeGroup, rows=(emptiest(LikeRow),))),
+        history={"x": ()},
+    ),
 }
 STORIES: dict[str, types.ModuleType] = {
     "bench": bench_story,
@@ -112,8 +122,13 @@ STORIES: dict[str, types.ModuleType] = {
     "acceptance": acceptance_story,
     "checklist": story,
     "rota": release_story,
+    "fleet": fleet_story,
 }
-FIGURES = {drill_story: drill_figures, quantize_story: quantize_figures}
+FIGURES = {
+    drill_story: drill_figures,
+    quantize_story: quantize_figures,
+    fleet_story: fleet_figures,
+}
 COLUMNS: dict[types.ModuleType, types.ModuleType] = {
     bench_story: bench_columns,
     sweep_story: sweep_columns,
@@ -188,6 +203,10 @@ PAIRS = [
     (drill_figures, "distribution", "drill without requests", "none was measured"),
     (drill_figures, "memory", "drill", "No memory was measured"),
     (acceptance_story, "times", "acceptance", "No step was walked"),
+    (fleet_figures, "speeds", "fleet", "No host was held beside"),
+    (fleet_figures, "speeds", "fleet without figures", "No host was held beside"),
+    (fleet_figures, "served", "fleet", "No record tells"),
+    (fleet_figures, "served", "fleet without figures", "No record tells"),
 ]
 
 

@@ -132,6 +132,17 @@ def test_a_damaged_or_old_cache_is_built_anew(tmp_path: Path, content: str) -> N
     assert len(scan_runs(tmp_path)) == 1
 
 
+def test_runs_of_a_notebook_that_was_renamed_are_listed_under_the_name_they_were_made_by(
+    tmp_path: Path,
+) -> None:
+    for number, name in enumerate(("09_served_sweep", "10_served_sweep")):
+        write_run(tmp_path, make_run(number, notebook=name))
+    page = build_index(tmp_path).read_text()
+    for row in scan_runs(tmp_path):
+        assert f">{row.notebook}</a>" in page
+        assert (tmp_path / row.href).is_file()
+
+
 def test_a_removed_run_leaves_the_index(tmp_path: Path) -> None:
     folder = write_run(tmp_path, make_run(1))
     assert len(scan_runs(tmp_path)) == 1
@@ -232,6 +243,15 @@ def test_the_change_is_taken_against_the_last_comparable_run(tmp_path: Path) -> 
     assert (change.worse, change.better) == (1, 0)
     assert "20.0 % slower" in change.summary
     assert (root / change.against_path).exists()
+
+
+def test_the_change_is_taken_on_the_same_host_and_not_on_its_twin(tmp_path: Path) -> None:
+    write_run(tmp_path, make_run(1, lineage=make_lineage(name="one")))
+    write_run(tmp_path, make_run(2, lineage=make_lineage(name="twin")))
+    change = find_change(tmp_path, make_run(3, lineage=make_lineage(name="one")), tmp_path)
+    assert change is not None
+    assert change.against_id == make_run(1).id
+    assert find_change(tmp_path, make_run(4, lineage=make_lineage(name="new")), tmp_path) is None
 
 
 def test_figures_without_a_record_are_compared_as_they_are_and_say_so(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from opslib.core.errors import BusyError, ConfigError, InputError, ParameterErro
 from opslib.core.files import sha256_file
 from opslib.core.locks import hold_lock, host_lock_path
 from opslib.core.secrets import MASK
+from opslib.core.served import ServedModel, keep_served
 from opslib.runs.catalogue import scan_runs
 from opslib.runs.index import build_index
 from opslib.runs.job import RESERVE_BYTES
@@ -26,6 +27,13 @@ from opslib.telling.scraps import read_scraps
 from tests.runs.makers import make_bench, make_project, publish_cell
 
 ROOT = Path(__file__).resolve().parents[2]
+SERVED = ServedModel(
+    path=Path("/srv/exp/export/model-b.onnx"),
+    sha256="ab" * 32,
+    version_tag="b",
+    generation=3,
+    switched_at_utc="2026-11-20T10:00:00+00:00",
+)
 
 
 def report_of(config: Config) -> Path:
@@ -84,6 +92,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, RunRecor
     folder = tmp_path_factory.mktemp("finished")
     config = make_project(folder, work, publish_cell("pass", ", record_path='bench.json'"))
     make_bench().write(folder / "bench.json")
+    config.exp_dir.mkdir(exist_ok=True)
+    keep_served(config, SERVED)
     steps: list[str] = []
     run = run_notebook("toy", parameters={"name": "0012345"}, config=config, progress=steps.append)
     return config, run, steps
@@ -115,6 +125,14 @@ def test_a_run_knows_its_parameters_its_evidence_and_its_figures(finished: Any) 
         ("latency", 1.5, "ms", "lower")
     ]
     assert run.lineage.versions["papermill"]
+
+
+def test_a_run_tells_which_model_was_in_service_without_a_path(finished: Any) -> None:
+    config, run, _ = finished
+    note = {"kind": "model", "name": "model-b.onnx", "sha256": "ab" * 32, "version_tag": "b"}
+    assert run.served.model_dump() == {**note, "since_utc": SERVED.switched_at_utc}
+    (row,) = scan_runs(config.report_dir)
+    assert row.served == run.served
 
 
 def test_a_cell_sees_the_callers_configuration_folder_and_interpreter(finished: Any) -> None:

@@ -171,6 +171,18 @@ def test_a_cited_page_has_no_link_that_a_clone_lacks(tmp_path: Path) -> None:
     assert is_cited(tmp_path, run.id)
 
 
+def test_what_the_host_is_called_stays_out_of_a_cited_run(tmp_path: Path) -> None:
+    lineage = make_lineage(name="gpu-7")
+    source = write_run(tmp_path, make_run(1, lineage=lineage), make_bench(lineage=lineage))
+    page = source / make_run(1).report_name
+    page.write_text("<dd><!--name-->gpu-7, <!--/name-->A Processor</dd>")
+    cite_run(source, tmp_path)
+    cited = list((tmp_path / "cited" / make_run(1).id).iterdir())
+    assert len(cited) == 3
+    assert not [path.name for path in cited if "gpu-7" in path.read_text()]
+    assert is_cited(tmp_path, make_run(1).id)
+
+
 def test_a_large_record_is_cited_with_its_block_medians(tmp_path: Path) -> None:
     rows = [
         bench_row(2.0, batch_size=size, raw_ms=tuple(jitter(2.0, 0.1, 6000, n) for n in range(4)))

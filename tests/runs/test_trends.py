@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from opslib.core.host import GpuFacts
-from opslib.runs.catalogue import scan_runs
+from opslib.runs.catalogue import marker_of, scan_runs
 from opslib.runs.index import build_index
 from opslib.runs.run_record import RUN_FILE
 from opslib.runs.trend_pages import TRENDS_FOLDER, build_trends
@@ -76,6 +76,41 @@ def test_runs_of_another_host_or_other_parameters_are_never_one_line(tmp_path: P
         (3.0, 3.0),
         (4.0, 4.0),
     ]
+
+
+def test_hosts_of_equal_hardware_have_a_line_each_where_their_names_are_known(
+    tmp_path: Path,
+) -> None:
+    write_series(tmp_path, [1.0, 1.0], lineage=make_lineage(name="one"))
+    write_series(tmp_path, [2.0, 2.0], start=10, lineage=make_lineage(name="other"))
+    found = {trend.host_name: trend for trend in list_trends(scan_runs(tmp_path))}
+    assert {name: trend.values for name, trend in found.items()} == {
+        "one": (1.0, 1.0),
+        "other": (2.0, 2.0),
+    }
+    assert found["one"].page != found["other"].page
+    build_index(tmp_path)
+    page = (tmp_path / TRENDS_FOLDER / found["one"].page).read_text()
+    assert "on one (A Processor, 2 cores)" in page
+
+
+def test_runs_without_a_name_belong_to_the_one_host_of_their_hardware_or_to_none(
+    tmp_path: Path,
+) -> None:
+    write_series(tmp_path, [1.0, 1.0])
+    write_series(tmp_path, [2.0], start=10, lineage=make_lineage(name="one"))
+    assert only_trend(tmp_path).values == (1.0, 1.0, 2.0)
+    write_series(tmp_path, [3.0], start=20, lineage=make_lineage(name="other"))
+    found = {trend.host_name: trend.values for trend in list_trends(scan_runs(tmp_path))}
+    assert found == {None: (1.0, 1.0), "one": (2.0,), "other": (3.0,)}
+
+
+def test_a_run_that_was_pulled_from_a_host_is_of_that_host(tmp_path: Path) -> None:
+    for folder in write_series(tmp_path, [1.0, 1.0], lineage=make_lineage(name="vm")):
+        marker_of(folder / RUN_FILE).write_text("gpu-2")
+    write_series(tmp_path, [2.0, 2.0], start=10, lineage=make_lineage(name="vm"))
+    found = {trend.host_name: trend.values for trend in list_trends(scan_runs(tmp_path))}
+    assert found == {"gpu-2": (1.0, 1.0), "vm": (2.0, 2.0)}
 
 
 def test_a_renewed_driver_is_the_same_host_and_named_at_the_step(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """`pillops acceptance`: walk through every operation once and leave the report."""
 
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -31,6 +32,7 @@ def acceptance(
 ) -> int:
     """Walk through every operation once on the demo experiment; print the table, leave a report."""
     from opslib.ops.acceptance.record import AcceptanceRecord
+    from opslib.runs.publish import publish_new
     from opslib.runs.runner import run_notebook
 
     loaded = load_config(config)
@@ -56,4 +58,5 @@ def acceptance(
         say(console, f"external address: {record.external}")
     say_verdict(console, run.tone, run.sentence, word=run.word)
     say(console, f"report: {folder / run.report_name}")
+    publish_new(loaded, partial(say, notes))
     return run.exit_code

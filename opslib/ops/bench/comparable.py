@@ -40,7 +40,7 @@ def hold(
     """Return the row with the runs before it, or why there are none."""
     if row.relative is None:
         return row.reason or row.status
-    conditions = _list_conditions(new, row)
+    conditions = list_conditions(new, row)
     alike: dict[int, BenchRow] = {}
     others: dict[str, dict[int, BenchRow]] = defaultdict(dict)
     refused = None
@@ -50,7 +50,7 @@ def hold(
         if reason or match is None or match.relative is None:
             refused = refused or reason
             continue
-        its = _list_conditions(record, match)
+        its = list_conditions(record, match)
         if its == conditions:
             alike[at] = match
         elif across_models or its["model"] == conditions["model"]:
@@ -87,8 +87,8 @@ def _refuse(old: BenchRecord, new: BenchRecord, row: BenchRow) -> str | None:
     return None if images or row.boundary == "inference" else "the images differ"
 
 
-def _list_conditions(record: BenchRecord, row: BenchRow) -> dict[str, str]:
-    """What may change from run to run and is then told as what it is."""
+def list_conditions(record: BenchRecord, row: BenchRow) -> dict[str, str]:
+    """Return by name what may change from run to run and is then told as what it is."""
     model = record.model if row.engine == "onnx" else record.checkpoint
     versions = record.lineage.versions
     names = [name for name in RUNTIMES[row.engine] if name in versions]

@@ -218,8 +218,11 @@ def _describe_pair(old: BenchRow | None, new: BenchRow | None, **found: Any) -> 
 
 def refuse_records(old: BenchRecord, new: BenchRecord, across_models: bool) -> str | None:
     """Return why no row of the two can be compared, or None."""
-    if old.lineage.host.machine != new.lineage.host.machine:
-        return f"hosts differ ({old.lineage.host.label} and {new.lineage.host.label})"
+    was, now = old.lineage.host, new.lineage.host
+    if was.machine != now.machine:
+        return f"hosts differ ({was.label} and {now.label})"
+    if not was.is_same(now):
+        return f"hosts differ ({was.name} and {now.name}, of equal hardware)"
     if not across_models and (old.model and old.model.sha256) != (new.model and new.model.sha256):
         return "models differ"
     if old.img_size != new.img_size:

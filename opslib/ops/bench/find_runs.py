@@ -7,7 +7,7 @@ from opslib.core.formatting import plural
 from opslib.ops.bench.compare import RecordComparison, compare_records
 from opslib.ops.bench.history import judge_record
 from opslib.ops.bench.record import BenchRecord
-from opslib.runs.catalogue import RunRow, drop_ahead, scan_runs
+from opslib.runs.catalogue import RunRow, drop_ahead, runs_of_host, scan_runs
 from opslib.runs.run_record import RUN_FILE, RunRecord
 from opslib.timing.between import MOST_RUNS
 
@@ -64,8 +64,9 @@ def check_newest(root: Path, against: str | None = None) -> tuple[str, RecordCom
         return what, compare_records(BenchRecord.read(old), new)
     unread: list[str] = []
     earlier: list[BenchRecord] = []
+    here = {row.id for row in runs_of_host(runs, newest.machine, newest.host_name)}
     for row, older in benches[1:]:
-        if row.machine != newest.machine or len(earlier) == MOST_RUNS:
+        if row.id not in here or len(earlier) == MOST_RUNS:
             continue
         try:
             earlier.append(BenchRecord.read(older))

@@ -52,8 +52,8 @@ def check_benchmark(visit: Visit) -> Answer:
     if age is None or age > limit_days:
         lines.append(f"older than {limit_days:g} days")
         state, step = "attention", RERUN
-    machine = newest.lineage.host.machine
-    earlier = [one for _, one in records if one.lineage.host.machine == machine]
+    host = newest.lineage.host
+    earlier = [one for _, one in records if one.lineage.host.is_same(host)]
     if not earlier:
         lines.append("nothing to compare it with yet: the first on this host")
         return Answer.of(state, *lines, step=step)

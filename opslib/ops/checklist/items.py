@@ -13,6 +13,7 @@ from opslib.core.config import Config
 from opslib.core.errors import ParameterError
 from opslib.core.formatting import plural, utc_now
 from opslib.core.records import Part
+from opslib.core.served import ServedNote
 
 Period = Literal["daily", "weekly", "monthly"]
 State = Literal["ok", "attention", "failed", "unknown", "not applicable"]
@@ -80,7 +81,7 @@ class Answer(Part):
     """What a check found: the state, one line a fact, and the next step where it is not `ok`.
     `attention`: look at it in working hours. `failed`: something does not work, act now. `unknown`:
     it could not be checked, and the evidence says why. `not applicable`: this experiment has no
-    such thing. `groups`, `disks` and `speeds` are the facts in full."""
+    such thing. `groups`, `disks`, `speeds` and `models` are the facts in full."""
 
     state: State
     evidence: tuple[str, ...]
@@ -88,6 +89,7 @@ class Answer(Part):
     groups: tuple[LogGroup, ...] = ()
     disks: tuple[DiskFacts, ...] = ()
     speeds: tuple[SpeedChange, ...] = ()
+    models: tuple[ServedNote, ...] = ()
 
     @classmethod
     def of(cls, state: State, *evidence: str, step: str | None = None) -> Self:

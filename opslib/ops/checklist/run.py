@@ -8,6 +8,7 @@ from opslib.core.config import Config
 from opslib.core.errors import OpsError, ParameterError
 from opslib.core.lineage import record_lineage
 from opslib.core.secrets import live_secrets, mask
+from opslib.core.served import ServedNote
 from opslib.core.verdicts import VERDICT_EXIT_CODES
 from opslib.ops.checklist.benchmarks import check_benchmark
 from opslib.ops.checklist.disks import check_disks
@@ -105,6 +106,7 @@ def _ask(check: Check, visit: Visit, secrets: Set[str], earlier: list[ChecklistR
         **dict(answer),
         "evidence": tuple(map(clean, answer.evidence)),
         "next_step": clean(answer.next_step) if answer.next_step else None,
+        "models": tuple(_clean_note(one, clean) for one in answer.models),
     }
     return Item(
         **told,
@@ -114,3 +116,8 @@ def _ask(check: Check, visit: Visit, secrets: Set[str], earlier: list[ChecklistR
         took_s=round(time.monotonic() - started, 3),
         since_utc=find_since(check.name, answer.state, earlier),
     )
+
+
+def _clean_note(note: ServedNote, clean: Callable[[str], str]) -> ServedNote:
+    told = {name: clean(text) for name, text in dict(note).items() if text is not None}
+    return note.model_copy(update=told)

@@ -2,6 +2,7 @@
 should; what to say where it could not be asked."""
 
 import os
+import re
 import shutil
 from contextlib import suppress
 from urllib.parse import urlsplit
@@ -13,7 +14,7 @@ from opslib.core.environment import load_service_environment
 from opslib.core.errors import InputError, ModelError
 from opslib.core.kinds import Kind, list_kinds
 from opslib.core.models import resolve_model
-from opslib.core.served import read_served_state
+from opslib.core.served import ServedNote, read_served_state
 from opslib.ops.checklist.items import Answer, Evidence, State, Visit
 from opslib.serving.client import LiveHealth, ServiceClient, ServiceError
 from opslib.serving.keys import HEADER
@@ -88,16 +89,25 @@ def check_live_model(visit: Visit) -> Answer:
     """Return whether the model of each kind that answers is the one that its link in the export
     folder means, such as `latest.onnx`."""
     found = Evidence()
+    models = []
     for kind in list_kinds(visit.config):
         try:
             live = ask_version(visit, kind)
         except ServiceError as error:
             return could_not_ask(error)
+        if live is not None and live.model_path is not None:
+            models.append(_note_live(kind, live, live.model_path))
         seen = _look_at_live(visit, kind, live)
         # All lines of a kind stand together: where the worst of them does.
         found.lines += [(seen.state, kind.of(line)) for line in seen.answer().evidence]
         found.steps += seen.steps
-    return found.answer()
+    return found.answer().model_copy(update={"models": tuple(models)})
+
+
+def _note_live(kind: Kind, live: LiveVersion, path: str) -> ServedNote:
+    name = re.split(r"[/\\]", path)[-1]
+    tag = live.version_tag
+    return ServedNote(kind=kind.name, name=name, sha256=live.sha256, version_tag=tag)
 
 
 def _look_at_live(visit: Visit, kind: Kind, live: LiveVersion | None) -> Evidence:

@@ -19,19 +19,35 @@ from opslib.ops.release.manifest import (
 )
 
 ARCHIVE_SUFFIX = ".tar.gz"
+CHECKSUM_SUFFIX = ".sha256"
 MANIFEST_SUFFIX = ".manifest.json"
 _CHECKSUM = re.compile(rb"([0-9a-f]{64})  (.+)\n")
 _REMEMBERED = 1024
 
 
+def checksum_name(archive_name: str) -> str:
+    """Return the name of an archive's checksum: `….tar.gz.sha256`."""
+    return f"{archive_name}{CHECKSUM_SUFFIX}"
+
+
+def checksum_size(archive_name: str) -> int:
+    """Return how many bytes an archive's checksum has."""
+    return 64 + len("  \n") + len(os.fsencode(archive_name))
+
+
+def manifest_name(archive_name: str) -> str:
+    """Return the name of the copy of an archive's manifest: `….manifest.json`."""
+    return f"{archive_name.removesuffix(ARCHIVE_SUFFIX)}{MANIFEST_SUFFIX}"
+
+
 def checksum_path(archive: Path) -> Path:
-    """Return where the archive's checksum lies: `….tar.gz.sha256`."""
-    return archive.with_name(f"{archive.name}.sha256")
+    """Return where the archive's checksum lies."""
+    return archive.with_name(checksum_name(archive.name))
 
 
 def manifest_path(archive: Path) -> Path:
-    """Return where the copy of the archive's manifest lies: `….manifest.json`."""
-    return archive.with_name(f"{archive.name.removesuffix(ARCHIVE_SUFFIX)}{MANIFEST_SUFFIX}")
+    """Return where the copy of the archive's manifest lies."""
+    return archive.with_name(manifest_name(archive.name))
 
 
 def open_regular(path: Path) -> BinaryIO:
@@ -61,12 +77,18 @@ def read_checksum(archive: Path) -> str:
         data = read_companion(path)
     except OSError as error:
         raise ReleaseError(f"{path}: cannot be read: {error.strerror}") from error
-    match = _CHECKSUM.fullmatch(data)
+    return parse_checksum(data, archive.name)
+
+
+def parse_checksum(data: bytes, archive_name: str) -> str:
+    """Return the digest that the bytes of a checksum state. Raises ReleaseError: see
+    `read_checksum`."""
+    match, name = _CHECKSUM.fullmatch(data), checksum_name(archive_name)
     if match is None:
         wrong = "not the one line that sha256sum writes" if data else "empty"
-        raise ReleaseError(f"{path.name}: {wrong}")
-    if match[2] != os.fsencode(archive.name):
-        raise ReleaseError(f"{path.name}: is about {match[2].decode('utf-8', 'replace')!r}")
+        raise ReleaseError(f"{name}: {wrong}")
+    if match[2] != os.fsencode(archive_name):
+        raise ReleaseError(f"{name}: is about {match[2].decode('utf-8', 'replace')!r}")
     return match[1].decode()
 
 
@@ -91,7 +113,12 @@ def read_copy(archive: Path) -> Manifest | None:
 @lru_cache(maxsize=_REMEMBERED)
 def _parse_copy(path: Path, _facts: tuple[int, ...]) -> Manifest | None:
     """The copy, read once while its facts stay: the store is listed again at each deletion."""
-    name = path.name.removesuffix(MANIFEST_SUFFIX)
-    copy = parse_manifest(read_companion(path), name)
+    return parse_copy(read_companion(path), path.name.removesuffix(MANIFEST_SUFFIX))
+
+
+def parse_copy(data: bytes, name: str) -> Manifest | None:
+    """Return the manifest that lies beside the archive of the release `name`, or None where it is
+    another's. Raises ReleaseError: it is no manifest."""
+    copy = parse_manifest(data, name)
     own = name.startswith(f"release-{release_stamp(copy.released_at_utc)}-")
     return copy if own and copy.content_id == compute_content_id(copy.files) else None

@@ -17,7 +17,13 @@ from opslib.core.models import find_model_files
 from opslib.core.plans import Action, Plan
 from opslib.core.served import read_served_state
 from opslib.ops.release.record import read_proofs
-from opslib.ops.release.store import LOCK_NAME, StoredRelease, list_releases, read_pins
+from opslib.ops.release.store import (
+    LOCK_NAME,
+    ListedRelease,
+    StoredRelease,
+    list_releases,
+    read_pins,
+)
 from opslib.serving.reachable import LiveModel, Root, ask_services, find_roots
 
 _LOCK_WAIT_S = 10.0
@@ -46,9 +52,15 @@ def plan_prune(
 
 
 def find_kept(
-    config: Config, *, keep: int | None = None, live: Live = (), now: datetime | None = None
+    config: Config,
+    *,
+    keep: int | None = None,
+    live: Live = (),
+    now: datetime | None = None,
+    releases: Sequence[ListedRelease] | None = None,
 ) -> dict[str, str]:
-    """Return the names of the releases that stay, each with the first reason for it.
+    """Return the names of the releases that stay, each with the first reason for it. `releases`:
+    those of another place than `{exp_dir}/releases`, the newest first.
 
     The newest are those by their sequence and those by their date: where the two differ, a clock
     was wrong, and none of them goes. Whatever is broken, dated after now, failed its last restore
@@ -56,9 +68,9 @@ def find_kept(
     InputError: see `plan_prune`.
     """
     kept: dict[str, str] = {}
-    sound = []
+    sound: list[ListedRelease] = []
     last_tests = {one.release: one for one in read_proofs(config)}
-    for release in list_releases(config, now=now):
+    for release in list_releases(config, now=now) if releases is None else releases:
         last = last_tests.get(release.name)
         if release.problem is not None:
             kept[release.name] = f"left alone: {release.problem}"
@@ -111,7 +123,7 @@ def _served_digests(config: Config, roots: Sequence[Root], live: Live) -> list[t
     return found
 
 
-def _newest_holder(releases: list[StoredRelease], digest: str, kept: dict[str, str]) -> str | None:
+def _newest_holder(releases: list[ListedRelease], digest: str, kept: dict[str, str]) -> str | None:
     """The newest release that holds a model; one whose manifest cannot be read is left alone."""
     for release in releases:
         try:

@@ -9,10 +9,9 @@ from opslib.core.errors import OpsError
 from opslib.ops.release.build import ReleaseRecord, build_release
 from opslib.ops.release.collect import ReleaseRequest
 from opslib.ops.release.manifest import Manifest
+from opslib.ops.release.push import SecondCopy, check_place, put_copy
 from opslib.ops.release.record import Proof, Standing, proofs_of, read_proofs
-from opslib.ops.release.restore import copy_release
 from opslib.ops.release.store import StoredRelease, find_release, list_releases
-from opslib.ops.release.verify import VerifyRecord
 
 
 @dataclass(frozen=True)
@@ -23,7 +22,7 @@ class Subject:
     stored: StoredRelease | None
     manifest: Manifest | None
     made: ReleaseRecord | None = None
-    copied: VerifyRecord | None = None
+    copied: SecondCopy | None = None
 
     @property
     def name(self) -> str:
@@ -74,11 +73,12 @@ def make_or_find(
         if release or list_releases(config):
             stored = find_release(config, release)
     else:
+        second = copy_to or config.release.copy_to
+        place = check_place(str(second)) if second else None
         model = Path(onnx) if onnx else None
         request = ReleaseRequest(model, only, allow_missing_metrics=allow_missing_metrics)
         made = build_release(config, request)
-        second = copy_to or config.release.copy_to
-        copied = copy_release(made.path, config.resolve(second), config=config) if second else None
+        copied = put_copy(made.path, place, config=config) if place else None
         stored = find_release(config, made.path)
     return Subject(stored, _read_manifest(stored)[0] if stored else None, made, copied)
 

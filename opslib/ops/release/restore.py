@@ -26,6 +26,7 @@ from opslib.ops.release.companions import (
 )
 from opslib.ops.release.manifest import EXPORT_FOLDER, Manifest, ReleaseError
 from opslib.ops.release.scratch import ensure_room
+from opslib.ops.release.sources import Archive, as_archive
 from opslib.ops.release.store import LOCK_NAME as STORE_LOCK_NAME
 from opslib.ops.release.store import sweep_leftovers
 from opslib.ops.release.verify import (
@@ -52,7 +53,7 @@ class Restored:
 
 
 def restore_release(
-    path: Path,
+    found: Path | Archive,
     target: Path | None = None,
     *,
     config: Config,
@@ -60,11 +61,13 @@ def restore_release(
     progress: Progress = silent,
 ) -> Restored:
     """Unpack a release into a folder that does not exist yet, verify it, and return what it is.
-    `path`: the archive. `target`: the folder; below `reload.restore_dir`, named after the release,
-    by default. Raises ReleaseError: it is damaged, unsafe, or its models do not answer as they
-    must; StorageError: the folder is there already, cannot be written, or the disk is full;
-    BusyError: another restore into the same place is under way."""
-    name = path.name.removesuffix(ARCHIVE_SUFFIX)
+    `found`: the archive, read once from wherever it lies. `target`: the folder; below
+    `reload.restore_dir`, named after the release, by default. Raises ReleaseError: it is damaged,
+    unsafe, or its models do not answer as they must; StorageError: the folder is there already,
+    cannot be written, or the disk is full; BusyError: another restore into the same place is under
+    way."""
+    archive = as_archive(found)
+    name = archive.file_name.removesuffix(ARCHIVE_SUFFIX)
     folder = target if target is not None else config.restore_dir / name
     with ExitStack() as stack:
         if folder.parent == config.restore_dir:
@@ -77,10 +80,10 @@ def restore_release(
             raise StorageError(f"{folder}: no UTF-8 name; a model there could not be loaded")
         progress(0.0, "unpacking")
         with folder_atomic(folder) as unpacked:
-            manifest = examine(path, config, folder=unpacked, durable=True).manifest
+            manifest = examine(archive, config, folder=unpacked, durable=True).manifest
             checks: tuple[VerifiedModel, ...] = ()
             if load_models:
-                checks = check_models(manifest, unpacked, config, path.name, progress)
+                checks = check_models(manifest, unpacked, config, archive.file_name, progress)
             for link, member in manifest.links.items():
                 link_atomic(unpacked / EXPORT_FOLDER / link, PurePosixPath(member).name)
             for inside in (unpacked, *(one for one in unpacked.rglob("*") if one.is_dir())):

@@ -3,10 +3,12 @@
 import os
 import re
 import shutil
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import TypeVar
 
 from opslib.core.clock import ASK, is_ahead, parse_moment
 from opslib.core.config import Config
@@ -38,13 +40,12 @@ class Pins(Record):
     names: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class StoredRelease:
-    """An archive in the store; `problem` says what is wrong with it, as far as a look can tell.
+@dataclass(frozen=True, kw_only=True)
+class ListedRelease(ABC):
+    """A release, wherever it lies; `problem` says what is wrong with it, as far as a look can tell.
     `is_ahead` is one that is dated after now; `sequence` is what its manifest says, where a copy of
     that lies beside it."""
 
-    path: Path
     name: str
     size_bytes: int
     released_at_utc: str | None
@@ -54,6 +55,25 @@ class StoredRelease:
     is_ahead: bool = False
     sequence: int | None = None
 
+    @abstractmethod
+    def manifest(self) -> Manifest:
+        """Return its manifest: from the copy beside the archive, else from the archive itself.
+        Raises ReleaseError: there is none that can be read."""
+
+    @abstractmethod
+    def read_copy(self) -> Manifest | None:
+        """Return the manifest kept beside the archive, or None where it is missing or foreign."""
+
+
+Listed = TypeVar("Listed", bound=ListedRelease)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredRelease(ListedRelease):
+    """An archive in a folder of this host."""
+
+    path: Path
+
     @property
     def files(self) -> tuple[Path, ...]:
         """What belongs to the release and is there, the archive first."""
@@ -61,14 +81,11 @@ class StoredRelease:
         return (self.path, *(path for path in companions if path.exists()))
 
     def manifest(self) -> Manifest:
-        """Return its manifest: from the copy beside the archive, else from the archive itself.
-        Raises ReleaseError: there is none that can be read."""
         from opslib.ops.release.verify import read_manifest
 
         return self.read_copy() or read_manifest(self.path)
 
     def read_copy(self) -> Manifest | None:
-        """Return the manifest kept beside the archive, or None where it is missing or foreign."""
         return read_copy(self.path)
 
 
@@ -96,6 +113,13 @@ def is_release_name(name: str) -> bool:
     return _NAME.fullmatch(name) is not None
 
 
+def read_name(name: str) -> tuple[datetime | None, str | None]:
+    """Return what a release's name says: when it was made, None where that is no time, and from
+    which commit."""
+    match = _NAME.fullmatch(name)
+    return (parse_moment(match[1]), match[2]) if match else (None, None)
+
+
 def list_releases(
     config: Config, folder: Path | None = None, *, now: datetime | None = None
 ) -> tuple[StoredRelease, ...]:
@@ -109,7 +133,7 @@ def list_releases(
     except InputError:
         pinned = None
     moment = now or utc_now()
-    return _newest_first(
+    return newest_first(
         _look_at(path, pinned, moment)
         for path in place.glob(f"*{ARCHIVE_SUFFIX}")
         if not path.name.startswith(".")
@@ -167,20 +191,21 @@ def pin_release(config: Config, name: str, *, pinned: bool = True) -> StoredRele
     return find_release(config, release.name)
 
 
-def _newest_first(found: Iterable[StoredRelease]) -> tuple[StoredRelease, ...]:
-    """A release counts as no older than those of lower sequence: its clock may have been behind."""
+def newest_first(found: Iterable[Listed]) -> tuple[Listed, ...]:
+    """Return the releases of one place in the order that `list_releases` gives them. One counts as
+    no older than those of lower sequence: its clock may have been behind."""
     releases = list(found)
-    dates: dict[Path, str] = {}
+    dates: dict[str, str] = {}
     latest = ""
     for one in sorted(releases, key=lambda one: (one.sequence or 0, one.released_at_utc or "")):
         own = one.released_at_utc or ""
         if one.sequence is not None and not one.is_ahead:
             own = latest = max(latest, own)
-        dates[one.path] = own
+        dates[one.name] = own
 
-    def rank(one: StoredRelease) -> tuple[int, str, int, str]:
+    def rank(one: Listed) -> tuple[int, str, int, str]:
         standing = 0 if one.released_at_utc is None else 1 if one.is_ahead else 2
-        return standing, dates[one.path], one.sequence or 0, one.name
+        return standing, dates[one.name], one.sequence or 0, one.name
 
     return tuple(sorted(releases, key=rank, reverse=True))
 
@@ -188,8 +213,7 @@ def _newest_first(found: Iterable[StoredRelease]) -> tuple[StoredRelease, ...]:
 def _look_at(path: Path, pinned: frozenset[str] | None, now: datetime) -> StoredRelease:
     """What can be said of an archive without reading it."""
     name = path.name.removesuffix(ARCHIVE_SUFFIX)
-    match = _NAME.fullmatch(name)
-    moment = parse_moment(match[1]) if match else None
+    moment, git_sha = read_name(name)
     copy = read_copy(path) if moment is not None else None
     ahead = is_ahead(moment, now)
     size = 0
@@ -209,7 +233,7 @@ def _look_at(path: Path, pinned: frozenset[str] | None, now: datetime) -> Stored
         name=name,
         size_bytes=size,
         released_at_utc=moment.isoformat(timespec="seconds") if moment else None,
-        git_sha=match[2] if match else None,
+        git_sha=git_sha,
         pinned=pinned is None or name in pinned,
         problem=problem,
         is_ahead=ahead,

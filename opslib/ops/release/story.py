@@ -78,7 +78,7 @@ def figures_frame(subject: Subject, record: RotaRecord) -> DataFrame:
         ("packed and hashed, in one pass", made and made.pack_s),
         ("read back, models loaded and asked", made and made.verify_s),
         ("made, everything together", made and made.total_s),
-        ("second copy read back", subject.copied and subject.copied.integrity_s),
+        ("second copy put and checked", subject.copied and subject.copied.took_s),
         *((f"restore test of {test.release}", test.proof.took_s) for test in record.tests),
     ]
     rows += [(what, f"{seconds:.2f} s") for what, seconds in took if seconds is not None]

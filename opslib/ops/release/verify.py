@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -12,7 +12,7 @@ from opslib.core.errors import InputError
 from opslib.core.formatting import now_text
 from opslib.core.records import Part, Record
 from opslib.core.sections import ExportSection
-from opslib.ops.release.companions import manifest_path, open_regular, read_checksum, read_companion
+from opslib.ops.release.companions import manifest_name
 from opslib.ops.release.inflate import DamagedGzipError, GzipReader
 from opslib.ops.release.manifest import (
     EXPORT_FOLDER,
@@ -26,6 +26,7 @@ from opslib.ops.release.manifest import (
     version_text,
 )
 from opslib.ops.release.scratch import scratch_folder
+from opslib.ops.release.sources import Archive, ArchiveFile, as_archive
 from opslib.ops.release.unpack import Contents, UnpackLimits, unpack
 
 Progress = Callable[[float, str], None]
@@ -92,13 +93,18 @@ def silent(_share: float, _what: str) -> None:
 
 
 def verify_release(
-    path: Path, *, config: Config, load_models: bool = True, progress: Progress = silent
+    found: Path | Archive,
+    *,
+    config: Config,
+    load_models: bool = True,
+    progress: Progress = silent,
 ) -> VerifyRecord:
     """Read every byte of a release, then load its models and ask for their golden answers. Raises
     ReleaseError: it is not as it says; the message names the file where it can be known.
     InputError: the archive cannot be read. StorageError: there is no room to unpack it for the
     trial load."""
     started = time.perf_counter()
+    archive = as_archive(found)
     models: tuple[VerifiedModel, ...] = ()
     models_s = None
     with ExitStack() as stack:
@@ -106,14 +112,14 @@ def verify_release(
         if load_models:
             folder = stack.enter_context(scratch_folder(config.releases_dir, SCRATCH_NAME))
         progress(0.0, "reading every byte")
-        facts = examine(path, config, folder=folder)
+        facts = examine(archive, config, folder=folder)
         read_s = time.perf_counter() - started
         if folder is not None:
-            models = check_models(facts.manifest, folder, config, path.name, progress)
+            models = check_models(facts.manifest, folder, config, archive.file_name, progress)
             models_s = round(time.perf_counter() - started - read_s, 3)
     return VerifyRecord(
         **facts.describe(),
-        archive=path.name,
+        archive=archive.file_name,
         verified_at_utc=now_text(),
         models=models,
         integrity_s=round(read_s, 3),
@@ -122,21 +128,22 @@ def verify_release(
 
 
 def examine(
-    path: Path, config: Config, *, folder: Path | None = None, durable: bool = False
+    found: Path | Archive, config: Config, *, folder: Path | None = None, durable: bool = False
 ) -> ArchiveFacts:
     """Read every byte of a release against its checksum and its manifest. `folder`: an empty folder
     that its files are written into; `durable`: have them on disk when this returns. Raises
     ReleaseError: see `verify_release`; InputError: the archive cannot be read."""
-    with _open(path) as file:
-        expected = read_checksum(path)
-        copy, data = manifest_path(path), b""
-        with suppress(OSError):
-            data = read_companion(copy)
+    archive = as_archive(found)
+    with archive.open() as file:
+        expected, data = archive.read_checksum(), archive.read_listing()
+        name, copy = archive.file_name, _parse(data)
         facts = examine_open(
-            file, path.name, config, expected, folder=folder, durable=durable, copy=_parse(data)
+            file, name, config, expected, folder=folder, durable=durable, copy=copy
         )
     if data and data != facts.manifest_bytes:
-        raise ReleaseError(f"{copy}: differs from the {MANIFEST_NAME} in the archive")
+        raise ReleaseError(
+            f"{manifest_name(name)}: differs from the {MANIFEST_NAME} in the archive"
+        )
     return facts
 
 
@@ -177,7 +184,7 @@ def examine_open(
 def read_manifest(archive: Path) -> Manifest:
     """Return the manifest in an archive, which means reading all of it. Raises ReleaseError: there
     is none, or the archive is damaged; InputError: it cannot be read."""
-    with _open(archive) as file, GzipReader(file) as reader:
+    with ArchiveFile(archive).open() as file, GzipReader(file) as reader:
         return _find_manifest(unpack(reader, UnpackLimits()), archive.name)
 
 
@@ -226,13 +233,6 @@ def check_released(
         golden_images=golden.count if golden else 0,
         golden_max_abs_diff=golden.max_abs_diff if golden else None,
     )
-
-
-def _open(archive: Path) -> BinaryIO:
-    try:
-        return open_regular(archive)
-    except OSError as error:
-        raise InputError(f"{archive}: cannot be read: {error.strerror}") from error
 
 
 def _parse(data: bytes) -> Manifest | None:

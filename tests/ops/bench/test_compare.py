@@ -188,6 +188,12 @@ def floor(low: float, high: float) -> Any:
     )
 
 
+def test_hosts_of_equal_hardware_and_two_names_are_not_compared_silently() -> None:
+    one, other = (make_bench(lineage=make_lineage(name=name)) for name in ("one", "other"))
+    assert compare_records(one, other).reason == "hosts differ (one and other, of equal hardware)"
+    assert compare_records(one, make_bench()).comparable
+
+
 def test_the_hosts_are_named_when_they_differ() -> None:
     label = HostFacts.model_validate(make_lineage().host.model_dump()).label
     other = make_lineage("ffffffffffff", "Another Processor")

@@ -122,6 +122,9 @@ def test_the_live_model_is_the_latest(plant: Plant) -> None:
     answer = check_live_model(plant.visit())
     assert answer.state == "ok", answer
     assert any("it is latest.onnx, model-b.onnx" in line for line in answer.evidence)
+    (live,) = answer.models
+    assert (live.kind, live.name) == ("model", "model-b.onnx")
+    assert f"sha256 {str(live.sha256)[:12]}…" in answer.evidence[0]
 
 
 def test_a_model_behind_the_latest_wants_attention(plant: Plant) -> None:

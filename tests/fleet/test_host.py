@@ -1,0 +1,199 @@
+"""H-7: a host is made out of nothing, and a second run changes nothing.
+
+As root in a namespace with an `/etc`, a `/home` and a crontab of its own, so that the user, the
+unit and the jobs are real and this machine keeps none of them. No systemd runs there: its unit is
+verified, and what it would start is started. The lock of the test brings one package, which lends
+what the project's would install.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from opslib.serving.keys import make_key
+from tests.fleet.playing import ANSIBLE, ROOT, environment
+from tests.fleet.sshd import SPACES, can_split
+from tests.serving.conftest import make_place
+
+PYTHON = "/usr/bin/python3"
+KEYS = (make_key(), make_key())
+# One folder of the test each, so that what was made is there in the next namespace.
+INSIDE = """
+mount -t overlay overlay -o "lowerdir=/etc,upperdir=$1/etc,workdir=$1/work" /etc
+mount --bind "$1/home" /home
+mount --bind "$1/cron" /var/spool/cron
+mkdir -p /etc/systemd/system
+shift
+exec "$@"
+"""
+
+
+def _can_make_one() -> bool:
+    if not can_split() or not Path(PYTHON).exists() or not shutil.which("crontab"):
+        return False
+    same = subprocess.run(
+        [PYTHON, "-c", "import sys; print(sys.version_info[:2])"], capture_output=True, text=True
+    )
+    return same.stdout.strip() == str(tuple(sys.version_info[:2]))
+
+
+pytestmark = pytest.mark.skipif(
+    not _can_make_one(),
+    reason="needs root, namespaces, crontab and a system Python of this version",
+)
+
+
+def inside(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run a command where the host is."""
+    variables = environment(folder) | {"ANSIBLE_BECOME_METHOD": "su", "TMPDIR": f"{folder}/tmp"}
+    for name in [name for name in variables if name.startswith(("PILL", "PYTHON"))]:
+        del variables[name]  # what was delivered is run, as there
+    return subprocess.run(
+        [*SPACES, "bash", "-euc", INSIDE, "bash", str(folder), *words],
+        env=variables,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+
+
+def write_wheel(folder: Path) -> Path:
+    """Write a wheel that lends this environment's packages to the one it is installed into."""
+    path = folder / "lender-1-py3-none-any.whl"
+    info = "lender-1.dist-info"
+    files = {
+        "lender.pth": f"import sys; sys.path.insert(0, {sysconfig.get_path('purelib')!r})\n",
+        f"{info}/METADATA": "Metadata-Version: 2.1\nName: lender\nVersion: 1\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    record = ""
+    with zipfile.ZipFile(path, "w") as wheel:
+        for name, text in files.items():
+            wheel.writestr(name, text)
+            digest = base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest())
+            record += f"{name},sha256={digest.decode().rstrip('=')},{len(text)}\n"
+        wheel.writestr(f"{info}/RECORD", record + f"{info}/RECORD,,\n")
+    return path
+
+
+@pytest.fixture(scope="module")
+def host() -> Iterator[Path]:
+    """A host that was made, once."""
+    folder = Path(tempfile.mkdtemp(prefix="pillops-host-", dir="/tmp"))  # its user must get there
+    try:
+        prepare(folder)
+        code, said = play(folder, "--diff")
+        assert code == 0, said
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+
+
+def prepare(folder: Path) -> None:
+    """Write what a host keeps, nothing as yet, and the inventory of its two services."""
+    folder.chmod(0o755)
+    for name in ("etc", "work", "home", "cron/crontabs", "tmp"):
+        (folder / name).mkdir(parents=True)
+    (folder / "tmp").chmod(0o1777)
+    (folder / "cron" / "crontabs").chmod(0o1730)
+    shutil.chown(folder / "cron" / "crontabs", group="crontab")
+    (folder / "base.yaml").write_text("paths: {data_root: /home/pillsnap/images}\n")
+    (folder / "lock.txt").write_text(f"lender @ file://{write_wheel(folder)}\n")
+    services = {
+        f"card{card}": {
+            "machine": "one",
+            "service_port": 8100 + card,
+            "card": card,
+            "api_key": KEYS[card],
+            "exp_dir": f"/home/pillsnap/exp{card}",
+        }
+        for card in (0, 1)
+    }
+    example = yaml.safe_load((ROOT / "fleet" / "hosts.example.yml").read_text())["services"]
+    variables = {
+        **example["vars"],
+        "ansible_connection": "local",
+        "ansible_python_interpreter": PYTHON,
+        "python": PYTHON,
+        "service_user": "pillsnap",
+        "service_home": "/home/pillsnap",
+        "code_root": "/home/pillsnap/pillops",
+        "instances_dir": "/home/pillsnap/instances",
+        "base_config": str(folder / "base.yaml"),
+        "lock_file": str(folder / "lock.txt"),
+        "pip_arguments": "--no-index",
+    }
+    content = {"services": {"hosts": services, "vars": variables}}
+    (folder / "hosts.yml").write_text(yaml.safe_dump(content))
+
+
+def play(host: Path, *words: str) -> tuple[int, str]:
+    playbook = str(ROOT / "fleet" / "host.yml")
+    answer = inside(host, str(ANSIBLE), "-i", str(host / "hosts.yml"), playbook, *words)
+    said = answer.stdout + answer.stderr
+    assert not any(key in said for key in KEYS)
+    return answer.returncode, said
+
+
+def test_the_key_the_code_and_the_jobs_are_there(host: Path) -> None:
+    home = host / "home" / "pillsnap"
+    key = home / "instances" / "8101" / ".env"
+    assert key.read_text() == f"API_KEY={KEYS[1]}\n"
+    assert key.stat().st_mode & 0o777 == 0o600
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True)
+    assert (home / "pillops" / ".commit").read_text() == head.stdout
+    jobs = (host / "cron" / "crontabs" / "pillsnap").read_text()
+    for port in ("8100", "8101"):
+        assert f"/home/pillsnap/instances/{port}/config.yaml" in jobs
+
+
+def test_a_second_run_changes_nothing(host: Path) -> None:
+    code, said = play(host)
+    assert code == 0, said
+    assert said.count("changed=0") == 2, said
+
+
+def test_a_check_of_a_host_that_is_made_would_change_nothing(host: Path) -> None:
+    code, said = play(host, "--check")
+    assert code == 0, said
+    assert said.count("changed=0") == 2, said
+
+
+def test_the_unit_is_sound_and_starts_a_service_of_its_card(host: Path) -> None:
+    unit = "/etc/systemd/system/pillops@.service"
+    if shutil.which("systemd-analyze"):
+        verified = inside(host, "systemd-analyze", "verify", unit)
+        assert verified.returncode == 0, verified.stderr
+        assert "pillops@" not in verified.stderr, verified.stderr
+    text = (host / "etc" / "systemd" / "system" / "pillops@.service").read_text()
+    start = next(line for line in text.splitlines() if line.startswith("ExecStart="))
+    home = host / "home" / "pillsnap"
+    place = make_place(host / "made")
+    shutil.copytree(place.export, home / "exp1" / "export", dirs_exist_ok=True)
+    serve = start.removeprefix("ExecStart=").replace("%i", "8101")
+    script = f"""
+    chown -R pillsnap /home/pillsnap/exp1
+    cd /home/pillsnap/instances/8101
+    set -a; . ./card.env; set +a
+    test "$CUDA_VISIBLE_DEVICES" = 1
+    su pillsnap -c "exec {serve}" 2>/home/served &
+    until curl --silent --fail --max-time 2 http://127.0.0.1:8101/health
+    do kill -0 $! || {{ cat /home/served; exit 1; }}; sleep 0.2; done
+    """
+    served = inside(host, "bash", "-euc", script)
+    assert served.returncode == 0, served.stdout + served.stderr
+    assert '"model_loaded":true' in served.stdout.replace(" ", "")
+    assert (home / "exp1" / "logs" / "api.err").exists()
