@@ -40,7 +40,8 @@ _JUDGE_S = 30.0
 _SIGN_S = 300.0  # a person may have to type a passphrase, or touch a key
 _BEGIN = b"-----BEGIN SSH SIGNATURE-----"
 _KEY = re.compile(r"\bwith (\S+ key \S+)")
-_NO_REASON = ("@", "Signing data", "No principal matched", "Enter passphrase")
+_ASKED = "Enter passphrase: "  # without a terminal it stands before what came of it
+_NO_REASON = ("@", "Signing data", "No principal matched")
 _TIME_WORDS = ("key has expired", "key is not yet valid")
 _Done = subprocess.CompletedProcess[bytes]
 
@@ -262,7 +263,7 @@ def _key_of(done: _Done) -> str:
 
 def _reason(done: _Done) -> str:
     """What ssh-keygen said, on one line."""
-    lines = [line.strip() for line in _text(done.stderr).splitlines()]
+    lines = [line.strip().removeprefix(_ASKED) for line in _text(done.stderr).splitlines()]
     told = [line for line in lines if line and not line.startswith(_NO_REASON)]
     return "; ".join(told) or f"{PROGRAM} ended with {done.returncode}"
 
