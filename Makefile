@@ -9,7 +9,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
-BENCHMARKS := overhead verdicts reporting sweep tradeoffs serving peers drill_latency release release_store upkeep prune checklist rotation desk steps
+BENCHMARKS := overhead verdicts reporting sweep tradeoffs serving peers batching drill_latency release release_store upkeep prune checklist rotation desk steps
 # Whole in `make soak`.
 SHORTENED := between_runs served
 ALONE := $(shell grep -rl 'mark\.alone' tests --include='test_*.py')

@@ -21,6 +21,8 @@ DEFAULT_FUNCTION = "opslib.inference.preprocess:preprocess"
 MAX_PIXELS = 50_000_000
 IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], dtype=np.float32)
 IMAGENET_STD = np.array([0.229, 0.224, 0.225], dtype=np.float32)
+_SCALE = 1.0 / (255.0 * IMAGENET_STD)
+_SHIFT = IMAGENET_MEAN / IMAGENET_STD
 
 Images = list[NDArray[np.uint8]]
 
@@ -52,13 +54,13 @@ def to_pixels(image: Any, img_size: int) -> NDArray[np.uint8]:
     from PIL import ImageOps
 
     image.draft("RGB", (img_size, img_size))
-    upright = ImageOps.exif_transpose(image)
-    if upright.mode in ("I", "F"):
+    ImageOps.exif_transpose(image, in_place=True)
+    if image.mode in ("I", "F"):
         raise ValueError("grey of 32 bits, whose white is not known; expected 8 or 16 bits")
-    if upright.mode.startswith("I;16"):  # clipped by `convert`, which halves the bits of colours
-        grey = (np.asarray(upright) >> 8).astype(np.uint8)
+    if image.mode.startswith("I;16"):  # clipped by `convert`, which halves the bits of colours
+        grey = (np.asarray(image) >> 8).astype(np.uint8)
         return np.repeat(grey[:, :, None], 3, axis=2)
-    return np.asarray(upright.convert("RGB"))
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def transform(images: Images, img_size: int) -> NDArray[np.float32]:
@@ -68,12 +70,15 @@ def transform(images: Images, img_size: int) -> NDArray[np.float32]:
     """
     from PIL import Image
 
-    batch = np.empty((len(images), 3, img_size, img_size), dtype=np.float32)
-    scale = 1.0 / (255.0 * IMAGENET_STD)
-    shift = IMAGENET_MEAN / IMAGENET_STD
-    for index, pixels in enumerate(images):
-        resized = Image.fromarray(pixels).resize((img_size, img_size), Image.Resampling.BILINEAR)
-        batch[index] = (np.asarray(resized) * scale - shift).transpose(2, 0, 1)
+    size = (img_size, img_size)
+    batch = np.empty((len(images), 3, *size), dtype=np.float32)
+    for pixels, planes in zip(images, batch, strict=True):
+        if pixels.shape[:2] != size:
+            pixels = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR))
+        # A plane at a time: arithmetic over a last axis of three takes three times as long.
+        for channel, plane in enumerate(planes):
+            np.multiply(pixels[..., channel], _SCALE[channel], out=plane)
+            plane -= _SHIFT[channel]
     return batch
 
 

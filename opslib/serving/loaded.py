@@ -22,6 +22,7 @@ from opslib.inference.opening import open_engine
 from opslib.inference.parity import check_parity
 from opslib.inference.postprocess import Postprocess, judge_answers, to_probabilities
 from opslib.inference.providers import parse_providers
+from opslib.serving.pace import Pace
 
 Stamp = tuple[str, int, int, int, int, int]
 # Why requests that wait are not answered in one run.
@@ -83,6 +84,7 @@ class LoadedModel:
     max_batch: int = 1
     postprocess: Postprocess = field(init=False)
     unbatched: Unbatched | None = field(init=False)
+    pace: Pace = field(init=False, default_factory=Pace, repr=False)
     _turn: contextlib.AbstractContextManager[object] = field(
         default_factory=contextlib.nullcontext, repr=False
     )

@@ -58,9 +58,9 @@ def classify(
     """Yield the answers to requests, or their errors, in order; those of one run at a time.
 
     A run is of the generation current when it begins, and takes requests while there are any and
-    they fit; the first one that does not begins the next. Each gets what it would have got alone: a
-    `RefusalError` where there is no model, an upload is unfit, or a stage failed (500, with its
-    name).
+    they fit; the first one that does not begins the next. Where that was found to be slower, it
+    takes no other (see `pace`). Each gets what it would have got alone: a `RefusalError` where
+    there is no model, an upload is unfit, or a stage failed (500, with its name).
     """
     first = next(requests, None)
     while first is not None:
@@ -71,6 +71,9 @@ def classify(
                 run.add(first)
                 left = _fill(run, requests, generations)
                 outcomes = run.finish()
+                if run.alone:
+                    left = next(requests, None)
+                run.note_pace(others_wait=left is not None)
         except RefusalError as error:  # there is no model
             outcomes = [error]
         yield outcomes
@@ -92,19 +95,21 @@ class _Run:
     def __init__(self, generation: Generation, decoder: UploadDecoder) -> None:
         self.generation = generation
         self._decoder = decoder
+        self.alone = not generation.model.pace.together
+        self._most = 1 if self.alone else generation.model.together
         self._parts: list[_Ready | BaseException] = []
         self._images = self._pixels = 0
+        self._started = time.perf_counter()
 
     @property
     def has_room(self) -> bool:
         """Whether another request may be added."""
-        most = self.generation.model.together
-        return self._images < most and self._pixels < TOGETHER_PIXELS
+        return self._images < self._most and self._pixels < TOGETHER_PIXELS
 
     def add(self, uploads: Uploads) -> bool:
         """Decode a request, or keep its error; False where it does not fit beside the others."""
-        most, others = self.generation.model.together, bool(self._parts)
-        if others and self._images + len(uploads) > most:
+        others = bool(self._parts)
+        if others and self._images + len(uploads) > self._most:
             return False
         started = time.perf_counter()
         opened = _attempt(partial(_open, self._decoder, uploads, self.generation))
@@ -126,6 +131,13 @@ class _Run:
         alone = (_attempt(partial(_infer_alone, one, self.generation)) for one in ready)
         answers = iter(together or alone)
         return [next(answers) if isinstance(one, _Ready) else one for one in self._parts]
+
+    def note_pace(self, *, others_wait: bool) -> None:
+        """Keep how long an image took; alone for want of others tells nothing."""
+        together = len(self._parts) > 1
+        if together or (self.alone and others_wait):
+            image_ms = since_ms(self._started) / self._images
+            self.generation.model.pace.note(image_ms, together=together)
 
     def _infer_together(self, ready: Sequence[_Ready]) -> Outcomes | None:
         """The answers of a common run, or None where each has to be asked by itself: the run

@@ -33,6 +33,7 @@ from opslib.serving.generations import Generations
 from opslib.serving.keys import HEADER, KEY_VARIABLE, make_key
 from opslib.serving.line import InferenceQueue
 from opslib.serving.loaded import LoadedModel, load_candidate, read_candidate
+from opslib.serving.pace import KEPT, Pace
 from opslib.serving.service import Service
 from opslib.serving.settings import load_settings
 from opslib.serving.staging import start_service
@@ -146,6 +147,39 @@ def test_requests_that_wait_are_answered_in_one_run_as_each_alone(kit: Kit) -> N
     assert len({str(one) for one in wanted}) > 1
     [took_ms] = {one.inference_ms for one in answers if isinstance(one, Classified)}
     assert took_ms > 0  # of the run, and of each in it
+
+
+def test_where_together_is_slower_each_that_waits_is_run_by_itself(kit: Kit) -> None:
+    pace = kit.generations.require().model.pace
+    for _ in range(KEPT):
+        pace.note(9.0, together=True)
+    answers = kit.answer(*(upload(path) for path in kit.place.images[:5]))
+    assert kit.runs == [1] * 5
+    assert [len(run) for run in answers] == [1] * 5
+
+
+def test_only_what_was_run_while_others_waited_says_what_is_faster(
+    kit: Kit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pace, noted = kit.generations.require().model.pace, list[bool]()
+    note = Pace.note
+
+    def watch(self: Pace, ms: float, *, together: bool) -> None:
+        assert ms > 0
+        noted.append(together)
+        note(self, ms, together=together)
+
+    monkeypatch.setattr(Pace, "note", watch)
+    images = kit.place.images
+    kit.answer(upload(images[0]))
+    assert noted == []
+    kit.answer(*map(upload, images[:3]))
+    assert noted == [True]
+    for _ in range(KEPT):
+        pace.note(9.0, together=True)
+    noted.clear()
+    kit.answer(*map(upload, images[:3]))
+    assert noted == [False, False]  # behind the third nobody waits
 
 
 def test_a_run_holds_at_most_max_batch_images_and_leaves_the_rest_in_line(kit: Kit) -> None:

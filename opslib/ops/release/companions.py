@@ -31,6 +31,11 @@ def checksum_name(archive_name: str) -> str:
     return f"{archive_name}{CHECKSUM_SUFFIX}"
 
 
+def checksum_size(archive_name: str) -> int:
+    """Return how many bytes an archive's checksum has."""
+    return 64 + len("  \n") + len(os.fsencode(archive_name))
+
+
 def manifest_name(archive_name: str) -> str:
     """Return the name of the copy of an archive's manifest: `….manifest.json`."""
     return f"{archive_name.removesuffix(ARCHIVE_SUFFIX)}{MANIFEST_SUFFIX}"

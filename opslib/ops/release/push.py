@@ -26,6 +26,7 @@ from opslib.ops.release.companions import (
     signature_name,
 )
 from opslib.ops.release.manifest import ReleaseError
+from opslib.ops.release.remote import has_checksum
 from opslib.ops.release.restore import copy_release
 from opslib.ops.release.sources import ArchiveFile
 
@@ -76,7 +77,7 @@ def push_release(archive: Path, store: Store, *, config: Config) -> SecondCopy:
     expected = read_checksum(archive)
     with hold_lock(config.releases_dir / LOCK_NAME, f"sending {archive.name} to {store.url}"):
         there = _list(store, archive)
-        is_seen = checksum_name(archive.name) in there
+        is_seen = has_checksum(there, archive.name)
         if is_seen:
             _refuse_other(store, archive, expected)
         checked = _send(archive, store, expected, there.get(archive.name), is_seen=is_seen)

@@ -7,7 +7,7 @@ content that matters, pins it.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import lru_cache
@@ -22,6 +22,7 @@ from opslib.ops.release.companions import (
     ARCHIVE_SUFFIX,
     CHECKSUM_SUFFIX,
     checksum_name,
+    checksum_size,
     manifest_name,
     parse_checksum,
     parse_copy,
@@ -119,12 +120,19 @@ def look_into(
             by_name.setdefault(name, {})[object_name] = entry
     whole, unfinished = [], {}
     for name, objects in by_name.items():
-        if checksum_name(f"{name}{ARCHIVE_SUFFIX}") in objects:
+        if has_checksum(objects, f"{name}{ARCHIVE_SUFFIX}"):
             one = _look_at(store, name, objects, moment)
             whole.append(replace(one, pinned=one.pinned or name in pinned))
         elif set(objects) != {f"{name}{PIN_SUFFIX}"}:
             unfinished[name] = objects
     return Holdings(store, newest_first(whole), unfinished)
+
+
+def has_checksum(objects: Mapping[str, Entry], archive_name: str) -> bool:
+    """Return whether the checksum of an archive is there, and not the beginning of one: some
+    servers keep what arrived of an object whose connection was cut."""
+    found = objects.get(checksum_name(archive_name))
+    return found is not None and found.bytes >= checksum_size(archive_name)
 
 
 def find_remote(url: str) -> RemoteRelease:
