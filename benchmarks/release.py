@@ -3,7 +3,8 @@
 The model is a real one of 500 MB (random float32 weights, which compress as little as trained ones
 do). Both sides are processes, timed from start to end, with the files in memory at the start and
 everything on disk at the end (fsync). They take turns, so that a slower minute of the host touches
-both; the figure is the ratio of the medians.
+both; the figure is the ratio of the medians. A signed release is held against an unsigned one in
+the same way, each first in every other round.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from figures import Row, show_rows
@@ -131,6 +133,26 @@ def verify_by_tar(archive: Path, listing: Path, out: Path) -> None:
     subprocess.run(["sha256sum", "--quiet", "-c", listing], cwd=out, check=True)
 
 
+def measure_signing(place: Path, plain: Path, releases: Path, rounds: int) -> Row:
+    """Make and verify releases that are signed, and must be, in turn with such as are not."""
+    key, signed = place / "key", place / "signed.yaml"
+    command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "bench", "-f", key]
+    subprocess.run(command, check=True)
+    allowed = place / "allowed_signers"
+    allowed.write_text(f"bench {key.with_name('key.pub').read_text()}")
+    lists = f"release: {{signing_key: {key}, allowed_signers: {allowed}}}\n"
+    signed.write_text(plain.read_text() + lists)
+    took: dict[Path, list[float]] = {plain: [], signed: []}
+    for number in range(rounds):
+        for config in (plain, signed)[:: -1 if number % 2 else 1]:
+            settle(releases)
+            seconds, _, archive = make_by_us(config, "bare")
+            took[config].append(seconds + timed(partial(verify_by_us, archive, config)))
+    without, with_it = (statistics.median(took[config]) for config in (plain, signed))
+    what = f"made and verified, signed {with_it:.2f} s against {without:.2f} s, times as long"
+    return Row(what, f"{with_it / without:.3f}", "<= 1.05", with_it <= 1.05 * without)
+
+
 def measure(place: Path, rounds: int) -> list[Row]:
     """Take turns and return the table's rows."""
     config_path = place / "config.yaml"
@@ -181,6 +203,7 @@ def measure(place: Path, rounds: int) -> list[Row]:
         ),
         Row("peak memory, all checks", format_bytes(peak), "<= 200 MB", peak <= 200_000_000),
         Row(f"every byte verified, {read}, times as fast", f"{checked:.1f}", ">= 2", checked >= 2),
+        measure_signing(place, config_path, config.releases_dir, max(rounds, 9)),
     ]
 
 
