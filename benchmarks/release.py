@@ -3,7 +3,9 @@
 The model is a real one of 500 MB (random float32 weights, which compress as little as trained ones
 do). Both sides are processes, timed from start to end, with the files in memory at the start and
 everything on disk at the end (fsync). They take turns, so that a slower minute of the host touches
-both; the figure is the ratio of the medians.
+both; the figure is the ratio of the medians. A signed release is held against an unsigned one in
+the same way, each first in every other round. A disk's moods are larger than what a signature
+costs, so that its steps are timed by themselves too, in the same rounds.
 """
 
 from __future__ import annotations
@@ -17,12 +19,17 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from figures import Row, show_rows
 
-from opslib.core.config import load_config
+from opslib.core.config import Config, load_config
 from opslib.core.formatting import format_bytes
+from opslib.ops.release import signature
+from opslib.ops.release.companions import manifest_path
+from opslib.ops.release.manifest import parse_manifest
+from opslib.ops.release.sources import ArchiveFile
 
 ROOT = Path(__file__).resolve().parents[1]
 WIDTH = 11_200  # two layers of WIDTH x WIDTH / 2 float32: 500 MB
@@ -131,6 +138,44 @@ def verify_by_tar(archive: Path, listing: Path, out: Path) -> None:
     subprocess.run(["sha256sum", "--quiet", "-c", listing], cwd=out, check=True)
 
 
+def measure_signing(place: Path, plain: Path, releases: Path, rounds: int) -> list[Row]:
+    """Make and verify releases that are signed, and must be, in turn with such as are not."""
+    key, signed = place / "key", place / "signed.yaml"
+    command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "bench", "-f", key]
+    subprocess.run(command, check=True)
+    allowed = place / "allowed_signers"
+    allowed.write_text(f"bench {key.with_name('key.pub').read_text()}")
+    lists = f"release: {{signing_key: {key}, allowed_signers: {allowed}}}\n"
+    signed.write_text(plain.read_text() + lists)
+    took: dict[Path, list[float]] = {plain: [], signed: []}
+    added, loaded = [], load_config(signed, {})
+    for number in range(rounds):
+        for config in (plain, signed)[:: -1 if number % 2 else 1]:
+            settle(releases)
+            seconds, _, archive = make_by_us(config, "bare")
+            took[config].append(seconds + timed(partial(verify_by_us, archive, config)))
+            if config == signed:
+                added.append(timed(partial(sign_and_judge, archive, key, loaded)))
+    without, with_it = (statistics.median(took[config]) for config in (plain, signed))
+    whole = f"made and verified, signed {with_it:.2f} s against {without:.2f} s, times as long"
+    steps_s = statistics.median(added)
+    cost = 1 + steps_s / without
+    alone = f"the same, by what a signature adds: {1000 * steps_s:.0f} ms, times as long"
+    return [
+        Row(whole, f"{with_it / without:.3f}", "reported", True),
+        Row(alone, f"{cost:.3f}", "<= 1.05", cost <= 1.05),
+    ]
+
+
+def sign_and_judge(archive: Path, key: Path, config: Config) -> None:
+    """All that a signature adds: its key looked at, made and judged, judged when verified."""
+    data = manifest_path(archive).read_bytes()
+    manifest = parse_manifest(data, archive.name)
+    signature.describe_key(key)
+    for made in (signature.sign(data, key), ArchiveFile(archive).read_signature()):
+        signature.judge(made, manifest, data, archive.name, config)
+
+
 def measure(place: Path, rounds: int) -> list[Row]:
     """Take turns and return the table's rows."""
     config_path = place / "config.yaml"
@@ -181,6 +226,7 @@ def measure(place: Path, rounds: int) -> list[Row]:
         ),
         Row("peak memory, all checks", format_bytes(peak), "<= 200 MB", peak <= 200_000_000),
         Row(f"every byte verified, {read}, times as fast", f"{checked:.1f}", ">= 2", checked >= 2),
+        *measure_signing(place, config_path, config.releases_dir, rounds),
     ]
 
 

@@ -117,14 +117,24 @@ class MaintenanceSection(Section):
 
 
 class ReleaseSection(Section):
-    """How many releases stay, where a second copy goes, and what an archive may unpack to."""
+    """How many releases stay, where a second copy goes, who signs them and whose signatures are
+    accepted, and what an archive may unpack to."""
 
     keep: PositiveInt = 8
     copy_to: Place = None
+    signing_key: Path | None = None
+    allowed_signers: Path | None = None
+    revoked_keys: Path | None = None
     threads: Annotated[int, Field(ge=0, le=64)] = 0
     max_files: PositiveInt = 10_000
     max_file_mb: PositiveInt = 16_384
     max_total_mb: PositiveInt = 65_536
+
+    @model_validator(mode="after")
+    def _check_revoked(self) -> Self:
+        if self.revoked_keys is not None and self.allowed_signers is None:
+            raise ValueError("expected allowed_signers beside revoked_keys")
+        return self
 
 
 Text = Annotated[str, Field(min_length=1)]

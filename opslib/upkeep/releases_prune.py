@@ -27,7 +27,7 @@ from opslib.upkeep.open_files import is_written
 from opslib.upkeep.rounds import KILLED, Duty, Round, list_files, measure
 
 RELEASES, RESTORED, LEFTOVERS = "releases", "restored releases", "leftovers"
-_COMPANION = re.compile(r"(release-\d{8}-\d{6}-\w+)(\.tar\.gz\.sha256|\.manifest\.json)")
+_COMPANION = re.compile(r"(release-\d{8}-\d{6}-\w+)(\.tar\.gz\.sha256|\.manifest\.json(?:\.sig)?)")
 
 
 def plan_releases(this: Round, shelf: ModelShelf) -> Duty:

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from opslib.ops.release.store import list_releases
 from opslib.serving.keys import make_key
 from opslib.serving.staging import start_service
 from tests.docs.commands import clean_environment, make_doors, run_script, serve_until_ready
-from tests.serving.conftest import Live, make_place, open_live
+from tests.ops.release.restoring import make_releasable
+from tests.serving.conftest import Live, open_live
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docs" / "SECURITY.md").read_text()
@@ -35,7 +37,8 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     folder = tmp_path_factory.mktemp("checkout")
     key = make_key()
     variables = {"RATE_LIMIT_PER_MIN": "100000", "API_KEY": key}
-    draft = make_place(folder)
+    draft = make_releasable(folder)
+    (folder / "keys").mkdir()
     with start_service(draft.config_path, variables=variables) as service:
         draft.config_path.write_text(
             draft.config_path.read_text() + f"client: {{url: '{service.url}'}}\n"
@@ -52,7 +55,10 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
 
 def execute(checkout: Live, command: str) -> subprocess.CompletedProcess[str]:
     environment = clean_environment(
-        URL=checkout.service.url, EXP_DIR=str(checkout.place.config.exp_dir)
+        URL=checkout.service.url,
+        EXP_DIR=str(checkout.place.config.exp_dir),
+        KEYS=str(checkout.place.config_path.with_name("keys")),
+        RELEASE=next((one.name for one in list_releases(checkout.place.config)), ""),
     )
     folder = checkout.place.config_path.parent
     if "serve" in command:
@@ -68,6 +74,9 @@ def test_a_command_of_the_document_works(checkout: Live, command: str) -> None:
     env.write_text(kept)
     if "serve" in command:
         assert "serving model-" in answer.stderr
+    elif "ssh-keygen -Q -f" in command:
+        assert answer.returncode == 1, answer.stderr
+        assert "REVOKED" in answer.stdout
     elif 'grep -c \'"status"' in command:
         assert answer.stdout.strip().isdigit()
     else:
@@ -83,8 +92,23 @@ def test_the_commands_are_all_found() -> None:
         "chmod 600",
         "rollback --dry-run",
         "/version",
+        "release create --sign",
+        "ssh-keygen -Y verify",
+        "ssh-keygen -q -k -u",
     ):
         assert word in found
+
+
+def test_the_list_and_the_revoked_keys_of_the_document_do_what_it_says(checkout: Live) -> None:
+    """Run after its commands: what the first key signed is refused once that is revoked."""
+    lists = 'PILLSNAP_RELEASE__ALLOWED_SIGNERS="$KEYS/allowed_signers"'
+    verify = f"{lists} .venv/bin/pillops release verify --no-load"
+    accepted = execute(checkout, verify)
+    assert accepted.returncode == 0, accepted.stderr
+    assert "signed by ops@pillsnap.co.kr, ED25519 key SHA256:" in accepted.stdout
+    refused = execute(checkout, f'PILLSNAP_RELEASE__REVOKED_KEYS="$KEYS/revoked" {verify}')
+    assert refused.returncode == 3
+    assert "which is revoked (release.revoked_keys)" in refused.stderr
 
 
 def test_strangers_are_turned_away_as_the_document_says(checkout: Live) -> None:
@@ -103,6 +127,9 @@ def test_strangers_are_turned_away_as_the_document_says(checkout: Live) -> None:
         "Cloudflare Access",
         "icacls",
         "Service Token",
+        "release.allowed_signers",
+        "release.revoked_keys",
+        "date a release back",
     ],
 )
 def test_the_document_covers_what_an_operator_looks_for(topic: str) -> None:

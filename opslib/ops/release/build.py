@@ -8,13 +8,14 @@ file, which the next release removes.
 import os
 import time
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
 from opslib.core.cards import FileEntry
 from opslib.core.config import Config
-from opslib.core.errors import ConfigError, InputError, ModelError
+from opslib.core.errors import ConfigError, InputError, ModelError, ParameterError
 from opslib.core.files import ensure_writable, open_atomic, write_bytes_atomic, write_text_atomic
 from opslib.core.formatting import format_bytes, stamp, utc_now
 from opslib.core.kinds import find_kind
@@ -29,6 +30,7 @@ from opslib.ops.release.companions import (
     checksum_path,
     manifest_path,
     release_stamp,
+    signature_path,
 )
 from opslib.ops.release.manifest import (
     MANIFEST_NAME,
@@ -41,6 +43,14 @@ from opslib.ops.release.manifest import (
 )
 from opslib.ops.release.scratch import ensure_room, scratch_folder
 from opslib.ops.release.secrets_scan import scan_files
+from opslib.ops.release.signature import (
+    SIGNERS_KEY,
+    SignatureFacts,
+    describe_key,
+    identify,
+    judge,
+    sign,
+)
 from opslib.ops.release.store import LOCK_NAME, next_in_line, sweep_leftovers
 from opslib.ops.release.verify import (
     SCRATCH_NAME,
@@ -82,8 +92,11 @@ def build_release(
     ModelError, InputError: something that belongs into it is missing, broken or unreadable.
     SecretLeakError: a text file holds a secret; the message names file and line. StorageError:
     there is no room, or the folder cannot be written. BusyError: another release is under way.
-    ReleaseError: what was packed does not verify; nothing is kept of it."""
+    ParameterError: it would have to be signed, and no key is named; InputError, ConfigError: the
+    key does not sign. ReleaseError: what was packed does not verify, or is signed by a key that
+    `release.allowed_signers` does not accept; nothing is kept of it."""
     request = request or ReleaseRequest()
+    key = _pick_key(config, request)
     folder = config.resolve(request.out) if request.out else config.releases_dir
     ensure_writable(folder)
     ensure_writable(config.records_dir)
@@ -113,7 +126,16 @@ def build_release(
             if request.verify:
                 models = _verify(sink, packed, archive, config, request.load_models, progress)
                 verify_s = round(time.perf_counter() - started - pack_s, 3)
+            signature = b""
+            if key is not None:
+                progress(0.95, f"signing with {key}")
+                signature, signed = _sign(packed, archive.name, config, key)
+                packed = replace(packed, signature=signed)
+            elif config.release.allowed_signers is not None:
+                packed = replace(packed, signature=SignatureFacts(problem="made with --unsigned"))
             progress(0.95, "writing to disk")
+            if signature:
+                write_bytes_atomic(signature_path(archive), signature)
             write_text_atomic(checksum_path(archive), f"{packed.sha256}  {archive.name}\n")
             write_bytes_atomic(manifest_path(archive), packed.manifest_bytes)
     record = ReleaseRecord(
@@ -131,6 +153,31 @@ def build_release(
     )
     record.write(release_record_path(config, record))
     return record
+
+
+def _pick_key(config: Config, request: ReleaseRequest) -> Path | None:
+    """The key to sign with, None for none, refused before anything is packed."""
+    given = request.sign or config.release.signing_key
+    if request.unsigned or given is None:
+        if config.release.allowed_signers is not None and not request.unsigned:
+            remedy = "name a key with --sign or release.signing_key, or say --unsigned"
+            raise ParameterError(
+                f"{SIGNERS_KEY} is set: an unsigned release is of no use; {remedy}"
+            )
+        return None
+    key = config.resolve(given)
+    describe_key(key)
+    return key
+
+
+def _sign(
+    packed: ArchiveFacts, name: str, config: Config, key: Path
+) -> tuple[bytes, SignatureFacts]:
+    """The signature of what was packed, which is judged as whoever restores it will."""
+    signature = sign(packed.manifest_bytes, key)
+    if config.release.allowed_signers is not None:
+        return signature, judge(signature, packed.manifest, packed.manifest_bytes, name, config)
+    return signature, SignatureFacts(key=identify(signature, packed.manifest_bytes, name))
 
 
 def release_record_path(config: Config, record: ReleaseRecord) -> Path:

@@ -41,6 +41,8 @@ class ReleaseRequest:
     only: bool = False
     out: Path | None = None
     allow_missing_metrics: bool = False
+    sign: Path | None = None
+    unsigned: bool = False
     verify: bool = True
     load_models: bool = True
     environment: dict[str, str] | None = field(default=None, repr=False)

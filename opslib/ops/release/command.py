@@ -25,7 +25,7 @@ from opslib.ops.release.keeping_command import (
     say_copied,
     unpin,
 )
-from opslib.ops.release.model_command import prove
+from opslib.ops.release.model_command import UnsignedOption, demand_of, prove
 from opslib.serving.command import EnvFileOption, PersistOption
 from opslib.telling.doors import (
     ConfigOption,
@@ -70,6 +70,15 @@ def create(
     allow_missing_metrics: Annotated[
         bool, typer.Option("--allow-missing-metrics", help="Release without metrics*.json.")
     ] = False,
+    sign: Annotated[
+        Path | None,
+        typer.Option(
+            "--sign",
+            metavar="KEY",
+            help="Sign it: an OpenSSH private key, or a public one that an agent has.",
+        ),
+    ] = None,
+    unsigned: Annotated[bool, typer.Option("--unsigned", help="Do not sign it.")] = False,
     config: ConfigOption = None,
 ) -> int:
     """Make a release, verify it, and print the path of its archive, alone, on stdout."""
@@ -80,10 +89,14 @@ def create(
 
     if only and all_onnx:
         raise ParameterError("--only, --all-onnx: one model or all of them; expected one of both")
+    if sign is not None and unsigned:
+        raise ParameterError("--sign, --unsigned: expected one of both")
     loaded = load_config(config)
     notes = make_console(stderr=True)
     second = pick_place(loaded, copy_to)
-    request = ReleaseRequest(onnx, only, _from_here(out), allow_missing_metrics)
+    request = ReleaseRequest(
+        onnx, only, _from_here(out), allow_missing_metrics, _from_here(sign), unsigned
+    )
     say(notes, f"release of {describe_experiment(loaded)}")
     with show_progress(notes) as progress:
         record = build_release(loaded, request, progress)
@@ -93,6 +106,8 @@ def create(
     took = f"packed in {record.pack_s:.2f} s, {record.total_s:.2f} s with all checks"
     say(notes, f"{plural(record.files, 'file')}, {packed}; {took}")
     say(notes, f"verified: every byte; {_describe_models(record.models)}")
+    if record.signature is not None:
+        say(notes, record.signature.describe())
     say(notes, f"content {record.content_id[:16]}…; record {release_record_path(loaded, record)}")
     typer.echo(str(record.path))
     if second is not None:
@@ -115,6 +130,7 @@ def verify(
     every: Annotated[bool, typer.Option("--all", help="Every release in the store.")] = False,
     store: StoreOption = None,
     no_load: NoLoadOption = False,
+    unsigned: UnsignedOption = False,
     config: ConfigOption = None,
 ) -> int:
     """Read every byte of releases, then load their models and compare their golden answers.
@@ -145,14 +161,18 @@ def verify(
             with show_progress(notes) as tell:
                 where = stored.path if isinstance(stored, StoredRelease) else stored
                 load = isinstance(stored, StoredRelease) and not no_load
-                record = verify_release(where, config=loaded, load_models=load, progress=tell)
+                demand = demand_of(unsigned=unsigned)
+                record = verify_release(
+                    where, config=loaded, load_models=load, demand=demand, progress=tell
+                )
         except OpsError as error:
             code = max(code, print_error(error, loaded.root))
         else:
             files, size = plural(record.files, "file"), format_bytes(record.content_bytes)
             took = f"{record.integrity_s + (record.models_s or 0):.2f} s"
             read = f"{stored.name}: {files}, {size}, every byte as listed"
-            say(console, f"{read}; {_describe_models(record.models)}; {took}")
+            who = f"{record.signature.describe()}; " if record.signature else ""
+            say(console, f"{read}; {who}{_describe_models(record.models)}; {took}")
     return code
 
 
@@ -171,6 +191,7 @@ def restore(
     ] = None,
     env_file: EnvFileOption = None,
     persist: PersistOption = False,
+    unsigned: UnsignedOption = False,
     config: ConfigOption = None,
 ) -> int:
     """Unpack a release into a fresh folder, verify it, and say how to serve it, or do it."""
@@ -192,10 +213,19 @@ def restore(
         _refuse_restored(loaded, stored, persist=persist)
     load, where = not no_load, stored.path if isinstance(stored, StoredRelease) else stored
     with show_progress(notes) as tell:
-        done = restore_release(where, target, config=loaded, load_models=load, progress=tell)
+        done = restore_release(
+            where,
+            target,
+            config=loaded,
+            load_models=load,
+            demand=demand_of(unsigned=unsigned),
+            progress=tell,
+        )
     files = plural(len(done.manifest.files), "file")
     size = format_bytes(done.manifest.size_bytes)
     say(console, f"{stored.name}: {files}, {size}, every byte as listed")
+    if done.signature is not None:
+        say(console, done.signature.describe())
     say(console, f"restored to {done.folder}; {_describe_models(done.checks)}")
     served = _list_served(loaded, done)
     if switch:

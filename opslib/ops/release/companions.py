@@ -1,4 +1,4 @@
-"""What lies beside an archive: its checksum, and a copy of its manifest."""
+"""What lies beside an archive: its checksum, a copy of its manifest, and the signature of that."""
 
 import errno
 import os
@@ -21,6 +21,7 @@ from opslib.ops.release.manifest import (
 ARCHIVE_SUFFIX = ".tar.gz"
 CHECKSUM_SUFFIX = ".sha256"
 MANIFEST_SUFFIX = ".manifest.json"
+SIGNATURE_SUFFIX = ".sig"
 _CHECKSUM = re.compile(rb"([0-9a-f]{64})  (.+)\n")
 _REMEMBERED = 1024
 
@@ -40,6 +41,11 @@ def manifest_name(archive_name: str) -> str:
     return f"{archive_name.removesuffix(ARCHIVE_SUFFIX)}{MANIFEST_SUFFIX}"
 
 
+def signature_name(archive_name: str) -> str:
+    """Return the name of the signature of an archive's manifest: `….manifest.json.sig`."""
+    return f"{manifest_name(archive_name)}{SIGNATURE_SUFFIX}"
+
+
 def checksum_path(archive: Path) -> Path:
     """Return where the archive's checksum lies."""
     return archive.with_name(checksum_name(archive.name))
@@ -48,6 +54,11 @@ def checksum_path(archive: Path) -> Path:
 def manifest_path(archive: Path) -> Path:
     """Return where the copy of the archive's manifest lies."""
     return archive.with_name(manifest_name(archive.name))
+
+
+def signature_path(archive: Path) -> Path:
+    """Return where the signature of the archive's manifest lies, if it has one."""
+    return archive.with_name(signature_name(archive.name))
 
 
 def open_regular(path: Path) -> BinaryIO:

@@ -76,6 +76,8 @@ def list_all(store: StoreOption = None, config: ConfigOption = None) -> int:
         Column("about", lambda row: row[1] and "\n".join(Path(one).name for one in row[1].mains)),
         Column("last proved", lambda row: describe_last(proofs, row[0].name)),
     )
+    if loaded.release.allowed_signers or any(one.has_signature for one in there):
+        columns += (Column("signature", lambda row: "yes" if row[0].has_signature else "NONE"),)
     table = terminal_table(columns, rows, box=SIMPLE_HEAD, collapse_padding=True)
     # A name that is broken in two cannot be pasted: the lines get as long as they have to.
     whole = console.measure(table, options=console.options.update(max_width=1000)).maximum

@@ -42,8 +42,18 @@ from opslib.telling.doors import (
 
 if TYPE_CHECKING:
     from opslib.ops.release.record import ProofRecord
+    from opslib.ops.release.signature import Demand
 
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show the plan, do nothing.")]
+UnsignedOption = Annotated[
+    bool,
+    typer.Option("--unsigned", help="Take it whoever signed it, this once; that is recorded."),
+]
+
+
+def demand_of(*, unsigned: bool) -> Demand:
+    """Return whether a release must be signed as `release.allowed_signers` says."""
+    return "overridden" if unsigned else "demanded"
 
 
 def rollback(
@@ -53,6 +63,7 @@ def rollback(
     env_file: EnvFileOption = None,
     timeout: TimeoutOption = None,
     persist: PersistOption = False,
+    unsigned: UnsignedOption = False,
     config: ConfigOption = None,
 ) -> int:
     """Switch back to the last good model, and confirm it."""
@@ -70,7 +81,7 @@ def rollback(
     what = "live" if chosen.sole else f"live {chosen.name}:"
     show(f"{describe_experiment(loaded)}: {what} {live.describe() if live else 'no model'}")
     check = Precheck(loaded, chosen, live)
-    stable = find_stable(loaded, live, chosen, check)
+    stable = find_stable(loaded, live, chosen, check, demand_of(unsigned=unsigned))
     for line in stable.skipped:
         show(f"passed over: {line}")
     check_pin(chosen, stable.path, env_file, persist=persist and not dry_run)
@@ -123,6 +134,7 @@ def prove(
     turns: Annotated[int, typer.Option(min=1, max=1000, help="Releases to test by rota.")] = 1,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say whose turn it is.")] = False,
     json: Annotated[Path | None, typer.Option(help="Where the record goes.")] = None,
+    unsigned: UnsignedOption = False,
     config: ConfigOption = None,
 ) -> int:
     """Restore a release for real, serve it both ways, ask its golden images, clean up."""
@@ -137,7 +149,14 @@ def prove(
     say(notes, f"restore test of {describe_experiment(loaded)}")
     turns = 0 if first else turns
     with show_progress(notes) as tell:
-        record = prove_by_rota(loaded, first=first, turns=turns, dry_run=dry_run, progress=tell)
+        record = prove_by_rota(
+            loaded,
+            first=first,
+            turns=turns,
+            dry_run=dry_run,
+            demand=demand_of(unsigned=unsigned),
+            progress=tell,
+        )
     if dry_run:
         say(console, record.finding)
         return 0

@@ -16,6 +16,7 @@ from opslib.ops.release.manifest import EXPORT_FOLDER, MANIFEST_NAME, Manifest, 
 from opslib.ops.release.record import Proof, ProofRecord, ProofStep
 from opslib.ops.release.restore import Restored, restore_release
 from opslib.ops.release.scratch import scratch_folder
+from opslib.ops.release.signature import Demand
 from opslib.ops.release.staged import (
     RestoredService,
     RestoreTestError,
@@ -35,13 +36,18 @@ _OTHERS_TRIED = 2
 STEPS = 7
 
 
-def carry_out_proof(config: Config, stored: StoredRelease, tell: Progress = silent) -> ProofRecord:
+def carry_out_proof(
+    config: Config,
+    stored: StoredRelease,
+    tell: Progress = silent,
+    demand: Demand = "demanded",
+) -> ProofRecord:
     """Return whether `stored` restores, after doing it; nothing of it is left behind. Only one may
     be under way: what an earlier one left behind, killed, is cleared first. Raises StorageError:
     the disk is full: that is no fault of the release; ConfigError: this configuration is no good.
     """
     with scratch_folder(config.restore_dir, WORK_NAME, young_s=0.0) as folder:
-        test = _Test(config, stored, folder, tell)
+        test = _Test(config, stored, folder, tell, demand)
         test.run()
     return test.record()
 
@@ -63,8 +69,11 @@ def compare_files(folder: Path, manifest: Manifest) -> int:
 
 
 class _Test:
-    def __init__(self, config: Config, stored: StoredRelease, folder: Path, tell: Progress) -> None:
+    def __init__(
+        self, config: Config, stored: StoredRelease, folder: Path, tell: Progress, demand: Demand
+    ) -> None:
         self._config, self._stored, self._folder, self._tell = config, stored, folder, tell
+        self._demand: Demand = demand
         self._steps: list[ProofStep] = []
         self._manifest: Manifest | None = None
         self._notes: list[str] = []
@@ -107,11 +116,17 @@ class _Test:
     def _restore(self) -> Restored:
         stored, config = self._stored, self._config
         with self._step("verify") as found:
-            verify_release(stored.path, config=config, load_models=False)
-            found.append(f"{format_bytes(stored.size_bytes)} read: archive and manifest agree")
+            demand = self._demand
+            seen = verify_release(stored.path, config=config, load_models=False, demand=demand)
+            who = f"; {seen.signature.describe()}" if seen.signature else ""
+            found.append(f"{format_bytes(stored.size_bytes)} read: archive and manifest agree{who}")
         with self._step("restore") as found:
             target = self._folder / stored.name
-            restored = restore_release(stored.path, target, config=config, load_models=False)
+            # Once overridden it is recorded: the second time nobody asks.
+            again: Demand = "demanded" if demand == "demanded" else "not asked"
+            restored = restore_release(
+                stored.path, target, config=config, load_models=False, demand=again
+            )
             self._manifest = restored.manifest
             found.append(f"{plural(len(restored.manifest.files), 'file')} in a fresh folder")
         with self._step("compare") as found:

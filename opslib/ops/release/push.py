@@ -1,7 +1,8 @@
 """Sending a release into a store: seen there when all of it is, and held against its digest.
 
-The archive goes first, the copy of its manifest next and its checksum last, so that a push that is
-cut off, killed or refused leaves nothing that can be seen; the next one goes on with what arrived.
+The archive goes first, the copy of its manifest and its signature next, its checksum last, so that
+a push that is cut off, killed or refused leaves nothing that can be seen; the next one goes on with
+what arrived.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from opslib.ops.release.companions import (
     manifest_name,
     parse_checksum,
     read_checksum,
+    signature_name,
 )
 from opslib.ops.release.manifest import ReleaseError
 from opslib.ops.release.remote import has_checksum
@@ -79,9 +81,13 @@ def push_release(archive: Path, store: Store, *, config: Config) -> SecondCopy:
         if is_seen:
             _refuse_other(store, archive, expected)
         checked = _send(archive, store, expected, there.get(archive.name), is_seen=is_seen)
-        listing = ArchiveFile(archive).read_listing()
-        if listing and not (is_seen and manifest_name(archive.name) in there):
-            store.write(manifest_name(archive.name), listing)
+        found = ArchiveFile(archive)
+        for name, data in (
+            (manifest_name(archive.name), found.read_listing()),
+            (signature_name(archive.name), found.read_signature()),
+        ):
+            if data and not (is_seen and name in there):
+                store.write(name, data)
         if not is_seen:
             line = f"{expected}  {archive.name}\n"
             store.write(checksum_name(archive.name), line.encode())

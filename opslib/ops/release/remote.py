@@ -1,7 +1,8 @@
 """Releases in a store that several hosts share: what there is, finding one, reading one in place.
 
-A release lies there as three objects, of which its checksum is written last: what has none is what
-a push left that never ended, and nobody sees it. A fourth, of no content that matters, pins it.
+A release lies there as three objects, or four with its signature, of which its checksum is written
+last: what has none is what a push left that never ended, and nobody sees it. One more, of no
+content that matters, pins it.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from opslib.ops.release.companions import (
     manifest_name,
     parse_checksum,
     parse_copy,
+    signature_name,
 )
 from opslib.ops.release.manifest import MAX_MANIFEST_BYTES, Manifest, ReleaseError
 from opslib.ops.release.store import (
@@ -71,6 +73,11 @@ class RemoteRelease(ListedRelease):
     def read_listing(self) -> bytes:
         """Return what lies beside it as a copy of its manifest, empty where nothing does."""
         name = manifest_name(self.file_name)
+        return self._read_small(name) if name in self.objects else b""
+
+    def read_signature(self) -> bytes:
+        """Return what lies beside it as the signature of its manifest, empty where nothing does."""
+        name = signature_name(self.file_name)
         return self._read_small(name) if name in self.objects else b""
 
     def manifest(self) -> Manifest:
@@ -184,7 +191,7 @@ def pin_remote(release: RemoteRelease, *, pinned: bool) -> RemoteRelease:
 def _release_of(object_name: str) -> str | None:
     """The release that an object belongs to by its name, or None."""
     archive = f"{ARCHIVE_SUFFIX}{CHECKSUM_SUFFIX}"
-    for suffix in (archive, ARCHIVE_SUFFIX, manifest_name(""), PIN_SUFFIX):
+    for suffix in (archive, ARCHIVE_SUFFIX, manifest_name(""), signature_name(""), PIN_SUFFIX):
         if object_name.endswith(suffix):
             name = object_name.removesuffix(suffix)
             return name if is_release_name(name) else None
@@ -208,7 +215,8 @@ def _look_at(store: Store, name: str, objects: dict[str, Entry], now: datetime) 
         problem = f"{manifest_name(archive)} is no copy of its manifest"
     elif ahead:
         problem = f"dated after now: {ASK}"
-    order = (checksum_name(archive), manifest_name(archive), archive, f"{name}{PIN_SUFFIX}")
+    beside = (checksum_name(archive), manifest_name(archive), signature_name(archive))
+    order = (*beside, archive, f"{name}{PIN_SUFFIX}")
     return RemoteRelease(
         store=store,
         objects={one: objects[one] for one in order if one in objects},
@@ -220,6 +228,7 @@ def _look_at(store: Store, name: str, objects: dict[str, Entry], now: datetime) 
         problem=problem,
         is_ahead=ahead,
         sequence=copy.sequence if copy else None,
+        has_signature=signature_name(archive) in objects,
     )
 
 

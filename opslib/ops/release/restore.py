@@ -23,9 +23,11 @@ from opslib.ops.release.companions import (
     checksum_path,
     manifest_path,
     read_checksum,
+    signature_path,
 )
 from opslib.ops.release.manifest import EXPORT_FOLDER, Manifest, ReleaseError
 from opslib.ops.release.scratch import ensure_room
+from opslib.ops.release.signature import Demand, SignatureFacts
 from opslib.ops.release.sources import Archive, as_archive
 from opslib.ops.release.store import LOCK_NAME as STORE_LOCK_NAME
 from opslib.ops.release.store import sweep_leftovers
@@ -50,6 +52,7 @@ class Restored:
     manifest: Manifest
     model: Path
     checks: tuple[VerifiedModel, ...] = ()
+    signature: SignatureFacts | None = None
 
 
 def restore_release(
@@ -58,12 +61,14 @@ def restore_release(
     *,
     config: Config,
     load_models: bool = True,
+    demand: Demand = "demanded",
     progress: Progress = silent,
 ) -> Restored:
     """Unpack a release into a folder that does not exist yet, verify it, and return what it is.
     `found`: the archive, read once from wherever it lies. `target`: the folder; below
-    `reload.restore_dir`, named after the release, by default. Raises ReleaseError: it is damaged,
-    unsafe, or its models do not answer as they must; StorageError: the folder is there already,
+    `reload.restore_dir`, named after the release, by default. `demand`: whether it must be signed,
+    see `signature.check_signature`. Raises ReleaseError: it is damaged, unsafe, not signed as it
+    must be, or its models do not answer as they must; StorageError: the folder is there already,
     cannot be written, or the disk is full; BusyError: another restore into the same place is under
     way."""
     archive = as_archive(found)
@@ -80,7 +85,8 @@ def restore_release(
             raise StorageError(f"{folder}: no UTF-8 name; a model there could not be loaded")
         progress(0.0, "unpacking")
         with folder_atomic(folder) as unpacked:
-            manifest = examine(archive, config, folder=unpacked, durable=True).manifest
+            facts = examine(archive, config, demand=demand, folder=unpacked, durable=True)
+            manifest = facts.manifest
             checks: tuple[VerifiedModel, ...] = ()
             if load_models:
                 checks = check_models(manifest, unpacked, config, archive.file_name, progress)
@@ -88,7 +94,7 @@ def restore_release(
                 link_atomic(unpacked / EXPORT_FOLDER / link, PurePosixPath(member).name)
             for inside in (unpacked, *(one for one in unpacked.rglob("*") if one.is_dir())):
                 fsync_folder(inside)
-    return Restored(folder, manifest, folder / manifest.main, checks)
+    return Restored(folder, manifest, folder / manifest.main, checks, facts.signature)
 
 
 def is_servable(config: Config, model: Path) -> bool:
@@ -120,11 +126,12 @@ def copy_release(archive: Path, folder: Path, *, config: Config) -> VerifyRecord
         sweep_leftovers(folder)
         if not target.exists():
             _copy(archive, target, expected)
+        _copy_missing(signature_path(archive), signature_path(target))
     copied = read_checksum(target)
     if copied != expected:
         raise ReleaseError(f"{target}: another release of the same name lies there")
     _forget_cache(target)
-    return verify_release(target, config=config, load_models=False)
+    return verify_release(target, config=config, load_models=False, demand="not asked")
 
 
 def _copy(archive: Path, target: Path, expected: str) -> None:
@@ -137,8 +144,13 @@ def _copy(archive: Path, target: Path, expected: str) -> None:
         if digest.hexdigest() != expected:
             raise ReleaseError(f"{archive}: its bytes are not those of its .sha256")
         write_bytes_atomic(checksum_path(target), checksum_path(archive).read_bytes())
-        if manifest_path(archive).exists():
-            write_bytes_atomic(manifest_path(target), manifest_path(archive).read_bytes())
+        for path_of in (manifest_path, signature_path):
+            _copy_missing(path_of(archive), path_of(target))
+
+
+def _copy_missing(source: Path, target: Path) -> None:
+    if source.exists() and not target.exists():
+        write_bytes_atomic(target, source.read_bytes())
 
 
 def _forget_cache(path: Path) -> None:

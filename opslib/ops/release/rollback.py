@@ -15,6 +15,7 @@ from opslib.core.served import read_served_state
 from opslib.inference.find_model import list_exports
 from opslib.ops.release.manifest import Manifest, ModelSummary
 from opslib.ops.release.restore import restore_release
+from opslib.ops.release.signature import Demand
 from opslib.ops.release.store import StoredRelease, list_releases
 from opslib.ops.release.verify import verify_release
 from opslib.serving.live import LiveVersion
@@ -40,12 +41,14 @@ def find_stable(
     live: LiveVersion | None,
     kind: Kind | None = None,
     check: Callable[[Path], object] | None = None,
+    demand: Demand = "demanded",
 ) -> StableModel:
     """Return the model to go back to from `live`: one of the service's history, else an export,
     else a model of the release store, which is verified before it is offered.
 
     `live` is None where nothing is served; `kind` the only one by default; `check` raises for a
-    model that must not be served. Raises ModelError: there is none, and the message says
+    model that must not be served; `demand`: whether a release must be signed, see
+    `signature.check_signature`. Raises ModelError: there is none, and the message says
     where was looked and what was passed over; InputError: it is not known which model is live, so
     that it could be chosen itself; ParameterError: there are several kinds and none was named.
     """
@@ -84,7 +87,7 @@ def find_stable(
             continue
         return StableModel(follow_model(path), digest, why, skipped=tuple(skipped))
     live_name = live_path.name if live_path else None
-    found = next(list_released(config, live_digest, live_name, skipped, kind), None)
+    found = next(list_released(config, live_digest, live_name, skipped, kind, demand), None)
     if found is not None:
         return replace(found, skipped=tuple(skipped))
     reason = f"; passed over: {'; '.join(skipped)}" if skipped else ""
@@ -103,7 +106,12 @@ def plan_rollback(stable: StableModel, run: Callable[[], None]) -> Plan:
 
 
 def list_released(
-    config: Config, live_sha256: str | None, live_name: str | None, skipped: list[str], kind: Kind
+    config: Config,
+    live_sha256: str | None,
+    live_name: str | None,
+    skipped: list[str],
+    kind: Kind,
+    demand: Demand = "demanded",
 ) -> Iterator[StableModel]:
     """Yield the models of a kind in the store that are not the live one, each verified before it is
     offered.
@@ -129,11 +137,14 @@ def list_released(
             continue
         found = StableModel(config.restore_dir / stored.name / model.path, model.sha256, why)
         try:
-            if found.path.exists():
+            is_restored = found.path.exists()
+            if not is_restored or config.release.allowed_signers is not None:
+                # Also one restored before: who signed its digest, only the release tells.
+                verify_release(stored.path, config=config, load_models=False, demand=demand)
+            if is_restored:
                 _check_restored(found)
             else:
-                verify_release(stored.path, config=config, load_models=False)
-                restore = partial(_restore, config, stored, found)
+                restore = partial(_restore, config, stored, found, demand)
                 found = replace(found, release=stored.name, restore=restore)
         except (OpsError, OSError) as error:
             broken.add(stored.name)
@@ -143,12 +154,12 @@ def list_released(
         yield found
 
 
-def _restore(config: Config, stored: StoredRelease, model: StableModel) -> None:
+def _restore(config: Config, stored: StoredRelease, model: StableModel, demand: Demand) -> None:
     """Restore a release, so that `model` lies where it was promised, or raise `ModelError`."""
     target = config.restore_dir / stored.name
     try:
         # Not loaded here: the service tries it before it switches.
-        restore_release(stored.path, target, config=config, load_models=False)
+        restore_release(stored.path, target, config=config, load_models=False, demand=demand)
         _check_restored(model)
     except (OpsError, OSError) as error:
         lost = f"{stored.name} cannot be restored, nothing was switched"

@@ -14,6 +14,7 @@ from opslib.core.lineage import record_lineage
 from opslib.core.locks import hold_lock
 from opslib.ops.release.proving import carry_out_proof
 from opslib.ops.release.record import Proof, ProofRecord, RotaRecord, add_proof, read_proofs
+from opslib.ops.release.signature import Demand
 from opslib.ops.release.store import StoredRelease, list_releases
 from opslib.ops.release.verify import Progress, silent
 
@@ -50,7 +51,12 @@ def list_unproved(names: Iterable[str], proofs: Sequence[Proof]) -> tuple[str, .
     return tuple(one for one in names if last.get(one) != "proved")
 
 
-def prove_release(config: Config, stored: StoredRelease, tell: Progress = silent) -> ProofRecord:
+def prove_release(
+    config: Config,
+    stored: StoredRelease,
+    tell: Progress = silent,
+    demand: Demand = "demanded",
+) -> ProofRecord:
     """Test whether a release restores, keep the answer in the history, and return it. A release
     that does not restore is an answer, not an error. Raises BusyError: another restore test is
     under way; InputError: the history cannot be read; StorageError: the disk is full: that is no
@@ -58,7 +64,7 @@ def prove_release(config: Config, stored: StoredRelease, tell: Progress = silent
     lock = config.releases_dir / LOCK_NAME
     with hold_lock(lock, f"restore test of {stored.name}"):
         read_proofs(config)
-        record = carry_out_proof(config, stored, tell)
+        record = carry_out_proof(config, stored, tell, demand)
         if stored.path.resolve().parent == config.releases_dir.resolve():
             add_proof(config, record.proof)  # a copy elsewhere proves nothing of the store's own
     return record
@@ -70,6 +76,7 @@ def prove_by_rota(
     first: StoredRelease | None = None,
     turns: int = 1,
     dry_run: bool = False,
+    demand: Demand = "demanded",
     progress: Progress = silent,
 ) -> RotaRecord:
     """Test `first`, if given, then the releases of the next `turns`, each once, and return what was
@@ -86,7 +93,7 @@ def prove_by_rota(
                 break
             chosen.append(choose_release(config, without=done))
         if not dry_run:
-            tests.append(prove_release(config, chosen[turn], progress))
+            tests.append(prove_release(config, chosen[turn], progress, demand))
     return RotaRecord(
         lineage=record_lineage(),
         releases=store,

@@ -6,7 +6,13 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from opslib.core.errors import InputError
-from opslib.ops.release.companions import manifest_path, open_regular, read_checksum, read_companion
+from opslib.ops.release.companions import (
+    manifest_path,
+    open_regular,
+    read_checksum,
+    read_companion,
+    signature_path,
+)
 
 
 class Archive(Protocol):
@@ -26,6 +32,9 @@ class Archive(Protocol):
 
     def read_listing(self) -> bytes:
         """Return what lies beside it as a copy of its manifest, empty where nothing does."""
+
+    def read_signature(self) -> bytes:
+        """Return what lies beside it as the signature of its manifest, empty where nothing does."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +59,11 @@ class ArchiveFile:
     def read_listing(self) -> bytes:
         with suppress(OSError):
             return read_companion(manifest_path(self.path))
+        return b""
+
+    def read_signature(self) -> bytes:
+        with suppress(OSError):
+            return read_companion(signature_path(self.path))
         return b""
 
 

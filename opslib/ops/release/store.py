@@ -23,13 +23,16 @@ from opslib.ops.release.companions import (
     manifest_path,
     read_checksum,
     read_copy,
+    signature_path,
 )
 from opslib.ops.release.manifest import Manifest, ReleaseError
 
 LOCK_NAME = ".release.lock"
 PINS_NAME = "pins.json"
 _NAME = re.compile(r"release-(\d{8}-\d{6})-([0-9a-f]{7,40}|nogit)")
-_WRITTEN = re.compile(rf"{_NAME.pattern}(?:\.tar\.gz(?:\.sha256)?|\.manifest\.json)?|pins\.json")
+_WRITTEN = re.compile(
+    rf"{_NAME.pattern}(?:\.tar\.gz(?:\.sha256)?|\.manifest\.json(?:\.sig)?)?|pins\.json"
+)
 
 
 class Pins(Record):
@@ -44,7 +47,7 @@ class Pins(Record):
 class ListedRelease(ABC):
     """A release, wherever it lies; `problem` says what is wrong with it, as far as a look can tell.
     `is_ahead` is one that is dated after now; `sequence` is what its manifest says, where a copy of
-    that lies beside it."""
+    that lies beside it. It `has_signature` where one lies beside it, whoever made that."""
 
     name: str
     size_bytes: int
@@ -54,6 +57,7 @@ class ListedRelease(ABC):
     problem: str | None = None
     is_ahead: bool = False
     sequence: int | None = None
+    has_signature: bool = False
 
     @abstractmethod
     def manifest(self) -> Manifest:
@@ -77,7 +81,7 @@ class StoredRelease(ListedRelease):
     @property
     def files(self) -> tuple[Path, ...]:
         """What belongs to the release and is there, the archive first."""
-        companions = (checksum_path(self.path), manifest_path(self.path))
+        companions = _companions(self.path)
         return (self.path, *(path for path in companions if path.exists()))
 
     def manifest(self) -> Manifest:
@@ -103,7 +107,7 @@ def sweep_leftovers(place: Path, *, folders: bool = False) -> None:
             elif not folders and path.is_file():
                 archive = place / meant
                 if archive.name.endswith(ARCHIVE_SUFFIX) and not archive.exists():
-                    for companion in (checksum_path(archive), manifest_path(archive)):
+                    for companion in _companions(archive):
                         companion.unlink(missing_ok=True)
                 path.unlink(missing_ok=True)
 
@@ -238,7 +242,12 @@ def _look_at(path: Path, pinned: frozenset[str] | None, now: datetime) -> Stored
         problem=problem,
         is_ahead=ahead,
         sequence=copy.sequence if copy is not None else None,
+        has_signature=os.path.lexists(signature_path(path)),
     )
+
+
+def _companions(archive: Path) -> tuple[Path, ...]:
+    return (checksum_path(archive), manifest_path(archive), signature_path(archive))
 
 
 def _find_problem(path: Path, size: int, *, named: bool) -> str | None:

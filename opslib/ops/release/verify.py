@@ -3,9 +3,11 @@
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
+
+from pydantic import Field
 
 from opslib.core.config import Config
 from opslib.core.errors import InputError
@@ -26,6 +28,7 @@ from opslib.ops.release.manifest import (
     version_text,
 )
 from opslib.ops.release.scratch import scratch_folder
+from opslib.ops.release.signature import Demand, SignatureFacts, check_signature
 from opslib.ops.release.sources import Archive, ArchiveFile, as_archive
 from opslib.ops.release.unpack import Contents, UnpackLimits, unpack
 
@@ -45,7 +48,8 @@ class VerifiedModel(Part):
 
 
 class ArchiveRecord(Record):
-    """What records of an archive say alike; `models` is empty where loading them was left out."""
+    """What records of an archive say alike; `models` is empty where loading them was left out, and
+    `signature` is missing where nobody asked for one."""
 
     sha256: str
     content_id: str
@@ -54,6 +58,7 @@ class ArchiveRecord(Record):
     content_bytes: int
     files: int
     models: tuple[VerifiedModel, ...] = ()
+    signature: SignatureFacts | None = Field(default=None, exclude_if=lambda found: found is None)
 
 
 class VerifyRecord(ArchiveRecord):
@@ -75,6 +80,7 @@ class ArchiveFacts:
     manifest_bytes: bytes
     sha256: str
     size_bytes: int
+    signature: SignatureFacts | None = None
 
     def describe(self) -> dict[str, Any]:
         """Return what an `ArchiveRecord` says of it."""
@@ -85,6 +91,7 @@ class ArchiveFacts:
             "size_bytes": self.size_bytes,
             "content_bytes": self.manifest.size_bytes,
             "files": len(self.manifest.files),
+            "signature": self.signature,
         }
 
 
@@ -97,10 +104,13 @@ def verify_release(
     *,
     config: Config,
     load_models: bool = True,
+    demand: Demand = "demanded",
     progress: Progress = silent,
 ) -> VerifyRecord:
-    """Read every byte of a release, then load its models and ask for their golden answers. Raises
-    ReleaseError: it is not as it says; the message names the file where it can be known.
+    """Read every byte of a release, then load its models and ask for their golden answers.
+    `demand`: whether it must be signed, see `signature.check_signature`. Raises ReleaseError: it
+    is not as it says, or not signed as it must be; the message names the file where it can be
+    known. ConfigError: whether it is signed as it must be cannot be known here.
     InputError: the archive cannot be read. StorageError: there is no room to unpack it for the
     trial load."""
     started = time.perf_counter()
@@ -112,7 +122,7 @@ def verify_release(
         if load_models:
             folder = stack.enter_context(scratch_folder(config.releases_dir, SCRATCH_NAME))
         progress(0.0, "reading every byte")
-        facts = examine(archive, config, folder=folder)
+        facts = examine(archive, config, demand=demand, folder=folder)
         read_s = time.perf_counter() - started
         if folder is not None:
             models = check_models(facts.manifest, folder, config, archive.file_name, progress)
@@ -128,11 +138,17 @@ def verify_release(
 
 
 def examine(
-    found: Path | Archive, config: Config, *, folder: Path | None = None, durable: bool = False
+    found: Path | Archive,
+    config: Config,
+    *,
+    demand: Demand,
+    folder: Path | None = None,
+    durable: bool = False,
 ) -> ArchiveFacts:
-    """Read every byte of a release against its checksum and its manifest. `folder`: an empty folder
+    """Read every byte of a release against its checksum and its manifest, then ask who signed that.
+    `folder`: an empty folder
     that its files are written into; `durable`: have them on disk when this returns. Raises
-    ReleaseError: see `verify_release`; InputError: the archive cannot be read."""
+    ReleaseError, ConfigError: see `verify_release`; InputError: the archive cannot be read."""
     archive = as_archive(found)
     with archive.open() as file:
         expected, data = archive.read_checksum(), archive.read_listing()
@@ -144,7 +160,8 @@ def examine(
         raise ReleaseError(
             f"{manifest_name(name)}: differs from the {MANIFEST_NAME} in the archive"
         )
-    return facts
+    signed = check_signature(archive, facts.manifest, facts.manifest_bytes, config, demand)
+    return replace(facts, signature=signed)
 
 
 def examine_open(
