@@ -71,6 +71,9 @@ def test_run_all_in_jupyterlab_shows_the_verdict_however_often(tmp_path: Path) -
         page.goto(address)
         page.locator(".jp-Notebook .jp-CodeCell").first.wait_for(timeout=WAIT_MS)
         assert page.locator(".jp-Notebook h1").inner_text().startswith("Can I start?")
+        # What is asked of a kernel that is not there yet may be forgotten.
+        ready = ".jp-Notebook-ExecutionIndicator[data-status=idle]"
+        page.locator(ready).first.wait_for(timeout=WAIT_MS)
         for last in (6, 12):
             page.get_by_role("menuitem", name="Run", exact=True).click()
             page.get_by_text("Run All Cells", exact=True).click()
