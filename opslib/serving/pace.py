@@ -15,25 +15,27 @@ TRIED_EVERY = 16  # runs, the way that was slower, as it need not stay so
 class Pace:
     """Times of an image in runs of several requests and in runs of one, both while others waited.
 
-    Several threads may use it: what one loses to another is a single time among many.
+    `together`: whether the next run should hold several requests; both ways are tried first. It is
+    worked out when a time is kept, so that who asks while nobody waits pays nothing. Several
+    threads may use it: what one loses to another is a single time among many.
     """
 
     def __init__(self) -> None:
         self._together_ms = deque[float](maxlen=KEPT)
         self._alone_ms = deque[float](maxlen=KEPT)
         self._runs = 0
+        self.together = True
 
-    @property
-    def together(self) -> bool:
-        """Whether the next run should hold several requests; both ways are tried first."""
+    def note(self, ms: float, *, together: bool) -> None:
+        """Keep how long an image took, decoding included, in a run of one request or of several."""
+        self._runs += 1
+        (self._together_ms if together else self._alone_ms).append(ms)
+        self.together = self._decide()
+
+    def _decide(self) -> bool:
         if len(self._together_ms) < KEPT:
             return True
         if len(self._alone_ms) < KEPT:
             return False
         faster = statistics.median(self._together_ms) <= statistics.median(self._alone_ms)
         return faster != (self._runs % TRIED_EVERY == 0)
-
-    def note(self, ms: float, *, together: bool) -> None:
-        """Keep how long an image took, decoding included, in a run of one request or of several."""
-        self._runs += 1
-        (self._together_ms if together else self._alone_ms).append(ms)
