@@ -25,8 +25,8 @@ from tests.models import write_config, write_images, write_onnx
 
 # One thread spins beside nobody: five rows, three services.
 QUICK = (
-    "sweep: {budget_s: 4, workers: [1], threads: [1], spinning: [true, false], parity_images: 2,"
-    " finalists: 2}\n"
+    "sweep: {served_budget_s: 4, workers: [1], threads: [1], spinning: [true, false],"
+    " parity_images: 2, finalists: 2}\n"
 )
 
 
