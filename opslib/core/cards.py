@@ -27,6 +27,7 @@ _SHOWN_ONLY = frozenset(
         "git_sha",
         "params_million",
         "providers",
+        "train_data_sha256",
     }
 )
 
@@ -94,8 +95,10 @@ class ModelCard(Record):
     """The export report of one model plus the digests, class names and golden answers we add.
 
     `input_shape` is `[N, C, H, W]` with a string or null where an axis is dynamic. `golden` is of
-    classifiers, `golden_outputs` of other models, which have no `num_classes` either. Fields this
-    project does not know are kept as they are, so that a foreign report survives a round trip.
+    classifiers, `golden_outputs` of other models, which have no `num_classes` either.
+    `train_data_sha256` is a digest of the images that it was trained on, as whoever trained it
+    makes one. Fields this project does not know are kept as they are, so that a foreign report
+    survives a round trip.
     """
 
     schema_name = "model-card"
@@ -114,6 +117,7 @@ class ModelCard(Record):
     providers: Names = ()
     postprocess: Any = None
     compare: ExportCompare | None = None
+    train_data_sha256: str | None = Field(default=None, exclude_if=lambda found: found is None)
     files: tuple[FileEntry, ...] = ()
     class_names: tuple[str, ...] = ()
     golden: tuple[GoldenAnswer, ...] = ()

@@ -17,7 +17,7 @@ from torch import nn
 from opslib.core.cards import REPORT_NAME, ExportCompare, GoldenAnswer, ModelCard, list_files
 from opslib.core.config import Config
 from opslib.core.errors import GateFailedError
-from opslib.core.files import link_atomic, sha256_file
+from opslib.core.files import link_atomic, sha256_file, sha256_tree
 from opslib.core.formatting import stamp, utc_now
 from opslib.core.lineage import git_sha
 from opslib.core.models import find_model_files
@@ -55,6 +55,7 @@ def export_generations(
     for one in _spread(held, size.golden):
         golden.append(export_dir / "golden" / f"{Path(one).parent.name}.jpg")
         shutil.copyfile(one, golden[-1])
+    learned = sha256_tree([Path(path) for path, _ in list_images(data_root, "train", names)])
     git, began = git_sha(config.root), utc_now()
     newer, older = generations
     cards = []
@@ -97,6 +98,7 @@ def export_generations(
             providers=("CPUExecutionProvider",),
             postprocess="softmax",
             compare=compare,
+            train_data_sha256=learned,
             files=list_files(find_model_files(path)),
             class_names=tuple(names),
             golden=_answer_golden(path, golden, size.img_size),

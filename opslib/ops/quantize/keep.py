@@ -147,6 +147,7 @@ def make_card(
         providers=("CPUExecutionProvider",),
         postprocess=card.postprocess or find_postprocess(path),
         compare=compare,
+        train_data_sha256=card.train_data_sha256,
         files=list_files(find_model_files(path)),
         class_names=setup.class_names,
         golden=answer_golden(card.golden, answers) if answers is not None else (),

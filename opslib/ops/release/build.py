@@ -33,8 +33,10 @@ from opslib.ops.release.companions import (
     signature_path,
 )
 from opslib.ops.release.manifest import (
+    BILL_NAME,
     MANIFEST_NAME,
     VERSION_NAME,
+    BillSummary,
     Manifest,
     ModelSummary,
     compute_content_id,
@@ -77,6 +79,7 @@ class ReleaseRecord(ArchiveRecord):
     path: Path
     git_sha: str
     main: str
+    bill: BillSummary | None = None
     verified: bool
     pack_s: float
     verify_s: float | None = None
@@ -121,7 +124,7 @@ def build_release(
         models: tuple[VerifiedModel, ...] = ()
         verify_s = None
         with open_atomic(archive) as sink:
-            packed = _pack(config, found, sink, folder, moment, sha, progress)
+            packed, bill = _pack(config, found, sink, folder, moment, sha, progress)
             pack_s = time.perf_counter() - started
             if request.verify:
                 models = _verify(sink, packed, archive, config, request.load_models, progress)
@@ -143,6 +146,7 @@ def build_release(
         path=archive,
         git_sha=sha,
         main=packed.manifest.main,
+        bill=bill,
         models=models,
         verified=request.verify,
         pack_s=round(pack_s, 3),
@@ -215,7 +219,9 @@ def _pack(
     moment: datetime,
     sha: str,
     tell: Progress,
-) -> ArchiveFacts:
+) -> tuple[ArchiveFacts, BillSummary]:
+    from opslib.ops.release.bill import make_bill  # what it takes to load is needed here alone
+
     done = 0
 
     def count(size: int) -> None:
@@ -230,9 +236,12 @@ def _pack(
     with ArchiveWriter(sink, mtime_s=mtime_s, threads=threads, on_bytes=count) as writer:
         for opened in found.files:
             writer.add(opened)
+        digests = {entry.path: entry for entry in writer.entries()}
+        models = tuple(_summarise(model, digests, config) for model in found.models)
+        bill = make_bill(found, models, digests, moment, sha)
+        writer.add_bytes(BILL_NAME, bill.data)
         writer.add_bytes(VERSION_NAME, version_text(released_at, sha).encode())
         entries = writer.entries()
-        digests = {entry.path: entry for entry in entries}
         manifest = Manifest(
             content_id=compute_content_id(entries),
             released_at_utc=released_at,
@@ -244,14 +253,14 @@ def _pack(
             latest=found.latest,
             provider_settings=config.onnx.model_dump(mode="json"),
             files=entries,
-            models=tuple(_summarise(model, digests, config) for model in found.models),
+            models=models,
             kinds=found.kinds,
             notes=found.notes,
         )
         data = manifest.to_json().encode()
         writer.add_bytes(MANIFEST_NAME, data)
         sha256 = writer.close()
-        return ArchiveFacts(manifest, data, sha256, writer.size_bytes)
+        return ArchiveFacts(manifest, data, sha256, writer.size_bytes), bill.summary
 
 
 def _summarise(model: OpenedModel, digests: dict[str, FileEntry], config: Config) -> ModelSummary:

@@ -105,6 +105,8 @@ def create(
     packed = f"{format_bytes(record.content_bytes)} as {format_bytes(record.size_bytes)}"
     took = f"packed in {record.pack_s:.2f} s, {record.total_s:.2f} s with all checks"
     say(notes, f"{plural(record.files, 'file')}, {packed}; {took}")
+    if record.bill is not None:
+        say(notes, record.bill.describe())
     say(notes, f"verified: every byte; {_describe_models(record.models)}")
     if record.signature is not None:
         say(notes, record.signature.describe())

@@ -11,17 +11,20 @@ from pydantic import Field, ValidationError
 from opslib.core.cards import FileEntry
 from opslib.core.errors import GateFailedError
 from opslib.core.files import sha256_bytes
+from opslib.core.formatting import plural
 from opslib.core.kinds import LATEST_NAME
 from opslib.core.records import Part, Record
 from opslib.inference.signature import TensorSummary
 
 MANIFEST_NAME = "MANIFEST.json"
 VERSION_NAME = "VERSION.txt"
+BILL_NAME = "bom.cdx.json"
 EXPORT_FOLDER = "export"
 MAX_MANIFEST_BYTES = 32 << 20
 MAX_NAME_BYTES = 1024
 MAX_DEPTH = 16
-_NO_CONTENT = frozenset({MANIFEST_NAME, VERSION_NAME})
+# They say when the release was made, and what the host that made it knows of its content.
+_NO_CONTENT = frozenset({MANIFEST_NAME, VERSION_NAME, BILL_NAME})
 _ODD_SIGN = re.compile(r"[\x00-\x1f\x7f\\\ud800-\udfff]")
 
 
@@ -65,6 +68,29 @@ class ReleasedKind(Part):
     def has(self, member: str) -> bool:
         """Return whether a member is a model of this kind, by its name."""
         return fnmatchcase(PurePosixPath(member).name, self.pattern)
+
+
+class BillSummary(Part):
+    """What the bill of materials of a release lists: packages and models, and how many packages
+    have no version or no known licence. Not in it is what `requirements.txt` takes in from other
+    files, `elsewhere`, and what its `unread_lines` ask for."""
+
+    packages: int
+    without_version: int = 0
+    without_licence: int = 0
+    models: int
+    elsewhere: tuple[str, ...] = ()
+    unread_lines: tuple[int, ...] = ()
+
+    def describe(self) -> str:
+        """Return one line for a person."""
+        lacks = {"unknown licence": self.without_licence, "no version": self.without_version}
+        odd = ", ".join(f"{count} of {what}" for what, count in lacks.items() if count)
+        packages = plural(self.packages, "package") + (f" ({odd})" if odd else "")
+        left_out = [f"what requirements.txt takes from {name}" for name in self.elsewhere]
+        left_out += [f"its line {number}" for number in self.unread_lines]
+        rest = f"; not listed: {', '.join(left_out)}" if left_out else ""
+        return f"{BILL_NAME}: {packages}, {plural(self.models, 'model')}{rest}"
 
 
 class Manifest(Record):

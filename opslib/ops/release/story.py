@@ -20,6 +20,7 @@ _CONTENTS = ("file", "what it is", "size", "sha256")
 _KINDS = (
     ("MANIFEST.json", "what is in here"),
     ("VERSION.txt", "time and commit"),
+    ("bom.cdx.json", "bill of materials"),
     ("export/golden/", "golden image"),
     ("export/export_report.json", "export report"),
     ("reports/", "validation metrics"),

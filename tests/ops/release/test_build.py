@@ -72,6 +72,7 @@ def test_a_release_holds_everything_that_restoring_needs(place: Place) -> None:
                 *golden,
             ]
         ),
+        "bom.cdx.json",
         "VERSION.txt",
         "MANIFEST.json",
     ]
