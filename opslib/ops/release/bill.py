@@ -192,10 +192,10 @@ def _describe_model(
 
 def _show_path(text: str | None) -> str | None:
     """A path as far as it says nothing of a host or a person."""
-    path = PureWindowsPath(text or "")
-    away = (
-        path.anchor or ".." in path.parts or (text or "").startswith("~") or "://" in (text or "")
-    )
+    if text is None:
+        return None
+    path = PureWindowsPath(text)
+    away = path.anchor or ".." in path.parts or text.startswith("~") or "://" in text
     return path.name if away else text
 
 
@@ -256,4 +256,6 @@ def _list_figures(content: Mapping[str, Any]) -> Iterator[dict[str, str]]:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+    if isinstance(value, float):
+        return isfinite(value)
+    return isinstance(value, int) and not isinstance(value, bool)

@@ -82,7 +82,7 @@ def read_requirements(data: bytes) -> Requirements:
             text = option["value"]
         try:
             packages.add(_read_line(_LINE_OPTIONS.sub("", text)))
-        except InvalidRequirement:
+        except ValueError:  # of `packaging`, or of an address that is none
             unread.append(number)
     return Requirements(tuple(sorted(packages)), tuple(sorted(elsewhere)), tuple(unread))
 
