@@ -15,7 +15,8 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
 from opslib.core.files import sha256_bytes
-from opslib.ops.release.build import ReleaseRecord, ReleaseRequest, build_release
+from opslib.ops.release.build import ReleaseRecord, build_release
+from opslib.ops.release.collect import ReleaseRequest
 from opslib.ops.release.manifest import BillSummary, Manifest
 from opslib.ops.release.packages import Package, Requirements, read_requirements
 from tests.ops.release.conftest import QUICK, members_of
