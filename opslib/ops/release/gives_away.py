@@ -1,7 +1,8 @@
 """What the texts of an ONNX file tell of where it was made: paths, user names, the host's name.
 
 Exporters leave stack traces in the metadata of nodes, training tools their arguments in that of the
-model. Weights are passed over, in the file or beside it, so that any size takes milliseconds.
+model. Weights are passed over, in the file or beside it: how many nodes there are counts, not how
+many bytes.
 """
 
 import re
