@@ -104,7 +104,8 @@ def describe_tellings(member: str, found: Iterable[Telling]) -> tuple[str, ...]:
             remedy = "--strip-metadata releases a copy without"
             lines.append(f"{member} gives away {', '.join(told)} {where}; {remedy}")
         elif here:
-            where = f"in {plural(len(here), 'name')}, which cannot be taken out"
+            count = plural(len(here), "name or value", "names or values")
+            where = f"in {count}, which cannot be taken out"
             lines.append(f"{member} gives away {', '.join(told)} {where}")
     return tuple(lines)
 

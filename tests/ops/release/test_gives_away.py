@@ -22,10 +22,13 @@ from opslib.core.files import sha256_file
 from opslib.core.models import find_model_files
 from opslib.core.wire import leave_out
 from opslib.ops.release.build import ReleaseRecord, ReleaseRequest, build_release
+from opslib.ops.release.command import create
 from opslib.ops.release.gives_away import Telling, describe_tellings, find_tellings
 from opslib.ops.release.manifest import Manifest, ReleaseError
+from opslib.ops.release.report import Subject
 from opslib.ops.release.restore import restore_release
 from opslib.ops.release.rollback import find_stable
+from opslib.ops.release.store import find_release
 from opslib.serving.live import LiveVersion
 from tests.models import write_config, write_onnx
 from tests.ops.release.conftest import QUICK, make_experiment, members_of, visible
@@ -111,6 +114,20 @@ def test_a_model_with_stack_traces_is_named_with_a_path_and_a_user(place: Place)
     assert b"original_sha256" not in members["MANIFEST.json"]
 
 
+def test_the_command_and_the_report_warn_of_it(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rewrite(place, place.second, tell_all)
+    assert create(only=True, config=place.config_path) == 0
+    told = capsys.readouterr()
+    assert "warning: export/model-b.onnx gives away paths such as /home/" in told.err
+    assert find_release(place.config, told.out.strip()).path.exists()
+    (kept,) = place.config.records_dir.glob("release_*.json")
+    record = ReleaseRecord.read(kept)
+    assert len(record.gives_away) == 1
+    assert Subject(None, None, record).notes == record.gives_away
+
+
 def test_models_that_give_nothing_away_are_not_mentioned_and_stay_as_they_are(
     place: Place, tmp_path: Path
 ) -> None:
@@ -148,7 +165,7 @@ def test_the_model_in_export_and_its_card_stay_as_they_are(stripped: Stripped) -
 def test_a_name_is_reported_and_stays(stripped: Stripped) -> None:
     assert stripped.record.gives_away == (
         "export/model-b.onnx gives away paths such as /home/kim/weights.bin, the user kim in "
-        "2 names, which cannot be taken out",
+        "2 names or values, which cannot be taken out",
     )
 
 
