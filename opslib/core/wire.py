@@ -1,7 +1,8 @@
 """The protobuf wire format, walked without a schema: enough to find a field in a large file."""
 
 import os
-from collections.abc import Iterator
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
 from enum import IntEnum
 from typing import BinaryIO, overload
 
@@ -50,6 +51,7 @@ class FileBytes:
 
 
 Buffer = bytes | FileBytes
+Span = tuple[int, int]
 
 
 class Wire(IntEnum):
@@ -99,3 +101,35 @@ def read_varint(data: Buffer, position: int) -> tuple[int, int]:
         shift += 7
         if shift > 63:
             raise ValueError("its bytes are no protobuf message")
+
+
+def leave_out(data: Buffer, start: int, end: int, cuts: Sequence[Span]) -> list[Span | bytes]:
+    """Return what the message in `start..end` becomes without the fields at `cuts`, each from its
+    tag to its end, in order: spans of `data`, and new bytes where a message around one says how
+    long it is. Raises `ValueError`, `IndexError`: see `walk_fields`."""
+    pieces: list[Span | bytes] = []
+    kept = tag = start
+    for number, wire, begin, stop in walk_fields(data, start, end):
+        inside = cuts[bisect_left(cuts, (tag,)) : bisect_left(cuts, (stop,))]
+        if inside:
+            pieces.append((kept, tag))
+            kept = stop
+            if inside[0] != (tag, stop):
+                inner = leave_out(data, begin, stop, inside)
+                length = sum(map(measure, inner))
+                pieces += [_write_varint(number << 3 | wire) + _write_varint(length), *inner]
+        tag = stop
+    return [*pieces, (kept, end)]
+
+
+def measure(piece: Span | bytes) -> int:
+    """Return how many bytes a piece of `leave_out` is."""
+    return len(piece) if isinstance(piece, bytes) else piece[1] - piece[0]
+
+
+def _write_varint(value: int) -> bytes:
+    written = bytearray()
+    while value >= 0x80:
+        written.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*written, value])

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 from torch import nn
 
 from opslib.core.cards import REPORT_NAME, ExportCompare, GoldenAnswer, ModelCard, list_files
@@ -117,22 +118,24 @@ def _spread(paths: Sequence[str], count: int) -> list[str]:
 
 
 def export_onnx(net: nn.Module, path: Path, img_size: int, *, sidecar: bool) -> None:
-    """Write the network as ONNX: `input` [batch, 3, H, W] to `logits` [batch, classes]. With
-    `sidecar` the weights go into `<name>.data` beside the model."""
+    """Write the network as ONNX: `input` [batch, 3, H, W] to `logits` [batch, classes], without
+    the exporter's metadata, such as stack traces with paths. With `sidecar` the weights go into
+    `<name>.data` beside the model."""
     example = torch.zeros(2, 3, img_size, img_size)
     with _quiet():
-        torch.onnx.export(
+        program = torch.onnx.export(
             net,
             (example,),
-            str(path),
             dynamo=True,
             opset_version=OPSET,
             input_names=["input"],
             output_names=["logits"],
             dynamic_shapes={"x": {0: torch.export.Dim("batch")}},
-            external_data=sidecar,
             verbose=False,
         )
+        assert program is not None
+        ClearMetadataAndDocStringPass()(program.model)
+        program.save(str(path), external_data=sidecar)
 
 
 @contextlib.contextmanager

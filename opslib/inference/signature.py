@@ -8,10 +8,9 @@ from typing import BinaryIO, TypeVar
 
 from opslib.core.errors import ModelError
 from opslib.core.records import Part
-from opslib.core.wire import Buffer, FileBytes, Wire, read_varint, walk_fields
+from opslib.core.wire import Buffer, FileBytes, Span, Wire, read_varint, walk_fields
 
 T = TypeVar("T")
-Span = tuple[int, int]
 # Element types of onnx.proto, as ONNX Runtime and numpy spell them.
 _TYPES = {
     1: "float32", 2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 6: "int32", 7: "int64",

@@ -181,7 +181,7 @@ def _pinned(this: Round) -> tuple[dict[str, str], dict[str, str]]:
                 name = PurePosixPath(model.path).name
                 names.setdefault(name, why)
                 if not (this.config.export_dir / name).exists():
-                    digests.setdefault(model.sha256, why)
+                    digests.update((one, why) for one in model.digests - digests.keys())
     except (InputError, ReleaseError) as error:
         raise StorageError(f"it is not known what pinned releases hold: {error}") from error
     return names, digests

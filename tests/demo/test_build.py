@@ -24,6 +24,7 @@ from opslib.demo.network import build_network
 from opslib.demo.place import MARKER, DemoMarker, read_marker
 from opslib.inference.postprocess import softmax
 from opslib.inference.preprocess import preprocess
+from opslib.ops.release.gives_away import find_tellings
 from opslib.serving.leases import LEASE_FOLDER, Lease
 
 from .conftest import TINY, make_config
@@ -96,6 +97,15 @@ def test_only_the_older_model_keeps_its_weights_in_a_sidecar(tiny):
     assert find_model_files(config.export_dir / summary.model).sidecars == ()
     opsets = onnx.load(older.path).opset_import
     assert [entry.version for entry in opsets if not entry.domain] == [export.OPSET]
+
+
+def test_the_exported_models_give_nothing_away_of_where_they_were_made(tiny):
+    config, summary = tiny
+    for name in (summary.model, summary.previous_model):
+        with (config.export_dir / name).open("rb") as file:
+            assert find_tellings(file, name) == ()
+        nodes = onnx.load(config.export_dir / name, load_external_data=False).graph.node
+        assert not [node.name for node in nodes if node.metadata_props or node.doc_string]
 
 
 def test_each_model_has_a_card_that_fits_its_files_and_the_newest_is_the_report(tiny):

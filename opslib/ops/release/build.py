@@ -54,6 +54,7 @@ from opslib.ops.release.signature import (
     sign,
 )
 from opslib.ops.release.store import LOCK_NAME, next_in_line, sweep_leftovers
+from opslib.ops.release.stripping import check_alike, describe_left, look_through, strip_models
 from opslib.ops.release.verify import (
     SCRATCH_NAME,
     ArchiveFacts,
@@ -72,7 +73,8 @@ _OF_CARD = ("providers", "backbone", "exported_at_utc", "git_sha")
 
 
 class ReleaseRecord(ArchiveRecord):
-    """A release that was made: where it is, what it is, and what making it took."""
+    """A release that was made: where it is, what it is, and what making it took. `gives_away` says
+    of each model what it still tells of where it was made; nothing of clean ones."""
 
     schema_name = "release"
 
@@ -85,6 +87,7 @@ class ReleaseRecord(ArchiveRecord):
     verify_s: float | None = None
     total_s: float
     notes: tuple[str, ...] = ()
+    gives_away: tuple[str, ...] = ()
     lineage: Lineage
 
 
@@ -97,8 +100,11 @@ def build_release(
     there is no room, or the folder cannot be written. BusyError: another release is under way.
     ParameterError: it would have to be signed, and no key is named; InputError, ConfigError: the
     key does not sign. ReleaseError: what was packed does not verify, or is signed by a key that
-    `release.allowed_signers` does not accept; nothing is kept of it."""
+    `release.allowed_signers` does not accept, or a copy without metadata is not shown to answer
+    alike; nothing is kept of it."""
     request = request or ReleaseRequest()
+    if request.strip_metadata:  # a copy that was not asked is of no use
+        request = replace(request, verify=True, load_models=True)
     key = _pick_key(config, request)
     folder = config.resolve(request.out) if request.out else config.releases_dir
     ensure_writable(folder)
@@ -116,8 +122,13 @@ def build_release(
         unpacked = request.verify and request.load_models
         # Incompressible content is reckoned with, and that it is unpacked again to be verified.
         needed = found.size_bytes * (2 if unpacked else 1) + found.size_bytes // 100 + _SPARE_BYTES
+        if request.strip_metadata:
+            needed += sum(one.model.size for one in found.models)
         made = f"making and verifying a release of {format_bytes(found.size_bytes)}"
         ensure_room(folder, needed, made)
+        tellings = look_through(found)
+        if request.strip_metadata:
+            found = strip_models(found, tellings, folder, stack)
         sha = git_sha(config.code_root or config.root)
         moment = _pick_moment(folder, sha)
         archive = _archive(folder, moment, sha)
@@ -127,7 +138,7 @@ def build_release(
             packed, bill = _pack(config, found, sink, folder, moment, sha, progress)
             pack_s = time.perf_counter() - started
             if request.verify:
-                models = _verify(sink, packed, archive, config, request.load_models, progress)
+                models = _verify(sink, packed, archive, config, request, found, progress)
                 verify_s = round(time.perf_counter() - started - pack_s, 3)
             signature = b""
             if key is not None:
@@ -153,6 +164,7 @@ def build_release(
         verify_s=verify_s,
         total_s=round(time.perf_counter() - started, 3),
         notes=packed.manifest.notes,
+        gives_away=describe_left(found, tellings),
         lineage=record_lineage(),
     )
     record.write(release_record_path(config, record))
@@ -268,8 +280,9 @@ def _summarise(model: OpenedModel, digests: dict[str, FileEntry], config: Config
     are not those of its card."""
     unit, card = [digests[one.member] for one in model.files], model.card
     signature = read_signature(model.model.file, str(model.model.source))
+    was = [model.original or unit[0], *unit[1:]]
     expected = {Path(entry.path).name: entry.sha256 for entry in card.files} if card else {}
-    for opened, entry in zip(model.files, unit, strict=True):
+    for opened, entry in zip(model.files, was, strict=True):
         wanted = expected.get(opened.source.name)
         if expected and wanted != entry.sha256:
             differs = f"sha256 {entry.sha256[:12]}…, expected {(wanted or 'none')[:12]}…"
@@ -282,6 +295,7 @@ def _summarise(model: OpenedModel, digests: dict[str, FileEntry], config: Config
     return ModelSummary(
         path=model.model.member,
         sha256=unit_digest(unit),
+        original_sha256=unit_digest(was) if model.original else None,
         size_bytes=sum(entry.size for entry in unit),
         sidecars=tuple(one.member for one in model.files[1:]),
         card=model.card_member,
@@ -295,7 +309,13 @@ def _summarise(model: OpenedModel, digests: dict[str, FileEntry], config: Config
 
 
 def _verify(
-    sink: BinaryIO, packed: ArchiveFacts, archive: Path, config: Config, load: bool, tell: Progress
+    sink: BinaryIO,
+    packed: ArchiveFacts,
+    archive: Path,
+    config: Config,
+    request: ReleaseRequest,
+    found: Collection,
+    tell: Progress,
 ) -> tuple[VerifiedModel, ...]:
     """Read the finished archive back, while it still has no name, and load its models."""
     tell(0.7, "verifying: reading every byte")
@@ -306,9 +326,11 @@ def _verify(
     nameless = Path(f"/proc/self/fd/{sink.fileno()}")
     with ExitStack() as stack:
         file = stack.enter_context(nameless.open("rb", buffering=0))
-        if not load:
+        if not request.load_models:
             examine_open(file, archive.name, config, packed.sha256)
             return ()
         unpacked = stack.enter_context(scratch_folder(archive.parent, SCRATCH_NAME))
         facts = examine_open(file, archive.name, config, packed.sha256, folder=unpacked)
-        return check_models(facts.manifest, unpacked, config, archive.name, step)
+        checked = check_models(facts.manifest, unpacked, config, archive.name, step)
+        check_alike(found, unpacked, config)
+        return checked

@@ -8,7 +8,14 @@ from math import isfinite
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any, BinaryIO
 
-from opslib.core.cards import REPORT_NAME, ModelCard, card_path, explain_report, read_report_fields
+from opslib.core.cards import (
+    REPORT_NAME,
+    FileEntry,
+    ModelCard,
+    card_path,
+    explain_report,
+    read_report_fields,
+)
 from opslib.core.config import Config
 from opslib.core.errors import InputError, ModelError
 from opslib.core.kinds import Kind, list_kinds
@@ -34,7 +41,8 @@ class ReleaseRequest:
     `onnx` is the model that it is about, by default what the link means, else the newest; `only`
     leaves the other models of `export/` out. `allow_missing_metrics` notes that
     `reports/metrics.json` is missing rather than refuse. `verify` reads the finished archive back,
-    `load_models` also loads its models from it.
+    `load_models` also loads its models from it. `strip_metadata` packs, of a model whose metadata
+    gives something away, a copy without, once both are shown to answer alike.
     """
 
     onnx: Path | None = None
@@ -45,6 +53,7 @@ class ReleaseRequest:
     unsigned: bool = False
     verify: bool = True
     load_models: bool = True
+    strip_metadata: bool = False
     environment: dict[str, str] | None = field(default=None, repr=False)
 
 
@@ -85,11 +94,13 @@ class OpenedFile:
 
 @dataclass(frozen=True)
 class OpenedModel:
-    """A model and its sidecars, opened as one unit, and its card."""
+    """A model and its sidecars, opened as one unit, and its card. Where the model is a copy without
+    metadata, `original` is the one that it is a copy of, which the card still states."""
 
     files: tuple[OpenedFile, ...]
     card: ModelCard | None
     card_member: str | None
+    original: FileEntry | None = None
 
     @property
     def model(self) -> OpenedFile:

@@ -79,6 +79,12 @@ def create(
         ),
     ] = None,
     unsigned: Annotated[bool, typer.Option("--unsigned", help="Do not sign it.")] = False,
+    strip_metadata: Annotated[
+        bool,
+        typer.Option(
+            "--strip-metadata", help="Pack copies of models without paths and names in metadata."
+        ),
+    ] = False,
     config: ConfigOption = None,
 ) -> int:
     """Make a release, verify it, and print the path of its archive, alone, on stdout."""
@@ -95,13 +101,21 @@ def create(
     notes = make_console(stderr=True)
     second = pick_place(loaded, copy_to)
     request = ReleaseRequest(
-        onnx, only, _from_here(out), allow_missing_metrics, _from_here(sign), unsigned
+        onnx,
+        only,
+        _from_here(out),
+        allow_missing_metrics,
+        _from_here(sign),
+        unsigned,
+        strip_metadata=strip_metadata,
     )
     say(notes, f"release of {describe_experiment(loaded)}")
     with show_progress(notes) as progress:
         record = build_release(loaded, request, progress)
     for note in record.notes:
         say(notes, f"note: {note}")
+    for line in record.gives_away:
+        say(notes, f"warning: {line}")
     packed = f"{format_bytes(record.content_bytes)} as {format_bytes(record.size_bytes)}"
     took = f"packed in {record.pack_s:.2f} s, {record.total_s:.2f} s with all checks"
     say(notes, f"{plural(record.files, 'file')}, {packed}; {took}")

@@ -35,7 +35,8 @@ class ReleaseError(GateFailedError):
 
 class ModelSummary(Part):
     """One model of a release; `path`, `sidecars` and `card` are members of the archive. `sha256` is
-    the digest of the model and its sidecars as one unit, as `/version` shows it."""
+    the digest of the model and its sidecars as one unit, as `/version` shows it; `original_sha256`
+    that of the model in `export/` which it is a copy of without metadata, where it is one."""
 
     path: str
     sha256: str
@@ -51,6 +52,12 @@ class ModelSummary(Part):
     checkpoint: str | None = None
     exported_at_utc: str | None = None
     git_sha: str | None = None
+    original_sha256: str | None = Field(default=None, exclude_if=lambda found: found is None)
+
+    @property
+    def digests(self) -> frozenset[str]:
+        """The digests that this network goes by: its own, and its original's."""
+        return frozenset(filter(None, (self.sha256, self.original_sha256)))
 
 
 class ReleasedKind(Part):
@@ -155,8 +162,9 @@ class Manifest(Record):
         return sum(entry.size for entry in self.files)
 
     def digests(self) -> frozenset[str]:
-        """Return the digests of all its models, as `/version` shows them."""
-        return frozenset(model.sha256 for model in self.models)
+        """Return the digests of all its models, as `/version` shows them, and of those that they
+        are copies of."""
+        return frozenset(digest for model in self.models for digest in model.digests)
 
 
 def compute_content_id(files: Iterable[FileEntry]) -> str:

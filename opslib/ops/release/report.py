@@ -31,8 +31,9 @@ class Subject:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was noted when it was made."""
-        return self.manifest.notes if self.manifest else ()
+        """What was noted when it was made, and what its models give away."""
+        noted = self.manifest.notes if self.manifest else ()
+        return (*noted, *self.made.gives_away) if self.made else noted
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ def make_or_find(
     only: bool = False,
     copy_to: str | None = None,
     allow_missing_metrics: bool = False,
+    strip_metadata: bool = False,
     dry_run: bool = False,
 ) -> Subject:
     """Make a release, or find the one that `release` names; a dry run takes the newest there is.
@@ -76,7 +78,9 @@ def make_or_find(
         second = copy_to or config.release.copy_to
         place = check_place(str(second)) if second else None
         model = Path(onnx) if onnx else None
-        request = ReleaseRequest(model, only, allow_missing_metrics=allow_missing_metrics)
+        request = ReleaseRequest(
+            model, only, None, allow_missing_metrics, strip_metadata=strip_metadata
+        )
         made = build_release(config, request)
         copied = put_copy(made.path, place, config=config) if place else None
         stored = find_release(config, made.path)

@@ -1,6 +1,6 @@
 """Back to the last good model: the one served before, else an earlier export, else a release."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -63,6 +63,7 @@ def find_stable(
     if live_digest is None and live_path is not None:
         with suppress(ModelError, OSError):  # of a service that gives none, if it lies here
             live_digest = find_model_files(live_path).digest()
+    alike = _find_alike(live_digest, (one.read_copy() for one in list_releases(config)))
     skipped: list[str] = []
     # Our service gives digests; of another one's models served.json knows nothing.
     is_own = live.sha256 is not None if live else kind.sole
@@ -77,7 +78,7 @@ def find_stable(
         if sha256 is not None and digest != sha256:
             skipped.append(f"{path}: it has changed since it was served")
             continue
-        if digest == live_digest or (not told and follow_model(path) == live_path):
+        if digest in alike or (not told and follow_model(path) == live_path):
             continue
         try:
             if check is not None:
@@ -122,7 +123,6 @@ def list_released(
     The live model is left out: by its digest, or by its file's name where the service says none.
     `skipped` gets a line for each release that was passed over, and why.
     """
-    seen = {live_sha256}
     broken: set[str] = set()
     store: list[tuple[StoredRelease, Manifest]] = []
     for stored in list_releases(config):
@@ -130,7 +130,9 @@ def list_released(
             store.append((stored, stored.manifest()))
         except (OpsError, OSError) as error:
             skipped.append(_explain(stored, error))
-    for stored, model, why in _order(store, live_sha256, kind):
+    alike = _find_alike(live_sha256, (manifest for _, manifest in store))
+    seen = set(alike)
+    for stored, model, why in _order(store, alike, kind):
         if model.sha256 in seen or (live_sha256 is None and Path(model.path).name == live_name):
             continue
         if stored.name in broken or not kind.has(Path(model.path).name):
@@ -154,6 +156,12 @@ def list_released(
         yield found
 
 
+def _find_alike(sha256: str | None, store: Iterable[Manifest | None]) -> frozenset[str | None]:
+    """A model's digest, and those of the same network with other metadata, as releases hold it."""
+    models = [model.digests for manifest in filter(None, store) for model in manifest.models]
+    return frozenset({sha256}).union(*(one for one in models if sha256 in one))
+
+
 def _restore(config: Config, stored: StoredRelease, model: StableModel, demand: Demand) -> None:
     """Restore a release, so that `model` lies where it was promised, or raise `ModelError`."""
     target = config.restore_dir / stored.name
@@ -175,11 +183,11 @@ def _check_restored(model: StableModel) -> None:
 
 
 def _order(
-    store: list[tuple[StoredRelease, Manifest]], live_sha256: str | None, kind: Kind
+    store: list[tuple[StoredRelease, Manifest]], alike: frozenset[str | None], kind: Kind
 ) -> Iterator[tuple[StoredRelease, ModelSummary, str]]:
     mains = [(stored, _main_of(manifest, kind)) for stored, manifest in store]
     digests = [main.sha256 if main else None for _, main in mains]
-    at = digests.index(live_sha256) if live_sha256 and live_sha256 in digests else -1
+    at = next((at for at, one in enumerate(digests) if one is not None and one in alike), -1)
     newest = "the newest sound release of another model"
     before = f"{newest}, before the live one" if at >= 0 else newest
     after = "the only other release, newer than the live model's"
