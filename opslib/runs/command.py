@@ -146,7 +146,7 @@ def snapshot(
     ] = None,
     config: ConfigOption = None,
 ) -> int:
-    """Rewrite the measured tables of docs/PERFORMANCE.md and its Korean twin from the newest
+    """Rewrite the measured tables of both PERFORMANCE.md, English and Korean, from the newest
     successful runs."""
     from opslib.core.plans import carry_out
     from opslib.runs.snapshot import plan_snapshot
@@ -154,9 +154,7 @@ def snapshot(
     loaded = load_config(config)
     docs = loaded.root / "docs"
     targets = document or [docs / "PERFORMANCE.md", docs / "ko" / "PERFORMANCE.md"]
-    plan = plan_snapshot(
-        [target.absolute() for target in dict.fromkeys(targets)], loaded.report_dir
-    )
+    plan = plan_snapshot([one.absolute() for one in dict.fromkeys(targets)], loaded.report_dir)
     show = partial(say, make_console())
     if check:
         for line in plan.lines():

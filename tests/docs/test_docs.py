@@ -40,7 +40,7 @@ def test_every_anchor_of_a_link_is_a_heading(path: Path) -> None:
 def test_every_document_that_the_code_names_exists() -> None:
     tracked = subprocess.run(
         [
-            *("git", "grep", "-hoE", r"docs/[A-Za-z_]+\.md(#[a-z0-9-]+)?", "--"),
+            *("git", "grep", "-hoE", r"docs/(ko/)?[A-Za-z_]+\.md(#[a-z0-9-]+)?", "--"),
             *("opslib", "scripts", "notebooks", "fleet", "tools", "benchmarks", ".github"),
             *("config.yaml", "config.production.yaml", "Makefile"),
         ],

@@ -182,7 +182,7 @@ def test_a_korean_document_agrees_with_the_english_one(path: Path) -> None:
 
 @pytest.mark.parametrize("path", sorted((DOCS / "ko").glob("*.md")), ids=lambda path: path.name)
 def test_no_sign_of_emphasis_is_left_in_the_text(path: Path) -> None:
-    """As in **값(value)**은, which no particle may follow; and GitHub strikes out between tildes."""
+    """No particle may follow **값(value)**, and GitHub strikes out what is between tildes."""
     for token in MARKDOWN.parse(path.read_text()):
         for child in token.children or []:
             if child.type == "text":
