@@ -1,9 +1,16 @@
-"""A document in two languages: what both must say alike, and where they do not."""
+"""A document in two languages: what both must say alike, and where they do not.
+
+What no program can compare, the words, is noted by section in `translated.json`: once both say the
+same again, `python -m tests.docs.pairs` notes them as they are.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +24,15 @@ from markdown_it.token import Token
 
 MARKDOWN = MarkdownIt("commonmark").enable("table")
 FIGURE = re.compile(r"(?<![A-Za-z0-9_.])[−±+]?\d+(?:[.,]\d+)*")
+SNAPSHOT = re.compile(r"<!-- snapshot:.*?<!-- /snapshot -->", re.DOTALL)
+NOTED = Path(__file__).with_name("translated.json")
+HOW = {
+    (False, False): None,
+    (True, False): "has not followed",
+    (False, True): "went ahead of",
+    (True, True): "changed with",
+}
+WAY_OUT = "let both say the same, then run python -m tests.docs.pairs"
 BLOCKS = {
     "bullet_list_open": "list",
     "ordered_list_open": "numbered list",
@@ -163,3 +179,43 @@ def _differ(there: list[Block], here: list[Block]) -> Iterator[tuple[str, int, i
 
 def _name(several: Sequence[str]) -> str:
     return ", ".join(map(repr, several)) or "nothing"
+
+
+def read_sections(document: Path) -> list[tuple[int, str]]:
+    """Return line and digest of each section, but for the tables that a snapshot writes."""
+    text = document.read_text()
+    heads = [one.map[0] for one in MARKDOWN.parse(text) if one.type == "heading_open" and one.map]
+    lines = text.split("\n")
+    sections = ["\n".join(lines[here:there]) for here, there in pairwise([*heads, len(lines)])]
+    words = [SNAPSHOT.sub("", section).strip() for section in sections]
+    digests = [hashlib.sha256(one.encode()).hexdigest()[:12] for one in words]
+    return [(head + 1, digest) for head, digest in zip(heads, digests, strict=True)]
+
+
+def find_changed(document: Path, translation: Path, noted: Sequence[str]) -> list[str]:
+    """Return a line for each section that is not what was noted as translated."""
+    theirs, ours = read_sections(document), read_sections(translation)
+    if not len(theirs) == len(ours) == len(noted):
+        return [f"{translation}: its sections are not those that were noted; {WAY_OUT}"]
+    found = []
+    for (place, digest), (line, its), before in zip(theirs, ours, noted, strict=True):
+        was, its_was = before.split()
+        if (how := HOW[digest != was, its != its_was]) is not None:
+            found.append(f"{translation}:{line}: {how} {document}:{place}; {WAY_OUT}")
+    return found
+
+
+def note(document: Path, translation: Path) -> list[str]:
+    """Return what `find_changed` takes for the two as they are now."""
+    both = zip(read_sections(document), read_sections(translation), strict=True)
+    return [f"{theirs} {ours}" for (_, theirs), (_, ours) in both]
+
+
+if __name__ == "__main__":
+    docs = Path(__file__).resolve().parents[2] / "docs"
+    pairs = [(docs / path.name, path) for path in sorted((docs / "ko").glob("*.md"))]
+    differences = [line for pair in pairs for line in compare(*pair)]
+    if differences:
+        sys.exit("\n".join(differences))
+    notes = {document.name: note(document, twin) for document, twin in pairs}
+    NOTED.write_text(json.dumps(notes, indent=1) + "\n")

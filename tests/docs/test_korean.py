@@ -3,11 +3,12 @@ places."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
-from tests.docs.pairs import MARKDOWN, compare
+from tests.docs.pairs import MARKDOWN, NOTED, compare, find_changed, note
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 NAMES = ("OPS_CHECKLIST.md", "PERFORMANCE.md", "ROLLBACK.md", "SECURITY.md")
@@ -170,6 +171,38 @@ def test_a_change_of_the_english_one_alone_is_found_too(
     assert f" at {document}:" in found
 
 
+@pytest.mark.parametrize(
+    ("english", "korean", "words"),
+    [
+        ("First, of all.", "첫째다.", "ko/ONE.md:9: has not followed {}:9; let both"),
+        ("First.", "무엇보다 첫째다.", "ko/ONE.md:9: went ahead of {}:9; let both"),
+        ("First, of all.", "무엇보다 첫째다.", "ko/ONE.md:9: changed with {}:9; let both"),
+    ],
+)
+def test_words_that_changed_since_they_were_noted_are_found(
+    pair: tuple[Path, Path], english: str, korean: str, words: str
+) -> None:
+    document, translation = pair
+    noted = note(document, translation)
+    assert find_changed(document, translation, noted) == []
+    document.write_text(ENGLISH.replace("First.", english))
+    translation.write_text(KOREAN.replace("첫째다.", korean))
+    assert compare(document, translation) == []
+    (found,) = find_changed(document, translation, noted)
+    assert words.format(document) in found
+    assert find_changed(document, translation, note(document, translation)) == []
+
+
+def test_a_new_section_must_be_noted_and_a_new_snapshot_need_not(pair: tuple[Path, Path]) -> None:
+    document, translation = pair
+    noted = note(document, translation)
+    document.write_text(ENGLISH.replace("[0.47]", "[0.52]"))
+    assert find_changed(document, translation, noted) == []
+    document.write_text(f"{ENGLISH}\n## Third\n")
+    translation.write_text(f"{KOREAN}\n## 셋째\n")
+    assert "its sections are not those" in find_changed(document, translation, noted)[0]
+
+
 def test_the_four_documents_of_operators_are_there_in_korean() -> None:
     assert tuple(sorted(path.name for path in (DOCS / "ko").iterdir())) == NAMES
 
@@ -178,6 +211,8 @@ def test_the_four_documents_of_operators_are_there_in_korean() -> None:
 def test_a_korean_document_agrees_with_the_english_one(path: Path) -> None:
     differences = compare(DOCS / path.name, path)
     assert not differences, "\n".join(differences)
+    changed = find_changed(DOCS / path.name, path, json.loads(NOTED.read_text())[path.name])
+    assert not changed, "\n".join(changed)
 
 
 @pytest.mark.parametrize("path", sorted((DOCS / "ko").glob("*.md")), ids=lambda path: path.name)
