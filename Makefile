@@ -76,7 +76,7 @@ soak: $(VENV)/.dev  ## the long loops: swaps, logs, floods, writers, deletions, 
 notebooks: $(VENV)/.runtime  ## execute every notebook that measures or proves on the configured experiment
 	@code=0; for notebook in notebooks/0[1-6]_*.ipynb notebooks/10_*.ipynb; do $(BIN)/pillops run $$notebook || code=$$?; done; exit $$code
 
-snapshot: $(VENV)/.runtime  ## rewrite the tables of docs/PERFORMANCE.md from the newest good runs
+snapshot: $(VENV)/.runtime  ## rewrite the tables of both PERFORMANCE.md from the newest good runs
 	@$(BIN)/pillops snapshot
 
 reference: $(VENV)/.runtime  ## write docs/COMMANDS.md and the tables of docs/CONFIGURATION.md and docs/MODELS.md

@@ -140,16 +140,21 @@ def adopt(
 def snapshot(
     check: Annotated[bool, typer.Option(help="Only say whether the tables are current.")] = False,
     dry_run: Annotated[bool, typer.Option(help="Show what would be done.")] = False,
-    document: Annotated[Path | None, typer.Option(help="Default: docs/PERFORMANCE.md.")] = None,
+    document: Annotated[
+        list[Path] | None,
+        typer.Option(help="Default: docs/PERFORMANCE.md and docs/ko/PERFORMANCE.md."),
+    ] = None,
     config: ConfigOption = None,
 ) -> int:
-    """Rewrite the measured tables of docs/PERFORMANCE.md from the newest successful runs."""
+    """Rewrite the measured tables of both PERFORMANCE.md, English and Korean, from the newest
+    successful runs."""
     from opslib.core.plans import carry_out
     from opslib.runs.snapshot import plan_snapshot
 
     loaded = load_config(config)
-    target = document or loaded.root / "docs" / "PERFORMANCE.md"
-    plan = plan_snapshot(target.absolute(), loaded.report_dir)
+    docs = loaded.root / "docs"
+    targets = document or [docs / "PERFORMANCE.md", docs / "ko" / "PERFORMANCE.md"]
+    plan = plan_snapshot([one.absolute() for one in dict.fromkeys(targets)], loaded.report_dir)
     show = partial(say, make_console())
     if check:
         for line in plan.lines():

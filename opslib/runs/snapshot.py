@@ -1,4 +1,4 @@
-"""The measured tables of a document, rewritten from the newest successful runs.
+"""The measured tables of the documents, rewritten from the newest successful runs.
 
 A table stands between `<!-- snapshot:bench -->` and `<!-- /snapshot -->`. The runs that it cites
 are kept in `<report folder>/cited/<run id>/`, small enough for git, so that no link dangles.
@@ -6,6 +6,7 @@ are kept in `<report folder>/cited/<run id>/`, small enough for git, so that no 
 
 import os
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -44,47 +45,62 @@ class CitedRun:
     record: Any
 
 
-def plan_snapshot(document: Path, root: Path) -> Plan:
-    """Return what must be done for the document's tables to show the newest successful runs.
+@dataclass(frozen=True)
+class Document:
+    """A document as it was read: where it lies, its text and its marked tables."""
 
-    An empty plan means that they do.
+    path: Path
+    text: str
+    blocks: list[Block]
+
+
+def plan_snapshot(paths: Sequence[Path], root: Path) -> Plan:
+    """Return what must be done for the tables of all documents to show the newest successful runs.
+
+    An empty plan means that they do. No table is written before every document was found good.
 
     Raises:
-        InputError: the document has no marked table, a marker is malformed or has no partner, a
-            table is unknown, or there is no successful run to make it from.
+        InputError: a document is missing, has no marked table, a marker is malformed or has no
+            partner, a table is unknown, or there is no successful run to make it from.
     """
-    if not document.is_file():
-        raise InputError(f"{document}: no such document")
-    try:
-        with storage_errors(f"read {document}"):
-            text = document.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{document}: is no UTF-8 text") from error
-    blocks = find_blocks(document, text)
-    names = [block.name for block in blocks]
-    if not names:
-        raise InputError(f"{document}: has no <!-- snapshot:bench --> … <!-- /snapshot --> block")
     known = {name: one.records for name, one in OPERATIONS.items() if one.records is not None}
-    unknown = sorted(set(names) - set(known))
-    if unknown:
-        raise InputError(f"{document}: table {unknown[0]!r} is unknown; known: {', '.join(known)}")
-    tables, cited = {}, {}
-    for name in dict.fromkeys(names):
-        runs = _newest_runs(root, known[name])
-        if not runs:
+    documents = [_read(path, known) for path in paths]
+    runs: dict[str, list[CitedRun]] = {}
+    for name in dict.fromkeys(block.name for one in documents for block in one.blocks):
+        runs[name] = _newest_runs(root, known[name])
+        if not runs[name]:
             raise InputError(f"{root}: no successful run for the table {name!r}; make one first")
-        tables[name] = _render(known[name], runs, document, root)
-        cited.update({run.row.id: run for run in runs})
-    actions = _citations(root, cited)
-    lines = text.split("\n")
-    for block in reversed(blocks):
-        lines[block.opening + 1 : block.ending] = tables[block.name].split("\n")
-    fresh = "\n".join(lines)
-    if fresh != text:
-        write = partial(_replace, document, text, fresh)
-        why = "its tables differ from the newest runs"
-        actions.append(Action("rewrite", document.name, why, write))
+    actions = _citations(root, {run.row.id: run for several in runs.values() for run in several})
+    above = os.path.commonpath([path.parent for path in paths])
+    for document in documents:
+        lines = document.text.split("\n")
+        for block in reversed(document.blocks):
+            table = _render(known[block.name], runs[block.name], document.path, root)
+            lines[block.opening + 1 : block.ending] = table.split("\n")
+        fresh = "\n".join(lines)
+        if fresh != document.text:
+            write = partial(_replace, document.path, document.text, fresh)
+            why = "its tables differ from the newest runs"
+            target = document.path.relative_to(above).as_posix()
+            actions.append(Action("rewrite", target, why, write))
     return Plan("snapshot", tuple(actions))
+
+
+def _read(path: Path, known: Iterable[str]) -> Document:
+    if not path.is_file():
+        raise InputError(f"{path}: no such document")
+    try:
+        with storage_errors(f"read {path}"):
+            text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: is no UTF-8 text") from error
+    blocks = find_blocks(path, text)
+    if not blocks:
+        raise InputError(f"{path}: has no <!-- snapshot:bench --> … <!-- /snapshot --> block")
+    unknown = sorted({block.name for block in blocks} - set(known))
+    if unknown:
+        raise InputError(f"{path}: table {unknown[0]!r} is unknown; known: {', '.join(known)}")
+    return Document(path, text, blocks)
 
 
 def find_blocks(document: Path, text: str) -> list[Block]:

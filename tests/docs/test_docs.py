@@ -8,16 +8,19 @@ from pathlib import Path
 import pytest
 
 from opslib.core.errors import ExitCode
+from tests.docs.pairs import find_anchors
 from tests.running import run_python
 
 ROOT = Path(__file__).resolve().parents[2]
-DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+ENGLISH = sorted((ROOT / "docs").glob("*.md"))
+KOREAN = sorted((ROOT / "docs" / "ko").glob("*.md"))
+DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *ENGLISH, *KOREAN]
 DESIGN = ROOT / "docs" / "DESIGN.md"
 README = (ROOT / "README.md").read_text()
 
 
 def title(path: Path) -> str:
-    return path.name
+    return str(path.relative_to(ROOT))
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=title)
@@ -27,24 +30,17 @@ def test_every_link_leads_to_a_file(path: Path) -> None:
             assert (path.parent / target).exists(), f"{path.name} links to {target}"
 
 
-def find_anchors(path: Path) -> set[str]:
-    """The anchors of a document's headings, as GitHub makes them."""
-    text = re.sub(r"^ *```.*?^ *```", "", path.read_text(), flags=re.DOTALL | re.MULTILINE)
-    heads = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
-
-
 @pytest.mark.parametrize("path", DOCUMENTS, ids=title)
 def test_every_anchor_of_a_link_is_a_heading(path: Path) -> None:
     for target, anchor in re.findall(r"\]\(([^)#\s]*\.md)?#([^)\s]+)\)", path.read_text()):
         place = path.parent / target if target else path
-        assert anchor in find_anchors(place), f"{path.name} links to {target}#{anchor}"
+        assert anchor in find_anchors(place.read_text()), f"{path.name} links to {target}#{anchor}"
 
 
 def test_every_document_that_the_code_names_exists() -> None:
     tracked = subprocess.run(
         [
-            *("git", "grep", "-hoE", r"docs/[A-Za-z_]+\.md(#[a-z0-9-]+)?", "--"),
+            *("git", "grep", "-hoE", r"docs/(ko/)?[A-Za-z_]+\.md(#[a-z0-9-]+)?", "--"),
             *("opslib", "scripts", "notebooks", "fleet", "tools", "benchmarks", ".github"),
             *("config.yaml", "config.production.yaml", "Makefile"),
         ],
@@ -56,17 +52,17 @@ def test_every_document_that_the_code_names_exists() -> None:
     for place in set(tracked):
         name, _, anchor = place.partition("#")
         assert (ROOT / name).exists(), place
-        assert not anchor or anchor in find_anchors(ROOT / name), place
+        assert not anchor or anchor in find_anchors((ROOT / name).read_text()), place
 
 
-@pytest.mark.parametrize("path", DOCUMENTS[2:], ids=title)
+@pytest.mark.parametrize("path", ENGLISH, ids=title)
 def test_a_document_says_first_for_whom_it_is(path: Path) -> None:
     assert path.read_text().split("\n\n")[1].startswith("For whoever ")
 
 
 def test_the_readme_has_a_row_for_every_document_and_every_notebook() -> None:
-    for path in DOCUMENTS[2:]:
-        assert f"](docs/{path.name})" in README, path.name
+    for path in [*ENGLISH, *KOREAN]:
+        assert f"]({path.relative_to(ROOT)})" in README, path
     for path in (ROOT / "notebooks").glob("*.ipynb"):
         assert f"| `{path.stem}` |" in README, path.stem
 

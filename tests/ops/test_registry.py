@@ -67,7 +67,7 @@ def test_it_gets_a_report_an_index_row_and_a_row_in_a_document(
 
     document = config.root / "TOYS.md"
     document.write_text("<!-- snapshot:toy -->\n<!-- /snapshot -->\n")
-    carry_out(plan_snapshot(document, root), dry_run=False, show=lambda _line: None)
+    carry_out(plan_snapshot([document], root), dry_run=False, show=lambda _line: None)
     head, _, line = document.read_text().splitlines()[1:4]
     assert head.startswith("| Host | Throws | Heads | Run |")
     assert "| 20 | " in line

@@ -129,16 +129,23 @@ def test_snapshot_checks_shows_writes_and_is_then_current(
     reports: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     document = tmp_path / "docs" / "PERFORMANCE.md"
-    document.parent.mkdir()
-    document.write_text("<!-- snapshot:bench -->\n<!-- /snapshot -->\n")
-    before = document.read_text()
+    twin = tmp_path / "docs" / "ko" / "PERFORMANCE.md"
+    twin.parent.mkdir(parents=True)
+    before = "<!-- snapshot:bench -->\n<!-- /snapshot -->\n"
+    document.write_text(before)
     where = ("--config", str(tmp_path / "config.yaml"))
+    with pytest.raises(InputError, match=r"ko/PERFORMANCE\.md: no such document"):
+        pillops("snapshot", *where)
+    twin.write_text(before)
     assert pillops("snapshot", "--check", *where) == 3
     assert pillops("snapshot", "--dry-run", *where) == 0
-    assert document.read_text() == before
+    assert document.read_text() == twin.read_text() == before
     assert "nothing was changed" in capsys.readouterr().out
-    assert pillops("snapshot", *where) == 0
+    assert pillops("snapshot", "--document", str(document), *where) == 0
     assert "2.50" in document.read_text()
+    assert twin.read_text() == before
+    assert pillops("snapshot", *where) == 0
+    assert "2.50" in twin.read_text()
     assert pillops("snapshot", "--check", *where) == 0
 
 

@@ -40,7 +40,7 @@ def add(root: Path, number: int, p50_ms: float = 2.0, **changes: Any) -> Path:
 
 
 def take(document: Path, root: Path) -> None:
-    carry_out(plan_snapshot(document, root), dry_run=False, show=lambda _line: None)
+    carry_out(plan_snapshot([document], root), dry_run=False, show=lambda _line: None)
 
 
 def test_the_table_shows_the_newest_run_linked_to_it_and_to_its_commit(
@@ -67,9 +67,9 @@ def test_the_table_shows_the_newest_run_linked_to_it_and_to_its_commit(
 def test_taking_it_again_changes_nothing(project: tuple[Path, Path]) -> None:
     document, root = project
     add(root, 1)
-    assert plan_snapshot(document, root).actions
+    assert plan_snapshot([document], root).actions
     take(document, root)
-    assert plan_snapshot(document, root).actions == ()
+    assert plan_snapshot([document], root).actions == ()
 
 
 def test_a_fresh_clone_with_the_cited_runs_alone_is_current(project: tuple[Path, Path]) -> None:
@@ -78,7 +78,7 @@ def test_a_fresh_clone_with_the_cited_runs_alone_is_current(project: tuple[Path,
     take(document, root)
     for path in folder.iterdir():
         path.unlink()
-    assert plan_snapshot(document, root).actions == ()
+    assert plan_snapshot([document], root).actions == ()
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_a_run_that_did_not_succeed_is_never_shown(
     document, root = project
     add(root, 2, 9.0, **changes)
     with pytest.raises(InputError, match="no successful run"):
-        plan_snapshot(document, root)
+        plan_snapshot([document], root)
     add(root, 1, 2.5)
     take(document, root)
     assert "2.50" in document.read_text()
@@ -107,7 +107,7 @@ def test_a_newer_run_is_drift_and_replaces_the_citation(project: tuple[Path, Pat
     add(root, 1, 2.5)
     take(document, root)
     add(root, 2, 3.5)
-    plan = plan_snapshot(document, root)
+    plan = plan_snapshot([document], root)
     assert [action.verb for action in plan.actions] == ["cite", "remove", "rewrite"]
     take(document, root)
     assert "3.50" in document.read_text()
@@ -120,7 +120,7 @@ def test_a_damaged_citation_is_drift(project: tuple[Path, Path]) -> None:
     take(document, root)
     (root / "cited" / make_run(1).id / "01_bench.html").write_text("changed")
     assert not is_cited(root, make_run(1).id)
-    assert [action.verb for action in plan_snapshot(document, root).actions] == ["cite"]
+    assert [action.verb for action in plan_snapshot([document], root).actions] == ["cite"]
 
 
 def test_each_host_keeps_its_own_newest_run(project: tuple[Path, Path]) -> None:
@@ -150,12 +150,12 @@ def test_a_document_without_a_known_block_is_refused(project: tuple[Path, Path])
     document, root = project
     document.write_text("nothing")
     with pytest.raises(InputError, match="no <!-- snapshot:bench"):
-        plan_snapshot(document, root)
+        plan_snapshot([document], root)
     document.write_text("<!-- snapshot:nope -->\n<!-- /snapshot -->")
     with pytest.raises(InputError, match="'nope' is unknown; known: bench"):
-        plan_snapshot(document, root)
+        plan_snapshot([document], root)
     with pytest.raises(InputError, match="no such document"):
-        plan_snapshot(document.with_name("missing.md"), root)
+        plan_snapshot([document.with_name("missing.md")], root)
 
 
 def test_a_cited_page_has_no_link_that_a_clone_lacks(tmp_path: Path) -> None:
@@ -247,6 +247,78 @@ def test_prose_may_name_a_marker_as_code(project: tuple[Path, Path]) -> None:
     document.write_text(f"Between `{OPEN}` and `{CLOSE}`.\n{DOCUMENT}")
     take(document, root)
     assert document.read_text().startswith(f"Between `{OPEN}` and `{CLOSE}`.\n# Performance")
+
+
+@pytest.fixture
+def both(project: tuple[Path, Path]) -> tuple[list[Path], Path]:
+    """The document and its Korean twin, a folder deeper."""
+    document, root = project
+    twin = document.parent / "ko" / document.name
+    twin.parent.mkdir()
+    twin.write_text("# 성능\n\n<!-- snapshot:bench -->\n옛것\n<!-- /snapshot -->\n")
+    return [document, twin], root
+
+
+def test_both_languages_are_written_by_one_plan_each_with_links_of_its_folder(
+    both: tuple[list[Path], Path],
+) -> None:
+    documents, root = both
+    add(root, 1, 2.5)
+    plan = plan_snapshot(documents, root)
+    assert [(one.verb, one.target) for one in plan.actions[1:]] == [
+        ("rewrite", "PERFORMANCE.md"),
+        ("rewrite", "ko/PERFORMANCE.md"),
+    ]
+    carry_out(plan, dry_run=False, show=lambda _line: None)
+    english, korean = (one.read_text() for one in documents)
+    assert korean.startswith("# 성능\n\n<!-- snapshot:bench -->\n| Host |")
+    assert [line for line in english.replace("](../", "](../../").splitlines() if "|" in line] == [
+        line for line in korean.splitlines() if "|" in line
+    ]
+    for document, text in zip(documents, (english, korean), strict=True):
+        link = re.search(r"\]\(([^)]+)\)", text)
+        assert link is not None
+        assert (document.parent / link[1]).is_file()
+    assert plan_snapshot(documents, root).actions == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (None, "no such document"),
+        ("# 성능\n", "has no <!-- snapshot:bench"),
+        ("<!-- snapshot:bench -->\n", "line 1: the block 'bench' has no"),
+        ("<!-- snapshot:nope -->\n<!-- /snapshot -->", "'nope' is unknown"),
+        (
+            f"{OPEN}\n{CLOSE}\n<!-- snapshot:sweep -->\n{CLOSE}\n",
+            "no successful run for the table 'sweep'",
+        ),
+    ],
+)
+def test_where_one_language_is_missing_or_malformed_neither_is_written(
+    both: tuple[list[Path], Path], text: str | None, words: str
+) -> None:
+    (document, twin), root = both
+    add(root, 1)
+    for first, second in ((document, twin), (twin, document)):
+        first.write_text(DOCUMENT)
+        if text is None:
+            second.unlink()
+        else:
+            second.write_text(text)
+        with pytest.raises(InputError, match=words):
+            plan_snapshot([document, twin], root)
+        assert first.read_text() == DOCUMENT
+    assert not (root / "cited").exists()
+
+
+def test_a_run_that_one_language_alone_shows_stays_cited(both: tuple[list[Path], Path]) -> None:
+    documents, root = both
+    add(root, 1)
+    carry_out(plan_snapshot(documents, root), dry_run=False, show=lambda _line: None)
+    documents[0].write_text(DOCUMENT)
+    plan = plan_snapshot(documents, root)
+    assert [(one.verb, one.target) for one in plan.actions] == [("rewrite", "PERFORMANCE.md")]
 
 
 def test_only_folders_that_a_citation_made_are_removed(project: tuple[Path, Path]) -> None:
