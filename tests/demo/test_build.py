@@ -15,7 +15,7 @@ from rich.console import Console
 from opslib.core.cards import ModelCard, check_files, read_card
 from opslib.core.config import load_config
 from opslib.core.errors import BusyError, ConfigError, GateFailedError, StorageError
-from opslib.core.files import hide_name
+from opslib.core.files import hide_name, sha256_tree
 from opslib.core.models import find_model_files
 from opslib.core.records import read_json
 from opslib.demo import export
@@ -88,6 +88,13 @@ def test_the_exported_models_answer_like_their_checkpoints_at_any_batch(tiny, ba
         with torch.inference_mode():
             expected = net.eval()(torch.from_numpy(inputs)).numpy()
         np.testing.assert_allclose(logits, expected, atol=1e-4)
+
+
+def test_a_card_says_which_images_its_model_was_trained_on(tiny):
+    config, summary = tiny
+    learned = sha256_tree(list((config.data_root / "train").rglob("*.jpg")))
+    for model in (summary.model, summary.previous_model):
+        assert read_card(config.export_dir / model).train_data_sha256 == learned
 
 
 def test_only_the_older_model_keeps_its_weights_in_a_sidecar(tiny):
