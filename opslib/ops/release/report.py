@@ -64,6 +64,7 @@ def make_or_find(
     only: bool = False,
     copy_to: str | None = None,
     allow_missing_metrics: bool = False,
+    unsigned: bool = False,
     dry_run: bool = False,
 ) -> Subject:
     """Make a release, or find the one that `release` names; a dry run takes the newest there is.
@@ -76,7 +77,9 @@ def make_or_find(
         second = copy_to or config.release.copy_to
         place = check_place(str(second)) if second else None
         model = Path(onnx) if onnx else None
-        request = ReleaseRequest(model, only, allow_missing_metrics=allow_missing_metrics)
+        request = ReleaseRequest(
+            model, only, allow_missing_metrics=allow_missing_metrics, unsigned=unsigned
+        )
         made = build_release(config, request)
         copied = put_copy(made.path, place, config=config) if place else None
         stored = find_release(config, made.path)
