@@ -8,6 +8,8 @@ unexport PYTHONDONTWRITEBYTECODE
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Apart from what the tests run.
+LINT_BIN := .venv-lint/bin
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 BENCHMARKS := overhead verdicts like reporting sweep tradeoffs serving peers batching drill_latency release release_store upkeep prune checklist rotation desk steps
 # Whole in `make soak`.
@@ -15,7 +17,7 @@ SHORTENED := between_runs served fleet
 ALONE := $(shell grep -rl 'mark\.alone' tests --include='test_*.py')
 SOAKS := upkeep flood memory writers deletions kinds zoo rotation
 
-.PHONY: help demo test check docs-check acceptance lint fmt typecheck perf soak notebooks snapshot reference serve lab lock clean
+.PHONY: help demo test check docs-check acceptance lint lint-fleet fmt typecheck perf soak notebooks snapshot reference serve lab lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -37,11 +39,15 @@ check: $(VENV)/.dev  ## within a minute: style, types, and the tests of what cha
 docs-check: $(VENV)/.dev  ## execute every command that the documents tell their readers to type
 	@$(BIN)/python -m pytest -m docs_run tests/docs
 
-lint: $(VENV)/.dev  ## check style of code and notebooks, shell scripts too where shellcheck is installed
+lint: $(VENV)/.dev  ## check style of code and notebooks, shell scripts and playbooks too where shellcheck and ansible-lint are installed
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/nbstripout --keep-id --verify $(NOTEBOOKS)
 	@if command -v shellcheck >/dev/null; then shellcheck .ci/run scripts/*.sh; else echo "shellcheck: not installed, skipped"; fi
+	@if [[ -e $(LINT_BIN)/.made ]]; then $(MAKE) --no-print-directory lint-fleet; else echo "ansible-lint: not installed, skipped (make lint-fleet)"; fi
+
+lint-fleet: $(LINT_BIN)/.made  ## check the playbooks with ansible-lint, in an environment of its own
+	@PATH="$(CURDIR)/$(LINT_BIN):$$PATH" ansible-lint --offline --strict fleet
 
 fmt: $(VENV)/.dev  ## format code and strip notebooks
 	@$(BIN)/ruff check --fix .
@@ -94,7 +100,7 @@ lock: ## write requirements.txt, requirements-s3.txt and requirements-dev.txt fr
 	@$(PYTHON) tools/lock.py
 
 clean:  ## remove the environment and caches; the demo and the reports stay
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info
+	rm -rf $(VENV) .venv-lint .ansible .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 $(VENV)/bin/python:
@@ -109,4 +115,9 @@ $(VENV)/.runtime: requirements.txt pyproject.toml | $(VENV)/bin/python
 
 $(VENV)/.dev: requirements-dev.txt $(VENV)/.runtime
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements-dev.txt
+	@touch $@
+
+$(LINT_BIN)/.made: fleet/requirements-lint.txt
+	@$(PYTHON) -m venv .venv-lint
+	@$(LINT_BIN)/python -m pip install --quiet --disable-pip-version-check --requirement $<
 	@touch $@

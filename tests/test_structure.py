@@ -145,7 +145,8 @@ def test_the_three_doors_ask_for_the_same_packages() -> None:
 
 def test_the_lock_pins_torch_alone_and_names_no_address() -> None:
     peers = (f"benchmarks/requirements-{name}.txt" for name in ("otava", "peers"))
-    for name in ("requirements.txt", "requirements-s3.txt", "requirements-dev.txt", *peers):
+    lint = "fleet/requirements-lint.txt"
+    for name in ("requirements.txt", "requirements-s3.txt", "requirements-dev.txt", lint, *peers):
         text = (ROOT / name).read_text()
         assert "://" not in text
         assert "--hash" not in text
@@ -163,6 +164,11 @@ def test_a_store_in_the_field_is_reached_by_what_its_tests_run() -> None:
     assert not locked.keys() & pins("requirements.txt").keys()
     for name, specifier in extra.items():
         assert locked[name] in SpecifierSet(specifier), name
+
+
+def test_playbooks_are_checked_with_the_ansible_that_runs_them() -> None:
+    ours, theirs = pins("requirements-dev.txt"), pins("fleet/requirements-lint.txt")
+    assert theirs["ansible-core"] == ours["ansible-core"]
 
 
 def test_peers_run_what_ours_runs() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -132,6 +133,21 @@ def test_the_commands_are_all_found() -> None:
         "report publish",
     ):
         assert word in found
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="needs systemd-analyze")
+def test_the_units_are_sound(tmp_path: Path) -> None:
+    (block,) = re.findall(r"```ini\n(.*?)```", TEXT, flags=re.DOTALL)
+    names = re.findall(r"^# /etc/systemd/system/(\S+)$", block, flags=re.MULTILINE)
+    texts = re.split(r"^# /etc/.*\n", block, flags=re.MULTILINE)[1:]
+    assert [Path(name).suffix for name in names] == [".service", ".timer"]
+    program = "/home/ops/pillops/.venv/bin/pillops"
+    for name, text in zip(names, texts, strict=True):
+        (tmp_path / name).write_text(text.replace(program, "/bin/true"))
+    units = [str(tmp_path / name) for name in names]
+    words = ["systemd-analyze", "verify", "--man=no", *units]
+    verified = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (verified.returncode, verified.stderr) == (0, "")
 
 
 def test_the_worked_example_is_right() -> None:

@@ -1,4 +1,5 @@
-"""H-7: six services behind a real nginx under open-loop load: a roll fails no request."""
+"""H-7: six services behind a real nginx under open-loop load: a roll fails no request, whether it
+goes through or not."""
 
 from __future__ import annotations
 
@@ -119,3 +120,22 @@ def test_a_roll_over_six_services_behind_nginx_fails_no_request(balanced: Balanc
     assert {"model-a", "model-b"} == {sample.version_tag for sample in result.samples}
     assert rolled.stdout.count("[Have it read again]") == 2 * len(NAMES)
     assert balanced.conf.read_text() == before
+
+
+def test_where_the_second_of_six_refuses_one_was_exposed_and_no_request_fails(
+    balanced: Balanced,
+) -> None:
+    balanced.fleet.put_back()
+    balanced.write_inventory(two={"request_field": "classification_path"})
+    before, conf = balanced.fleet.served, balanced.conf.read_text()
+    generations = balanced.fleet.generations
+    rolled, result = balanced.roll_under_load()
+    assert rolled.returncode == 2
+    assert "two was not switched: /reload answered 422" in " ".join(rolled.stdout.split())
+    assert len(result.samples) > RATE_PER_S
+    assert result.failures == ()
+    assert balanced.fleet.served == before
+    # The first went there and back, no other was touched.
+    first, *others = generations
+    assert balanced.fleet.generations == [first + 2, *others]  # type: ignore[operator]
+    assert balanced.conf.read_text() == conf

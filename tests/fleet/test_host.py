@@ -17,6 +17,7 @@ import sysconfig
 import tempfile
 import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,8 @@ import yaml
 from opslib.serving.keys import make_key
 from tests.fleet.playing import ANSIBLE, ROOT, environment
 from tests.fleet.sshd import SPACES, can_split
+from tests.ops.release.signing import allow, revoke
+from tests.ops.release.signing import make_key as make_signing_key
 from tests.serving.conftest import make_place
 
 PYTHON = "/usr/bin/python3"
@@ -89,17 +92,24 @@ def write_wheel(folder: Path) -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
-def host() -> Iterator[Path]:
-    """A host that was made, once."""
+@contextmanager
+def bare_host() -> Iterator[Path]:
+    """A host that has nothing as yet."""
     folder = Path(tempfile.mkdtemp(prefix="pillops-host-", dir="/tmp"))  # its user must get there
     try:
         prepare(folder)
-        code, said = play(folder, "--diff")
-        assert code == 0, said
         yield folder
     finally:
         shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def host() -> Iterator[Path]:
+    """A host that was made, once."""
+    with bare_host() as folder:
+        code, said = play(folder, "--diff")
+        assert code == 0, said
+        yield folder
 
 
 def prepare(folder: Path) -> None:
@@ -112,6 +122,7 @@ def prepare(folder: Path) -> None:
     shutil.chown(folder / "cron" / "crontabs", group="crontab")
     (folder / "base.yaml").write_text("paths: {data_root: /home/pillsnap/images}\n")
     (folder / "lock.txt").write_text(f"lender @ file://{write_wheel(folder)}\n")
+    key = make_signing_key(folder / "keys" / "release")
     services = {
         f"card{card}": {
             "machine": "one",
@@ -135,6 +146,8 @@ def prepare(folder: Path) -> None:
         "base_config": str(folder / "base.yaml"),
         "lock_file": str(folder / "lock.txt"),
         "pip_arguments": "--no-index",
+        "allowed_signers": str(allow(folder / "keys" / "allowed", key)),
+        "revoked_keys": str(revoke(folder / "keys" / "revoked", key)),
     }
     content = {"services": {"hosts": services, "vars": variables}}
     (folder / "hosts.yml").write_text(yaml.safe_dump(content))
@@ -148,6 +161,24 @@ def play(host: Path, *words: str) -> tuple[int, str]:
     return answer.returncode, said
 
 
+def test_a_check_of_a_host_that_has_nothing_says_what_would_come_and_changes_nothing() -> None:
+    tasks = (
+        "Make the user",
+        "Say which commit it is",
+        "Say what it was made from",
+        "Install the unit",
+    )
+    with bare_host() as folder:
+        places = [folder / name for name in ("etc", "home", "cron")]
+        before = [sorted(place.rglob("*")) for place in places]
+        code, said = play(folder, "--check")
+        assert code == 0, said
+        for task in tasks:
+            assert "changed: [card0]" in said.partition(f"[{task}")[2].partition("TASK")[0], task
+        assert said.count("cron's jobs, and pillops@810") == 2
+        assert [sorted(place.rglob("*")) for place in places] == before
+
+
 def test_the_key_the_code_and_the_jobs_are_there(host: Path) -> None:
     home = host / "home" / "pillsnap"
     key = home / "instances" / "8101" / ".env"
@@ -158,6 +189,16 @@ def test_the_key_the_code_and_the_jobs_are_there(host: Path) -> None:
     jobs = (host / "cron" / "crontabs" / "pillsnap").read_text()
     for port in ("8100", "8101"):
         assert f"/home/pillsnap/instances/{port}/config.yaml" in jobs
+
+
+def test_the_lists_of_keys_are_there_and_the_service_cannot_write_them(host: Path) -> None:
+    config = (host / "home" / "pillsnap" / "instances" / "8101" / "config.yaml").read_text()
+    release = yaml.safe_load(config)["release"]
+    for key, name in (("allowed_signers", "allowed"), ("revoked_keys", "revoked")):
+        there = host / release[key].lstrip("/")
+        assert there.read_bytes() == (host / "keys" / name).read_bytes()
+        for path in (there, there.parent):
+            assert (path.stat().st_uid, path.stat().st_mode & 0o022) == (0, 0)
 
 
 def test_a_second_run_changes_nothing(host: Path) -> None:

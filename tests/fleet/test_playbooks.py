@@ -1,4 +1,5 @@
-"""H-7: a release rolled over hosts, the maintenance and the benchmark on every host."""
+"""H-7: a release rolled over hosts, or refused where it is not signed as it must be; maintenance
+and the benchmark on every host."""
 
 from __future__ import annotations
 
@@ -6,20 +7,24 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 import yaml
 
 from opslib.core.models import find_model_files
+from opslib.ops.release.signature import UnsignedRecord
 from tests.docs.commands import make_doors
 from tests.fleet.playing import ANSIBLE, ROOT, Fleet, environment, open_fleet
+from tests.models import write_config
+from tests.ops.release.signing import Files, allow, make_key, release_signed, revoke
 from tests.running import run_python
-from tests.serving.conftest import make_place
+from tests.serving.conftest import Place, make_place
 
 # In place of a benchmark of minutes: says when it began and ended, and ends as the host wants.
 MEASURES = """#!/bin/sh
+if [ "$4" = publish ]; then echo "publish $5" >> "$0.log"; exit; fi
 for word; do case "$word" in *.yaml) place="${word%/*}";; esac; done
 echo "begin $place" >> "$0.log"
 mkdir -p "$place/reports/run"; echo "{}" > "$place/reports/run/run.json"
@@ -31,9 +36,10 @@ exit "$(cat "$place/code")"
 
 @dataclass(frozen=True)
 class Playing:
-    """Two hosts with real services, and a checkout that both have."""
+    """Hosts with real services on one machine, a checkout that all have, and a release."""
 
     fleet: Fleet
+    maker: Place
     release: Path
 
     @property
@@ -55,10 +61,10 @@ class Playing:
         )
         return answer.returncode, " ".join((answer.stdout + answer.stderr).split())
 
-    def write_inventory(self, **changes: dict[str, object]) -> None:
-        """Write the inventory of `one` and `two`, which are on one machine."""
+    def write_inventory(self, *names: str, **changes: dict[str, object]) -> None:
+        """Write the inventory, of `one` and `two` unless others are named."""
         hosts = {}
-        for name in ("one", "two"):
+        for name in names or ("one", "two"):
             place = self.fleet.hosts[name].place
             hosts[name] = {
                 "machine": "box",
@@ -67,7 +73,36 @@ class Playing:
                 "exp_dir": str(place.config.exp_dir),
                 **changes.get(name, {}),
             }
-        self.fleet.write_inventory("one", "two", **hosts)
+        self.fleet.write_inventory(*hosts, **hosts)
+
+    def demand(self, name: str, signers: Path, revoked: Path | None = None) -> dict[str, object]:
+        """Return what the inventory says of a host where releases must be signed."""
+        config = self.fleet.hosts[name].place.config_path
+        release = {"allowed_signers": signers, "revoked_keys": revoked}
+        given = {key: str(path) for key, path in release.items() if path}
+        content = yaml.safe_load(config.read_text()) | {"release": given}
+        config = config.with_name("signed.yaml")
+        config.write_text(f"{yaml.safe_dump(content)}# End of configuration\n")
+        return {"config_file": str(config)}
+
+    def beside(self, host: str, *names: str) -> Playing:
+        """Return this with more hosts, which have an experiment of their own each and the service
+        of one that is there."""
+        live, hosts = self.fleet.hosts[host], dict(self.fleet.hosts)
+        for name in names:
+            folder = self.fleet.folder / name
+            folder.mkdir()
+            shutil.copy(live.place.config_path.with_name(".env"), folder)
+            hosts[name] = replace(live, place=replace(live.place, config_path=write_config(folder)))
+        return replace(self, fleet=replace(self.fleet, hosts=hosts))
+
+    def store(self, name: str) -> Path:
+        """Where a host has its releases."""
+        return self.fleet.hosts[name].place.config.exp_dir / "releases"
+
+    def stored(self, name: str) -> list[Path]:
+        """The files of a host's releases, restored ones too."""
+        return sorted(one for one in self.store(name).rglob("[!.]*") if one.is_file())
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +117,7 @@ def _playing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Playing]:
         words = ["-m", "opslib.cli", "release", "create", "--only", "--allow-missing-metrics"]
         given = ["--onnx", str(maker.second), "--config", str(maker.config_path)]
         made = run_python([sys.executable, *words, *given], cwd=ROOT, check=True)
-        yield Playing(fleet, Path(made.stdout.strip()))
+        yield Playing(fleet, maker, Path(made.stdout.strip()))
 
 
 @pytest.fixture
@@ -113,16 +148,72 @@ def test_a_release_that_is_only_shown_or_arrives_damaged_changes_no_host(playing
     assert fleet.served == before
 
 
-def test_a_release_is_verified_and_restored_on_each_host_and_its_model_rolled(
-    playing: Playing,
+def test_each_host_judges_a_release_by_its_own_lists_and_keeps_nothing_of_what_it_refuses(
+    playing: Playing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fleet = playing.fleet
-    code, said = playing.play("release", "-e", f"release={playing.release}")
-    assert code == 0, said
-    restored = fleet.hosts["two"].place.config.exp_dir / "releases" / "restored"
-    model = restored / playing.release.name.removesuffix(".tar.gz") / "export" / "model-b.onnx"
-    assert fleet.hosts["two"].version["model_path"] == str(model)
-    assert fleet.served["one"] == fleet.served["two"] == find_model_files(model).digest()
+    """`one` knows who signed it; at `changed` the signature of another lies under its name."""
+    ours, theirs = make_key(tmp_path / "ours"), make_key(tmp_path / "theirs")
+    maker = playing.maker
+    release = Files(release_signed(maker, monkeypatch, ours, onnx=maker.second).path)
+    other = Files(release_signed(maker, monkeypatch, ours, 1, onnx=maker.first).path)
+    signers = allow(tmp_path / "allowed", ours)
+    ended = allow(tmp_path / "ended", ours, 'valid-before="20100101"')
+    playing = playing.beside("three", "changed", "ended")
+    fleet, before = playing.fleet, playing.fleet.served
+    playing.store("changed").mkdir(parents=True)
+    signature = release.part("signature").name
+    shutil.copy(other.part("signature"), playing.store("changed") / signature)
+    demands = {
+        "one": playing.demand("one", signers),
+        "two": playing.demand("two", allow(tmp_path / "theirs.allowed", theirs)),
+        "three": playing.demand("three", signers, revoke(tmp_path / "revoked", ours)),
+        "changed": playing.demand("changed", signers),
+        "ended": playing.demand("ended", ended),
+    }
+    playing.write_inventory(*demands, **demands)
+    stored = {name: playing.stored(name) for name in demands}
+    code, said = playing.play("release", "-e", f"release={release.archive}", "-e", "max_failed=4")
+    assert code == 2
+    name = release.archive.name
+    signed = f"was not switched: {name}: signed by ED25519 key SHA256:"
+    for host, whose in (
+        ("two", "which release.allowed_signers does not name"),
+        ("three", "which is revoked (release.revoked_keys)"),
+        ("ended", "outside its validity: "),
+    ):
+        assert whose in said.partition(f"{host} {signed}")[2][:200]
+    assert (
+        f"changed was not switched: {signature}: does not fit the MANIFEST.json of {name}" in said
+    )
+    restored = playing.store("one") / "restored" / name.removesuffix(".tar.gz")
+    model = restored / "export" / "model-b.onnx"
+    assert fleet.hosts["one"].version["model_path"] == str(model)
+    assert fleet.served == before | {"one": find_model_files(model).digest()}
+    assert {host: playing.stored(host) for host in demands if host != "one"} == {
+        host: files for host, files in stored.items() if host != "one"
+    }
+
+
+def test_an_unsigned_release_is_taken_where_that_is_said_which_is_recorded(
+    playing: Playing, tmp_path: Path
+) -> None:
+    """`two` refuses it, though it has it restored from a time when it did not ask."""
+    fleet, before, release = playing.fleet, playing.fleet.served, playing.release
+    title = release.name.removesuffix(".tar.gz")
+    (playing.store("two") / "restored" / title).mkdir(parents=True, exist_ok=True)
+    signers = allow(tmp_path / "allowed", make_key(tmp_path / "key"))
+    two = playing.demand("two", signers)
+    three = playing.demand("three", signers) | {"release_unsigned": True}
+    playing.write_inventory("two", "three", two=two, three=three)
+    stored = playing.stored("two")
+    code, said = playing.play("release", "-e", f"release={release}", "-e", "max_failed=1")
+    assert code == 2
+    assert f"two was not switched: {release.name}: unsigned: no " in said
+    assert playing.stored("two") == stored
+    assert fleet.served == before | {"three": find_model_files(playing.maker.second).digest()}
+    reports = fleet.hosts["three"].place.config.records_dir
+    record = UnsignedRecord.read(next(reports.glob("unsigned_*.json")))
+    assert record.release == title
 
 
 def test_the_maintenance_cleans_each_host_and_shows_it_first(playing: Playing) -> None:
@@ -157,7 +248,7 @@ def test_services_of_one_machine_take_turns_and_a_verdict_that_is_open_is_no_fai
         place = playing.fleet.hosts[name].place.config_path.parent
         (place / "code").write_text(str(verdict))
     stub = {"code_root": str(playing.fleet.folder / "stub")}
-    playing.write_inventory(one=stub, two=stub)
+    playing.write_inventory(one=stub, two={**stub, "publish": True})
     records = playing.fleet.folder / "records"
     code, said = playing.play("bench", "-e", f"records_dir={records}")
     assert code == 2
@@ -165,10 +256,8 @@ def test_services_of_one_machine_take_turns_and_a_verdict_that_is_open_is_no_fai
     assert "one: ended with" not in said
     places = [playing.fleet.hosts[name].place.config_path.parent for name in ("one", "two")]
     wanted = [f"{word} {place}" for place in places for word in ("begin", "end")]
-    assert door.with_name("python.log").read_text().splitlines() == wanted
-    assert sorted(records.glob("*/run/run.json")) == [
-        records / name / "run" / "run.json" for name in ("one", "two")
-    ]
+    assert door.with_name("python.log").read_text().splitlines() == [*wanted, "publish run"]
+    assert sorted(records.glob("*/run/*")) == [records / "one" / "run" / "run.json"]
 
 
 def test_every_variable_of_a_playbook_is_in_the_example() -> None:

@@ -66,6 +66,7 @@ def make_or_find(
     copy_to: str | None = None,
     allow_missing_metrics: bool = False,
     strip_metadata: bool = False,
+    unsigned: bool = False,
     dry_run: bool = False,
 ) -> Subject:
     """Make a release, or find the one that `release` names; a dry run takes the newest there is.
@@ -79,7 +80,11 @@ def make_or_find(
         place = check_place(str(second)) if second else None
         model = Path(onnx) if onnx else None
         request = ReleaseRequest(
-            model, only, None, allow_missing_metrics, strip_metadata=strip_metadata
+            model,
+            only,
+            allow_missing_metrics=allow_missing_metrics,
+            strip_metadata=strip_metadata,
+            unsigned=unsigned,
         )
         made = build_release(config, request)
         copied = put_copy(made.path, place, config=config) if place else None

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from opslib.core.config import Config, load_config
-from opslib.core.errors import ConfigError, InputError, OpsError
+from opslib.core.errors import ConfigError, InputError, OpsError, ParameterError
 from opslib.core.store import open_store
 from opslib.ops.release import signature
 from opslib.ops.release.build import ReleaseRecord, ReleaseRequest, build_release
@@ -25,6 +25,7 @@ from opslib.ops.release.manifest import ReleaseError
 from opslib.ops.release.prune import plan_prune
 from opslib.ops.release.push import push_release
 from opslib.ops.release.remote import look_into
+from opslib.ops.release.report import make_or_find
 from opslib.ops.release.restore import copy_release, restore_release
 from opslib.ops.release.rollback import find_stable, plan_rollback
 from opslib.ops.release.rota import prove_release
@@ -463,6 +464,17 @@ def test_a_release_is_not_made_with_a_key_that_is_not_accepted(world: World, pla
         build_release(config, request)
     assert visible(config.releases_dir) == []
     assert hidden_files(config.releases_dir) == []
+
+
+def test_the_report_of_a_release_makes_an_unsigned_one_where_that_is_said(
+    world: World, place: Place
+) -> None:
+    config = with_lists(place, world.folder / "allowed")
+    with pytest.raises(ParameterError, match="or say --unsigned"):
+        make_or_find(config, allow_missing_metrics=True)
+    made = make_or_find(config, only=True, allow_missing_metrics=True, unsigned=True).stored
+    assert made is not None
+    assert not made.has_signature
 
 
 def test_the_configured_key_signs_and_nothing_of_it_is_told(
