@@ -22,7 +22,8 @@ from opslib.core.errors import ConfigError, InputError, StorageError
 from opslib.core.files import write_text_atomic
 from opslib.core.plans import Plan
 from opslib.core.records import Part
-from opslib.core.store import WANTED, Store, open_store
+from opslib.core.store import Store, open_store
+from opslib.core.store_address import WANTED
 from opslib.runs.catalogue import SIDE_SUFFIX, RunRow, newest_first, parse_row
 from opslib.runs.index import INDEX_FILE, render_index
 from opslib.runs.run_record import RUN_FILE

@@ -141,11 +141,13 @@ for number in range(int(count)):
 
 
 @looped
+@pytest.mark.parametrize("kind", ["s3", "sftp"])
 def test_two_hosts_that_publish_at_the_same_time_lose_no_run(
-    s3: S3, bucket: str, host: Callable[[str], Desk]
+    kind: str, make_store: Callable[[str], str], tmp_path: Path
 ) -> None:
-    each = turns(8, 50)
-    hosts = [host("gpu-1"), host("gpu-2")]
+    each = turns(8 if kind == "s3" else 3, 50)
+    url = f"{make_store(kind)}/desk"
+    hosts = [Desk(open_store(url), name, tmp_path / name) for name in ("gpu-1", "gpu-2")]
     for offset, desk in enumerate(hosts):
         for number in range(each):
             run = make_run(2 * number + offset)
@@ -170,7 +172,7 @@ def test_two_hosts_that_publish_at_the_same_time_lose_no_run(
     for one in programs:
         one.communicate()
         assert one.returncode == 0
-    page = s3.read(bucket, INDEX).decode()
+    page = hosts[0].store.read("index.html").decode()
     assert f"{2 * each} runs" in page
     for desk in hosts:
         for row in scan_runs(desk.root):
