@@ -33,6 +33,7 @@ Host *
   UserKnownHostsFile {folder}/known_hosts
   GlobalKnownHostsFile none
   StrictHostKeyChecking accept-new
+  NoHostAuthenticationForLocalhost yes
 """
 
 

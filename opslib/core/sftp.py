@@ -1,13 +1,10 @@
 """SFTP, version 3, spoken with a server through the `ssh` of this host.
 
-Keys, agents, `~/.ssh/config` and what is known of a host's key are OpenSSH's matter; here a host
-whose key is not known, or is another, is always refused, and nobody is asked for a password. Many
-requests may be under way at once: each answer has the number of its request.
+Many requests may be under way at once: each answer has the number of its request.
 """
 
 import errno
 import os
-import re
 import socket
 import struct
 import subprocess
@@ -21,32 +18,20 @@ from enum import IntEnum
 from typing import IO, NamedTuple
 
 from opslib.core.formatting import shorten
+from opslib.core.ssh import command_for, explain_end
 from opslib.core.store_address import SshHost
-from opslib.core.store_errors import CONNECT_TIMEOUT_S, READ_TIMEOUT_S
+from opslib.core.store_errors import READ_TIMEOUT_S
 
 VERSION = 3
 PIECE_BYTES = 1 << 15  # what every server takes in one request
 UNDER_WAY = 64  # requests of one writer
+ANSWER_BYTES = 1 << 18  # at most, as OpenSSH has it
 SYNC_TIMEOUT_S = 600  # a large file may have to reach a slow disk
 FULL_BYTES = 1 << 20  # a disk with less is taken for full where a write failed
 # How a file is opened, and what is said of one.
 READ, WRITE, CREATE, TRUNCATE = 0x01, 0x02, 0x08, 0x10
 TIMES = 0x8
 _SIZE, _OWNER, _MODE, _EXTENDED = 0x1, 0x2, 0x4, 0x8000_0000
-# By what it writes: what ssh means, for somebody who did not start it.
-_REASONS = (
-    (
-        r"Host key for \S+ has changed|IDENTIFICATION HAS CHANGED",
-        "its host key is not the one that is known here: it is another machine, or was set up anew",
-    ),
-    (
-        r"host key is known for|Host key verification failed",
-        "its host key is not known here; log in once with ssh, compare the key and accept it",
-    ),
-    (r"Permission denied \(", "it takes no key of this account, of ~/.ssh or an ssh agent"),
-    (r"subsystem request failed", "it lets this account in, and offers no SFTP"),
-    (r"Broken pipe|Connection reset|Connection closed", "the connection was cut"),
-)
 
 
 class Ask(IntEnum):
@@ -135,7 +120,7 @@ class Connection:
         self._said: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as ssh
         with far:
             self._ssh = subprocess.Popen(
-                _command(host),
+                command_for(host),
                 stdin=far.fileno(),
                 stdout=far.fileno(),
                 stderr=self._said,
@@ -209,14 +194,17 @@ class Connection:
         try:
             while True:
                 length, kind, number = struct.unpack(">IBI", self._receive(9))
+                if not 5 <= length <= ANSWER_BYTES:
+                    self.close("what it sends is no SFTP; expected no text when a program logs in")
+                    return
                 data = self._receive(length - 5)
                 if (answer := self._waiting.pop(number, None)) is None:
                     continue
                 try:
                     answer.set_result(_check(kind, data))
-                except (OSError, EOFError) as error:
+                except (OSError, EOFError, struct.error) as error:
                     answer.set_exception(error)
-        except (EOFError, OSError, ValueError, struct.error):
+        except (EOFError, OSError):
             self._break_off()
 
     def _receive(self, count: int) -> bytes:
@@ -237,8 +225,8 @@ class Connection:
         if not self._ended:
             with suppress(subprocess.TimeoutExpired):
                 self._ssh.wait(1)
-            self._said.seek(0)
-            self.close(_explain(self._said.read(1 << 16).decode(errors="replace")))
+            said = os.pread(self._said.fileno(), 1 << 16, 0)
+            self.close(explain_end(said.decode(errors="replace")))
 
 
 def read_pieces(connection: Connection, handle: bytes, start: int, buffer: memoryview) -> int:
@@ -256,6 +244,8 @@ def read_pieces(connection: Connection, handle: bytes, start: int, buffer: memor
             try:
                 data = connection.wait(piece).text()
             except EOFError:
+                return at + filled
+            if not data:
                 return at + filled
             buffer[at + filled : at + filled + len(data)] = data
             filled += len(data)
@@ -306,32 +296,6 @@ def has_room(connection: Connection, folder: bytes) -> bool:
     return free * unit >= FULL_BYTES and (free_files > 0 or not files)
 
 
-def _command(host: SshHost) -> list[str]:
-    """How OpenSSH's own `sftp` calls it, and stricter."""
-    options = {
-        "BatchMode": "yes",
-        "StrictHostKeyChecking": "yes",
-        "ControlMaster": "no",
-        "ControlPath": "none",  # nobody else's connection, who may have been less strict
-        "ForwardAgent": "no",
-        "ForwardX11": "no",
-        "PermitLocalCommand": "no",
-        "RemoteCommand": "none",
-        "RequestTTY": "no",
-        "ClearAllForwardings": "yes",
-        "LogLevel": "ERROR",
-        "ConnectTimeout": str(CONNECT_TIMEOUT_S),
-        "ServerAliveInterval": str(CONNECT_TIMEOUT_S),
-        "ServerAliveCountMax": str(READ_TIMEOUT_S // CONNECT_TIMEOUT_S),
-    }
-    if host.port:
-        options["Port"] = str(host.port)
-    if host.user:
-        options["User"] = host.user
-    settings = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
-    return ["ssh", *settings, "-s", "--", host.name, "sftp"]
-
-
 def _check(kind: int, data: bytes) -> Answer:
     answer = Answer(data)
     if kind != _STATUS:
@@ -345,15 +309,6 @@ def _check(kind: int, data: bytes) -> Answer:
         raise OSError(_ERRORS[code], os.strerror(_ERRORS[code]))
     text = shorten(answer.text().decode(errors="replace"), 100)
     raise OSError(errno.EIO, f"the server names no reason but {text!r}")
-
-
-def _explain(said: str) -> str:
-    """What ended `ssh`, from all that it wrote."""
-    for pattern, meaning in _REASONS:
-        if re.search(pattern, said):
-            return meaning
-    lines = [line for line in said.splitlines() if line.strip()]
-    return shorten(lines[-1].removeprefix("ssh: ")) if lines else "the connection was cut"
 
 
 def _split(offset: int) -> tuple[int, int]:

@@ -182,6 +182,17 @@ def test_without_ssh_a_store_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch)
         open_store("sftp://host/folder")
 
 
+def test_a_host_whose_shell_greets_a_program_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "ssh"  # a stand-in: our own sshd starts no shell for SFTP
+    program.write_text("#!/bin/sh\necho 'Welcome to this host.'\nexec cat >/dev/null\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    text = refusal(open_store("sftp://host/folder").list)
+    assert text.startswith("cannot list sftp://host/folder: what it sends is no SFTP")
+
+
 class Sparing:
     """A server that answers with half of what was asked for, as it may. OpenSSH's never does."""
 
