@@ -217,8 +217,14 @@ def open_store(url: str) -> Store:
 
 
 def _connect_s3(kind: Any) -> Any:
+    from aiobotocore.session import AioSession
+
+    session = AioSession()  # its own reading of dates is most of what a listing costs
+    answers = session.get_component("response_parser_factory")
+    answers.set_parser_defaults(timestamp_parser=_read_moment)
     # One attempt at a time reads a body, so that an object costs one request, not a HEAD too.
     files = kind(
+        session=session,
         skip_instance_cache=True,
         use_listings_cache=False,
         max_concurrency=1,
@@ -230,6 +236,16 @@ def _connect_s3(kind: Any) -> Any:
     )
     files.retries = 2  # of s3fs itself, around those of botocore: for an answer that breaks off
     return files
+
+
+def _read_moment(text: Any) -> datetime:
+    try:
+        return datetime.fromisoformat(text)
+    except (TypeError, ValueError):  # as in a header
+        from botocore.utils import parse_timestamp
+
+        moment: datetime = parse_timestamp(text)
+        return moment
 
 
 def _entry(facts: dict[str, Any]) -> Entry:

@@ -123,6 +123,30 @@ def test_one_more_run_is_indexed_in_few_requests_however_many_there_are(
     assert len(s3.requests(bucket)) - count <= 10
 
 
+def test_what_one_host_read_of_many_records_the_next_one_need_not_read(
+    s3: S3, bucket: str, host: Callable[[str], Desk], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("opslib.runs.desk.MANY", 3)
+    one = host("gpu-1")
+    for number in range(6):
+        write_run(one.root, make_run(number))
+    publish(one)
+    assert len(build_desk_index(host("gpu-2"))) == 6
+    (record, *_) = one.store.list(".runs/")
+    changed = json.loads(one.store.read(record)) | {"finding": "Said anew."}
+    one.store.write(record, json.dumps(changed).encode())
+    count = len(s3.requests(bucket))
+    runs = build_desk_index(host("gpu-3"))
+    assert len(runs) == 6
+    assert runs[record].row.sentence == "Said anew."
+    assert len(s3.requests(bucket)) - count <= 8
+    shared, (*_, last) = one.store.read(".desk.json").decode(), one.store.list(".runs/")
+    elsewhere = shared.replace(f'"{last.removeprefix(".runs/gpu-1/")}"', '"../../evil.json"')
+    for number, false in enumerate((shared[:99], elsewhere)):
+        one.store.write(".desk.json", false.encode())
+        assert build_desk_index(host(f"other-{number}")) == runs
+
+
 HAMMER = """
 import sys
 from pathlib import Path
