@@ -8,7 +8,7 @@ from tests.models import write_config, write_images, write_onnx
 from tests.notebooks.test_notebooks import papermill
 
 QUICK = (
-    "sweep: {budget_s: 4, workers: [0], threads: [1], spinning: [true], parity_images: 2,"
+    "sweep: {served_budget_s: 4, workers: [0], threads: [1], spinning: [true], parity_images: 2,"
     " finalists: 2}\n"
 )
 

@@ -35,7 +35,7 @@ def prepare_served(config: Config, request: ServedSweepRequest) -> ServedSetup:
         model=request.model,
         inputs=request.inputs,
         batch=(1,),
-        budget_s=section.budget_s if request.budget_s is None else request.budget_s,
+        budget_s=section.served_budget_s if request.budget_s is None else request.budget_s,
     )
     return ServedSetup(prepare_bench(config, asked), kind, goal)
 

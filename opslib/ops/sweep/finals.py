@@ -143,13 +143,13 @@ def judge_tie(interval: Interval, margin_pct: float) -> str:
 
 
 def speedup_interval(
-    default_ms: Sequence[float], times_ms: Sequence[float]
+    default_ms: Sequence[float], times_ms: Sequence[float], fewest: int = MIN_PAIRS
 ) -> tuple[float, tuple[float, float] | None]:
     """Return default time over time for paired rounds, with its 95 % interval. Ten rounds and more:
-    trimmed mean with a bootstrap; fewer: Student's t; below four: none."""
+    trimmed mean with a bootstrap; fewer: Student's t; below `fewest`: none."""
     logs = [math.log(one / other) for one, other in zip(default_ms, times_ms, strict=True)]
     speedup = math.exp(trimmed_mean(logs))
-    if len(logs) < MIN_PAIRS:
+    if len(logs) < fewest:
         return speedup, None
     many = len(logs) >= MIN_ROUNDS
     interval = bootstrap_interval(logs) if many else student_interval(logs)

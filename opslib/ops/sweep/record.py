@@ -163,7 +163,8 @@ class Best(Part):
 
 
 class Recommended(Part):
-    """The simplest combination tied with the best; `gain` is its speed over the default's."""
+    """The simplest combination tied with the best, or the default where that is not proven slower;
+    `gain` is its speed over the default's."""
 
     row: int
     batch_size: int

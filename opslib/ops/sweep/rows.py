@@ -104,20 +104,23 @@ def make_row(
 def make_result(
     arms: Sequence[Contender], default: Contender, book: TrialBook, margin_pct: float, wall_s: float
 ) -> RaceResult:
-    """Return how a race ended: fastest, tie set, its simplest member and the gain."""
+    """Return how a race ended: fastest, tie set, what is recommended and its gain: the simplest of
+    the tie set, or the default, for as long as that is not proven slower."""
     finalists = [arm for arm in arms if book.final(arm.key)]
     standing = rank_finalists(finalists, book, margin_pct)
     tied = [finalists[index] for index in standing.tied]
-    simplest = min(tied, key=lambda arm: (len(arm.options.changes()), arm.row))
+    unclear = [finalists[index] for index in standing.unclear]
+    kept = [default] if default in unclear else tied
+    simplest = min(kept, key=lambda arm: (len(arm.options.changes()), arm.row))
     trial = _final(book, simplest)
-    gain, interval = speedup_interval(trial.default_ms, trial.times_ms)
+    gain, interval = speedup_interval(trial.default_ms, trial.times_ms, fewest=2)
     raced = [book.race(arm.key) for arm in arms]
     return RaceResult(
         default_row=default.row,
         best_row=finalists[standing.best].row,
         recommended_row=simplest.row,
         tie_set=tuple(sorted(arm.row for arm in tied)),
-        unclear=tuple(finalists[index].row for index in standing.unclear),
+        unclear=tuple(arm.row for arm in unclear),
         gain=gain,
         gain_ci95=interval or (gain, gain),
         race_rounds=max((len(one.times_ms) for one in raced if one), default=0),

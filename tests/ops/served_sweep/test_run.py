@@ -25,8 +25,8 @@ from tests.models import write_config, write_images, write_onnx
 
 # One thread spins beside nobody: five rows, three services.
 QUICK = (
-    "sweep: {budget_s: 4, workers: [1], threads: [1], spinning: [true, false], parity_images: 2,"
-    " finalists: 2}\n"
+    "sweep: {served_budget_s: 4, workers: [1], threads: [1], spinning: [true, false],"
+    " parity_images: 2, finalists: 2}\n"
 )
 
 
@@ -90,7 +90,7 @@ def test_every_combination_has_a_row_with_its_figure_or_why_it_has_none(swept: S
         assert row.max_abs_diff < 1e-4
 
 
-def test_it_ends_with_a_best_a_tie_set_and_its_simplest_member(swept: Swept) -> None:
+def test_it_ends_with_a_best_a_tie_set_and_the_simplest_that_may_be_as_good(swept: Swept) -> None:
     _, record, _ = swept
     assert record.verdict in ("pass", "inconclusive")
     assert record.result is not None
@@ -98,7 +98,7 @@ def test_it_ends_with_a_best_a_tie_set_and_its_simplest_member(swept: Swept) -> 
     assert record.recommended is not None
     assert record.best.row in record.recommended.tie_set
     changes = [len(record.row(row).options.changes()) for row in record.recommended.tie_set]
-    assert len(record.recommended.changes) == min(changes)
+    assert len(record.recommended.changes) <= min(changes)
     low, high = record.recommended.gain_ci95
     assert low <= record.recommended.gain <= high
     assert record.row(record.best.row).from_finals
