@@ -1,7 +1,8 @@
 """What does the common desk cost? Publishing, and the page of many runs, on a real S3 server here.
 
 The server is moto's, in a process of its own on this host, so that the time is that of both and of
-no network. The page is made by a host that has read no record before, then after one run more.
+no network. The page is made by a host that has read no record before, by another one, then after
+one run more.
 
     python benchmarks/desk.py [--runs 1000]
 
@@ -43,7 +44,9 @@ def measure(s3: S3, folder: Path, count: int) -> list[Figure]:
     """Return what publishing and the page cost with `count` runs at the desk."""
     bucket = s3.make_bucket()
     url = f"s3://{bucket}/desk"
-    one, two = (Desk(open_store(url), name, folder / name) for name in ("gpu-1", "gpu-2"))
+    one, two, three = (
+        Desk(open_store(url), name, folder / name) for name in ("gpu-1", "gpu-2", "gpu-3")
+    )
     write_runs(one.root, count)
     rows = scan_runs(one.root)
 
@@ -64,6 +67,7 @@ def measure(s3: S3, folder: Path, count: int) -> list[Figure]:
         list(pool.map(put, [row.record_path for row in rows[PUBLISHED:]]))
     publish_s, publish_requests = timed(s3, bucket, publish_some)
     nothing_s, nothing_requests = timed(s3, bucket, lambda: build_desk_index(two))
+    next_s, next_requests = timed(s3, bucket, lambda: build_desk_index(three))
     late = write_runs(folder / "late", count + 1)
     source = next(row for row in scan_runs(folder / "late") if row.id == late.id)
     publish_run(one, source, root=folder / "late")
@@ -73,6 +77,8 @@ def measure(s3: S3, folder: Path, count: int) -> list[Figure]:
         ("its requests", publish_requests / PUBLISHED, None, ""),
         (f"page of {count:,} runs, from nothing", nothing_s, 20.0, "s"),
         ("its requests", nothing_requests, None, ""),
+        ("the same, by another host after that", next_s, 3.0, "s"),
+        ("its requests", next_requests, 10.0, ""),
         ("page after one run more", more_s, 1.0, "s"),
         ("its requests", more_requests, 10.0, ""),
     ]

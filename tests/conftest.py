@@ -4,8 +4,9 @@ import re
 import runpy
 import shutil
 import subprocess
+import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from hypothesis import settings
 from opslib.timing import workers
 from tests.running import STARTERS, prepare_starts
 from tests.s3 import S3, start_s3
+from tests.sftp import Sftp, can_serve, meet, start_sftp
 
 ROOT = Path(__file__).resolve().parents[1]
 QUICK = ROOT / "tests" / "quick"
@@ -160,3 +162,38 @@ def s3(s3_server: S3, monkeypatch: pytest.MonkeyPatch) -> S3:
     for name, value in s3_server.environment.items():
         monkeypatch.setenv(name, value)
     return s3_server
+
+
+@pytest.fixture(scope="session")
+def sftp_server() -> Iterator[Sftp]:
+    """A real SFTP server of our own."""
+    if not can_serve():
+        pytest.skip("needs sshd and ssh; as root namespaces too")
+    folder = Path(tempfile.mkdtemp(prefix="pillops-sftp-", dir="/tmp"))  # users must get there
+    folder.chmod(0o755)
+    try:
+        with start_sftp(folder) as server:
+            yield server
+    finally:
+        shutil.rmtree(folder)
+
+
+@pytest.fixture
+def sftp(sftp_server: Sftp, monkeypatch: pytest.MonkeyPatch) -> Sftp:
+    """The SFTP server that this test and what it starts can reach, with the right key."""
+    meet(sftp_server, monkeypatch)
+    return sftp_server
+
+
+@pytest.fixture
+def make_store(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], str]:
+    """Return the address of a new store of a kind: `file`, `s3` or `sftp`."""
+
+    def make(kind: str) -> str:
+        if kind == "s3":
+            return f"s3://{request.getfixturevalue('s3').make_bucket()}/x"
+        if kind == "sftp":
+            return str(request.getfixturevalue("sftp").make_store())
+        return f"file://{tmp_path}/shared"
+
+    return make

@@ -10,7 +10,7 @@ from pydantic_core import PydanticCustomError
 from opslib.core.errors import ParameterError
 from opslib.core.files import expand_user
 from opslib.core.secrets import REFERENCE_PREFIX, split_http
-from opslib.core.store import check_store_url, is_address
+from opslib.core.store_address import check_store_url, is_address
 
 
 def split_commas(value: Any) -> Any:

@@ -1,12 +1,13 @@
-"""A folder of objects that several hosts share: a bucket, or a folder that all of them mount.
+"""A folder of objects that several hosts share: a bucket, a folder of a host that all reach by ssh,
+or one that all of them mount.
 
-It is named by an address, `s3://bucket/prefix` or `file:///folder`, and reached through fsspec,
-which is imported with the first store and not before. Credentials come from the environment or the
-usual profile files, never from the address. Whatever goes wrong is one `StorageError` that names
+It is named by an address (`core/store_address.py`) and reached through fsspec or `ssh`, neither of
+which is loaded before the first store. Credentials come from the environment, the usual profile
+files or an ssh agent, never from the address. Whatever goes wrong is one `StorageError` that names
 the object and the cause.
 """
 
-import re
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -24,7 +25,7 @@ from opslib.core.errors import (
     storage_errors,
 )
 from opslib.core.files import hide_name, is_temporary, reveal_name
-from opslib.core.secrets import show_address
+from opslib.core.store_address import check_store_url, read_ssh_host
 from opslib.core.store_errors import (
     CONNECT_TIMEOUT_S,
     READ_TIMEOUT_S,
@@ -33,12 +34,10 @@ from opslib.core.store_errors import (
 )
 from opslib.core.store_reading import Reading, Streamed, read_ahead
 
-WANTED = "expected s3://bucket/prefix or file:///folder"
 ATTEMPTS = 3
 PART_BYTES = 1 << 23  # of an upload; an object of less than two is sent whole
 UPLOADS = 4  # parts at a time, each held in memory twice
 PARALLEL = 8
-_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 
 
 class Entry(NamedTuple):
@@ -98,7 +97,7 @@ class Store:
         if self._protocol == "s3":
             return read_ahead(Streamed(self._files, path, lambda: self._errors("read", name)))
         with self._errors("read", name):
-            file = self._files.open(path, "rb")
+            file = self._files.open(path)
         return read_ahead(Reading(file, lambda: self._errors("read", name)))
 
     def write(self, name: str, data: bytes) -> None:
@@ -172,7 +171,10 @@ class Store:
         aside = str(hide_name(Path(path)))
         try:
             put(aside)
-            Path(aside).replace(path)  # fsspec's own move goes into a folder of that name
+            if self._protocol == "file":
+                Path(aside).replace(path)  # fsspec's own move goes into a folder of that name
+            else:
+                self._files.replace(aside, path)
         except BaseException:
             with suppress(Exception):
                 self._files.rm_file(aside)
@@ -189,42 +191,20 @@ class Store:
             raise StorageError(f"cannot {action} {where}: {explain_refusal(error)}") from error
 
 
-def is_address(text: str) -> bool:
-    """Return whether `text` is meant as the address of a store, not as a path."""
-    return "://" in text
-
-
-def check_store_url(url: str) -> str:
-    """Return the address of a store without a slash at its end. Raises `ParameterError` where it
-    is none, or holds credentials, which are then not repeated."""
-    shown = show_address(url)
-    try:
-        parts = urlsplit(url)
-    except ValueError as error:
-        raise ParameterError(f"{shown}: {error}; {WANTED}") from None
-    path = unquote(parts.path) if parts.scheme == "file" else parts.path
-    if parts.username is not None or parts.password is not None:
-        raise ParameterError(
-            f"{shown}: credentials stand in it; expected them in the environment or a profile"
-        )
-    right = {
-        "s3": bool(_BUCKET.fullmatch(parts.netloc)),
-        "file": not parts.netloc and len(path) > 1,
-    }
-    wrong = {"..", "."} & set(path.split("/")) or "//" in path or not url.isprintable()
-    if not right.get(parts.scheme) or wrong or parts.query or parts.fragment:
-        raise ParameterError(f"{shown}: is no address of a store; {WANTED}")
-    return url.rstrip("/")
-
-
 def open_store(url: str) -> Store:
     """Return the store at an address; a bucket is not asked for anything yet.
 
     Raises:
         ParameterError: it is no address, of an unknown protocol, or holds credentials.
-        UnavailableError: a package that the protocol needs is not installed.
+        UnavailableError: a package or a program that the protocol needs is not installed.
     """
     parts = urlsplit(url := check_store_url(url))
+    if parts.scheme == "sftp":
+        if shutil.which("ssh") is None:
+            raise UnavailableError(f"{url}: needs ssh: apt-get install openssh-client")
+        from opslib.core.store_sftp import SftpFiles
+
+        return Store(url, SftpFiles(read_ssh_host(parts.netloc)), unquote(parts.path), "sftp")
     import fsspec
 
     try:
@@ -237,8 +217,14 @@ def open_store(url: str) -> Store:
 
 
 def _connect_s3(kind: Any) -> Any:
+    from aiobotocore.session import AioSession
+
+    session = AioSession()  # its own reading of dates is most of what a listing costs
+    answers = session.get_component("response_parser_factory")
+    answers.set_parser_defaults(timestamp_parser=_read_moment)
     # One attempt at a time reads a body, so that an object costs one request, not a HEAD too.
     files = kind(
+        session=session,
         skip_instance_cache=True,
         use_listings_cache=False,
         max_concurrency=1,
@@ -250,6 +236,16 @@ def _connect_s3(kind: Any) -> Any:
     )
     files.retries = 2  # of s3fs itself, around those of botocore: for an answer that breaks off
     return files
+
+
+def _read_moment(text: Any) -> datetime:
+    try:
+        return datetime.fromisoformat(text)
+    except (TypeError, ValueError):  # as in a header
+        from botocore.utils import parse_timestamp
+
+        moment: datetime = parse_timestamp(text)
+        return moment
 
 
 def _entry(facts: dict[str, Any]) -> Entry:

@@ -10,7 +10,7 @@ from typer.core import TyperCommand
 
 from opslib.core.config import load_config
 from opslib.core.errors import ExitCode, InputError
-from opslib.core.store import is_address
+from opslib.core.store_address import is_address
 from opslib.runs.desk_command import adopt_from, publish, pull
 from opslib.telling.doors import (
     ConfigOption,

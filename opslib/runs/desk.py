@@ -9,7 +9,7 @@ them by whoever added one, and nobody changes a list that others change too.
 import re
 import secrets
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,8 @@ from opslib.core.errors import ConfigError, InputError, StorageError
 from opslib.core.files import write_text_atomic
 from opslib.core.plans import Plan
 from opslib.core.records import Part
-from opslib.core.store import WANTED, Store, open_store
+from opslib.core.store import Entry, Store, open_store
+from opslib.core.store_address import WANTED
 from opslib.runs.catalogue import SIDE_SUFFIX, RunRow, newest_first, parse_row
 from opslib.runs.index import INDEX_FILE, render_index
 from opslib.runs.run_record import RUN_FILE
@@ -31,6 +32,7 @@ RECORDS = ".runs/"  # hidden, as nothing in a report folder is that is listed
 MARKS = ".marks/"  # one of each host, which changes with its last record
 UNKNOWN_HOST = "unknown"  # of a notebook that plain papermill wrote to the desk
 CACHE_FILE = ".desk.json"
+MANY = 100  # records that a host would rather not read one by one
 MOST_ROUNDS = 100
 
 
@@ -72,7 +74,7 @@ class DeskRun(Part):
 
 
 class _Cache(Part):
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     url: str
     runs: dict[str, DeskRun] = {}
 
@@ -103,23 +105,26 @@ def record_name(host: str, place: str) -> str:
 
 def read_runs(desk: Desk) -> dict[str, DeskRun]:
     """Return all runs at the desk by the names of their records: one request lists a thousand, and
-    only those are read that this host has not read before. Raises `StorageError`."""
+    only those are read that this host has not read before. What a host read of many lies at the
+    desk too, for the next one that would have to. Raises `StorageError`."""
     cache = _read_cache(desk)
     found = {name: entry for name, entry in desk.store.list(RECORDS).items() if _is_record(name)}
-    known = {
-        name: run
-        for name, run in cache.runs.items()
-        if name in found and run.version == found[name].version
-    }
+    known = _find_known(cache, found)
+    if len(found) - len(known) > MANY:
+        known |= _find_known(_read_shared(desk), found)
     fresh = desk.store.read_many(name for name in found if name not in known)
     for name, data in fresh.items():
         host, _, place = name.removeprefix(RECORDS).partition("/")
-        row = parse_row(data, place)
+        # No figure of it is drawn from the desk, and they are half of what would be kept and read.
+        row = parse_row(data, place).model_copy(update={"measured": ()})
         known[name] = DeskRun(host=host, version=found[name].version, row=row)
     if known != cache.runs:
         text = _Cache(url=desk.store.url, runs=known).model_dump_json()
         with suppress(StorageError):
             write_text_atomic(desk.root / CACHE_FILE, text)
+        if len(fresh) > MANY:
+            with suppress(StorageError):
+                desk.store.write(CACHE_FILE, text.encode())
     return dict(sorted(known.items()))
 
 
@@ -187,3 +192,23 @@ def _read_cache(desk: Desk) -> _Cache:
     except (OSError, ValidationError):
         return _Cache(url=desk.store.url)
     return cache if cache.url == desk.store.url else _Cache(url=desk.store.url)
+
+
+def _read_shared(desk: Desk) -> _Cache:
+    try:
+        data = desk.store.read_many([CACHE_FILE]).get(CACHE_FILE, b"")
+        return _Cache.model_validate_json(data)
+    except (StorageError, ValidationError):
+        return _Cache(url=desk.store.url)
+
+
+def _find_known(cache: _Cache, found: Mapping[str, Entry]) -> dict[str, DeskRun]:
+    """Return the runs whose records are still those that were read, and lie where they say."""
+    return {
+        name: run
+        for name, run in cache.runs.items()
+        if name in found
+        and run.version == found[name].version
+        and run.record_name == name
+        and "/" not in run.host
+    }

@@ -8,7 +8,7 @@ import typer
 from opslib.core.config import load_config
 from opslib.core.errors import ExitCode, InputError
 from opslib.core.formatting import plural
-from opslib.core.store import is_address
+from opslib.core.store_address import is_address
 from opslib.telling.doors import ConfigOption, make_console, say
 
 RunsArgument = Annotated[

@@ -1,25 +1,28 @@
-"""A folder of objects that several hosts share, on a disk and on a real S3 server."""
+"""A folder of objects that several hosts share: on a disk, on a real S3 server, over real SFTP."""
 
 import importlib
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from opslib.core.errors import ExitCode, ParameterError, StorageError, UnavailableError
 from opslib.core.files import hide_name
-from opslib.core.store import PART_BYTES, Store, check_store_url, open_store
+from opslib.core.store import PART_BYTES, Store, open_store
+from opslib.core.store_address import check_store_url
 from tests.cutting import cutting
 from tests.s3 import KEY_ID, S3, SECRET
 
 
-@pytest.fixture(params=["file", "s3"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+@pytest.fixture(params=["file", "s3", "sftp"])
+def store(
+    request: pytest.FixtureRequest, make_store: Callable[[str], str], tmp_path: Path
+) -> Store:
     if request.param == "file":
         return open_store(f"file://{tmp_path}/a%20folder/[of] objects")
-    server: S3 = request.getfixturevalue("s3")
-    return open_store(f"s3://{server.make_bucket()}/some/prefix/")
+    return open_store(make_store(request.param))
 
 
 def refusal(action: object, *arguments: object) -> str:
@@ -118,17 +121,35 @@ def test_in_a_folder_a_write_that_is_refused_leaves_nothing(tmp_path: Path) -> N
         "file://host/folder",
         "file:///",
         "s3://[bucket/x",
+        "sftp://host",
+        "sftp://host/",
+        "sftp:///folder",
+        "sftp://host/a/%2e%2e/b",
+        "sftp://host/a%00b",
+        "sftp://host:0/folder",
+        "sftp://host:ssh/folder",
+        "sftp://-oProxyCommand=x/folder",
+        "sftp://-x@host/folder",
+        "ssh://host/folder",
     ],
 )
 def test_what_is_no_address_of_a_store_is_refused(url: str) -> None:
-    with pytest.raises(ParameterError, match="expected s3://bucket/prefix or file:///folder"):
+    expected = "expected s3://bucket/prefix, sftp://host/folder or file:///folder"
+    with pytest.raises(ParameterError, match=expected):
         check_store_url(url)
 
 
-@pytest.mark.parametrize("user", ["key:secret-of-mine@", "secret-of-mine@"])
-def test_credentials_in_an_address_are_refused_and_not_repeated(user: str) -> None:
+@pytest.mark.parametrize(
+    "url",
+    [
+        "s3://key:secret-of-mine@bucket/prefix",
+        "s3://secret-of-mine@bucket/prefix",
+        "sftp://me:secret-of-mine@host/folder",
+    ],
+)
+def test_credentials_in_an_address_are_refused_and_not_repeated(url: str) -> None:
     with pytest.raises(ParameterError, match="credentials stand in it") as caught:
-        open_store(f"s3://{user}bucket/prefix")
+        open_store(url)
     assert "secret-of-mine" not in str(caught.value)
 
 

@@ -45,6 +45,7 @@ PasswordAuthentication no
 KbdInteractiveAuthentication no
 AllowUsers {user}
 MaxStartups 100
+Subsystem sftp internal-sftp
 """
 
 

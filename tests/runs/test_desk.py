@@ -123,6 +123,30 @@ def test_one_more_run_is_indexed_in_few_requests_however_many_there_are(
     assert len(s3.requests(bucket)) - count <= 10
 
 
+def test_what_one_host_read_of_many_records_the_next_one_need_not_read(
+    s3: S3, bucket: str, host: Callable[[str], Desk], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("opslib.runs.desk.MANY", 3)
+    one = host("gpu-1")
+    for number in range(6):
+        write_run(one.root, make_run(number))
+    publish(one)
+    assert len(build_desk_index(host("gpu-2"))) == 6
+    (record, *_) = one.store.list(".runs/")
+    changed = json.loads(one.store.read(record)) | {"finding": "Said anew."}
+    one.store.write(record, json.dumps(changed).encode())
+    count = len(s3.requests(bucket))
+    runs = build_desk_index(host("gpu-3"))
+    assert len(runs) == 6
+    assert runs[record].row.sentence == "Said anew."
+    assert len(s3.requests(bucket)) - count <= 8
+    shared, (*_, last) = one.store.read(".desk.json").decode(), one.store.list(".runs/")
+    elsewhere = shared.replace(f'"{last.removeprefix(".runs/gpu-1/")}"', '"../../evil.json"')
+    for number, false in enumerate((shared[:99], elsewhere)):
+        one.store.write(".desk.json", false.encode())
+        assert build_desk_index(host(f"other-{number}")) == runs
+
+
 HAMMER = """
 import sys
 from pathlib import Path
@@ -141,11 +165,13 @@ for number in range(int(count)):
 
 
 @looped
+@pytest.mark.parametrize("kind", ["s3", "sftp"])
 def test_two_hosts_that_publish_at_the_same_time_lose_no_run(
-    s3: S3, bucket: str, host: Callable[[str], Desk]
+    kind: str, make_store: Callable[[str], str], tmp_path: Path
 ) -> None:
-    each = turns(8, 50)
-    hosts = [host("gpu-1"), host("gpu-2")]
+    each = turns(8 if kind == "s3" else 3, 50)
+    url = f"{make_store(kind)}/desk"
+    hosts = [Desk(open_store(url), name, tmp_path / name) for name in ("gpu-1", "gpu-2")]
     for offset, desk in enumerate(hosts):
         for number in range(each):
             run = make_run(2 * number + offset)
@@ -170,7 +196,7 @@ def test_two_hosts_that_publish_at_the_same_time_lose_no_run(
     for one in programs:
         one.communicate()
         assert one.returncode == 0
-    page = s3.read(bucket, INDEX).decode()
+    page = hosts[0].store.read("index.html").decode()
     assert f"{2 * each} runs" in page
     for desk in hosts:
         for row in scan_runs(desk.root):

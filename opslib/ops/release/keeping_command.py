@@ -15,7 +15,7 @@ from rich.console import Console
 from opslib.core.config import Config, load_config
 from opslib.core.errors import ExitCode, ParameterError
 from opslib.core.formatting import format_bytes, plural
-from opslib.core.store import is_address
+from opslib.core.store_address import is_address
 from opslib.ops.release.model_command import DryRunOption
 from opslib.serving.command import make_show
 from opslib.telling.columns import Column, terminal_table
@@ -36,13 +36,13 @@ StoreOption = Annotated[
     str | None,
     typer.Option(
         metavar="STORE",
-        help="Of a store, s3://bucket/prefix or file:///folder; `copy_to`: the configured one.",
+        help="Of a store, s3://…, sftp://… or file:///…; `copy_to`: the configured one.",
     ),
 ]
 CopyToOption = Annotated[
     str | None,
     typer.Option(
-        metavar="PLACE", help="Put a verified second copy there: a folder, or s3://bucket/prefix."
+        metavar="PLACE", help="Put a verified second copy there: a folder, s3://… or sftp://…."
     ),
 ]
 

@@ -17,7 +17,8 @@ from pathlib import Path
 from opslib.core.config import Config
 from opslib.core.errors import InputError, StorageError
 from opslib.core.locks import hold_lock
-from opslib.core.store import PART_BYTES, Entry, Store, is_address, open_store
+from opslib.core.store import PART_BYTES, Entry, Store, open_store
+from opslib.core.store_address import is_address
 from opslib.ops.release.companions import (
     checksum_name,
     manifest_name,

@@ -17,7 +17,8 @@ from opslib.core.clock import ASK, is_ahead
 from opslib.core.config import Config
 from opslib.core.errors import ParameterError
 from opslib.core.formatting import utc_now
-from opslib.core.store import Entry, Store, check_store_url, is_address, open_store
+from opslib.core.store import Entry, Store, open_store
+from opslib.core.store_address import check_store_url, is_address
 from opslib.ops.release.companions import (
     ARCHIVE_SUFFIX,
     CHECKSUM_SUFFIX,

@@ -7,7 +7,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -51,20 +51,17 @@ def facts(folder: Path) -> dict[str, tuple[int, int]]:
     return {name: (one.st_size, one.st_mtime_ns) for name, one in found.items()}
 
 
-@pytest.mark.parametrize("protocol", ["s3", "file"])
+@pytest.mark.parametrize("kind", ["s3", "file", "sftp"])
 def test_a_push_is_checked_and_made_once(
-    large: Large, protocol: str, tmp_path: Path, request: pytest.FixtureRequest
+    large: Large, kind: str, make_store: Callable[[str], str]
 ) -> None:
     place, record = large
-    url = f"file://{tmp_path}/shared"
-    if protocol == "s3":
-        url = f"s3://{request.getfixturevalue('s3').make_bucket()}/x"
-    store = open_store(url)
-    expected = {"s3": "the store's own digest of it fits", "file": "every byte read back"}
-    assert push_release(record.path, store, config=place.config).checked == expected[protocol]
+    store = open_store(make_store(kind))
+    expected = "the store's own digest of it fits" if kind == "s3" else "every byte read back"
+    assert push_release(record.path, store, config=place.config).checked == expected
     before = store.list()
     assert len(before) == 3
-    assert push_release(record.path, store, config=place.config).checked == expected[protocol]
+    assert push_release(record.path, store, config=place.config).checked == expected
     assert store.list() == before
     (found,) = look_into(store).releases
     assert verify_release(found, config=place.config, load_models=False).sha256 == record.sha256
@@ -176,12 +173,19 @@ def test_a_connection_cut_at_any_moment_leaves_nothing_to_be_seen(
     assert facts(place.config.releases_dir) == local
 
 
+@pytest.mark.parametrize("kind", ["s3", "sftp"])
 def test_a_killed_push_is_gone_on_with(
-    large: Large, s3: S3, monkeypatch: pytest.MonkeyPatch
+    large: Large, kind: str, request: pytest.FixtureRequest, make_store: Callable[[str], str]
 ) -> None:
     place, record = large
-    bucket = s3.make_bucket()
-    url = f"s3://{bucket}/x"
+    url, server = make_store(kind), request.getfixturevalue(kind)
+
+    def left() -> int:
+        if kind == "s3":
+            return parts_left(server, url.split("/")[2])
+        folder: Path = server.folder(url)
+        return len(list(folder.glob(".*.tmp"))) if folder.exists() else 0
+
     code = (
         "import sys; from pathlib import Path\n"
         "from opslib.core.config import load_config\n"
@@ -191,13 +195,13 @@ def test_a_killed_push_is_gone_on_with(
     )
     arguments = [str(record.path), url, str(place.config_path)]
     with subprocess.Popen([sys.executable, "-c", code, *arguments]) as process:
-        await_that(lambda: parts_left(s3, bucket), "the first part")
+        await_that(left, "the first part")
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
-    assert parts_left(s3, bucket) == 1
+    assert left() == 1
     assert look_into(open_store(url)).releases == ()
     push_release(record.path, open_store(url), config=place.config)
-    assert parts_left(s3, bucket) == 0
+    assert left() == 0
     assert len(look_into(open_store(url)).releases) == 1
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -26,14 +27,14 @@ Five = tuple[Store, list[str]]
 
 @pytest.fixture(params=["file", "s3"])
 def five(
-    place: Place, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+    place: Place,
+    make_store: Callable[[str], str],
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Five:
     """Five releases in a store, oldest first; the first two hold the first model, the others the
     second."""
-    url = f"file://{tmp_path}/shared"
-    if request.param == "s3":
-        url = f"s3://{request.getfixturevalue('s3').make_bucket()}/x"
-    store = open_store(url)
+    store = open_store(make_store(request.param))
     models = [place.first, place.first, place.second, place.second, place.second]
     names = [release(place, monkeypatch, day, model) for day, model in enumerate(models)]
     for name in names:

@@ -9,7 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -506,14 +506,11 @@ def test_the_configured_key_signs_and_nothing_of_it_is_told(
     assert re.search(r"\byes\b", listed.stdout)
 
 
-@pytest.mark.parametrize("protocol", ["s3", "file"])
+@pytest.mark.parametrize("kind", ["s3", "file", "sftp"])
 def test_a_signature_goes_into_a_store_and_is_asked_for_there(
-    protocol: str, world: World, tmp_path: Path, request: pytest.FixtureRequest
+    kind: str, world: World, tmp_path: Path, make_store: Callable[[str], str]
 ) -> None:
-    url = f"file://{tmp_path}/shared"
-    if protocol == "s3":
-        url = f"s3://{request.getfixturevalue('s3').make_bucket()}/x"
-    store = open_store(url)
+    store = open_store(make_store(kind))
     push_release(world.first.archive, store, config=world.place.config)
     (found,) = look_into(store).releases
     assert found.has_signature

@@ -1,0 +1,219 @@
+"""A store over real SFTP: whom it trusts, what it says, and what a cut connection leaves."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from opslib.core.errors import ExitCode, StorageError, UnavailableError
+from opslib.core.files import hide_name
+from opslib.core.sftp import PIECE_BYTES, Answer, read_pieces
+from opslib.core.store import Store, open_store
+from tests.cutting import cutting
+from tests.fleet.sshd import IS_ROOT, free_port
+from tests.sftp import Sftp
+from tests.turns import looped, turns
+
+LARGE = os.urandom(5_000_000)  # more than what is under way at a time
+
+
+@pytest.fixture
+def store(sftp: Sftp) -> Store:
+    return open_store(sftp.make_store())
+
+
+def refusal(action: Callable[..., object], *arguments: object) -> str:
+    with pytest.raises(StorageError) as caught:
+        action(*arguments)
+    text = str(caught.value)
+    assert text.isprintable()
+    assert caught.value.exit_code == ExitCode.USAGE
+    return text
+
+
+def test_an_unknown_host_key_is_refused_whatever_the_configuration_says(sftp: Sftp) -> None:
+    known = sftp.known_hosts.read_bytes()
+    store = open_store(sftp.make_store().replace("127.0.0.1", "localhost"))
+    for text in (refusal(store.write, "name", b""), refusal(store.list)):
+        assert "its host key is not known here; log in once with ssh" in text
+    assert sftp.known_hosts.read_bytes() == known
+    assert not sftp.folder(store.url).exists()
+
+
+def test_another_host_key_than_the_known_one_is_refused(sftp: Sftp) -> None:
+    known = sftp.known_hosts.read_text()
+    other = (sftp.host.folder.parent / "other_id.pub").read_text()
+    sftp.known_hosts.write_text(f"[127.0.0.1]:{sftp.host.port} {other}")
+    try:
+        text = refusal(open_store(sftp.make_store()).write, "name", b"")
+    finally:
+        sftp.known_hosts.write_text(known)
+    assert "its host key is not the one that is known here" in text
+
+
+def test_a_key_that_the_host_does_not_take_is_one_line(sftp: Sftp) -> None:
+    with sftp.with_key("other_id"):
+        text = refusal(open_store(sftp.make_store()).list)
+    assert text.endswith("it takes no key of this account, of ~/.ssh or an ssh agent")
+
+
+def test_a_host_that_cannot_be_reached_is_one_line(sftp: Sftp) -> None:
+    url = f"sftp://127.0.0.1:{free_port()}/folder"
+    assert refusal(open_store(url).list).startswith(f"cannot list {url}: ")
+    assert refusal(open_store(url).write, "name", b"").endswith("Connection refused")
+
+
+def test_a_folder_of_others_is_one_line(sftp: Sftp) -> None:
+    store = open_store(f"{sftp.place}/root/store")
+    assert refusal(store.write, "name", b"").endswith(": Permission denied")
+
+
+@pytest.mark.skipif(not IS_ROOT, reason="needs root, for a disk that is full")
+def test_a_full_disk_is_named_and_nothing_is_left_on_it(sftp: Sftp, tmp_path: Path) -> None:
+    store = open_store(f"{sftp.place}{sftp.host.full}/store")
+    (tmp_path / "large").write_bytes(LARGE)
+    for action in (store.upload, lambda path, name: store.write(name, path.read_bytes())):
+        assert "No space left on device" in refusal(action, tmp_path / "large", "name")
+        assert store._files.ls(f"{sftp.host.full}/store") == []
+
+
+def test_a_file_in_the_way_is_named(store: Store) -> None:
+    store.write("file", b"")
+    assert refusal(store.write, "file/name", b"data").endswith("File exists")
+    store.write("folder/name", b"")
+    assert refusal(store.write, "folder", b"data").endswith("Is a directory")
+    assert list(store.list()) == ["file", "folder/name"]
+
+
+def test_each_version_of_an_object_is_told_from_those_before(store: Store) -> None:
+    """SFTP dates in whole seconds, in which a host can write many."""
+    versions = []
+    for number in range(5):
+        store.write("name", b"%d" % number)
+        versions.append(store.list()["name"].version)
+    assert len(set(versions)) == 5
+
+
+def test_what_was_never_finished_is_neither_listed_nor_kept(store: Store, sftp: Sftp) -> None:
+    store.write("folder/name", b"whole")
+    left = hide_name(sftp.folder(store.url) / "folder/name")
+    left.write_bytes(b"hal")
+    assert list(store.list()) == ["folder/name"]
+    store.drop_unfinished("folder/name")
+    assert not left.exists()
+    assert store.read("folder/name") == b"whole"
+
+
+def test_a_link_to_a_file_is_listed_and_one_to_a_folder_not_followed(
+    store: Store, sftp: Sftp
+) -> None:
+    store.write("folder/name", b"data")
+    folder = sftp.folder(store.url)
+    (folder / "file").symlink_to("folder/name")
+    (folder / "circle").symlink_to(".")
+    (folder / "nowhere").symlink_to("gone")
+    assert {name: entry.bytes for name, entry in store.list().items()} == {
+        "file": 4,
+        "folder/name": 4,
+    }
+
+
+def test_threads_share_one_connection(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "large").write_bytes(LARGE)
+    with ThreadPoolExecutor(8) as pool:
+        large = pool.submit(store.upload, tmp_path / "large", "large")
+        list(pool.map(lambda number: store.write(f"{number}/x", b"%d" % number), range(40)))
+        large.result()
+    names = [f"{number}/x" for number in range(40)]
+    with store.open("large") as file:
+        assert store.read_many(names) == {f"{n}/x": b"%d" % n for n in range(40)}
+        assert file.read() == LARGE
+        assert file.seek(4_999_000) == 4_999_000
+        assert file.read() == LARGE[4_999_000:]
+    assert len(store.list()) == 41
+
+
+@looped
+def test_an_upload_that_is_cut_at_any_moment_leaves_what_was_there(
+    sftp: Sftp, tmp_path: Path
+) -> None:
+    moments = random.Random(5)
+    (tmp_path / "large").write_bytes(LARGE)
+    with cutting(sftp.host.port) as proxy:
+        port = int(proxy.address.rpartition(":")[2])
+        with sftp.behind(port) as url:
+            store = open_store(url)
+            store.write("name", b"before")
+            for _ in range(turns(3, 30)):
+                proxy.limit(moments.randrange(len(LARGE)))
+                text = refusal(store.upload, tmp_path / "large", "name")
+                assert f"to {url}/name: " in text
+                proxy.limit(None)
+                assert {k: v.bytes for k, v in store.list().items()} == {"name": 6}
+                assert store.read("name") == b"before"
+            store.drop_unfinished("name")
+            store.upload(tmp_path / "large", "name")
+            assert store.read("name") == LARGE
+    assert [path.name for path in sftp.folder(url).iterdir()] == ["name"]
+
+
+def test_a_read_that_is_cut_is_one_line(sftp: Sftp) -> None:
+    with cutting(sftp.host.port) as proxy:
+        port = int(proxy.address.rpartition(":")[2])
+        with sftp.behind(port) as url:
+            store = open_store(url)
+            store.write("name", LARGE * 2)  # more than what is read ahead
+            with store.open("name") as file:
+                file.read(1)
+                proxy.limit(0)
+                proxy.cut()
+                assert f"cannot read {url}/name: " in refusal(file.read)
+
+
+def test_without_ssh_a_store_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    with pytest.raises(UnavailableError, match="needs ssh: apt-get install openssh-client"):
+        open_store("sftp://host/folder")
+
+
+def test_a_host_whose_shell_greets_a_program_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "ssh"  # a stand-in: our own sshd starts no shell for SFTP
+    program.write_text("#!/bin/sh\necho 'Welcome to this host.'\nexec cat >/dev/null\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    text = refusal(open_store("sftp://host/folder").list)
+    assert text.startswith("cannot list sftp://host/folder: what it sends is no SFTP")
+
+
+class Sparing:
+    """A server that answers with half of what was asked for, as it may. OpenSSH's never does."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def send(self, kind: int, handle: bytes, high: int, low: int, count: int) -> Future[Answer]:
+        answer: Future[Answer] = Future()
+        if data := self._data[low : low + (count + 1) // 2]:
+            answer.set_result(Answer(len(data).to_bytes(4) + data))
+        else:
+            answer.set_exception(EOFError())
+        return answer
+
+    def wait(self, answer: Future[Answer]) -> Answer:
+        return answer.result()
+
+
+def test_short_answers_are_put_together() -> None:
+    data = os.urandom(2 * PIECE_BYTES + 7)
+    server: Any = Sparing(data)
+    buffer = bytearray(len(data) + 9)
+    assert read_pieces(server, b"handle", 0, memoryview(buffer)) == len(data)
+    assert bytes(buffer[: len(data)]) == data
