@@ -17,7 +17,7 @@ SHORTENED := between_runs served fleet
 ALONE := $(shell grep -rl 'mark\.alone' tests --include='test_*.py')
 SOAKS := upkeep flood memory writers deletions kinds zoo rotation
 
-.PHONY: help demo test check docs-check acceptance lint lint-fleet fmt typecheck perf soak notebooks snapshot reference serve lab lock clean
+.PHONY: help demo test check docs-check acceptance lint lint-fleet fmt typecheck perf soak notebooks snapshot catalogue reference serve lab lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -84,6 +84,11 @@ notebooks: $(VENV)/.runtime  ## execute every notebook that measures or proves o
 
 snapshot: $(VENV)/.runtime  ## rewrite the tables of both PERFORMANCE.md from the newest good runs
 	@$(BIN)/pillops snapshot
+
+catalogue: $(VENV)/.runtime  ## bring the messages of the code into opslib/locale/*/LC_MESSAGES/pillops.po
+	@mkdir -p build
+	@$(BIN)/pybabel --quiet extract -F pyproject.toml -k 'tr tr_many:1,2 mark' --no-location --sort-output --omit-header -o build/pillops.pot .
+	@$(BIN)/pybabel --quiet update -i build/pillops.pot -d opslib/locale -D pillops --no-fuzzy-matching --ignore-obsolete --no-wrap --omit-header
 
 reference: $(VENV)/.runtime  ## write docs/COMMANDS.md and the tables of docs/CONFIGURATION.md and docs/MODELS.md
 	@$(BIN)/python tools/commands.py

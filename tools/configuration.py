@@ -28,6 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCUMENT = ROOT / "docs" / "CONFIGURATION.md"
 NAME, NAMED = "NAME", "#  "
 BEGIN, END = "<!-- keys -->\n", "<!-- /keys -->"
+HEAD = ["| key | type | default | meaning |", "|---|---|---|---|"]
 _LINE = re.compile(r"( *)(\w+):(?: +(?!#)(.*?))?(?: +# *(.*))?")
 _WORDS = {Path: "path", str: "text", bool: "`true` or `false`", int: "whole number"} | {
     float: "number",
@@ -112,12 +113,18 @@ def make_tables(text: str) -> str:
     problems, lines = [], list[str]()
     for section, field in Config.model_fields.items():
         model, begin, written = field.annotation, section, read_written(text)
+        if get_origin(model) is Literal:  # a key in no section
+            beside = written.get(section, Written("", ""))
+            problems += [] if beside.comment else [section]
+            cells = (f"`{section}`", describe_type(model), f"`{beside.value}`", beside.comment)
+            lines += ["### At the top", "", *HEAD, "| " + " | ".join(cells) + " |", ""]
+            continue
         if get_origin(model) is dict:  # sections by name
             model, begin, written = get_args(model)[1], NAME, read_named(text)
         if not (isinstance(model, type) and issubclass(model, BaseModel)):
             continue
         lines += [f"### `{section}`", "", f"{(model.__doc__ or '').strip()}", ""]
-        lines += ["| key | type | default | meaning |", "|---|---|---|---|"]
+        lines += HEAD
         for key, info in find_keys(model, f"{begin}."):
             beside = written.get(key)
             if beside is None or not beside.comment:

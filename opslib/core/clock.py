@@ -10,9 +10,10 @@ from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 from opslib.core.formatting import utc_now
+from opslib.core.language import mark
 
 SKEW = timedelta(minutes=5)  # clocks of hosts that share a folder differ by less
-ASK = "is the clock right?"
+ASK = mark("is the clock right?")
 T = TypeVar("T")
 
 

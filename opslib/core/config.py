@@ -24,6 +24,7 @@ from opslib.core.env_file import ENV_NAME, read_env_file
 from opslib.core.errors import ConfigError
 from opslib.core.files import expand_user
 from opslib.core.foreign import THEIR_VARIABLES, refuse_foreign
+from opslib.core.language import ENGLISH, Language, use_language
 from opslib.core.models_section import Kinds
 
 PREFIX = "PILLSNAP_"
@@ -37,6 +38,7 @@ class Config(sections.Section):
     """The whole configuration, frozen; `load_config` makes one."""
 
     source: Path
+    language: Language = ENGLISH
     paths: sections.PathsSection
     desk: sections.DeskSection = sections.DeskSection()
     export: sections.ExportSection = sections.ExportSection()
@@ -178,7 +180,8 @@ def load_config(
     """Return the validated configuration of `path` (see `find_config`). `path`: the YAML file.
     `environment`: variables that override keys; the process environment by default. Raises
     `ConfigError` where a key is unknown, of the wrong type or impossible; the message names the
-    key, what was given and what is allowed. Or the file is another program's."""
+    key, what was given and what is allowed. Or the file is another program's. Its language is in
+    force from then on."""
     source = find_config(path)
     try:
         text = source.read_bytes().decode("utf-8")
@@ -187,6 +190,7 @@ def load_config(
     config = parse_config(text, source, read_variables(source.parent, environment))
     if config.onnx.telemetry and TELEMETRY_SAID is None:
         os.environ[TELEMETRY_OFF] = "0"
+    use_language(config.language)
     return config
 
 
@@ -286,6 +290,10 @@ def _apply_overrides(data: dict[str, Any], variables: Mapping[str, str]) -> dict
         if section not in Config.model_fields or section == "source":
             unknown = f"unknown key {key!r}; {_allowed(Config, section)}"
             raise ConfigError(on_one_line(f"{name}: {unknown}"))
+        if not rest and section == "language":  # the one key that is in no section
+            data[section] = variables[name] or ENGLISH
+            origins[key] = name
+            continue
         if not rest:
             keys = ", ".join(getattr(Config.model_fields[section].annotation, "model_fields", ()))
             wanted = f"expected one of its keys, {PREFIX}{section.upper()}__<KEY>: {keys}"

@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 from opslib.core.deadline import run_within
 from opslib.core.errors import ParameterError
+from opslib.core.language import tr
 from opslib.core.secrets import split_http
 
 MAX_BODY_BYTES = 65_536
@@ -65,18 +66,18 @@ def tell(
             return name_failure(error).replace(address, "the address")
         return "" if 200 <= status < 300 else f"HTTP {status}"
 
-    return run_within({"it": attempt}, timeout_s).get("it", "no answer in time") or None
+    return run_within({"it": attempt}, timeout_s).get("it", tr("no answer in time")) or None
 
 
 def name_failure(error: Exception) -> str:
     """Return why there was no answer, in a few words on one line."""
     if isinstance(error, TimeoutError):
-        return "no answer in time"
+        return tr("no answer in time")
     if isinstance(error, ConnectionRefusedError):
-        return "connection refused"
+        return tr("connection refused")
     if isinstance(error, http.client.HTTPException):
-        return f"no HTTP answer ({type(error).__name__})"
+        return tr("no HTTP answer ({error})", error=type(error).__name__)
     if isinstance(error, ValueError):  # its text may quote a part of a password
-        return "the address cannot be used"
+        return tr("the address cannot be used")
     text = str(getattr(error, "strerror", None) or error) or type(error).__name__
     return " ".join(text.split())[:120]

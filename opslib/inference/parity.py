@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from opslib.core.errors import ModelError
+from opslib.core.language import tr
 from opslib.core.records import Part
 from opslib.core.sections import ParitySection
 
@@ -50,16 +51,26 @@ def check_parity(
     mse_mean, mse_p99 = float(errors.mean()), float(np.quantile(errors, 0.99))
     broken = []
     if not finite:
-        broken.append("an output is not finite")
+        broken.append(tr("an output is not finite"))
     if not mse_mean <= mse_mean_max:
-        broken.append(f"mean squared error {mse_mean:.2g} is over {mse_mean_max:g}")
+        broken.append(
+            tr("mean squared error {mse:.2g} is over {limit:g}", mse=mse_mean, limit=mse_mean_max)
+        )
     if mse_p99_max is not None and not mse_p99 <= mse_p99_max:
-        broken.append(f"its 99th percentile {mse_p99:.2g} is over {mse_p99_max:g}")
+        broken.append(
+            tr("its 99th percentile {mse:.2g} is over {limit:g}", mse=mse_p99, limit=mse_p99_max)
+        )
     if mismatch_pct > mismatch_max_pct:
         broken.append(
-            f"the predicted class differs on {mismatch_pct:.1f} % (at most {mismatch_max_pct:g} %)"
+            tr(
+                "the predicted class differs on {pct:.1f} % (at most {limit:g} %)",
+                pct=mismatch_pct,
+                limit=mismatch_max_pct,
+            )
         )
-    agreement = f"same class on {100 - mismatch_pct:.1f} % of {len(reference)} images"
+    agreement = tr(
+        "same class on {pct:.1f} % of {count} images", pct=100 - mismatch_pct, count=len(reference)
+    )
     return ParityResult(
         samples=len(reference),
         mse_mean=mse_mean,

@@ -15,6 +15,7 @@ from opslib.core.clock import parse_moment, part_ahead
 from opslib.core.errors import InputError
 from opslib.core.files import sha256_bytes
 from opslib.core.formatting import shorten
+from opslib.core.language import mark, tr
 from opslib.core.records import Part
 from opslib.core.served import ServedNote
 from opslib.runs.html import shown_figures
@@ -162,7 +163,7 @@ def _read_row(path: Path, relative: str) -> RunRow:
         return _make_row(RunRecord.read(path), relative, _read_marker(path))
     except (InputError, ValueError, TypeError, RecursionError) as error:
         reason = str(error).removeprefix(f"{path}: ")
-        return broken_row(relative, f"Its record cannot be read: {reason}")
+        return broken_row(relative, tr("Its record cannot be read: {reason}", reason=reason))
 
 
 def marker_of(record: Path) -> Path:
@@ -183,7 +184,7 @@ def parse_row(data: bytes, relative: str) -> RunRow:
     try:
         return _make_row(RunRecord.model_validate_json(data), relative)
     except (ValueError, TypeError, RecursionError) as error:
-        return broken_row(relative, f"Its record cannot be read: {error}")
+        return broken_row(relative, tr("Its record cannot be read: {reason}", reason=error))
 
 
 def broken_row(relative: str, reason: str) -> RunRow:
@@ -198,7 +199,7 @@ def broken_row(relative: str, reason: str) -> RunRow:
         notebook=name,
         title=name,
         started="{}T{}:{}:{}Z".format(*moment.groups()) if moment else "",
-        word="Broken",
+        word=mark("Broken"),
         tone="fail",
         sentence=shorten(reason, MAX_SENTENCE),
     )

@@ -10,6 +10,7 @@ from typer.core import TyperCommand
 
 from opslib.core.config import load_config
 from opslib.core.errors import ExitCode, InputError
+from opslib.core.language import tr
 from opslib.core.store_address import is_address
 from opslib.runs.desk_command import adopt_from, publish, pull
 from opslib.telling.doors import (
@@ -90,9 +91,9 @@ def run(
         table.add_row(*plain_cells((figure.label or figure.name, f"{value} {figure.unit or ''}")))
     if table.rows:
         console.print(table)
-    say_verdict(console, record.tone, record.sentence, word=record.word)
+    say_verdict(console, record.tone, tr(record.sentence), word=record.word)
     if record.change is not None:
-        say(console, f"since the last run: {record.change.summary}")
+        say(console, tr("since the last run: {change}", change=record.change.summary))
         if record.change.attribution:
             say(console, record.change.attribution)
     folder = out.absolute() if out else loaded.report_dir / report_folder(record.id)
@@ -132,7 +133,7 @@ def adopt(
     record = adopt_notebook(path, folder)
     build_index(folder)
     console = make_console()
-    say(console, f"{record.word}: {record.sentence}")
+    say_verdict(console, record.tone, tr(record.sentence), word=record.word)
     say(console, f"report: {path.with_name(record.report_name)}")
     return record.exit_code
 

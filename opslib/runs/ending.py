@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from opslib.core.errors import StorageError
-from opslib.core.formatting import format_duration, plural, shorten
+from opslib.core.formatting import format_duration, shorten
+from opslib.core.language import tr, tr_many
 from opslib.runs.kernel import KernelGuard
 from opslib.runs.notebooks import ENDED_TAG, code_cells, is_marker, new_markdown, to_node
 from opslib.runs.run_record import RunProblem, RunRecord, RunStatus
@@ -51,28 +52,38 @@ def describe_ending(
     from nbformat import ValidationError
 
     cell = last_started(notebook)
-    where = f"code cell {cell}" if cell else "the kernel's start"
+    where = tr("code cell {number}", number=cell) if cell else tr("the kernel's start")
     if guard.reason == "timeout":
         limit = format_duration(timeout_s or 0)
-        return Ending("timeout", f"Timed out after {limit}, during {where}.", cell)
+        return Ending(
+            "timeout",
+            tr("Timed out after {limit}, during {where}.", limit=limit, where=where),
+            cell,
+        )
     if guard.reason == "terminated":
-        return Ending("terminated", f"Terminated by a signal during {where}.", cell)
+        return Ending("terminated", tr("Terminated by a signal during {where}.", where=where), cell)
     if error is None:
         return _find_left_out(notebook, cell) or FINISHED
     raised = find_raised(notebook)
     if raised is not None:
         return raised
     if isinstance(error, NoSuchKernel):
-        return Ending("no_kernel", f"No Jupyter kernel is called {error.name!r} on this host.")
+        return Ending(
+            "no_kernel", tr("No Jupyter kernel is called {name!r} on this host.", name=error.name)
+        )
     if is_storage_error(error):
         return storage_ending(error, cell)
     if isinstance(error, ValidationError):
         return invalid_output_ending(cell)
     if cell is None:
-        tries = f"{guard.started} {'try' if guard.started == 1 else 'tries'}"
-        why = " ".join(str(error).split())
-        return Ending("kernel_died", f"The kernel did not start in {tries}: {why}.")
-    return Ending("kernel_died", f"The kernel died during {where}.", cell)
+        told = tr_many(
+            "The kernel did not start in {count} try: {why}.",
+            "The kernel did not start in {count} tries: {why}.",
+            guard.started,
+            why=" ".join(str(error).split()),
+        )
+        return Ending("kernel_died", told)
+    return Ending("kernel_died", tr("The kernel died during {where}.", where=where), cell)
 
 
 def _find_left_out(notebook: Any, last: int | None) -> Ending | None:
@@ -80,21 +91,30 @@ def _find_left_out(notebook: Any, last: int | None) -> Ending | None:
     left = sum(bool(cell.source.strip()) for cell in code_cells(notebook)[last or 0 :])
     if not left:
         return None
-    what = f"{plural(left, 'code cell')} after it {'was' if left == 1 else 'were'} not run"
-    return Ending("cell_raised", f"Code cell {last or 0} ended the notebook: {what}.", last)
+    told = tr_many(
+        "Code cell {cell} ended the notebook: {count:,} code cell after it was not run.",
+        "Code cell {cell} ended the notebook: {count:,} code cells after it were not run.",
+        left,
+        cell=last or 0,
+    )
+    return Ending("cell_raised", told, last)
 
 
 def invalid_output_ending(cell: int | None) -> Ending:
     """Return the ending of a run in which a cell showed what no notebook can hold."""
-    where = f"Code cell {cell}" if cell else "A cell"
-    message = f"{where} raised: it showed an output that no notebook can hold; it was left out."
+    where = tr("Code cell {number}", number=cell) if cell else tr("A cell")
+    message = tr(
+        "{cell} raised: it showed an output that no notebook can hold; it was left out.", cell=where
+    )
     return Ending("cell_raised", message, cell)
 
 
 def pageless_ending(error: Exception, ending: Ending) -> Ending:
     """Return the ending of a run whose page or record could not be made, `ending` kept in it."""
-    why = shorten(str(error)) or "no reason given"
-    message = f"The report's page could not be made: {type(error).__name__}: {why}."
+    why = shorten(str(error)) or tr("no reason given")
+    message = tr(
+        "The report's page could not be made: {error}: {why}.", error=type(error).__name__, why=why
+    )
     if ending.status == "finished":
         return Ending("report_failed", message)
     return Ending(ending.status, f"{ending.message} {message}", ending.cell)
@@ -103,7 +123,7 @@ def pageless_ending(error: Exception, ending: Ending) -> Ending:
 def storage_ending(error: Exception, cell: int | None = None) -> Ending:
     """Return the ending of a run whose report could not be written whole."""
     why = getattr(error, "strerror", None) or str(error)
-    message = f"The report could not be written whole: {why}. Outputs were left out."
+    message = tr("The report could not be written whole: {why}. Outputs were left out.", why=why)
     return Ending("storage", message, cell)
 
 
@@ -118,7 +138,8 @@ def repair_notebook(notebook: Any, run: RunRecord) -> None:
     notebook.metadata.setdefault("papermill", to_node({}))["exception"] = failed or None
     if failed:
         _repair_cells(notebook, run.problem.cell if run.problem else None)
-        text = f"**This run did not finish.** {message or run.status}"
+        head = tr("This run did not finish.")
+        text = f"**{head}** {message or run.status}"
         notebook.cells.insert(0, new_markdown(text, tag=ENDED_TAG))
 
 
@@ -150,5 +171,9 @@ def find_raised(notebook: Any) -> Ending | None:
             if output.ename == "SystemExit" and value in ("0", "", "None"):
                 continue
             what = f"{output.ename}: {value}" if value else f"{output.ename}."
-            return Ending("cell_raised", f"Code cell {number} raised {what}", number)
+            return Ending(
+                "cell_raised",
+                tr("Code cell {number} raised {what}", number=number, what=what),
+                number,
+            )
     return None

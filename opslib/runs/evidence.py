@@ -5,6 +5,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from opslib.core.errors import InputError
+from opslib.core.language import mark, tr
 from opslib.ops import find_records
 from opslib.runs.catalogue import RunRow, drop_ahead, runs_of_host, scan_runs, values_digest
 from opslib.runs.run_record import RunChange, RunRecord
@@ -27,7 +28,10 @@ def read_evidence(record: Any) -> dict[str, str]:
     if not isinstance(record, dict):
         return {}
     found = {}
-    for name, part in (("model", record.get("model")), ("images", record.get("inputs"))):
+    for name, part in (
+        (mark("model"), record.get("model")),
+        (mark("images"), record.get("inputs")),
+    ):
         if isinstance(part, dict) and "sha256" in part:
             what = part.get("name", "") if name == "model" else f"{part.get('count')} files"
             found[name] = f"{what} (sha256 {str(part['sha256'])[:12]}…)"
@@ -35,9 +39,9 @@ def read_evidence(record: Any) -> dict[str, str]:
     if isinstance(rows, list):
         providers = {row.get("provider") for row in rows if isinstance(row, dict)} - {None}
         if providers:
-            found["providers"] = ", ".join(sorted(map(str, providers)))
+            found[mark("providers")] = ", ".join(sorted(map(str, providers)))
     if isinstance(record.get("seed"), int):
-        found["seed"] = str(record["seed"])
+        found[mark("seed")] = str(record["seed"])
     return found
 
 
@@ -104,8 +108,9 @@ def _figures_change(old: tuple[Scrap, ...], new: tuple[Scrap, ...]) -> str:
             continue
         label = scrap.label or scrap.name.replace("_", " ")
         if scrap.unit in SHARES:
-            change = f"{scrap.value - before[scrap.name]:+.2f} points"
+            change = tr("{change:+.2f} points", change=scrap.value - before[scrap.name])
         else:
             change = f"{100 * (scrap.value / before[scrap.name] - 1):+.1f} %"
         parts.append(f"{label} {change}".replace("-", "−"))
-    return ", ".join(parts[:MAX_NAMED_FIGURES]) + (" (not tested)" if parts else "")
+    told = ", ".join(parts[:MAX_NAMED_FIGURES])
+    return tr("{changes} (not tested)", changes=told) if told else ""

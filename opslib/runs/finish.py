@@ -8,6 +8,7 @@ from typing import Any
 from opslib.core.errors import ExitCode, InputError, storage_errors
 from opslib.core.files import sha256_file
 from opslib.core.formatting import utc_now
+from opslib.core.language import name_some, tr
 from opslib.core.lineage import Lineage, record_lineage
 from opslib.core.records import read_json
 from opslib.core.secrets import REFERENCE_PREFIX, live_secrets, resolve_reference
@@ -176,12 +177,12 @@ def _outcome_code(scraps: dict[str, Scrap]) -> ExitCode:
 
 
 def _with_leak(run: RunRecord, redactor: Redactor) -> RunRecord:
-    message = (
-        f"A secret's value stood in {' and '.join(redactor.found_in)}; it was masked here, "
-        "now change the secret."
+    message = tr(
+        "A secret's value stood in {files}; it was masked here, now change the secret.",
+        files=name_some(list(redactor.found_in), len(redactor.found_in)),
     )
     if run.problem:
-        message += f" Before that: {run.problem.message}"
+        message += " " + tr("Before that: {problem}", problem=run.problem.message)
     problem = RunProblem(message=message, cell=run.problem.cell if run.problem else None)
     code = int(STATUS_EXIT_CODES["secret_leak"])
     return run.model_copy(update={"status": "secret_leak", "exit_code": code, "problem": problem})

@@ -9,7 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from opslib.core.formatting import format_bytes, format_duration, plural
+from opslib.core.formatting import format_bytes, format_duration
+from opslib.core.language import language_in_force, mark, tr, tr_many
 from opslib.runs.notebooks import code_cells, is_marker, to_node
 from opslib.runs.run_record import LOG_FILE, RUN_FILE, RunRecord
 from opslib.runs.sanitize import clean_html, order_headings, settle_attachments, settle_text
@@ -19,7 +20,7 @@ from opslib.telling.scraps import SCRAP_MIME_PREFIX, Scrap
 TEMPLATES = Path(__file__).parent / "templates"
 MAX_KEY_FIGURES = 8
 _DESK_STYLES = ("report.css", "list.css", "trend.css")
-NO_ALT = "A figure without a description."
+NO_ALT = mark("A figure without a description.")
 _LINK_BESIDE = re.compile(r"\[([^\]]+)\]\(\.{1,2}/[^)\s]*\)")
 
 
@@ -35,9 +36,10 @@ def render_report(
         root: the relative path from the page's folder to the folder of the index.
     """
     body, css = _body_notebook(notebook, run), read_template("report.css")
-    words = {RUN_FILE: "run record", LOG_FILE: "kernel log"}
+    words = {RUN_FILE: tr("run record"), LOG_FILE: tr("kernel log")}
     report = {
         "run": run,
+        "lang": language_in_force(),
         "css": css,
         "policy": content_policy(css),
         "root": root,
@@ -61,7 +63,13 @@ def render_page(template: str, *, script: str | None = None, **given: Any) -> st
     return str(
         _desk_templates()
         .get_template(template)
-        .render(css=css, script=script, policy=content_policy(css, script), **given)
+        .render(
+            css=css,
+            script=script,
+            policy=content_policy(css, script),
+            lang=language_in_force(),
+            **given,
+        )
     )
 
 
@@ -76,8 +84,16 @@ def _desk_templates() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["plural"] = plural
+    environment.globals.update(tr=_tr_html, tr_many=tr_many)
     return environment
+
+
+def _tr_html(message: str, **values: Any) -> Any:
+    """A message in a page: markup may be put into it, and stands for itself."""
+    from markupsafe import escape
+
+    told = escape(tr(message))
+    return told.format(**values) if values else told
 
 
 def content_policy(css: str, script: str | None = None) -> str:
@@ -165,7 +181,7 @@ def _focusable(html: str) -> str:
 
 def _alt_text(output: Any, mime: str) -> str:
     metadata = output.get("metadata", {})
-    return str(metadata.get(mime, {}).get("alt") or metadata.get("alt") or NO_ALT)
+    return str(metadata.get(mime, {}).get("alt") or metadata.get("alt") or tr(NO_ALT))
 
 
 @cache
@@ -192,4 +208,5 @@ def _exporter() -> Any:
         ("bytes", format_bytes),
     ):
         exporter.register_filter(name, function)
+    exporter.environment.globals.update(tr=_tr_html)
     return exporter

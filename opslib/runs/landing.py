@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from opslib.core.config import Config
-from opslib.core.formatting import plural
+from opslib.core.language import tr, tr_many
 from opslib.core.verdicts import Verdict
 from opslib.runs.catalogue import scan_runs
 from opslib.runs.html import find_title
@@ -41,7 +41,7 @@ def list_reports(config: Config, count: int) -> DataFrame:
     from pandas import DataFrame
 
     rows = [
-        (run.started[:16].replace("T", " "), run.notebook, run.word, run.sentence)
+        (run.started[:16].replace("T", " "), run.notebook, tr(run.word), tr(run.sentence))
         for run in scan_runs(config.report_dir)[:count]
     ]
     return DataFrame(rows, columns=["Started (UTC)", "Notebook", "Verdict", "Finding"])
@@ -51,12 +51,22 @@ def describe_state(config: Config) -> tuple[Verdict, str]:
     """Return whether the notebooks can be run, and in one sentence why or what to do first."""
     models = [path for path in config.export_dir.glob("*.onnx") if not path.is_symlink()]
     if not models:
-        where = config.export_dir
-        return "inconclusive", f"No model lies in {where}: make the demo with `pillops demo`."
-    kind = "The demo experiment" if config.is_demo else "The experiment"
-    reports = plural(len(scan_runs(config.report_dir)), "report")
-    notebooks = plural(len(_paths(config)), "notebook")
-    return "pass", f"{kind} is ready: {plural(len(models), 'model')}, {notebooks}, {reports}."
+        missing = tr(
+            "No model lies in {folder}: make the demo with `pillops demo`.",
+            folder=config.export_dir,
+        )
+        return "inconclusive", missing
+    reports, notebooks = len(scan_runs(config.report_dir)), len(_paths(config))
+    there = ", ".join(
+        (
+            tr_many("{count:,} model", "{count:,} models", len(models)),
+            tr_many("{count:,} notebook", "{count:,} notebooks", notebooks),
+            tr_many("{count:,} report", "{count:,} reports", reports),
+        )
+    )
+    if config.is_demo:
+        return "pass", tr("The demo experiment is ready: {there}.", there=there)
+    return "pass", tr("The experiment is ready: {there}.", there=there)
 
 
 def _paths(config: Config) -> list[Path]:

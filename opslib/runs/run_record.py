@@ -7,6 +7,7 @@ from typing import Any, Literal
 from opslib.core.cards import FileEntry
 from opslib.core.errors import ExitCode
 from opslib.core.files import sha256_file
+from opslib.core.language import mark
 from opslib.core.lineage import Lineage
 from opslib.core.records import Part, Record
 from opslib.core.served import ServedNote
@@ -27,16 +28,17 @@ RunStatus = Literal[
     "report_failed",
 ]
 _STATUSES: dict[RunStatus, tuple[str, ExitCode]] = {
-    "finished": ("Finished", ExitCode.PASS),
-    "cell_raised": ("Failed", ExitCode.CELL_RAISED),
-    "timeout": ("Timed out", ExitCode.DEADLINE),
-    "kernel_died": ("Kernel died", ExitCode.KERNEL_DIED),
-    "no_kernel": ("No kernel", ExitCode.NO_KERNEL),
-    "terminated": ("Terminated", ExitCode.TERMINATED),
-    "storage": ("Disk full", ExitCode.USAGE),
-    "secret_leak": ("Secret found", ExitCode.SECRET_LEAK),
-    "report_failed": ("No page", ExitCode.CELL_RAISED),
+    "finished": (mark("Finished"), ExitCode.PASS),
+    "cell_raised": (mark("Failed"), ExitCode.CELL_RAISED),
+    "timeout": (mark("Timed out"), ExitCode.DEADLINE),
+    "kernel_died": (mark("Kernel died"), ExitCode.KERNEL_DIED),
+    "no_kernel": (mark("No kernel"), ExitCode.NO_KERNEL),
+    "terminated": (mark("Terminated"), ExitCode.TERMINATED),
+    "storage": (mark("Disk full"), ExitCode.USAGE),
+    "secret_leak": (mark("Secret found"), ExitCode.SECRET_LEAK),
+    "report_failed": (mark("No page"), ExitCode.CELL_RAISED),
 }
+NO_VERDICT = mark("The notebook ran to its end and published no verdict.")
 STATUS_EXIT_CODES = {status: code for status, (_, code) in _STATUSES.items()}
 
 
@@ -101,7 +103,8 @@ class RunRecord(Record):
 
     @property
     def word(self) -> str:
-        """The one word that answers how the run went: its verdict, or how it ended."""
+        """The one word that answers how the run went, its verdict or how it ended; in English, and
+        translated where it is shown."""
         if self.status == "finished" and self.verdict is not None:
             return self.verdict.capitalize()
         return _STATUSES[self.status][0]
@@ -118,7 +121,7 @@ class RunRecord(Record):
         """The one sentence a reader needs: the problem of a failed run, else its finding."""
         if self.problem is not None:
             return self.problem.message
-        return self.finding or "The notebook ran to its end and published no verdict."
+        return self.finding or NO_VERDICT
 
     @property
     def report_name(self) -> str:

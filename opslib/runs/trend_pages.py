@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from opslib.core.errors import storage_errors
 from opslib.core.files import write_text_atomic
+from opslib.core.language import ENGLISH, Language, language_in_force
 from opslib.core.records import Part
 from opslib.runs.catalogue import RunRow
 from opslib.runs.html import render_page
@@ -53,14 +54,15 @@ class TrendSummary(Part):
 
 class _Cache(Part):
     version: Literal[1] = 1  # raised with whatever the pages show
+    language: Language = ENGLISH
     trends: dict[str, TrendSummary] = {}
 
 
 def build_trends(root: Path, rows: Sequence[RunRow]) -> list[TrendSummary]:
     """Write the pages of all trends below `root/trends` and return what lists show of them.
 
-    A page is written again where a run was added, removed or changed; a page whose runs are gone
-    is removed.
+    A page is written again where a run was added, removed or changed, or it is in another language;
+    a page whose runs are gone is removed.
 
     Raises:
         StorageError: the folder cannot be written.
@@ -83,7 +85,7 @@ def build_trends(root: Path, rows: Sequence[RunRow]) -> list[TrendSummary]:
         if summaries != kept or (summaries and not (folder / "index.html").exists()):
             page = render_page("trends.html.j2", trends=list(summaries.values()))
             write_text_atomic(folder / "index.html", page)
-            text = _Cache(trends=summaries).model_dump_json()
+            text = _Cache(language=language_in_force(), trends=summaries).model_dump_json()
             write_text_atomic(folder / CACHE_FILE, text)
     return list(summaries.values())
 
@@ -209,6 +211,7 @@ def _ticks(low: float, high: float) -> list[float]:
 
 def _read_cache(folder: Path) -> dict[str, TrendSummary]:
     try:
-        return _Cache.model_validate_json((folder / CACHE_FILE).read_bytes()).trends
+        cache = _Cache.model_validate_json((folder / CACHE_FILE).read_bytes())
     except (OSError, ValidationError):
         return {}
+    return cache.trends if cache.language == language_in_force() else {}

@@ -12,6 +12,7 @@ import numpy as np
 
 from opslib.core.errors import InputError
 from opslib.core.files import sha256_bytes
+from opslib.core.language import mark, tr
 from opslib.core.lineage import Lineage
 from opslib.runs.catalogue import RunRow, drop_ahead, name_hosts
 from opslib.runs.run_record import RunRecord
@@ -132,7 +133,7 @@ def describe_change(trend: Trend, step: Step) -> str:
     """Return the size of a step in words: `+8.3 %` of a ratio, else `+0.42 points`."""
     if trend.is_ratio:
         return f"{100 * (step.after / step.before - 1):+.1f} %".replace("-", "−")
-    unit = "points" if trend.scrap.unit in SHARES else trend.scrap.unit or ""
+    unit = tr("points") if trend.scrap.unit in SHARES else trend.scrap.unit or ""
     return f"{step.after - step.before:+.3g} {unit}".strip().replace("-", "−")
 
 
@@ -141,23 +142,25 @@ def explain_step(root: Path, before: RunRow, after: RunRow) -> list[str]:
     try:
         old, new = (RunRecord.read(root / row.record_path) for row in (before, after))
     except InputError:
-        return ["one of the two runs is no longer there"]
+        return [tr("one of the two runs is no longer there")]
+    none = tr("none")
     differing = [
-        f"{what}: {was or 'none'} → {now or 'none'}"
+        f"{tr(what)}: {was or none} → {now or none}"
         for what, was, now in _list_conditions(old, new)
         if was != now
     ]
-    return differing or ["nothing that the runs tell of: same commit, packages, model and driver"]
+    same = tr("nothing that the runs tell of: same commit, packages, model and driver")
+    return differing or [same]
 
 
 def _list_conditions(old: RunRecord, new: RunRecord) -> Iterable[tuple[str, Any, Any]]:
     if old.lineage and new.lineage:
-        yield "commit", _commit(old.lineage), _commit(new.lineage)
+        yield mark("commit"), _commit(old.lineage), _commit(new.lineage)
         for name in sorted({*old.lineage.versions, *new.lineage.versions}):
             yield name, old.lineage.versions.get(name), new.lineage.versions.get(name)
         yield "Python", old.lineage.host.python, new.lineage.host.python
-        yield "system", old.lineage.host.os, new.lineage.host.os
-        yield "driver", _drivers(old.lineage), _drivers(new.lineage)
+        yield mark("system"), old.lineage.host.os, new.lineage.host.os
+        yield mark("driver"), _drivers(old.lineage), _drivers(new.lineage)
     for name in sorted({*old.evidence, *new.evidence}):
         yield name, old.evidence.get(name), new.evidence.get(name)
 
@@ -167,4 +170,4 @@ def _drivers(lineage: Lineage) -> str:
 
 
 def _commit(lineage: Lineage) -> str:
-    return lineage.git_sha + (" with changes" if lineage.git_dirty else "")
+    return lineage.git_sha + (tr(" with changes") if lineage.git_dirty else "")

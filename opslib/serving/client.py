@@ -7,6 +7,7 @@ from typing import Any, Self
 import httpx
 
 from opslib.core.errors import OpsError, ParameterError
+from opslib.core.language import mark, tr
 from opslib.core.secrets import show_address
 from opslib.core.sections import ClientSection
 from opslib.inference.causes import find_hint
@@ -95,12 +96,16 @@ class ServiceClient:
         try:
             answer = self._client.request(method, route, json=body)
         except httpx.TimeoutException as error:
-            said = f"{self.url}{route}: no answer within {self._timeout_s:g} s"
-            hint = "look at the service's log; /version shows what is served now"
-            raise ServiceError(said, None, "timeout", hint) from error
+            late = tr("no answer within {seconds:g} s", seconds=self._timeout_s)
+            hint = tr("look at the service's log; /version shows what is served now")
+            raise ServiceError(f"{self.url}{route}: {late}", None, "timeout", hint) from error
         except (httpx.TransportError, UnicodeError) as error:
-            said = f"{self.url}{route}: cannot be reached: {_ERRNO.sub('', str(error))}"
-            hint = "is the service up? `curl -s URL/health`; is host and port right?"
+            said = tr(
+                "{address}: cannot be reached: {why}",
+                address=f"{self.url}{route}",
+                why=_ERRNO.sub("", str(error)),
+            )
+            hint = tr("is the service up? `curl -s URL/health`; is host and port right?")
             raise ServiceError(said, None, "connect", hint) from error
         try:
             content = answer.json()
@@ -110,21 +115,29 @@ class ServiceClient:
             status, text = answer.status_code, " ".join(answer.text.split())[:600]
             given = content if isinstance(content, dict) else {}
             stage, detail = str(given.get("stage") or "unknown"), str(given.get("detail") or text)
-            hint = given.get("hint") or _STATUS_HINTS.get(status) or find_hint(stage, detail)
+            hint = given.get("hint") or _find_hint(status) or find_hint(stage, detail)
             raise ServiceError(f"{self.url}{route}: {status} {text}", status, stage, str(hint))
         if not isinstance(content, dict):
-            hint = "is this the service? a login page of a tunnel answers 200 too"
-            raise ServiceError(f"{self.url}{route}: answered no JSON object", 200, "answer", hint)
+            hint = tr("is this the service? a login page of a tunnel answers 200 too")
+            said = tr("{address}: answered no JSON object", address=f"{self.url}{route}")
+            raise ServiceError(said, 200, "answer", hint)
         return content
 
 
 _ERRNO = re.compile(r"^\[Errno -?\d+\] ")
 _STATUS_HINTS = {
-    401: "the key in .env is not the service's: was it rotated without a restart?",
-    404: "no such route: is client.url the service's root?",
-    422: "does its POST /reload take another field? set client.request_field "
-    "(models.<kind>.request_field)",
-    409: "another reload is under way: wait, then look at /version",
-    429: "too many requests with this key: wait a minute",
-    503: "the service has no model or is overloaded: look at its log",
+    401: mark("the key in .env is not the service's: was it rotated without a restart?"),
+    404: mark("no such route: is client.url the service's root?"),
+    422: mark(
+        "does its POST /reload take another field? set client.request_field "
+        "(models.<kind>.request_field)"
+    ),
+    409: mark("another reload is under way: wait, then look at /version"),
+    429: mark("too many requests with this key: wait a minute"),
+    503: mark("the service has no model or is overloaded: look at its log"),
 }
+
+
+def _find_hint(status: int) -> str | None:
+    hint = _STATUS_HINTS.get(status)
+    return tr(hint) if hint else None

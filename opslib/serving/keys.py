@@ -10,6 +10,7 @@ from pathlib import Path
 from opslib.core.clock import is_ahead, parse_moment
 from opslib.core.errors import ConfigError
 from opslib.core.formatting import utc_now
+from opslib.core.language import tr
 
 KEY_BYTES = 32
 KEY_VARIABLE = "API_KEY"
@@ -28,18 +29,22 @@ def make_key() -> str:
 def check_key(key: str | None) -> bytes:
     """Return the key as bytes if it can be what `openssl rand -hex 32` prints; else a `ConfigError`
     says how to make one, and never repeats it."""
-    remedy = "make one with `openssl rand -hex 32` or `pillops key rotate` and keep it in .env"
+    remedy = tr("make one with `openssl rand -hex 32` or `pillops key rotate` and keep it in .env")
     key = key or ""
     strength = len(key) // 2 if re.fullmatch(r"[0-9a-fA-F]+", key) else len(key) * 6 // 8
     problem = None
     if not key:
-        problem = "not set"
+        problem = tr("not set")
     elif not _PLAIN.fullmatch(key):
-        problem = "has characters other than letters and digits"
+        problem = tr("has characters other than letters and digits")
     elif strength < KEY_BYTES:
-        problem = f"too weak ({strength} bytes, {KEY_BYTES} random ones wanted)"
+        problem = tr(
+            "too weak ({bytes} bytes, {wanted} random ones wanted)",
+            bytes=strength,
+            wanted=KEY_BYTES,
+        )
     elif len(set(key)) < _MIN_DISTINCT_BYTES or key in (key + key)[1:-1]:
-        problem = "too weak (it repeats itself)"
+        problem = tr("too weak (it repeats itself)")
     if problem is not None:
         raise ConfigError(f"{KEY_VARIABLE}: {problem}; {remedy}")
     return key.encode()

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
+from opslib.core.language import tr
+
 if TYPE_CHECKING:
     from opslib.core.sections import ClientSection
 
@@ -45,9 +47,11 @@ class LiveVersion:
 
     def describe(self) -> str:
         """Return the version in a few words."""
-        digest = f"sha256 {self.sha256[:12]}…" if self.sha256 else "digest unverified"
-        number = f", generation {self.generation}" if self.generation is not None else ""
-        name = self.version_tag or self.model_path or "unknown"
+        digest = f"sha256 {self.sha256[:12]}…" if self.sha256 else tr("digest unverified")
+        number = ""
+        if self.generation is not None:
+            number = tr(", generation {number}", number=self.generation)
+        name = self.version_tag or self.model_path or tr("unknown")
         if self.sha256 is None and self.model_path is not None:
             name = self.model_path.rpartition("/")[2]  # a tag may be of several models together
         return f"{name} ({digest}{number})"
@@ -72,9 +76,10 @@ def read_version_answer(content: Mapping[str, Any], section: "ClientSection") ->
 def _describe_wanted(said: Any) -> str | None:
     if not isinstance(said, dict):
         return None
-    path = text_or_none(said.get("wanted_path")) or "a model that is not known"
+    path = text_or_none(said.get("wanted_path")) or tr("a model that is not known")
     why, reason = text_or_none(said.get("why")), text_or_none(said.get("reason"))
-    return f"{path}{f' ({why})' if why else ''} should be served{f': {reason}' if reason else ''}"
+    told = tr("{model} should be served", model=f"{path} ({why})" if why else path)
+    return f"{told}: {reason}" if reason else told
 
 
 def describe_degraded(answer: Mapping[str, Any]) -> str | None:
@@ -82,11 +87,16 @@ def describe_degraded(answer: Mapping[str, Any]) -> str | None:
     if answer.get("status") != "degraded":
         return None
     if "wanted" not in answer and "served" not in answer:
-        return "degraded"
+        return tr("degraded")
     told = (text_or_none(answer.get(name)) or "" for name in ("wanted", "served", "reason"))
     wanted, served, reason = (" ".join(one.split())[:LONGEST] for one in told)
     reason = f" ({reason})" if reason else ""
-    return f"degraded: wanted {wanted or 'unknown'}, serves {served or 'none'}{reason}"
+    said = tr(
+        "degraded: wanted {wanted}, serves {served}",
+        wanted=wanted or tr("unknown"),
+        served=served or tr("none"),
+    )
+    return f"{said}{reason}"
 
 
 def text_or_none(value: Any) -> str | None:

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import IO, TYPE_CHECKING, Annotated, NoReturn
@@ -18,6 +19,7 @@ from typer.exceptions import Abort, TyperException
 from opslib.core.accounts import ensure_home
 from opslib.core.config import Config, load_config
 from opslib.core.errors import (
+    ConfigError,
     ExitCode,
     InputError,
     ModelError,
@@ -30,6 +32,7 @@ from opslib.core.errors import (
 from opslib.core.files import ensure_writable
 from opslib.core.foreign import describe_their_variables
 from opslib.core.formatting import spell_out
+from opslib.core.language import mark, tr
 from opslib.core.secrets import live_secrets, mask
 from opslib.inference.causes import ModelCheckError, find_hint, find_hint_by_word
 
@@ -55,7 +58,11 @@ THEIR_OPTIONS = {
     "--verbose": _SEES_ALL,
     "--no-verify": _ALWAYS,
 }
-VERDICT_STYLES = {"pass": "green bold", "fail": "red bold", "inconclusive": "yellow bold"}
+VERDICT_STYLES = {
+    mark("pass"): "green bold",
+    mark("fail"): "red bold",
+    mark("inconclusive"): "yellow bold",
+}
 
 
 def make_console(*, stderr: bool = False) -> Console:
@@ -91,7 +98,7 @@ def _drop_unwritten(stream: IO[str]) -> None:
 def say_verdict(console: Console, verdict: str, finding: str, *, word: str | None = None) -> None:
     """Print a verdict in its colour, or the word that stands for it, and the finding as it is."""
     style = VERDICT_STYLES.get(verdict, "bold")
-    line = Text.assemble((word or verdict, style), f": {_printable(finding)}")
+    line = Text.assemble((tr(word or verdict), style), f": {_printable(finding)}")
     console.print(line, soft_wrap=True)
 
 
@@ -230,7 +237,12 @@ def say_inputs(console: Console, inputs: InputFacts) -> None:
 def find_root(root: Path | None, config: Path | None) -> Path:
     """Return the report folder that `--root` or the configuration means. Raises InputError: there
     is none."""
-    folder = root.absolute() if root is not None else load_config(config).report_dir
+    if root is None:
+        folder = load_config(config).report_dir
+    else:
+        folder = root.absolute()
+        with suppress(ConfigError):  # for its language, where there is one
+            load_config(config)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such report folder; `pillops run` makes one")
     return folder

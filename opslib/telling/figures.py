@@ -14,6 +14,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from opslib.core.errors import InputError
+from opslib.core.language import mark, tr
 from opslib.core.verdicts import VERDICT_EXIT_CODES, Verdict
 from opslib.telling.json_values import to_json
 from opslib.telling.themes import THEMES, Theme, use_theme
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 PNG_DPI = 192
 DISPLAY_DPI = 96
-VERDICT_WORDS = {"pass": "Pass", "fail": "Fail", "inconclusive": "Inconclusive"}
+VERDICT_WORDS = {"pass": mark("Pass"), "fail": mark("Fail"), "inconclusive": mark("Inconclusive")}
 _LAB_COLOURS = {
     "pass": "background:#e3f4ea;color:#0a5c33",
     "fail": "background:#fde8e8;color:#931a1f",
@@ -131,7 +132,7 @@ def verdict_html(verdict: Verdict, finding: str) -> str:
 
 def verdict_word(verdict: str) -> str:
     """Return the verdict as people read it."""
-    return VERDICT_WORDS.get(verdict, verdict)
+    return tr(VERDICT_WORDS.get(verdict, verdict))
 
 
 def _render(draw: Draw, theme: Theme) -> tuple[str, int, int] | None:

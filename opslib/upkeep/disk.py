@@ -15,6 +15,7 @@ from opslib.core.deadline import run_within
 from opslib.core.errors import storage_errors
 from opslib.core.files import write_text_atomic
 from opslib.core.formatting import format_bytes
+from opslib.core.language import tr
 from opslib.upkeep.maintenance_record import DiskUse
 
 HISTORY_FILE = "disk_history.jsonl"
@@ -42,12 +43,18 @@ def look_at_disks(config: Config, now: datetime) -> DiskReport:
     looks = {str(one): partial(_look, config.resolve(one), at_utc) for one in wanted}
     looked = run_within(looks, _DEADLINE_S)
     for given in wanted:
-        found = looked.get(str(given), f"no answer within {_DEADLINE_S:g} s")
+        found = looked.get(str(given), tr("no answer within {seconds:g} s", seconds=_DEADLINE_S))
         if isinstance(found, str):
             notes.append(f"{given}: {found}")
             continue
         if str(config.resolve(given)) != found.mount and given in section.disks:
-            notes.append(f"{given}: nothing is mounted there; it lies on {found.mount}")
+            notes.append(
+                tr(
+                    "{path}: nothing is mounted there; it lies on {mount}",
+                    path=given,
+                    mount=found.mount,
+                )
+            )
         disks.setdefault(found.mount, found)
     limit = section.disk_warn_pct
     warnings = [
@@ -100,11 +107,11 @@ def _look(path: Path, at_utc: str) -> DiskUse | str:
     """The use of the disk on which `path` lies, or why it is not known."""
     try:
         if not path.exists():
-            return "no such folder; nothing is mounted there"
+            return tr("no such folder; nothing is mounted there")
         mount = find_mount(path)
         facts = os.statvfs(mount)
     except OSError as error:
-        return f"cannot be looked at: {error.strerror or error}"
+        return tr("cannot be looked at: {why}", why=error.strerror or error)
     size = facts.f_frsize
     return DiskUse(
         at_utc=at_utc,

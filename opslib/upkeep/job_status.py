@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from opslib.core.config import Config
 from opslib.core.errors import ExitCode, InputError, OpsError, ParameterError, TerminatedError
 from opslib.core.formatting import format_duration, now_text
+from opslib.core.language import tr
 from opslib.core.records import Record
 from opslib.core.secrets import resolve_reference
 from opslib.core.web import check_address, tell
@@ -38,10 +39,12 @@ class JobStatus(Record):
     def describe(self) -> str:
         """Return how the run ended in a few words."""
         if self.exit_code is None:
-            return "under way" if is_running(self.pid) else "cut off: it never said how it ended"
+            if is_running(self.pid):
+                return tr("under way")
+            return tr("cut off: it never said how it ended")
         took = format_duration(self.duration_s or 0.0)
-        tail = f"; dead man {self.dead_man}" if self.dead_man else ""
-        return f"{_word(self.exit_code)} after {took}{tail}"
+        told = tr("{word} after {took}", word=_word(self.exit_code), took=took)
+        return tr("{told}; dead man {how}", told=told, how=self.dead_man) if self.dead_man else told
 
 
 def is_running(pid: int) -> bool:
@@ -162,4 +165,5 @@ def _put_back(path: Path, before: JobStatus | None, now: JobStatus | None) -> No
 
 def _word(code: int) -> str:
     known = {int(one): one.name.lower().replace("_", " ") for one in ExitCode}
-    return f"{known.get(code, 'failed')} ({code})" if code else "pass"
+    word = known.get(code, tr("failed"))
+    return f"{word} ({code})" if code else tr("pass")

@@ -7,6 +7,7 @@ from functools import partial
 from typing import NamedTuple
 
 from opslib.core.deadline import run_within
+from opslib.core.language import tr
 from opslib.core.records import Part
 from opslib.core.secrets import show_address
 from opslib.core.web import FAILURES, name_failure, request
@@ -48,7 +49,7 @@ def probe(urls: Mapping[str, str], timeout_s: float) -> dict[str, CheckResult]:
     found = run_within(
         {name: partial(_ask, url, timeout_s) for name, url in urls.items()}, timeout_s
     )
-    late = f"no answer within {timeout_s:g} s"
+    late = tr("no answer within {seconds:g} s", seconds=timeout_s)
     return {
         name: found.get(name)
         or CheckResult(url=show_address(url), ok=False, detail=late, took_ms=timeout_s * 1000)
@@ -63,7 +64,7 @@ def judge(status: int, body: bytes) -> Judgement:
     try:
         content = json.loads(body)
     except ValueError:
-        return Judgement(False, False, "HTTP 200, no JSON")
+        return Judgement(False, False, tr("HTTP 200, no JSON"))
     content = content if isinstance(content, dict) else {}
     if (degraded := describe_degraded(content)) is not None:
         return Judgement(True, True, f"HTTP 200, {degraded}")
@@ -77,7 +78,7 @@ def _ask(url: str, timeout_s: float) -> CheckResult:
     try:
         found = judge(*request(url, timeout_s))
     except TimeoutError:
-        found = Judgement(False, False, f"no answer within {timeout_s:g} s")
+        found = Judgement(False, False, tr("no answer within {seconds:g} s", seconds=timeout_s))
     except FAILURES as error:
         found = Judgement(False, False, name_failure(error))
     took_ms = round((time.monotonic() - started) * 1000, 3)

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from opslib.core.formatting import plural
+from opslib.core.language import tr, tr_many
 from opslib.core.lineage import Lineage
 from opslib.core.records import Part, Record
 from opslib.core.verdicts import Verdict
@@ -44,8 +44,26 @@ class AcceptanceRecord(Record):
         """The walk in one sentence."""
         total = len(self.steps)
         if self.verdict == "pass":
-            return f"All {total} steps of the acceptance walk passed on {self.experiment}."
+            return tr(
+                "All {steps} steps of the acceptance walk passed on {experiment}.",
+                steps=total,
+                experiment=self.experiment,
+            )
         open_ones = [step for step in self.steps if step.state != "pass"]
-        named = "; ".join(f"step {one.number}, {one.title}: {one.evidence}" for one in open_ones)
-        done = total - len(open_ones)
-        return f"{done} of {plural(total, 'step')} passed on {self.experiment}. Open: {named}."
+        named = "; ".join(
+            tr(
+                "step {number}, {title}: {evidence}",
+                number=one.number,
+                title=one.title,
+                evidence=one.evidence,
+            )
+            for one in open_ones
+        )
+        return tr_many(
+            "{done} of {count} step passed on {experiment}. Open: {steps}.",
+            "{done} of {count} steps passed on {experiment}. Open: {steps}.",
+            total,
+            done=total - len(open_ones),
+            experiment=self.experiment,
+            steps=named,
+        )

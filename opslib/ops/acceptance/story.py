@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from pandas import DataFrame
 
 from opslib.core.formatting import format_duration
+from opslib.core.language import tr
 from opslib.ops.acceptance.record import AcceptanceRecord, AcceptanceStep
 from opslib.telling.columns import Column, page_table
 from opslib.telling.scraps import publish, publish_outcome
@@ -55,6 +56,11 @@ def publish_acceptance(record: AcceptanceRecord, record_path: Path) -> None:
     """Publish the verdict and how many steps passed."""
     publish_outcome(record.verdict, record.finding, record_path=record_path)
     passed = sum(step.state == "pass" for step in record.steps)
-    publish("steps_passed", passed, better="higher", label=f"Steps passed of {len(record.steps)}")
+    publish(
+        "steps_passed",
+        passed,
+        better="higher",
+        label=tr("Steps passed of {count}", count=len(record.steps)),
+    )
     took_s = round(sum(step.took_s for step in record.steps))
-    publish("walk_s", took_s, unit="s", better="lower", label="The whole walk")
+    publish("walk_s", took_s, unit="s", better="lower", label=tr("The whole walk"))

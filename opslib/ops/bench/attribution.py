@@ -7,6 +7,8 @@ slows one engine's reference is its runtime or settings; what slows it in every 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from opslib.core.language import tr
+from opslib.ops.bench.compare import describe_shift
 from opslib.ops.bench.record import ENGINE_NAMES
 
 TOLD_PCT = 2.0
@@ -30,32 +32,41 @@ def attribute(moved: Sequence[Moved]) -> str | None:
     if not moved:
         return None
     parts = [
-        f"{ENGINE_NAMES[one.engine]}: the model itself is {_describe(one.model_pct)} against the "
-        "reference network in the same process"
+        tr(
+            "{engine}: the model itself is {shift} against the reference network in the same "
+            "process",
+            engine=ENGINE_NAMES[one.engine],
+            shift=describe_shift(one.model_pct),
+        )
         for one in moved
         if one.model_moved
     ]
     away = [one for one in moved if abs(one.reference_pct) >= TOLD_PCT]
     same_way = len({one.reference_pct > 0 for one in away}) == 1
     if away and len(away) == len(moved) and same_way:
-        whose = "in both engines: the host" if len(moved) > 1 else "too: the host or the runtime"
-        parts.append(f"{_shifts(away)} {whose}{'' if parts else ', not the model'}")
+        if len(moved) > 1:
+            told = tr("{shift} in both engines: the host", shift=_shifts(away))
+        else:
+            told = tr("{shift} too: the host or the runtime", shift=_shifts(away))
+        parts.append(told if parts else tr("{told}, not the model", told=told))
     elif away:
         parts += [
-            f"{_shifts([one])} in {ENGINE_NAMES[one.engine]} alone: the runtime or its settings"
+            tr(
+                "{shift} in {engine} alone: the runtime or its settings",
+                shift=_shifts([one]),
+                engine=ENGINE_NAMES[one.engine],
+            )
             for one in away
         ]
     if not parts:
-        return "Neither the model nor the reference network moved."
+        return tr("Neither the model nor the reference network moved.")
     return "; ".join(parts) + "."
 
 
 def _shifts(moved: Sequence[Moved]) -> str:
     lowest = min(moved, key=lambda one: abs(one.reference_pct))
     usual = max(one.reference_spread_pct for one in moved)
-    beyond = "" if abs(lowest.reference_pct) > 3 * usual else f" (runs differ by ±{usual:.0f} %)"
-    return f"the reference network is {_describe(lowest.reference_pct)}{beyond}"
-
-
-def _describe(change_pct: float) -> str:
-    return f"{abs(change_pct):.1f} % {'slower' if change_pct > 0 else 'faster'}"
+    told = tr("the reference network is {shift}", shift=describe_shift(lowest.reference_pct))
+    if abs(lowest.reference_pct) > 3 * usual:
+        return told
+    return tr("{told} (runs differ by ±{pct:.0f} %)", told=told, pct=usual)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from opslib.core.formatting import plural
+from opslib.core.language import mark, tr, tr_many
 from opslib.ops.bench.compare import refuse_records
 from opslib.ops.bench.record import BenchRecord, BenchRow
 from opslib.timing.between import FEWEST_RUNS, Level, find_level
@@ -56,7 +56,9 @@ def hold(
         elif across_models or its["model"] == conditions["model"]:
             others[json.dumps(its)][at] = match
         else:
-            refused = refused or f"models differ ({its['model']} → {conditions['model']})"
+            refused = refused or tr(
+                "models differ ({old} → {new})", old=its["model"], new=conditions["model"]
+            )
     changed: dict[str, str] = {}
     chosen = alike
     if len(alike) < FEWEST_RUNS:
@@ -69,7 +71,12 @@ def hold(
             if was != conditions.get(name)
         }
     if len(chosen) < FEWEST_RUNS:
-        few = f"{plural(len(alike), 'comparable run')} before it, {FEWEST_RUNS} are needed"
+        few = tr_many(
+            "{count} comparable run before it, {least} are needed",
+            "{count} comparable runs before it, {least} are needed",
+            len(alike),
+            least=FEWEST_RUNS,
+        )
         return refused or few if not alike else few
     known = [one.p50_ms for one in chosen.values() if one.p50_ms]
     before = {at: one.log_ratio for at, one in chosen.items()}
@@ -82,9 +89,9 @@ def _refuse(old: BenchRecord, new: BenchRecord, row: BenchRow) -> str | None:
     if reason := refuse_records(old, new, across_models=True):
         return reason
     if old.reference_sha256 != new.reference_sha256:
-        return "no run before it was held against the same reference network"
+        return tr("no run before it was held against the same reference network")
     images = old.inputs.sha256 == new.inputs.sha256
-    return None if images or row.boundary == "inference" else "the images differ"
+    return None if images or row.boundary == "inference" else tr("the images differ")
 
 
 def list_conditions(record: BenchRecord, row: BenchRow) -> dict[str, str]:
@@ -94,10 +101,10 @@ def list_conditions(record: BenchRecord, row: BenchRow) -> dict[str, str]:
     names = [name for name in RUNTIMES[row.engine] if name in versions]
     drivers = {gpu.driver for gpu in record.lineage.host.gpus}
     return {
-        "model": model.sha256[:12] if model else "unknown",
+        mark("model"): model.sha256[:12] if model else "unknown",
         **{name: versions[name] for name in names[:1]},
-        "driver": ", ".join(sorted(drivers)) or "none",
-        "threads": str(row.threads),
-        "options": ", ".join(f"{name}={value}" for name, value in sorted(row.options.items()))
+        mark("driver"): ", ".join(sorted(drivers)) or "none",
+        mark("threads"): str(row.threads),
+        mark("options"): ", ".join(f"{name}={value}" for name, value in sorted(row.options.items()))
         or "none",
     }

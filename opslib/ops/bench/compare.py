@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from opslib.core.formatting import plural
+from opslib.core.language import mark, tr, tr_many
 from opslib.core.records import Part, Record
 from opslib.ops.bench.record import BenchRecord, BenchRow
 from opslib.timing.blocks import Boundary
@@ -50,9 +50,17 @@ class RowComparison(Part):
     @property
     def label(self) -> str:
         """The row in words."""
-        where = "inference" if self.boundary == "inference" else "end to end"
-        batch = f"batch {self.batch_size}" if self.batch_size else "all batch sizes"
-        return f"{self.engine} on {self.provider}, {batch}, {where}"
+        where = tr("inference") if self.boundary == "inference" else tr("end to end")
+        batch = (
+            tr("batch {size}", size=self.batch_size) if self.batch_size else tr("all batch sizes")
+        )
+        return tr(
+            "{engine} on {provider}, {batch}, {where}",
+            engine=self.engine,
+            provider=self.provider,
+            batch=batch,
+            where=where,
+        )
 
     @property
     def change_pct(self) -> float | None:
@@ -95,29 +103,62 @@ class RecordComparison(Record):
     def reason(self) -> str | None:
         """Why nothing could be compared, where that is so."""
         if self.comparable or not self.rows:
-            return None if self.rows else "there are no rows"
+            return None if self.rows else tr("there are no rows")
         return self.rows[0].reason
 
     @property
     def summary(self) -> str:
         """The comparison as one sentence, the largest change named."""
         if not self.comparable:
-            return f"not comparable: {self.reason}"
+            return tr("not comparable: {reason}", reason=self.reason)
         parts = []
         for outcome in ("worse", "better"):
             found = [row for row in self.rows if row.outcome == outcome]
             if found:
                 row = max(found, key=lambda item: abs(math.log(item.latency_ratio or 1.0)))
-                change = row.change_pct or 0.0
-                most = f"{abs(change):.1f} % {'slower' if change > 0 else 'faster'}"
-                parts.append(f"{plural(len(found), 'row')} {outcome} (most: {row.label} {most})")
+                most = f"{row.label} {describe_shift(row.change_pct or 0.0)}"
+                if outcome == "worse":
+                    parts.append(
+                        tr_many(
+                            "{count} row worse (most: {most})",
+                            "{count} rows worse (most: {most})",
+                            len(found),
+                            most=most,
+                        )
+                    )
+                else:
+                    parts.append(
+                        tr_many(
+                            "{count} row better (most: {most})",
+                            "{count} rows better (most: {most})",
+                            len(found),
+                            most=most,
+                        )
+                    )
         same, other = self.count("no measurable change"), self.count("not comparable")
         if same:
-            parts.append(f"{plural(same, 'row')} without a measurable change")
+            parts.append(
+                tr_many(
+                    "{count} row without a measurable change",
+                    "{count} rows without a measurable change",
+                    same,
+                )
+            )
         if other:
-            parts.append(f"{plural(other, 'row')} not comparable")
-        against = f"held against {self.runs} runs: " if self.runs > 1 else ""
-        return against + ", ".join(parts)
+            parts.append(
+                tr_many("{count} row not comparable", "{count} rows not comparable", other)
+            )
+        told = ", ".join(parts)
+        if self.runs > 1:
+            return tr("held against {runs} runs: {told}", runs=self.runs, told=told)
+        return told
+
+
+def describe_shift(change_pct: float) -> str:
+    """Return a change of latency in words: `3.1 % slower`."""
+    if change_pct > 0:
+        return tr("{pct:.1f} % slower", pct=change_pct)
+    return tr("{pct:.1f} % faster", pct=-change_pct)
 
 
 def compare_records(
@@ -134,7 +175,7 @@ def compare_records(
         reason = refusal or _refuse_rows(old, new, related=bool(both))
         if reason is None and old is not None and old.boundary == "end_to_end":
             same = baseline.inputs.sha256 == candidate.inputs.sha256
-            reason = None if same else "the images differ"
+            reason = None if same else tr("the images differ")
         if reason is not None or old is None or new is None:
             rows.append(_describe_pair(old, new, outcome="not comparable", reason=reason))
         elif both:
@@ -220,29 +261,33 @@ def refuse_records(old: BenchRecord, new: BenchRecord, across_models: bool) -> s
     """Return why no row of the two can be compared, or None."""
     was, now = old.lineage.host, new.lineage.host
     if was.machine != now.machine:
-        return f"hosts differ ({was.label} and {now.label})"
+        return tr("hosts differ ({old} and {new})", old=was.label, new=now.label)
     if not was.is_same(now):
-        return f"hosts differ ({was.name} and {now.name}, of equal hardware)"
+        return tr("hosts differ ({old} and {new}, of equal hardware)", old=was.name, new=now.name)
     if not across_models and (old.model and old.model.sha256) != (new.model and new.model.sha256):
-        return "models differ"
+        return tr("models differ")
     if old.img_size != new.img_size:
-        return f"image sizes differ ({old.img_size} and {new.img_size} pixels)"
+        return tr("image sizes differ ({old} and {new} pixels)", old=old.img_size, new=new.img_size)
     if old.preprocess != new.preprocess:
-        return f"preprocessing differs ({old.preprocess} and {new.preprocess})"
+        return tr("preprocessing differs ({old} and {new})", old=old.preprocess, new=new.preprocess)
     return None
 
 
 def _refuse_rows(old: BenchRow | None, new: BenchRow | None, *, related: bool) -> str | None:
     if old is None or new is None:
-        return "only in the candidate" if old is None else "only in the baseline"
-    for which, row in () if related else (("baseline", old), ("candidate", new)):
+        return tr("only in the candidate") if old is None else tr("only in the baseline")
+    for which, row in () if related else ((mark("baseline"), old), (mark("candidate"), new)):
         if row.status != "measured":
-            return f"{row.status} in the {which}"
+            if row.status == "unavailable":
+                return tr("unavailable in the {which}", which=tr(which))
+            return tr("inconclusive in the {which}", which=tr(which))
         if len(row.block_medians_ms()) < MIN_BLOCKS:
-            return f"fewer than {MIN_BLOCKS} blocks in the {which}"
+            return tr(
+                "fewer than {blocks} blocks in the {which}", blocks=MIN_BLOCKS, which=tr(which)
+            )
     if old.threads != new.threads:
-        return f"threads differ ({old.threads} and {new.threads})"
-    return None if old.options == new.options else "session options differ"
+        return tr("threads differ ({old} and {new})", old=old.threads, new=new.threads)
+    return None if old.options == new.options else tr("session options differ")
 
 
 def _pair_rows(

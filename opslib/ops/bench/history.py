@@ -13,6 +13,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 
+from opslib.core.language import tr
 from opslib.ops.bench.attribution import Moved, attribute
 from opslib.ops.bench.comparable import Held, hold
 from opslib.ops.bench.compare import (
@@ -132,7 +133,7 @@ def _judge(
         if strange:
             outcome = "worse" if change > 0 else "better"
         else:
-            reason = "a run before it stood out as much"
+            reason = tr("a run before it stood out as much")
     return _compared(
         held.rows[0],
         batch_size=held.rows[0].batch_size if len(held.rows) == 1 else None,
@@ -210,7 +211,7 @@ def _compare_with_last(
     if across_models:
         found += [(one, compare_records(one, new, across_models=True)) for one in plain]
     if not found:
-        none = "no run before it was measured without a reference network too"
+        none = tr("no run before it was measured without a reference network too")
         refused = [_compared(row, outcome="not comparable", reason=none) for row in new.rows]
         return RecordComparison(rows=tuple(refused), runs=0)
     old, comparison = next((one for one in found if one[1].comparable), found[0])
@@ -227,4 +228,7 @@ def _compare_with_last(
 
 
 def _tell(changed: Mapping[str, str]) -> Iterable[str]:
-    return (f"changed since then: {name}, {text}" for name, text in changed.items())
+    return (
+        tr("changed since then: {name}, {change}", name=tr(name), change=text)
+        for name, text in changed.items()
+    )

@@ -5,7 +5,8 @@ import statistics
 from collections.abc import Sequence
 from typing import Literal, Self
 
-from opslib.core.formatting import format_ms, plural
+from opslib.core.formatting import format_ms
+from opslib.core.language import tr, tr_many
 from opslib.core.lineage import Lineage
 from opslib.core.records import Part, Record
 from opslib.core.sections import BenchSection
@@ -184,19 +185,32 @@ def sum_up(
 ) -> str:
     """Return the benchmark's finding as one or two sentences with their uncertainty."""
     if parity is not None and not parity.passed:
-        return f"The two engines do not answer alike: {parity.reason}. Nothing was timed."
+        return tr(
+            "The two engines do not answer alike: {reason}. Nothing was timed.",
+            reason=parity.reason,
+        )
     timed = [row for row in rows if row.boundary == "inference" and row.latency_ms]
     if not timed:
-        reasons = "; ".join(dict.fromkeys(row.reason or "" for row in rows))
-        none = all(row.status == "unavailable" for row in rows)
-        return f"Nothing {'could run' if none else 'was measured'}: {reasons}."
+        reasons = "; ".join(dict.fromkeys(map(tr, (row.reason or "" for row in rows))))
+        if all(row.status == "unavailable" for row in rows):
+            return tr("Nothing could run: {reasons}.", reasons=reasons)
+        return tr("Nothing was measured: {reasons}.", reasons=reasons)
     parts = [_describe_engine(timed), _describe_comparison(comparisons)]
     if verdict == "inconclusive":
-        wide = [row for row in rows if row.status == "inconclusive"]
-        missed = f"{plural(len(wide), 'ratio')} of {len(rows)} to the reference network "
+        wide = sum(row.status == "inconclusive" for row in rows)
         if wide:
-            parts.append(f" Inconclusive: {missed}missed ±{section.target_half_width_pct:g} %.")
-    return "".join(part for part in parts if part)
+            parts.append(
+                tr_many(
+                    "Inconclusive: {count} ratio of {rows} to the reference network missed "
+                    "±{pct:g} %.",
+                    "Inconclusive: {count} ratios of {rows} to the reference network missed "
+                    "±{pct:g} %.",
+                    wide,
+                    rows=len(rows),
+                    pct=section.target_half_width_pct,
+                )
+            )
+    return " ".join(part for part in parts if part)
 
 
 def _describe_engine(timed: Sequence[BenchRow]) -> str:
@@ -207,15 +221,25 @@ def _describe_engine(timed: Sequence[BenchRow]) -> str:
     if first.latency_ms is None or best.throughput_img_s is None:
         return ""
     width = f" (±{first.half_width_pct:.1f} %)" if first.half_width_pct is not None else ""
-    count = "one image" if first.batch_size == 1 else f"a batch of {first.batch_size}"
-    ratio = ""
+    alone = first.batch_size == 1
+    count = tr("one image") if alone else tr("a batch of {size}", size=first.batch_size)
+    took = f"{format_ms(first.latency_ms.p50)} ms{width}"
     if first.relative is not None:
-        known = f"{first.relative.ratio:.2f} × the reference network"
-        ratio = f", {known} (±{first.relative.half_width_pct:.1f} %),"
-    return (
-        f"{ENGINE_NAMES[engine]} on {first.provider} answers {count} in "
-        f"{format_ms(first.latency_ms.p50)} ms{width}{ratio} and reaches "
-        f"{best.throughput_img_s:,.0f} img/s at batch {best.batch_size}."
+        took = tr(
+            "{took}, {ratio:.2f} × the reference network (±{pct:.1f} %),",
+            took=took,
+            ratio=first.relative.ratio,
+            pct=first.relative.half_width_pct,
+        )
+    return tr(
+        "{engine} on {provider} answers {count} in {took} and reaches {rate:,.0f} img/s at batch "
+        "{batch}.",
+        engine=ENGINE_NAMES[engine],
+        provider=first.provider,
+        count=count,
+        took=took,
+        rate=best.throughput_img_s,
+        batch=best.batch_size,
     )
 
 
@@ -224,12 +248,15 @@ def _describe_comparison(comparisons: Sequence[SpeedComparison]) -> str:
         return ""
     decided = [one for one in comparisons if one.direction in ("faster", "slower")]
     if not decided:
-        undecided = any(one.direction is None for one in comparisons)
-        known = "No measurable difference to Torch was found"
-        return f" {'Whether it is faster than Torch is undecided' if undecided else known}."
+        if any(one.direction is None for one in comparisons):
+            return tr("Whether it is faster than Torch is undecided.")
+        return tr("No measurable difference to Torch was found.")
     speedups = [f"{one.comparison.speedup:.2f}" for one in decided]
     low, high = min(speedups, key=float), max(speedups, key=float)
-    span = low if low == high else f"{low} to {high}"
+    span = low if low == high else tr("{low} to {high}", low=low, high=high)
+    if len(decided) == len(comparisons):
+        return tr("It runs at {span} times the speed of Torch at every batch size.", span=span)
     sizes = ", ".join(str(one.batch_size) for one in decided)
-    where = "at every batch size" if len(decided) == len(comparisons) else f"at batch {sizes}"
-    return f" It runs at {span} times the speed of Torch {where}."
+    return tr(
+        "It runs at {span} times the speed of Torch at batch {sizes}.", span=span, sizes=sizes
+    )

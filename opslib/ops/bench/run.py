@@ -16,6 +16,7 @@ from tempfile import TemporaryDirectory
 from opslib.core.config import Config
 from opslib.core.errors import ExitCode, ModelError, UnavailableError
 from opslib.core.formatting import stamp
+from opslib.core.language import mark
 from opslib.core.lineage import record_lineage
 from opslib.core.verdicts import Verdict, exit_code_of
 from opslib.inference.engine import EngineFacts, requested_providers
@@ -80,7 +81,7 @@ def run_bench(
         img_size = choose_img_size(setup, facts) if facts else 0
         bench = _Bench(setup, stations, setup.workload(img_size), deadline, progress)
         parity = _check_parity(bench, facts)
-        stopped = "parity failed" if parity and not parity.passed else None
+        stopped = mark("parity failed") if parity and not parity.passed else None
         references = Path(stack.enter_context(TemporaryDirectory(prefix="pillops-reference-")))
         for name in facts:
             write_reference(references, name)

@@ -7,6 +7,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from opslib.core.language import tr
 from opslib.ops.bench.columns import PAIR_COLUMNS, list_pairs, note_of, row_columns
 from opslib.ops.bench.record import ENGINE_NAMES, BenchRecord, BenchRow
 from opslib.telling.columns import page_of, page_table
@@ -178,7 +179,7 @@ def publish_bench(record: BenchRecord, path: Path) -> None:
             round(rows[0].p50_ms or 0.0, 4),
             unit="ms",
             better="lower",
-            label=f"{name}, batch {rows[0].batch_size}, median",
+            label=tr("{engine}, batch {size}, median", engine=name, size=rows[0].batch_size),
             interval=rows[0].latency_ms.ci95 if rows[0].latency_ms else None,
         )
         if rows[0].relative is not None:
@@ -187,7 +188,11 @@ def publish_bench(record: BenchRecord, path: Path) -> None:
                 round(rows[0].relative.ratio, 4),
                 unit="×",
                 better="lower",
-                label=f"{name}, batch {rows[0].batch_size}, against the reference network",
+                label=tr(
+                    "{engine}, batch {size}, against the reference network",
+                    engine=name,
+                    size=rows[0].batch_size,
+                ),
                 interval=rows[0].relative.ci95,
             )
         publish(
@@ -195,12 +200,12 @@ def publish_bench(record: BenchRecord, path: Path) -> None:
             round(best.throughput_img_s or 0.0, 1),
             unit="img/s",
             better="higher",
-            label=f"{name}, best throughput (batch {best.batch_size})",
+            label=tr("{engine}, best throughput (batch {size})", engine=name, size=best.batch_size),
             interval=best.throughput_ci95_img_s,
         )
     if record.noise_floor is not None:
         value = round(record.noise_floor.half_width_pct, 2)
-        publish("noise_floor_pct", value, unit="%", label="Noise floor (A/A)")
+        publish("noise_floor_pct", value, unit="%", label=tr("Noise floor (A/A)"))
 
 
 def _engines(record: BenchRecord) -> list[str]:

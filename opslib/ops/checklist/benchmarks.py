@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from opslib.core.clock import is_ahead, parse_moment, part_ahead
 from opslib.core.errors import InputError
-from opslib.core.formatting import plural
+from opslib.core.language import mark, tr, tr_many
 from opslib.ops.checklist.items import (
     Answer,
     SpeedChange,
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 PATTERN = "bench_*.json"
 MAX_READ = 20
-RERUN = "run the benchmark: `pillops run 01_bench`"
+RERUN = mark("run the benchmark: `pillops run 01_bench`")
 
 
 def check_benchmark(visit: Visit) -> Answer:
@@ -39,34 +39,38 @@ def check_benchmark(visit: Visit) -> Answer:
     records = _read_records(visit, ahead)
     last = next(records, None)
     if last is None:
-        missing = f"not set up: no benchmark in {visit.config.records_dir}"
-        return Answer.of("attention", tell_ahead("benchmark", ahead) or missing, step=RERUN)
+        missing = tr("no benchmark in {folder}", folder=visit.config.records_dir)
+        missing = tr("not set up: {line}", line=missing)
+        return Answer.of("attention", _tell_ahead(ahead) or missing, step=tr(RERUN))
     path, newest = last
     age = age_days(newest.lineage.created_at_utc, visit.now)
-    lines = [f"last benchmark {describe_age(age)}: {path.name}"]
+    lines = [tr("last benchmark {age}: {name}", age=describe_age(age), name=path.name)]
     state: State = "ok"
     step = None
     if ahead:
-        lines.append(str(tell_ahead("benchmark", ahead)))
-        state, step = "attention", "set the clock right; move them away, or run the benchmark again"
+        lines.append(str(_tell_ahead(ahead)))
+        state = "attention"
+        step = tr("set the clock right; move them away, or run the benchmark again")
     if age is None or age > limit_days:
-        lines.append(f"older than {limit_days:g} days")
-        state, step = "attention", RERUN
+        lines.append(tr("older than {days:g} days", days=limit_days))
+        state, step = "attention", tr(RERUN)
     host = newest.lineage.host
     earlier = [one for _, one in records if one.lineage.host.is_same(host)]
     if not earlier:
-        lines.append("nothing to compare it with yet: the first on this host")
+        lines.append(tr("nothing to compare it with yet: the first on this host"))
         return Answer.of(state, *lines, step=step)
     from opslib.ops.bench.history import judge_record
 
     comparison = judge_record(newest, earlier, across_models=True)
     lines.append(_name_sides(newest, comparison))
     if not comparison.comparable:
-        again = "run it again while nothing else runs: `pillops run 01_bench`"
+        again = tr("run it again while nothing else runs: `pillops run 01_bench`")
         return Answer.of("attention", *lines, comparison.summary, step=again)
     verdict, told = _judge(visit, comparison)
     if verdict != "ok":
-        step = "run it again; if it stays: `pillops report check`, then what changed since then?"
+        step = tr(
+            "run it again; if it stays: `pillops report check`, then what changed since then?"
+        )
         state = verdict
     speeds = tuple(_change(row) for row in comparison.rows if row.change_pct is not None)
     lines += [told, *comparison.notes, *filter(None, [comparison.attribution])]
@@ -78,21 +82,38 @@ def _judge(visit: Visit, comparison: RecordComparison) -> tuple[State, str]:
     limit_pct = section.regression_attention_pct
     worse = [row for row in comparison.rows if row.outcome == "worse"]
     slower = [row for row in worse if (row.change_pct or 0) >= limit_pct]
-    count = plural(len([r for r in comparison.rows if r.change_pct is not None]), "row")
+    count = len([row for row in comparison.rows if row.change_pct is not None])
     if not slower:
-        return "ok", f"no regression of {limit_pct:g} % or more beyond the noise in {count}"
+        return "ok", tr_many(
+            "no regression of {limit:g} % or more beyond the noise in {count} row",
+            "no regression of {limit:g} % or more beyond the noise in {count} rows",
+            count,
+            limit=limit_pct,
+        )
     worst = max(slower, key=lambda row: row.change_pct or 0)
-    span = ""
+    most = worst.label
     if worst.baseline_p50_ms and worst.candidate_p50_ms:
-        span = f", {worst.baseline_p50_ms:.3g} to {worst.candidate_p50_ms:.3g} ms"
-    told = (
-        f"{len(slower)} of {count} slower; most: {worst.label}{span} "
-        f"(+{worst.change_pct or 0:.1f} %)"
+        most += tr(
+            ", {before:.3g} to {after:.3g} ms",
+            before=worst.baseline_p50_ms,
+            after=worst.candidate_p50_ms,
+        )
+    told = tr_many(
+        "{slower} of {count} row slower; most: {row} (+{pct:.1f} %)",
+        "{slower} of {count} rows slower; most: {row} (+{pct:.1f} %)",
+        count,
+        slower=len(slower),
+        row=most,
+        pct=worst.change_pct or 0,
     )
     if comparison.of_another_model:
-        return "attention", f"{told}; the model is another one, which may be the reason"
+        return "attention", tr(
+            "{told}; the model is another one, which may be the reason", told=told
+        )
     if comparison.attribution is None and _is_the_host(comparison, limit_pct):
-        return "attention", f"{told}; Torch is too: the host is slower, not the runtime"
+        return "attention", tr(
+            "{told}; Torch is too: the host is slower, not the runtime", told=told
+        )
     served = [row.change_pct or 0 for row in slower if row.engine == "onnx"]
     failed = max(served, default=0.0) >= section.regression_failed_pct
     return ("failed" if failed else "attention"), told
@@ -132,11 +153,20 @@ def _read_records(visit: Visit, ahead: list[str]) -> Iterator[tuple[Path, BenchR
 
 
 def _name_sides(newest: BenchRecord, comparison: RecordComparison) -> str:
-    model = newest.model.name if newest.model else "Torch alone"
+    model = newest.model.name if newest.model else tr("Torch alone")
     if comparison.against_utc is None:
-        return f"{model} against {plural(comparison.runs, 'benchmark')} before it"
+        return tr_many(
+            "{model} against {count} benchmark before it",
+            "{model} against {count} benchmarks before it",
+            comparison.runs,
+            model=model,
+        )
     day = datetime.fromisoformat(comparison.against_utc).strftime("%Y-%m-%d %H:%M")
-    return f"{model} against the one of {day} UTC"
+    return tr("{model} against the one of {day} UTC", model=model, day=day)
+
+
+def _tell_ahead(names: list[str]) -> str | None:
+    return tell_ahead(tr_many("{count} benchmark", "{count} benchmarks", len(names)), names)
 
 
 def _change(row: RowComparison) -> SpeedChange:

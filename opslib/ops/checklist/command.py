@@ -14,6 +14,7 @@ import typer
 
 from opslib.core.config import Config, is_own_variable, load_config
 from opslib.core.errors import ExitCode, StorageError
+from opslib.core.language import mark, tr
 from opslib.telling.doors import (
     ConfigOption,
     check_record_path,
@@ -40,7 +41,7 @@ STATE_STYLES = {
     "note": "yellow",
     "problem": "red bold",
 }
-VERDICT_WORDS = {"pass": "ok", "fail": "failed", "inconclusive": "attention"}
+VERDICT_WORDS = {"pass": mark("ok"), "fail": mark("failed"), "inconclusive": mark("attention")}
 
 
 def check(
@@ -76,15 +77,16 @@ def show_checklist(console: Console, record: ChecklistRecord) -> None:
     """Print every item, the worst first, with its evidence and what to do; then the verdict."""
     rows: list[tuple[Text, ...]] = []
     for item in record.by_state():
-        lines = [*item.told, *([f"next: {item.next_step}"] if item.next_step else [])]
-        state, title, found = plain_cells((item.state, item.title, "\n".join(lines)))
+        next_step = tr("next: {step}", step=item.next_step)
+        lines = [*item.told, *([next_step] if item.next_step else [])]
+        state, title, found = plain_cells((item.state_word, item.shown_title, "\n".join(lines)))
         state.stylize(STATE_STYLES[item.state])
         if item.next_step:
             found.stylize("bold", len(found) - len(lines[-1]))
         if item.state == "not applicable":
             found.stylize("dim")
         rows.append((state, title, found))
-    _print_table(console, rows, "state", "item", "found")
+    _print_table(console, rows, tr("state"), tr("item"), tr("found"))
     say_verdict(console, record.verdict, record.finding, word=VERDICT_WORDS[record.verdict])
 
 
@@ -96,19 +98,22 @@ def doctor(config: ConfigOption = None) -> int:
     console = make_console()
     say(console, f"{describe_experiment(loaded)}; configuration {loaded.source}")
     findings = list(examine(loaded))
-    rows = [plain_cells((one.area, one.state, one.seen)) for one in findings]
+    rows = [plain_cells((one.area, one.state_word, one.seen)) for one in findings]
     for one, (_, state, _) in zip(findings, rows, strict=True):
         state.stylize(STATE_STYLES[one.state])
     _print_table(console, rows)
-    say(console, "\nconfiguration as resolved (secrets stay in .env and are not shown)")
+    resolved = tr("configuration as resolved (secrets stay in .env and are not shown)")
+    say(console, f"\n{resolved}")
     _print_table(console, map(plain_cells, describe_config(loaded)))
     named = sorted(filter(is_own_variable, os.environ))
     if named:
-        say(console, f"overridden by the environment: {', '.join(named)}")
+        say(console, tr("overridden by the environment: {names}", names=", ".join(named)))
     steps = list_next_steps(findings)
     beside = Path(sys.executable).with_name("pillops")
-    where = "" if shutil.which("pillops") else f" (`pillops` is {beside})"
-    say(console, f"\nwhat to do next{where}" if steps else "\nnothing to do")
+    told = tr("what to do next") if steps else tr("nothing to do")
+    if steps and not shutil.which("pillops"):
+        told = tr("{told} (`pillops` is {path})", told=told, path=beside)
+    say(console, f"\n{told}")
     for number, step in enumerate(steps, start=1):
         say(console, f"{number}. {step}")
     failed = any(one.state == "problem" for one in findings)

@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from opslib.core.config import Config
-from opslib.core.formatting import format_bytes, plural
+from opslib.core.formatting import format_bytes
+from opslib.core.language import mark, tr, tr_many
 from opslib.ops.checklist.items import (
     Answer,
     DiskFacts,
@@ -24,8 +25,10 @@ HISTORY_DAYS = 60.0
 CONFIDENCE = 0.95
 SURGE_FULL_DAYS = 2.0
 SURGE_MIN_DAYS = 0.25
-FREE_UP = "free it: `pillops maintain --dry-run` shows what it would delete; then look at `du`"
-MOUNT = "mount what is missing, or take it off `maintenance.disks`"
+FREE_UP = mark(
+    "free it: `pillops maintain --dry-run` shows what it would delete; then look at `du`"
+)
+MOUNT = mark("mount what is missing, or take it off `maintenance.disks`")
 
 
 LookAtDisks = Callable[[Config, datetime], DiskReport]
@@ -47,7 +50,7 @@ def check_disks(visit: Visit, look: LookAtDisks = look_at_disks) -> Answer:
     for note in report.notes:
         lost = note.startswith(f"{visit.config.exp_dir}: ")
         found.add("failed" if lost else usual, note)
-    return found.answer(step).model_copy(update={"disks": tuple(disks)})
+    return found.answer(tr(step)).model_copy(update={"disks": tuple(disks)})
 
 
 def describe_disk(use: DiskUse, history: Sequence[DiskPoint], now: datetime) -> DiskFacts:
@@ -58,8 +61,10 @@ def describe_disk(use: DiskUse, history: Sequence[DiskPoint], now: datetime) -> 
     points = [p for p in history if 0 < _days_before(p, now) <= HISTORY_DAYS]
     points = [*sorted(points, key=lambda point: point.at_utc), here]
     span = _days_before(points[0], now)
-    over = f" over {describe_days(span)}" if len(points) > 1 else ""
-    trend: dict[str, object] = {"trend": f"no trend yet ({plural(len(points), 'reading')}{over})"}
+    known = tr_many("{count} reading", "{count} readings", len(points))
+    if len(points) > 1:
+        known = tr("{readings} over {span}", readings=known, span=describe_days(span))
+    trend: dict[str, object] = {"trend": tr("no trend yet ({known})", known=known)}
     if len(points) >= MIN_POINTS and span >= MIN_SPAN_DAYS:
         trend = _find_trend(points, use.free_bytes, now)
     use_now = use.model_dump(exclude={"at_utc"})
@@ -75,12 +80,16 @@ def _find_trend(points: list[DiskPoint], free_bytes: int, now: datetime) -> dict
     slope, _, low, high = (float(v) for v in theilslopes(used, days, CONFIDENCE))
     growth = {"growth_bytes_per_day": slope, "growth_ci95_bytes_per_day": (low, high)}
     if high < 0:
-        return {"trend": f"shrinking by {_rate(-slope)}", **growth}
+        return {"trend": tr("shrinking by {rate}", rate=_rate(-slope)), **growth}
     if low <= 0:
-        return {"trend": "no clear growth", **growth}
+        return {"trend": tr("no clear growth"), **growth}
     until, earliest = free_bytes / slope, free_bytes / high
-    trend = f"growing by {_rate(slope)}, full in {describe_days(until)}"
-    trend += f" (at the earliest {describe_days(earliest)})"
+    trend = tr(
+        "growing by {rate}, full in {span} (at the earliest {earliest})",
+        rate=_rate(slope),
+        span=describe_days(until),
+        earliest=describe_days(earliest),
+    )
     full = {"days_until_full": until, "days_until_full_earliest": earliest}
     return {"trend": trend, **growth, **full}
 
@@ -88,9 +97,16 @@ def _find_trend(points: list[DiskPoint], free_bytes: int, now: datetime) -> dict
 def _judge(disk: DiskFacts, visit: Visit) -> tuple[State, str]:
     section, surge_days = visit.config.checklist, _find_surge(disk)
     free = format_bytes(disk.free_bytes)
-    told = f"{disk.mount}: {disk.used_pct:.0f} % used, {free} free; {disk.trend}"
+    told = tr(
+        "{mount}: {used:.0f} % used, {free} free; {trend}",
+        mount=disk.mount,
+        used=disk.used_pct,
+        free=free,
+        trend=disk.trend,
+    )
     if surge_days is not None:
-        told += f"; at the pace since the last reading in {describe_days(surge_days)}"
+        span = describe_days(surge_days)
+        told += tr("; at the pace since the last reading in {span}", span=span)
     if disk.used_pct >= section.disk_failed_pct:
         return "failed", told
     soon = disk.days_until_full is not None and disk.days_until_full < section.disk_full_days
@@ -119,4 +135,4 @@ def _days_before(point: DiskPoint, now: datetime) -> float:
 
 
 def _rate(bytes_per_day: float) -> str:
-    return f"{format_bytes(bytes_per_day)} a day"
+    return tr("{amount} a day", amount=format_bytes(bytes_per_day))

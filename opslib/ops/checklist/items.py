@@ -11,7 +11,8 @@ from typing import Literal, Self
 from opslib.core.clock import ASK, SKEW, parse_moment
 from opslib.core.config import Config
 from opslib.core.errors import ParameterError
-from opslib.core.formatting import plural, utc_now
+from opslib.core.formatting import utc_now
+from opslib.core.language import mark, tr, tr_many
 from opslib.core.records import Part
 from opslib.core.served import ServedNote
 
@@ -22,7 +23,20 @@ PERIODS: tuple[Period, ...] = ("daily", "weekly", "monthly")
 WINDOW_H: dict[Period, float] = {"daily": 24.0, "weekly": 7 * 24.0, "monthly": 31 * 24.0}
 STATES: tuple[State, ...] = ("failed", "attention", "unknown", "ok", "not applicable")
 QUIET = STATES[3:]
+# The states as people are shown them; in records they stay as they are.
+STATE_WORDS: dict[State, str] = {
+    "failed": mark("failed"),
+    "attention": mark("attention"),
+    "unknown": mark("unknown"),
+    "ok": mark("ok"),
+    "not applicable": mark("not applicable"),
+}
 DAY_S = 86_400.0
+PERIOD_WORDS: dict[Period, str] = {
+    "daily": mark("daily"),
+    "weekly": mark("weekly"),
+    "monthly": mark("monthly"),
+}
 
 
 class LogGroup(Part):
@@ -114,9 +128,9 @@ class Evidence:
         self.lines.append((state, line))
         self.steps += [step] if step else []
 
-    def add_ahead(self, noun: str, names: Sequence[str]) -> None:
+    def add_ahead(self, counted: str, names: Sequence[str]) -> None:
         """Take, where there are such, that these are dated after now and no evidence."""
-        told = tell_ahead(noun, names)
+        told = tell_ahead(counted, names)
         if told:
             self.add("attention", told)
 
@@ -150,7 +164,18 @@ class Item(Answer):
         """The evidence, and since when it is so where somebody has to look."""
         if self.since_utc is None or self.is_quiet:
             return self.evidence
-        return (*self.evidence, f"like this since {self.since_utc[:16].replace('T', ' ')} UTC")
+        since = self.since_utc[:16].replace("T", " ")
+        return (*self.evidence, tr("like this since {since} UTC", since=since))
+
+    @property
+    def state_word(self) -> str:
+        """The state as people are shown it."""
+        return tr(STATE_WORDS[self.state])
+
+    @property
+    def shown_title(self) -> str:
+        """The title as people are shown it."""
+        return tr(self.title)
 
 
 @dataclass(frozen=True)
@@ -165,7 +190,7 @@ class Visit:
 
     def not_set_up(self, line: str, step: str) -> Answer:
         """Return that something is not there, which the demo alone does without."""
-        told = f"not set up: {line}"
+        told = tr("not set up: {line}", line=line)
         if self.config.is_demo:
             return Answer.of("not applicable", told)
         return Answer.of("attention", told, step=step)
@@ -204,23 +229,30 @@ def named_moment(path: Path) -> datetime | None:
 def describe_age(days: float | None) -> str:
     """Return an age in the unit that matters: `3 hours ago`, `12 days ago`."""
     if days is None:
-        return "at an unknown time"
+        return tr("at an unknown time")
     if days * DAY_S < -SKEW.total_seconds():
-        return f"dated {describe_days(-days)} in the future: {ASK}"
-    return f"{describe_days(max(days, 0.0))} ago"
+        span = describe_days(-days)
+        return tr("dated {span} in the future: {ask}", span=span, ask=tr(ASK))
+    return tr("{span} ago", span=describe_days(max(days, 0.0)))
 
 
-def tell_ahead(noun: str, names: Sequence[str]) -> str | None:
-    """Return that these are dated after now and no evidence of anything, or None for none."""
+def tell_ahead(counted: str, names: Sequence[str]) -> str | None:
+    """Return that these, `counted` in words, are dated after now and no evidence of anything, or
+    None for none."""
     if not names:
         return None
-    return f"passed over, dated after now: {plural(len(names), noun)}, {names[0]}: {ASK}"
+    return tr(
+        "passed over, dated after now: {counted}, {name}: {ask}",
+        counted=counted,
+        name=names[0],
+        ask=tr(ASK),
+    )
 
 
 def describe_days(days: float) -> str:
     """Return a number of days in the unit that matters: `40 minutes`, `3 hours`, `12 days`."""
     if days < 1 / 24:
-        return plural(round(days * 24 * 60), "minute")
+        return tr_many("{count:,} minute", "{count:,} minutes", round(days * 24 * 60))
     if days < 2:
-        return plural(round(days * 24), "hour")
-    return plural(round(days), "day")
+        return tr_many("{count:,} hour", "{count:,} hours", round(days * 24))
+    return tr_many("{count:,} day", "{count:,} days", round(days))

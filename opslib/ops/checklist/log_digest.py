@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+from opslib.core.language import tr
 from opslib.core.secrets import mask
 from opslib.ops.checklist.items import LogGroup
 from opslib.ops.checklist.log_lines import ErrorReader, LogError, next_mark, normalise_message
@@ -65,7 +66,9 @@ class LogDigest:
             return  # rotated away in this moment: its lines are in the archive
         except (OSError, EOFError, zlib.error) as error:
             reason = getattr(error, "strerror", None) or str(error)
-            self.problems.append(f"{path.name}: not read to its end: {reason}")
+            self.problems.append(
+                tr("{name}: not read to its end: {reason}", name=path.name, reason=reason)
+            )
 
     def groups(self, secrets: Iterable[str] = (), ignore: Iterable[str] = ()) -> list[LogGroup]:
         """Return the groups, the most frequent first, secrets masked. `ignore`: texts; a group

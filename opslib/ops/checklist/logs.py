@@ -4,7 +4,8 @@ from datetime import UTC, timedelta
 from pathlib import Path
 
 from opslib.core.config import Config
-from opslib.core.formatting import format_bytes, plural
+from opslib.core.formatting import format_bytes
+from opslib.core.language import tr, tr_many
 from opslib.core.secrets import live_secrets
 from opslib.ops.checklist.items import STATES, Answer, LogGroup, State, Visit
 from opslib.ops.checklist.log_digest import LogDigest
@@ -23,12 +24,18 @@ def check_api_log(visit: Visit) -> Answer:
     found = [any(path.parent.glob(path.name)) or find_log_files(path, visit) for path in logs]
     missing = [str(path) for path, there in zip(logs, found, strict=True) if not there]
     if len(missing) == len(logs):
-        why = "the service never ran on this experiment, or logs elsewhere"
-        told = f"{', '.join(missing)}: no such log: {why}"
-        step = f"{start_step(visit.config)}; or is paths.exp_dir another folder?"
+        told = tr(
+            "{logs}: no such log: the service never ran on this experiment, or logs elsewhere",
+            logs=", ".join(missing),
+        )
+        start = start_step(visit.config)
+        step = tr("{start}; or is paths.exp_dir another folder?", start=start)
         return Answer.of("attention", told, step=step)
     named = " ".join(str(path) for path in logs)
-    step = f"read it: `grep ERROR {named} | tail`, then restart or roll back if answers are wrong"
+    step = tr(
+        "read it: `grep ERROR {logs} | tail`, then restart or roll back if answers are wrong",
+        logs=named,
+    )
     return _digest(visit, logs, "API", step, *missing)
 
 
@@ -40,9 +47,11 @@ def check_tunnel_log(visit: Visit) -> Answer:
     except PermissionError:
         there = True  # reading it will say so
     if not there:
-        step = "name the tunnel's log: `checklist.cloudflared_log`"
-        return visit.not_set_up(f"{path} is not there", step)
-    step = f"read it: `grep ERR {path} | tail`; does the tunnel answer? see the outside health"
+        step = tr("name the tunnel's log: `checklist.cloudflared_log`")
+        return visit.not_set_up(tr("{path} is not there", path=path), step)
+    step = tr(
+        "read it: `grep ERR {log} | tail`; does the tunnel answer? see the outside health", log=path
+    )
     return _digest(visit, [path], "cloudflared", step)
 
 
@@ -91,27 +100,48 @@ def _digest(visit: Visit, paths: list[Path], source: str, step: str, *missing: s
         state = "failed" if count >= section.log_errors_failed else "attention"
     if any(group.level == "CRITICAL" for group in counted):
         state = "failed"
-    said = f"{plural(count, 'error line')} in {plural(len(counted), 'group')}"
+    said = tr("no error")
+    if count:
+        said = tr(
+            "{lines} in {groups}",
+            lines=tr_many("{count:,} error line", "{count:,} error lines", count),
+            groups=tr_many("{count:,} group", "{count:,} groups", len(counted)),
+        )
+    said = tr(
+        "{said} since {since} UTC", said=said, since=f"{since.astimezone(UTC):%Y-%m-%d %H:%M}"
+    )
     ignored = sum(group.count for group in groups if group.ignored)
-    passed = f", {ignored:,} ignored as configured" if ignored else ""
+    if ignored:
+        said = tr("{said}, {ignored:,} ignored as configured", said=said, ignored=ignored)
+    read = tr_many("{count} file", "{count} files", digest.files)
     lines = [
-        f"{said if count else 'no error'} since {since.astimezone(UTC):%Y-%m-%d %H:%M} UTC{passed}"
-        f" ({plural(digest.files, 'file')}, {format_bytes(digest.read_bytes)})",
+        f"{said} ({read}, {format_bytes(digest.read_bytes)})",
         *map(describe_group, counted[:SHOWN_GROUPS]),
     ]
-    if len(counted) > SHOWN_GROUPS:
-        lines.append(f"and {plural(len(counted) - SHOWN_GROUPS, 'other message')}")
+    more = len(counted) - SHOWN_GROUPS
+    if more > 0:
+        lines.append(tr_many("and {count} other message", "and {count} other messages", more))
     if digest.undated:
-        lines.append(f"{plural(digest.undated, 'line')} without a time: may be older")
+        lines.append(
+            tr_many(
+                "{count:,} line without a time: may be older",
+                "{count:,} lines without a time: may be older",
+                digest.undated,
+            )
+        )
     lines += digest.problems
-    lines += [f"{name}: no line of it is in a form that is known here" for name in digest.puzzling]
+    lines += [
+        tr("{name}: no line of it is in a form that is known here", name=name)
+        for name in digest.puzzling
+    ]
     if state == "unknown" and digest.problems:
-        step = "let this account read the log, or run the checklist as one that may"
+        step = tr("let this account read the log, or run the checklist as one that may")
     elif state == "unknown":
-        step = "look at it yourself; the forms that are read: docs/OPS_CHECKLIST.md"
+        step = tr("look at it yourself; the forms that are read: docs/OPS_CHECKLIST.md")
     if missing:
-        lines += [f"{one}: no such log" for one in missing]
-        step = step if state != "ok" else "name the logs that there are: `checklist.api_logs`"
+        lines += [tr("{log}: no such log", log=one) for one in missing]
+        named = tr("name the logs that there are: `checklist.api_logs`")
+        step = step if state != "ok" else named
         state = min(state, "attention", key=STATES.index)
     next_step = None if state == "ok" else step
     return Answer(state=state, evidence=tuple(lines), next_step=next_step, groups=tuple(groups))
@@ -120,11 +150,11 @@ def _digest(visit: Visit, paths: list[Path], source: str, step: str, *missing: s
 def describe_group(group: LogGroup) -> str:
     """Return a group as one line: how often, when, what."""
     if group.first_utc is None or group.last_utc is None:
-        when = "no time"
+        when = tr("no time")
     elif group.first_utc[:16] == group.last_utc[:16]:
         when = _short(group.last_utc)
     else:
-        when = f"{_short(group.first_utc)} to {_short(group.last_utc)}"
+        when = tr("{first} to {last}", first=_short(group.first_utc), last=_short(group.last_utc))
     return f"{group.count:,} × {group.example} ({when})"
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from opslib.core.clock import is_ahead, parse_moment, part_ahead
 from opslib.core.errors import InputError, StorageError
-from opslib.core.formatting import format_bytes, plural
+from opslib.core.formatting import format_bytes
+from opslib.core.language import mark, tr, tr_many
 from opslib.ops.checklist.items import (
     DAY_S,
     Answer,
@@ -24,8 +25,8 @@ from opslib.upkeep.log_names import is_log
 from opslib.upkeep.maintenance_record import MaintenanceRecord, find_journals, read_journal
 
 PATTERN = "maintenance_*.json"
-RUN = "run it: `pillops maintain`; is it scheduled? `pillops schedule show`"
-CUT = "cut them now: `pillops maintain`; the tunnel's on Windows: its task, 03:00"
+RUN = mark("run it: `pillops maintain`; is it scheduled? `pillops schedule show`")
+CUT = mark("cut them now: `pillops maintain`; the tunnel's on Windows: its task, 03:00")
 SHOWN = 3
 GRACE_DAYS = 2.0
 GRACE_SIZE = 2.0
@@ -39,32 +40,46 @@ def check_maintenance(visit: Visit) -> Answer:
     untold, found = _look_for_untold(visit), Evidence()
     last, ahead = _find_last(visit)
     if last is None and ahead:
-        return Answer.of("attention", str(tell_ahead("record", ahead)), *untold, step=RUN)
+        told = tell_ahead(_count_records(ahead), ahead)
+        return Answer.of("attention", str(told), *untold, step=tr(RUN))
     if last is None:
-        never = f"not set up: no maintenance ever ran on {visit.config.exp_dir}"
-        step = "run it: `pillops maintain`; schedule it: `pillops schedule install`"
+        never = tr("no maintenance ever ran on {folder}", folder=visit.config.exp_dir)
+        never = tr("not set up: {line}", line=never)
+        step = tr("run it: `pillops maintain`; schedule it: `pillops schedule install`")
         return Answer.of("attention", *(untold or [never]), step=step)
     newest, record = last
     if isinstance(record, InputError):
-        return Answer.of("attention", str(record), step=RUN)
+        return Answer.of("attention", str(record), step=tr(RUN))
     age = age_days(record.started_at_utc, visit.now)
     limit_h = visit.config.checklist.maintenance_age_h
-    done, freed = plural(len(record.done), "step"), format_bytes(record.freed_bytes)
-    told = f"{describe_age(age)}: {done}, {freed} freed"
+    told = tr_many(
+        "{age}: {count} step, {freed} freed",
+        "{age}: {count} steps, {freed} freed",
+        len(record.done),
+        age=describe_age(age),
+        freed=format_bytes(record.freed_bytes),
+    )
     if age is None or age * 24 > limit_h:
-        found.add("attention", f"{told}; it is due at least every {limit_h:g} h", RUN)
+        due = tr("{told}; it is due at least every {hours:g} h", told=told, hours=limit_h)
+        found.add("attention", due, tr(RUN))
     else:
         found.add("ok", told)
     for line in untold:
         found.add("attention", line)
-    found.add_ahead("record", ahead)
+    found.add_ahead(_count_records(ahead), ahead)
     left = [f"{one.target}: {one.reason}" for one in record.skipped]
-    for what, lines in (("left alone", left), ("warning", list(record.warnings))):
+    for what, lines in ((tr("left alone"), left), (tr("warning"), list(record.warnings))):
         for line in lines[:SHOWN]:
             found.add("attention", f"{what}: {line}")
         if len(lines) > SHOWN:
-            found.add("attention", f"{what}: {len(lines) - SHOWN} more in {newest.name}")
-    return found.answer(f"read {newest}; repair what it names, then `pillops maintain`")
+            more = tr("{count} more in {name}", count=len(lines) - SHOWN, name=newest.name)
+            found.add("attention", f"{what}: {more}")
+    step = tr("read {record}; repair what it names, then `pillops maintain`", record=newest)
+    return found.answer(step)
+
+
+def _count_records(names: list[str]) -> str:
+    return tr_many("{count} record", "{count} records", len(names))
 
 
 def _find_last(visit: Visit) -> tuple[tuple[Path, _Last] | None, list[str]]:
@@ -101,7 +116,9 @@ def _look_for_untold(visit: Visit) -> list[str]:
         return [*found, str(error)]
     if status is not None and (status.exit_code or 0) not in RAN_WELL:
         ended = describe_age(age_days(status.started_at_utc, visit.now))
-        found.append(f"its last run, {ended}, ended badly: {status.describe()}")
+        found.append(
+            tr("its last run, {age}, ended badly: {how}", age=ended, how=status.describe())
+        )
     return found
 
 
@@ -113,20 +130,38 @@ def check_rotation(visit: Visit) -> Answer:
     large = [one for one in logs if one.stat().st_size > GRACE_SIZE * section.rotate_mb * MIB]
     if large:
         shown = ", ".join(f"{p.name} ({format_bytes(p.stat().st_size)})" for p in large[:SHOWN])
-        found.add("attention", f"not cut at {section.rotate_mb:g} MiB: {shown}")
+        told = tr("not cut at {mb:g} MiB: {logs}", mb=section.rotate_mb, logs=shown)
+        found.add("attention", told)
     else:
-        told = f"{plural(len(logs), 'log')} below {GRACE_SIZE * section.rotate_mb:g} MiB each"
-        found.add("ok", told if logs else "no log yet")
+        limit_mb = GRACE_SIZE * section.rotate_mb
+        told = tr_many(
+            "{count} log below {mb:g} MiB each",
+            "{count} logs below {mb:g} MiB each",
+            len(logs),
+            mb=limit_mb,
+        )
+        found.add("ok", told if logs else tr("no log yet"))
     limit = section.archive_days
     ages = [_age(path, visit.now) for path in (visit.config.logs_dir / "archive").glob("*.gz")]
     late = [age for age in ages if age > limit + GRACE_DAYS]
     if late:
-        count = plural(len(late), "archive")
-        found.add("attention", f"{count} older than {limit} days, which are kept")
+        told = tr_many(
+            "{count} archive older than {days} days, which are kept",
+            "{count} archives older than {days} days, which are kept",
+            len(late),
+            days=limit,
+        )
+        found.add("attention", told)
     elif ages:
-        found.add("ok", f"{plural(len(ages), 'archive')}, none older than {limit} days")
+        told = tr_many(
+            "{count} archive, none older than {days} days",
+            "{count} archives, none older than {days} days",
+            len(ages),
+            days=limit,
+        )
+        found.add("ok", told)
     _look_at_tunnel(visit, found)
-    return found.answer(CUT)
+    return found.answer(tr(CUT))
 
 
 def _look_at_tunnel(visit: Visit, found: Evidence) -> None:
@@ -137,20 +172,39 @@ def _look_at_tunnel(visit: Visit, found: Evidence) -> None:
     size, before = path.stat().st_size, len(found.lines)
     archives = sorted(path.parent.glob(f"{path.name}.*.gz"), key=lambda one: one.stat().st_mtime)
     archives, ahead = part_ahead(archives, lambda one: one.stat().st_mtime, visit.now)
-    found.add_ahead("archive", [one.name for one in ahead])
+    counted = tr_many("{count} archive", "{count} archives", len(ahead))
+    found.add_ahead(counted, [one.name for one in ahead])
     if size > GRACE_SIZE * section.max_mb * MIB:
-        shown = format_bytes(size)
-        found.add("attention", f"{path.name} has {shown}: not cut at {section.max_mb:g} MB")
+        told = tr(
+            "{name} has {size}: not cut at {mb:g} MB",
+            name=path.name,
+            size=format_bytes(size),
+            mb=section.max_mb,
+        )
+        found.add("attention", told)
     if len(archives) > section.keep + 1:
-        count = plural(len(archives), "archive")
-        found.add("attention", f"{count} of {path.name}, {section.keep} are kept")
+        told = tr_many(
+            "{count} archive of {name}, {keep} are kept",
+            "{count} archives of {name}, {keep} are kept",
+            len(archives),
+            name=path.name,
+            keep=section.keep,
+        )
+        found.add("attention", told)
     age = _age(archives[-1], visit.now) if archives else _first_line_age(path, visit.now)
     if age is not None and size and age > section.max_days + GRACE_DAYS:
-        told = f"{path.name}: not rotated for {describe_days(age)}"
-        found.add("attention", f"{told}: due after {section.max_days:g}")
+        told = tr(
+            "{name}: not rotated for {span}: due after {days:g}",
+            name=path.name,
+            span=describe_days(age),
+            days=section.max_days,
+        )
+        found.add("attention", told)
     if len(found.lines) == before:
-        when = f", last rotated {describe_age(age)}" if archives else ""
-        found.add("ok", f"{path.name}: {format_bytes(size)}{when}")
+        told = f"{path.name}: {format_bytes(size)}"
+        if archives:
+            told += tr(", last rotated {age}", age=describe_age(age))
+        found.add("ok", told)
 
 
 def _first_line_age(path: Path, now: datetime) -> float | None:

@@ -17,7 +17,7 @@ from opslib.core.clock import ASK, is_ahead
 from opslib.core.env_file import ENV_NAME, read_env_file
 from opslib.core.environment import load_service_environment
 from opslib.core.errors import ConfigError
-from opslib.core.formatting import plural
+from opslib.core.language import mark, tr, tr_many
 from opslib.ops.checklist.items import DAY_S, Answer, Evidence, State, Visit, describe_days
 from opslib.ops.checklist.service import could_not_ask, open_http, read_key
 from opslib.serving.keys import HEADER, KEY_VARIABLE, check_key, key_since, make_key
@@ -31,14 +31,15 @@ BUSY = (429, 503)
 EVIL = "https://checklist.invalid"
 ALLOWS = "access-control-allow-origin"
 DEVELOPMENT = ("localhost", "127.0.0.1", "[::1]", "0.0.0.0")  # noqa: S104 (names, not an address)
-ROTATE = "`pillops key rotate`, then restart the service and update every client"
+ROTATE = mark("`pillops key rotate`, then restart the service and update every client")
 _PAGE = b"<!doctype html><script>alert(1)</script>"
 NO_IMAGES = {
-    "a text": ("checklist.txt", b"no image", "text/plain"),
-    "a page that calls itself a photo": ("checklist.jpg", _PAGE, "image/jpeg"),
+    mark("a text"): ("checklist.txt", b"no image", "text/plain"),
+    mark("a page that calls itself a photo"): ("checklist.jpg", _PAGE, "image/jpeg"),
 }
-ORIGINS_STEP = "list the front ends alone in CORS_ALLOW_ORIGINS of .env, then restart the service"
-IS_BUSY = "the service is busy, or has no model"
+ORIGINS_STEP = mark(
+    "list the front ends alone in CORS_ALLOW_ORIGINS of .env, then restart the service"
+)
 MIB = 1 << 20
 DECLARED_WAIT_S = 2.0
 _BOUNDARY = "pillops-checklist"
@@ -53,29 +54,37 @@ def check_key_age(visit: Visit) -> Answer:
     try:
         check_key(read_key(visit) or None)
     except ConfigError as error:
-        return Answer.of("failed", str(error).partition(";")[0], step=ROTATE)
+        return Answer.of("failed", str(error).partition(";")[0], step=tr(ROTATE))
     found, limit_days = Evidence(), visit.config.checklist.key_age_days
-    found.add("ok", "at least 32 random bytes")
+    found.add("ok", tr("at least 32 random bytes"))
     in_file = bool(read_env_file(env_file).get(KEY_VARIABLE))
     since = key_since(env_file) if in_file else None
     if since is None:
-        what = f"its age is not known: {KEY_VARIABLE} does not stand in {env_file}"
-        step = f"keep the key in {env_file}, where `pillops key rotate` dates it"
+        what = tr(
+            "its age is not known: {key} does not stand in {file}", key=KEY_VARIABLE, file=env_file
+        )
+        step = tr("keep the key in {file}, where `pillops key rotate` dates it", file=env_file)
         found.add("attention", what, step)
     elif is_ahead(since, visit.now):
-        made = f"it is dated {since:%Y-%m-%d}, after now: {ASK}"
-        step = f"set the clock right; then {ROTATE}"
-        found.add("attention", f"its age is not known: {made}", step)
+        what = tr(
+            "its age is not known: it is dated {day}, after now: {ask}",
+            day=f"{since:%Y-%m-%d}",
+            ask=tr(ASK),
+        )
+        step = tr("set the clock right; then {step}", step=tr(ROTATE))
+        found.add("attention", what, step)
     else:
         age = max((visit.now - since).total_seconds() / DAY_S, 0.0)
-        told = f"{describe_days(age)} old, to be rotated after {limit_days:g} days"
-        found.add(*(("attention", told, ROTATE) if age > limit_days else ("ok", told)))
+        told = tr(
+            "{age} old, to be rotated after {days:g} days", age=describe_days(age), days=limit_days
+        )
+        found.add(*(("attention", told, tr(ROTATE)) if age > limit_days else ("ok", told)))
     mode = stat.S_IMODE(env_file.stat().st_mode) if in_file else 0
     if mode & 0o077:
-        told = f"{env_file} is open to others (mode {mode:o})"
+        told = tr("{file} is open to others (mode {mode:o})", file=env_file, mode=mode)
         found.add("attention", told, f"`chmod 600 {env_file}`")
     elif in_file:
-        found.add("ok", f"{env_file.name} is readable by its owner alone")
+        found.add("ok", tr("{file} is readable by its owner alone", file=env_file.name))
     return found.answer()
 
 
@@ -83,7 +92,7 @@ def check_strangers(visit: Visit) -> Answer:
     """Return whether every guarded route turns away a caller with no key or with a wrong one."""
     found = Evidence()
     absent = dict[str, None]()
-    callers = {"without a key": None, "with a wrong key": make_key()}
+    callers = {tr("without a key"): None, tr("with a wrong key"): make_key()}
     try:
         for who, key in callers.items():
             with open_http(visit, key=key) as client:
@@ -92,15 +101,28 @@ def check_strangers(visit: Visit) -> Answer:
                     if status == NOT_THERE and route == OPTIONAL:
                         absent[f"{method} {route}"] = None
                     elif status not in CLOSED:
-                        found.add("failed", f"{method} {route} {who}: {status}, not 401")
+                        found.add(
+                            "failed",
+                            tr(
+                                "{route} {who}: {status}, not 401",
+                                route=f"{method} {route}",
+                                who=who,
+                                status=status,
+                            ),
+                        )
     except httpx.HTTPError as error:
         return could_not_ask(error)
     if not found.lines:
-        closed = plural(len(GUARDED) - len(absent), "route")
-        found.add("ok", f"{closed} closed without a key and with a wrong one")
+        closed = tr_many(
+            "{count} route closed without a key and with a wrong one",
+            "{count} routes closed without a key and with a wrong one",
+            len(GUARDED) - len(absent),
+        )
+        found.add("ok", closed)
     for name in absent:
-        found.add("ok", f"{name} is not there ({NOT_THERE})")
-    return found.answer("take it from the net until it is repaired: `sc.exe stop Cloudflared`")
+        found.add("ok", tr("{route} is not there ({status})", route=name, status=NOT_THERE))
+    step = tr("take it from the net until it is repaired: `sc.exe stop Cloudflared`")
+    return found.answer(step)
 
 
 def check_cors(visit: Visit) -> Answer:
@@ -112,22 +134,24 @@ def check_cors(visit: Visit) -> Answer:
             for origin in (EVIL, "null", *_lookalikes(listed)):
                 allowed = _allowed_for(client, origin)
                 if allowed in ("*", origin):
-                    told = f"a page from {origin} is let in ({ALLOWS}: {allowed})"
-                    found.add("failed", told, ORIGINS_STEP)
+                    told = tr("a page from {origin} is let in", origin=origin)
+                    found.add("failed", f"{told} ({ALLOWS}: {allowed})", tr(ORIGINS_STEP))
             refused = [one for one in listed if one != "*" and not _allowed_for(client, one)]
     except httpx.HTTPError as error:
         return could_not_ask(error)
     if "*" in listed:
-        found.add("failed", "CORS_ALLOW_ORIGINS in .env is *", ORIGINS_STEP)
+        found.add("failed", tr("CORS_ALLOW_ORIGINS in .env is *"), tr(ORIGINS_STEP))
     if refused:
-        step = "restart the service, so that it reads .env again"
-        found.add("attention", f"listed in .env, and refused: {', '.join(refused)}", step)
+        step = tr("restart the service, so that it reads .env again")
+        told = tr("listed in .env, and refused: {origins}", origins=", ".join(refused))
+        found.add("attention", told, step)
     development = [one for one in listed if urlsplit(one).hostname in DEVELOPMENT]
     if development and not visit.config.is_demo:
-        told = f"a development origin is let in: {', '.join(development)}"
-        found.add("attention", told, ORIGINS_STEP)
+        told = tr("a development origin is let in: {origins}", origins=", ".join(development))
+        found.add("attention", told, tr(ORIGINS_STEP))
     if not found.lines:
-        found.add("ok", f"foreign pages refused; let in: {', '.join(listed)}")
+        told = tr("foreign pages refused; let in: {origins}", origins=", ".join(listed))
+        found.add("ok", told)
     return found.answer()
 
 
@@ -138,17 +162,20 @@ def check_uploads(visit: Visit) -> Answer:
     try:
         key = read_key(visit)
         if not key:
-            raise ConfigError(f"{KEY_VARIABLE}: not set; put the service's key into .env")
+            raise ConfigError(
+                tr("{key}: not set; put the service's key into .env", key=KEY_VARIABLE)
+            )
         offer = offer_oversize(visit.config.client.url, key, limit_mb, section.timeout_s)
         found.add(*_judge_size(offer, limit_mb))
         with open_http(visit, key=key) as client:
             for what, file in NO_IMAGES.items():
                 status = client.post("/predict", files={"image": file}).status_code
-                found.add(*_judge_type(what, status))
+                found.add(*_judge_type(tr(what), status))
     except (httpx.HTTPError, OSError) as error:
         return could_not_ask(error)
-    wanted = f"MAX_UPLOAD_MB={limit_mb} and ALLOWED_EXTS"
-    return found.answer(f"{wanted} in .env, then restart the service")
+    return found.answer(
+        tr("MAX_UPLOAD_MB={mb} and ALLOWED_EXTS in .env, then restart the service", mb=limit_mb)
+    )
 
 
 @dataclass(frozen=True)
@@ -203,28 +230,40 @@ def _answers_within(connection: http.client.HTTPConnection, wait_s: float) -> bo
 
 
 def _judge_size(offer: Oversize, limit_mb: int) -> tuple[State, str]:
-    what, status = f"an image of {limit_mb + 1} MiB", offer.status
+    what, status = tr("an image of {mb} MiB", mb=limit_mb + 1), offer.status
+    if status == 413 and offer.declared:
+        return "ok", tr("{what} is refused (413, by its size alone)", what=what)
     if status == 413:
-        return "ok", f"{what} is refused (413{', by its size alone' if offer.declared else ''})"
+        return "ok", tr("{what} is refused ({status})", what=what, status=status)
     if offer.closed:
-        return "ok", f"{what} is refused (the service hung up)"
+        return "ok", tr("{what} is refused (the service hung up)", what=what)
     if status in CLOSED:
-        return "failed", f"{what}: {status}: the key in .env is not the service's"
+        return "failed", tr(
+            "{what}: {status}: the key in .env is not the service's", what=what, status=status
+        )
     if status in BUSY:
-        return "unknown", f"{what}: {status}: {IS_BUSY}"
+        return "unknown", _tell_busy(what, status)
     if status is None:
-        return "failed", f"{what} is taken in without an answer: there is no limit"
-    return "failed", f"{what} is answered {status}, not 413: the limit is off, or higher"
+        return "failed", tr("{what} is taken in without an answer: there is no limit", what=what)
+    return "failed", tr(
+        "{what} is answered {status}, not 413: the limit is off, or higher",
+        what=what,
+        status=status,
+    )
 
 
 def _judge_type(what: str, status: int) -> tuple[State, str]:
     if status in BUSY:
-        return "unknown", f"{what}: {status}: {IS_BUSY}"
+        return "unknown", _tell_busy(what, status)
     if status == 200:
-        return "failed", f"{what} is classified as if it were an image"
+        return "failed", tr("{what} is classified as if it were an image", what=what)
     if status >= 500:
-        return "failed", f"{what} breaks the service ({status})"
-    return "ok", f"{what} is refused ({status})"
+        return "failed", tr("{what} breaks the service ({status})", what=what, status=status)
+    return "ok", tr("{what} is refused ({status})", what=what, status=status)
+
+
+def _tell_busy(what: str, status: int) -> str:
+    return tr("{what}: {status}: the service is busy, or has no model", what=what, status=status)
 
 
 def _lookalikes(listed: tuple[str, ...]) -> list[str]:

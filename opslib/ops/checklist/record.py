@@ -7,17 +7,15 @@ from pathlib import Path
 from opslib.core.clock import is_ahead, parse_moment
 from opslib.core.config import Config
 from opslib.core.errors import InputError, StorageError
-from opslib.core.formatting import plural, stamp
+from opslib.core.formatting import stamp
+from opslib.core.language import name_some, tr, tr_many
 from opslib.core.lineage import Lineage
 from opslib.core.records import Record
 from opslib.core.verdicts import Verdict
-from opslib.ops.checklist.items import STATES, Item, Period, State
+from opslib.ops.checklist.items import QUIET, STATES, Item, Period, State
 
-MAX_NAMED = 3
 PATTERN = "checklist_*.json"
 MAX_RUNS = 14
-_OPEN: dict[State, str] = {"attention": "wants attention", "unknown": "could not be checked"}
-_SAID: dict[State, str] = {"failed": "failed", **_OPEN}
 
 
 class ChecklistRecord(Record):
@@ -52,15 +50,13 @@ class ChecklistRecord(Record):
 
 def decide(items: Sequence[Item]) -> tuple[Verdict, str]:
     """Return the verdict on `items` and the finding: one sentence, what is worst named first."""
-    parts = []
-    for state, words in _SAID.items():
-        named = [item.title for item in items if item.state == state]
-        if named:
-            agreed = words.replace("wants", "want") if len(named) > 1 else words
-            parts.append(f"{_list_names(named)} {agreed}")
-    count = sum(item.state == "ok" for item in items)
-    good = f"{plural(count, 'item') if count else 'no item'} {'are' if count > 1 else 'is'} ok"
-    finding = f"{'; '.join(parts)}; {good}." if parts else f"all is well, {good}."
+    named = {state: [item.shown_title for item in items if item.state == state] for state in STATES}
+    parts = [_tell(state, names) for state, names in named.items() if names and state not in QUIET]
+    count = len(named["ok"])
+    good = tr_many("{count} item is ok", "{count} items are ok", count)
+    good = good if count else tr("no item is ok")
+    all_well = tr("all is well, {good}.", good=good)
+    finding = f"{'; '.join(parts)}; {good}." if parts else all_well
     if any(item.state == "failed" for item in items):
         return "fail", finding
     return ("inconclusive" if parts else "pass"), finding
@@ -110,8 +106,10 @@ def find_since(name: str, state: State, earlier: Sequence[ChecklistRecord]) -> s
     return since
 
 
-def _list_names(names: list[str]) -> str:
-    shown = names[:MAX_NAMED]
-    if len(names) > MAX_NAMED:
-        shown = [*shown[: MAX_NAMED - 1], f"{len(names) - MAX_NAMED + 1} more"]
-    return ", ".join(shown[:-1]) + (" and " if len(shown) > 1 else "") + shown[-1]
+def _tell(state: State, titles: list[str]) -> str:
+    names = name_some(titles)
+    if state == "failed":
+        return tr("{names} failed", names=names)
+    if state == "unknown":
+        return tr("{names} could not be checked", names=names)
+    return tr_many("{names} wants attention", "{names} want attention", len(titles), names=names)

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from opslib.core.clock import parse_moment, part_ahead
 from opslib.core.errors import OpsError
-from opslib.core.formatting import format_bytes, plural
+from opslib.core.formatting import format_bytes
 from opslib.core.kinds import list_kinds
+from opslib.core.language import mark, tr, tr_many
 from opslib.ops.checklist.items import Answer, Evidence, State, Visit, age_days, describe_age
 from opslib.ops.checklist.service import ask_version
 from opslib.ops.release.record import Proof, proofs_of, read_proofs
@@ -14,32 +15,45 @@ from opslib.ops.release.store import StoredRelease, list_releases
 from opslib.serving.client import ServiceError
 from opslib.serving.swap import local_digests
 
-MAKE = "make one: `pillops release create`"
-PROVE = "prove one: `pillops release prove`"
-REPLACE = "make a new release, prove it, then find out what broke the old one"
+MAKE = mark("make one: `pillops release create`")
+PROVE = mark("prove one: `pillops release prove`")
+REPLACE = mark("make a new release, prove it, then find out what broke the old one")
 
 
 def check_release(visit: Visit) -> Answer:
     """Return the last release, its age, and whether what is served now is in a release."""
     there, found = list_releases(visit.config, now=visit.now), Evidence()
-    found.add_ahead("release", [one.name for one in there if one.is_ahead])
+    ahead = [one.name for one in there if one.is_ahead]
+    found.add_ahead(tr_many("{count} release", "{count} releases", len(ahead)), ahead)
     releases = tuple(one for one in there if not one.is_ahead)
     if not releases:
         if not there:
-            found.add("attention", f"not set up: no release in {visit.config.releases_dir}")
-        return found.answer(MAKE)
+            none = tr("no release in {folder}", folder=visit.config.releases_dir)
+            found.add("attention", tr("not set up: {line}", line=none))
+        return found.answer(tr(MAKE))
     newest = releases[0]
     age = age_days(newest.released_at_utc or "", visit.now)
     if newest.problem:
-        found.add("failed", f"the last release is broken: {newest.name}: {newest.problem}")
+        told = tr(
+            "the last release is broken: {name}: {problem}",
+            name=newest.name,
+            problem=newest.problem,
+        )
+        found.add("failed", told)
     else:
         told = f"{newest.name}, {describe_age(age)}, {format_bytes(newest.size_bytes)}"
         found.add(*_judge_age(told, age, visit.config.checklist.release_age_days))
     broken = [one.name for one in releases[1:] if one.problem]
     if broken:
-        found.add("attention", f"{plural(len(broken), 'older release')} broken: {broken[0]}")
+        told = tr_many(
+            "{count} older release broken: {name}",
+            "{count} older releases broken: {name}",
+            len(broken),
+            name=broken[0],
+        )
+        found.add("attention", told)
     _find_live(visit, releases, found)
-    return found.answer(MAKE)
+    return found.answer(tr(MAKE))
 
 
 def check_restore(visit: Visit) -> Answer:
@@ -47,35 +61,53 @@ def check_restore(visit: Visit) -> Answer:
     releases, found = list_releases(visit.config, now=visit.now), Evidence()
     proofs = read_proofs(visit.config)
     if not proofs:
-        never = "not set up: no release was ever restored for a test"
-        return Answer.of("attention", never, step=PROVE if releases else MAKE)
+        never = tr("not set up: {line}", line=tr("no release was ever restored for a test"))
+        return Answer.of("attention", never, step=tr(PROVE if releases else MAKE))
     here = _proofs_of_these(releases, proofs)
     dated, ahead = part_ahead(here, lambda one: parse_moment(one.proved_at_utc), visit.now)
-    found.add_ahead("restore test", [one.release for one in ahead])
+    counted = tr_many("{count} restore test", "{count} restore tests", len(ahead))
+    found.add_ahead(counted, [one.release for one in ahead])
     if dated:
         newest, age = dated[-1], age_days(dated[-1].proved_at_utc, visit.now)
-        told = f"last test {describe_age(age)}: {newest.release}, in {newest.took_s:.1f} s"
+        told = tr(
+            "last test {age}: {release}, in {seconds:.1f} s",
+            age=describe_age(age),
+            release=newest.release,
+            seconds=newest.took_s,
+        )
         found.add(*_judge_age(told, age, visit.config.checklist.proof_age_days))
     elif not ahead:
-        gone = proofs[-1].release
-        told = f"no release that is here was restored for a test: {gone}, proved last, is gone"
+        told = tr(
+            "no release that is here was restored for a test: {release}, proved last, is gone",
+            release=proofs[-1].release,
+        )
         found.add("attention", told)
     # A failure counts whatever its date: that the release restores is what has to be shown.
     last = {one.release: one for one in here if not one.ok or one in dated}
     for one in last.values():
         if not one.ok:
-            found.add("failed", f"{one.release} does not restore: {one.problem}", REPLACE)
+            told = tr(
+                "{release} does not restore: {problem}", release=one.release, problem=one.problem
+            )
+            found.add("failed", told, tr(REPLACE))
         elif one.note:
-            found.add("attention", f"{one.release} restores, but {one.note}")
+            told = tr("{release} restores, but {note}", release=one.release, note=one.note)
+            found.add("attention", told)
     unproved = [one.name for one in releases if one.name not in last]
     if unproved:
-        found.add("ok", f"{plural(len(unproved), 'release')} not tested yet: {unproved[0]}")
-    return found.answer(PROVE)
+        told = tr_many(
+            "{count} release not tested yet: {name}",
+            "{count} releases not tested yet: {name}",
+            len(unproved),
+            name=unproved[0],
+        )
+        found.add("ok", told)
+    return found.answer(tr(PROVE))
 
 
 def _judge_age(told: str, age: float | None, limit_days: float) -> tuple[State, str]:
     if age is None or age > limit_days:
-        return "attention", f"{told}: one is due every {limit_days:g} days"
+        return "attention", tr("{told}: one is due every {days:g} days", told=told, days=limit_days)
     return "ok", told
 
 
@@ -104,10 +136,12 @@ def _find_live(visit: Visit, releases: tuple[StoredRelease, ...], found: Evidenc
             continue
         held = next((one.name for one in releases if _holds(one, digests)), None)
         if held is not None:
-            found.add("ok", kind.of(f"the live model is in {held}"))
+            found.add("ok", kind.of(tr("the live model is in {release}", release=held)))
             continue
         shown = (live.version_tag if kind.sole else None) or live.model_path
-        found.add("attention", kind.of(f"the live model ({shown}) is in no release"))
+        found.add(
+            "attention", kind.of(tr("the live model ({model}) is in no release", model=shown))
+        )
 
 
 def _holds(release: StoredRelease, digests: frozenset[str]) -> bool:

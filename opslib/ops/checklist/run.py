@@ -6,6 +6,7 @@ from datetime import UTC, timedelta
 
 from opslib.core.config import Config
 from opslib.core.errors import OpsError, ParameterError
+from opslib.core.language import mark, tr
 from opslib.core.lineage import record_lineage
 from opslib.core.secrets import live_secrets, mask
 from opslib.core.served import ServedNote
@@ -13,6 +14,7 @@ from opslib.core.verdicts import VERDICT_EXIT_CODES
 from opslib.ops.checklist.benchmarks import check_benchmark
 from opslib.ops.checklist.disks import check_disks
 from opslib.ops.checklist.items import (
+    PERIOD_WORDS,
     PERIODS,
     WINDOW_H,
     Answer,
@@ -34,21 +36,21 @@ Progress = Callable[[str], None]
 MAX_WINDOW_H = 24.0 * 366
 
 CHECKS = (
-    Check("inside", "Health, inside", "daily", check_inside),
-    Check("outside", "Health, outside", "daily", check_outside),
-    Check("model", "Live model", "daily", check_live_model),
-    Check("api_log", "API log", "daily", check_api_log),
-    Check("tunnel_log", "Tunnel log", "daily", check_tunnel_log),
-    Check("disks", "Disks", "daily", check_disks),
-    Check("maintenance", "Maintenance", "weekly", check_maintenance),
-    Check("rotation", "Log rotation", "weekly", check_rotation),
-    Check("release", "Release", "weekly", check_release),
-    Check("restore", "Restore test", "weekly", check_restore),
-    Check("key", "API key", "monthly", check_key_age),
-    Check("strangers", "Strangers", "monthly", check_strangers),
-    Check("cors", "Browsers (CORS)", "monthly", check_cors),
-    Check("uploads", "Uploads", "monthly", check_uploads),
-    Check("benchmark", "Benchmark", "monthly", check_benchmark),
+    Check("inside", mark("Health, inside"), "daily", check_inside),
+    Check("outside", mark("Health, outside"), "daily", check_outside),
+    Check("model", mark("Live model"), "daily", check_live_model),
+    Check("api_log", mark("API log"), "daily", check_api_log),
+    Check("tunnel_log", mark("Tunnel log"), "daily", check_tunnel_log),
+    Check("disks", mark("Disks"), "daily", check_disks),
+    Check("maintenance", mark("Maintenance"), "weekly", check_maintenance),
+    Check("rotation", mark("Log rotation"), "weekly", check_rotation),
+    Check("release", mark("Release"), "weekly", check_release),
+    Check("restore", mark("Restore test"), "weekly", check_restore),
+    Check("key", mark("API key"), "monthly", check_key_age),
+    Check("strangers", mark("Strangers"), "monthly", check_strangers),
+    Check("cors", mark("Browsers (CORS)"), "monthly", check_cors),
+    Check("uploads", mark("Uploads"), "monthly", check_uploads),
+    Check("benchmark", mark("Benchmark"), "monthly", check_benchmark),
 )
 
 
@@ -74,13 +76,15 @@ def run_checklist(
     earlier = read_checklists(config, now=visit.now)
     items = []
     for check in checks_of(chosen):
-        progress(check.title)
+        progress(tr(check.title))
         items.append(_ask(check, visit, secrets, earlier))
     verdict, finding = decide(items)
     since = visit.now - timedelta(hours=window_h)
     return ChecklistRecord(
         verdict=verdict,
-        finding=f"{chosen.capitalize()}: {finding}",
+        finding=tr(
+            "{period}: {finding}", period=tr(PERIOD_WORDS[chosen]).capitalize(), finding=finding
+        ),
         exit_code=int(VERDICT_EXIT_CODES[verdict]),
         lineage=record_lineage(),
         experiment=str(config.exp_dir),
@@ -97,7 +101,7 @@ def _ask(check: Check, visit: Visit, secrets: Set[str], earlier: list[ChecklistR
     try:
         answer = check.answer(visit)
     except (OpsError, OSError, ValueError) as error:
-        answer = Answer.of("unknown", str(error), step="repair what it names")
+        answer = Answer.of("unknown", str(error), step=tr("repair what it names"))
 
     def clean(line: str) -> str:
         return clean_line(mask(line, secrets))

@@ -13,6 +13,7 @@ from opslib.core.config import Config
 from opslib.core.environment import load_service_environment
 from opslib.core.errors import InputError, ModelError
 from opslib.core.kinds import Kind, list_kinds
+from opslib.core.language import mark, tr
 from opslib.core.models import resolve_model
 from opslib.core.served import ServedNote, read_served_state
 from opslib.ops.checklist.items import Answer, Evidence, State, Visit
@@ -22,12 +23,10 @@ from opslib.serving.live import LiveVersion, normalise_url
 from opslib.serving.swap import is_same_model, read_version
 from opslib.upkeep.probe import CheckResult, probe
 
-REPAIR = (
+REPAIR = mark(
     "switch to the model that should be served: `pillops reload --path MODEL`; "
     "where it should lie and why it is not served: `/version` and logs/api.err"
 )
-TUNNEL = "restart the tunnel: `sc.exe stop Cloudflared`, `sc.exe start Cloudflared`"
-WHY_CPU = "why CUDA could not start: the first lines of logs/api.err after its start"
 
 
 def check_inside(visit: Visit) -> Answer:
@@ -36,35 +35,38 @@ def check_inside(visit: Visit) -> Answer:
     config, found = visit.config, Evidence()
     result, told = _probe(visit, config.health.internal_url)
     if not result.ok:
-        step = f"{start_step(config)}; if it ended by itself, read logs/api.err"
+        step = tr("{start}; if it ended by itself, read logs/api.err", start=start_step(config))
         return Answer.of("failed", told, step=step)
     found.add("failed" if result.degraded else "ok", told)
     try:
         said = [(kind, ask_health(visit, kind)) for kind in list_kinds(config)]
     except ServiceError as error:
-        other = f"client.url is another service, or none: {error}"
+        other = tr("client.url is another service, or none: {error}", error=error)
         return Answer.of("failed", told, other, step=error.hint)
     whole = said[0][1]
     for kind, health in said:
         if health.model_loaded is False:
-            step = f"switch one in: `{_reload(kind)} MODEL`; logs/api.err says why"
-            found.add("failed", kind.of("it has no model: /predict answers 503"), step)
+            step = tr(
+                "switch one in: `{reload} MODEL`; logs/api.err says why", reload=_reload(kind)
+            )
+            found.add("failed", kind.of(tr("it has no model: /predict answers 503")), step)
     if result.degraded:
-        found.steps.append(REPAIR)
+        found.steps.append(tr(REPAIR))
     elif whole.degraded is not None:
-        found.add("failed", f"{config.client.url}: {whole.degraded}", REPAIR)
-    device = whole.device or "an unnamed device"
+        found.add("failed", f"{config.client.url}: {whole.degraded}", tr(REPAIR))
+    device = whole.device or tr("an unnamed device")
     wants_card = config.onnx.providers[0] != "CPU" and shutil.which("nvidia-smi")
     on_wrong = bool(wants_card) and device == "cpu"
     if on_wrong:
-        found.add("attention", "it runs on the CPU although this host has a card", WHY_CPU)
+        step = tr("why CUDA could not start: the first lines of logs/api.err after its start")
+        found.add("attention", tr("it runs on the CPU although this host has a card"), step)
     for kind, health in said:
         if health.model_loaded and not on_wrong:
-            found.add("ok", kind.of(f"a model is loaded, on {device}"))
+            found.add("ok", kind.of(tr("a model is loaded, on {device}", device=device)))
         if health.model_loaded is None:
             field = kind.client.loaded_field
-            what = f"not said: whether a model is loaded; /health has no {field}"
-            step = f"name the field that says it: `{kind.key('loaded_field')}`"
+            what = tr("not said: whether a model is loaded; /health has no {field}", field=field)
+            step = tr("name the field that says it: `{key}`", key=kind.key("loaded_field"))
             found.add("unknown", kind.of(what), step)
     return found.answer()
 
@@ -73,16 +75,19 @@ def check_outside(visit: Visit) -> Answer:
     """Return whether the service answers where its users reach it, through the tunnel."""
     url = visit.config.health.external_url
     if url is None:
-        step = "name it: `health.external_url` in config.yaml"
-        return visit.not_set_up("health.external_url is null", step)
+        step = tr("name it: `{key}` in config.yaml", key="health.external_url")
+        return visit.not_set_up(tr("{key} is null", key="health.external_url"), step)
     result, told = _probe(visit, url)
     if result.degraded:
-        return Answer.of("failed", told, step=REPAIR)
+        return Answer.of("failed", told, step=tr(REPAIR))
     if result.ok:
         return Answer.of("ok", told)
     inside, _ = _probe(visit, visit.config.health.internal_url)
-    where = "the service answers inside: it is the tunnel" if inside.ok else "nor does it inside"
-    return Answer.of("failed", told, where, step=TUNNEL if inside.ok else SEE_SERVICE)
+    if not inside.ok:
+        return Answer.of("failed", told, tr("nor does it inside"), step=tr(SEE_SERVICE))
+    step = tr("restart the tunnel: `sc.exe stop Cloudflared`, `sc.exe start Cloudflared`")
+    where = tr("the service answers inside: it is the tunnel")
+    return Answer.of("failed", told, where, step=step)
 
 
 def check_live_model(visit: Visit) -> Answer:
@@ -113,28 +118,45 @@ def _note_live(kind: Kind, live: LiveVersion, path: str) -> ServedNote:
 def _look_at_live(visit: Visit, kind: Kind, live: LiveVersion | None) -> Evidence:
     found = Evidence()
     if live is None:
-        found.add("failed", "no model is served", f"switch one in: `{_reload(kind)} MODEL`")
+        step = tr("switch one in: `{reload} MODEL`", reload=_reload(kind))
+        found.add("failed", tr("no model is served"), step)
         return found
     if not live.said:
-        fields = f"{kind.client.path_field} nor {kind.client.digest_field}"
-        what = f"not said: which model is served; /version has neither {fields}"
-        found.add("unknown", what, f"name the field that says it: `{kind.key('path_field')}`")
+        what = tr(
+            "not said: which model is served; /version has neither {path} nor {digest}",
+            path=kind.client.path_field,
+            digest=kind.client.digest_field,
+        )
+        step = tr("name the field that says it: `{key}`", key=kind.key("path_field"))
+        found.add("unknown", what, step)
         return found
-    found.add("ok", f"live: {live.describe()}")
+    found.add("ok", tr("live: {model}", model=live.describe()))
     if live.wanted is not None:
-        step = (
+        step = tr(
             "put it back (`pillops release list` shows the copies) and `pillops reload --path` it; "
-            f"or keep the live one: `{_reload(kind)} {live.model_path}`"
+            "or keep the live one: `{reload} {path}`",
+            reload=_reload(kind),
+            path=live.model_path,
         )
         found.add("failed", live.wanted, step)
     _compare_latest(visit, kind, live, found)
     path = next(iter(kind.pins()), None)
     if path is not None and is_same_model(live, path):
-        found.add("ok", f"{kind.pin} pins it: a restart brings back {path.name}")
+        told = tr("{pin} pins it: a restart brings back {name}", pin=kind.pin, name=path.name)
+        found.add("ok", told)
     elif path is not None:
-        what = "another model" if os.path.lexists(path) else "a model that is not there"
-        told = f"{kind.pin} in {kind.pin_file.name} names {what}, {path}: a restart serves that"
-        step = f"`pillops reload --persist --path {live.model_path or 'MODEL'}`, or clear it"
+        there = os.path.lexists(path)
+        what = tr("another model") if there else tr("a model that is not there")
+        told = tr(
+            "{pin} in {file} names {what}, {path}: a restart serves that",
+            pin=kind.pin,
+            file=kind.pin_file.name,
+            what=what,
+            path=path,
+        )
+        step = tr(
+            "`pillops reload --persist --path {path}`, or clear it", path=live.model_path or "MODEL"
+        )
         found.add("attention", told, step)
     return found
 
@@ -144,23 +166,29 @@ def _compare_latest(visit: Visit, kind: Kind, live: LiveVersion, found: Evidence
     try:
         name = resolve_model(latest).name
     except ModelError:
-        what = "points at nothing" if os.path.lexists(latest) else "is not there"
-        step = f"link the model that should be served: `ln -sfn MODEL.onnx {latest}`"
-        told = f"{latest} {what}: nothing to compare the live model with"
+        there = os.path.lexists(latest)
+        what = tr("points at nothing") if there else tr("is not there")
+        step = tr("link the model that should be served: `ln -sfn MODEL.onnx {link}`", link=latest)
+        told = tr("{link} {what}: nothing to compare the live model with", link=latest, what=what)
         found.add("attention", told, step)
         return
     if is_same_model(live, latest):
-        how = "" if live.sha256 else " (the path was compared: there is no digest)"
-        found.add("ok", f"it is {kind.link}, {name}{how}")
+        told = tr("it is {link}, {name}", link=kind.link, name=name)
+        if not live.sha256:
+            told = tr("{told} (the path was compared: there is no digest)", told=told)
+        found.add("ok", told)
         return
-    state, since = None, ""
+    state, told = None, tr("{link} means another model, {name}", link=kind.link, name=name)
     with suppress(InputError):
         state = read_served_state(visit.config)
     if state is not None and state.current.sha256 == live.sha256:
-        since = f" (the live one was switched in at {state.current.switched_at_utc[:16]} UTC)"
-    told = f"{kind.link} means another model, {name}{since}"
-    leave = "after a rollback leave it, and repair the model first"
-    found.add("attention", told, f"`pillops reload --path {latest}`; {leave}")
+        at = state.current.switched_at_utc[:16]
+        told = tr("{told} (the live one was switched in at {at} UTC)", told=told, at=at)
+    step = tr(
+        "`pillops reload --path {link}`; after a rollback leave it, and repair the model first",
+        link=latest,
+    )
+    found.add("attention", told, step)
 
 
 def _reload(kind: Kind) -> str:
@@ -175,7 +203,7 @@ def _probe(visit: Visit, url: str) -> tuple[CheckResult, str]:
 
 AGENT = {"User-Agent": "pillops-checklist"}
 TOO_MANY = 429
-SEE_SERVICE = "first the service itself: see Health, inside"
+SEE_SERVICE = mark("first the service itself: see Health, inside")
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -183,7 +211,8 @@ def start_step(config: Config) -> str:
     """Return what to do about a service that does not run; our own has a command for it."""
     address = urlsplit(normalise_url(config.client.url))
     here = address.hostname in _LOOPBACK and (address.port or 80) == config.service.port
-    return "start the service" + (": `make serve`" if here and not config.models else "")
+    ours = here and not config.models
+    return tr("start the service: `make serve`") if ours else tr("start the service")
 
 
 def read_key(visit: Visit) -> str:
@@ -223,6 +252,7 @@ def could_not_ask(error: ServiceError | httpx.HTTPError | OSError) -> Answer:
     if not isinstance(error, ServiceError):
         said = getattr(error, "strerror", None) or str(error)
         words = " ".join(said.split()) or type(error).__name__
-        return Answer.of("unknown", f"no answer: {words}", step=SEE_SERVICE)
+        told = tr("no answer: {words}", words=words)
+        return Answer.of("unknown", told, step=tr(SEE_SERVICE))
     state: State = "unknown" if error.status in (None, TOO_MANY) else "failed"
-    return Answer.of(state, str(error), step=error.hint if error.status else SEE_SERVICE)
+    return Answer.of(state, str(error), step=error.hint if error.status else tr(SEE_SERVICE))

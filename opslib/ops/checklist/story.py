@@ -8,9 +8,10 @@ from IPython.display import display
 from pandas import DataFrame
 
 from opslib.core.config import Config
-from opslib.core.formatting import format_bytes, format_ms, plural
+from opslib.core.formatting import format_bytes, format_ms
+from opslib.core.language import tr, tr_many
 from opslib.ops.checklist.figures import describe_disks, describe_lately, draw_disks, draw_lately
-from opslib.ops.checklist.items import DiskFacts, Item, LogGroup, SpeedChange, State
+from opslib.ops.checklist.items import PERIOD_WORDS, DiskFacts, Item, LogGroup, SpeedChange, State
 from opslib.ops.checklist.record import ChecklistRecord, read_checklists
 from opslib.telling.columns import Column, page_table
 from opslib.telling.figures import show_figure, show_table
@@ -36,7 +37,7 @@ def show_items(record: ChecklistRecord) -> None:
 
 def items_html(record: ChecklistRecord) -> str:
     """Return the list of `show_items`."""
-    label = f"The {record.period} checklist, the worst first"
+    label = tr("The {period} checklist, the worst first", period=tr(PERIOD_WORDS[record.period]))
     rows = "".join(_row(item) for item in record.by_state())
     return f'<ul class="pillops-items" aria-label="{label}" style="list-style:none">{rows}</ul>'
 
@@ -45,9 +46,9 @@ def items_text(record: ChecklistRecord) -> str:
     """Return the items as lines of text."""
     lines = []
     for item in record.by_state():
-        lines.append(f"{item.state}: {item.title}: {'; '.join(item.told)}")
+        lines.append(f"{item.state_word}: {item.shown_title}: {'; '.join(item.told)}")
         if item.next_step:
-            lines.append(f"    next: {item.next_step}")
+            lines.append("    " + tr("next: {step}", step=item.next_step))
     return "\n".join(lines)
 
 
@@ -55,11 +56,16 @@ def show_errors(record: ChecklistRecord) -> None:
     """Show the error lines of the logs, grouped by what they say, or that there were none."""
     groups = [group for item in record.items for group in item.groups]
     if not groups:
-        _say(f"No error line since {record.since_utc[:16].replace('T', ' ')} UTC.")
+        since = record.since_utc[:16].replace("T", " ")
+        _say(tr("No error line since {since} UTC.", since=since))
         return
     more = len(groups) - MAX_GROUPS
-    rest = f"; {plural(more, 'rarer group')} not shown" if more > 0 else ""
-    show_table(errors_frame(record), caption=f"Errors by message, the most frequent first{rest}")
+    caption = tr("Errors by message, the most frequent first")
+    if more > 0:
+        caption += tr_many(
+            "; {count} rarer group not shown", "; {count} rarer groups not shown", more
+        )
+    show_table(errors_frame(record), caption=caption)
 
 
 def errors_frame(record: ChecklistRecord) -> DataFrame:
@@ -72,10 +78,10 @@ def show_disks(record: ChecklistRecord) -> None:
     """Show how full each disk is and was, and the numbers behind it."""
     disks = _disks(record)
     if not disks:
-        _say("No disk could be read.")
+        _say(tr("No disk could be read."))
         return
     show_figure(lambda theme: draw_disks(disks, theme), alt=describe_disks(disks))
-    show_table(disks_frame(record), caption="Disks: use, growth, and when they are full")
+    show_table(disks_frame(record), caption=tr("Disks: use, growth, and when they are full"))
 
 
 def disks_frame(record: ChecklistRecord) -> DataFrame:
@@ -87,11 +93,11 @@ def show_speeds(record: ChecklistRecord) -> None:
     """Show the last benchmark against the one before, or why there is nothing to show."""
     item = record.item("benchmark")
     if item is None:
-        _say("Benchmarks are looked at monthly.")
+        _say(tr("Benchmarks are looked at monthly."))
     elif not item.speeds:
         _say("; ".join(item.evidence) + ".")
     else:
-        show_table(speeds_frame(record), caption="The last benchmark against the one before")
+        show_table(speeds_frame(record), caption=tr("The last benchmark against the one before"))
 
 
 def speeds_frame(record: ChecklistRecord) -> DataFrame:
@@ -105,7 +111,7 @@ def show_lately(record: ChecklistRecord, config: Config) -> None:
     now = record.lineage.created_at_utc  # it may be among those kept already
     runs = [*(one for one in read_checklists(config) if one.lineage.created_at_utc < now), record]
     if len(runs) < 2:
-        _say("This is the first run of the checklist that was kept.")
+        _say(tr("This is the first run of the checklist that was kept."))
         return
     show_figure(lambda theme: draw_lately(runs, theme), alt=describe_lately(runs))
 
@@ -113,16 +119,16 @@ def show_lately(record: ChecklistRecord, config: Config) -> None:
 def publish_checklist(record: ChecklistRecord, path: Path) -> None:
     """Publish the verdict, how many items are in which state, and the key figures."""
     publish_outcome(record.verdict, record.finding, exit_code=record.exit_code, record_path=path)
-    publish("failed_items", record.count("failed"), better="lower", label="Failed")
+    publish("failed_items", record.count("failed"), better="lower", label=tr("Failed"))
     attention = record.count("attention") + record.count("unknown")
-    publish("attention_items", attention, better="lower", label="Want attention")
-    publish("ok_items", record.count("ok"), better="higher", label="Ok")
+    publish("attention_items", attention, better="lower", label=tr("Want attention"))
+    publish("ok_items", record.count("ok"), better="higher", label=tr("Ok"))
     errors = sum(g.count for item in record.items for g in item.groups if not g.ignored)
-    publish("error_lines", errors, better="lower", label="Error lines in logs")
+    publish("error_lines", errors, better="lower", label=tr("Error lines in logs"))
     disks = _disks(record)
     if disks:
         fullest = max(disks, key=lambda disk: disk.used_pct)
-        label = f"Fullest disk ({fullest.mount})"
+        label = tr("Fullest disk ({mount})", mount=fullest.mount)
         used_pct = round(fullest.used_pct, 1)
         publish("disk_used_pct", used_pct, unit="%", better="lower", label=label)
 
@@ -134,10 +140,12 @@ def _row(item: Item) -> str:
     lines = [escape(line) for line in item.told]
     if item.next_step:
         step = _CODE.sub(r"<code>\1</code>", escape(item.next_step))
-        lines.append(f"<strong>Next:</strong> {step}")
+        word = escape(tr("Next:"))
+        lines.append(f"<strong>{word}</strong> {step}")
     return (
-        f'<li style="margin:.4em 0"><span class="{classes}" style="{style}">{item.state}</span>'
-        f"<div><strong>{escape(item.title)}</strong><br>{'<br>'.join(lines)}</div></li>"
+        f'<li style="margin:.4em 0"><span class="{classes}" style="{style}">'
+        f"{item.state_word}</span>"
+        f"<div><strong>{escape(item.shown_title)}</strong><br>{'<br>'.join(lines)}</div></li>"
     )
 
 

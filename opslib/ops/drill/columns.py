@@ -1,6 +1,7 @@
 """The columns of a drill: of its checks, windows, switches and faults."""
 
 from opslib.core.formatting import format_ms
+from opslib.core.language import tr
 from opslib.ops.drill.record import (
     DrillEvent,
     DrillRecord,
@@ -31,7 +32,7 @@ WINDOW_TITLES: dict[WindowKind, str] = {
 IN_DOCUMENTS: tuple[WindowKind, ...] = ("baseline", "A/A", "swaps", "rollbacks", "kill -9", "after")
 
 CHECK_COLUMNS: tuple[Column[PromiseCheck], ...] = (
-    Column("promise", lambda check: check.name),
+    Column("promise", lambda check: tr(check.name)),
     Column("measured", lambda check: check.value),
     Column("allowed", lambda check: check.limit),
     Column("kept", lambda check: RESULT_WORDS[check.result]),

@@ -4,6 +4,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Literal, Self
 
+from opslib.core.language import tr
 from opslib.core.lineage import Lineage
 from opslib.core.records import Part, Record
 from opslib.core.verdicts import Verdict
@@ -106,8 +107,13 @@ class PromiseCheck(Part):
     @property
     def line(self) -> str:
         """The check in words."""
-        why = f" ({self.reason})" if self.reason else ""
-        return f"{self.name}: {self.value} (allowed: {self.limit}){why}"
+        told = tr(
+            "{name}: {value} (allowed: {limit})",
+            name=tr(self.name),
+            value=self.value,
+            limit=self.limit,
+        )
+        return f"{told} ({self.reason})" if self.reason else told
 
 
 class Memory(Part):

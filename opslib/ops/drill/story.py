@@ -3,6 +3,7 @@
 from operator import attrgetter
 from pathlib import Path
 
+from opslib.core.language import tr
 from opslib.ops.drill import columns
 from opslib.ops.drill.record import DrillRecord, growth_pct
 from opslib.telling.columns import page_of
@@ -41,28 +42,31 @@ def list_notes(record: DrillRecord) -> list[str]:
 def publish_drill(record: DrillRecord, path: Path) -> None:
     """Publish the verdict and the key figures of a drill as scraps."""
     publish_outcome(record.verdict, record.finding, exit_code=record.exit_code, record_path=path)
-    publish("failed", record.failed, better="lower", label="Failed requests outside the kill")
+    publish("failed", record.failed, better="lower", label=tr("Failed requests outside the kill"))
     base, swaps = (record.window(kind) for kind in ("baseline", "swaps and rollbacks"))
     if base and base.p99_ms:
         value_ms, ends_ms = round(base.p99_ms, 2), base.p99_ci95_ms
-        publish("baseline_p99_ms", value_ms, unit="ms", label="p99 before", interval=ends_ms)
+        publish("baseline_p99_ms", value_ms, unit="ms", label=tr("p99 before"), interval=ends_ms)
     if base and swaps and base.p99_ms and swaps.p99_ms:
-        ratio, label = round(swaps.p99_ms / base.p99_ms, 2), "p99 in swap windows against before"
+        ratio, label = (
+            round(swaps.p99_ms / base.p99_ms, 2),
+            tr("p99 in swap windows against before"),
+        )
         publish("swap_p99_ratio", ratio, unit="×", better="lower", label=label)
     times_ms = {
         kind: 1000 * max((event.ready_s or 0.0 for event in record.events_of(kind)), default=0.0)
         for kind in ("swap", "rollback")
     }
     for name, value_ms, label in (
-        ("swap_ms", times_ms["swap"], "Slowest swap, until the new model answers"),
-        ("rollback_ms", times_ms["rollback"], "Slowest rollback, until the old model answers"),
-        ("longest_stall_ms", record.longest_stall_ms, "Longest stall"),
+        ("swap_ms", times_ms["swap"], tr("Slowest swap, until the new model answers")),
+        ("rollback_ms", times_ms["rollback"], tr("Slowest rollback, until the old model answers")),
+        ("longest_stall_ms", record.longest_stall_ms, tr("Longest stall")),
     ):
         if value_ms or name == "longest_stall_ms":
             publish(name, round(value_ms, 1), unit="ms", better="lower", label=label)
     growth = growth_pct(record.memory)
     if growth is not None:
-        publish("memory_growth_pct", round(growth, 2), unit="%", label="Memory growth")
+        publish("memory_growth_pct", round(growth, 2), unit="%", label=tr("Memory growth"))
 
 
 def _share_of_capacity(record: DrillRecord) -> str:

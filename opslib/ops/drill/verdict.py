@@ -4,7 +4,8 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-from opslib.core.formatting import format_ms, plural
+from opslib.core.formatting import format_ms
+from opslib.core.language import mark, name_some, tr, tr_many
 from opslib.core.sections import DrillSection
 from opslib.core.verdicts import Verdict, exit_code_of
 from opslib.ops.drill.analysis import Findings
@@ -22,29 +23,37 @@ def list_checks(
     mixed = next((why for why, _ in Counter(found.mixed.values()).most_common(1)), None)
     broken = [one for one in injections if one.held is False]
     tried = sum(one.held is not None for one in injections)
-    to_new = "swap, until the new model's first answer"
-    to_old = "rollback, until the old model's first answer"
+    to_new = mark("swap, until the new model's first answer")
+    to_old = mark("rollback, until the old model's first answer")
     checks = [
         _check(
-            "failed requests outside the kill", f"{found.failed}", "0", not found.failed, failure
+            mark("failed requests outside the kill"),
+            f"{found.failed}",
+            "0",
+            not found.failed,
+            failure,
         ),
-        _check("answers that mix models", f"{len(found.mixed)}", "0", not mixed, mixed),
+        _check(mark("answers that mix models"), f"{len(found.mixed)}", "0", not mixed, mixed),
         check_p99(calm, twin, swaps, limits),
         _check_time(to_new, found, "swap", limits.swap_max_s),
         _check_time(to_old, found, "rollback", limits.rollback_max_s),
-        _check_most("longest stall", stall, limits.stall_max_ms, f"{format_ms(stall)} ms", "ms"),
+        _check_most(
+            mark("longest stall"), stall, limits.stall_max_ms, f"{format_ms(stall)} ms", "ms"
+        ),
     ]
     if any(event.kind == "kill -9" for event in found.events):
-        name, most = "recovery from kill -9", limits.recovery_max_s
-        said = "no answer any more" if took is None else _seconds(took)
+        name, most = mark("recovery from kill -9"), limits.recovery_max_s
+        said = tr("no answer any more") if took is None else _seconds(took)
         checks.append(_check_most(name, math.inf if took is None else took, most, said, "s"))
     if growth is not None:
-        limit, held = f"at most +{limits.rss_growth_max_pct:g} %", limits.rss_growth_max_pct
-        name = "memory, from the 10th switch to the last"
-        checks.append(_check(name, f"{growth:+.1f} %", limit, growth <= held))
+        most_pct = limits.rss_growth_max_pct
+        limit = tr("at most {limit}", limit=f"+{most_pct:g} %")
+        name = mark("memory, from the 10th switch to the last")
+        checks.append(_check(name, f"{growth:+.1f} %", limit, growth <= most_pct))
     why = f"{broken[0].injected}: {broken[0].seen}" if broken else None
-    survived = f"{tried - len(broken)} of {tried}"
-    checks.append(_check("bad models and faults survived", survived, "all", not broken, why))
+    survived = tr("{some} of {all}", some=tried - len(broken), all=tried)
+    name = mark("bad models and faults survived")
+    checks.append(_check(name, survived, tr("all"), not broken, why))
     return tuple(checks)
 
 
@@ -64,25 +73,32 @@ def check_p99(
     `baseline`: the first window of nothing happening. `twin`: the second, the A/A window. `swaps`:
     the windows of swaps and rollbacks.
     """
-    name, limit = "p99 in swap windows", f"at most {limits.p99_ratio_max:g} × the baseline's"
+    name = mark("p99 in swap windows")
+    limit = tr("at most {ratio:g} × the baseline's", ratio=limits.p99_ratio_max)
 
     def answer(result: Verdict, value: str, reason: str | None = None) -> PromiseCheck:
         return PromiseCheck(name=name, value=value, limit=limit, result=result, reason=reason)
 
-    parts = {"baseline": baseline, "A/A": twin, "swap": swaps}
+    parts = {mark("baseline"): baseline, "A/A": twin, mark("swap"): swaps}
     few = [what for what, one in parts.items() if one is None or one.p99_ms is None]
     if few or not (baseline and twin and swaps and baseline.p99_ms and twin.p99_ms):
-        return answer("inconclusive", "not known", f"too few requests in: {', '.join(few)}")
+        windows = ", ".join(map(tr, few))
+        why = tr("too few requests in: {windows}", windows=windows)
+        return answer("inconclusive", tr("not known"), why)
     p99, base = swaps.p99_ms or 0.0, baseline.p99_ms
     ratio = p99 / base
     value = f"{format_ms(p99)} ms, {ratio:.2f} × ({format_ms(base)} ms)"
     noise = max(base, twin.p99_ms) / min(base, twin.p99_ms)
-    restless = f"two windows of nothing happening differ by {noise:.1f} × on this host"
+    restless = tr(
+        "two windows of nothing happening differ by {noise:.1f} × on this host", noise=noise
+    )
     if ratio <= limits.p99_ratio_max:
         return answer("pass", value, restless if noise > limits.p99_ratio_max else None)
     highest = twin.p99_ci95_ms[1] if twin.p99_ci95_ms else twin.p99_ms
     if p99 <= highest:
-        reason = f"not above the A/A window's interval, which ends at {format_ms(highest)} ms"
+        reason = tr(
+            "not above the A/A window's interval, which ends at {end} ms", end=format_ms(highest)
+        )
         # An interval that wide is no evidence: a restless host must not excuse anything.
         wide = highest / twin.p99_ms > limits.p99_ratio_max
         return answer("inconclusive" if wide else "pass", value, reason)
@@ -91,7 +107,11 @@ def check_p99(
     allowed = max(limits.p99_ratio_max * base, highest)
     lowest = swaps.p99_ci95_ms[0] if swaps.p99_ci95_ms else p99
     if lowest <= allowed:
-        reason = f"its interval begins at {format_ms(lowest)} ms, allowed are {format_ms(allowed)}"
+        reason = tr(
+            "its interval begins at {start} ms, allowed are {allowed}",
+            start=format_ms(lowest),
+            allowed=format_ms(allowed),
+        )
         return answer("inconclusive", value, reason)
     return answer("fail", value)
 
@@ -108,18 +128,25 @@ def sum_up(checks: Sequence[PromiseCheck], found: Findings, requests: int) -> st
     for result in ("fail", "inconclusive"):
         named = [check.line for check in checks if check.result == result]
         if named:
-            word = "Not kept" if result == "fail" else "Not decided"
-            return f"{word}: {'; '.join(named)}."
+            told = "; ".join(named)
+            if result == "fail":
+                return tr("Not kept: {checks}.", checks=told)
+            return tr("Not decided: {checks}.", checks=told)
     switches = Counter(event.kind for event in found.events if event.status == 200)
-    there, back = switches["swap"], switches["rollback"]
-    also = f" and {plural(switches['leak'], 'more switch', 'more switches')}"
+    done = [
+        tr_many("{count:,} swap", "{count:,} swaps", switches["swap"]),
+        tr_many("{count:,} rollback", "{count:,} rollbacks", switches["rollback"]),
+    ]
+    if switches["leak"]:
+        done.append(tr_many("{count:,} more switch", "{count:,} more switches", switches["leak"]))
     p99 = next(check for check in checks if check.name.startswith("p99"))
-    why = f", {p99.reason}" if p99.reason else ""
-    return (
-        f"{plural(there, 'swap')} and {plural(back, 'rollback')}"
-        f"{also if switches['leak'] else ''} under load: 0 of "
-        f"{requests - found.failed_in_kill:,} requests failed outside the kill, none mixed; "
-        f"p99 in swap windows {p99.value}{why}."
+    value = f"{p99.value}, {p99.reason}" if p99.reason else p99.value
+    return tr(
+        "{switches} under load: 0 of {requests:,} requests failed outside the kill, none mixed; "
+        "p99 in swap windows {p99}.",
+        switches=name_some(done),
+        requests=requests - found.failed_in_kill,
+        p99=value,
     )
 
 
@@ -131,7 +158,11 @@ def _check(
 
 
 def _check_most(name: str, value: float, most: float, said: str, unit: str) -> PromiseCheck:
-    return _check(name, said, f"at most {most:g} {unit}", value <= most)
+    return _check(name, said, _at_most(most, unit), value <= most)
+
+
+def _at_most(most: float, unit: str) -> str:
+    return tr("at most {limit}", limit=f"{most:g} {unit}")
 
 
 def _check_time(name: str, found: Findings, kind: str, limit_s: float) -> PromiseCheck:
@@ -139,11 +170,13 @@ def _check_time(name: str, found: Findings, kind: str, limit_s: float) -> Promis
     unseen = [event for event in events if event.ready_s is None]
     if unseen or not events:
         refused = next((event for event in unseen if event.status != 200), None)
-        why = f"answered {refused.status}, stage {refused.stage}" if refused else None
-        value = f"{len(unseen)} of {len(events)} never seen in an answer"
-        return _check(name, value, f"at most {limit_s:g} s", False, why)
+        why = None
+        if refused:
+            why = tr("answered {status}, stage {stage}", status=refused.status, stage=refused.stage)
+        value = tr("{some} of {all} never seen in an answer", some=len(unseen), all=len(events))
+        return _check(name, value, _at_most(limit_s, "s"), False, why)
     slowest = max(event.ready_s or 0.0 for event in events)
-    return _check_most(name, slowest, limit_s, f"{_seconds(slowest)} at worst", "s")
+    return _check_most(name, slowest, limit_s, tr("{time} at worst", time=_seconds(slowest)), "s")
 
 
 def _seconds(value: float) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 
+from opslib.core.language import tr
 from opslib.ops.bench.comparable import list_conditions
 from opslib.ops.bench.record import ENGINE_NAMES, BenchRecord, BenchRow
 from opslib.ops.fleet.collect import Host
@@ -100,29 +101,40 @@ def tell_difference(host: str, groups: Sequence[Group]) -> str:
     """Return why a host is in no group of like hosts."""
     own = [group for group in groups if host in group.points]
     if not own:
-        return "no benchmark with a figure"
+        return tr("no benchmark with a figure")
     mine = own[0]
     twins = [one for one in groups if one.machine == mine.machine and one.line == mine.line]
     others = [one for one in twins if set(one.points) - {host}]
     if not others:
-        return "no other host of this hardware was measured"
+        return tr("no other host of this hardware was measured")
     if mine in others:
         counts = {name: len(points) for name, points in mine.points.items()}
         few = counts[host] < FEWEST_RUNS
         if few:
-            return f"too few comparable runs: {counts[host]} of {FEWEST_RUNS}"
+            return tr(
+                "too few comparable runs: {runs} of {least}", runs=counts[host], least=FEWEST_RUNS
+            )
         most = max(count for name, count in counts.items() if name != host)
         if most < FEWEST_RUNS:
-            return f"too few comparable runs of the others: {most} of {FEWEST_RUNS}"
-        return "no batch size in common with the others"
+            return tr(
+                "too few comparable runs of the others: {runs} of {least}",
+                runs=most,
+                least=FEWEST_RUNS,
+            )
+        return tr("no batch size in common with the others")
     other = others[0]
     differing = [
-        f"{name} {_short(mine.conditions.get(name))} here, {_short(other.conditions.get(name))} "
-        f"on {', '.join(sorted(other.points))}"
+        tr(
+            "{name} {here} here, {there} on {hosts}",
+            name=tr(name),
+            here=_short(mine.conditions.get(name)),
+            there=_short(other.conditions.get(name)),
+            hosts=", ".join(sorted(other.points)),
+        )
         for name in {**mine.conditions, **other.conditions}
         if mine.conditions.get(name) != other.conditions.get(name)
     ]
-    return f"nothing alike: {'; '.join(differing)}"
+    return tr("nothing alike: {what}", what="; ".join(differing))
 
 
 def _split(record: BenchRecord) -> Iterable[tuple[str, Group, dict[int, BenchRow]]]:

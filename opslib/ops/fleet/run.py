@@ -8,6 +8,7 @@ from opslib.core.clock import parse_moment
 from opslib.core.config import Config
 from opslib.core.errors import ParameterError
 from opslib.core.formatting import plural, shorten, stamp, utc_now
+from opslib.core.language import name_some, tr, tr_many
 from opslib.core.lineage import record_lineage
 from opslib.core.verdicts import VERDICT_EXIT_CODES, Verdict
 from opslib.ops.fleet.collect import Desk, Host, read_desk
@@ -16,7 +17,6 @@ from opslib.ops.fleet.serving import find_current, find_newest, track
 from opslib.ops.fleet.speeds import Speed, compare_hosts
 
 LONGEST_DAYS = 3650.0
-MOST_NAMED = 3
 DAY_S = 86_400.0
 
 
@@ -71,7 +71,7 @@ def keep_fleet(record: FleetRecord, config: Config) -> Path:
 def judge(hosts: Sequence[FleetHost], groups: Iterable[LikeGroup]) -> tuple[Verdict, str]:
     """Return the verdict on these hosts and the finding, the worst first."""
     if not hosts:
-        return "inconclusive", "No run of a host that is known: there is nothing to compare."
+        return "inconclusive", tr("No run of a host that is known: there is nothing to compare.")
     slower = [host for host in hosts if host.speed == "slower"]
     behind = [host for host in hosts if host.behind]
     silent = [host for host in hosts if host.is_silent]
@@ -79,28 +79,65 @@ def judge(hosts: Sequence[FleetHost], groups: Iterable[LikeGroup]) -> tuple[Verd
     parts = []
     if slower:
         most = {host.name: _most_slower(host.name, groups) for host in slower}
-        told = [f"{name} by {pct:.0f} %" for name, pct in most.items()]
-        are = "is" if len(slower) == 1 else "are"
-        parts.append(f"{_names(told)} {are} slower than {'its' if are == 'is' else 'their'} like")
+        told = [tr("{host} by {pct:.0f} %", host=name, pct=pct) for name, pct in most.items()]
+        parts.append(
+            tr_many(
+                "{hosts} is slower than its like",
+                "{hosts} are slower than their like",
+                len(slower),
+                hosts=name_some(told),
+            )
+        )
     if behind:
-        one = "serves an older model" if len(behind) == 1 else "serve older models"
-        parts.append(f"{_names([host.name for host in behind])} {one} than others do")
+        named = name_some([host.name for host in behind])
+        parts.append(
+            tr_many(
+                "{hosts} serves an older model than others do",
+                "{hosts} serve older models than others do",
+                len(behind),
+                hosts=named,
+            )
+        )
     if silent:
-        named = [f"{host.name} for {host.silent_days:.0f} days" for host in silent]
-        parts.append(f"nothing was heard of {_names(named)}")
+        told = [
+            tr("{host} for {days:.0f} days", host=host.name, days=host.silent_days)
+            for host in silent
+        ]
+        parts.append(tr("nothing was heard of {hosts}", hosts=name_some(told)))
     if len(hosts) == 1:
-        parts.append(f"{hosts[0].name} is the only host: there is none to compare it with")
+        parts.append(
+            tr("{host} is the only host: there is none to compare it with", host=hosts[0].name)
+        )
     elif len(untold) == len(hosts):
-        parts.append(f"no host could be held beside its like: {untold[0].name}: {untold[0].why}")
+        parts.append(
+            tr(
+                "no host could be held beside its like: {host}: {why}",
+                host=untold[0].name,
+                why=untold[0].why,
+            )
+        )
     elif untold:
-        were = "was" if len(untold) == 1 else "were"
-        parts.append(f"{_names([host.name for host in untold])} {were} not comparable")
+        named = name_some([host.name for host in untold])
+        parts.append(
+            tr_many(
+                "{hosts} was not comparable",
+                "{hosts} were not comparable",
+                len(untold),
+                hosts=named,
+            )
+        )
     good = [host for host in hosts if host.speed in ("alike", "faster")]
     if good and len(good) == len(hosts):
-        parts.append(f"all {len(hosts)} hosts are as fast as their like")
+        parts.append(tr("all {hosts} hosts are as fast as their like", hosts=len(hosts)))
     elif good:
-        are = "is as fast as its" if len(good) == 1 else "are as fast as their"
-        parts.append(f"{len(good)} of {plural(len(hosts), 'host')} {are} like")
+        parts.append(
+            tr_many(
+                "{count} of {hosts} hosts is as fast as its like",
+                "{count} of {hosts} hosts are as fast as their like",
+                len(good),
+                hosts=len(hosts),
+            )
+        )
     verdict: Verdict = "pass"
     if slower or behind:
         verdict = "fail"
@@ -183,10 +220,3 @@ def _list_notes(desk: Desk, days: float) -> Iterable[str]:
         yield f"of other hardware since, under the same name: {', '.join(desk.renewed)}"
     if nameless := [host.title for host in desk.hosts if host.name is None]:
         yield f"without a name, so perhaps several hosts of equal hardware: {', '.join(nameless)}"
-
-
-def _names(names: Sequence[str]) -> str:
-    shown = list(names)
-    if len(shown) > MOST_NAMED:
-        shown = [*shown[: MOST_NAMED - 1], f"{len(shown) - MOST_NAMED + 1} more"]
-    return ", ".join(shown[:-1]) + (" and " if len(shown) > 1 else "") + shown[-1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from opslib.core.language import tr
 from opslib.ops.fleet.columns import (
     CONDITION_COLUMNS,
     HOST_COLUMNS,
@@ -38,9 +39,11 @@ def publish_fleet(record: FleetRecord, path: Path) -> None:
     """Publish the verdict and how many hosts are slower, behind and silent as scraps."""
     publish_outcome(record.verdict, record.finding, exit_code=record.exit_code, record_path=path)
     hosts = record.hosts
-    publish("hosts", len(hosts), label="Hosts")
-    publish("slower", sum(host.speed == "slower" for host in hosts), label="Slower than their like")
-    publish("behind", sum(bool(host.behind) for host in hosts), label="Behind the newest model")
-    publish("silent", sum(host.is_silent for host in hosts), label="Not heard of")
+    publish("hosts", len(hosts), label=tr("Hosts"))
+    publish(
+        "slower", sum(host.speed == "slower" for host in hosts), label=tr("Slower than their like")
+    )
+    publish("behind", sum(bool(host.behind) for host in hosts), label=tr("Behind the newest model"))
+    publish("silent", sum(host.is_silent for host in hosts), label=tr("Not heard of"))
     untold = sum(host.speed is None for host in hosts)
-    publish("not_compared", untold, label="Not comparable")
+    publish("not_compared", untold, label=tr("Not comparable"))

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from statistics import geometric_mean
 from typing import Literal
 
-from opslib.core.formatting import plural
+from opslib.core.language import name_some, tr, tr_many
 from opslib.core.verdicts import Verdict
 from opslib.ops.quantize.record import Accuracy, VariantRow
 
@@ -38,47 +38,73 @@ def sum_up(rows: Sequence[VariantRow], gated: VariantRow, recommended: VariantRo
     """Return the finding: what to deploy, and what became of the required variant."""
     unlabelled = ""
     if gated.accuracy is not None and gated.accuracy.drop_pp is None:
-        unlabelled = " The images are unlabelled: agreement with float32 was judged, not accuracy."
-    required = f"The required variant ({gated.title}) {_describe_gated(gated)}"
-    if recommended is rows[0]:
-        accurate = any(row.verdict == "pass" for row in rows[1:])
-        why = "that passes the accuracy gate is measurably faster"
-        why = why if accurate else "passes the accuracy gate"
-        return f"Keep the float32 model: no INT8 variant {why}. {required}.{unlabelled}"
-    loses = describe_loss(recommended)
-    head = f"Deploy {recommended.title}: {_describe_speeds(recommended)}, and {loses}"
-    tail = "" if recommended.name == gated.name else f" {required}."
-    return f"{head}.{tail}{unlabelled}"
+        unlabelled = tr(
+            "The images are unlabelled: agreement with float32 was judged, not accuracy."
+        )
+    required = tr(
+        "The required variant ({title}) {what}.", title=gated.title, what=_describe_gated(gated)
+    )
+    if recommended is not rows[0]:
+        head = tr(
+            "Deploy {title}: {speeds}, and {loss}.",
+            title=recommended.title,
+            speeds=_describe_speeds(recommended),
+            loss=describe_loss(recommended),
+        )
+        required = "" if recommended.name == gated.name else required
+    elif any(row.verdict == "pass" for row in rows[1:]):
+        head = tr(
+            "Keep the float32 model: no INT8 variant that passes the accuracy gate is "
+            "measurably faster."
+        )
+    else:
+        head = tr("Keep the float32 model: no INT8 variant passes the accuracy gate.")
+    return " ".join(filter(None, (head, required, unlabelled)))
 
 
 def explain(recommended: VariantRow, baseline: VariantRow) -> str:
     """Return in one sentence what is gained by the recommended model."""
     if recommended is baseline or not recommended.size_bytes or not baseline.size_bytes:
-        return "No INT8 variant is both accurate enough and measurably faster."
+        return tr("No INT8 variant is both accurate enough and measurably faster.")
     share = baseline.size_bytes / recommended.size_bytes
     speeds = _describe_speeds(recommended)
-    return f"{speeds[:1].upper()}{speeds[1:]}, in {share:.1f} times less space."
+    speeds = f"{speeds[:1].upper()}{speeds[1:]}"
+    return tr("{speeds}, in {share:.1f} times less space.", speeds=speeds, share=share)
 
 
 def describe_loss(row: VariantRow) -> str:
     """Return what the variant's accuracy is against float32, by rule and by proof, in words."""
     one = row.accuracy
     if one is None:
-        return "its accuracy was not measured"
+        return tr("its accuracy was not measured")
     proof = describe_proof(one)
     if one.drop_pp is None:
-        return (
-            f"it answers {one.flipped:,} of {one.n:,} unlabelled images otherwise "
-            f"({one.disagreement_pct:.2f} %); {proof}"
+        return tr(
+            "it answers {flipped:,} of {images:,} unlabelled images otherwise ({pct:.2f} %); "
+            "{proof}",
+            flipped=one.flipped,
+            images=one.n,
+            pct=one.disagreement_pct,
+            proof=proof,
         )
     if one.lost == one.gained:
-        change = "it is as often right as float32"
+        change = tr("it is as often right as float32")
+    elif one.drop_pp > 0:
+        change = tr("it loses {points:.2f} points of top-1", points=one.drop_pp)
     else:
-        verb = "loses" if one.drop_pp > 0 else "gains"
-        change = f"it {verb} {abs(one.drop_pp):.2f} points of top-1"
-    within = "within" if one.rule == "met" else "over"
-    limit = f"{within} the {one.max_drop_pp:g} allowed"
-    return f"on {plural(one.n, 'image')} {change} ({limit}; {proof})"
+        change = tr("it gains {points:.2f} points of top-1", points=-one.drop_pp)
+    if one.rule == "met":
+        limit = tr("within the {points:g} allowed", points=one.max_drop_pp)
+    else:
+        limit = tr("over the {points:g} allowed", points=one.max_drop_pp)
+    return tr_many(
+        "on {count:,} image {change} ({limit}; {proof})",
+        "on {count:,} images {change} ({limit}; {proof})",
+        one.n,
+        change=change,
+        limit=limit,
+        proof=proof,
+    )
 
 
 def describe_prepared(done: Sequence[str]) -> str:
@@ -89,12 +115,13 @@ def describe_prepared(done: Sequence[str]) -> str:
 def describe_proof(one: Accuracy) -> str:
     """Return what is proven of the drop, and how many images would settle it if nothing is."""
     if one.proof == "proven":
-        return f"proven: at most {one.drop_max_pp:.2f} with 95 % confidence"
+        return tr("proven: at most {points:.2f} with 95 % confidence", points=one.drop_max_pp)
     if one.proof == "disproven":
-        return "and it is proven to be over the limit"
+        return tr("and it is proven to be over the limit")
     if one.images_to_settle is None:
-        return "not proven, and more images would not settle it"
-    return f"not proven: about {round_up(one.images_to_settle):,} images would settle it"
+        return tr("not proven, and more images would not settle it")
+    images = round_up(one.images_to_settle)
+    return tr("not proven: about {images:,} images would settle it", images=images)
 
 
 def round_up(count: int) -> int:
@@ -106,32 +133,35 @@ def round_up(count: int) -> int:
 def describe_speedup(speedup: float) -> str:
     """Return a speed-up as people say it: `1.7 times as fast`, `6.1 times slower`."""
     if speedup >= 1:
-        return f"{speedup:.1f} times as fast"
-    return f"{1 / speedup:.1f} times slower" if speedup < 0.91 else f"{speedup:.2f} times as fast"
+        return tr("{times} times as fast", times=f"{speedup:.1f}")
+    if speedup < 0.91:
+        return tr("{times} times slower", times=f"{1 / speedup:.1f}")
+    return tr("{times} times as fast", times=f"{speedup:.2f}")
 
 
 def _describe_gated(row: VariantRow) -> str:
     accuracy = row.accuracy
     if accuracy is None:
-        return f"could not be made: {row.reason}"
+        return tr("could not be made: {reason}", reason=row.reason)
     passed = {
-        "pass": "passes the accuracy gate",
-        "fail": "fails the accuracy gate",
-        "inconclusive": "cannot be decided by the accuracy gate",
+        "pass": tr("passes the accuracy gate"),
+        "fail": tr("fails the accuracy gate"),
+        "inconclusive": tr("cannot be decided by the accuracy gate"),
     }[row.verdict or "inconclusive"]
+    speeds = _describe_speeds(row)
     if row.pace == "slower":
-        return f"{passed}, but is {_describe_speeds(row)}: do not deploy it"
+        return tr("{passed}, but is {speeds}: do not deploy it", passed=passed, speeds=speeds)
     if row.pace == "unclear":
-        return f"{passed}, but is not measurably faster"
-    return f"{passed} and is {_describe_speeds(row)}"
+        return tr("{passed}, but is not measurably faster", passed=passed)
+    return tr("{passed} and is {speeds}", passed=passed, speeds=speeds)
 
 
 def _describe_speeds(row: VariantRow) -> str:
-    said = {size: describe_speedup(speedup) for size, speedup in row.speedups.items()}
+    said = {str(size): describe_speedup(speedup) for size, speedup in row.speedups.items()}
     if len(set(said.values())) == 1:
-        return f"{next(iter(said.values()))} at batch {' and '.join(map(str, said))}"
-    parts = [f"{speedup} at batch {size}" for size, speedup in said.items()]
-    return " and ".join(parts) or "of unknown speed"
+        said = {name_some(list(said), len(said)): next(iter(said.values()))}
+    parts = [tr("{speed} at batch {size}", speed=speed, size=size) for size, speed in said.items()]
+    return name_some(parts, len(parts)) or tr("of unknown speed")
 
 
 def _mean_speedup(row: VariantRow) -> float:

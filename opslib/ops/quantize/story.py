@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from opslib.core.config import Config
+from opslib.core.language import tr
 from opslib.ops.quantize import columns
 from opslib.ops.quantize.figures import describe_flips, draw_flips
 from opslib.ops.quantize.finding import describe_prepared, round_up
@@ -124,7 +125,7 @@ def publish_quantize(record: QuantizeRecord, path: Path) -> None:
     """Publish the verdict and the key figures of a quantization as scraps."""
     publish_outcome(record.verdict, record.finding, exit_code=record.exit_code, record_path=path)
     best = record.row(record.recommended)
-    publish("recommended", best.title, label="Deploy")
+    publish("recommended", best.title, label=tr("Deploy"))
     shown = [best] if best is not record.baseline and best is not record.gated_row else []
     for row in (*shown, record.gated_row):
         key = row.name.replace("-", "_")
@@ -135,13 +136,15 @@ def publish_quantize(record: QuantizeRecord, path: Path) -> None:
                     round(speed.comparison.speedup, 2),
                     unit="×",
                     better="higher",
-                    label=f"{row.title}, speed at batch {speed.batch_size}",
+                    label=tr(
+                        "{title}, speed at batch {size}", title=row.title, size=speed.batch_size
+                    ),
                     interval=speed.comparison.speedup_ci95,
                 )
         if row.accuracy is not None and row.accuracy.drop_pp is not None:
-            drop, label = round(row.accuracy.drop_pp, 3), f"{row.title}, top-1 lost"
+            drop, label = round(row.accuracy.drop_pp, 3), tr("{title}, top-1 lost", title=row.title)
             publish(f"{key}_drop_pp", drop, unit="points", better="lower", label=label)
         if row.size_bytes and record.baseline.size_bytes:
             share = round(100 * row.size_bytes / record.baseline.size_bytes, 1)
-            label = f"{row.title}, size against float32"
+            label = tr("{title}, size against float32", title=row.title)
             publish(f"{key}_size_pct", share, unit="%", better="lower", label=label)

@@ -11,6 +11,7 @@ from opslib.core.config import Config
 from opslib.core.errors import BusyError, ConfigError, OpsError, StorageError
 from opslib.core.files import sha256_file
 from opslib.core.formatting import format_bytes, now_text, plural
+from opslib.core.language import tr
 from opslib.core.lineage import record_lineage
 from opslib.ops.release.manifest import EXPORT_FOLDER, MANIFEST_NAME, Manifest, check_manifest
 from opslib.ops.release.record import Proof, ProofRecord, ProofStep
@@ -29,7 +30,6 @@ from opslib.ops.release.store import StoredRelease
 from opslib.ops.release.verify import Progress, check_released, silent, verify_release
 
 WORK_NAME = "proof"
-NO_QUESTION = "its model has no golden images to be asked"
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 _NOT_THE_RELEASE = (StorageError, ConfigError, BusyError)
 _OTHERS_TRIED = 2
@@ -150,7 +150,7 @@ class _Test:
                     within = f"as its card says, within {seen.golden_max_abs_diff:.1g}"
                     asked = f"{plural(seen.golden_images, 'golden image')}: every output {within}"
                 else:
-                    self._notes.append(f"its {what} has no golden images to be asked")
+                    self._notes.append(tr("its {what} has no golden images to be asked", what=what))
                 found.append(f"{PurePosixPath(model.path).name} loads; {asked}")
 
     def _serve(self, restored: Restored) -> None:
@@ -194,8 +194,8 @@ class _Test:
         with self._step(name) as found:
             differences = check_answers(service, model)
             if not differences:
-                self._notes.append(NO_QUESTION)
-                found.append(f"not asked: {NO_QUESTION}")
+                self._notes.append(tr("its model has no golden images to be asked"))
+                found.append(f"not asked: {self._notes[-1]}")
                 return
             within = f"the card's classes, probabilities within {max(differences):.1g}"
             found.append(f"{plural(len(differences), 'golden image')} over /predict: {within}")

@@ -8,6 +8,7 @@ from typing import Literal
 
 from opslib.core.config import Config
 from opslib.core.errors import ExitCode, InputError
+from opslib.core.language import tr
 from opslib.core.lineage import Lineage
 from opslib.core.locks import hold_lock
 from opslib.core.records import Part, Record
@@ -86,12 +87,23 @@ class ProofRecord(Record):
     @property
     def finding(self) -> str:
         """The answer in one sentence."""
-        took = f"{self.proof.took_s:.1f} s"
+        release, took_s = self.release, self.proof.took_s
         if self.verdict == "fail":
-            return f"{self.release} does not restore: {self.proof.problem}"
+            return tr(
+                "{release} does not restore: {problem}", release=release, problem=self.proof.problem
+            )
         if self.verdict == "inconclusive":
-            return f"{self.release} restores and serves in {took}, but {self.proof.note}"
-        return f"{self.release} restores, serves both ways and answers as promised, in {took}"
+            return tr(
+                "{release} restores and serves in {seconds:.1f} s, but {note}",
+                release=release,
+                seconds=took_s,
+                note=self.proof.note,
+            )
+        return tr(
+            "{release} restores, serves both ways and answers as promised, in {seconds:.1f} s",
+            release=release,
+            seconds=took_s,
+        )
 
     @property
     def exit_code(self) -> ExitCode:
@@ -124,15 +136,27 @@ class RotaRecord(Record):
     def finding(self) -> str:
         """The answer in one sentence; failed releases first."""
         if not self.tests:
-            turns = f"; the next turn: {', '.join(self.planned)}" if self.planned else ""
-            return f"Dry run: nothing was made, restored or tested{turns}"
+            told = tr("Dry run: nothing was made, restored or tested")
+            if not self.planned:
+                return told
+            return tr(
+                "{told}; the next turn: {releases}", told=told, releases=", ".join(self.planned)
+            )
         sound = [one for one in self.tests if one.verdict == "pass"]
         ordered = sorted(self.tests, key=lambda one: list(_STANDINGS).index(one.verdict))
         parts = [one.finding for one in ordered if one.verdict != "pass" or len(sound) == 1]
         if len(sound) > 1:
-            took = ", ".join(f"{one.release} in {one.proof.took_s:.1f} s" for one in sound)
-            promised = "restore, serve both ways and answer as promised"
-            parts.append(f"{len(sound)} releases {promised}: {took}")
+            took = ", ".join(
+                tr("{release} in {seconds:.1f} s", release=one.release, seconds=one.proof.took_s)
+                for one in sound
+            )
+            parts.append(
+                tr(
+                    "{count} releases restore, serve both ways and answer as promised: {releases}",
+                    count=len(sound),
+                    releases=took,
+                )
+            )
         return "; ".join(parts)
 
     @property

@@ -7,6 +7,7 @@ from pandas import DataFrame
 
 from opslib.core.clock import parse_moment
 from opslib.core.formatting import format_bytes, format_duration, plural, utc_now
+from opslib.core.language import tr
 from opslib.ops.release.figures import describe_history, draw_history
 from opslib.ops.release.manifest import Manifest, ModelSummary
 from opslib.ops.release.record import ProofRecord, RotaRecord
@@ -143,11 +144,11 @@ def publish_release(record: RotaRecord, rows: Sequence[CoverageRow], path: Path)
     publish_outcome(record.verdict, record.finding, exit_code=record.exit_code, record_path=path)
     took_s = next((one.proof.took_s for one in record.tests if one.verdict == "pass"), None)
     if took_s is not None:
-        label = "Restored, served, asked"
+        label = tr("Restored, served, asked")
         publish("restore_test_s", took_s, unit="s", better="lower", label=label)
-    publish("tested", len(record.tests), label="Tested in this run")
-    publish("releases", len(rows), label="Releases")
-    publish("unproved", len(record.unproved_after), better="lower", label="Not proved")
+    publish("tested", len(record.tests), label=tr("Tested in this run"))
+    publish("releases", len(rows), label=tr("Releases"))
+    publish("unproved", len(record.unproved_after), better="lower", label=tr("Not proved"))
 
 
 def _frame(rows: Sequence[object], *columns: str) -> DataFrame:

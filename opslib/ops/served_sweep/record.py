@@ -4,6 +4,7 @@ from collections import Counter
 from typing import Literal
 
 from opslib.core.formatting import format_counts, format_ms, plural
+from opslib.core.language import tr
 from opslib.core.lineage import Lineage
 from opslib.core.records import Part, Record
 from opslib.core.verdicts import Verdict
@@ -67,8 +68,16 @@ class Goal(Part):
     def tell(self, value: float | None) -> str:
         """Return a figure with what it is: `812 requests a second, p99 within 100 ms`."""
         if self.objective == "throughput":
-            return f"{value or 0:,.0f} requests a second, p99 within {self.p99_limit_ms:g} ms"
-        return f"p99 {format_ms(value)} ms at {self.rate_per_s:,.0f} requests a second"
+            return tr(
+                "{rate:,.0f} requests a second, p99 within {limit:g} ms",
+                rate=value or 0,
+                limit=self.p99_limit_ms,
+            )
+        return tr(
+            "p99 {p99} ms at {rate:,.0f} requests a second",
+            p99=format_ms(value),
+            rate=self.rate_per_s,
+        )
 
 
 class ServedRow(TriedRow):

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from opslib.core.language import tr
 from opslib.ops.served_sweep.grid import Combination, ServedArm
 from opslib.ops.served_sweep.record import Goal, ServedRecommended, ServedRow
 from opslib.ops.sweep.record import RaceResult
@@ -59,18 +60,28 @@ def sum_up_served(
     best, chosen = rows[result.best_row - 1], rows[recommended.row - 1]
     figure = goal.tell(figure_of(chosen))
     if not decided:
-        return sum_up_undecided(result, best.options.label, "best")
+        return sum_up_undecided(result, best.options.label, tr("best"))
     if recommended.is_default:
-        rank = "the best of everything" if best is chosen else "as good as anything"
-        text = f"The default is {rank} tried: {figure}"
-        if best is not chosen:
-            text += f"; the best measured ({best.options.label}) is no more than noise away"
+        if best is chosen:
+            text = tr("The default is the best of everything tried: {figure}", figure=figure)
+        else:
+            text = tr("The default is as good as anything tried: {figure}", figure=figure)
+            text += tr(
+                "; the best measured ({best}) is no more than noise away", best=best.options.label
+            )
     else:
         low, high = recommended.gain_ci95
-        compared = "the default's rate" if goal.objective == "throughput" else "as low a p99"
-        text = (
-            f"Set {changes_text(recommended)}: {recommended.gain:.2f} × {compared} "
-            f"(95 % interval {low:.2f} to {high:.2f}), {figure}"
+        by_rate = goal.objective == "throughput"
+        compared = tr("the default's rate") if by_rate else tr("as low a p99")
+        text = tr(
+            "Set {changes}: {gain:.2f} × {compared} (95 % interval {low:.2f} to {high:.2f}), "
+            "{figure}",
+            changes=changes_text(recommended),
+            gain=recommended.gain,
+            compared=compared,
+            low=low,
+            high=high,
+            figure=figure,
         )
     return text + sum_up_others(result.tie_set, rows, margin_pct)
 
@@ -78,4 +89,4 @@ def sum_up_served(
 def changes_text(recommended: ServedRecommended) -> str:
     """Return the recommended changes as `key=value, key=value`."""
     changes = recommended.changes.items()
-    return ", ".join(f"{key}={str(value).lower()}" for key, value in changes) or "nothing"
+    return ", ".join(f"{key}={str(value).lower()}" for key, value in changes) or tr("nothing")

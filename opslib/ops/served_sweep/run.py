@@ -17,6 +17,7 @@ import numpy as np
 from opslib.core.config import Config
 from opslib.core.errors import GateFailedError
 from opslib.core.host import host_facts, usable_cpus
+from opslib.core.language import mark, tr
 from opslib.core.lineage import package_versions, record_lineage
 from opslib.core.verdicts import exit_code_of
 from opslib.inference.facts import ModelFacts, describe_inputs, describe_model
@@ -223,8 +224,10 @@ def _list_conditions(config: Config, setup: ServedSetup, subject: Subject) -> li
 def _refuse(sweep: ServedSweep, failure: str) -> dict[str, Any]:
     return {
         "verdict": "fail",
-        "finding": f"The default does not serve: {failure}. Nothing is recommended.",
-        "rows": sweep.rows(stopped="the default does not serve"),
+        "finding": tr(
+            "The default does not serve: {failure}. Nothing is recommended.", failure=failure
+        ),
+        "rows": sweep.rows(stopped=mark("the default does not serve")),
         "best": None,
         "recommended": None,
     }

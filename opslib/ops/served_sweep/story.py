@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from opslib.core.formatting import format_duration, plural
+from opslib.core.language import tr
 from opslib.ops.served_sweep import columns
 from opslib.ops.served_sweep.columns import list_measured
 from opslib.ops.served_sweep.record import ServedRow, ServedSweepRecord
@@ -97,21 +98,21 @@ def publish_served_sweep(record: ServedSweepRecord, path: Path) -> None:
     if record.best is None or record.recommended is None:
         return
     if record.best.rate_per_s is not None:
-        rate, label = round(record.best.rate_per_s, 1), "Highest rate within the limit"
+        rate, label = round(record.best.rate_per_s, 1), tr("Highest rate within the limit")
         publish("best_rate_per_s", rate, unit="requests/s", better="higher", label=label)
     if record.best.p99_ms is not None:
-        p99_ms, label = round(record.best.p99_ms, 3), "Lowest p99 at the rate"
+        p99_ms, label = round(record.best.p99_ms, 3), tr("Lowest p99 at the rate")
         publish("best_p99_ms", p99_ms, unit="ms", better="lower", label=label)
     publish(
         "gain",
         round(record.recommended.gain, 4),
         better="higher",
-        label="Recommended settings over the default",
+        label=tr("Recommended settings over the default"),
         interval=record.recommended.gain_ci95,
     )
-    publish("recommended", changes_text(record.recommended), label="Settings to change")
+    publish("recommended", changes_text(record.recommended), label=tr("Settings to change"))
     measured = sum(row.has_figure for row in record.rows)
-    publish("rows_measured", measured, label="Settings measured")
+    publish("rows_measured", measured, label=tr("Settings measured"))
 
 
 def _load_notes(record: ServedSweepRecord) -> list[str]:

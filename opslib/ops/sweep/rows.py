@@ -7,7 +7,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from opslib.core.errors import OpsError
-from opslib.core.formatting import format_ms, plural
+from opslib.core.formatting import format_ms
+from opslib.core.language import mark, tr, tr_many
 from opslib.ops.sweep.arms import Arm, Line
 from opslib.ops.sweep.finals import MAX_HALF_WIDTH_PCT, Ranking, rank, speedup_interval
 from opslib.ops.sweep.heats import Contender
@@ -22,7 +23,7 @@ from opslib.ops.sweep.record import (
 )
 from opslib.ops.sweep.trials import Trial, TrialBook
 
-UNTIMED = "the time budget ended before it was measured"
+UNTIMED = mark("the time budget ended before it was measured")
 
 
 class Requested(Protocol):
@@ -212,48 +213,89 @@ def sum_up_sweep(
 ) -> str:
     """Return what to do, what it brings, how sure that is, and what was not tried."""
     best, chosen = rows[batch.best_row - 1], rows[recommended.row - 1]
-    low, high = recommended.gain_ci95
-    span = f"95 % interval {low:.2f} to {high:.2f}"
-    where = f"at batch {batch.batch_size}"
+    rate = chosen.throughput_img_s or 0
     if not decided:
-        return sum_up_undecided(batch, best.options.label, f"fastest {where}")
+        was = tr("fastest at batch {size}", size=batch.batch_size)
+        return sum_up_undecided(batch, best.options.label, was)
     if recommended.is_default:
-        rank = "the fastest of everything" if best is chosen else "as good as anything"
-        text = (
-            f"The default is {rank} tried {where}: "
-            f"{chosen.throughput_img_s or 0:,.0f} img/s, {format_ms(chosen.p50_ms)} ms a batch"
-        )
+        figures = tr("{rate:,.0f} img/s, {p50} ms a batch", rate=rate, p50=format_ms(chosen.p50_ms))
+        if best is chosen:
+            text = tr(
+                "The default is the fastest of everything tried at batch {size}: {figures}",
+                size=batch.batch_size,
+                figures=figures,
+            )
+        else:
+            text = tr(
+                "The default is as good as anything tried at batch {size}: {figures}",
+                size=batch.batch_size,
+                figures=figures,
+            )
         if batch.best_row != recommended.row:
-            text += f"; the fastest measured ({best.options.label}) is no more than noise away"
+            text += tr(
+                "; the fastest measured ({best}) is no more than noise away",
+                best=best.options.label,
+            )
     else:
-        text = (
-            f"Set {recommended_text(recommended)}: {recommended.gain:.2f} × the default's speed "
-            f"{where} ({span}), {chosen.throughput_img_s or 0:,.0f} img/s"
+        low, high = recommended.gain_ci95
+        text = tr(
+            "Set {changes}: {gain:.2f} × the default's speed at batch {size} (95 % interval "
+            "{low:.2f} to {high:.2f}), {rate:,.0f} img/s",
+            changes=recommended_text(recommended),
+            gain=recommended.gain,
+            size=batch.batch_size,
+            low=low,
+            high=high,
+            rate=rate,
         )
     return text + sum_up_others(batch.tie_set, rows, margin_pct)
 
 
 def sum_up_undecided(result: RaceResult, best: str, was: str) -> str:
     """Return the finding of a race that did not decide; `best` came first as `was` says."""
-    others = "the default"
+    others = tr("the default")
     if result.best_row == result.default_row:
-        best, others = "the default", plural(len(result.unclear), "other setting")
-    return (
-        f"Inconclusive: {best} was {was}, but {others} could be neither separated from it nor "
-        f"called tied after {plural(result.final_rounds, 'round')}. Give it more time, or a "
-        "quieter host."
+        best, others = (
+            others,
+            tr_many("{count} other setting", "{count} other settings", len(result.unclear)),
+        )
+    rounds = tr_many("{count} round", "{count} rounds", result.final_rounds)
+    return tr(
+        "Inconclusive: {best} was {was}, but {others} could be neither separated from it nor "
+        "called tied after {rounds}. Give it more time, or a quieter host.",
+        best=best,
+        was=was,
+        others=others,
+        rounds=rounds,
     )
 
 
 def sum_up_others(tie_set: Collection[int], rows: Iterable[TriedRow], margin_pct: float) -> str:
     """Return the end of a finding: what is tied with the best, and what could not run and why."""
     others = len(tie_set) - 1
-    tied = f"; {plural(others, 'other setting')} tied within {margin_pct:g} %" if others else ""
+    tied = ""
+    if others:
+        tied = tr_many(
+            "; {count} other setting tied within {margin:g} %",
+            "; {count} other settings tied within {margin:g} %",
+            others,
+            margin=margin_pct,
+        )
     reasons = Counter(row.reason for row in rows if row.outcome == "unavailable")
-    parts = [f"{plural(count, 'row')} unavailable ({reason})" for reason, count in reasons.items()]
+    parts = [
+        tr_many(
+            "{count} row unavailable ({reason})",
+            "{count} rows unavailable ({reason})",
+            count,
+            reason=tr(str(reason)),
+        )
+        for reason, count in reasons.items()
+    ]
     return f"{tied}. {'; '.join(parts)}." if parts else f"{tied}."
 
 
 def recommended_text(recommended: Recommended) -> str:
     """Return the recommended changes as `name=value, name=value`."""
-    return ", ".join(f"{name}={value}" for name, value in recommended.changes.items()) or "nothing"
+    return ", ".join(f"{name}={value}" for name, value in recommended.changes.items()) or tr(
+        "nothing"
+    )

@@ -16,6 +16,7 @@ import numpy as np
 from opslib.core.config import Config
 from opslib.core.errors import DeadlineError, GateFailedError, ParameterError
 from opslib.core.host import host_facts
+from opslib.core.language import mark, tr
 from opslib.core.lineage import package_versions, record_lineage
 from opslib.core.verdicts import exit_code_of
 from opslib.inference.engine import EngineRequest
@@ -234,9 +235,11 @@ def _run_batch(sweep: _Sweep, batch_size: int, budget_s: float) -> BatchResult:
 def _refuse(sweep: _Sweep, failure: str) -> dict[str, Any]:
     return {
         "verdict": "fail",
-        "finding": f"The default does not answer like the model as written: {failure}. "
-        "Nothing was timed.",
-        "rows": sweep.rows(stopped="the default failed its parity check"),
+        "finding": tr(
+            "The default does not answer like the model as written: {failure}. Nothing was timed.",
+            failure=failure,
+        ),
+        "rows": sweep.rows(stopped=mark("the default failed its parity check")),
         "best": None,
         "recommended": None,
     }

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from opslib.core.formatting import format_duration, format_ms, plural
+from opslib.core.language import tr
 from opslib.ops.sweep import columns
 from opslib.ops.sweep.columns import list_timed
 from opslib.ops.sweep.record import SweepRecord, SweepRow
@@ -117,17 +118,17 @@ def publish_sweep(record: SweepRecord, path: Path) -> None:
     if record.best is None or record.recommended is None:
         return
     value = round(record.best.throughput_img_s, 1)
-    label = f"Highest throughput (batch {record.best.batch_size})"
+    label = tr("Highest throughput (batch {size})", size=record.best.batch_size)
     publish("best_throughput_img_s", value, unit="img/s", better="higher", label=label)
     publish(
         "gain",
         round(record.recommended.gain, 4),
         better="higher",
-        label="Recommended settings over the default",
+        label=tr("Recommended settings over the default"),
         interval=record.recommended.gain_ci95,
     )
-    publish("recommended", recommended_text(record.recommended), label="Settings to change")
-    publish("rows_timed", sum(row.has_figure for row in record.rows), label="Settings timed")
+    publish("recommended", recommended_text(record.recommended), label=tr("Settings to change"))
+    publish("rows_timed", sum(row.has_figure for row in record.rows), label=tr("Settings timed"))
 
 
 @contextmanager

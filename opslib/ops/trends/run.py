@@ -7,7 +7,8 @@ from pathlib import Path
 from opslib.core.clock import parse_moment
 from opslib.core.config import Config
 from opslib.core.errors import ParameterError
-from opslib.core.formatting import plural, stamp, utc_now
+from opslib.core.formatting import stamp, utc_now
+from opslib.core.language import tr, tr_many
 from opslib.core.lineage import record_lineage
 from opslib.core.verdicts import VERDICT_EXIT_CODES, Verdict
 from opslib.ops.trends.record import TrendRow, TrendsRecord, TrendStep
@@ -92,15 +93,42 @@ def _make_row(root: Path, trend: Trend, since: datetime) -> TrendRow:
 def _judge(rows: Sequence[TrendRow], days: float) -> tuple[Verdict, str]:
     told = [row for row in rows if row.can_tell]
     if not told:
-        least = f"a step needs {FEWEST_RUNS} runs with the same parameters on the same host"
-        return "inconclusive", f"No figure has runs enough: {least}."
+        return "inconclusive", tr(
+            "No figure has runs enough: a step needs {least} runs with the same parameters "
+            "on the same host.",
+            least=FEWEST_RUNS,
+        )
     recent = [(row, step) for row in told for step in row.recent]
     worse = sorted((one for one in recent if not one[1].better), key=lambda one: one[1].day)
-    span = plural(round(days), "day") if days >= 1 else f"{24 * days:.0f} hours"
-    figures = f"{plural(len(told), 'figure')} with {FEWEST_RUNS} runs or more"
+    figures = tr_many(
+        "{count:,} figure with {least} runs or more",
+        "{count:,} figures with {least} runs or more",
+        len(told),
+        least=FEWEST_RUNS,
+    )
     if worse:
         row, step = worse[-1]
-        more = f", and {plural(len(worse) - 1, 'more step')} for the worse" if worse[1:] else ""
-        return "fail", f"{row.name} changed by {step.change} on {step.day}{more}, of {figures}."
-    gained = f"; {plural(len(recent), 'step')} for the better" if recent else ""
-    return "pass", f"No step for the worse in the last {span}, of {figures}{gained}."
+        change = tr(
+            "{figure} changed by {change} on {day}",
+            figure=row.name,
+            change=step.change,
+            day=step.day,
+        )
+        if worse[1:]:
+            change += tr_many(
+                ", and {count} more step for the worse",
+                ", and {count} more steps for the worse",
+                len(worse) - 1,
+            )
+        return "fail", tr("{change}, of {figures}.", change=change, figures=figures)
+    if days >= 1:
+        span = tr_many("{count:,} day", "{count:,} days", round(days))
+    else:
+        span = tr("{hours:.0f} hours", hours=24 * days)
+    if recent:
+        figures += tr_many(
+            "; {count} step for the better", "; {count} steps for the better", len(recent)
+        )
+    return "pass", tr(
+        "No step for the worse in the last {span}, of {figures}.", span=span, figures=figures
+    )

@@ -6,6 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from opslib.core.language import tr
 from opslib.ops.trends.columns import STEP_COLUMNS, TREND_COLUMNS, list_steps
 from opslib.ops.trends.record import TrendRow, TrendsRecord
 from opslib.telling.columns import page_table
@@ -67,9 +68,9 @@ def publish_trends(record: TrendsRecord, path: Path) -> None:
     """Publish the verdict and how many steps there are as scraps."""
     publish_outcome(record.verdict, record.finding, exit_code=record.exit_code, record_path=path)
     recent = [step for row in record.rows for step in row.recent]
-    publish("figures", len(record.rows), label="Figures with a trend")
-    publish("steps_worse", sum(not step.better for step in recent), label="Steps for the worse")
-    publish("steps_better", sum(step.better for step in recent), label="Steps for the better")
+    publish("figures", len(record.rows), label=tr("Figures with a trend"))
+    publish("steps_worse", sum(not step.better for step in recent), label=tr("Steps for the worse"))
+    publish("steps_better", sum(step.better for step in recent), label=tr("Steps for the better"))
 
 
 def _stepped(record: TrendsRecord) -> list[TrendRow]:

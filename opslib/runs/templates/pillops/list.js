@@ -8,7 +8,7 @@ rows.forEach((row,i)=>{
 const badge=row.querySelector(".badge"),fits=words.every(word=>texts[i].includes(word))
 &&(!kind.value||badge.textContent===kind.value||(kind.value==="-"&&row.classList.contains("x")));
 row.hidden=!fits;shown+=fits;});
-count.textContent=shown+" of "+rows.length+" runs";
+count.textContent=count.dataset.words.replace("{shown}",shown).replace("{total}",rows.length);
 document.getElementById("none").hidden=shown>0;};
 find.addEventListener("input",apply);kind.addEventListener("change",apply);
 document.addEventListener("keydown",event=>{
