@@ -101,7 +101,7 @@ serve: $(VENV)/.runtime  ## run the reference service on the configured experime
 lab: $(VENV)/.runtime  ## open JupyterLab on the notebooks
 	@$(BIN)/pillops lab
 
-lock: ## write requirements.txt, requirements-s3.txt and requirements-dev.txt from pyproject.toml, in a fresh environment
+lock: ## write requirements.txt, and requirements-s3.txt, -sftp.txt and -dev.txt, from pyproject.toml, in a fresh environment
 	@$(PYTHON) tools/lock.py
 
 clean:  ## remove the environment and caches; the demo and the reports stay

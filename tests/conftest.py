@@ -168,7 +168,7 @@ def s3(s3_server: S3, monkeypatch: pytest.MonkeyPatch) -> S3:
 def sftp_server() -> Iterator[Sftp]:
     """A real SFTP server of our own."""
     if not can_serve():
-        pytest.skip("needs sshd and ssh; as root namespaces too")
+        pytest.skip("needs sshd; as root namespaces too")
     folder = Path(tempfile.mkdtemp(prefix="pillops-sftp-", dir="/tmp"))  # users must get there
     folder.chmod(0o755)
     try:

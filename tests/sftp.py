@@ -1,10 +1,8 @@
-"""A real `sshd` that offers SFTP, and an `ssh` that knows it and has a key for it."""
+"""A real `sshd` that offers SFTP, and an account that knows it and has a key for it."""
 
 from __future__ import annotations
 
-import os
 import secrets
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,10 +13,6 @@ import pytest
 from tests.fleet.sshd import IS_ROOT, SSHD, SshHost, can_split, open_hosts
 
 ALIAS = "store.test"
-# OpenSSH takes a user's folder from the system's table, not from HOME: so its file is named.
-SSH = """#!/bin/sh
-exec {ssh} -F {config} "$@"
-"""
 # First the alias: of each setting the first counts.
 CONFIG = """
 Host {alias}
@@ -39,15 +33,15 @@ Host *
 
 def can_serve() -> bool:
     """Whether there is what it takes."""
-    return bool(SSHD and shutil.which("ssh") and (can_split() or not IS_ROOT))
+    return bool(SSHD and (can_split() or not IS_ROOT))
 
 
 @dataclass(frozen=True)
 class Sftp:
-    """A host that stores, and the folder with the `ssh` that knows it."""
+    """A host that stores, and the home of the account that knows it."""
 
     host: SshHost
-    bin: Path
+    account: Path
 
     @property
     def place(self) -> str:
@@ -61,7 +55,7 @@ class Sftp:
 
     @property
     def known_hosts(self) -> Path:
-        """Where `ssh` looks for host keys."""
+        """Where that account looks for host keys."""
         return self.host.folder.parent / "known_hosts"
 
     def make_store(self) -> str:
@@ -82,6 +76,28 @@ class Sftp:
             self.configure()
 
     @contextmanager
+    def told(self, first: str) -> Iterator[None]:
+        """Have the account's configuration begin with these lines."""
+        self.configure(first=first)
+        try:
+            yield
+        finally:
+            self.configure()
+
+    @contextmanager
+    def answering(self, command: str) -> Iterator[None]:
+        """Have another key of `open_hosts` offered, to which the host answers with a command."""
+        allowed = self.host.folder / "authorized_keys"
+        public = (self.host.folder.parent / "other_id.pub").read_text()
+        before = allowed.read_text()
+        allowed.write_text(f'{before}command="{command}" {public}')
+        try:
+            with self.with_key("other_id"):
+                yield
+        finally:
+            allowed.write_text(before)
+
+    @contextmanager
     def with_key(self, name: str) -> Iterator[None]:
         """Have another key of `open_hosts` offered."""
         self.configure(key=name)
@@ -90,8 +106,8 @@ class Sftp:
         finally:
             self.configure()
 
-    def configure(self, port: int = 0, key: str = "id") -> None:
-        """Write what `ssh` is told."""
+    def configure(self, port: int = 0, key: str = "id", first: str = "") -> None:
+        """Write what that account is told, `first` before all the rest."""
         text = CONFIG.format(
             alias=ALIAS,
             known=self.host.port,
@@ -100,22 +116,20 @@ class Sftp:
             folder=self.host.folder.parent,
             key=key,
         )
-        (self.bin / "config").write_text(text)
+        (self.account / ".ssh/config").write_text(first + text)
 
 
 @contextmanager
 def start_sftp(folder: Path) -> Iterator[Sftp]:
     """Run a host, with all it needs in `folder`, which other users must be able to reach."""
-    (folder / "bin").mkdir()
+    (folder / "account/.ssh").mkdir(parents=True)
     with open_hosts(folder, "store") as hosts:
-        found = Sftp(hosts["store"], folder / "bin")
+        found = Sftp(hosts["store"], folder / "account")
         found.configure()
-        program = found.bin / "ssh"
-        program.write_text(SSH.format(ssh=shutil.which("ssh"), config=found.bin / "config"))
-        program.chmod(0o755)
         yield found
 
 
 def meet(sftp: Sftp, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have this test, and what it starts, find that `ssh`."""
-    monkeypatch.setenv("PATH", str(sftp.bin), prepend=os.pathsep)
+    """Have this test, and what it starts, be that account."""
+    monkeypatch.setenv("HOME", str(sftp.account))
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)

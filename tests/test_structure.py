@@ -7,6 +7,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import pytest
 import yaml
 
 from tests.running import run_python
@@ -105,7 +106,7 @@ def test_importing_the_library_loads_nothing_heavy() -> None:
 
 def test_the_ground_floor_and_the_doors_load_nothing_heavy() -> None:
     heavy = {"torch", "onnxruntime", "pandas", "matplotlib", "numpy", "scipy", "papermill"}
-    heavy |= {"fsspec", "s3fs", "botocore", "boto3"}
+    heavy |= {"fsspec", "s3fs", "botocore", "boto3", "sshfs", "asyncssh", "cryptography"}
     modules = ("core.config", "core.plans", "core.models", "telling.doors", "runs.desk_command")
     assert not loaded_by(f"import {', '.join(f'opslib.{one}' for one in modules)}") & heavy
 
@@ -146,7 +147,8 @@ def test_the_three_doors_ask_for_the_same_packages() -> None:
 def test_the_lock_pins_torch_alone_and_names_no_address() -> None:
     peers = (f"benchmarks/requirements-{name}.txt" for name in ("otava", "peers"))
     lint = "fleet/requirements-lint.txt"
-    for name in ("requirements.txt", "requirements-s3.txt", "requirements-dev.txt", lint, *peers):
+    ours = ("requirements.txt", *(f"requirements-{name}.txt" for name in ("s3", "sftp", "dev")))
+    for name in (*ours, lint, *peers):
         text = (ROOT / name).read_text()
         assert "://" not in text
         assert "--hash" not in text
@@ -154,12 +156,13 @@ def test_the_lock_pins_torch_alone_and_names_no_address() -> None:
     assert pins("requirements.txt")["torch"] == "2.13.0"
 
 
-def test_a_store_in_the_field_is_reached_by_what_its_tests_run() -> None:
+@pytest.mark.parametrize("kind", ["s3", "sftp"])
+def test_a_store_in_the_field_is_reached_by_what_its_tests_run(kind: str) -> None:
     from packaging.specifiers import SpecifierSet
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    extra = wanted(project["optional-dependencies"]["s3"])
-    locked, tested = pins("requirements-s3.txt"), pins("requirements-dev.txt")
+    extra = wanted(project["optional-dependencies"][kind])
+    locked, tested = pins(f"requirements-{kind}.txt"), pins("requirements-dev.txt")
     assert locked.items() <= tested.items()
     assert not locked.keys() & pins("requirements.txt").keys()
     for name, specifier in extra.items():

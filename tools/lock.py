@@ -29,7 +29,7 @@ def freeze(python: Path) -> dict[str, str]:
 
 
 def main() -> None:
-    """Install the abstract dependencies, then `s3`, then `dev`, and write what came each time."""
+    """Install the abstract dependencies, then each extra by itself, and write what came."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     build = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
     with tempfile.TemporaryDirectory() as folder:
@@ -38,14 +38,14 @@ def main() -> None:
         install = [python, "-m", "pip", "install", "--quiet"]
         subprocess.run([*install, *project["dependencies"], *build], check=True)
         runtime = freeze(python)
-        subprocess.run([*install, *project["optional-dependencies"]["s3"]], check=True)
-        with_s3 = freeze(python)
-        subprocess.run([*install, *project["optional-dependencies"]["dev"]], check=True)
-        everything = freeze(python)
+        extras = {}
+        for name in ("s3", "sftp", "dev"):
+            subprocess.run([*install, *project["optional-dependencies"][name]], check=True)
+            extras[name] = {k: v for k, v in freeze(python).items() if k not in runtime}
+            subprocess.run([*install[:3], "uninstall", "-q", "-y", *extras[name]], check=True)
     write("requirements.txt", "", runtime)
-    for name, pins in (("requirements-s3.txt", with_s3), ("requirements-dev.txt", everything)):
-        added = {one: version for one, version in pins.items() if one not in runtime}
-        write(name, "-r requirements.txt\n", added)
+    for name, pins in extras.items():
+        write(f"requirements-{name}.txt", "-r requirements.txt\n", pins)
 
 
 def write(name: str, first: str, pins: dict[str, str]) -> None:

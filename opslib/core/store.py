@@ -1,13 +1,12 @@
 """A folder of objects that several hosts share: a bucket, a folder of a host that all reach by ssh,
 or one that all of them mount.
 
-It is named by an address (`core/store_address.py`) and reached through fsspec or `ssh`, neither of
-which is loaded before the first store. Credentials come from the environment, the usual profile
+It is named by an address (`core/store_address.py`) and reached through fsspec, which is not loaded
+before the first store. Credentials come from the environment, the usual profile
 files or an ssh agent, never from the address. Whatever goes wrong is one `StorageError` that names
 the object and the cause.
 """
 
-import shutil
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -186,7 +185,7 @@ class Store:
             yield
         except OpsError:
             raise
-        except Exception as error:  # fsspec's, the protocol's and the system's have no root but it
+        except Exception as error:  # fsspec's, asyncssh's and the system's have no root but it
             where = f"{self.url}/{name}".rstrip("/")
             raise StorageError(f"cannot {action} {where}: {explain_refusal(error)}") from error
 
@@ -196,13 +195,14 @@ def open_store(url: str) -> Store:
 
     Raises:
         ParameterError: it is no address, of an unknown protocol, or holds credentials.
-        UnavailableError: a package or a program that the protocol needs is not installed.
+        UnavailableError: a package that the protocol needs is not installed.
     """
     parts = urlsplit(url := check_store_url(url))
     if parts.scheme == "sftp":
-        if shutil.which("ssh") is None:
-            raise UnavailableError(f"{url}: needs ssh: apt-get install openssh-client")
-        from opslib.core.store_sftp import SftpFiles
+        try:
+            from opslib.core.store_sftp import SftpFiles
+        except ImportError:
+            raise UnavailableError(f"{url}: needs sshfs: pip install 'pillops[sftp]'") from None
 
         return Store(url, SftpFiles(read_ssh_host(parts.netloc)), unquote(parts.path), "sftp")
     import fsspec

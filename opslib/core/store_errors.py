@@ -1,4 +1,5 @@
-"""What a store's refusal means, in a few words: the errors of fsspec, of S3 and of the system."""
+"""What a store's refusal means, in a few words: the errors of fsspec, of S3, of SSH and of
+the system."""
 
 from opslib.core.formatting import shorten
 from opslib.core.secrets import live_secrets, mask
@@ -23,6 +24,14 @@ _TYPES = {
     "ConnectionClosedError": "the connection was cut",
     "ClientPayloadError": "the connection was cut",
     "FileNotFoundError": "there is no such object",
+    "PermissionDenied": "it takes no key of this account, of ~/.ssh or an ssh agent",
+    "ChannelOpenError": "it lets this account in, and offers no SFTP",
+    "SFTPBadMessage": "what it sends is no SFTP; expected no text when a program logs in",
+    "SFTPPermissionDenied": "Permission denied",
+    "SFTPOpUnsupported": "its SFTP server cannot replace a file in one step",
+    "SFTPConnectionLost": "the connection was cut",
+    "SFTPNoConnection": "the connection was cut",
+    "ConnectionLost": "the connection was cut",
 }
 
 

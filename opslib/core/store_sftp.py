@@ -1,215 +1,173 @@
-"""The files of a host that is reached by SFTP, as `Store` asks for them: by the names that fsspec's
-file systems have for it."""
+"""The files of a host that is reached by SFTP: `sshfs` of fsspec, over one connection that is made
+when it is needed and again after it broke (`core/ssh.py`).
 
+It has what `Store` asks of fsspec, and `replace`. Ours are a listing that leaves nothing out where
+the host refuses, writing that waits for the host's disk, and limits to how long it may be silent.
+"""
+
+import asyncio
 import errno
-import io
 import os
-import threading
-import weakref
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from io import BytesIO
 from pathlib import Path, PurePosixPath
-from stat import S_ISDIR, S_ISLNK, S_ISREG
-from typing import Any
+from stat import S_ISDIR
+from typing import Any, BinaryIO
 
-from opslib.core.sftp import (
-    CREATE,
-    READ,
-    SYNC_TIMEOUT_S,
-    TIMES,
-    TRUNCATE,
-    WRITE,
-    Ask,
-    Connection,
-    Facts,
-    has_room,
-    list_folder,
-    read_pieces,
-    write_pieces,
-)
+from asyncssh import SFTPFailure, SFTPNoSuchFile, SFTPOpUnsupported
+from fsspec.asyn import sync, sync_wrapper
+from sshfs import SSHFileSystem
+from sshfs.file import SSHFile
+
+from opslib.core.ssh import ANSWER_S, BROKEN, Channel
 from opslib.core.store_address import SshHost
 
 AT_ONCE = 8  # folders that are listed
-_CHUNK_BYTES = 1 << 22
+SYNC_TIMEOUT_S = 600  # a large file may have to reach a slow disk
+FULL_BYTES = 1 << 20  # a disk with less is taken for full where a write failed
+_BLOCK_BYTES = 1 << 20
 
 
-class SftpFiles:
-    """The files of one host, over one connection that is made when it is needed, and made again
-    after it broke. Every method raises `OSError` where the host refuses or cannot be reached."""
+class SftpFiles(SSHFileSystem):  # type: ignore[misc]  # without types
+    """The files of one host. A refusal is an error of asyncssh's or of the system's."""
+
+    cachable = False
 
     def __init__(self, host: SshHost) -> None:
         self._host = host
-        self._connecting = threading.Lock()
-        self._open: list[Connection] = []  # one, or none yet
-        weakref.finalize(self, _close_all, self._open)
+        self._looking = asyncio.Semaphore(AT_ONCE)
+        super().__init__(host.name)
 
-    def find(self, top: str, **_: object) -> dict[str, dict[str, Any]]:
-        """Return every file below a folder, of which none need be there, with its `size` and its
-        `mtime`. A link to a file is one; a link to a folder is not followed."""
-        found, folders = {}, [top]
-        with ThreadPoolExecutor(AT_ONCE) as pool:
-            while folders:
-                listed = [one for some in pool.map(self._list, folders) for one in some]
-                folders = [path for path, facts in listed if S_ISDIR(facts.mode)]
-                for path, facts in listed:
-                    if S_ISREG(facts.mode):
-                        found[path] = {"size": facts.size, "mtime": facts.mtime}
-        return found
-
-    def ls(self, folder: str, **_: object) -> list[str]:
-        """Return the paths of what lies in a folder."""
-        return [path for path, _ in self._list(folder)]
-
-    def exists(self, path: str) -> bool:
-        """Return whether there is a file or folder."""
-        return self._stat(path) is not None
-
-    def open(self, path: str) -> "_SftpFile":
-        """Return a file to read."""
-        return _SftpFile(self._connection(), os.fsencode(path))
+    def connect(self, *_: object, **__: object) -> tuple[None, Channel]:
+        """Return what `sshfs` has for a connection: none yet, and where each request gets it."""
+        return None, Channel(self._host)
 
     def cat_file(self, path: str) -> bytes:
         """Return the bytes of a file."""
-        with self.open(path) as file:
-            return file.read(file.size) or b""
+        data = BytesIO()
+        with self.open(path) as source:
+            shutil.copyfileobj(source, data, _BLOCK_BYTES)
+        return data.getvalue()
 
     def get_file(self, path: str, local: str) -> None:
         """Write the bytes of a file into one of this host."""
-        with self.open(path) as file, Path(local).open("wb") as target:
-            while chunk := file.read(_CHUNK_BYTES):
-                target.write(chunk)
-
-    def pipe_file(self, path: str, data: bytes) -> None:
-        """Give a file these bytes."""
-        self._write(path, [data])
+        with self.open(path) as source, Path(local).open("wb") as target:
+            shutil.copyfileobj(source, target, _BLOCK_BYTES)
 
     def put_file(self, local: str, path: str) -> None:
         """Give a file the bytes of one of this host."""
-        with Path(local).open("rb", buffering=0) as source:
-            self._write(path, iter(lambda: source.read(_CHUNK_BYTES), b""))
+        with Path(local).open("rb") as source:
+            self._write(path, source)
 
-    def rm_file(self, path: str) -> None:
-        """Delete a file."""
-        self._connection().ask(Ask.REMOVE, os.fsencode(path))
+    def pipe_file(self, path: str, data: bytes) -> None:
+        """Give a file these bytes."""
+        self._write(path, BytesIO(data))
 
-    def makedirs(self, path: str, **_: object) -> None:
+    def makedirs(self, path: str, exist_ok: bool = True) -> None:
         """Make a folder and those around it."""
-        facts = self._stat(path)
-        if facts is None:
-            self.makedirs(str(PurePosixPath(path).parent))
-            try:
-                self._connection().ask(Ask.MKDIR, os.fsencode(path), 0)
-            except OSError:
-                facts = self._stat(path)  # another host was faster
-                if facts is None:
-                    raise
-        if facts is not None and not S_ISDIR(facts.mode):
+        try:
+            kind = self.info(path)["type"]
+        except FileNotFoundError:
+            super().makedirs(path, exist_ok=exist_ok)
+            return
+        if kind != "directory":
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
 
-    def replace(self, path: str, target: str) -> None:
-        """Give a file another name, over what has it.
+    def _open(self, path: str, mode: str = "rb", **_: object) -> "_File":
+        return _File(self, path, mode)
+
+    def _write(self, path: str, source: BinaryIO) -> None:
+        try:
+            with self.open(path, "wb") as file:
+                shutil.copyfileobj(source, file, _BLOCK_BYTES)
+                file.sync()
+        except SFTPFailure as error:  # which is all that SFTP says of it
+            if self._is_full(str(PurePosixPath(path).parent)):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+            raise
+
+    async def _find(self, top: str, **_: object) -> dict[str, dict[str, Any]]:
+        """Every file below a folder. A link to a file is one; one to a folder is not followed."""
+        found: dict[str, dict[str, Any]] = {}
+        folders = [top]
+        while folders:
+            looked = await asyncio.gather(*map(self._look, folders))
+            listed = [one for each in looked for one in each]
+            folders = [one["name"] for one in listed if one["type"] == "directory"]
+            found |= {one["name"]: one for one in listed if one["type"] == "file"}
+        return found
+
+    async def _look(self, folder: str) -> list[dict[str, Any]]:
+        async with self._looking:
+            try:
+                listed: list[dict[str, Any]] = await self._ls(folder)
+            except FileNotFoundError:  # deleted meanwhile
+                return []
+            for one in listed:
+                if one["type"] == "link" and (aimed := await self._follow(one["name"])):
+                    one |= aimed
+        return listed
+
+    async def _follow(self, link: str) -> dict[str, Any]:
+        try:
+            aimed = await self._info(link)
+        except (FileNotFoundError, SFTPFailure):  # it leads nowhere, or round and round
+            return {}
+        return {**aimed, "name": link} if aimed["type"] == "file" else {}
+
+    async def _replace(self, path: str, target: str) -> None:
+        """Give a file another name, over what has it, in one step.
 
         SFTP dates a file in whole seconds. So it is dated at least one after what it replaces: by
         date and size one is told from the other.
         """
-        connection, old, new = self._connection(), os.fsencode(path), os.fsencode(target)
-        if b"posix-rename@openssh.com" not in connection.offers:
-            raise OSError(errno.EOPNOTSUPP, "its SFTP server cannot replace a file in one step")
-        if (before := self._stat(target)) is not None:
-            if S_ISDIR(before.mode):
-                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-            if connection.ask(Ask.STAT, old).facts().mtime <= before.mtime:
-                later = before.mtime + 1
-                connection.ask(Ask.SETSTAT, old, TIMES, later, later)
-        connection.ask(Ask.EXTENDED, b"posix-rename@openssh.com", old, new)
-
-    def _connection(self) -> Connection:
-        with self._connecting:
-            if not (self._open and self._open[0].is_alive):
-                self._open[:] = [Connection(self._host)]
-            return self._open[0]
-
-    def _stat(self, path: str) -> Facts | None:
-        try:
-            return self._connection().ask(Ask.STAT, os.fsencode(path)).facts()
-        except FileNotFoundError:
-            return None
-
-    def _list(self, folder: str) -> list[tuple[str, Facts]]:
-        try:
-            listed = list(list_folder(self._connection(), os.fsencode(folder)))
-        except FileNotFoundError:  # none there, or deleted meanwhile
-            return []
-        found = []
-        for name, said in listed:
-            path, facts = f"{folder}/{os.fsdecode(name)}", said
-            if S_ISLNK(said.mode):
-                aimed = self._stat(path)
-                facts = aimed if aimed is not None and S_ISREG(aimed.mode) else said
-            found.append((path, facts))
-        return found
-
-    def _write(self, path: str, data: Iterable[bytes]) -> None:
-        connection, name = self._connection(), os.fsencode(path)
-        with _telling_of_full_disks(connection, PurePosixPath(path).parent):
-            handle = connection.ask(Ask.OPEN, name, WRITE | CREATE | TRUNCATE, 0).text()
+        async with self._pool.get() as sftp:
             try:
-                write_pieces(connection, handle, data)
-                if b"fsync@openssh.com" in connection.offers:
-                    synced = connection.send(Ask.EXTENDED, b"fsync@openssh.com", handle)
-                    connection.wait(synced, SYNC_TIMEOUT_S)
-            except BaseException:
-                connection.send(Ask.CLOSE, handle)
-                raise
-            connection.ask(Ask.CLOSE, handle)
+                before = await sftp.stat(target)
+            except SFTPNoSuchFile:
+                pass
+            else:
+                if S_ISDIR(before.permissions):
+                    raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+                if (await sftp.stat(path)).mtime <= before.mtime:
+                    await sftp.utime(path, (before.mtime + 1, before.mtime + 1))
+            await sftp.posix_rename(path, target)
+
+    async def _has_no_room(self, folder: str) -> bool:
+        async with self._pool.get() as sftp:
+            try:
+                disk = await sftp.statvfs(folder)
+            except SFTPOpUnsupported:
+                return False
+        return disk.bavail * disk.frsize < FULL_BYTES or (disk.files and not disk.favail)
+
+    replace = sync_wrapper(_replace)
+    _is_full = sync_wrapper(_has_no_room)
 
 
-class _SftpFile(io.RawIOBase):
-    """A file of the host that is read, many requests at a time."""
+class _File(SSHFile):  # type: ignore[misc]  # without types
+    """An open file of a host, which is not asked again after it was silent for too long."""
 
-    def __init__(self, connection: Connection, path: bytes) -> None:
-        self._connection = connection
-        self._handle = connection.ask(Ask.OPEN, path, READ, 0).text()
-        self.size = connection.ask(Ask.FSTAT, self._handle).facts().size
-        self._at = 0
+    def read(self, size: int = -1) -> bytes:
+        return bytes(self._ask(ANSWER_S, self._file.read, size))
 
-    def readable(self) -> bool:
-        return True
+    def write(self, data: bytes) -> int:
+        return int(self._ask(ANSWER_S, self._file.write, data))
 
-    def seekable(self) -> bool:
-        return True
+    def sync(self) -> None:
+        """Have what was written reach the host's disk, where it can be told to."""
+        with suppress(SFTPOpUnsupported):
+            self._ask(SYNC_TIMEOUT_S, self._file.fsync)
 
-    def readinto(self, buffer: Any) -> int:
-        view = memoryview(buffer)[: max(0, self.size - self._at)]
-        count = read_pieces(self._connection, self._handle, self._at, view)
-        self._at += count
-        return count
+    def _close(self) -> None:
+        with suppress(*BROKEN):  # with the connection it is closed
+            self._ask(ANSWER_S, self._file.close)
 
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self.size}[whence]
-        self._at = start + offset
-        return self._at
+    def _ask(self, seconds: float, ask: Callable[..., Any], *arguments: object) -> Any:
+        async def within() -> Any:
+            async with self.fs._pool.within(seconds):
+                return await ask(*arguments)
 
-    def tell(self) -> int:
-        return self._at
-
-    def close(self) -> None:
-        if not self.closed:
-            self._connection.send(Ask.CLOSE, self._handle)
-        super().close()
-
-
-@contextmanager
-def _telling_of_full_disks(connection: Connection, folder: PurePosixPath) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno == errno.EIO and not has_room(connection, os.fsencode(folder)):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
-        raise
-
-
-def _close_all(connections: list[Connection]) -> None:
-    for one in connections:
-        one.close()
+        return sync(self.loop, within)

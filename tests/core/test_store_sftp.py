@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
+import psutil
 import pytest
 
 from opslib.core.errors import ExitCode, StorageError, UnavailableError
 from opslib.core.files import hide_name
-from opslib.core.sftp import PIECE_BYTES, Answer, read_pieces
 from opslib.core.store import Store, open_store
 from tests.cutting import cutting
 from tests.fleet.sshd import IS_ROOT, free_port
 from tests.sftp import Sftp
 from tests.turns import looped, turns
+from tests.waiting import await_that
 
 LARGE = os.urandom(5_000_000)  # more than what is under way at a time
 
@@ -37,6 +42,24 @@ def refusal(action: Callable[..., object], *arguments: object) -> str:
     return text
 
 
+@contextmanager
+def stopped(sftp: Sftp, part: str) -> Iterator[None]:
+    """Stop the processes of the host that serve our connection, or those that serve its files."""
+    name = "@notty" if part == "the host" else "@internal-sftp"
+    assert sftp.host.process is not None
+    below = psutil.Process(sftp.host.process.pid).children(recursive=True)
+    found = [one for one in below if name in " ".join(one.cmdline())]
+    assert found
+    for one in found:
+        one.suspend()
+    try:
+        yield
+    finally:
+        for one in found:
+            with suppress(psutil.NoSuchProcess):
+                one.resume()
+
+
 def test_an_unknown_host_key_is_refused_whatever_the_configuration_says(sftp: Sftp) -> None:
     known = sftp.known_hosts.read_bytes()
     store = open_store(sftp.make_store().replace("127.0.0.1", "localhost"))
@@ -44,6 +67,23 @@ def test_an_unknown_host_key_is_refused_whatever_the_configuration_says(sftp: Sf
         assert "its host key is not known here; log in once with ssh" in text
     assert sftp.known_hosts.read_bytes() == known
     assert not sftp.folder(store.url).exists()
+
+
+def test_to_know_nobody_is_not_to_trust_everybody(sftp: Sftp) -> None:
+    with sftp.told("UserKnownHostsFile none\n"):
+        assert "its host key is not known here" in refusal(open_store(sftp.make_store()).list)
+
+
+def test_the_key_of_a_neighbour_is_another_key(sftp: Sftp) -> None:
+    """What answers in the place of a known host has a key that is known, of another host."""
+    known = sftp.known_hosts.read_text()
+    other = (sftp.host.folder.parent / "other_id.pub").read_text()
+    sftp.known_hosts.write_text(f"{known}[localhost]:{sftp.host.port} {other}")
+    try:
+        store = open_store(sftp.make_store().replace("127.0.0.1", "localhost"))
+        assert "its host key is not the one that is known here" in refusal(store.list)
+    finally:
+        sftp.known_hosts.write_text(known)
 
 
 def test_another_host_key_than_the_known_one_is_refused(sftp: Sftp) -> None:
@@ -63,6 +103,37 @@ def test_a_key_that_the_host_does_not_take_is_one_line(sftp: Sftp) -> None:
     assert text.endswith("it takes no key of this account, of ~/.ssh or an ssh agent")
 
 
+@pytest.mark.parametrize("where", ["~/.ssh", "an agent", "behind a jump host"])
+def test_a_host_is_reached_as_by_ssh(
+    sftp: Sftp, where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, folder = sftp.host.folder.parent / "id", sftp.account / ".ssh"
+    told = f"UserKnownHostsFile {sftp.known_hosts}\nGlobalKnownHostsFile none\n"
+    with ExitStack() as stack:
+        if where == "~/.ssh":
+            shutil.copy(key, folder / "id_ed25519")
+            stack.callback((folder / "id_ed25519").unlink)
+        elif where == "an agent":
+            socket = tmp_path / "agent"
+            command = ["ssh-agent", "-D", "-a", socket]
+            agent = stack.enter_context(subprocess.Popen(command, stdout=subprocess.DEVNULL))
+            stack.callback(agent.terminate)
+            await_that(socket.exists, "the agent")
+            monkeypatch.setenv("SSH_AUTH_SOCK", str(socket))
+            subprocess.run(["ssh-add", "-q", key], check=True)
+        else:
+            jump = f"{sftp.host.user}@127.0.0.1:{sftp.host.port}"
+            told += f"IdentityFile {key}\nHost store.test\nProxyJump {jump}\n"
+            told += f"HostName 127.0.0.1\nPort {sftp.host.port}\n"
+        stack.callback(sftp.configure)
+        (folder / "config").write_text(told)
+        store = sftp.make_store()
+        if where == "behind a jump host":
+            store = store.replace(sftp.place, f"sftp://{sftp.host.user}@store.test")
+        open_store(store).write("name", b"data")
+        assert open_store(store).read("name") == b"data"
+
+
 def test_a_host_that_cannot_be_reached_is_one_line(sftp: Sftp) -> None:
     url = f"sftp://127.0.0.1:{free_port()}/folder"
     assert refusal(open_store(url).list).startswith(f"cannot list {url}: ")
@@ -80,7 +151,7 @@ def test_a_full_disk_is_named_and_nothing_is_left_on_it(sftp: Sftp, tmp_path: Pa
     (tmp_path / "large").write_bytes(LARGE)
     for action in (store.upload, lambda path, name: store.write(name, path.read_bytes())):
         assert "No space left on device" in refusal(action, tmp_path / "large", "name")
-        assert store._files.ls(f"{sftp.host.full}/store") == []
+        assert store._files.ls(f"{sftp.host.full}/store", detail=False) == []
 
 
 def test_a_file_in_the_way_is_named(store: Store) -> None:
@@ -176,44 +247,47 @@ def test_a_read_that_is_cut_is_one_line(sftp: Sftp) -> None:
                 assert f"cannot read {url}/name: " in refusal(file.read)
 
 
-def test_without_ssh_a_store_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", "/nonexistent")
-    with pytest.raises(UnavailableError, match="needs ssh: apt-get install openssh-client"):
-        open_store("sftp://host/folder")
+def test_a_host_whose_shell_greets_a_program_is_one_line(sftp: Sftp) -> None:
+    with sftp.answering("echo Welcome to this host.; exec cat"):
+        text = refusal(open_store(sftp.make_store()).list)
+    assert "what it sends is no SFTP; expected no text when a program logs in" in text
 
 
-def test_a_host_whose_shell_greets_a_program_is_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("command", ["exec sleep 60", "exit 0"])
+def test_a_host_that_lets_in_and_says_nothing_is_one_line(
+    sftp: Sftp, command: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    program = tmp_path / "ssh"  # a stand-in: our own sshd starts no shell for SFTP
-    program.write_text("#!/bin/sh\necho 'Welcome to this host.'\nexec cat >/dev/null\n")
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    text = refusal(open_store("sftp://host/folder").list)
-    assert text.startswith("cannot list sftp://host/folder: what it sends is no SFTP")
+    monkeypatch.setattr("opslib.core.ssh.CONNECT_TIMEOUT_S", 1)
+    monkeypatch.setattr("opslib.core.ssh.READ_TIMEOUT_S", 2)
+    with sftp.answering(command):
+        text = refusal(open_store(sftp.make_store()).list)
+    assert text.endswith(("cannot be reached within 2 s", "the connection was cut"))
 
 
-class Sparing:
-    """A server that answers with half of what was asked for, as it may. OpenSSH's never does."""
+@pytest.mark.parametrize("silent", ["the host", "its SFTP"])
+def test_a_host_that_falls_silent_is_one_line_and_asked_anew(
+    sftp: Sftp, silent: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = sftp.make_store()
+    open_store(url).write("name", LARGE * 3)  # more than what is read ahead
+    limits = {"CONNECT_TIMEOUT_S": 0.5, "READ_TIMEOUT_S": 2} if silent == "the host" else {}
+    for name, value in limits.items():
+        monkeypatch.setattr(f"opslib.core.ssh.{name}", value)
+    if silent == "its SFTP":
+        monkeypatch.setattr("opslib.core.store_sftp.ANSWER_S", 2)
+    store = open_store(url)
+    with store.open("name") as file:
+        file.read(1)
+        with stopped(sftp, silent):
+            text = refusal(file.read)
+    assert text.endswith("the connection was cut" if silent == "the host" else "within 2 s")
+    assert list(store.list()) == ["name"]
+    gc.collect()
+    assert not caplog.records
 
-    def __init__(self, data: bytes) -> None:
-        self._data = data
 
-    def send(self, kind: int, handle: bytes, high: int, low: int, count: int) -> Future[Answer]:
-        answer: Future[Answer] = Future()
-        if data := self._data[low : low + (count + 1) // 2]:
-            answer.set_result(Answer(len(data).to_bytes(4) + data))
-        else:
-            answer.set_exception(EOFError())
-        return answer
-
-    def wait(self, answer: Future[Answer]) -> Answer:
-        return answer.result()
-
-
-def test_short_answers_are_put_together() -> None:
-    data = os.urandom(2 * PIECE_BYTES + 7)
-    server: Any = Sparing(data)
-    buffer = bytearray(len(data) + 9)
-    assert read_pieces(server, b"handle", 0, memoryview(buffer)) == len(data)
-    assert bytes(buffer[: len(data)]) == data
+def test_without_its_package_a_store_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sshfs", None)
+    monkeypatch.delitem(sys.modules, "opslib.core.store_sftp", raising=False)
+    with pytest.raises(UnavailableError, match=r"needs sshfs: pip install 'pillops\[sftp\]'"):
+        open_store("sftp://host/folder")
