@@ -31,6 +31,9 @@ _UNKNOWN = "its host key is not known here; log in once with ssh, compare the ke
 _CHANGED = (
     "its host key is not the one that is known here: it is another machine, or was set up anew"
 )
+_NO_LOGIN = (
+    "the connection was cut before the login; is its host key of another kind than the known one?"
+)
 
 
 class Channel:
@@ -101,18 +104,25 @@ async def _connect(host: SshHost) -> tuple[asyncssh.SSHClientConnection, asyncss
             raise
     except asyncssh.HostKeyNotVerifiable:
         raise _refusal(_CHANGED if is_known else _UNKNOWN) from None
+    except (asyncssh.ConnectionLost, asyncssh.KeyExchangeFailed, ConnectionResetError):
+        raise _refusal(_NO_LOGIN) from None
     except TimeoutError:
         raise _refusal(f"cannot be reached within {READ_TIMEOUT_S} s") from None
     except (OSError, ValueError, asyncssh.Error) as error:
-        number = error.errno if isinstance(error, OSError) else None
-        text = os.strerror(number) if number and number > 0 else explain_refusal(error)
-        raise _refusal(text) from error
+        raise _refusal(_explain(error)) from error
     return connection, sftp
 
 
 def _is_no_rest(record: logging.LogRecord) -> bool:
     """asyncssh forgets requests of a connection that broke: asyncio would show a traceback each."""
     return not (record.exc_info and isinstance(record.exc_info[1], asyncssh.Error))
+
+
+def _explain(error: Exception) -> str:
+    if not isinstance(error, OSError) or (error.errno or 0) <= 0:
+        return explain_refusal(error)
+    text = os.strerror(error.errno)
+    return f"{error.filename}: {text}" if error.filename else text
 
 
 def _refusal(text: str) -> ConnectionAbortedError:

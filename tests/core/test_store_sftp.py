@@ -103,6 +103,12 @@ def test_a_key_that_the_host_does_not_take_is_one_line(sftp: Sftp) -> None:
     assert text.endswith("it takes no key of this account, of ~/.ssh or an ssh agent")
 
 
+def test_a_key_file_that_is_missing_is_named(sftp: Sftp) -> None:
+    with sftp.told("IdentityFile /no/such/key\n"):
+        text = refusal(open_store(sftp.make_store()).list)
+    assert text.endswith("/no/such/key: No such file or directory")
+
+
 @pytest.mark.parametrize("where", ["~/.ssh", "an agent", "behind a jump host"])
 def test_a_host_is_reached_as_by_ssh(
     sftp: Sftp, where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -115,7 +121,7 @@ def test_a_host_is_reached_as_by_ssh(
             stack.callback((folder / "id_ed25519").unlink)
         elif where == "an agent":
             socket = tmp_path / "agent"
-            command = ["ssh-agent", "-D", "-a", socket]
+            command = ["ssh-agent", "-D", "-a", str(socket)]
             agent = stack.enter_context(subprocess.Popen(command, stdout=subprocess.DEVNULL))
             stack.callback(agent.terminate)
             await_that(socket.exists, "the agent")
