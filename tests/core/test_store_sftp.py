@@ -70,8 +70,12 @@ def test_an_unknown_host_key_is_refused_whatever_the_configuration_says(sftp: Sf
 
 
 def test_to_know_nobody_is_not_to_trust_everybody(sftp: Sftp) -> None:
-    with sftp.told("UserKnownHostsFile none\n"):
-        assert "its host key is not known here" in refusal(open_store(sftp.make_store()).list)
+    usual = shutil.copy(sftp.known_hosts, sftp.account / ".ssh")
+    try:
+        with sftp.told("UserKnownHostsFile none\n"):
+            assert "its host key is not known here" in refusal(open_store(sftp.make_store()).list)
+    finally:
+        Path(usual).unlink()
 
 
 def test_the_key_of_a_neighbour_is_another_key(sftp: Sftp) -> None:
@@ -288,6 +292,7 @@ def test_a_host_that_falls_silent_is_one_line_and_asked_anew(
             text = refusal(file.read)
     assert text.endswith("the connection was cut" if silent == "the host" else "within 2 s")
     assert list(store.list()) == ["name"]
+    del file, store
     gc.collect()
     assert not caplog.records
 
