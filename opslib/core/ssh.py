@@ -119,10 +119,11 @@ def _is_no_rest(record: logging.LogRecord) -> bool:
 
 
 def _explain(error: Exception) -> str:
-    if not isinstance(error, OSError) or (error.errno or 0) <= 0:
+    number = error.errno if isinstance(error, OSError) else None
+    if not number or number < 0:  # as for a name that nobody has
         return explain_refusal(error)
-    text = os.strerror(error.errno)
-    return f"{error.filename}: {text}" if error.filename else text
+    name = getattr(error, "filename", None)
+    return f"{name}: {os.strerror(number)}" if name else os.strerror(number)
 
 
 def _refusal(text: str) -> ConnectionAbortedError:

@@ -21,7 +21,7 @@ from fsspec.asyn import sync, sync_wrapper
 from sshfs import SSHFileSystem
 from sshfs.file import SSHFile
 
-from opslib.core.ssh import ANSWER_S, BROKEN, Channel
+from opslib.core.ssh import ANSWER_S, Channel
 from opslib.core.store_address import SshHost
 
 AT_ONCE = 8  # folders that are listed
@@ -162,8 +162,10 @@ class _File(SSHFile):  # type: ignore[misc]  # without types
             self._ask(SYNC_TIMEOUT_S, self._file.fsync)
 
     def _close(self) -> None:
-        with suppress(*BROKEN):  # with the connection it is closed
+        if self.writable():
             self._ask(ANSWER_S, self._file.close)
+        else:  # not waited for: where a process ends, nobody would answer
+            asyncio.run_coroutine_threadsafe(self._file.close(), self.loop)
 
     def _ask(self, seconds: float, ask: Callable[..., Any], *arguments: object) -> Any:
         async def within() -> Any:

@@ -297,6 +297,18 @@ def test_a_host_that_falls_silent_is_one_line_and_asked_anew(
     assert not caplog.records
 
 
+def test_a_process_ends_with_a_file_left_open(sftp: Sftp) -> None:
+    url = sftp.make_store()
+    open_store(url).write("name", LARGE * 3)
+    code = (
+        "import sys; from opslib.core.store import open_store\n"
+        "file = open_store(sys.argv[1]).open('name'); file.read(1)"
+    )
+    command = [sys.executable, "-c", code, url]
+    done = subprocess.run(command, capture_output=True, timeout=60, check=True)
+    assert (done.stdout, done.stderr) == (b"", b"")
+
+
 def test_without_its_package_a_store_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sshfs", None)
     monkeypatch.delitem(sys.modules, "opslib.core.store_sftp", raising=False)
