@@ -179,6 +179,7 @@ def _describe_model(
         ],
         properties=_properties(
             sha256_with_weights=model.sha256 if model.sidecars else None,
+            original_sha256=model.original_sha256,
             released_for="yes" if main else None,
             card=model.card,
             checkpoint=_show_path(model.checkpoint),
