@@ -153,6 +153,7 @@ def test_the_copy_differs_by_what_it_gave_away_alone(stripped: Stripped) -> None
     both = {manifest.main_model.sha256, manifest.main_model.original_sha256}
     assert len(both) == 2
     assert manifest.digests() == both
+    assert str(manifest.main_model.original_sha256).encode() in stripped.members["bom.cdx.json"]
 
 
 def test_the_model_in_export_and_its_card_stay_as_they_are(stripped: Stripped) -> None:
