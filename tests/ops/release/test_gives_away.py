@@ -201,6 +201,27 @@ def test_a_rollback_takes_no_copy_of_the_live_model_for_another_one(stripped: St
     assert find_stable(config, version_of(copy)).sha256 == stripped.other_sha256
 
 
+def test_copies_that_two_hosts_made_of_one_model_are_one_to_a_rollback(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def change(model: onnx.ModelProto) -> None:
+        tell_all(model)
+        model.doc_string = "made on pill-ws1"
+
+    build_release(place.config, ReleaseRequest(place.first, only=True, verify=False))
+    other = find_model_files(place.first).digest()
+    leave_one(place)
+    rewrite(place, place.second, change)
+    copies = []
+    for host in ("pill-ws1", "pill-ws2"):
+        monkeypatch.setattr(platform, "node", lambda host=host: host)
+        released = build_release(place.config, STRIPPED).path
+        copies.append(restore_release(released, None, config=place.config, load_models=False).model)
+    digests = {find_model_files(one).digest() for one in copies}
+    assert len(digests) == 2
+    assert find_stable(place.config, version_of(copies[0])).sha256 == other
+
+
 def leave_one(place: Place) -> None:
     for path in (place.first, place.first.with_suffix(".json")):
         path.unlink()
