@@ -143,7 +143,9 @@ def snapshot(
     dry_run: Annotated[bool, typer.Option(help="Show what would be done.")] = False,
     document: Annotated[
         list[Path] | None,
-        typer.Option(help="Default: docs/PERFORMANCE.md and docs/ko/PERFORMANCE.md."),
+        typer.Option(
+            metavar="PATH", help="Default: docs/PERFORMANCE.md and docs/ko/PERFORMANCE.md."
+        ),
     ] = None,
     config: ConfigOption = None,
 ) -> int:

@@ -54,12 +54,6 @@ PARTICLES = re.compile(r"(?:은\(는|는\(은|이\(가|가\(이|을\(를|를\(�
 MessageId = str | tuple[str, ...]
 
 
-@pytest.fixture(autouse=True)
-def english_again() -> Any:
-    yield
-    use_language("en")
-
-
 def find_messages() -> set[MessageId]:
     """Every message in the sources, as `make catalogue` finds them."""
     options = re.search(r"pybabel .*extract .*-k '(.*?)'", (ROOT / "Makefile").read_text())
