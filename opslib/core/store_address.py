@@ -53,7 +53,7 @@ def check_store_url(url: str) -> str:
     right = {
         "s3": bool(_BUCKET.fullmatch(parts.netloc)),
         "sftp": bool(_HOST.fullmatch(parts.netloc)) and len(path) > 1,
-        "file": not parts.netloc and len(path) > 1,
+        "file": not parts.netloc and path.startswith("/") and len(path) > 1,
     }
     wrong = {"..", "."} & set(path.split("/")) or "//" in path or not url.isprintable()
     if not right.get(parts.scheme) or wrong or "\0" in path or parts.query or parts.fragment:

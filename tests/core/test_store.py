@@ -131,6 +131,7 @@ def test_in_a_folder_a_write_that_is_refused_leaves_nothing(tmp_path: Path) -> N
         "sftp://host:99999/folder",
         "sftp:/host/folder",
         "s3:bucket/prefix",
+        "file:folder",
         "sftp://-oProxyCommand=x/folder",
         "sftp://-x@host/folder",
         "ssh://host/folder",

@@ -8,6 +8,7 @@ import codecs
 import re
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import PureWindowsPath
@@ -23,6 +24,7 @@ from packaging.utils import (
     parse_sdist_filename,
     parse_wheel_filename,
 )
+from packaging.version import InvalidVersion, Version
 
 MAX_LICENCE_CHARACTERS = 120
 _MARKS = (
@@ -40,6 +42,7 @@ _FIELD = re.compile(
 )
 _SAYS_NOTHING = ("", "UNKNOWN")
 _EXTRAS = re.compile(r"\[([^\]]*)\]$")
+_NAME = re.compile(r"\w[\w.-]*")
 _BEFORE_MARKER = re.compile(r"\s+;|;\s+")  # an address may hold a semicolon
 Source = Literal["index", "address", "repository", "folder"]
 
@@ -78,10 +81,10 @@ def read_requirements(data: bytes) -> Requirements:
         text = option["value"] if option else line
         try:
             if option and option["name"] in _INCLUDES:
-                elsewhere.add(_last_part(urlsplit(text).path))
+                elsewhere.add(_last_part(urlsplit(text).path) or "an address")
             elif not option or option["name"] in _EDITABLES:
                 packages.add(_read_line(_LINE_OPTIONS.sub("", text)))
-        except ValueError:  # of `packaging`, or of an address that is none
+        except (ValueError, RecursionError):  # of `packaging`, or of an address that is none
             unread.append(number)
     return Requirements(tuple(sorted(packages)), tuple(sorted(elsewhere)), tuple(unread))
 
@@ -114,7 +117,7 @@ def _read_line(text: str) -> Package:
         licence = _find_licence(wanted.name, _exactly(found.version))
         return Package(wanted.name, found.version, licence, extras, marker, found.source)
     pins = [one.version for one in wanted.specifier if one.operator in ("==", "===")]
-    version = next((one for one in pins if not one.endswith("*")), "")
+    version = next((one for one in pins if _is_version(one)), "")
     licence = _find_licence(wanted.name, wanted.specifier)
     return Package(wanted.name, version, licence, extras, marker)
 
@@ -134,7 +137,7 @@ def _read_place(text: str, named: str = "") -> Package:
     bare = _EXTRAS.sub("", path)
     extras = [one.strip() for found in _EXTRAS.findall(path) for one in found.split(",")]
     found = _read_file_name(_last_part(bare))
-    if egg := re.search(r"(?:^|&)egg=([\w.-]+)(?:\[([^\]]*)\])?", address.fragment):
+    if egg := re.search(r"(?:^|&)egg=(\w[\w.-]*)(?:\[([^\]]*)\])?", address.fragment):
         named = egg[1]
         extras += [one.strip() for one in (egg[2] or "").split(",")]
     if source == "address" and not (named or found[1]):  # what a download is called may be secret
@@ -153,8 +156,16 @@ def _read_file_name(file_name: str) -> tuple[str, str]:
         else:
             name, version = parse_sdist_filename(file_name)
     except (InvalidWheelFilename, InvalidSdistFilename):
-        return re.sub(r"(\.git)?(@.*)?$", "", file_name) or ".", ""
+        name = re.sub(r"(\.git)?(@.*)?$", "", file_name)
+        return name if _NAME.fullmatch(name) else ".", ""
     return str(name), str(version)
+
+
+def _is_version(text: str) -> bool:
+    """Whether it is a version, not a pattern or, after `===`, any text."""
+    with suppress(InvalidVersion):
+        return bool(Version(text))
+    return False
 
 
 def _last_part(path: str) -> str:

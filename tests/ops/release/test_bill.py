@@ -205,9 +205,13 @@ def test_what_an_address_holds_beside_a_package_is_in_no_bill() -> None:
         "-r https://u:p@x.invalid/b.txt?token=SECRET",
         "https://x.invalid/SECRET",
         "-r http://[x",
+        "a===SECRET",
+        "-e ~SECRET/",
+        "a ; " + "(" * 5000,
     )
     found = read_requirements("\n".join(lines).encode())
-    assert found == Requirements((), ("b.txt",), (2, 3))
+    named = (Package(".", source="folder"), Package("a"))
+    assert found == Requirements(named, ("b.txt",), (2, 3, 6))
 
 
 @pytest.mark.parametrize("coding", ["utf-8", "utf-8-sig", "utf-16"])
