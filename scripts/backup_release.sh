@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Make a verified release and print the path of its archive, alone, on stdout:
-#   scripts/backup_release.sh [--onnx PATH] [--only] [--out DIR] [--copy-to DIR|s3://...] [--allow-missing-metrics] [--strip-metadata]
+#   scripts/backup_release.sh [--onnx PATH] [--only] [--out DIR] [--copy-to DIR|s3://...|sftp://...] [--allow-missing-metrics] [--strip-metadata]
 set -euo pipefail
 
 root="$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.." && pwd)"

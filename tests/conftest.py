@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from opslib.core.language import ENGLISH, use_language
 from opslib.timing import workers
 from tests.running import STARTERS, prepare_starts
 from tests.s3 import S3, start_s3
@@ -140,11 +141,13 @@ def plain_processes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _own_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test sees the caller's PILLSNAP_ variables."""
+def _own_configuration(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No test sees the caller's PILLSNAP_ variables, nor the language of the one before."""
     for name in list(os.environ):
         if name.startswith("PILLSNAP_"):
             monkeypatch.delenv(name)
+    yield
+    use_language(ENGLISH)
 
 
 @pytest.fixture(scope="session")

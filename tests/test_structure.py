@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import tomllib
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -142,6 +143,16 @@ def test_the_three_doors_ask_for_the_same_packages() -> None:
     assert conda[-1]["pip"][0] == "-r requirements.txt"
     python = next(one for one in conda if isinstance(one, str) and one.startswith("python="))
     assert python.removeprefix("python=") in SpecifierSet(project["requires-python"])
+
+
+def test_every_package_of_the_lock_takes_the_python_of_debian_12() -> None:
+    from packaging.specifiers import SpecifierSet
+
+    asked = {name: metadata.metadata(name)["Requires-Python"] for name in pins("requirements.txt")}
+    refused = {
+        name: one for name, one in asked.items() if one and "3.11.2" not in SpecifierSet(one)
+    }
+    assert not refused
 
 
 def test_the_lock_pins_torch_alone_and_names_no_address() -> None:

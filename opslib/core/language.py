@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from opslib.core.errors import ParameterError
+from opslib.core.errors import InputError, ParameterError
 
 Language = Literal["en", "ko"]
 ENGLISH: Language = "en"
@@ -74,11 +74,13 @@ def name_some(names: list[str], most: int = 3) -> str:
 @cache
 def _read_catalogue(language: Language) -> gettext.GNUTranslations:
     from babel.messages.mofile import write_mo
-    from babel.messages.pofile import read_po
+    from babel.messages.pofile import PoFileError, read_po
 
-    with (LOCALE / language / "LC_MESSAGES" / f"{DOMAIN}.po").open("rb") as file:
-        catalogue = read_po(file, language)
-    compiled = io.BytesIO()
-    write_mo(compiled, catalogue)
+    path, compiled = LOCALE / language / "LC_MESSAGES" / f"{DOMAIN}.po", io.BytesIO()
+    try:
+        with path.open("rb") as file:
+            write_mo(compiled, read_po(file, language, abort_invalid=True))
+    except (OSError, ValueError, PoFileError) as error:
+        raise InputError(f"{path}: cannot be read: {error}; install the package again") from error
     compiled.seek(0)
     return gettext.GNUTranslations(compiled)

@@ -69,7 +69,7 @@ def _check_place(value: Any) -> Any:
     """Return the address of a store as text, and a folder as a path, which a variable may move."""
     if value is None or isinstance(value, Path):
         return value
-    if not isinstance(value, str):
+    if not isinstance(value, str) or not value.strip():
         raise ValueError("expected a folder or the address of a store")
     return _check_store(value) if is_address(value) else Path(value)
 

@@ -12,6 +12,7 @@ from opslib.core.errors import ParameterError
 from opslib.core.secrets import show_address
 
 WANTED = "expected s3://bucket/prefix, sftp://host/folder or file:///folder"
+_BEGIN = re.compile(r"(?:s3|sftp|file):|.*://", re.DOTALL)
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _HOST = re.compile(
     r"(?:(?P<user>[A-Za-z0-9_][A-Za-z0-9._-]*)@)?"
@@ -30,8 +31,8 @@ class SshHost:
 
 
 def is_address(text: str) -> bool:
-    """Return whether `text` is meant as the address of a store, not as a path."""
-    return "://" in text
+    """Return whether `text` is meant as the address of a store, not as a path: `s3:/bucket` too."""
+    return _BEGIN.match(text) is not None
 
 
 def check_store_url(url: str) -> str:
@@ -41,6 +42,7 @@ def check_store_url(url: str) -> str:
     try:
         parts = urlsplit(url)
         has_user, has_password = parts.username is not None, parts.password is not None
+        _ = parts.port  # raises where it is none
     except ValueError as error:
         raise ParameterError(f"{shown}: {error}; {WANTED}") from None
     if has_password or (has_user and parts.scheme != "sftp"):
@@ -51,7 +53,7 @@ def check_store_url(url: str) -> str:
     right = {
         "s3": bool(_BUCKET.fullmatch(parts.netloc)),
         "sftp": bool(_HOST.fullmatch(parts.netloc)) and len(path) > 1,
-        "file": not parts.netloc and len(path) > 1,
+        "file": not parts.netloc and path.startswith("/") and len(path) > 1,
     }
     wrong = {"..", "."} & set(path.split("/")) or "//" in path or not url.isprintable()
     if not right.get(parts.scheme) or wrong or "\0" in path or parts.query or parts.fragment:

@@ -116,13 +116,13 @@ def leave_out(data: Buffer, start: int, end: int, cuts: Sequence[Span]) -> list[
             kept = stop
             if inside[0] != (tag, stop):
                 inner = leave_out(data, begin, stop, inside)
-                length = sum(map(measure, inner))
+                length = sum(map(_measure, inner))
                 pieces += [_write_varint(number << 3 | wire) + _write_varint(length), *inner]
         tag = stop
     return [*pieces, (kept, end)]
 
 
-def measure(piece: Span | bytes) -> int:
+def _measure(piece: Span | bytes) -> int:
     """Return how many bytes a piece of `leave_out` is."""
     return len(piece) if isinstance(piece, bytes) else piece[1] - piece[0]
 

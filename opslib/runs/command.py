@@ -143,7 +143,9 @@ def snapshot(
     dry_run: Annotated[bool, typer.Option(help="Show what would be done.")] = False,
     document: Annotated[
         list[Path] | None,
-        typer.Option(help="Default: docs/PERFORMANCE.md and docs/ko/PERFORMANCE.md."),
+        typer.Option(
+            metavar="PATH", help="Default: docs/PERFORMANCE.md and docs/ko/PERFORMANCE.md."
+        ),
     ] = None,
     config: ConfigOption = None,
 ) -> int:
@@ -155,7 +157,7 @@ def snapshot(
     loaded = load_config(config)
     docs = loaded.root / "docs"
     targets = document or [docs / "PERFORMANCE.md", docs / "ko" / "PERFORMANCE.md"]
-    plan = plan_snapshot([one.absolute() for one in dict.fromkeys(targets)], loaded.report_dir)
+    plan = plan_snapshot(list(dict.fromkeys(one.resolve() for one in targets)), loaded.report_dir)
     show = partial(say, make_console())
     if check:
         for line in plan.lines():

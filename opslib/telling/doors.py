@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from io import TextIOWrapper
 from pathlib import Path
 from types import FrameType
 from typing import IO, TYPE_CHECKING, Annotated, NoReturn
@@ -118,6 +119,9 @@ def run_door(action: Callable[[], int | None]) -> NoReturn:
         raise TerminatedError(TERMINATED)
 
     signal.signal(signal.SIGTERM, terminate)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # of a terminal that has no Korean, or no ellipsis
     theirs = describe_their_variables(os.environ)
     if theirs is not None:
         _print_line(f"note: {theirs}")

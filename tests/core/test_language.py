@@ -20,8 +20,9 @@ from babel.messages.extract import extract_from_dir
 from babel.messages.frontend import parse_keywords
 from babel.messages.pofile import read_po
 
+from opslib.core import language
 from opslib.core.config import load_config
-from opslib.core.errors import ConfigError, ParameterError
+from opslib.core.errors import ConfigError, InputError, ParameterError
 from opslib.core.language import (
     LOCALE,
     language_in_force,
@@ -52,12 +53,6 @@ CITED = ROOT / "reports" / "cited"
 CATALOGUE = LOCALE / "ko" / "LC_MESSAGES" / "pillops.po"
 PARTICLES = re.compile(r"(?:은\(는|는\(은|이\(가|가\(이|을\(를|를\(을|와\(과|과\(와|\(으\)로)")
 MessageId = str | tuple[str, ...]
-
-
-@pytest.fixture(autouse=True)
-def english_again() -> Any:
-    yield
-    use_language("en")
 
 
 def find_messages() -> set[MessageId]:
@@ -200,6 +195,31 @@ def test_english_loads_no_more_than_before_and_korean_only_babel(tmp_path: Path)
     assert "babel" not in english
     assert "babel" in korean
     assert not (korean - english) & {"jinja2", "numpy", "pandas", "IPython"}
+
+
+def test_a_terminal_without_korean_shows_the_figures_and_ends_as_it_should(tmp_path: Path) -> None:
+    config = write_config(tmp_path, "language: ko\n")
+    answer = subprocess.run(
+        [sys.executable, "-m", "opslib.cli", "doctor", "--config", config],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        check=False,
+    )
+    assert b"Traceback" not in answer.stderr
+    assert answer.returncode in (0, 3)
+    assert b"?" in answer.stdout
+
+
+def test_a_catalogue_that_is_no_text_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "ko" / "LC_MESSAGES" / "pillops.po"
+    path.parent.mkdir(parents=True)
+    path.write_bytes("말".encode("euc-kr"))
+    monkeypatch.setattr(language, "LOCALE", tmp_path)
+    language._read_catalogue.cache_clear()
+    with pytest.raises(InputError, match=r"pillops\.po: cannot be read: .*; install the package"):
+        use_language("ko")
 
 
 def test_a_text_that_is_no_message_stays_as_it_is() -> None:

@@ -11,7 +11,7 @@ import pytest
 from opslib.core.errors import ExitCode, ParameterError, StorageError, UnavailableError
 from opslib.core.files import hide_name
 from opslib.core.store import PART_BYTES, Store, open_store
-from opslib.core.store_address import check_store_url
+from opslib.core.store_address import check_store_url, is_address
 from tests.cutting import cutting
 from tests.s3 import KEY_ID, S3, SECRET
 
@@ -128,6 +128,10 @@ def test_in_a_folder_a_write_that_is_refused_leaves_nothing(tmp_path: Path) -> N
         "sftp://host/a%00b",
         "sftp://host:0/folder",
         "sftp://host:ssh/folder",
+        "sftp://host:99999/folder",
+        "sftp:/host/folder",
+        "s3:bucket/prefix",
+        "file:folder",
         "sftp://-oProxyCommand=x/folder",
         "sftp://-x@host/folder",
         "ssh://host/folder",
@@ -135,6 +139,7 @@ def test_in_a_folder_a_write_that_is_refused_leaves_nothing(tmp_path: Path) -> N
 )
 def test_what_is_no_address_of_a_store_is_refused(url: str) -> None:
     expected = "expected s3://bucket/prefix, sftp://host/folder or file:///folder"
+    assert is_address(url) == (":" in url)
     with pytest.raises(ParameterError, match=expected):
         check_store_url(url)
 

@@ -247,7 +247,7 @@ def test_services_of_one_machine_take_turns_and_a_verdict_that_is_open_is_no_fai
     for name, verdict in (("one", 4), ("two", 3)):
         place = playing.fleet.hosts[name].place.config_path.parent
         (place / "code").write_text(str(verdict))
-    stub = {"code_root": str(playing.fleet.folder / "stub")}
+    stub: dict[str, object] = {"code_root": str(playing.fleet.folder / "stub")}
     playing.write_inventory(one=stub, two={**stub, "publish": True})
     records = playing.fleet.folder / "records"
     code, said = playing.play("bench", "-e", f"records_dir={records}")

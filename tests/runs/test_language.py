@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from html import unescape
 from pathlib import Path
 
-import pytest
-
-from opslib.core.language import use_language
 from opslib.runs.catalogue import RunRow
 from opslib.runs.html import render_report
 from opslib.runs.index import build_index, render_index
@@ -20,12 +16,6 @@ from tests.runs.makers import make_run, toy_notebook, write_run
 from tests.runs.test_trends import write_series
 
 OF_RUNS = ("batch", "bench", "cores", "ipynb", "json", "numpy", "pillops", "run", "ef" * 32)
-
-
-@pytest.fixture(autouse=True)
-def english_again() -> Iterator[None]:
-    yield
-    use_language("en")
 
 
 def read_text(page: str) -> str:

@@ -68,7 +68,7 @@ def prepare_bench(config: Config, request: BenchRequest) -> BenchSetup:
     if wrong is not None:
         raise ParameterError(f"--batch: got {wrong}; expected 1 to {LARGEST_BATCH}")
     budget_s = section.budget_s if request.budget_s is None else request.budget_s
-    if not budget_s > 0:
+    if not 0 < budget_s < float("inf"):
         raise ParameterError(f"--budget: got {budget_s:g}; expected seconds above 0")
     if request.threads is not None and not 0 <= request.threads <= MOST_THREADS:
         raise ParameterError(

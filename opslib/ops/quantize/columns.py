@@ -52,7 +52,7 @@ def decision_columns(record: QuantizeRecord) -> list[Column[VariantRow]]:
         Column("lost", lost, where=PAGE),
         Column(
             "proven?",
-            _accuracy(lambda one: describe_proof(one).removeprefix("proven: ")),
+            _accuracy(describe_proof),
             where=PAGE,
         ),
         Column("size", _size, right=True),

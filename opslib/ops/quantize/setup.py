@@ -77,7 +77,7 @@ def prepare_quantize(config: Config, request: QuantizeRequest) -> QuantizeSetup:
     if not 0 < max_drop_pp < 100:
         raise ParameterError(f"--max-drop: got {max_drop_pp:g}; expected points above 0, below 100")
     budget_s = section.budget_s if request.budget_s is None else request.budget_s
-    if not budget_s > 0:
+    if not 0 < budget_s < float("inf"):
         raise ParameterError(f"--budget: got {budget_s:g}; expected seconds above 0")
     count = parse_samples(request.samples)
     model = find_onnx(config, request.model)

@@ -179,6 +179,7 @@ def _describe_model(
         ],
         properties=_properties(
             sha256_with_weights=model.sha256 if model.sidecars else None,
+            original_sha256=model.original_sha256,
             released_for="yes" if main else None,
             card=model.card,
             checkpoint=_show_path(model.checkpoint),
@@ -222,7 +223,7 @@ def _make_card(
         figures += [{**one, "slice": _EXPORT} for one in _list_figures(compare)]
     facts: dict[str, Any] = {
         "task": "classification" if model.num_classes else None,
-        "modelArchitecture": model.backbone,
+        "modelArchitecture": _show_path(model.backbone),
         "datasets": [{"ref": data.bom_ref.value}] if data is not None else None,
         "inputs": [{"format": _show_tensor(one)} for one in model.inputs],
         "outputs": [{"format": _show_tensor(one)} for one in model.outputs],

@@ -114,6 +114,8 @@ def pick_place(config: Config, given: str | None) -> str | None:
     from opslib.ops.release.push import check_place
 
     if given is not None:
+        if not given.strip():  # a variable that was never set is no place
+            raise ParameterError("--copy-to: is empty; expected a folder or an address")
         return check_place(given if is_address(given) else str(Path(given).expanduser().absolute()))
     return check_place(str(config.release.copy_to)) if config.release.copy_to is not None else None
 

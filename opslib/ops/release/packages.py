@@ -8,6 +8,7 @@ import codecs
 import re
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import PureWindowsPath
@@ -23,6 +24,7 @@ from packaging.utils import (
     parse_sdist_filename,
     parse_wheel_filename,
 )
+from packaging.version import InvalidVersion, Version
 
 MAX_LICENCE_CHARACTERS = 120
 _MARKS = (
@@ -40,6 +42,8 @@ _FIELD = re.compile(
 )
 _SAYS_NOTHING = ("", "UNKNOWN")
 _EXTRAS = re.compile(r"\[([^\]]*)\]$")
+_NAME = re.compile(r"\w[\w.-]*")
+_BEFORE_MARKER = re.compile(r"\s+;|;\s+")  # an address may hold a semicolon
 Source = Literal["index", "address", "repository", "folder"]
 
 
@@ -73,16 +77,14 @@ def read_requirements(data: bytes) -> Requirements:
     elsewhere: set[str] = set()
     unread: list[int] = []
     for number, line in _lines(data):
-        text = line
-        if option := _OPTION.fullmatch(line):
-            if option["name"] in _INCLUDES:
-                elsewhere.add(_last_part(option["value"]))
-            if option["name"] not in _EDITABLES:
-                continue
-            text = option["value"]
+        option = _OPTION.fullmatch(line)
+        text = option["value"] if option else line
         try:
-            packages.add(_read_line(_LINE_OPTIONS.sub("", text)))
-        except ValueError:  # of `packaging`, or of an address that is none
+            if option and option["name"] in _INCLUDES:
+                elsewhere.add(_last_part(urlsplit(text).path) or "an address")
+            elif not option or option["name"] in _EDITABLES:
+                packages.add(_read_line(_LINE_OPTIONS.sub("", text)))
+        except (ValueError, RecursionError):  # of `packaging`, or of an address that is none
             unread.append(number)
     return Requirements(tuple(sorted(packages)), tuple(sorted(elsewhere)), tuple(unread))
 
@@ -111,19 +113,19 @@ def _read_line(text: str) -> Package:
         return _read_place(text)
     extras, marker = tuple(sorted(wanted.extras)), str(wanted.marker or "")
     if wanted.url is not None:
-        found = _read_place(wanted.url)
+        found = _read_place(wanted.url, wanted.name)
         licence = _find_licence(wanted.name, _exactly(found.version))
         return Package(wanted.name, found.version, licence, extras, marker, found.source)
     pins = [one.version for one in wanted.specifier if one.operator in ("==", "===")]
-    version = next((one for one in pins if not one.endswith("*")), "")
+    version = next((one for one in pins if _is_version(one)), "")
     licence = _find_licence(wanted.name, wanted.specifier)
     return Package(wanted.name, version, licence, extras, marker)
 
 
-def _read_place(text: str) -> Package:
+def _read_place(text: str, named: str = "") -> Package:
     """The package at an address or in a folder, as far as that tells. Raises InvalidRequirement:
-    it is neither."""
-    place, _, marker = text.partition(" ;")
+    it is neither, or an address that names no package, where the line has not `named` it."""
+    place, marker = (*_BEFORE_MARKER.split(text, maxsplit=1), "")[:2]
     address = urlsplit(place.strip())
     is_address = len(address.scheme) > 1  # a single letter is a drive
     source: Source = "repository" if "+" in address.scheme else "address"
@@ -134,13 +136,16 @@ def _read_place(text: str) -> Package:
             raise InvalidRequirement(text)
     bare = _EXTRAS.sub("", path)
     extras = [one.strip() for found in _EXTRAS.findall(path) for one in found.split(",")]
-    name, version = _read_file_name(_last_part(bare))
-    if egg := re.search(r"(?:^|&)egg=([\w.-]+)(?:\[([^\]]*)\])?", address.fragment):
-        name = egg[1]
+    found = _read_file_name(_last_part(bare))
+    if egg := re.search(r"(?:^|&)egg=(\w[\w.-]*)(?:\[([^\]]*)\])?", address.fragment):
+        named = egg[1]
         extras += [one.strip() for one in (egg[2] or "").split(",")]
+    if source == "address" and not (named or found[1]):  # what a download is called may be secret
+        raise InvalidRequirement(text)
+    name, version = named or found[0], found[1]
     licence = _find_licence(name, _exactly(version))
-    named = tuple(sorted(filter(None, extras)))
-    return Package(name, version, licence, named, marker.strip(), source)
+    asked = tuple(sorted(filter(None, extras)))
+    return Package(name, version, licence, asked, marker.strip(), source)
 
 
 def _read_file_name(file_name: str) -> tuple[str, str]:
@@ -151,8 +156,16 @@ def _read_file_name(file_name: str) -> tuple[str, str]:
         else:
             name, version = parse_sdist_filename(file_name)
     except (InvalidWheelFilename, InvalidSdistFilename):
-        return re.sub(r"(\.git)?(@.*)?$", "", file_name) or ".", ""
+        name = re.sub(r"(\.git)?(@.*)?$", "", file_name)
+        return name if _NAME.fullmatch(name) else ".", ""
     return str(name), str(version)
+
+
+def _is_version(text: str) -> bool:
+    """Whether it is a version, not a pattern or, after `===`, any text."""
+    with suppress(InvalidVersion):
+        return bool(Version(text))
+    return False
 
 
 def _last_part(path: str) -> str:

@@ -133,7 +133,7 @@ def list_released(
     alike = _find_alike(live_sha256, (manifest for _, manifest in store))
     seen = set(alike)
     for stored, model, why in _order(store, alike, kind):
-        if model.sha256 in seen or (live_sha256 is None and Path(model.path).name == live_name):
+        if model.digests & seen or (live_sha256 is None and Path(model.path).name == live_name):
             continue
         if stored.name in broken or not kind.has(Path(model.path).name):
             continue
@@ -152,14 +152,16 @@ def list_released(
             broken.add(stored.name)
             skipped.append(_explain(stored, error))
             continue
-        seen.add(model.sha256)
+        seen |= model.digests
         yield found
 
 
 def _find_alike(sha256: str | None, store: Iterable[Manifest | None]) -> frozenset[str | None]:
-    """A model's digest, and those of the same network with other metadata, as releases hold it."""
+    """A model's digest, and those of the same network with other metadata, as releases hold it: its
+    original, and whatever else is a copy of that."""
     models = [model.digests for manifest in filter(None, store) for model in manifest.models]
-    return frozenset({sha256}).union(*(one for one in models if sha256 in one))
+    own = frozenset({sha256}).union(*(one for one in models if sha256 in one))
+    return own.union(*(one for one in models if one & own))
 
 
 def _restore(config: Config, stored: StoredRelease, model: StableModel, demand: Demand) -> None:

@@ -80,8 +80,9 @@ def prove_by_rota(
     progress: Progress = silent,
 ) -> RotaRecord:
     """Test `first`, if given, then the releases of the next `turns`, each once, and return what was
-    found; see `prove_release`. `dry_run`: say whose turn it is, test nothing. Raises InputError:
-    there is no release, or the history cannot be read."""
+    found; see `prove_release`. `demand` is for `first` alone, where it is given. `dry_run`: say
+    whose turn it is, test nothing. Raises InputError: there is no release, or the history cannot be
+    read."""
     store = tuple(one.name for one in _list_testable(config))
     before = list_unproved(store, read_proofs(config))
     chosen = [first] if first is not None else []
@@ -93,7 +94,8 @@ def prove_by_rota(
                 break
             chosen.append(choose_release(config, without=done))
         if not dry_run:
-            tests.append(prove_release(config, chosen[turn], progress, demand))
+            own = demand if first is None or chosen[turn] is first else "demanded"
+            tests.append(prove_release(config, chosen[turn], progress, own))
     return RotaRecord(
         lineage=record_lineage(),
         releases=store,

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from html import unescape
 
-import pytest
-
 from opslib.core.formatting import utc_now
-from opslib.core.language import use_language
 from opslib.ops.checklist.record import ChecklistRecord
 from opslib.ops.checklist.run import CHECKS, run_checklist
 from opslib.ops.checklist.story import items_html, items_text
@@ -18,12 +14,6 @@ from tests.ops.checklist.conftest import Plant, closed_port, json_line
 
 # Of names and of what others say: the service's log, the system, the kind of a file.
 FOREIGN = ("bench", "boom", "cloudflared", "cpu", "latest", "model", "refused", "release")
-
-
-@pytest.fixture(autouse=True)
-def english_again() -> Iterator[None]:
-    yield
-    use_language("en")
 
 
 def check(plant: Plant, language: str, **keys: str) -> ChecklistRecord:
@@ -82,7 +72,7 @@ def test_what_is_wrong_and_what_to_do_are_told_in_korean(plant: Plant) -> None:
     assert "실패: 상태 확인(외부): " in text
     assert "    다음 조치: " in text
     page = unescape(re.sub(r"<code>.*?</code>|<[^>]*>", " ", items_html(record)))
-    assert "월간 점검 목록" in unescape(items_html(record))
+    assert "월간 체크리스트" in unescape(items_html(record))
     assert [one for one in find_english(page) if one not in FOREIGN] == []
 
 

@@ -180,7 +180,11 @@ def test_of_foreign_requirements_it_says_what_is_open_and_what_is_unknown(place:
         ("a==1 \\\n --hash=sha256:00 \\\n --hash=sha256:01", Package("a", "1")),
         ("a @ https://u:p@x.invalid/a-1.2-py3-none-any.whl", Package("a", "1.2", source="address")),
         ("https://x.invalid/a-1.2.tar.gz", Package("a", "1.2", source="address")),
-        ("https://x.invalid/a/archive/main.zip", Package("main.zip", source="address")),
+        ("a @ https://x.invalid/main.zip", Package("a", source="address")),
+        (
+            "https://x.invalid/a-1.2-py3-none-any.whl; python_version>'3'",
+            Package("a", "1.2", marker="python_version>'3'", source="address"),
+        ),
         ("git+https://x.invalid/b/a.git@main", Package("a", source="repository")),
         (
             "-e git+ssh://git@x.invalid/b/c#egg=a[x]&subdirectory=d",
@@ -194,6 +198,20 @@ def test_of_foreign_requirements_it_says_what_is_open_and_what_is_unknown(place:
 )
 def test_a_line_of_any_kind_that_pip_takes_is_one_package(line: str, package: Package) -> None:
     assert read_requirements(f"# first\n\n{line}\n".encode()) == Requirements((package,))
+
+
+def test_what_an_address_holds_beside_a_package_is_in_no_bill() -> None:
+    lines = (
+        "-r https://u:p@x.invalid/b.txt?token=SECRET",
+        "https://x.invalid/SECRET",
+        "-r http://[x",
+        "a===SECRET",
+        "-e ~SECRET/",
+        "a ; " + "(" * 5000,
+    )
+    found = read_requirements("\n".join(lines).encode())
+    named = (Package(".", source="folder"), Package("a"))
+    assert found == Requirements(named, ("b.txt",), (2, 3, 6))
 
 
 @pytest.mark.parametrize("coding", ["utf-8", "utf-8-sig", "utf-16"])

@@ -70,6 +70,7 @@ def test_create_verify_restore_in_a_row(place: Place, tmp_path: Path) -> None:
     assert path.is_file()
     assert made.stdout == f"{path}\n"
     assert "2 models loaded and answered 16 golden images" in made.stderr
+    assert re.search(r"bom\.cdx\.json: \d+ packages, 2 models", made.stderr)
     verified = call(place, "verify", path.name)
     assert verified.returncode == 0, verified.stderr
     assert "every byte as listed; 2 models loaded and answered" in verified.stdout

@@ -153,6 +153,7 @@ def test_the_copy_differs_by_what_it_gave_away_alone(stripped: Stripped) -> None
     both = {manifest.main_model.sha256, manifest.main_model.original_sha256}
     assert len(both) == 2
     assert manifest.digests() == both
+    assert str(manifest.main_model.original_sha256).encode() in stripped.members["bom.cdx.json"]
 
 
 def test_the_model_in_export_and_its_card_stay_as_they_are(stripped: Stripped) -> None:
@@ -198,6 +199,27 @@ def test_a_rollback_takes_no_copy_of_the_live_model_for_another_one(stripped: St
     assert find_stable(config, version_of(original)).sha256 == stripped.other_sha256
     copy = restore_release(stripped.record.path, None, config=config, load_models=False).model
     assert find_stable(config, version_of(copy)).sha256 == stripped.other_sha256
+
+
+def test_copies_that_two_hosts_made_of_one_model_are_one_to_a_rollback(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def change(model: onnx.ModelProto) -> None:
+        tell_all(model)
+        model.doc_string = "made on pill-ws1"
+
+    build_release(place.config, ReleaseRequest(place.first, only=True, verify=False))
+    other = find_model_files(place.first).digest()
+    leave_one(place)
+    rewrite(place, place.second, change)
+    copies = []
+    for host in ("pill-ws1", "pill-ws2"):
+        monkeypatch.setattr(platform, "node", lambda host=host: host)
+        released = build_release(place.config, STRIPPED).path
+        copies.append(restore_release(released, None, config=place.config, load_models=False).model)
+    digests = {find_model_files(one).digest() for one in copies}
+    assert len(digests) == 2
+    assert {find_stable(place.config, version_of(one)).sha256 for one in copies} == {other}
 
 
 def leave_one(place: Place) -> None:
