@@ -19,7 +19,7 @@ from opslib.core.store_address import SshHost
 from opslib.core.store_errors import CONNECT_TIMEOUT_S, READ_TIMEOUT_S, explain_refusal
 
 ANSWER_S = 60  # of a host that is there and gives none
-BROKEN = (
+_BROKEN = (
     asyncssh.ConnectionLost,
     asyncssh.SFTPConnectionLost,
     asyncssh.SFTPNoConnection,
@@ -54,7 +54,7 @@ class Channel:
         async with self.within(ANSWER_S):
             try:
                 yield sftp
-            except BROKEN:
+            except _BROKEN:
                 connection.abort()  # the host may have ended SFTP alone
                 raise
 
@@ -67,7 +67,7 @@ class Channel:
         timer = loop.call_at(until, self._open[0][0].abort)
         try:
             yield
-        except BROKEN:
+        except _BROKEN:
             if loop.time() >= until:
                 raise _refusal(f"gave no answer within {seconds:g} s") from None
             raise

@@ -2,9 +2,9 @@
 or one that all of them mount.
 
 It is named by an address (`core/store_address.py`) and reached through fsspec, which is not loaded
-before the first store. Credentials come from the environment, the usual profile
-files or an ssh agent, never from the address. Whatever goes wrong is one `StorageError` that names
-the object and the cause.
+before the first store. Credentials come from the environment, the usual profile files or an ssh
+agent, never from the address. Whatever goes wrong is one `StorageError` that names the object and
+the cause.
 """
 
 from collections.abc import Callable, Iterable, Iterator

@@ -1,5 +1,5 @@
-"""What a store's refusal means, in a few words: the errors of fsspec, of S3, of SSH and of
-the system."""
+"""What a store's refusal means, in a few words: the errors of fsspec, of S3, of SSH and of the
+system."""
 
 from opslib.core.formatting import shorten
 from opslib.core.secrets import live_secrets, mask
