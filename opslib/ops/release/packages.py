@@ -156,8 +156,8 @@ def _read_file_name(file_name: str) -> tuple[str, str]:
         else:
             name, version = parse_sdist_filename(file_name)
     except (InvalidWheelFilename, InvalidSdistFilename):
-        name = re.sub(r"(\.git)?(@.*)?$", "", file_name)
-        return name if _NAME.fullmatch(name) else ".", ""
+        stem = re.sub(r"(\.git)?(@.*)?$", "", file_name)
+        return stem if _NAME.fullmatch(stem) else ".", ""
     return str(name), str(version)
 
 
