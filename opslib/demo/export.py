@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -133,9 +134,9 @@ def export_onnx(net: nn.Module, path: Path, img_size: int, *, sidecar: bool) -> 
             dynamic_shapes={"x": {0: torch.export.Dim("batch")}},
             verbose=False,
         )
-        assert program is not None
-        ClearMetadataAndDocStringPass()(program.model)
-        program.save(str(path), external_data=sidecar)
+        written = cast(torch.onnx.ONNXProgram, program)  # None for the old exporter alone
+        ClearMetadataAndDocStringPass()(written.model)
+        written.save(str(path), external_data=sidecar)
 
 
 @contextlib.contextmanager
