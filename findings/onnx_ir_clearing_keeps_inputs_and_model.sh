@@ -15,12 +15,11 @@ from onnx import TensorProto, helper
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
 value = lambda name: helper.make_tensor_value_info(name, TensorProto.FLOAT, [1])
-node, taken = helper.make_node("Relu", ["x"], ["y"]), value("x")
-graph = helper.make_graph([node], "g", [taken], [value("y")])
+node = helper.make_node("Relu", ["x"], ["y"])
+graph = helper.make_graph([node], "g", [value("x")], [value("y")])
 model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-parts = {"node": node, "input": graph.input[0], "graph": model.graph, "model": model}
-parts["node"] = model.graph.node[0]
-parts["input"] = model.graph.input[0]
+graph = model.graph
+parts = {"node": graph.node[0], "input": graph.input[0], "graph": graph, "model": model}
 for name, part in parts.items():
     part.doc_string = f"told-{name}-text"
     part.metadata_props.add(key="where", value=f"told-{name}-entry")
