@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 # Apart from what the tests run.
 LINT_BIN := .venv-lint/bin
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
-BENCHMARKS := overhead verdicts like reporting sweep tradeoffs serving peers batching drill_latency release release_store upkeep prune checklist rotation desk steps
+BENCHMARKS := overhead verdicts like reporting sweep tradeoffs serving peers batching swaps drill_latency release release_store upkeep prune checklist rotation desk steps
 # Whole in `make soak`.
 SHORTENED := between_runs served fleet
 ALONE := $(shell grep -rl 'mark\.alone' tests --include='test_*.py')
@@ -57,7 +57,7 @@ fmt: $(VENV)/.dev  ## format code and strip notebooks
 typecheck: $(VENV)/.dev  ## strict type check of opslib
 	@$(BIN)/mypy
 
-perf: $(VENV)/.dev  ## measure our own speed and our verdicts' error rates, side by side (about 25 minutes)
+perf: $(VENV)/.dev  ## measure our own speed and our verdicts' error rates, side by side (about half an hour)
 	@$(BIN)/pillops demo
 	@code=0; for name in $(SHORTENED); do \
 	  echo "== benchmarks/$$name.py --short"; $(BIN)/python benchmarks/$$name.py --short || code=$$?; \
