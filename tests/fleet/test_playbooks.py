@@ -216,6 +216,28 @@ def test_an_unsigned_release_is_taken_where_that_is_said_which_is_recorded(
     assert record.release == title
 
 
+@pytest.mark.parametrize(
+    ("playbook", "word", "expected"),
+    [
+        ("release", "release_unsigned=maybe", "true or false"),
+        ("roll", "shared=2", "true or false"),
+        ("bench", "publish=si", "true or false"),
+        ("host", "schedule=never", "true or false"),
+        ("roll", "max_failed=few", "a whole number of hosts"),
+        ("release", "max_failed=-1", "a whole number of hosts"),
+    ],
+)
+def test_a_word_that_is_no_switch_and_a_count_that_is_no_number_are_refused_before_anything_is_done(
+    playing: Playing, playbook: str, word: str, expected: str
+) -> None:
+    before = playing.fleet.served
+    code, said = playing.play(playbook, "-e", word, "-e", f"release={playing.release}")
+    assert code == 2
+    assert f"{word.replace('=', ': got ')}; expected {expected}" in said
+    assert playing.fleet.served == before
+    assert "changed=0" in said
+
+
 def test_the_maintenance_cleans_each_host_and_shows_it_first(playing: Playing) -> None:
     logs = [playing.fleet.hosts[name].place.config.exp_dir / "logs" for name in ("one", "two")]
     old = []
