@@ -76,7 +76,8 @@ def plan_snapshot(paths: Sequence[Path], root: Path) -> Plan:
         lines = document.text.split("\n")
         for block in reversed(document.blocks):
             table = _render(known[block.name], runs[block.name], document.path, root)
-            lines[block.opening + 1 : block.ending] = table.split("\n")
+            ending = "\r" if lines[block.opening].endswith("\r") else ""
+            lines[block.opening + 1 : block.ending] = [row + ending for row in table.split("\n")]
         fresh = "\n".join(lines)
         if fresh != document.text:
             write = partial(_replace, document.path, document.text, fresh)
@@ -91,7 +92,7 @@ def _read(path: Path, known: Iterable[str]) -> Document:
         raise InputError(f"{path}: no such document")
     try:
         with storage_errors(f"read {path}"):
-            text = path.read_text(encoding="utf-8")
+            text = path.read_bytes().decode()
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: is no UTF-8 text") from error
     blocks = find_blocks(path, text)
@@ -179,7 +180,7 @@ def _is_citation(folder: Path) -> bool:
 
 def _replace(document: Path, old: str, fresh: str) -> None:
     def change(before: bytes | None) -> bytes:
-        if (before or b"").decode().replace("\r\n", "\n") != old:
+        if before != old.encode():
             raise StorageError("it changed after the plan was made")
         return fresh.encode()
 

@@ -72,6 +72,15 @@ def test_taking_it_again_changes_nothing(project: tuple[Path, Path]) -> None:
     assert plan_snapshot([document], root).actions == ()
 
 
+def test_the_ends_of_lines_stay_as_the_document_has_them(project: tuple[Path, Path]) -> None:
+    document, root = project
+    document.write_bytes(DOCUMENT.replace("\n", "\r\n").encode())
+    add(root, 1)
+    take(document, root)
+    assert document.read_bytes().count(b"\n") == document.read_bytes().count(b"\r\n") > 8
+    assert plan_snapshot([document], root).actions == ()
+
+
 def test_a_fresh_clone_with_the_cited_runs_alone_is_current(project: tuple[Path, Path]) -> None:
     document, root = project
     folder = add(root, 1)
