@@ -16,6 +16,7 @@ from opslib.telling.themes import Theme
 from opslib.timing.blocks import Boundary
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.figure import Figure
     from pandas import DataFrame
 
@@ -148,7 +149,12 @@ def draw_stages(record: BenchRecord, theme: Theme) -> Figure | None:
         axes.set_xlabel("batch size")
         axes.set_title(ENGINE_NAMES[engine])
     grid[0][0].set_ylabel("ms per image")
-    grid[0][-1].legend(loc="upper right")
+    parts: dict[str, Artist] = {}
+    for axes in grid[0]:
+        handles, labels = axes.get_legend_handles_labels()
+        parts |= dict(zip(labels, handles, strict=True))
+    # Beside the bars: with one batch size the bar is as wide as the panel.
+    figure.legend(parts.values(), parts, loc="outside lower center", ncols=len(parts))
     return figure
 
 
