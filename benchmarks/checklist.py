@@ -25,7 +25,8 @@ from opslib.core.config import Config, load_config
 from opslib.core.formatting import stamp, utc_now
 from opslib.ops.bench.record import BenchRecord, BenchRow
 from opslib.ops.checklist.run import run_checklist
-from opslib.ops.release.build import ReleaseRequest, build_release
+from opslib.ops.release.build import build_release
+from opslib.ops.release.request import ReleaseRequest
 from opslib.ops.release.rota import prove_by_rota
 from opslib.serving.keys import rotate_key
 from opslib.serving.staging import start_service

@@ -38,7 +38,8 @@ PROBE = """
 import sys
 from pathlib import Path
 from opslib.core.config import load_config
-from opslib.ops.release.build import ReleaseRequest, build_release
+from opslib.ops.release.build import build_release
+from opslib.ops.release.request import ReleaseRequest
 from opslib.ops.release.verify import verify_release
 checked = sys.argv[2] == "checked"
 config = load_config(sys.argv[1])

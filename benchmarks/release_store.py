@@ -29,7 +29,8 @@ from release import write_model
 
 from opslib.core.config import load_config
 from opslib.core.formatting import format_bytes
-from opslib.ops.release.build import ReleaseRequest, build_release
+from opslib.ops.release.build import build_release
+from opslib.ops.release.request import ReleaseRequest
 from opslib.timing.stats import trimmed_interval, trimmed_mean
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -30,7 +30,7 @@ from opslib.core.files import link_atomic, write_bytes_atomic
 from opslib.core.formatting import stamp
 from opslib.core.lineage import record_lineage
 from opslib.core.served import ServedModel, ServedState, read_served_state, served_state_path
-from opslib.ops.release import build
+from opslib.ops.release import build, packing
 from opslib.serving import reachable
 from opslib.serving.tenant import Tenant
 from opslib.upkeep import disk
@@ -126,7 +126,7 @@ class World:
         yield mock.patch.object(disk, "_run_df", lambda mounts: "")
         yield mock.patch.object(build, "record_lineage", lambda: _LINEAGE)
         yield mock.patch.object(build, "git_sha", lambda folder: "nogit")
-        yield mock.patch.object(build, "git_dirty", lambda folder: None)
+        yield mock.patch.object(packing, "git_dirty", lambda folder: None)
 
     def _reply(self, asker: str, url: str, timeout_s: float, **_: object) -> tuple[int, bytes]:
         """What is answered to the host `asker`: nobody listens, no answer, one that says nothing,

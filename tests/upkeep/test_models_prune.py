@@ -15,7 +15,8 @@ import pytest
 
 from opslib.core.files import hide_name
 from opslib.core.served import ServedModel, ServedState, served_state_path
-from opslib.ops.release.build import ReleaseRequest, build_release
+from opslib.ops.release.build import build_release
+from opslib.ops.release.request import ReleaseRequest
 from opslib.ops.release.store import find_release, pin_release
 from opslib.serving.keys import make_key
 from opslib.serving.staging import start_service

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from opslib.ops.release.build import ReleaseRequest, build_release
+from opslib.ops.release.build import build_release
+from opslib.ops.release.request import ReleaseRequest
 from opslib.ops.release.store import list_releases, pin_release
 from tests.serving.conftest import make_place as make_serving_place
 from tests.upkeep.places import Place, set_age

@@ -22,7 +22,7 @@ from isal import isal_zlib
 from opslib.core.cards import FileEntry
 from opslib.core.errors import InputError
 from opslib.core.host import usable_cpus
-from opslib.ops.release.collect import OpenedFile
+from opslib.ops.release.opened import OpenedFile
 
 BLOCK_BYTES = 1 << 20
 SYNC_BYTES = 4 << 20

@@ -5,11 +5,10 @@ its card and of the metrics in the same archive. Nothing of the host or of who i
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from math import isfinite
-from pathlib import PurePosixPath, PureWindowsPath
+from pathlib import PurePosixPath
 from typing import Any
 from uuid import NAMESPACE_OID, UUID, uuid5
 
@@ -24,19 +23,16 @@ from cyclonedx.output.json import JsonV1Dot6
 from packageurl import PackageURL
 
 from opslib import __version__
-from opslib.core.cards import FileEntry, ModelCard
+from opslib.core.cards import FileEntry
 from opslib.core.formatting import stamp
-from opslib.inference.signature import TensorSummary
-from opslib.ops.release.collect import REQUIREMENTS_NAME, Collection
+from opslib.ops.release.bill_cards import make_card, name_models, show_path
+from opslib.ops.release.collect import REQUIREMENTS_NAME
 from opslib.ops.release.manifest import BillSummary, ModelSummary
+from opslib.ops.release.opened import Collection, OpenedFile
 from opslib.ops.release.packages import Package, Requirements, read_requirements
 
 UNKNOWN = "unknown"
-# What is longer is a table, such as one of each class, and stays in its file.
-MAX_FIGURES = 20
 _METRICS = "reports/metrics"
-_MODEL_KEYS = ("model", "onnx_path", "onnx")
-_EXPORT = "the exported model against its checkpoint"
 
 
 @dataclass(frozen=True)
@@ -57,8 +53,9 @@ def make_bill(
     """Return the bill of a release: `models` are what the manifest says of those of `found`,
     `entries` its files by member, `moment` when it is made. Equal arguments give equal bytes, as
     long as the same packages are installed here."""
-    wanted = read_requirements(*_read(found, REQUIREMENTS_NAME))
-    metrics = [json.loads(data) for data in _read(found, _METRICS)]
+    lists = [one.read_at(0, one.size) for one in _begin_with(found, REQUIREMENTS_NAME)]
+    wanted = read_requirements(*lists)
+    metrics = [one.read_object() for one in _begin_with(found, _METRICS)]
     components = _describe_packages(wanted.packages)
     cards: dict[str, dict[str, Any]] = {}
     data: dict[str, Component] = {}
@@ -69,9 +66,9 @@ def make_bill(
         if learned:
             data.setdefault(learned, _describe_data(learned))
         meant = [
-            one for one in metrics if PurePosixPath(model.path).name in _name_models(one, found)
+            one for one in metrics if PurePosixPath(model.path).name in name_models(one, found.main)
         ]
-        cards[model.path] = _make_card(model, card, meant, data.get(learned or ""))
+        cards[model.path] = make_card(model, card, meant, data.get(learned or ""))
     components += data.values()
     release = _describe_release(f"{stamp(moment)}-{git_sha}", wanted)
     tool = Component(name="pillops", version=__version__, type=ComponentType.APPLICATION)
@@ -99,10 +96,8 @@ def make_bill(
     return Bill(json.dumps(document, indent=2).encode() + b"\n", summary)
 
 
-def _read(found: Collection, member: str) -> list[bytes]:
-    """The files of the release whose names begin so, from what was opened."""
-    meant = [one for one in found.files if one.member.startswith(member)]
-    return [one.read_at(0, one.size) for one in meant]
+def _begin_with(found: Collection, member: str) -> list[OpenedFile]:
+    return [one for one in found.files if one.member.startswith(member)]
 
 
 def _properties(**facts: object) -> list[Property]:
@@ -182,22 +177,13 @@ def _describe_model(
             original_sha256=model.original_sha256,
             released_for="yes" if main else None,
             card=model.card,
-            checkpoint=_show_path(model.checkpoint),
+            checkpoint=show_path(model.checkpoint),
             git_sha=model.git_sha,
             exported_at_utc=model.exported_at_utc,
             opset=model.opset,
             train_data_sha256=learned or UNKNOWN,
         ),
     )
-
-
-def _show_path(text: str | None) -> str | None:
-    """A path as far as it says nothing of a host or a person."""
-    if text is None:
-        return None
-    path = PureWindowsPath(text)
-    away = path.anchor or ".." in path.parts or text.startswith("~") or "://" in text
-    return path.name if away else text
 
 
 def _describe_data(digest: str) -> Component:
@@ -208,55 +194,3 @@ def _describe_data(digest: str) -> Component:
         bom_ref=f"training-data:{digest}",
         hashes=[_sha256(digest)] if plain else (),
     )
-
-
-def _make_card(
-    model: ModelSummary,
-    card: ModelCard | None,
-    metrics: Sequence[Mapping[str, Any]],
-    data: Component | None,
-) -> dict[str, Any]:
-    figures = [figure for one in metrics for figure in _list_figures(one)]
-    if card is not None:
-        figures += _list_figures(card.model_extra or {})
-        compare = card.compare.model_dump() if card.compare else {}
-        figures += [{**one, "slice": _EXPORT} for one in _list_figures(compare)]
-    facts: dict[str, Any] = {
-        "task": "classification" if model.num_classes else None,
-        "modelArchitecture": _show_path(model.backbone),
-        "datasets": [{"ref": data.bom_ref.value}] if data is not None else None,
-        "inputs": [{"format": _show_tensor(one)} for one in model.inputs],
-        "outputs": [{"format": _show_tensor(one)} for one in model.outputs],
-    }
-    made: dict[str, Any] = {"modelParameters": {key: one for key, one in facts.items() if one}}
-    if figures:
-        made["quantitativeAnalysis"] = {"performanceMetrics": figures}
-    return made
-
-
-def _show_tensor(tensor: TensorSummary) -> str:
-    sides = ", ".join("?" if side is None else str(side) for side in tensor.shape)
-    return f"{tensor.name}: {tensor.dtype} [{sides}]"
-
-
-def _name_models(metrics: Mapping[str, Any], found: Collection) -> set[str]:
-    """The file names of the models that metrics are of: those that they name, else the one that
-    the release is about."""
-    named = [metrics[key] for key in _MODEL_KEYS if isinstance(metrics.get(key), str)]
-    return {PureWindowsPath(one).name for one in named or [found.main]}
-
-
-def _list_figures(content: Mapping[str, Any]) -> Iterator[dict[str, str]]:
-    """The numbers of a JSON object and those of the objects in it that are no tables."""
-    for key, value in content.items():
-        if isinstance(value, dict) and len(value) <= MAX_FIGURES:
-            inner = {f"{key}.{name}": one for name, one in value.items()}
-            yield from ({"type": n, "value": str(v)} for n, v in inner.items() if _is_number(v))
-        elif _is_number(value):
-            yield {"type": key, "value": str(value)}
-
-
-def _is_number(value: object) -> bool:
-    if isinstance(value, float):
-        return isfinite(value)
-    return isinstance(value, int) and not isinstance(value, bool)

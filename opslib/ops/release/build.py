@@ -13,18 +13,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
-from opslib.core.cards import FileEntry
 from opslib.core.config import Config
-from opslib.core.errors import ConfigError, InputError, ModelError, ParameterError
+from opslib.core.errors import ConfigError, InputError, ParameterError
 from opslib.core.files import ensure_writable, open_atomic, write_bytes_atomic, write_text_atomic
 from opslib.core.formatting import format_bytes, stamp, utc_now
-from opslib.core.kinds import find_kind
-from opslib.core.lineage import Lineage, git_dirty, git_sha, record_lineage
+from opslib.core.lineage import Lineage, git_sha, record_lineage
 from opslib.core.locks import hold_lock
 from opslib.core.secrets import live_secrets
-from opslib.inference.signature import read_signature
-from opslib.ops.release.archive import ArchiveWriter
-from opslib.ops.release.collect import Collection, OpenedModel, ReleaseRequest, collect
+from opslib.ops.release.collect import collect
 from opslib.ops.release.companions import (
     ARCHIVE_SUFFIX,
     checksum_path,
@@ -33,16 +29,11 @@ from opslib.ops.release.companions import (
     signature_path,
 )
 from opslib.ops.release.manifest import (
-    BILL_NAME,
-    MANIFEST_NAME,
-    VERSION_NAME,
     BillSummary,
-    Manifest,
-    ModelSummary,
-    compute_content_id,
-    unit_digest,
-    version_text,
 )
+from opslib.ops.release.opened import Collection
+from opslib.ops.release.packing import pack
+from opslib.ops.release.request import ReleaseRequest
 from opslib.ops.release.scratch import ensure_room, scratch_folder
 from opslib.ops.release.secrets_scan import scan_files
 from opslib.ops.release.signature import (
@@ -53,7 +44,7 @@ from opslib.ops.release.signature import (
     judge,
     sign,
 )
-from opslib.ops.release.store import LOCK_NAME, next_in_line, sweep_leftovers
+from opslib.ops.release.store import LOCK_NAME, sweep_leftovers
 from opslib.ops.release.stripping import check_alike, describe_left, look_through, strip_models
 from opslib.ops.release.verify import (
     SCRATCH_NAME,
@@ -69,7 +60,6 @@ from opslib.ops.release.verify import (
 EPOCH_VARIABLE = "SOURCE_DATE_EPOCH"
 _SPARE_BYTES = 16 << 20
 _SAME_SECOND_S = 0.05
-_OF_CARD = ("providers", "backbone", "exported_at_utc", "git_sha")
 
 
 class ReleaseRecord(ArchiveRecord):
@@ -135,7 +125,7 @@ def build_release(
         models: tuple[VerifiedModel, ...] = ()
         verify_s = None
         with open_atomic(archive) as sink:
-            packed, bill = _pack(config, found, sink, folder, moment, sha, progress)
+            packed, bill = pack(config, found, sink, folder, moment, sha, progress)
             pack_s = time.perf_counter() - started
             if request.verify:
                 models = _verify(sink, packed, archive, config, request, found, progress)
@@ -221,91 +211,6 @@ def _pick_moment(folder: Path, sha: str) -> datetime:
 
 def _archive(folder: Path, moment: datetime, sha: str) -> Path:
     return folder / f"release-{stamp(moment)}-{sha}{ARCHIVE_SUFFIX}"
-
-
-def _pack(
-    config: Config,
-    found: Collection,
-    sink: BinaryIO,
-    folder: Path,
-    moment: datetime,
-    sha: str,
-    tell: Progress,
-) -> tuple[ArchiveFacts, BillSummary]:
-    from opslib.ops.release.bill import make_bill  # what it takes to load is needed here alone
-
-    done = 0
-
-    def count(size: int) -> None:
-        nonlocal done
-        done += size
-        share = done / max(1, found.size_bytes)
-        tell(0.7 * share, f"packing: {format_bytes(done)} of {format_bytes(found.size_bytes)}")
-
-    sequence, parent = next_in_line(config, folder)
-    released_at = moment.isoformat(timespec="seconds")
-    mtime_s, threads = int(moment.timestamp()), config.release.threads
-    with ArchiveWriter(sink, mtime_s=mtime_s, threads=threads, on_bytes=count) as writer:
-        for opened in found.files:
-            writer.add(opened)
-        digests = {entry.path: entry for entry in writer.entries()}
-        models = tuple(_summarise(model, digests, config) for model in found.models)
-        bill = make_bill(found, models, digests, moment, sha)
-        writer.add_bytes(BILL_NAME, bill.data)
-        writer.add_bytes(VERSION_NAME, version_text(released_at, sha).encode())
-        entries = writer.entries()
-        manifest = Manifest(
-            content_id=compute_content_id(entries),
-            released_at_utc=released_at,
-            git_sha=sha,
-            git_dirty=git_dirty(config.code_root or config.root),
-            sequence=sequence,
-            parent=parent,
-            main=found.main,
-            latest=found.latest,
-            provider_settings=config.onnx.model_dump(mode="json"),
-            files=entries,
-            models=models,
-            kinds=found.kinds,
-            notes=found.notes,
-        )
-        data = manifest.to_json().encode()
-        writer.add_bytes(MANIFEST_NAME, data)
-        sha256 = writer.close()
-        return ArchiveFacts(manifest, data, sha256, writer.size_bytes), bill.summary
-
-
-def _summarise(model: OpenedModel, digests: dict[str, FileEntry], config: Config) -> ModelSummary:
-    """What the manifest says of a model, from its bytes and its card. Raises ModelError: its bytes
-    are not those of its card."""
-    unit, card = [digests[one.member] for one in model.files], model.card
-    signature = read_signature(model.model.file, str(model.model.source))
-    was = [model.original or unit[0], *unit[1:]]
-    expected = {Path(entry.path).name: entry.sha256 for entry in card.files} if card else {}
-    for opened, entry in zip(model.files, was, strict=True):
-        wanted = expected.get(opened.source.name)
-        if expected and wanted != entry.sha256:
-            differs = f"sha256 {entry.sha256[:12]}…, expected {(wanted or 'none')[:12]}…"
-            raise ModelError(f"{opened.source}: differs from its card ({differs})")
-    classes = card.num_classes if card else None
-    kind = find_kind(config, model.model.source)
-    if classes is None and kind is not None and kind.contract == "classifier":
-        last = signature.outputs[0].shape[-1:] if signature.outputs else ()
-        classes = next((n for n in last if isinstance(n, int)), None)
-    return ModelSummary(
-        path=model.model.member,
-        sha256=unit_digest(unit),
-        original_sha256=unit_digest(was) if model.original else None,
-        size_bytes=sum(entry.size for entry in unit),
-        sidecars=tuple(one.member for one in model.files[1:]),
-        card=model.card_member,
-        inputs=signature.inputs,
-        outputs=signature.outputs,
-        num_classes=classes,
-        opset=signature.opset,
-        checkpoint=card.ckpt_path if card else None,
-        **({name: getattr(card, name) for name in _OF_CARD} if card else {}),
-    )
 
 
 def _verify(

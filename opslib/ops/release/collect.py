@@ -1,17 +1,15 @@
-"""Which files a release holds, opened before any is read: what was opened is what is packed."""
+"""Which files a release holds, opened before any is read."""
 
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path, PurePath, PurePosixPath
-from typing import Any, BinaryIO
+from typing import Any
 
 from opslib.core.cards import (
     REPORT_NAME,
-    FileEntry,
-    ModelCard,
     card_path,
     explain_report,
     read_report_fields,
@@ -24,6 +22,8 @@ from opslib.core.models import find_model_files, resolve_model
 from opslib.core.records import read_json
 from opslib.inference.find_model import check_link, find_card, find_onnx, list_exports, newest_first
 from opslib.ops.release.manifest import EXPORT_FOLDER, ReleasedKind, find_name_problem, show_name
+from opslib.ops.release.opened import Collection, OpenedFile, OpenedModel, read_errors
+from opslib.ops.release.request import ReleaseRequest
 
 EXAMPLE_NAME = ".env.example"
 REQUIREMENTS_NAME = "requirements.txt"
@@ -32,98 +32,6 @@ METRICS_PATTERN = "metrics*.json"
 _ATTEMPTS = 3
 _KIND_FIELDS = ("name", "pattern", "link", "contract")
 _HINT = "; release one model alone with --onnx PATH --only"
-
-
-@dataclass(frozen=True)
-class ReleaseRequest:
-    """What to release and where to; the defaults are everything, into `{exp_dir}/releases`.
-
-    `onnx` is the model that it is about, by default what the link means, else the newest; `only`
-    leaves the other models of `export/` out. `allow_missing_metrics` notes that
-    `reports/metrics.json` is missing rather than refuse. `verify` reads the finished archive back,
-    `load_models` also loads its models from it. `strip_metadata` packs, of a model whose metadata
-    gives something away, a copy without, once both are shown to answer alike.
-    """
-
-    onnx: Path | None = None
-    only: bool = False
-    out: Path | None = None
-    allow_missing_metrics: bool = False
-    sign: Path | None = None
-    unsigned: bool = False
-    verify: bool = True
-    load_models: bool = True
-    strip_metadata: bool = False
-    environment: dict[str, str] | None = field(default=None, repr=False)
-
-
-@contextmanager
-def _read_errors(source: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise InputError(f"{source}: cannot be read: {error.strerror}") from error
-
-
-@dataclass(frozen=True)
-class OpenedFile:
-    """A file of the release: its member name, where it came from, and what was opened."""
-
-    member: str
-    source: Path
-    file: BinaryIO = field(repr=False)
-    size: int
-    mtime_ns: int
-
-    def read_into(self, space: memoryview) -> int:
-        """Fill `space` with the next bytes and return how many, or raise `InputError`."""
-        with _read_errors(self.source):
-            return os.readv(self.file.fileno(), [space])
-
-    def read_at(self, offset: int, count: int) -> bytes:
-        """Return bytes without moving the place that `read_into` reads from."""
-        with _read_errors(self.source):
-            return os.pread(self.file.fileno(), count, offset)
-
-    def ensure_unchanged(self) -> None:
-        """Raise `InputError` where its size or its time of change is another by now."""
-        now = os.fstat(self.file.fileno())
-        if (now.st_size, now.st_mtime_ns) != (self.size, self.mtime_ns):
-            raise InputError(f"{self.source}: changed while it was packed; release again")
-
-
-@dataclass(frozen=True)
-class OpenedModel:
-    """A model and its sidecars, opened as one unit, and its card. Where the model is a copy without
-    metadata, `original` is the one that it is a copy of, which the card still states."""
-
-    files: tuple[OpenedFile, ...]
-    card: ModelCard | None
-    card_member: str | None
-    original: FileEntry | None = None
-
-    @property
-    def model(self) -> OpenedFile:
-        """The ONNX file itself."""
-        return self.files[0]
-
-
-@dataclass(frozen=True)
-class Collection:
-    """All files of a release, opened; `main` and `latest` are members. Where the configuration has
-    `models:`, `kinds` says both of each kind, and `latest` is None."""
-
-    files: tuple[OpenedFile, ...]
-    models: tuple[OpenedModel, ...]
-    main: str
-    latest: str | None
-    kinds: tuple[ReleasedKind, ...] = ()
-    notes: tuple[str, ...] = ()
-
-    @property
-    def size_bytes(self) -> int:
-        """Bytes of all files."""
-        return sum(one.size for one in self.files)
 
 
 @contextmanager
@@ -243,7 +151,7 @@ class _Collector:
         problem = find_name_problem(member)
         if problem is not None:
             raise InputError(f"{source}: cannot be packed as {show_name(member)}: {problem}")
-        with _read_errors(source):
+        with read_errors(source):
             file = self._stack.enter_context(source.open("rb", buffering=0))
         facts = os.fstat(file.fileno())
         return OpenedFile(member, source, file, facts.st_size, facts.st_mtime_ns)

@@ -89,8 +89,8 @@ def create(
 ) -> int:
     """Make a release, verify it, and print the path of its archive, alone, on stdout."""
     from opslib.ops.release.build import build_release, release_record_path
-    from opslib.ops.release.collect import ReleaseRequest
     from opslib.ops.release.push import put_copy
+    from opslib.ops.release.request import ReleaseRequest
     from opslib.telling.progress import show_progress
 
     if only and all_onnx:

@@ -7,10 +7,10 @@ from pathlib import Path
 from opslib.core.config import Config
 from opslib.core.errors import OpsError
 from opslib.ops.release.build import ReleaseRecord, build_release
-from opslib.ops.release.collect import ReleaseRequest
 from opslib.ops.release.manifest import Manifest
 from opslib.ops.release.push import SecondCopy, check_place, put_copy
 from opslib.ops.release.record import Proof, Standing, proofs_of, read_proofs
+from opslib.ops.release.request import ReleaseRequest
 from opslib.ops.release.store import StoredRelease, find_release, list_releases
 
 

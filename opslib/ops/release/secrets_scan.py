@@ -16,7 +16,7 @@ from detect_secrets.plugins import (
 from detect_secrets.plugins.base import BasePlugin
 
 from opslib.core.errors import SecretLeakError
-from opslib.ops.release.collect import OpenedFile
+from opslib.ops.release.opened import OpenedFile
 
 TEXT_SUFFIXES = frozenset({".yaml", ".yml", ".json", ".txt", ".example", ".md", ".toml", ".ini"})
 _CHUNK_BYTES = 1 << 20

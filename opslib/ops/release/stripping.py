@@ -16,9 +16,9 @@ from opslib.core.config import Config
 from opslib.core.errors import InputError, storage_errors
 from opslib.core.formatting import plural
 from opslib.core.wire import FileBytes, Span, leave_out
-from opslib.ops.release.collect import Collection, OpenedFile, OpenedModel
 from opslib.ops.release.gives_away import Telling, describe_tellings, find_tellings
 from opslib.ops.release.manifest import EXPORT_FOLDER, ReleaseError
+from opslib.ops.release.opened import Collection, OpenedFile, OpenedModel
 
 if TYPE_CHECKING:
     from opslib.inference.trial import TrialResult
@@ -140,7 +140,7 @@ def _restate(
     opened: OpenedFile, stated: Mapping[str, FileEntry], folder: Path, stack: ExitStack
 ) -> OpenedFile:
     """A card, or an export report of whatever form, with the copies' sizes and digests."""
-    said = json.loads(opened.read_at(0, opened.size))
+    said = opened.read_object()
     listed = said.get("files")
     for entry in listed if isinstance(listed, list) else ():
         now = stated.get(str(entry.get("sha256"))) if isinstance(entry, dict) else None

@@ -19,7 +19,8 @@ from opslib.core.config import Config, load_config
 from opslib.core.formatting import stamp, utc_now
 from opslib.ops.bench.record import BenchRow
 from opslib.ops.checklist.items import Visit
-from opslib.ops.release.build import ReleaseRequest, build_release
+from opslib.ops.release.build import build_release
+from opslib.ops.release.request import ReleaseRequest
 from opslib.ops.release.rota import prove_by_rota
 from opslib.serving.keys import make_key, rotate_key
 from opslib.serving.staging import RunningService, start_service

@@ -17,7 +17,8 @@ from opslib.ops.checklist.policy import check_strangers
 from opslib.ops.checklist.releases import check_release
 from opslib.ops.checklist.run import run_checklist
 from opslib.ops.checklist.service import check_inside, check_live_model, start_step
-from opslib.ops.release.build import ReleaseRequest, build_release
+from opslib.ops.release.build import build_release
+from opslib.ops.release.request import ReleaseRequest
 from tests.ops.checklist.conftest import answering, json_line
 from tests.two_stage import TwoStage, TwoStageService, make_two_stage
 

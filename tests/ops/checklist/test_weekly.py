@@ -12,8 +12,9 @@ from opslib.core.formatting import utc_now
 from opslib.ops.checklist.items import Answer
 from opslib.ops.checklist.maintenance import check_maintenance, check_rotation
 from opslib.ops.checklist.releases import check_release, check_restore
-from opslib.ops.release.build import ReleaseRequest, build_release
+from opslib.ops.release.build import build_release
 from opslib.ops.release.record import Proof, add_proof
+from opslib.ops.release.request import ReleaseRequest
 from opslib.ops.release.rota import prove_release
 from opslib.ops.release.store import find_release
 from opslib.upkeep.maintenance import run_maintenance

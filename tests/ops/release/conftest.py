@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from opslib.core.files import sha256_bytes
-from opslib.ops.release.build import ReleaseRecord, ReleaseRequest, build_release
+from opslib.ops.release.build import ReleaseRecord, build_release
 from opslib.ops.release.companions import checksum_path
+from opslib.ops.release.request import ReleaseRequest
 from tests.serving.conftest import Place, make_place
 
 QUICK = ReleaseRequest(load_models=False)

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from opslib.core.config import Config
-from opslib.ops.release.build import ReleaseRequest, build_release
+from opslib.ops.release.build import build_release
+from opslib.ops.release.request import ReleaseRequest
 from opslib.ops.release.store import StoredRelease, find_release
 from tests.serving.conftest import Place, make_place
 

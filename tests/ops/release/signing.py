@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from opslib.core.config import Config, load_config
-from opslib.ops.release.build import ReleaseRecord, ReleaseRequest, build_release
+from opslib.ops.release.build import ReleaseRecord, build_release
 from opslib.ops.release.companions import checksum_path, manifest_path, signature_path
+from opslib.ops.release.request import ReleaseRequest
 from tests.ops.release.restoring import FIRST_SECOND, WEEK_S
 from tests.serving.conftest import Place
 

@@ -14,11 +14,13 @@ import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
+from opslib.core.errors import InputError
 from opslib.core.files import sha256_bytes
 from opslib.ops.release.build import ReleaseRecord, build_release
-from opslib.ops.release.collect import ReleaseRequest
 from opslib.ops.release.manifest import BillSummary, Manifest
+from opslib.ops.release.opened import OpenedFile
 from opslib.ops.release.packages import Package, Requirements, read_requirements
+from opslib.ops.release.request import ReleaseRequest
 from tests.ops.release.conftest import QUICK, members_of
 from tests.serving.conftest import Place
 from tests.test_structure import loaded_by
@@ -284,3 +286,16 @@ def test_what_writes_it_is_loaded_when_a_release_is_made_and_not_before() -> Non
     modules = ("build", "command", "restore")
     loaded = loaded_by(f"import {', '.join(f'opslib.ops.release.{one}' for one in modules)}")
     assert not loaded & {"cyclonedx", "packageurl", "license_expression"}
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "[" * 100_000])
+def test_metrics_that_are_no_json_object_any_more_are_refused_by_name(
+    tmp_path: Path, text: str
+) -> None:
+    source = tmp_path / "metrics.json"
+    source.write_text(text)
+    with source.open("rb") as file:
+        size = len(text.encode())
+        opened = OpenedFile("reports/metrics.json", source, file, size, 0)
+        with pytest.raises(InputError, match=r"metrics\.json: no JSON object any more"):
+            opened.read_object()

@@ -26,9 +26,10 @@ from opslib.core.errors import (
 from opslib.core.files import link_atomic, sha256_file
 from opslib.core.locks import hold_lock
 from opslib.core.models import find_model_files
-from opslib.ops.release.build import ReleaseRecord, ReleaseRequest, build_release
+from opslib.ops.release.build import ReleaseRecord, build_release
 from opslib.ops.release.companions import checksum_path, manifest_path
 from opslib.ops.release.manifest import Manifest, compute_content_id
+from opslib.ops.release.request import ReleaseRequest
 from opslib.ops.release.store import LOCK_NAME, find_release
 from opslib.ops.release.verify import verify_release
 from tests.damage import UNREADABLE
@@ -435,7 +436,8 @@ LIMITED = """
 import resource, sys
 from opslib.core.config import load_config
 from opslib.core.errors import OpsError
-from opslib.ops.release.build import ReleaseRequest, build_release
+from opslib.ops.release.build import build_release
+from opslib.ops.release.request import ReleaseRequest
 limit = int(sys.argv[2])
 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 try:
@@ -467,7 +469,8 @@ def test_a_disk_that_fills_leaves_nothing_behind(place: Place) -> None:
 KILLED = """
 import os, random, signal, sys, time
 from opslib.core.config import load_config
-from opslib.ops.release.build import ReleaseRequest, build_release
+from opslib.ops.release.build import build_release
+from opslib.ops.release.request import ReleaseRequest
 config, seed = load_config(sys.argv[1], {}), int(sys.argv[2])
 request = ReleaseRequest(load_models=False)
 build_release(config, request)  # the first one imports what the others share

@@ -17,9 +17,10 @@ from typer.testing import CliRunner
 from opslib.cli import app
 from opslib.core.config import load_config
 from opslib.core.errors import StorageError
-from opslib.ops.release.build import ReleaseRequest, build_release
+from opslib.ops.release.build import build_release
 from opslib.ops.release.companions import checksum_path
 from opslib.ops.release.prune import plan_prune
+from opslib.ops.release.request import ReleaseRequest
 from opslib.ops.release.store import list_releases
 from opslib.serving.keys import make_key
 from opslib.serving.leases import LEASE_FOLDER, Lease

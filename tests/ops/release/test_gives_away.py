@@ -22,11 +22,11 @@ from opslib.core.files import sha256_file
 from opslib.core.models import find_model_files
 from opslib.core.wire import leave_out
 from opslib.ops.release.build import ReleaseRecord, build_release
-from opslib.ops.release.collect import ReleaseRequest
 from opslib.ops.release.command import create
 from opslib.ops.release.gives_away import Telling, describe_tellings, find_tellings
 from opslib.ops.release.manifest import Manifest, ReleaseError
 from opslib.ops.release.report import Subject
+from opslib.ops.release.request import ReleaseRequest
 from opslib.ops.release.restore import restore_release
 from opslib.ops.release.rollback import find_stable
 from opslib.ops.release.store import find_release

@@ -14,10 +14,11 @@ from opslib.core.errors import InputError, ParameterError, StorageError
 from opslib.core.kinds import pick_kind
 from opslib.inference.checks import check_model
 from opslib.inference.preprocess import preprocess
-from opslib.ops.release.build import ReleaseRequest, build_release
+from opslib.ops.release.build import build_release
 from opslib.ops.release.card_making import make_card
 from opslib.ops.release.manifest import Manifest
 from opslib.ops.release.prune import find_kept
+from opslib.ops.release.request import ReleaseRequest
 from opslib.ops.release.restore import restore_release
 from opslib.ops.release.rollback import list_released
 from opslib.ops.release.rota import prove_release

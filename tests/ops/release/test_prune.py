@@ -12,10 +12,11 @@ from opslib.core.errors import InputError
 from opslib.core.models import find_model_files
 from opslib.core.plans import carry_out
 from opslib.core.served import ServedModel, ServedState, WantedModel, served_state_path
-from opslib.ops.release.build import ReleaseRequest, build_release
+from opslib.ops.release.build import build_release
 from opslib.ops.release.companions import checksum_path
 from opslib.ops.release.prune import find_kept, plan_prune
 from opslib.ops.release.record import Proof, add_proof, proofs_path
+from opslib.ops.release.request import ReleaseRequest
 from opslib.ops.release.restore import restore_release
 from opslib.ops.release.store import PINS_NAME, list_releases, pin_release
 from opslib.serving.reachable import LiveModel

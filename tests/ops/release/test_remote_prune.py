@@ -11,10 +11,11 @@ import pytest
 
 from opslib.core.config import load_config
 from opslib.core.store import Store, open_store
-from opslib.ops.release.build import ReleaseRequest, build_release
+from opslib.ops.release.build import build_release
 from opslib.ops.release.push import push_release
 from opslib.ops.release.remote import look_into
 from opslib.ops.release.remote_prune import plan_remote_prune
+from opslib.ops.release.request import ReleaseRequest
 from opslib.ops.release.store import pin_release
 from opslib.serving.leases import LEASE_FOLDER
 from tests.ops.release.test_command import call

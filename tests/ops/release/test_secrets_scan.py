@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from opslib.core.errors import SecretLeakError
-from opslib.ops.release.build import ReleaseRequest, build_release
+from opslib.ops.release.build import build_release
+from opslib.ops.release.request import ReleaseRequest
 from opslib.ops.release.secrets_scan import find_secret
 from tests.ops.release.conftest import QUICK, hidden_files, members_of, visible
 from tests.serving.conftest import Place

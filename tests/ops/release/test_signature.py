@@ -19,13 +19,14 @@ from opslib.core.config import Config, load_config
 from opslib.core.errors import ConfigError, InputError, OpsError, ParameterError
 from opslib.core.store import open_store
 from opslib.ops.release import signature
-from opslib.ops.release.build import ReleaseRecord, ReleaseRequest, build_release
+from opslib.ops.release.build import ReleaseRecord, build_release
 from opslib.ops.release.companions import checksum_path, signature_path
 from opslib.ops.release.manifest import ReleaseError
 from opslib.ops.release.prune import plan_prune
 from opslib.ops.release.push import push_release
 from opslib.ops.release.remote import look_into
 from opslib.ops.release.report import make_or_find
+from opslib.ops.release.request import ReleaseRequest
 from opslib.ops.release.restore import copy_release, restore_release
 from opslib.ops.release.rollback import find_stable, plan_rollback
 from opslib.ops.release.rota import prove_release
