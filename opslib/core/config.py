@@ -7,29 +7,26 @@ read from the folder of the configuration file. Where a variable moves `paths.ex
 file names in it moves with it.
 """
 
-import difflib
 import os
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import get_args, get_origin
 
 from pydantic import BaseModel, PrivateAttr, ValidationError
 from pydantic_core import ErrorDetails
 
 from opslib import TELEMETRY_SAID
-from opslib.core import sections, upkeep_sections
-from opslib.core.config_edit import on_one_line, parse_yaml, refuse_half_characters, show_value
+from opslib.core import section_types, sections, upkeep_sections
+from opslib.core.config_edit import on_one_line, parse_yaml, show_value
 from opslib.core.config_end import check_end, check_last_line
-from opslib.core.env_file import ENV_NAME, read_env_file
+from opslib.core.config_moved import move_paths
 from opslib.core.errors import ConfigError
 from opslib.core.files import expand_user
-from opslib.core.foreign import THEIR_VARIABLES, refuse_foreign
+from opslib.core.foreign import refuse_foreign
 from opslib.core.language import ENGLISH, Language, use_language
 from opslib.core.models_section import Kinds
+from opslib.core.overrides import CONFIG_VARIABLE, lay_over, read_variables, say_allowed
 
-PREFIX = "PILLSNAP_"
-CONFIG_VARIABLE = "PILLSNAP_CONFIG"
-SHORT_NAMES = {"PILLSNAP_EXP_DIR": "paths.exp_dir", "PILLSNAP_DATA_ROOT": "paths.data_root"}
 DEFAULT_CONFIG_NAME = "config.yaml"
 TELEMETRY_OFF = "ORT_DISABLE_TELEMETRY"  # 1 since opslib was imported, if nobody said anything
 
@@ -205,9 +202,11 @@ def parse_config(text: str, source: Path, variables: Mapping[str, str]) -> Confi
     refuse_foreign(data, Config.model_fields, str(source))
     written = data.get("paths")
     home = written.get("exp_dir") if isinstance(written, dict) else None
-    origins = _apply_overrides(data, variables)
+    origins = lay_over(data, variables, Config.model_fields)
     if "source" in data:
-        raise ConfigError(f"{source}: source: unknown key; {_allowed(Config, 'source')}")
+        raise ConfigError(
+            f"{source}: source: unknown key; {say_allowed(Config.model_fields, 'source')}"
+        )
     try:
         config = Config.model_validate({**data, "source": source})
     except ValidationError as error:
@@ -233,87 +232,9 @@ def _move_along(config: Config, home: Path, origins: Mapping[str, str]) -> Confi
         return config.exp_dir / there.relative_to(old) if there.is_relative_to(old) else None
 
     moved: Config
-    moved, keys = _move_paths(config, move, {"source", *origins})
+    moved, keys = move_paths(config, move, {"source", *origins})
     moved._moved = tuple(keys)
     return moved
-
-
-def _move_paths(
-    value: Any, move: Callable[[Path], Path | None], fixed: Container[str], key: str = ""
-) -> tuple[Any, list[str]]:
-    """What a configuration has at the dotted `key`, with the paths moved that were given in it, and
-    the dotted keys of these; what is `fixed`, and for what `move` is None, stays."""
-    if key in fixed:
-        return value, []
-    if isinstance(value, Path):
-        there = move(value)
-        return (value, []) if there is None else (there, [key])
-    if isinstance(value, tuple):
-        found = [_move_paths(one, move, (), key) for one in value]
-        return tuple(one for one, _ in found), [key] if any(keys for _, keys in found) else []
-    if isinstance(value, BaseModel):
-        inner = {name: getattr(value, name) for name in sorted(value.model_fields_set)}
-    elif isinstance(value, dict):
-        inner = value
-    else:
-        return value, []
-    pairs = {
-        name: _move_paths(one, move, fixed, f"{key}.{name}" if key else name)
-        for name, one in inner.items()
-    }
-    moved = [key for _, keys in pairs.values() for key in keys]
-    changes = {name: one for name, (one, _) in pairs.items()}
-    if isinstance(value, BaseModel):
-        return (value.model_copy(update=changes) if moved else value), moved
-    return changes, moved
-
-
-def read_variables(folder: Path, environment: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return the variables of `folder/.env` overridden by `environment` (the process's own)."""
-    given = read_env_file(folder / ENV_NAME)
-    return {**given, **(os.environ if environment is None else environment)}
-
-
-def is_own_variable(name: str) -> bool:
-    """Return whether a variable is for this project, by its name."""
-    return name.startswith(PREFIX) and name not in THEIR_VARIABLES
-
-
-def _apply_overrides(data: dict[str, Any], variables: Mapping[str, str]) -> dict[str, str]:
-    """Lay the PILLSNAP_ variables over `data`; return which variable set which key."""
-    origins: dict[str, str] = {}
-    for name in sorted(variables):
-        if name == CONFIG_VARIABLE or not is_own_variable(name):
-            continue
-        key = SHORT_NAMES.get(name) or name.removeprefix(PREFIX).lower().replace("__", ".")
-        section, _, rest = key.partition(".")
-        if section not in Config.model_fields or section == "source":
-            unknown = f"unknown key {key!r}; {_allowed(Config, section)}"
-            raise ConfigError(on_one_line(f"{name}: {unknown}"))
-        if not rest and section == "language":  # the one key that is in no section
-            data[section] = variables[name] or ENGLISH
-            origins[key] = name
-            continue
-        if not rest:
-            keys = ", ".join(getattr(Config.model_fields[section].annotation, "model_fields", ()))
-            wanted = f"expected one of its keys, {PREFIX}{section.upper()}__<KEY>: {keys}"
-            raise ConfigError(f"{name}: {section!r} is a section; {wanted}")
-        value: Any = variables[name]
-        refuse_half_characters(value, name)
-        value = parse_yaml(value, name) if rest.count(".") else value
-        target = data.setdefault(section, {})
-        named = isinstance(target, dict) and rest.partition(".")[0] in target
-        if section == "models" and isinstance(target, dict) and not named:
-            kinds = ", ".join(target) or "none: models: is for the configuration file"
-            raise ConfigError(on_one_line(f"{name}: no such kind of models; expected {kinds}"))
-        *parents, leaf = rest.split(".")
-        for parent in parents:
-            target = target.setdefault(parent, {}) if isinstance(target, dict) else None
-        if not isinstance(target, dict):
-            raise ConfigError(f"{name}: {section} in the configuration file is not a section")
-        target[leaf] = None if value in ("", "null") else value
-        origins[key] = name
-    return origins
 
 
 def _explain(error: ErrorDetails, source: Path, origins: Mapping[str, str]) -> str:
@@ -329,17 +250,10 @@ def _explain(error: ErrorDetails, source: Path, origins: Mapping[str, str]) -> s
     where = next((f"{v} ({k})" for k, v in origins.items() if key.startswith(k)), None)
     where = on_one_line(where or f"{source}: {key}")
     if error["type"] == "extra_forbidden":
-        return f"{where}: unknown key; {_allowed(model, parts[-1])}"
+        return f"{where}: unknown key; {say_allowed(model.model_fields, parts[-1])}"
     if error["type"] == "missing":
         return f"{where}: missing"
     message = error["msg"].removeprefix("Value error, ")
-    if error["type"] == sections.UNSHOWN_ERROR:
+    if error["type"] == section_types.UNSHOWN_ERROR:
         return f"{where}: {message}"
     return f"{where}: got {show_value(error['input'])}: {message[0].lower()}{message[1:]}"
-
-
-def _allowed(model: type[BaseModel], given: str) -> str:
-    names = sorted(name for name in model.model_fields if name != "source")
-    close = difflib.get_close_matches(given, names, n=1)
-    hint = f"did you mean {close[0]!r}? " if close else ""
-    return f"{hint}allowed: {', '.join(names)}"

@@ -12,7 +12,7 @@ from opslib.core.config import Config
 from opslib.core.config_edit import show_value
 from opslib.core.env_file import ENV_NAME, read_env_file
 from opslib.core.errors import ConfigError
-from opslib.core.sections import Names
+from opslib.core.section_types import Names
 
 
 class ServiceEnvironment(BaseSettings):

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from opslib.core.secrets import is_secret_name
-from opslib.core.sections import PositiveInt, Section
+from opslib.core.section_types import PositiveInt, Section
 
 
 def fill_in(name: str, given: KindSection) -> KindSection:

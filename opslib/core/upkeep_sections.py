@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from opslib.core.secrets import split_http
-from opslib.core.sections import (
+from opslib.core.section_types import (
     FilePattern,
     Place,
     PositiveInt,

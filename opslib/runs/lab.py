@@ -8,8 +8,9 @@ import os
 import sys
 from typing import Any, NoReturn
 
-from opslib.core.config import CONFIG_VARIABLE, Config
+from opslib.core.config import Config
 from opslib.core.errors import InputError
+from opslib.core.overrides import CONFIG_VARIABLE
 
 LANDING = "notebooks/00_start.ipynb"
 _METADATA = {

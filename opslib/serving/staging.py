@@ -15,9 +15,9 @@ from typing import Self
 
 import httpx
 
-from opslib.core.config import PREFIX
 from opslib.core.environment import ServiceEnvironment
 from opslib.core.errors import DeadlineError, OpsError
+from opslib.core.overrides import PREFIX
 from opslib.core.secrets import mask
 from opslib.serving.keys import HEADER, KEY_VARIABLE, make_key
 from opslib.serving.server import END_WITH_STDIN_VARIABLE

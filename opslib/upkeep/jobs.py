@@ -10,11 +10,12 @@ from datetime import datetime
 from pathlib import Path
 
 from opslib.core.accounts import account_home, account_name
-from opslib.core.config import CONFIG_VARIABLE, Config, check_experiment
+from opslib.core.config import Config, check_experiment
 from opslib.core.deadline import run_or_end
 from opslib.core.errors import DeadlineError, ParameterError, UsageError
 from opslib.core.formatting import format_duration, utc_now
 from opslib.core.locks import hold_lock
+from opslib.core.overrides import CONFIG_VARIABLE
 from opslib.core.ownership import make_folder
 from opslib.upkeep.job_status import RAN_WELL, jobs_dir, track_job
 

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from opslib.core.clock import ASK, is_ahead
-from opslib.core.config import Config, is_own_variable, load_config
+from opslib.core.config import Config, load_config
 from opslib.core.errors import ConfigError, InputError, OpsError, UsageError
+from opslib.core.overrides import is_own_variable
 from opslib.telling.doors import (
     ConfigOption,
     describe_experiment,

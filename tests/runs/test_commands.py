@@ -9,8 +9,9 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 from opslib import __version__
 from opslib.cli import app
-from opslib.core.config import CONFIG_VARIABLE, load_config
+from opslib.core.config import load_config
 from opslib.core.errors import InputError, UsageError
+from opslib.core.overrides import CONFIG_VARIABLE
 from opslib.runs import lab
 from opslib.runs.notebooks import find_notebook
 from opslib.telling.doors import call_app

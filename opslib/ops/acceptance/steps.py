@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from opslib.core.config import CONFIG_VARIABLE, Config
+from opslib.core.config import Config
 from opslib.core.errors import ExitCode, OpsError
 from opslib.core.formatting import format_bytes, plural
 from opslib.core.kinds import pick_classifier
 from opslib.core.lineage import CODE_FOLDER
+from opslib.core.overrides import CONFIG_VARIABLE
 from opslib.core.secrets import mask
 from opslib.inference.find_model import find_onnx, list_exports
 from opslib.ops.acceptance.put_back import put_back

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from opslib.core.config import Config, is_own_variable, load_config
+from opslib.core.config import Config, load_config
 from opslib.core.errors import ExitCode, StorageError
 from opslib.core.language import mark, tr
+from opslib.core.overrides import is_own_variable
 from opslib.telling.doors import (
     ConfigOption,
     check_record_path,

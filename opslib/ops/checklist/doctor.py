@@ -11,13 +11,14 @@ from importlib import metadata
 from pathlib import Path
 
 from opslib import __version__
-from opslib.core.config import Config, read_variables
+from opslib.core.config import Config
 from opslib.core.foreign import describe_their_variables
 from opslib.core.formatting import format_bytes
 from opslib.core.host import host_facts
 from opslib.core.kinds import list_kinds
 from opslib.core.language import tr
 from opslib.core.lineage import CODE_FOLDER, git_dirty, git_sha
+from opslib.core.overrides import read_variables
 from opslib.ops.checklist.doctor_experiment import (
     look_at_env,
     look_at_images,

@@ -13,10 +13,11 @@ from typing import Any, Self
 
 import httpx
 
-from opslib.core.config import PREFIX, Config
+from opslib.core.config import Config
 from opslib.core.errors import OpsError
 from opslib.core.host import usable_cpus
 from opslib.core.kinds import Kind
+from opslib.core.overrides import name_variable
 from opslib.inference.engine import EngineRequest
 from opslib.ops.served_sweep.answers import AnswerError, Reference
 from opslib.ops.served_sweep.grid import ServedArm, effective_options
@@ -206,7 +207,7 @@ def make_variables(
     settings |= {"paths.exp_dir": str(home), "export.out_dir": str(config.export_dir)}
     if config.code_root is not None:
         settings["paths.code_root"] = str(config.code_root)
-    named = {f"{PREFIX}{key.replace('.', '__').upper()}": one for key, one in settings.items()}
+    named = {name_variable(key): one for key, one in settings.items()}
     pin = {subject.kind.pin: str(subject.request.path.absolute())}
     return {**named, **pin, "RATE_LIMIT_PER_MIN": RATE_LIMIT_PER_MIN}
 

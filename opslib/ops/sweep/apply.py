@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Protocol, TypeVar
 
-from opslib.core.config import PREFIX, Config, parse_config, read_variables
+from opslib.core.config import Config, parse_config
 from opslib.core.config_edit import Value, plan_config_edit
 from opslib.core.errors import ConfigError, GateFailedError, InconclusiveError, InputError
 from opslib.core.host import host_facts
 from opslib.core.lineage import Lineage
+from opslib.core.overrides import name_variable, read_variables
 from opslib.core.plans import Plan
 from opslib.ops.sweep.record import SCALARS, SweepOptions, SweepRecord
 
@@ -65,7 +66,7 @@ def plan_changes(changes: Mapping[str, Value], config: Config, *, why: str) -> P
     """Return the edit that gives these keys of the configuration file these values. Raises
     ConfigError: the configuration would not load with them."""
     # A variable that overrides a key must not hide that the file's new value is impossible.
-    hiding = tuple(PREFIX + key.replace(".", "__").upper() for key in changes)
+    hiding = tuple(map(name_variable, changes))
     variables = {
         name: value
         for name, value in read_variables(config.root).items()
