@@ -57,10 +57,12 @@ class Account(Protocol):
 
 @dataclass(frozen=True)
 class Plan:
-    """Steps decided before anything is touched; show them, then execute them in order."""
+    """Steps decided before anything is touched; show them, then execute them in order. `chained`:
+    each needs those before it, so that none is run after one that was skipped."""
 
     title: str
     actions: tuple[Action, ...] = ()
+    chained: bool = False
 
     def lines(self) -> list[str]:
         """Return the plan as the lines a person reads before agreeing."""
@@ -75,6 +77,9 @@ class Plan:
         done: list[Action] = []
         skipped: list[Skipped] = []
         for action in self.actions:
+            if self.chained and skipped:
+                skipped.append(Skipped(action, f"{skipped[0].action.target} was skipped before it"))
+                continue
             reason = None
             if account is not None:
                 account.begin(action)

@@ -29,8 +29,6 @@ def cite_run(source: Path, root: Path) -> None:
     """
     run = RunRecord.read(source / RUN_FILE)
     target = root / CITED_FOLDER / run.id
-    if target.exists():
-        shutil.rmtree(target)
     with folder_atomic(target) as folder:
         page = (source / run.report_name).read_text(encoding="utf-8")
         page = _NAME.sub("", _FILES.sub("", page))
@@ -45,6 +43,8 @@ def cite_run(source: Path, root: Path) -> None:
                 size, limit = map(format_bytes, (path.stat().st_size, MAX_CITED_BYTES))
                 raise InputError(f"{run.id}: {path.name} has {size}, at most {limit} can be cited")
         run.model_copy(update={"files": list_run_files(folder)}).write(folder / RUN_FILE)
+        if target.exists():  # damaged; what takes its place is whole by now
+            shutil.rmtree(target)
 
 
 def is_cited(root: Path, run_id: str) -> bool:

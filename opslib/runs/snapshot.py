@@ -70,7 +70,8 @@ def plan_snapshot(paths: Sequence[Path], root: Path) -> Plan:
         runs[name] = _newest_runs(root, known[name])
         if not runs[name]:
             raise InputError(f"{root}: no successful run for the table {name!r}; make one first")
-    actions = _citations(root, {run.row.id: run for several in runs.values() for run in several})
+    cited = {run.row.id: run for several in runs.values() for run in several}
+    actions = _cite(root, cited)
     above = os.path.commonpath([path.parent for path in paths])
     for document in documents:
         lines = document.text.split("\n")
@@ -84,7 +85,8 @@ def plan_snapshot(paths: Sequence[Path], root: Path) -> Plan:
             why = "its tables differ from the newest runs"
             target = document.path.relative_to(above).as_posix()
             actions.append(Action("rewrite", target, why, write))
-    return Plan("snapshot", tuple(actions))
+    # Chained: no document links to a run that could not be cited, or to one that was removed.
+    return Plan("snapshot", (*actions, *_remove_uncited(root, cited)), chained=True)
 
 
 def _read(path: Path, known: Iterable[str]) -> Document:
@@ -140,8 +142,8 @@ def _unended(document: Path, name: str, opening: int) -> InputError:
     return InputError(f"{document}: line {opening + 1}: the block {name!r} has no {_ENDING}")
 
 
-def _citations(root: Path, cited: dict[str, CitedRun]) -> list[Action]:
-    actions = [
+def _cite(root: Path, cited: dict[str, CitedRun]) -> list[Action]:
+    return [
         Action(
             "cite",
             f"{CITED_FOLDER}/{run_id}",
@@ -151,9 +153,12 @@ def _citations(root: Path, cited: dict[str, CitedRun]) -> list[Action]:
         for run_id, run in cited.items()
         if not is_cited(root, run_id)
     ]
+
+
+def _remove_uncited(root: Path, cited: dict[str, CitedRun]) -> list[Action]:
     folder = root / CITED_FOLDER
     old = sorted(filter(_is_citation, folder.iterdir())) if folder.is_dir() else []
-    actions += [
+    return [
         Action(
             "remove",
             f"{CITED_FOLDER}/{path.name}",
@@ -164,7 +169,6 @@ def _citations(root: Path, cited: dict[str, CitedRun]) -> list[Action]:
         for path in old
         if path.name not in cited
     ]
-    return actions
 
 
 def _is_citation(folder: Path) -> bool:

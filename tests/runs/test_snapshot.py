@@ -207,6 +207,41 @@ def test_a_large_record_is_cited_with_its_block_medians(tmp_path: Path) -> None:
     assert compare_records(bench, BenchRecord.read(cited)).count("no measurable change") == 2
 
 
+def test_where_a_run_cannot_be_cited_no_document_links_to_it_and_what_was_cited_stays(
+    project: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document, root = project
+    add(root, 1)
+    take(document, root)
+    before = document.read_bytes()
+    add(root, 2)
+
+    def refuse(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("opslib.runs.snapshot.cite_run", refuse)
+    plan = plan_snapshot([document], root)
+    outcome = plan.execute()
+    assert outcome.done == ()
+    assert [one.reason for one in outcome.skipped] == [
+        "No space left on device",
+        *[f"cited/{make_run(2).id} was skipped before it"] * 2,
+    ]
+    assert document.read_bytes() == before
+    assert is_cited(root, make_run(1).id)
+
+
+def test_a_damaged_citation_stays_where_none_can_take_its_place(tmp_path: Path) -> None:
+    source = write_run(tmp_path, make_run(1), make_bench())
+    cite_run(source, tmp_path)
+    page = tmp_path / "cited" / make_run(1).id / make_run(1).report_name
+    page.write_text("damaged")
+    (source / make_run(1).report_name).write_text("x" * (MAX_CITED_BYTES + 1))
+    with pytest.raises(InputError, match="at most 500 KiB"):
+        cite_run(source, tmp_path)
+    assert page.read_text() == "damaged"
+
+
 def test_a_page_over_the_limit_is_not_cited_and_leaves_nothing(tmp_path: Path) -> None:
     run = make_run(1)
     source = write_run(tmp_path, run, make_bench())

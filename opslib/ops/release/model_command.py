@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from opslib.core.config import load_config
+from opslib.core.errors import StorageError
 from opslib.core.formatting import plural
 from opslib.core.kinds import pick_kind
 from opslib.serving.command import (
@@ -86,7 +87,8 @@ def rollback(
         show(f"passed over: {line}")
     check_pin(chosen, stable.path, env_file, persist=persist and not dry_run)
     run = partial(switch, loaded, chosen, str(stable.path), host, env_file, timeout, check)
-    carry_out(plan_rollback(stable, run), dry_run=dry_run, show=show)
+    for one in carry_out(plan_rollback(stable, run), dry_run=dry_run, show=show).skipped:
+        raise StorageError(f"{one.action.verb} {one.action.target}: {one.reason}")
     if not dry_run:
         settle_pin(chosen, stable.path, env_file, persist=persist)
     return 0

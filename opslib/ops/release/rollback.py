@@ -103,7 +103,7 @@ def plan_rollback(stable: StableModel, run: Callable[[], None]) -> Plan:
     if stable.release is not None and stable.restore is not None:
         why = "no other place has this model"
         steps.insert(0, Action("restore", stable.release, why, stable.restore))
-    return Plan(f"rollback to sha256 {stable.sha256[:12]}…", tuple(steps))
+    return Plan(f"rollback to sha256 {stable.sha256[:12]}…", tuple(steps), chained=True)
 
 
 def list_released(

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from opslib.core.cards import card_path
-from opslib.core.errors import ModelError
+from opslib.core.errors import ModelError, StorageError
 from opslib.core.models import find_model_files
 from opslib.core.plans import carry_out
+from opslib.ops.release import model_command
 from opslib.ops.release.rollback import find_stable, plan_rollback
 from opslib.serving.keys import make_key
 from opslib.serving.live import LiveVersion
@@ -200,6 +201,26 @@ def test_the_command_restores_switches_and_is_confirmed_by_the_service(
         assert done.returncode == 0, done.stderr
         assert running.version["version_tag"] == "model-a"
         running.client.close()
+
+
+def test_a_switch_that_the_disk_refuses_is_no_success_and_pins_nothing(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release(place.config, monkeypatch, onnx=place.first, only=True)
+    remove(place.first)
+    key, pinned = make_key(), list[object]()
+    place.config_path.with_name(".env").write_text(f"API_KEY={key}\n")
+
+    def refuse(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(model_command, "switch", refuse)
+    monkeypatch.setattr(model_command, "settle_pin", lambda *a, **_: pinned.append(a))
+    monkeypatch.delenv("API_KEY", raising=False)
+    refused = pytest.raises(StorageError, match=r"switch to .*model-a\.onnx: No space left")
+    with start_service(place.config_path, variables={"API_KEY": key}) as service, refused:
+        model_command.rollback(host=[service.url], persist=True, config=place.config_path)
+    assert pinned == []
 
 
 def call(place: Place, *arguments: str) -> subprocess.CompletedProcess[str]:
