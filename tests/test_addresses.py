@@ -154,6 +154,10 @@ def test_what_a_service_behind_a_password_answers_is_told_without_it(tmp_path: P
         ('{"url":"http://h","mail":"a@b"}', '{"url":"http://h","mail":"a@b"}'),
         ("https://cdn.example/npm/pkg@1.2", "https://cdn.example/npm/pkg@1.2"),
         ("key=5 monkey=6", "key=5 monkey=6"),
+        ("sftp://ops@store/releases", "sftp://ops@store/releases"),
+        ("a @ git+ssh://git@h/a.git", "a @ git+ssh://git@h/a.git"),
+        ("sftp://ops:hunter2@store/releases", "sftp://********@store/releases"),
+        ("sftp://a@b https://ghp_1@c", "sftp://a@b https://********@c"),
     ],
 )
 def test_addresses_in_a_text_lose_what_is_secret_and_nothing_else(text: str, shown: str) -> None:

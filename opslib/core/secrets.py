@@ -43,12 +43,19 @@ def live_secrets(
 
 def mask(text: str, secrets: Iterable[str] = ()) -> str:
     """Return `text` with each secret replaced by asterisks, longest first, and so whatever stands
-    before the host of an address in it, or is a token among its parameters."""
+    before the host of an address in it (a user's name alone stays in one of `ssh` or `sftp`), or is
+    a token among its parameters."""
     for secret in sorted(secrets, key=len, reverse=True):
         text = text.replace(secret, MASK)
     if "://" in text:
-        text = _USER.sub(MASK, text)
+        text = _USER.sub(_hide_user, text)
     return _TOKEN.sub(rf"\1{MASK}", text) if "=" in text else text
+
+
+def _hide_user(found: re.Match[str]) -> str:
+    """A user and a password; over SSH, where keys are what counts, a name alone is no secret."""
+    by_name = found.string.endswith(("ssh", "sftp"), 0, found.start() - len("://"))
+    return found[0] if by_name and ":" not in found[0] else MASK
 
 
 def show_address(given: str) -> str:

@@ -5,11 +5,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from opslib.core.config import find_config
-from opslib.core.errors import ConfigError, InputError, OpsError
+from opslib.core.errors import InputError, OpsError
 from opslib.core.files import sha256_file, write_text_atomic
 from opslib.core.formatting import shorten
-from opslib.core.secrets import live_secrets
 from opslib.core.verdicts import VERDICT_EXIT_CODES
 from opslib.runs.catalogue import SIDE_SUFFIX, RunRow, broken_row, visible_files
 from opslib.runs.ending import FINISHED, Ending, find_raised
@@ -26,9 +24,9 @@ from opslib.runs.run_record import (
 from opslib.telling.scraps import collect_scraps
 
 
-def adopt_notebooks(root: Path) -> list[RunRow]:
+def adopt_notebooks(root: Path, secrets: frozenset[str]) -> list[RunRow]:
     """Adopt every plain notebook below `root` that has no record newer than itself, and return
-    rows for those that are broken."""
+    rows for those that are broken; `secrets` are masked."""
     files = {entry.path: entry for entry in visible_files(root)}
     broken = []
     for name, entry in files.items():
@@ -41,15 +39,16 @@ def adopt_notebooks(root: Path) -> list[RunRow]:
         if side is not None and side.stat().st_mtime_ns >= entry.stat().st_mtime_ns:
             continue
         try:
-            adopt_notebook(path, root)
+            adopt_notebook(path, root, secrets)
         except InputError as error:
             reason = str(error).removeprefix(f"{path}: ")
             broken.append(broken_row(path.relative_to(root).as_posix(), f"Broken: {reason}."))
     return broken
 
 
-def adopt_notebook(path: Path, root: Path) -> RunRecord:
+def adopt_notebook(path: Path, root: Path, secrets: frozenset[str]) -> RunRecord:
     """Write the HTML page and the record of an executed notebook beside it; return the record.
+    `secrets` are masked in all three.
 
     What papermill does not say is looked for: a code cell that was never started means that the
     run was cut short, although the notebook calls every cell complete.
@@ -58,7 +57,7 @@ def adopt_notebook(path: Path, root: Path) -> RunRecord:
         InputError: it is no notebook, was never executed, or says what no run can have done.
     """
     try:
-        return _adopt(path, root)
+        return _adopt(path, root, secrets)
     except (OpsError, OSError):
         raise
     except Exception as error:  # it comes from anywhere and may hold anything
@@ -66,9 +65,9 @@ def adopt_notebook(path: Path, root: Path) -> RunRecord:
         raise InputError(f"{path}: cannot be read as an executed notebook: {why}") from error
 
 
-def _adopt(path: Path, root: Path) -> RunRecord:
+def _adopt(path: Path, root: Path, secrets: frozenset[str]) -> RunRecord:
     notebook = read_notebook(path)
-    redactor = Redactor(_known_secrets())
+    redactor = Redactor(secrets)
     notebook = to_node(redactor.clean_json(to_node(notebook), path.name))
     if redactor.found_in:
         write_text_atomic(path, notebook_text(notebook))
@@ -137,13 +136,6 @@ def _find_ending(notebook: Any, codes: list[Any], notes: dict[str, Any]) -> Endi
             "terminated", f"The run was cut short at {where}; nothing recorded why.", last
         )
     return FINISHED
-
-
-def _known_secrets() -> frozenset[str]:
-    try:
-        return live_secrets(find_config().parent)
-    except ConfigError:
-        return live_secrets()
 
 
 def _time_text(value: Any) -> str | None:

@@ -108,7 +108,7 @@ def index(root: RootOption = None, config: ConfigOption = None) -> int:
     from opslib.runs.publish import publish_new
 
     console = make_console()
-    say(console, str(build_index(find_root(root, config))))
+    say(console, str(build_index(find_root(root, config), config)))
     whole = root is not None or publish_new(load_config(config), partial(say, console))
     return int(ExitCode.PASS if whole else ExitCode.USAGE)
 
@@ -124,14 +124,15 @@ def adopt(
     """Give a notebook that plain papermill wrote its HTML page and record."""
     from opslib.runs.adopt import adopt_notebook
     from opslib.runs.index import build_index
+    from opslib.runs.redaction import known_secrets
 
     if is_address(notebook):
         return adopt_from(notebook, config)
     folder, path = find_root(root, config), Path(notebook).absolute()
     if not path.is_relative_to(folder):
         raise InputError(f"{notebook}: lies outside the report folder {folder}")
-    record = adopt_notebook(path, folder)
-    build_index(folder)
+    record = adopt_notebook(path, folder, known_secrets(config))
+    build_index(folder, config)
     console = make_console()
     say_verdict(console, record.tone, tr(record.sentence), word=record.word)
     say(console, f"report: {path.with_name(record.report_name)}")

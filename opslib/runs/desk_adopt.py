@@ -31,8 +31,10 @@ def find_plain(desk: Desk, runs: dict[str, DeskRun]) -> list[str]:
     return plain
 
 
-def adopt_at_desk(desk: Desk, name: str, runs: dict[str, DeskRun]) -> RunRecord:
-    """Give a notebook at the desk its page and its record, and return that.
+def adopt_at_desk(
+    desk: Desk, name: str, runs: dict[str, DeskRun], secrets: frozenset[str]
+) -> RunRecord:
+    """Give a notebook at the desk its page and its record, and return that; `secrets` are masked.
 
     Which host executed it, papermill does not say.
 
@@ -52,7 +54,7 @@ def adopt_at_desk(desk: Desk, name: str, runs: dict[str, DeskRun]) -> RunRecord:
         desk.store.download(name, path)
         os.utime(path, (entry.modified_s, entry.modified_s))
         try:
-            record = adopt_notebook(path, root)
+            record = adopt_notebook(path, root, secrets)
         except InputError as error:
             reason = str(error).replace(f"{root}/", f"{desk.store.url}/")
             raise InputError(reason) from error

@@ -25,12 +25,13 @@ def publish(
     from opslib.runs.desk_adopt import adopt_at_desk, find_plain
     from opslib.runs.index import build_index
     from opslib.runs.publish import plan_publish
+    from opslib.runs.redaction import known_secrets
 
     loaded = load_config(config)
     desk, show = open_desk(loaded), partial(say, make_console())
-    there = read_runs(desk)
+    there, secrets = read_runs(desk), known_secrets(loaded.source)
     if desk.root.is_dir() and not dry_run:
-        build_index(desk.root)  # which adopts what plain papermill wrote here
+        build_index(desk.root, loaded.source)  # which adopts what plain papermill wrote here
     plan, refused = plan_publish(desk, there.values(), runs or ())
     plain = [] if runs else find_plain(desk, there)
     for line in plan.lines():
@@ -45,7 +46,7 @@ def publish(
     skipped = len(refused) + carry_out_runs(plan, show)
     for name in plain:
         try:
-            adopt_at_desk(desk, name, there)
+            adopt_at_desk(desk, name, there, secrets)
         except InputError as error:
             skipped += 1
             show(f"not adopted: {error}")
@@ -63,7 +64,8 @@ def pull(
     from opslib.runs.index import build_index
     from opslib.runs.pull import plan_pull
 
-    desk, show = open_desk(load_config(config)), partial(say, make_console())
+    loaded = load_config(config)
+    desk, show = open_desk(loaded), partial(say, make_console())
     plan, refused = plan_pull(desk, read_runs(desk).values(), runs or ())
     for line in plan.lines():
         show(line)
@@ -77,7 +79,7 @@ def pull(
         skipped += carry_out_runs(plan, show)
     finally:
         if desk.root.is_dir():
-            show(str(build_index(desk.root)))
+            show(str(build_index(desk.root, loaded.source)))
     return int(ExitCode.SKIPPED if skipped else ExitCode.PASS)
 
 
@@ -86,12 +88,14 @@ def adopt_from(address: str, config: ConfigOption = None) -> int:
     `InputError` where it lies elsewhere."""
     from opslib.runs.desk import build_desk_index, open_desk, read_runs
     from opslib.runs.desk_adopt import adopt_at_desk
+    from opslib.runs.redaction import known_secrets
 
-    desk = open_desk(load_config(config))
+    loaded = load_config(config)
+    desk = open_desk(loaded)
     name = address.removeprefix(f"{desk.store.url}/")
     if is_address(name):
         raise InputError(f"{address}: lies outside the common desk {desk.store.url}")
-    record = adopt_at_desk(desk, name, read_runs(desk))
+    record = adopt_at_desk(desk, name, read_runs(desk), known_secrets(loaded.source))
     build_desk_index(desk)
     show = partial(say, make_console())
     show(f"{record.word}: {record.sentence}")

@@ -56,8 +56,14 @@ def finish_report(job: Job, guard: KernelGuard, error: Exception | None) -> RunR
     """Write the report of a run that has ended, give its folder its name, return its record.
 
     Raises:
-        StorageError: not even a report without outputs could be written.
+        StorageError: not even a report without outputs could be written, or it got no name.
     """
+    run = _write_whatever_comes(job, guard, error)
+    publish_job(job)
+    return run
+
+
+def _write_whatever_comes(job: Job, guard: KernelGuard, error: Exception | None) -> RunRecord:
     notebook, lost = _read_executed(job)
     ending = FINISHED
     try:
@@ -140,7 +146,6 @@ def _write(job: Job, notebook: Any, ending: Ending, *, with_page: bool = True) -
         (job.aside / run.report_name).write_text(page, encoding="utf-8", errors="replace")
     run = run.model_copy(update={"files": list_run_files(job.aside)})
     run.write(job.aside / RUN_FILE)
-    publish_job(job)
     return run
 
 

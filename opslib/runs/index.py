@@ -9,23 +9,26 @@ from opslib.runs.adopt import adopt_notebooks
 from opslib.runs.catalogue import RunRow, drop_ahead, newest_first, scan_runs
 from opslib.runs.html import read_template, render_page
 from opslib.runs.job import sweep_abandoned
+from opslib.runs.redaction import known_secrets
 from opslib.runs.trend_pages import TrendSummary, build_trends
 
 INDEX_FILE = "index.html"
 MAX_PAGE_ROWS = 1000
 
 
-def build_index(root: Path) -> Path:
+def build_index(root: Path, config: Path | None = None) -> Path:
     """Write `index.html` of a report folder and return its path.
 
     Runs whose runner was killed are given their names and notebooks that plain papermill wrote
-    there are adopted first. Only what is new is read.
+    there are adopted first, with the secrets masked that the `.env` beside `config` holds (by
+    default the configuration found here). Only what is new is read.
 
     Raises:
         StorageError: the folder cannot be written.
     """
-    sweep_abandoned(root)
-    broken = adopt_notebooks(root)
+    secrets = known_secrets(config)
+    sweep_abandoned(root, secrets)
+    broken = adopt_notebooks(root, secrets)
     rows = newest_first([*scan_runs(root), *broken])
     path = root / INDEX_FILE
     write_text_atomic(path, render_index(rows, build_trends(root, rows)))

@@ -1,13 +1,13 @@
 """One run of a notebook as it is decided before a kernel starts, and its folder."""
 
 import os
-import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -16,7 +16,6 @@ from opslib.core.config import Config
 from opslib.core.errors import InputError, storage_errors
 from opslib.core.files import fsync_folder
 from opslib.core.formatting import utc_now
-from opslib.core.secrets import live_secrets
 from opslib.runs.parameters import ParameterSpec
 from opslib.runs.redaction import Redactor
 
@@ -25,6 +24,11 @@ RESERVE_FILE = ".reserve"
 ALIVE_FILE = ".alive"
 PARTIAL_SUFFIX = ".partial"
 Progress = Callable[[str], None]
+
+
+def make_token() -> str:
+    """Return something that no other run has, short."""
+    return token_hex(3)
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ class Job:
     timeout_s: float | None
     progress: Progress
     started: datetime = field(default_factory=utc_now)
-    token: str = field(default_factory=lambda: secrets.token_hex(3))
+    token: str = field(default_factory=make_token)
 
     @property
     def name(self) -> str:
@@ -111,18 +115,20 @@ def open_job(job: Job) -> Iterator[None]:
 
 
 def publish_job(job: Job) -> None:
-    """Give the finished report its name."""
-    _drop_marks(job.aside)
-    with storage_errors(f"create {job.folder}"):
+    """Give the finished report its name. Raises `StorageError` where that cannot be done: the
+    report stays hidden, whole, and the next index names it."""
+    (job.aside / RESERVE_FILE).unlink(missing_ok=True)
+    with storage_errors(f"name the report {job.folder}, which lies whole in {job.aside}"):
         job.aside.rename(job.folder)
         fsync_folder(job.folder.parent)
+    (job.folder / ALIVE_FILE).unlink(missing_ok=True)
 
 
-def sweep_abandoned(root: Path) -> list[Path]:
+def sweep_abandoned(root: Path, secrets: frozenset[str]) -> list[Path]:
     """Give the folders of runs whose runner was killed their names, so that they are seen.
 
-    What the notebook had done by then is kept, secrets masked; a run that had not begun leaves
-    nothing. Returns the folders named.
+    What the notebook had done by then is kept, `secrets` masked; a run that had not begun leaves
+    nothing. Returns the folders named; one whose name somebody took meanwhile gets another.
     """
     named = []
     for aside in root.glob(f"*/.*{PARTIAL_SUFFIX}"):
@@ -137,9 +143,11 @@ def sweep_abandoned(root: Path) -> list[Path]:
         lock.release()
         folder = aside.with_name(aside.name.removeprefix(".").removesuffix(PARTIAL_SUFFIX))
         if any(aside.glob("*.ipynb")):
-            redactor = Redactor(live_secrets())
+            redactor = Redactor(secrets)
             for path in aside.iterdir():
                 redactor.clean_file(path)
+            if folder.exists():
+                folder = folder.with_name(f"{folder.name}-{make_token()}")
             aside.rename(folder)
             named.append(folder)
         else:

@@ -8,7 +8,18 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from opslib.core.secrets import MASK, mask
+from opslib.core.config import find_config
+from opslib.core.errors import ConfigError
+from opslib.core.secrets import MASK, live_secrets, mask
+
+
+def known_secrets(config: Path | None = None) -> frozenset[str]:
+    """Return the secrets of the environment and of the `.env` beside a configuration file, by
+    default the one that would be found here."""
+    try:
+        return live_secrets(find_config(config).parent)
+    except ConfigError:
+        return live_secrets()
 
 
 @dataclass

@@ -86,7 +86,7 @@ def run_notebook(
             record = _carry_out(job)
     if job.folder.is_relative_to(root):
         try:
-            build_index(root)
+            build_index(root, config.source)
         except Exception as error:  # the report is safe; the page is made anew by the next run
             job.progress(f"the index could not be updated: {error}")
     return record

@@ -171,7 +171,7 @@ def test_a_green_looking_notebook_that_was_cut_short_is_not_believed(tmp_path: P
     cells = (new_code_cell("a", execution_count=1), new_code_cell("b"), new_code_cell("c"))
     path = tmp_path / "nightly.ipynb"
     nbformat.write(plain_notebook(*cells), path)
-    run = adopt_notebook(path, tmp_path)
+    run = adopt_notebook(path, tmp_path, frozenset())
     assert (run.status, run.exit_code) == ("terminated", 143)
     assert "cut short at code cell 1" in run.sentence
 
@@ -180,7 +180,7 @@ def test_a_notebook_that_raised_is_adopted_as_failed(tmp_path: Path) -> None:
     error = new_output("error", ename="ValueError", evalue="no", traceback=[])
     path = tmp_path / "nightly.ipynb"
     nbformat.write(plain_notebook(new_code_cell("a", execution_count=1, outputs=[error])), path)
-    run = adopt_notebook(path, tmp_path)
+    run = adopt_notebook(path, tmp_path, frozenset())
     assert (run.status, run.sentence) == ("cell_raised", "Code cell 1 raised ValueError: no")
 
 
@@ -191,7 +191,7 @@ def test_a_secret_in_an_adopted_notebook_is_masked(
     leak = new_output("stream", name="stdout", text="key 0123456789abcdef")
     path = tmp_path / "nightly.ipynb"
     nbformat.write(plain_notebook(new_code_cell("a", execution_count=1, outputs=[leak])), path)
-    run = adopt_notebook(path, tmp_path)
+    run = adopt_notebook(path, tmp_path, frozenset())
     assert run.exit_code == 7
     for name in ("nightly.ipynb", "nightly.html", "nightly.run.json"):
         assert "0123456789abcdef" not in (tmp_path / name).read_text()
@@ -215,7 +215,7 @@ def test_a_broken_and_an_unexecuted_notebook_are_listed_with_the_reason(tmp_path
     assert page.count(">Broken<") >= 2
     assert "was never executed" in page
     with pytest.raises(InputError, match="never executed"):
-        adopt_notebook(tmp_path / "fresh.ipynb", tmp_path)
+        adopt_notebook(tmp_path / "fresh.ipynb", tmp_path, frozenset())
 
 
 def test_a_run_kept_as_cited_is_listed_once_by_its_original(tmp_path: Path) -> None:

@@ -267,6 +267,36 @@ def test_a_run_whose_runner_is_killed_is_found_and_shown(tmp_path: Path) -> None
     assert not [path for path in folder.iterdir() if path.name.startswith(".")]
 
 
+def test_what_a_killed_run_leaves_shows_no_secret_of_the_configurations_env(tmp_path: Path) -> None:
+    secret = "0123456789abcdef"
+    leak = f"import os, time\nos.write(2, b'{secret}')\nprint('{secret}')"
+    config = make_project(tmp_path, leak, "time.sleep(60)")
+    process = start_run(config, "cell 3")
+    process.kill()
+    process.communicate(timeout=30)
+    (tmp_path / ".env").write_text(f"API_KEY={secret}\n")
+    build_index(config.report_dir, config.source)
+    written = [path.read_text() for path in report_of(config).iterdir()]
+    assert any(MASK in text for text in written)
+    assert not [text for text in written if secret in text]
+
+
+def test_a_report_whose_name_somebody_took_meanwhile_stays_whole_and_is_named_where_it_lies(
+    tmp_path: Path,
+) -> None:
+    out = tmp_path / "out"
+    taken = (
+        f"from pathlib import Path\nPath({str(out)!r}).mkdir()\nPath({str(out / 'x')!r}).touch()"
+    )
+    config = make_project(tmp_path, "print('measured')", taken)
+    aside = tmp_path / ".out.partial"
+    with pytest.raises(StorageError, match=rf"lies whole in {aside}.*not empty"):
+        run_notebook("toy", config=config, out=out)
+    assert RunRecord.read(aside / RUN_FILE).status == "finished"
+    assert "measured" in (aside / "01_toy.html").read_text()
+    assert [path.name for path in out.iterdir()] == ["x"]
+
+
 def test_a_run_that_is_still_going_is_left_alone(tmp_path: Path) -> None:
     config = make_project(tmp_path, "import time\ntime.sleep(60)")
     process = start_run(config, "cell 2")
