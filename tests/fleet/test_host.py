@@ -2,7 +2,8 @@
 
 As root in a namespace with an `/etc`, a `/home` and a crontab of its own, so that the user, the
 unit and the jobs are real and this machine keeps none of them. No systemd runs there: its unit is
-verified, and what it would start is started. The lock of the test brings one package, which lends
+verified, and what it would start is started; a `systemctl` that only notes what it is told stands
+for it where the order of restarts matters. The lock of the test brings one package, which lends
 what the project's would install.
 """
 
@@ -15,9 +16,11 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import threading
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -38,8 +41,21 @@ mount -t overlay overlay -o "lowerdir=/etc,upperdir=$1/etc,workdir=$1/work" /etc
 mount --bind "$1/home" /home
 mount --bind "$1/cron" /var/spool/cron
 mkdir -p /etc/systemd/system
+if [ -e "$1/systemctl" ]; then
+  mount -t tmpfs none /run
+  mkdir -p /run/systemd/system
+  mount --bind "$1/systemctl" /usr/bin/systemctl
+fi
 shift
 exec "$@"
+"""
+
+
+SYSTEMCTL = """#!/bin/sh
+echo "$*" >> /home/systemctl.log
+case "$*" in
+  *show*) printf 'LoadState=loaded\\nActiveState=active\\nUnitFileState=enabled\\n' ;;
+esac
 """
 
 
@@ -242,3 +258,60 @@ def test_the_unit_is_sound_and_starts_a_service_of_its_card(host: Path) -> None:
     assert served.returncode == 0, served.stdout + served.stderr
     assert '"model_loaded":true' in served.stdout.replace(" ", "")
     assert (home / "exp1" / "logs" / "api.err").exists()
+
+
+@pytest.mark.skipif(not Path("/usr/bin/systemctl").exists(), reason="no systemctl to stand for")
+def test_a_run_that_ended_before_the_services_were_restarted_is_finished_by_the_next(
+    host: Path,
+) -> None:
+    told = host / "home" / "systemctl.log"
+    (host / "systemctl").write_text(SYSTEMCTL)
+    (host / "systemctl").chmod(0o755)
+    removed = host / "home" / "pillsnap" / "pillops" / "notebooks" / "00_of_before.ipynb"
+    removed.write_text("{}")
+    (host / "home" / "pillsnap" / "pillops" / ".commit").write_text("before\n")
+    with answering() as server:
+        address = f"service_url=http://127.0.0.1:{server.server_port}"
+        words = ("-e", address, "-e", "health_tries=2")
+        server.status = 503
+        code, said = play(host, *words)
+        assert code == 2, said
+        assert restarts(told) == ["pillops@8100.service"]
+        assert not removed.exists()
+        server.status = 200
+        code, said = play(host, *words)
+        assert code == 0, said
+        assert restarts(told) == ["pillops@8100.service", "pillops@8101.service"]
+        code, said = play(host, *words)
+        assert (code, restarts(told)) == (0, []), said
+        assert said.count("changed=0") == 2, said
+    (host / "systemctl").unlink()
+
+
+def restarts(told: Path) -> list[str]:
+    """The services that were restarted since this was asked last."""
+    lines = told.read_text().splitlines()
+    told.write_text("")
+    return [line.split()[-1] for line in lines if line.startswith("restart ")]
+
+
+class Answering(ThreadingHTTPServer):
+    """Answers whatever is asked with `status`."""
+
+    status = 200
+
+
+@contextmanager
+def answering() -> Iterator[Answering]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(server.status)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with Answering(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
