@@ -41,7 +41,8 @@ def make_own_folder(what: str, variable: str) -> Path:
     beforehand. `what`: what has to lie in a folder of one's own, such as `locks`. `variable`: what
     names another folder. Raises `StorageError` where it is not this account's alone."""
     uid = os.geteuid()
-    folder = Path(tempfile.gettempdir()) / f"pillops-{uid}"
+    with storage_errors(f"make a folder for {what}"):  # a full disk leaves no temporary one
+        folder = Path(tempfile.gettempdir()) / f"pillops-{uid}"
     with storage_errors(f"create {folder}"):
         with suppress(FileExistsError):
             folder.mkdir(mode=0o700)

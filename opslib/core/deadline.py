@@ -38,20 +38,27 @@ def run_within(jobs: Mapping[str, Callable[[], T]], timeout_s: float) -> dict[st
     return found
 
 
+class NotEndedError(subprocess.TimeoutExpired):
+    """A command was late, and goes on: it is another account's, as behind `sudo`."""
+
+
 def run_or_end(
     command: Sequence[str], timeout_s: float | None, grace_s: float, **options: Any
 ) -> int:
     """Run a command in a session of its own and return how it ended; where it is late, or the wait
     itself is ended, all of its session is ended first, by SIGKILL after `grace_s`. Raises `OSError`
-    where it cannot be started; `subprocess.TimeoutExpired` where it was late."""
+    where it cannot be started; `subprocess.TimeoutExpired` where it was late, a `NotEndedError`
+    where it could not be ended."""
     nothing = subprocess.DEVNULL
     process = subprocess.Popen(command, stdin=nothing, start_new_session=True, **options)
     try:
         return process.wait(timeout_s)
-    except BaseException:
+    except BaseException as error:
         for how in (signal.SIGTERM, signal.SIGKILL):
-            with suppress(ProcessLookupError):
+            with suppress(ProcessLookupError, PermissionError):  # gone, or root's
                 os.killpg(process.pid, how)
             with suppress(subprocess.TimeoutExpired):
-                process.wait(grace_s if how == signal.SIGTERM else None)
+                process.wait(grace_s)
+        if process.poll() is None and isinstance(error, subprocess.TimeoutExpired):
+            raise NotEndedError(error.cmd, error.timeout) from error
         raise

@@ -115,6 +115,7 @@ class Claims:
 
 def _attempt(step: Callable[[], T]) -> T | StorageError:
     try:
-        return step()
+        with storage_errors("delete"):
+            return step()
     except StorageError as error:
         return error

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from opslib.core.config import Config, check_experiment
-from opslib.core.deadline import run_or_end
+from opslib.core.deadline import NotEndedError, run_or_end
 from opslib.core.errors import ExitCode, OpsError, ParameterError, StorageError, storage_errors
 from opslib.core.formatting import now_text
 from opslib.core.locks import hold_lock
@@ -220,6 +220,8 @@ def run_restart(command: str, timeout_s: float) -> tuple[bool, str]:
             code = run_or_end(shlex.split(command), timeout_s, KILL_WAIT_S, **told)
         except OSError as error:
             return False, f"cannot be run: {error.strerror or error}"
+        except NotEndedError:
+            return False, f"hung, and could not be ended after {timeout_s:g} s"
         except subprocess.TimeoutExpired:
             return False, f"hung and was ended after {timeout_s:g} s"
         output.seek(max(0, output.seek(0, os.SEEK_END) - 400))

@@ -23,7 +23,7 @@ from opslib.upkeep.rounds import KILLED, Duty, Round, list_files, measure
 
 REPORTS, DAILY = "reports", "daily records"
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
-_RUN = re.compile(r"\d{6}-(.+)-[0-9a-f]{6}")
+_RUN = re.compile(r"\d{6}-(.+)-(?:[0-9a-f]{6}|papermill)")  # the runner's, and the scheduled job's
 _DAILY = re.compile(r"(maintenance|checklist_[a-z]+)_\d{8}-\d{6}(-\d+)?\.json|disk_\d{8}\.txt")
 _CITED = "cited"
 _STAMP_SIGNS = len("YYYYmmdd-HHMMSS")
@@ -32,7 +32,7 @@ _RECORD = "run.json"
 
 @dataclass(frozen=True)
 class Report:
-    """The folder of one run: `<date>/<HHMMSS>-<notebook>-<hex>`."""
+    """The folder of one run: `<date>/<HHMMSS>-<notebook>-<hex>`, or `-papermill` in its place."""
 
     folder: Path
     notebook: str
@@ -48,12 +48,13 @@ class Report:
         return f"{self.date.replace('-', '')}-{self.folder.name}"
 
     def read(self) -> dict[str, Any]:
-        """Return the run's record, empty where it cannot be read."""
-        try:
-            content = read_json(self.folder / _RECORD)
-        except InputError:
-            return {}
-        return content if isinstance(content, dict) else {}
+        """Return the run's record, empty where it cannot be read; that of one which plain papermill
+        made stands beside its notebook."""
+        for name in (_RECORD, f"{self.notebook}.{_RECORD}"):
+            with suppress(InputError):
+                content = read_json(self.folder / name)
+                return content if isinstance(content, dict) else {}
+        return {}
 
 
 def plan_reports(this: Round) -> Duty:

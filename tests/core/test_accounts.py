@@ -10,9 +10,10 @@ from stat import S_IMODE
 
 import pytest
 
+from opslib.core.accounts import make_own_folder
 from opslib.core.config import load_config
 from opslib.core.environment import load_service_environment
-from opslib.core.errors import ConfigError
+from opslib.core.errors import ConfigError, StorageError
 from opslib.core.lineage import git_dirty, git_sha
 from tests.models import write_config
 
@@ -27,6 +28,17 @@ def is_possible() -> bool:
         return subprocess.run([*ALONE, "true"], capture_output=True, check=False).returncode == 0
     except FileNotFoundError:
         return False
+
+
+def test_a_disk_too_full_for_a_temporary_folder_is_a_storage_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse() -> str:
+        raise FileNotFoundError(2, "No usable temporary directory found")
+
+    monkeypatch.setattr("tempfile.gettempdir", refuse)
+    with pytest.raises(StorageError, match="make a folder for locks: No usable temporary"):
+        make_own_folder("locks", "PILLOPS_LOCK_DIR")
 
 
 @pytest.mark.skipif(not is_possible(), reason="no user namespaces here: `unshare --user`")

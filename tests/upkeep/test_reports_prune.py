@@ -51,6 +51,19 @@ def test_the_newest_run_of_each_notebook_stays_and_so_does_the_newest_that_finis
     assert [path.exists() for path in (failed, good, older, alone)] == [True, True, False, True]
 
 
+def test_reports_of_the_scheduled_benchmark_go_too_and_its_newest_that_finished_stays(
+    place: Place,
+) -> None:
+    """Plain papermill's, whose record stands beside the notebook."""
+    found = []
+    for days, status in ((500, "cell_raised"), (600, "finished"), (700, "finished")):
+        folder = write_run(place, days, "01_bench", status=status)
+        found.append(folder.rename(folder.with_name(f"{folder.name[:-7]}-papermill")))
+        (found[-1] / "run.json").rename(found[-1] / "01_bench.run.json")
+    place.run()
+    assert [path.exists() for path in found] == [True, True, False]
+
+
 def test_the_run_that_a_kept_one_compares_itself_with_stays(place: Place) -> None:
     first = write_run(place, 900, "01_bench")
     second = write_run(place, 700, "01_bench")

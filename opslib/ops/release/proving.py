@@ -16,7 +16,7 @@ from opslib.core.lineage import record_lineage
 from opslib.ops.release.manifest import EXPORT_FOLDER, MANIFEST_NAME, Manifest, check_manifest
 from opslib.ops.release.record import Proof, ProofRecord, ProofStep
 from opslib.ops.release.restore import Restored, restore_release
-from opslib.ops.release.scratch import scratch_folder
+from opslib.ops.release.scratch import ensure_room, scratch_folder
 from opslib.ops.release.signature import Demand
 from opslib.ops.release.staged import (
     RestoredService,
@@ -33,6 +33,7 @@ WORK_NAME = "proof"
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 _NOT_THE_RELEASE = (StorageError, ConfigError, BusyError)
 _OTHERS_TRIED = 2
+_COPIES = 4  # of a served model: two in memory, the next, and a stand-in
 STEPS = 7
 
 
@@ -154,7 +155,10 @@ class _Test:
                 found.append(f"{PurePosixPath(model.path).name} loads; {asked}")
 
     def _serve(self, restored: Restored) -> None:
-        model, sha256 = restored.model, restored.manifest.main_model.sha256
+        model, main = restored.model, restored.manifest.main_model
+        sha256 = main.sha256
+        if main.sidecars:  # of which the service keeps copies of its own: of two models and a third
+            ensure_room(self._folder, _COPIES * main.size_bytes, f"serving {model.name} for a test")
         work = self._folder / "staging"
         work.mkdir()
         with ExitStack() as stack:

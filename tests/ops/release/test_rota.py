@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -132,6 +133,23 @@ def test_a_model_that_does_not_answer_as_its_card_says_fails(
     assert record.proof.stages == ("verify", "restore", "compare")
     assert "stage golden" in record.finding
     assert str(config.restore_dir) not in record.finding
+    assert left_behind(config) == []
+
+
+def test_a_disk_that_holds_the_release_but_not_the_services_copies_is_no_fault_of_the_release(
+    config: Config, stored: StoredRelease, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = stored.manifest().main_model.size_bytes
+    usage = shutil.disk_usage(config.exp_dir)
+
+    def almost_full(_folder: object) -> object:
+        restored = any(config.restore_dir.glob("*/*/MANIFEST.json"))
+        return usage._replace(free=3 * size) if restored else usage
+
+    monkeypatch.setattr(shutil, "disk_usage", almost_full)
+    with pytest.raises(StorageError, match=r"serving model-b\.onnx for a test needs"):
+        prove_release(config, stored)
+    assert read_proofs(config) == ()
     assert left_behind(config) == []
 
 
