@@ -4,7 +4,7 @@ On the demo model: every combination is measured in a service of its own, in int
 until nobody is undecided, at most sixty; then the sweep runs, each time anew. A choice that the
 whole grid neither ties with its best nor separates from it is measured against the best once more.
 
-    python benchmarks/served.py [--runs 10] [--budget 150]
+    python benchmarks/served.py [--runs 10] [--budget 140]
     python benchmarks/served.py --short      one run, and the grid for a limited time
 
 Exit code 3: a choice lies behind the best, no choice was made, or a sweep took more than a third of
@@ -39,7 +39,7 @@ from opslib.timing.rounds import Deadline
 from opslib.timing.station import RacerError
 
 RUNS = 10
-BUDGET_S, SHORT_BUDGET_S = 150.0, 60.0
+BUDGET_S, SHORT_BUDGET_S = 140.0, 60.0
 MAX_TIME_SHARE = 1 / 3
 SHORT_GRID = 3.2  # times the budget
 

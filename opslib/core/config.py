@@ -31,7 +31,7 @@ DEFAULT_CONFIG_NAME = "config.yaml"
 TELEMETRY_OFF = "ORT_DISABLE_TELEMETRY"  # 1 since opslib was imported, if nobody said anything
 
 
-class Config(sections.Section):
+class Config(section_types.Section):
     """The whole configuration, frozen; `load_config` makes one."""
 
     source: Path

@@ -192,7 +192,7 @@ class SweepSection(Section):
     rate_per_s: Annotated[float, Field(gt=0)] | None = None
     workers: Counts | None = None
     max_batch: BatchSizes = (1, 8)
-    served_budget_s: Annotated[float, Field(gt=0)] = 150.0
+    served_budget_s: Annotated[float, Field(gt=0)] = 140.0
 
 
 class QuantizeSection(Section):

@@ -16,6 +16,7 @@ from opslib.runs.adopt import adopt_notebook
 from opslib.runs.catalogue import CACHE_FILE, scan_runs
 from opslib.runs.evidence import find_change
 from opslib.runs.index import build_index
+from opslib.runs.redaction import known_secrets
 from opslib.runs.run_record import RUN_FILE, RunProblem, RunRecord
 from opslib.telling.scraps import Scrap
 from tests.runs.makers import (
@@ -191,7 +192,7 @@ def test_a_secret_in_an_adopted_notebook_is_masked(
     leak = new_output("stream", name="stdout", text="key 0123456789abcdef")
     path = tmp_path / "nightly.ipynb"
     nbformat.write(plain_notebook(new_code_cell("a", execution_count=1, outputs=[leak])), path)
-    run = adopt_notebook(path, tmp_path, frozenset())
+    run = adopt_notebook(path, tmp_path, known_secrets())
     assert run.exit_code == 7
     for name in ("nightly.ipynb", "nightly.html", "nightly.run.json"):
         assert "0123456789abcdef" not in (tmp_path / name).read_text()

@@ -117,7 +117,7 @@ def test_a_newer_run_is_drift_and_replaces_the_citation(project: tuple[Path, Pat
     take(document, root)
     add(root, 2, 3.5)
     plan = plan_snapshot([document], root)
-    assert [action.verb for action in plan.actions] == ["cite", "remove", "rewrite"]
+    assert [action.verb for action in plan.actions] == ["cite", "rewrite", "remove"]
     take(document, root)
     assert "3.50" in document.read_text()
     assert [path.name for path in (root / "cited").iterdir()] == [make_run(2).id]
