@@ -32,6 +32,7 @@ from tests.fleet.sshd import SPACES, can_split
 from tests.ops.release.signing import allow, revoke
 from tests.ops.release.signing import make_key as make_signing_key
 from tests.serving.conftest import make_place
+from tests.turns import LONG, looped
 
 PYTHON = "/usr/bin/python3"
 KEYS = (make_key(), make_key())
@@ -260,6 +261,8 @@ def test_the_unit_is_sound_and_starts_a_service_of_its_card(host: Path) -> None:
     assert (home / "exp1" / "logs" / "api.err").exists()
 
 
+@looped
+@pytest.mark.skipif(not LONG, reason="three more runs of the playbook: in make soak")
 @pytest.mark.skipif(not Path("/usr/bin/systemctl").exists(), reason="no systemctl to stand for")
 def test_a_run_that_ended_before_the_services_were_restarted_is_finished_by_the_next(
     host: Path,
