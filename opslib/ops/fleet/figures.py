@@ -187,7 +187,9 @@ def _list_lanes(record: FleetRecord) -> list[tuple[str, list[Served]]]:
 
 def _pick_colours(lanes: list[tuple[str, list[Served]]], theme: Theme) -> dict[str, str]:
     """A colour for each model, the newest ones first; the older ones share one."""
-    models = {shown_name(one): one.newer for _, served in lanes for one in served}
+    served = (one for _, known in lanes for one in known)
+    latest = sorted(served, key=lambda one: one.last_utc, reverse=True)
+    models = {shown_name(one): one.newer for one in latest}
     ordered = sorted(models, key=lambda name: models[name])
     return {
         name: theme.series[at] if at < MOST_MODELS else theme.neutral

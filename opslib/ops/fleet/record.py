@@ -16,7 +16,7 @@ class Served(Part):
     """A model that a host was known to serve: what it is, since when at the latest (`first_utc`)
     and until when that was known (`last_utc`). `source`: the service answered so, or it was the
     last one switched in when a run ended. `sha256` may be its first digits alone. `newer` says how
-    many models of its kind on the desk are newer."""
+    many newer models of its kind are served now by hosts that are not silent."""
 
     kind: str
     name: str

@@ -13,7 +13,7 @@ from opslib.core.lineage import record_lineage
 from opslib.core.verdicts import VERDICT_EXIT_CODES, Verdict
 from opslib.ops.fleet.collect import Desk, Host, read_desk
 from opslib.ops.fleet.record import FleetHost, FleetRecord, LikeGroup, Served
-from opslib.ops.fleet.serving import find_current, find_newest, track
+from opslib.ops.fleet.serving import find_current, track
 from opslib.ops.fleet.speeds import Speed, compare_hosts
 
 LONGEST_DAYS = 3650.0
@@ -28,7 +28,7 @@ def run_fleet(
     Args:
         days: older runs count for nothing, and a host without a newer one is no host of the fleet.
         silent_days: a host whose newest run is older was not heard of.
-        behind_days: a host is behind when a newer model was first served elsewhere so long ago.
+        behind_days: a host is behind when another serves a newer model, and has for so long.
 
     Raises:
         ParameterError: one of them is out of range.
@@ -41,8 +41,8 @@ def run_fleet(
     now = utc_now()
     desk = read_desk(root, now - timedelta(days=days))
     groups, speeds = compare_hosts(desk.hosts)
-    history = track(desk.hosts)
     silent = {host.title for host in desk.hosts if (now - host.last) > timedelta(days=silent_days)}
+    history = track(desk.hosts, silent)
     late = _find_behind(history, silent, now - timedelta(days=behind_days))
     made = (
         _make_host(host, speeds[host.title], history[host.title], late, now, silent)
@@ -111,7 +111,7 @@ def judge(hosts: Sequence[FleetHost], groups: Iterable[LikeGroup]) -> tuple[Verd
     elif len(untold) == len(hosts):
         parts.append(
             tr(
-                "no host could be held beside its like: {host}: {why}",
+                "no host could be held beside its like, for example {host}: {why}",
                 host=untold[0].name,
                 why=untold[0].why,
             )
@@ -153,16 +153,26 @@ def _find_behind(
     history: Mapping[str, tuple[Served, ...]], silent: set[str], until: datetime
 ) -> dict[str, tuple[str, ...]]:
     """By title why a host is behind; of one that is silent nobody knows."""
-    newest = find_newest(history)
+    current = {title: find_current(history[title]) for title in sorted(set(history) - silent)}
+    settled = [
+        (one, title)
+        for title, served in current.items()
+        for one in served
+        if (since := parse_moment(one.first_utc)) is not None and since <= until
+    ]
     found: dict[str, tuple[str, ...]] = {}
-    for title in sorted(set(history) - silent):
+    for title, served in current.items():
         lines = []
-        for one in find_current(history[title]):
-            best, where = newest[one.kind]
-            since = parse_moment(best.first_utc)
-            if one.newer and since is not None and since <= until:
-                newer = f"{plural(one.newer, 'newer model')} on the desk"
-                lines.append(f"{newer}, {best.name} on {where} since {best.first_utc[:10]}")
+        for one in served:
+            newer = [
+                (best, where)
+                for best, where in settled
+                if best.kind == one.kind and best.newer < one.newer
+            ]
+            if newer:
+                best, where = min(newer, key=lambda other: (other[0].newer, other[0].first_utc))
+                count = f"{plural(one.newer, 'newer model')} served elsewhere"
+                lines.append(f"{count}, {best.name} on {where} since {best.first_utc[:10]}")
         if lines:
             found[title] = tuple(lines)
     return found

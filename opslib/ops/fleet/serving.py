@@ -1,7 +1,7 @@
 """Which host serves which model, as far as its records say, and which is behind the others."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 
 from opslib.core.clock import parse_moment
@@ -13,14 +13,20 @@ _DIGITS = 12
 _STAMP = re.compile(r"(\d{4})(\d\d)(\d\d)-(\d\d)(\d\d)(\d\d)")
 
 
-def track(hosts: Iterable[Host]) -> History:
+def track(hosts: Iterable[Host], silent: Collection[str] = ()) -> History:
     """Return by title what each host was known to serve, the oldest first, each model of a kind
-    with how many on the desk are newer."""
+    with how many newer ones are in service. Of the hosts in `silent` nobody knows what they serve
+    now; a model that was rolled back everywhere is in service nowhere."""
     spans = {host.title: _merge(host.noted) for host in hosts}
+    heard = [served for title, served in spans.items() if title not in silent]
+    current = [one for served in heard for one in find_current(served)]
     for kind in {one.kind for served in spans.values() for one in served}:
         order = _order([one for served in spans.values() for one in served if one.kind == kind])
+        in_service = [any(is_same(model, one) for one in current) for model in order]
         for title, served in spans.items():
-            spans[title] = [_rank(one, order) if one.kind == kind else one for one in served]
+            spans[title] = [
+                _rank(one, order, in_service) if one.kind == kind else one for one in served
+            ]
     return {title: tuple(served) for title, served in spans.items()}
 
 
@@ -32,17 +38,6 @@ def find_current(history: Iterable[Served]) -> tuple[Served, ...]:
         if known is None or one.last_utc >= known.last_utc:
             newest[one.kind] = one
     return tuple(newest[kind] for kind in sorted(newest))
-
-
-def find_newest(history: Mapping[str, Sequence[Served]]) -> dict[str, tuple[Served, str]]:
-    """Return by kind the newest model that is served anywhere, as it was first seen, and where."""
-    newest: dict[str, tuple[Served, str]] = {}
-    for title, served in sorted(history.items()):
-        for one in served:
-            known = newest.get(one.kind)
-            if one.newer == 0 and (known is None or one.first_utc < known[0].first_utc):
-                newest[one.kind] = (one, title)
-    return newest
 
 
 def is_same(one: Served, other: Served) -> bool:
@@ -95,9 +90,9 @@ def _order(served: Sequence[Served]) -> list[Served]:
     return [models[at] for at in sorted(range(len(models)), key=dates.__getitem__)]
 
 
-def _rank(one: Served, order: Sequence[Served]) -> Served:
+def _rank(one: Served, order: Sequence[Served], in_service: Sequence[bool]) -> Served:
     place = next((at for at, known in enumerate(order) if is_same(one, known)), len(order) - 1)
-    return one.model_copy(update={"newer": len(order) - 1 - place})
+    return one.model_copy(update={"newer": sum(in_service[place + 1 :])})
 
 
 def _named_moment(one: Served) -> datetime | None:
