@@ -9,16 +9,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
+from typing import Literal
 
 from opslib.core.language import tr
 from opslib.ops.bench.comparable import list_conditions
 from opslib.ops.bench.record import ENGINE_NAMES, BenchRecord, BenchRow
 from opslib.ops.fleet.collect import Host
-from opslib.ops.fleet.record import Measure
 from opslib.timing.between import FEWEST_RUNS
 from opslib.timing.like import Figures
 
 LEAST_HOSTS = 2
+Timed = Literal["latency", "ratio", "reference"]
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class Group:
         wanted = set(sizes)
         return [one for one in self.points[host] if wanted and wanted <= set(one.rows)]
 
-    def figures(self, host: str, measure: Measure) -> Figures | None:
+    def figures(self, host: str, measure: Timed) -> Figures | None:
         """Return a host's figures, logarithms over all batch sizes; None where a run has none."""
         found = [
             _take_together([point.rows[size] for size in self.sizes], measure)
@@ -160,12 +161,24 @@ def _split(record: BenchRecord) -> Iterable[tuple[str, Group, dict[int, BenchRow
         yield which, group, rows
 
 
-def _take_together(rows: Sequence[BenchRow], measure: Measure) -> tuple[float, float] | None:
+def _take_together(rows: Sequence[BenchRow], measure: Timed) -> tuple[float, float] | None:
     """The mean logarithm over some rows of a run, and its squared standard error."""
-    if measure == "ratio" and not all(row.relative for row in rows):
+    if measure != "latency" and not all(row.relative for row in rows):
         return None
-    pairs = [row.log_ratio if measure == "ratio" else _log_ms(row) for row in rows]
+    take = {"latency": _log_ms, "ratio": _log_ratio, "reference": _log_reference_ms}[measure]
+    pairs = [take(row) for row in rows]
     return statistics.fmean(one for one, _ in pairs), sum(two for _, two in pairs) / len(pairs) ** 2
+
+
+def _log_ratio(row: BenchRow) -> tuple[float, float]:
+    return row.log_ratio
+
+
+def _log_reference_ms(row: BenchRow) -> tuple[float, float]:
+    """Timed in the rounds of the model, the reference is known about as well as the model."""
+    if row.relative is None:
+        raise ValueError("this row was not held against a reference network")
+    return math.log(row.relative.reference_ms), _log_ms(row)[1]
 
 
 def _log_ms(row: BenchRow) -> tuple[float, float]:
