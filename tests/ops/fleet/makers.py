@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[3]
 MEASURED = BenchRecord.read(sorted(ROOT.glob("reports/cited/*-01_bench-*/bench_*.json"))[-1])
 OLD = "model-20261101-080000-aaaaaaa.onnx"
 NEW = "model-20261120-080000-bbbbbbb.onnx"
+NEWEST = "model-20261128-080000-ccccccc.onnx"
 _numbers = iter(range(1, 100_000))
 
 
@@ -98,12 +99,13 @@ def add_benches(
     whole: float = 1.0,
     ratio: float = 1.0,
     noise: float = 0.02,
+    ratio_noise: float | None = None,
     last_days_ago: float = 0.1,
     seed: int | None = None,
     **given: Any,
 ) -> list[Path]:
     """Write so many daily runs of a host whose level is `whole` times the real one's, that differ
-    from run to run by `noise`."""
+    from run to run by `noise`, and whose ratio to the reference by half of it, or as is given."""
     chance = random.Random(seed if seed is not None else str(name))
     return [
         add_bench(
@@ -111,7 +113,7 @@ def add_benches(
             name,
             days_ago=last_days_ago + back,
             whole=whole * math.exp(chance.gauss(0, noise)),
-            ratio=ratio * math.exp(chance.gauss(0, noise / 2)),
+            ratio=ratio * math.exp(chance.gauss(0, ratio_noise or noise / 2)),
             **given,
         )
         for back in range(runs)

@@ -23,6 +23,7 @@ from opslib.runs.run_record import RUN_FILE, RunRecord, utc_text
 from tests.ops.fleet.makers import (
     MEASURED,
     NEW,
+    NEWEST,
     OLD,
     add_bench,
     add_benches,
@@ -41,14 +42,14 @@ def speeds(record: FleetRecord) -> dict[str, str | None]:
     return {host.name: host.speed for host in record.hosts}
 
 
-def test_a_host_slower_than_its_like_fails_and_the_whole_host_is_named(tmp_path: Path) -> None:
+def test_a_host_slower_than_its_like_fails_and_the_host_is_named(tmp_path: Path) -> None:
     for name, whole in (("one", 1.0), ("two", 1.0), ("three", 1.25)):
         add_benches(tmp_path, name, whole=whole)
     record = run_fleet(tmp_path)
     assert (record.verdict, record.exit_code) == ("fail", 3)
     assert record.finding.startswith("three by 2")
     assert speeds(record) == {"one": "alike", "two": "alike", "three": "slower"}
-    assert record.hosts[0].why == "the whole host: the reference network is slower there too"
+    assert record.hosts[0].why == "the host: the reference network is slower there too"
     (worst,) = {
         row.host for group in record.groups for row in group.rows if row.outcome == "slower"
     }
@@ -61,10 +62,43 @@ def test_a_model_that_is_slower_beside_its_reference_is_told_from_a_slow_host(
     for name, factor in (("one", 1.0), ("two", 1.0), ("three", 1.25)):
         add_benches(tmp_path, name, whole=factor, ratio=factor)
     slow = host_of(run_fleet(tmp_path), "three")
-    assert (slow.speed, slow.why) == (
-        "slower",
-        "the model, not the host: look at its runtime and settings",
-    )
+    assert slow.speed == "slower"
+    assert slow.why.startswith("the model: slower beside the reference too")
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        (
+            {"whole": 1.12, "ratio": 1.04, "ratio_noise": 0.12},
+            "where from is open: neither the reference network nor the ratio to it",
+        ),
+        (
+            {"whole": 1.1, "ratio": 1.1 / 1.16, "noise": 0.004},
+            "the host: the reference network is slower there too",
+        ),
+        (
+            {"whole": 1.3, "ratio": 1.12, "noise": 0.01},
+            "the host and the model: the reference network is slower, and the ratio to it too",
+        ),
+        (
+            {"whole": 1.0, "ratio": 1.2},
+            "only its ratio to the reference network is higher, its latency is not",
+        ),
+        (
+            {"whole": 0.8, "ratio": 1.0},
+            "the host: the reference network is faster there too",
+        ),
+    ],
+)
+def test_where_a_difference_comes_from_is_said_with_evidence_alone(
+    tmp_path: Path, given: dict[str, float], why: str
+) -> None:
+    alike = {**given, "whole": 1.0, "ratio": 1.0}
+    for name in ("one", "two"):
+        add_benches(tmp_path, name, **alike)
+    add_benches(tmp_path, "three", **given)
+    assert host_of(run_fleet(tmp_path), "three").why.startswith(why)
 
 
 def test_hosts_that_differ_by_no_more_than_their_runs_do_pass(tmp_path: Path) -> None:
@@ -147,7 +181,47 @@ def test_a_host_with_an_older_model_than_others_is_behind(tmp_path: Path) -> Non
     assert record.verdict == "fail"
     assert "three serves an older model than others do" in record.finding
     (line,) = host_of(record, "three").behind
-    assert line.startswith(f"1 newer model on the desk, {NEW} on one since ")
+    assert line.startswith(f"1 newer model served elsewhere, {NEW} on one since ")
+
+
+def test_a_model_that_was_rolled_back_everywhere_leaves_nobody_behind(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        add_run(tmp_path, name, days_ago=9, served=note(OLD))
+        add_run(tmp_path, name, days_ago=0.2, served=note(OLD))
+    add_run(tmp_path, "one", days_ago=5, served=note(NEW))
+    record = run_fleet(tmp_path)
+    assert [one.name for one in record.history["one"]] == [OLD, NEW, OLD]
+    assert not any(host.behind for host in record.hosts)
+    assert [one.newer for host in record.hosts for one in host.served] == [0, 0]
+
+
+def test_what_only_a_silent_host_was_known_to_serve_leaves_nobody_behind(tmp_path: Path) -> None:
+    add_run(tmp_path, "away", days_ago=20, served=note(NEW))
+    add_run(tmp_path, "one", days_ago=0.2, served=note(OLD))
+    assert not host_of(run_fleet(tmp_path), "one").behind
+    assert host_of(run_fleet(tmp_path, silent_days=30), "one").behind
+
+
+def test_a_roll_that_just_began_hides_nobody_who_was_behind_before_it(tmp_path: Path) -> None:
+    add_run(tmp_path, "behind", days_ago=0.2, served=note(OLD))
+    for name in ("two", "three"):
+        add_run(tmp_path, name, days_ago=30, served=note(NEW))
+    add_run(tmp_path, "two", days_ago=0.2, served=note(NEW))
+    add_run(tmp_path, "three", days_ago=0.1, served=note(NEWEST))
+    record = run_fleet(tmp_path)
+    (line,) = host_of(record, "behind").behind
+    assert line.startswith(f"2 newer models served elsewhere, {NEW} on two since ")
+    assert not host_of(record, "two").behind
+
+
+def test_since_when_a_newer_model_is_served_counts_from_its_last_return(tmp_path: Path) -> None:
+    for days_ago, name in ((20, NEW), (10, OLD), (3, NEW)):
+        add_run(tmp_path, "one", days_ago=days_ago, served=note(name))
+    add_run(tmp_path, "two", days_ago=0.2, served=note(OLD))
+    record = run_fleet(tmp_path)
+    (line,) = host_of(record, "two").behind
+    assert line.endswith(f"on one since {record.history['one'][-1].first_utc[:10]}")
+    assert not host_of(run_fleet(tmp_path, behind_days=4), "two").behind
 
 
 def test_a_model_that_is_just_being_rolled_leaves_nobody_behind(tmp_path: Path) -> None:
@@ -249,6 +323,7 @@ def test_no_run_one_host_and_too_few_runs_are_said_in_a_line(tmp_path: Path) -> 
     few = run_fleet(tmp_path)
     assert few.exit_code == 4
     assert host_of(few, "two").why == "too few comparable runs: 1 of 3"
+    assert "No host could be held beside its like, for example one: " in few.finding
 
 
 def test_damaged_records_are_counted_named_and_left_out(tmp_path: Path) -> None:
