@@ -25,21 +25,13 @@ SHARES = ("pp", "points", "%")
 
 @dataclass(frozen=True)
 class Step:
-    """Where the level changed: the place of the first run after it, the level before and after.
-
-    It can be told from the run at `told_at` on. `better` tells whether the change is one for the
-    better.
-    """
+    """Where the level changed: the place of the first run after it, the level before and after, and
+    whether that is one for the better."""
 
     at: int
     before: float
     after: float
     better: bool
-
-    @property
-    def told_at(self) -> int:
-        """The place of the run with which the step could first be told."""
-        return self.at + SHORTEST - 1
 
 
 @dataclass(frozen=True)
@@ -86,10 +78,26 @@ class Trend:
     @cached_property
     def steps(self) -> tuple[Step, ...]:
         """The steps, the oldest first. The level of a stretch is the median of its runs."""
-        series = np.log(self.values) if self.is_ratio else np.asarray(self.values)
+        return self._find_steps(len(self.values))
+
+    def was_told(self, step: Step, runs: int) -> bool:
+        """Return whether a step was found in the oldest so many runs, or in fewer of them, its
+        third run among them; where it is may have seemed a run or two off then."""
+
+        def found_in(count: int) -> bool:
+            near = (one for one in self._find_steps(count) if abs(one.at - step.at) < SHORTEST)
+            return any(one.better == step.better for one in near)
+
+        least = step.at + SHORTEST
+        return runs >= least and any(map(found_in, (runs, *range(least, runs))))
+
+    def _find_steps(self, runs: int) -> tuple[Step, ...]:
+        """The steps that the oldest so many runs tell."""
+        values = self.values[:runs]
+        series = np.log(values) if self.is_ratio else np.asarray(values)
         places = find_steps(series)
-        ends = [0, *places, len(self.values)]
-        levels = [float(np.median(self.values[start:end])) for start, end in pairwise(ends)]
+        ends = [0, *places, len(values)]
+        levels = [float(np.median(values[start:end])) for start, end in pairwise(ends)]
         lower = self.scrap.better == "lower"
         return tuple(
             Step(at, before, after, better=(after < before) == lower)

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from opslib.core.host import GpuFacts
@@ -17,6 +18,7 @@ from opslib.runs.run_record import RUN_FILE
 from opslib.runs.trend_pages import TRENDS_FOLDER, build_trends
 from opslib.runs.trends import Trend, list_trends
 from opslib.telling.scraps import Scrap
+from opslib.timing.steps import find_steps
 from tests.runs.makers import make_lineage, make_run, write_run
 
 
@@ -51,6 +53,25 @@ def test_a_step_is_dated_sized_and_called_worse(tmp_path: Path) -> None:
     (step,) = trend.steps
     assert (step.at, step.better) == (20, False)
     assert step.after / step.before == pytest.approx(1.1, rel=0.02)
+
+
+def test_a_step_was_told_once_any_of_the_runs_until_then_told_it(tmp_path: Path) -> None:
+    write_series(tmp_path, noisy(10, 20) + noisy(11, 12, seed=1))
+    trend = only_trend(tmp_path)
+    (step,) = trend.steps
+    told = [trend.was_told(step, runs) for runs in range(33)]
+    first = told.index(True)
+    assert 20 < first <= 24
+    assert told == [False] * first + [True] * (33 - first)
+
+
+def test_a_step_that_more_runs_made_doubtful_for_a_while_stays_told(tmp_path: Path) -> None:
+    values = noisy(10, 20, seed=21) + noisy(10.2, 10, seed=521)
+    places = [find_steps(np.log(values[:count])) for count in (27, 28, 30)]
+    assert places == [(20,), (), (20,)]
+    write_series(tmp_path, values)
+    trend = only_trend(tmp_path)
+    assert trend.was_told(trend.steps[0], 28)
 
 
 def test_more_of_what_should_be_high_is_better(tmp_path: Path) -> None:

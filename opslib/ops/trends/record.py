@@ -8,8 +8,8 @@ from opslib.timing.steps import FEWEST_RUNS
 
 class TrendStep(Part):
     """A step in a figure's level: the place among the runs, the day and the run it came with, the
-    level before and after, its size in words, whether it is for the better, whether it could first
-    be told within the days that were asked for, and what else changed between the runs."""
+    level before and after, its size in words, whether it is for the better, whether it was first
+    told by the runs of the days that were asked for, and what else changed between the runs."""
 
     at: int
     day: str
@@ -52,7 +52,7 @@ class TrendRow(Part):
 
 class TrendsRecord(Record):
     """All trends of a report folder. `fail` where a figure became worse within `days`;
-    `inconclusive` where no figure has runs enough to tell."""
+    `inconclusive` where no figure has runs enough to tell, or none was measured within `days`."""
 
     schema_name = "trends"
 

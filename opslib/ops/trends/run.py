@@ -24,8 +24,8 @@ def run_trends(root: Path, *, days: float = 7.0, notebook: str | None = None) ->
     """Return the record of the trends of a report folder; nothing is written.
 
     Args:
-        days: a step counts for the verdict when the run with which it could first be told, the
-            third after it, is not older.
+        days: a step counts for the verdict when no older runs told it, and a figure when it has a
+            run that is not older.
         notebook: only this notebook's figures, such as `01_bench`.
 
     Raises:
@@ -42,8 +42,11 @@ def run_trends(root: Path, *, days: float = 7.0, notebook: str | None = None) ->
             raise ParameterError(f"notebook: no run of {notebook!r}; there are runs of {known}")
     since = utc_now() - timedelta(days=days)
     trends = [trend for trend in list_trends(runs) if len(trend.runs) > 1]
-    rows = [_make_row(root, trend, since) for trend in trends]
-    verdict, finding = _judge(rows, days)
+    older = [_count_older(trend, since) for trend in trends]
+    rows = [_make_row(root, *one) for one in zip(trends, older, strict=True)]
+    told = [(row, count) for row, count in zip(rows, older, strict=True) if row.can_tell]
+    fresh = [row for row, count in told if count < len(row.values)]
+    verdict, finding = _judge([row for row, _ in told], len(fresh), days)
     return TrendsRecord(
         verdict=verdict,
         finding=finding,
@@ -59,12 +62,16 @@ def keep_trends(record: TrendsRecord, config: Config) -> Path:
     return record.write(config.records_dir / f"trends_{stamp()}.json")
 
 
-def _make_row(root: Path, trend: Trend, since: datetime) -> TrendRow:
+def _count_older(trend: Trend, since: datetime) -> int:
+    moments = [parse_moment(run.started) for run in trend.runs]
+    return sum(moment is None or moment < since for moment in moments)
+
+
+def _make_row(root: Path, trend: Trend, older: int) -> TrendRow:
     last = trend.runs[-1]
     steps = []
     for step in trend.steps:
         before, after = trend.runs[step.at - 1], trend.runs[step.at]
-        told = parse_moment(trend.runs[step.told_at].started)
         steps.append(
             TrendStep(
                 at=step.at,
@@ -74,7 +81,7 @@ def _make_row(root: Path, trend: Trend, since: datetime) -> TrendRow:
                 after=step.after,
                 change=describe_change(trend, step),
                 better=step.better,
-                recent=told is not None and told >= since,
+                recent=not trend.was_told(step, older),
                 changed=tuple(explain_step(root, before, after)),
             )
         )
@@ -90,8 +97,8 @@ def _make_row(root: Path, trend: Trend, since: datetime) -> TrendRow:
     )
 
 
-def _judge(rows: Sequence[TrendRow], days: float) -> tuple[Verdict, str]:
-    told = [row for row in rows if row.can_tell]
+def _judge(told: Sequence[TrendRow], fresh: int, days: float) -> tuple[Verdict, str]:
+    """The verdict on the figures with runs enough; so many of them have a run of these days."""
     if not told:
         return "inconclusive", tr(
             "No figure has runs enough: a step needs {least} runs with the same parameters "
@@ -103,7 +110,7 @@ def _judge(rows: Sequence[TrendRow], days: float) -> tuple[Verdict, str]:
     figures = tr_many(
         "{count:,} figure with {least} runs or more",
         "{count:,} figures with {least} runs or more",
-        len(told),
+        fresh or len(told),
         least=FEWEST_RUNS,
     )
     if worse:
@@ -125,6 +132,19 @@ def _judge(rows: Sequence[TrendRow], days: float) -> tuple[Verdict, str]:
         span = tr_many("{count:,} day", "{count:,} days", round(days))
     else:
         span = tr("{hours:.0f} hours", hours=24 * days)
+    if not fresh:
+        return "inconclusive", tr(
+            "No run in the last {span} of {figures}: the newest is of {day}.",
+            span=span,
+            figures=figures,
+            day=max(row.days[-1] for row in told),
+        )
+    if fresh < len(told):
+        figures += tr_many(
+            "; {count:,} more was not measured",
+            "; {count:,} more were not measured",
+            len(told) - fresh,
+        )
     if recent:
         figures += tr_many(
             "; {count} step for the better", "; {count} steps for the better", len(recent)

@@ -17,11 +17,13 @@ from opslib.telling.themes import THEMES
 from tests.running import run_python
 from tests.runs.test_trends import noisy, write_series
 
+LATE = noisy(10, 20) + noisy(10.35, 4, seed=500)  # told by the fourth run after the step
 
-def date_runs(folders: list[Path], *, days_apart: float = 1) -> None:
-    """Date runs so many days apart, the last one today."""
+
+def date_runs(folders: list[Path], *, days_apart: float = 1, last_days_ago: float = 0) -> None:
+    """Date runs so many days apart, the last one today or so many days ago."""
     for back, folder in enumerate(reversed(folders)):
-        moment = utc_now() - timedelta(days=back * days_apart, minutes=5)
+        moment = utc_now() - timedelta(days=last_days_ago + back * days_apart, minutes=5)
         run = RunRecord.read(folder / RUN_FILE).model_copy(update={"started": utc_text(moment)})
         (folder / RUN_FILE).write_text(run.to_json())
 
@@ -45,6 +47,36 @@ def test_an_old_step_is_shown_and_decides_nothing(tmp_path: Path) -> None:
     assert record.verdict == "pass"
     assert len(record.rows[0].steps) == 1
     assert run_trends(tmp_path, days=30).verdict == "fail"
+
+
+def test_where_nothing_was_measured_of_late_nothing_is_said_to_be_well(tmp_path: Path) -> None:
+    date_runs(write_series(tmp_path, noisy(10, 12)), last_days_ago=21)
+    record = run_trends(tmp_path)
+    day = record.rows[0].days[-1]
+    assert (record.verdict, record.exit_code) == ("inconclusive", 4)
+    assert record.finding == (
+        f"No run in the last 7 days of 1 figure with 6 runs or more: the newest is of {day}."
+    )
+    assert run_trends(tmp_path, days=30).verdict == "pass"
+
+
+def test_figures_that_were_not_measured_of_late_are_no_part_of_a_pass(tmp_path: Path) -> None:
+    date_runs(write_series(tmp_path, noisy(10, 12)))
+    other = write_series(tmp_path, noisy(10, 12), start=20, parameters={"batch": "8"})
+    date_runs(other, last_days_ago=21)
+    record = run_trends(tmp_path)
+    assert record.verdict == "pass"
+    assert "of 1 figure with 6 runs or more; 1 more was not measured." in record.finding
+
+
+def test_a_step_alarms_when_it_is_found_however_late_that_is(tmp_path: Path) -> None:
+    folders = write_series(tmp_path, LATE[:-1])
+    date_runs(folders, days_apart=7)
+    assert not run_trends(tmp_path).rows[0].steps
+    date_runs([*folders, *write_series(tmp_path, LATE[-1:], start=50)], days_apart=7)
+    record = run_trends(tmp_path)
+    assert [step.at for step in record.rows[0].steps] == [20]
+    assert record.verdict == "fail"
 
 
 def test_a_step_for_the_better_passes_and_is_told(tmp_path: Path) -> None:
