@@ -66,9 +66,10 @@ def check_p99(
     """Compare the 99th percentile in swap windows with that of nothing happening.
 
     Within `p99_ratio_max` times the baseline's, or not above the A/A window's interval where that
-    reaches no further than `p99_ratio_max` times its own percentile, it passes. Above both it
-    fails, unless its own interval reaches down to what is allowed, or the two windows of nothing
-    happening differ by as much: then it is inconclusive.
+    reaches no further than `p99_ratio_max` times its own percentile, it passes; where its own
+    interval ends above what is allowed, the line says so. Above both it fails, unless its own
+    interval reaches down to what is allowed, or the two windows of nothing happening differ by as
+    much: then it is inconclusive.
 
     `baseline`: the first window of nothing happening. `twin`: the second, the A/A window. `swaps`:
     the windows of swaps and rollbacks.
@@ -92,20 +93,29 @@ def check_p99(
     restless = tr(
         "two windows of nothing happening differ by {noise:.1f} × on this host", noise=noise
     )
-    if ratio <= limits.p99_ratio_max:
-        return answer("pass", value, restless if noise > limits.p99_ratio_max else None)
     highest = twin.p99_ci95_ms[1] if twin.p99_ci95_ms else twin.p99_ms
+    # An interval that wide is no evidence: a restless host must not excuse anything.
+    wide = highest / twin.p99_ms > limits.p99_ratio_max
+    limit_ms = limits.p99_ratio_max * base
+    allowed = max(limit_ms, highest)
+    lowest, top = swaps.p99_ci95_ms or (p99, p99)
+    doubts = [restless] if noise > limits.p99_ratio_max else []
+    kept_below = limit_ms if wide else allowed
+    beyond = []
+    if top > kept_below:
+        said = {"end": format_ms(top), "allowed": format_ms(kept_below)}
+        beyond.append(tr("its interval ends at {end} ms, allowed are {allowed}", **said))
+    if ratio <= limits.p99_ratio_max:
+        return answer("pass", value, "; ".join(doubts + beyond) or None)
     if p99 <= highest:
         reason = tr(
             "not above the A/A window's interval, which ends at {end} ms", end=format_ms(highest)
         )
-        # An interval that wide is no evidence: a restless host must not excuse anything.
-        wide = highest / twin.p99_ms > limits.p99_ratio_max
-        return answer("inconclusive" if wide else "pass", value, reason)
-    if noise > limits.p99_ratio_max:
+        if wide:
+            return answer("inconclusive", value, reason)
+        return answer("pass", value, "; ".join([reason, *beyond]))
+    if doubts:
         return answer("inconclusive", value, restless)
-    allowed = max(limits.p99_ratio_max * base, highest)
-    lowest = swaps.p99_ci95_ms[0] if swaps.p99_ci95_ms else p99
     if lowest <= allowed:
         reason = tr(
             "its interval begins at {start} ms, allowed are {allowed}",

@@ -74,6 +74,23 @@ def test_a_restless_host_excuses_no_slow_swap() -> None:
     assert check.result == "inconclusive"
 
 
+def test_a_pass_whose_interval_reaches_above_the_limit_is_told_with_that() -> None:
+    windows = (*GOOD.windows[:2], make_window("swaps and rollbacks", 5.9))
+    verdict, _, finding = judge(replace(GOOD, windows=windows))
+    assert verdict == "pass"
+    assert finding.endswith("its interval ends at 6.49 ms, allowed are 6.00.")
+
+
+def test_a_restless_second_window_hides_no_interval_above_the_limit() -> None:
+    twin = make_window("A/A", 2.6, p99_ci95_ms=(2.4, 40.0))
+    swaps = make_window("swaps and rollbacks", 3.7)
+    check = check_p99(make_window("baseline", 2.5), twin, swaps, LIMITS)
+    assert (check.result, check.reason) == (
+        "pass",
+        "its interval ends at 4.07 ms, allowed are 3.75",
+    )
+
+
 def test_an_accepted_bad_model_fails_the_drill() -> None:
     bad = KEPT.model_copy(update={"seen": "200: accepted", "held": False})
     verdict, code, finding = judge(GOOD, KEPT, bad)
@@ -90,8 +107,10 @@ def test_what_could_not_be_tried_ends_a_good_drill_with_9() -> None:
 @pytest.mark.parametrize(
     ("baseline", "twin", "swaps", "result", "said"),
     [
-        (4.0, 4.2, 6.0, "pass", None),  # exactly 1.5 times
+        (4.0, 4.2, 5.4, "pass", None),  # its interval too is below
+        (4.0, 4.2, 6.0, "pass", "its interval ends at 6.60 ms, allowed are 6.00"),  # at the limit
         (4.0, 6.5, 7.0, "pass", "A/A window's interval"),  # noise reaches as high
+        (4.0, 6.5, 7.0, "pass", "; its interval ends at 7.70 ms, allowed are 7.15"),
         (4.0, 4.2, 6.3, "inconclusive", "its interval begins"),  # 5.67 to 6.93
         (4.0, 8.0, 20.0, "inconclusive", "differ by 2.0 ×"),  # nothing happening differs as much
         (
@@ -116,7 +135,7 @@ def test_the_p99_is_held_to_the_baseline_and_to_the_noise(
         LIMITS,
     )
     assert check.result == result
-    assert (said or "") in (check.reason or "")
+    assert said in (check.reason or "") if said else check.reason is None
 
 
 def test_a_doubt_is_no_failure_and_no_pass() -> None:
