@@ -24,7 +24,7 @@ def row_columns(record: ServedSweepRecord) -> list[Column[ServedRow]]:
     figure = (
         Column[ServedRow]("requests/s", lambda row: row.rate_per_s, "{:,.0f}".format, right=True)
         if record.goal.objective == "throughput"
-        else Column[ServedRow]("p99 ms", lambda row: row.p99_ms, format_ms, right=True)
+        else Column[ServedRow]("p99 ms (median)", lambda row: row.p99_ms, format_ms, right=True)
     )
     return [
         Column("model", lambda _: record.model.name, where=DOCUMENT),

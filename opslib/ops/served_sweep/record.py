@@ -59,7 +59,7 @@ def _describe(key: str, value: int | bool) -> str:
 
 class Goal(Part):
     """What is measured: the rate that a service carries with its p99 within `p99_limit_ms`, or the
-    p99 at `rate_per_s`; the other one is None."""
+    p99 of a visit at `rate_per_s`; the other one is None."""
 
     objective: Objective
     p99_limit_ms: float | None = None
@@ -74,16 +74,16 @@ class Goal(Part):
                 limit=self.p99_limit_ms,
             )
         return tr(
-            "p99 {p99} ms at {rate:,.0f} requests a second",
+            "p99 {p99} ms (median of the visits) at {rate:,.0f} requests a second",
             p99=format_ms(value),
             rate=self.rate_per_s,
         )
 
 
 class ServedRow(TriedRow):
-    """One requested combination. `rate_per_s` is the rate that it carried, `p99_ms` the p99 at the
-    rate that was asked about; the one that is no objective is None. The raw values are those of
-    each round, and the default's in the same rounds."""
+    """One requested combination. `rate_per_s` is the rate that it carried, `p99_ms` the median of
+    the visits' p99s at the rate that was asked about; the one that is no objective is None. The raw
+    values are those of each round, and the default's in the same rounds."""
 
     options: ServedOptions
     rate_per_s: float | None = None

@@ -11,6 +11,7 @@ from opslib.ops.served_sweep import columns
 from opslib.ops.served_sweep.columns import list_measured
 from opslib.ops.served_sweep.record import ServedRow, ServedSweepRecord
 from opslib.ops.served_sweep.rows import changes_text, figure_of
+from opslib.ops.served_sweep.visits import count_requests
 from opslib.telling.columns import page_of
 from opslib.telling.scraps import publish, publish_outcome
 from opslib.telling.themes import Theme
@@ -76,6 +77,12 @@ def list_notes(record: ServedSweepRecord) -> list[str]:
         )
         if result.unclear:
             lines.append(f"Undecided: {_labels(record, result.unclear)}.")
+    if record.goal.rate_per_s is not None:
+        lines.append(
+            f"A p99 here is the median over the visits of the p99 of each, of "
+            f"{count_requests(record.goal.rate_per_s)} requests: it ranks settings, and can miss "
+            "what befalls one or two requests of a hundred."
+        )
     lines += list(dict.fromkeys(f"Note: {row.note}." for row in record.rows if row.note))
     checked = [row.max_abs_diff for row in record.rows if row.max_abs_diff is not None]
     if checked:

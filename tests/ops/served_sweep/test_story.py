@@ -62,8 +62,16 @@ def test_a_goal_tells_its_figure() -> None:
     throughput = Goal(objective="throughput", p99_limit_ms=100.0)
     assert throughput.tell(812.4) == "812 requests a second, p99 within 100 ms"
     assert (
-        Goal(objective="p99", rate_per_s=200.0).tell(3.21) == "p99 3.21 ms at 200 requests a second"
+        Goal(objective="p99", rate_per_s=200.0).tell(3.21)
+        == "p99 3.21 ms (median of the visits) at 200 requests a second"
     )
+
+
+def test_at_a_rate_the_notes_say_of_how_many_requests_a_p99_is() -> None:
+    record = make_served(goal=Goal(objective="p99", rate_per_s=1000.0))
+    (note,) = [note for note in story.list_notes(record) if "p99" in note]
+    assert "the median over the visits of the p99 of each, of 300 requests" in note
+    assert not any("median over the visits" in note for note in story.list_notes(make_served()))
 
 
 def test_an_undecided_race_says_what_could_not_be_told_from_the_best() -> None:
