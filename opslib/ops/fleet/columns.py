@@ -182,7 +182,7 @@ def _tell_behind(one: Current) -> str:
     if one.host.behind:
         return "; ".join(one.host.behind)
     newer = one.served.newer
-    return f"behind by {newer}" if newer else "the newest"
+    return f"behind by {newer}" if newer else "the newest in service"
 
 
 def _level(one: Likened, name: Measure) -> float | None:
