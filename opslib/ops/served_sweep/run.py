@@ -245,7 +245,7 @@ def _conclude(sweep: ServedSweep, result: RaceResult) -> dict[str, Any]:
         gain_ci95=result.gain_ci95,
         tie_set=result.tie_set,
     )
-    decided = result.is_decided(sum(row.from_finals for row in rows))
+    decided = result.is_decided
     margin_pct = sweep.track.margin_pct
     return {
         "verdict": "pass" if decided else "inconclusive",

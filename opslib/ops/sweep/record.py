@@ -139,11 +139,13 @@ class RaceResult(Part):
     run_delay_pct: float | None
     wall_s: float
 
-    def is_decided(self, finalists: int) -> bool:
-        """Whether the default is known to be as good as the best, or not, of so many finalists."""
-        if self.best_row == self.default_row and self.unclear:
-            return len(self.unclear) < finalists - 1
-        return self.default_row not in self.unclear and self.final_rounds > FEWEST_FINALS
+    @property
+    def is_decided(self) -> bool:
+        """Whether it is known of the default and the best how they stand; where the default is the
+        best, of the default and every other finalist."""
+        ahead = self.best_row == self.default_row
+        doubtful = bool(self.unclear) if ahead else self.default_row in self.unclear
+        return not doubtful and self.final_rounds > FEWEST_FINALS
 
 
 class BatchResult(RaceResult):

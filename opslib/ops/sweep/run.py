@@ -260,8 +260,7 @@ def _conclude(sweep: _Sweep, results: Sequence[BatchResult]) -> dict[str, Any]:
         gain_ci95=chosen.gain_ci95,
         tie_set=chosen.tie_set,
     )
-    finals = sum(row.from_finals and row.batch_size == chosen.batch_size for row in rows)
-    decided = chosen.is_decided(finals)
+    decided = chosen.is_decided
     margin_pct = sweep.config.sweep.margin_pct
     return {
         "verdict": "pass" if decided else "inconclusive",

@@ -248,29 +248,55 @@ def test_too_little_time_is_inconclusive_and_recommends_no_noise(config: Config)
     assert record.recommended.is_default
 
 
+def race(folder: Path, *times_ms: tuple[float, ...]) -> RaceResult:
+    """How a race ended whose finalists, the default first, took these times."""
+    request = EngineRequest("onnx", folder / "m.onnx")
+    arms = [
+        Arm(row, 1, SweepOptions(intra_op_num_threads=row), request, None, f"{row}")
+        for row in range(1, len(times_ms) + 1)
+    ]
+    book = TrialBook(folder / TRIALS_NAME, fresh=True)
+    for arm, times in zip(arms, times_ms, strict=True):
+        book.save(Trial(key=arm.key, kind="final", times_ms=times, default_ms=times_ms[0]))
+    return make_result(arms, arms[0], book, margin_pct=2, wall_s=1)
+
+
 def test_a_default_that_is_not_proven_slower_stays_and_a_gain_always_has_an_interval(
     tmp_path: Path,
 ) -> None:
-    request = EngineRequest("onnx", tmp_path / "m.onnx")
-    usual, other = (
-        Arm(row, 1, SweepOptions(intra_op_num_threads=row), request, None, f"{row}")
-        for row in (1, 2)
-    )
-    book = TrialBook(tmp_path / TRIALS_NAME)
-
-    def finish(usual_ms: tuple[float, ...], other_ms: tuple[float, ...]) -> RaceResult:
-        for arm, times_ms in ((usual, usual_ms), (other, other_ms)):
-            final = Trial(key=arm.key, kind="final", times_ms=times_ms, default_ms=usual_ms)
-            book.save(final)
-        return make_result((usual, other), usual, book, margin_pct=2, wall_s=1)
-
-    short = finish((2.0, 1.0), (1.0, 0.9))
+    short = race(tmp_path, (2.0, 1.0), (1.0, 0.9))
     assert (short.best_row, short.unclear, short.recommended_row) == (2, (1,), 1)
-    proven = finish((2.0,) * 12, (1.0,) * 12)
+    proven = race(tmp_path, (2.0,) * 12, (1.0,) * 12)
     assert (proven.best_row, proven.unclear, proven.recommended_row) == (2, (), 2)
     gain, interval = speedup_interval((2.0, 1.0), (1.0, 0.9), fewest=2)
     assert interval is not None
     assert interval[0] < gain < interval[1]
+
+
+STEADY, SLOW = (2.0,) * 20, (3.0,) * 20
+UNSURE = (1.6, 2.5) * 10  # 0.1 % behind the steady one, give or take ten
+
+
+def test_a_finalist_that_may_be_faster_than_the_default_leaves_the_sweep_inconclusive(
+    tmp_path: Path,
+) -> None:
+    behind = tuple(1.001 * one for one in UNSURE)
+    alone, beside_slow = race(tmp_path, STEADY, behind), race(tmp_path, STEADY, behind, SLOW)
+    for result in (alone, beside_slow):
+        assert (result.best_row, result.unclear) == (1, (2,))
+        assert not result.is_decided
+    assert race(tmp_path, STEADY, SLOW, SLOW).is_decided
+
+
+def test_what_is_unclear_beside_the_fastest_matters_where_it_is_the_default(
+    tmp_path: Path,
+) -> None:
+    ahead = tuple(0.999 * one for one in UNSURE)
+    open_still = race(tmp_path, STEADY, ahead, SLOW)
+    assert (open_still.best_row, open_still.unclear) == (2, (1,))
+    assert not open_still.is_decided
+    other = race(tmp_path, SLOW, STEADY, tuple(1.001 * one for one in UNSURE))
+    assert (other.best_row, other.unclear, other.is_decided) == (2, (3,), True)
 
 
 def test_a_model_of_fixed_batch_is_measured_at_that_batch(config: Config) -> None:
