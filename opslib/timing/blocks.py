@@ -20,7 +20,7 @@ from opslib.timing.disturbance import (
     share_pct,
     worst_growth_s,
 )
-from opslib.timing.stats import block_interval, percentile
+from opslib.timing.stats import Interval, block_interval, percentile
 
 Boundary = Literal["inference", "end_to_end"]
 
@@ -62,7 +62,8 @@ class Block(Part):
 
 class Summary(Part):
     """Latency of one run over several blocks; what the sample does not support is None. `ci95_ms`
-    covers the long-run median, from the spread between at least three blocks. Blocks are those of
+    covers the long-run median, from the spread between at least three blocks, and reaches `p50_ms`
+    where the blocks are so askew that the interval of their mean would not. Blocks are those of
     `choose_blocks`; `disturbed_blocks` counts the disturbed ones among all."""
 
     p50_ms: float
@@ -139,7 +140,10 @@ def summarize_blocks(blocks: Sequence[Block]) -> Summary:
     medians_ms = tuple(block.median_ms for block in blocks)
     p50_ms = float(np.median(medians_ms))
     times_ms = [time_ms for block in blocks for time_ms in block.times_ms]
-    interval = block_interval(medians_ms) if len(blocks) >= FEWEST_BLOCKS else None
+    interval = None
+    if len(blocks) >= FEWEST_BLOCKS:
+        around = block_interval(medians_ms)
+        interval = Interval(min(around.low, p50_ms), max(around.high, p50_ms))
     delays_pct = [b.run_delay_pct for b in blocks if b.run_delay_pct is not None]
     return Summary(
         p50_ms=p50_ms,

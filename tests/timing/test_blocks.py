@@ -115,6 +115,13 @@ def test_the_summary_is_the_median_of_block_medians_with_an_interval_between_blo
     assert summary.p99_ms is None
 
 
+def test_an_interval_reaches_the_median_of_blocks_that_are_askew() -> None:
+    summary = summarize_blocks([block_of([ms] * 11) for ms in [1.0] * 11 + [1.1] * 9])
+    assert summary.p50_ms == 1.0
+    assert summary.ci95_ms is not None
+    assert summary.ci95_ms[0] <= summary.p50_ms <= summary.ci95_ms[1]
+
+
 @pytest.mark.parametrize("count", [1, 2])
 def test_fewer_than_three_blocks_have_no_interval(count: int) -> None:
     summary = summarize_blocks([block_of([1.0] * 20, 30.0)] * count)
