@@ -43,6 +43,11 @@ QUIET_SHARE = 0.15
 QUIET_TIMEOUT_S = 0.15
 VISIT_TRIES = 3
 
+
+class FixedBatchError(UnavailableError):
+    """The model takes batches of another size alone, on any host."""
+
+
 # When a call started, had decoded, had transformed and ended, in seconds.
 Moments = tuple[float, float, float, float]
 
@@ -216,7 +221,7 @@ def _open(request: EngineRequest, work: Workload, like: _Loaded | None = None) -
         engine = like.engine if like else stack.enter_context(open_engine(request))
         fixed = engine.facts.input_shape[0]
         if fixed not in (None, request.batch_size):
-            raise UnavailableError(f"the model's batch size is fixed at {fixed}")
+            raise FixedBatchError(f"the model's batch size is fixed at {fixed}")
         batch = _read_images(work, 0, request.batch_size)
         check_batch(batch, engine.facts)
         stack.pop_all()  # it stays open

@@ -34,7 +34,8 @@ from opslib.core.language import (
 from opslib.core.sections import BenchSection
 from opslib.ops.bench.attribution import Moved, attribute
 from opslib.ops.bench.compare import compare_records
-from opslib.ops.bench.record import BenchRecord, sum_up
+from opslib.ops.bench.finding import sum_up
+from opslib.ops.bench.record import BenchRecord
 from opslib.ops.fleet.record import FleetHost
 from opslib.ops.fleet.run import judge
 from opslib.ops.quantize import finding as quantize
@@ -248,7 +249,16 @@ def tell_bench() -> str:
 def tell_undecided_bench() -> str:
     one = read_bench()
     rows = [row.model_copy(update={"status": "inconclusive"}) for row in one.rows]
-    return sum_up(rows, [], one.parity, "inconclusive", BenchSection())
+    rounds = one.comparisons[0].comparison.model_copy(
+        update={"verdict": "inconclusive", "run_delay_pct": 50.0}
+    )
+    disturbed = one.comparisons[0].model_copy(update={"comparison": rounds})
+    compared = [disturbed, *one.comparisons[1:]]
+    told = [
+        sum_up(rows, pairs, one.parity, verdict, BenchSection(), [UNTIMED])
+        for pairs, verdict in ((compared, "inconclusive"), ([disturbed], "fail"))
+    ]
+    return " ".join(told)
 
 
 def tell_broken_bench() -> str:
@@ -269,7 +279,7 @@ def tell_hosts() -> str:
 
 def tell_attribution() -> str:
     moved = [Moved(engine, 3.1, True, -4.2, 0.5) for engine in ("onnx", "torch")]
-    return str(attribute(moved)) + str(attribute([Moved("onnx", 0.0, False, 5.0, 9.0)]))
+    return str(attribute(moved)) + str(attribute([Moved("onnx", 0.0, False, 5.0, 9.0, 4.0)]))
 
 
 def tell_quantize() -> str:

@@ -1,7 +1,8 @@
-"""Where a change of latency comes from: the model, the runtime or the host.
+"""Where a change of latency comes from: the model, the preprocessing, the runtime or the host.
 
 The model and the frozen reference network run in the same process with the same options. What
 slows one engine's reference is its runtime or settings; what slows it in every engine is the host.
+What slows the model end to end alone is what it is fed by.
 """
 
 from collections.abc import Sequence
@@ -17,14 +18,16 @@ TOLD_PCT = 2.0
 @dataclass(frozen=True)
 class Moved:
     """How far one engine's figures lie from where they were, in percent: the model's ratio to the
-    reference, and the reference's own milliseconds. `reference_spread_pct` is how far the latter
-    lie from their middle in half of the runs; `model_moved` whether a row is better or worse."""
+    reference in inference, and the reference's own milliseconds. `reference_spread_pct` is how far
+    the latter lie from their middle in half of the runs; `model_moved` whether a row of inference
+    is better or worse; `end_to_end_pct` the ratio end to end, where a row of that is."""
 
     engine: str
     model_pct: float
     model_moved: bool
     reference_pct: float
     reference_spread_pct: float
+    end_to_end_pct: float | None = None
 
 
 def attribute(moved: Sequence[Moved]) -> str | None:
@@ -40,6 +43,17 @@ def attribute(moved: Sequence[Moved]) -> str | None:
         )
         for one in moved
         if one.model_moved
+    ]
+    parts += [
+        tr(
+            "{engine}: end to end is {shift} against the reference network and inference alone is "
+            "{alone}: the preprocessing",
+            engine=ENGINE_NAMES[one.engine],
+            shift=describe_shift(one.end_to_end_pct),
+            alone=describe_shift(one.model_pct),
+        )
+        for one in moved
+        if one.end_to_end_pct is not None and not one.model_moved
     ]
     away = [one for one in moved if abs(one.reference_pct) >= TOLD_PCT]
     same_way = len({one.reference_pct > 0 for one in away}) == 1

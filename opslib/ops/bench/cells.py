@@ -9,11 +9,12 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from opslib.core.errors import OpsError
 from opslib.inference.engine import EngineFacts, EngineRequest
 from opslib.ops.bench.record import Relative
 from opslib.timing.blocks import FEWEST_BLOCKS, MIN_RUNS, Boundary, Summary, summarize_blocks
 from opslib.timing.related import Round, choose_rounds, is_settled, log_ratio_interval
-from opslib.timing.station import TimedBlock
+from opslib.timing.station import FixedBatchError, TimedBlock
 
 BOUNDARIES: tuple[Boundary, ...] = ("inference", "end_to_end")
 PLANNED_BLOCKS = 5  # more short blocks beat few long ones: Student's t is 2.8 at five, 4.3 at three
@@ -22,13 +23,14 @@ PLANNED_BLOCKS = 5  # more short blocks beat few long ones: Student's t is 2.8 a
 @dataclass
 class Cell:
     """One model at one batch size, the blocks measured so far within each boundary, and the rounds
-    beside the reference network, where there is one. `unrelated`: why there can be no rounds."""
+    beside the reference network, where there is one. `error`: why it cannot be measured;
+    `unrelated`: why there can be no rounds."""
 
     name: str
     request: EngineRequest
     reference: EngineRequest | None = None
     facts: EngineFacts | None = None
-    reason: str | None = None
+    error: OpsError | None = None
     unrelated: str | None = None
     blocks: dict[Boundary, list[TimedBlock]] = field(
         default_factory=lambda: {boundary: [] for boundary in BOUNDARIES}
@@ -36,6 +38,17 @@ class Cell:
     related: dict[Boundary, list[Round]] = field(
         default_factory=lambda: {boundary: [] for boundary in BOUNDARIES}
     )
+
+    @property
+    def reason(self) -> str | None:
+        """Why it cannot be measured, in words."""
+        return None if self.error is None else str(self.error)
+
+    @property
+    def missing(self) -> OpsError | None:
+        """Why a figure that was asked for is missing; a batch size that the model does not take
+        leaves none out."""
+        return None if isinstance(self.error, FixedBatchError) else self.error
 
     def summary(self, boundary: Boundary) -> Summary | None:
         """Return what the blocks of one boundary say, or None where there is none."""

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from opslib.core.formatting import format_bytes, format_ms
-from opslib.ops.bench.compare import RowComparison
+from opslib.ops.bench.compare import RecordComparison, RowComparison
 from opslib.ops.bench.record import ENGINE_NAMES, BenchRecord, BenchRow
 from opslib.telling.columns import DOCUMENT, PAGE, TERMINAL, Column, DocumentTable, document_table
 from opslib.timing.paired import Comparison
@@ -24,7 +24,7 @@ def row_columns(record: BenchRecord, notes: Sequence[str] = ()) -> list[Column[B
     table, numbered from 1."""
 
     def model(row: BenchRow) -> str | None:
-        measured = record.model if row.engine == "onnx" else record.checkpoint
+        measured = record.model_of(row.engine)
         return measured.name if measured else None
 
     def marked(row: BenchRow) -> str:
@@ -59,17 +59,26 @@ PAIR_COLUMNS: tuple[Column[Paired], ...] = (
     Column("rounds", lambda pair: pair.comparison.rounds),
     Column("verdict", lambda pair: pair.comparison.verdict),
 )
-CHANGE_COLUMNS: tuple[Column[RowComparison], ...] = (
-    Column("engine", lambda row: row.engine),
-    Column("provider", lambda row: row.provider),
-    Column("batch", lambda row: row.batch_size or "all", right=True),
-    Column("boundary", lambda row: row.boundary.replace("_", " ")),
-    Column("before ms", lambda row: row.baseline_p50_ms, format_ms, right=True),
-    Column("after ms", lambda row: row.candidate_p50_ms, format_ms, right=True),
-    Column("change", lambda row: row.change_pct, "{:+.1f} %".format, right=True),
-    Column("99 % interval", lambda row: _change_interval(row), right=True),
-    Column("outcome", lambda row: f"{row.outcome}: {row.reason}" if row.reason else row.outcome),
-)
+
+
+def change_columns(comparison: RecordComparison) -> list[Column[RowComparison]]:
+    """Return the columns of a benchmark held against others."""
+
+    def outcome(row: RowComparison) -> str:
+        return f"{row.outcome}: {row.reason}" if row.reason else row.outcome
+
+    interval = f"{100 * comparison.confidence:.5g} % interval"
+    return [
+        Column("engine", lambda row: row.engine),
+        Column("provider", lambda row: row.provider),
+        Column("batch", lambda row: row.batch_size or "all", right=True),
+        Column("boundary", lambda row: row.boundary.replace("_", " ")),
+        Column("before ms", lambda row: row.baseline_p50_ms, format_ms, right=True),
+        Column("after ms", lambda row: row.candidate_p50_ms, format_ms, right=True),
+        Column("change", lambda row: row.change_pct, "{:+.1f} %".format, right=True),
+        Column(interval, _change_interval, right=True),
+        Column("outcome", outcome),
+    ]
 
 
 def list_pairs(record: BenchRecord) -> Iterator[Paired]:

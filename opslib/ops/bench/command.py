@@ -108,9 +108,11 @@ def check(
 
 
 def _show_comparison(console: Console, comparison: RecordComparison) -> None:
-    from opslib.ops.bench.columns import CHANGE_COLUMNS
+    from opslib.ops.bench.columns import change_columns
 
-    table = terminal_table(CHANGE_COLUMNS, comparison.rows, box=None, header_style="bold")
+    table = terminal_table(
+        change_columns(comparison), comparison.rows, box=None, header_style="bold"
+    )
     for shown, row in zip(table.rows, comparison.rows, strict=True):
         shown.style = OUTCOME_STYLES.get(row.outcome)
     console.print(table)

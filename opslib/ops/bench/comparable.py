@@ -1,4 +1,4 @@
-"""Which earlier runs a row of a benchmark may be held against, and what changed since them."""
+"""Which runs of a benchmark may be held against each other, and what changed between them."""
 
 import json
 import statistics
@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from opslib.core.language import mark, tr, tr_many
-from opslib.ops.bench.compare import refuse_records
 from opslib.ops.bench.record import BenchRecord, BenchRow
 from opslib.timing.between import FEWEST_RUNS, Level, find_level
 
+MIN_BLOCKS = 2
 RUNTIMES = {"onnx": ("onnxruntime", "onnxruntime-gpu"), "torch": ("torch",)}
 
 
@@ -86,7 +86,7 @@ def hold(
 
 def _refuse(old: BenchRecord, new: BenchRecord, row: BenchRow) -> str | None:
     """Why no row of an older record can be held beside this one, whatever its conditions."""
-    if reason := refuse_records(old, new, across_models=True):
+    if reason := refuse_records(old, new):
         return reason
     if old.reference_sha256 != new.reference_sha256:
         return tr("no run before it was held against the same reference network")
@@ -96,7 +96,7 @@ def _refuse(old: BenchRecord, new: BenchRecord, row: BenchRow) -> str | None:
 
 def list_conditions(record: BenchRecord, row: BenchRow) -> dict[str, str]:
     """Return by name what may change from run to run and is then told as what it is."""
-    model = record.model if row.engine == "onnx" else record.checkpoint
+    model = record.model_of(row.engine)
     versions = record.lineage.versions
     names = [name for name in RUNTIMES[row.engine] if name in versions]
     drivers = {gpu.driver for gpu in record.lineage.host.gpus}
@@ -108,3 +108,43 @@ def list_conditions(record: BenchRecord, row: BenchRow) -> dict[str, str]:
         mark("options"): ", ".join(f"{name}={value}" for name, value in sorted(row.options.items()))
         or "none",
     }
+
+
+def refuse_records(old: BenchRecord, new: BenchRecord) -> str | None:
+    """Return why no row of the two can be compared, whatever the models, or None."""
+    was, now = old.lineage.host, new.lineage.host
+    if was.machine != now.machine:
+        return tr("hosts differ ({old} and {new})", old=was.label, new=now.label)
+    if not was.is_same(now):
+        return tr("hosts differ ({old} and {new}, of equal hardware)", old=was.name, new=now.name)
+    if old.img_size != new.img_size:
+        return tr("image sizes differ ({old} and {new} pixels)", old=old.img_size, new=new.img_size)
+    if old.preprocess != new.preprocess:
+        return tr("preprocessing differs ({old} and {new})", old=old.preprocess, new=new.preprocess)
+    return None
+
+
+def refuse_model(old: BenchRecord, new: BenchRecord, engine: str) -> str | None:
+    """Return that the two ran different models by this engine, or None."""
+    was, now = old.model_of(engine), new.model_of(engine)
+    same = (was and was.sha256) == (now and now.sha256)
+    return None if same else tr("models differ")
+
+
+def refuse_rows(old: BenchRow | None, new: BenchRow | None, *, related: bool) -> str | None:
+    """Return why two rows of one key cannot be compared, or None. `related`: by their ratios, whose
+    intervals say how sure they are, and not by milliseconds."""
+    if old is None or new is None:
+        return tr("only in the candidate") if old is None else tr("only in the baseline")
+    for which, row in () if related else ((mark("baseline"), old), (mark("candidate"), new)):
+        if row.status != "measured":
+            if row.status == "unavailable":
+                return tr("unavailable in the {which}", which=tr(which))
+            return tr("inconclusive in the {which}", which=tr(which))
+        if len(row.block_medians_ms()) < MIN_BLOCKS:
+            return tr(
+                "fewer than {blocks} blocks in the {which}", blocks=MIN_BLOCKS, which=tr(which)
+            )
+    if old.threads != new.threads:
+        return tr("threads differ ({old} and {new})", old=old.threads, new=new.threads)
+    return None if old.options == new.options else tr("session options differ")

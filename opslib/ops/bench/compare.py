@@ -3,8 +3,8 @@
 A difference counts when a test *and* a minimum effect say so: the 99 % interval of the latency
 ratio excludes 1 and the ratio lies farther from 1 than 2 %. Where both records have the ratio to
 the same reference network, those are compared, with what such ratios differ by from run to run;
-else milliseconds, by Welch's t with Satterthwaite's degrees of freedom on the logarithms of the
-block medians, and the minimum is at least both records' own noise floor.
+else milliseconds, on the logarithms of the block medians, and the minimum is at least both records'
+own noise floor. Both by Welch's t with Satterthwaite's degrees of freedom.
 """
 
 import math
@@ -14,25 +14,24 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from opslib.core.language import mark, tr, tr_many
+from opslib.core.language import tr, tr_many
 from opslib.core.records import Part, Record
+from opslib.ops.bench.comparable import refuse_model, refuse_records, refuse_rows
 from opslib.ops.bench.record import BenchRecord, BenchRow
 from opslib.timing.blocks import Boundary
 
 Outcome = Literal["better", "worse", "no measurable change", "not comparable"]
 MIN_EFFECT_PCT = 2.0
 CONFIDENCE = 0.99
-MIN_BLOCKS = 2
-NORMAL_99 = 2.5758
 BETWEEN_RUNS = 0.02  # what the logarithm of a ratio to the reference differs by from run to run
 
 
 class RowComparison(Part):
     """One row of the candidate against the same row before. `latency_ratio` is candidate /
-    baseline (below 1 is better); `min_effect_pct` the distance from 1 that counted; `runs` how many
-    runs stand on the other side; `reason` says why a row is not comparable, or is not called better
-    or worse all the same. Without a batch size it stands for all rows of its engine and boundary
-    together."""
+    baseline (below 1 is better), `latency_ratio_ci99` its interval at the `confidence` of the whole
+    comparison; `min_effect_pct` the distance from 1 that counted; `runs` how many runs stand on the
+    other side; `reason` says why a row is not comparable, or is not called better or worse all the
+    same. Without a batch size it stands for all rows of its engine and boundary together."""
 
     engine: str
     provider: str
@@ -73,7 +72,8 @@ class RecordComparison(Record):
     named it), or of `runs` earlier ones, matched by engine, provider, batch size and boundary.
 
     `changed` says by name which conditions differ, `attribution` where a change comes from: the
-    model, the runtime or the host.
+    model, the preprocessing, the runtime or the host. `confidence` is that of each row's interval:
+    0.99, or more where the intervals of all rows hold together with 0.99.
     """
 
     schema_name: ClassVar[str] = "record-comparison"
@@ -84,6 +84,7 @@ class RecordComparison(Record):
     changed: dict[str, str] = {}
     notes: tuple[str, ...] = ()
     attribution: str | None = None
+    confidence: float = CONFIDENCE
 
     @property
     def of_another_model(self) -> bool:
@@ -158,7 +159,7 @@ def describe_shift(change_pct: float) -> str:
     """Return a change of latency in words: `3.1 % slower`."""
     if change_pct > 0:
         return tr("{pct:.1f} % slower", pct=change_pct)
-    return tr("{pct:.1f} % faster", pct=-change_pct)
+    return tr("{pct:.1f} % faster", pct=abs(change_pct))
 
 
 def compare_records(
@@ -166,13 +167,16 @@ def compare_records(
 ) -> RecordComparison:
     """Return how the candidate's latencies differ from the baseline's, row by row. `across_models`:
     compare although the models differ, which is then the point."""
-    refusal = refuse_records(baseline, candidate, across_models)
+    refusal = refuse_records(baseline, candidate)
     floor_pct = max(MIN_EFFECT_PCT, noise_floor_pct(baseline), noise_floor_pct(candidate))
     rows = []
     related = baseline.reference_sha256 == candidate.reference_sha256 is not None
     for old, new in _pair_rows(baseline.rows, candidate.rows):
         both = related and old and new and old.relative and new.relative
-        reason = refusal or _refuse_rows(old, new, related=bool(both))
+        reason = refusal
+        if reason is None and not across_models and old and new:
+            reason = refuse_model(baseline, candidate, new.engine)
+        reason = reason or refuse_rows(old, new, related=bool(both))
         if reason is None and old is not None and old.boundary == "end_to_end":
             same = baseline.inputs.sha256 == candidate.inputs.sha256
             reason = None if same else tr("the images differ")
@@ -195,24 +199,33 @@ def noise_floor_pct(record: BenchRecord) -> float:
 def welch_interval(
     baseline: Sequence[float], candidate: Sequence[float], confidence: float = CONFIDENCE
 ) -> tuple[float, tuple[float, float]]:
-    """Return the difference of two means (candidate - baseline) and its interval. Welch (1947):
-    unequal variances, degrees of freedom after Satterthwaite (1946)."""
+    """Return the difference of two means (candidate - baseline) and its interval; unequal
+    variances."""
+    old, new = np.asarray(baseline, dtype=float), np.asarray(candidate, dtype=float)
+    difference = float(new.mean() - old.mean())
+    parts = [(float(one.var(ddof=1)) / one.size, one.size - 1) for one in (old, new)]
+    reach = _reach(parts, confidence=confidence)
+    return difference, (difference - reach, difference + reach)
+
+
+def _reach(
+    parts: Sequence[tuple[float, float]], known: float = 0.0, confidence: float = CONFIDENCE
+) -> float:
+    """Half the width of the interval of a sum. Welch (1947), degrees of freedom after Satterthwaite
+    (1946). `parts`: squared standard errors with their degrees; `known`: one without any doubt."""
     from scipy.special import stdtrit
 
-    old, new = np.asarray(baseline, dtype=float), np.asarray(candidate, dtype=float)
-    parts = [one.var(ddof=1) / one.size for one in (old, new)]
-    difference, variance = float(new.mean() - old.mean()), float(sum(parts))
-    if variance == 0:
-        return difference, (difference, difference)
-    spread = parts[0] ** 2 / (old.size - 1) + parts[1] ** 2 / (new.size - 1)
-    reach = float(stdtrit(variance**2 / spread, (1 + confidence) / 2)) * math.sqrt(variance)
-    return difference, (difference - reach, difference + reach)
+    spread = sum(part**2 / degrees for part, degrees in parts)
+    variance = known + sum(part for part, _ in parts)
+    if spread == 0:  # nothing differs at all
+        return 0.0
+    return float(stdtrit(variance**2 / spread, (1 + confidence) / 2)) * math.sqrt(variance)
 
 
 def _compare_ratios(old: BenchRow, new: BenchRow) -> RowComparison:
     (before, own), (after, its) = old.log_ratio, new.log_ratio
     effect = after - before
-    reach = NORMAL_99 * math.sqrt(own + its + 2 * BETWEEN_RUNS**2)
+    reach = _reach([(own, old.ratio_degrees), (its, new.ratio_degrees)], known=2 * BETWEEN_RUNS**2)
     return _describe_pair(
         old,
         new,
@@ -255,39 +268,6 @@ def _describe_pair(old: BenchRow | None, new: BenchRow | None, **found: Any) -> 
         candidate_p50_ms=new.p50_ms if new else None,
         **found,
     )
-
-
-def refuse_records(old: BenchRecord, new: BenchRecord, across_models: bool) -> str | None:
-    """Return why no row of the two can be compared, or None."""
-    was, now = old.lineage.host, new.lineage.host
-    if was.machine != now.machine:
-        return tr("hosts differ ({old} and {new})", old=was.label, new=now.label)
-    if not was.is_same(now):
-        return tr("hosts differ ({old} and {new}, of equal hardware)", old=was.name, new=now.name)
-    if not across_models and (old.model and old.model.sha256) != (new.model and new.model.sha256):
-        return tr("models differ")
-    if old.img_size != new.img_size:
-        return tr("image sizes differ ({old} and {new} pixels)", old=old.img_size, new=new.img_size)
-    if old.preprocess != new.preprocess:
-        return tr("preprocessing differs ({old} and {new})", old=old.preprocess, new=new.preprocess)
-    return None
-
-
-def _refuse_rows(old: BenchRow | None, new: BenchRow | None, *, related: bool) -> str | None:
-    if old is None or new is None:
-        return tr("only in the candidate") if old is None else tr("only in the baseline")
-    for which, row in () if related else ((mark("baseline"), old), (mark("candidate"), new)):
-        if row.status != "measured":
-            if row.status == "unavailable":
-                return tr("unavailable in the {which}", which=tr(which))
-            return tr("inconclusive in the {which}", which=tr(which))
-        if len(row.block_medians_ms()) < MIN_BLOCKS:
-            return tr(
-                "fewer than {blocks} blocks in the {which}", blocks=MIN_BLOCKS, which=tr(which)
-            )
-    if old.threads != new.threads:
-        return tr("threads differ ({old} and {new})", old=old.threads, new=new.threads)
-    return None if old.options == new.options else tr("session options differ")
 
 
 def _pair_rows(

@@ -4,8 +4,9 @@ What counts is each row's ratio to the reference network. The level of that rati
 from run to run are estimated from history (`timing/between.py`); the rows of a run, and the rows of
 one engine and boundary taken together, are judged as one family: in one of a hundred runs in which
 nothing changed, at most, anything is raised. Hosts have moments that no such model knows, so what
-is raised must also be stranger than anything in the runs before it, but for one of forty. Records
-from before there was a reference are compared with the last one like them.
+is raised must also be stranger than anything in the runs before it: by chance that is one run of
+n + 1 after n runs, and at most one of forty after 39 and more. Records from before there was a
+reference are compared with the last one like them.
 """
 
 import math
@@ -15,7 +16,8 @@ from itertools import groupby
 
 from opslib.core.language import tr
 from opslib.ops.bench.attribution import Moved, attribute
-from opslib.ops.bench.comparable import Held, hold
+from opslib.ops.bench.cells import BOUNDARIES
+from opslib.ops.bench.comparable import Held, hold, refuse_model
 from opslib.ops.bench.compare import (
     MIN_EFFECT_PCT,
     Outcome,
@@ -67,6 +69,7 @@ def judge_record(
         changed=changed,
         notes=tuple(_tell(changed)),
         attribution=attribute(_list_moved(new, earlier, held, judged)),
+        confidence=family,
     )
 
 
@@ -105,10 +108,12 @@ def _pool(held: Iterable[Held]) -> Iterable[Held]:
 
 
 def _stand_out(held: Sequence[Held]) -> list[bool]:
-    """Whether each figure is stranger than the strangest of any run before, but for one of forty.
+    """Whether each figure is stranger than the strangest of all runs before; with 79 runs and more
+    than the second strangest, and so on for every forty.
 
     All runs, the new one among them, are held against one level: if nothing changed each of them
-    is as likely as any other to be the strangest, whatever the figures are distributed like.
+    is as likely as any other to be the strangest, whatever the figures are distributed like. So
+    chance lets one run of n + 1 through after n runs, and after 39 and more at most one of forty.
     """
     own: list[float] = []
     strangest: dict[int, float] = {}
@@ -165,26 +170,34 @@ def _list_moved(
     """Return for each engine how far its model and its reference lie from where they were."""
     moved = []
     for engine in dict.fromkeys(row.engine for row in new.rows):
-        ours = [
-            one
-            for one in held
-            if one.rows[0].engine == engine and one.rows[0].boundary == "inference"
-        ]
-        shifts = [_reference_shift(one, earlier) for one in ours]
-        if not ours:
+        alone, whole = (
+            [one for one in held if (one.rows[0].engine, one.rows[0].boundary) == (engine, which)]
+            for which in BOUNDARIES
+        )
+        if not alone:
             continue
-        found = [one for one in judged if one.engine == engine]
-        ratio = statistics.median(one.figure[0] - one.level.mean for one in ours)
+        raised = {
+            one.boundary
+            for one in judged
+            if one.engine == engine and one.outcome in ("worse", "better")
+        }
+        shifts = [_reference_shift(one, earlier) for one in alone]
         moved.append(
             Moved(
                 engine=engine,
-                model_pct=100 * math.expm1(ratio),
-                model_moved=any(one.outcome in ("worse", "better") for one in found),
+                model_pct=_middle_shift_pct(alone),
+                model_moved="inference" in raised,
+                end_to_end_pct=_middle_shift_pct(whole) if "end_to_end" in raised else None,
                 reference_pct=100 * math.expm1(statistics.median(one for one, _ in shifts)),
                 reference_spread_pct=100 * math.expm1(statistics.median(one for _, one in shifts)),
             )
         )
     return moved
+
+
+def _middle_shift_pct(held: Sequence[Held]) -> float:
+    """How far these figures lie from where they were, in the middle."""
+    return 100 * math.expm1(statistics.median(one.figure[0] - one.level.mean for one in held))
 
 
 def _reference_shift(held: Held, earlier: Sequence[BenchRecord]) -> tuple[float, float]:
@@ -205,19 +218,17 @@ def _reference_shift(held: Held, earlier: Sequence[BenchRecord]) -> tuple[float,
 def _compare_with_last(
     new: BenchRecord, earlier: Sequence[BenchRecord], across_models: bool
 ) -> RecordComparison:
-    """Compare a record without a reference with the last one that can be compared."""
+    """Compare a record without a reference with the last one that can be compared, of the same
+    models before one of others."""
     plain = [one for one in earlier if all(row.relative is None for row in one.rows)]
-    found = [(one, compare_records(one, new)) for one in plain]
-    if across_models:
-        found += [(one, compare_records(one, new, across_models=True)) for one in plain]
+    plain.sort(key=lambda one: bool(_other_models(one, new)))
+    found = [(one, compare_records(one, new, across_models=across_models)) for one in plain]
     if not found:
         none = tr("no run before it was measured without a reference network too")
         refused = [_compared(row, outcome="not comparable", reason=none) for row in new.rows]
         return RecordComparison(rows=tuple(refused), runs=0)
     old, comparison = next((one for one in found if one[1].comparable), found[0])
-    was, now = old.model, new.model
-    same = (was and was.sha256) == (now and now.sha256)
-    changed = {} if same else {"model": f"{was and was.label} → {now and now.label}"}
+    changed = _other_models(old, new)
     return comparison.model_copy(
         update={
             "against_utc": old.lineage.created_at_utc,
@@ -225,6 +236,15 @@ def _compare_with_last(
             "notes": tuple(_tell(changed)),
         }
     )
+
+
+def _other_models(old: BenchRecord, new: BenchRecord) -> dict[str, str]:
+    """What the first engine runs that ran another model before, as a change by name."""
+    for engine in dict.fromkeys(row.engine for row in new.rows):
+        if refuse_model(old, new, engine):
+            was, now = old.model_of(engine), new.model_of(engine)
+            return {"model": f"{was and was.label} → {now and now.label}"}
+    return {}
 
 
 def _tell(changed: Mapping[str, str]) -> Iterable[str]:

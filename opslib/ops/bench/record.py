@@ -2,21 +2,19 @@
 
 import math
 import statistics
-from collections.abc import Sequence
 from typing import Literal, Self
 
-from opslib.core.formatting import format_ms
-from opslib.core.language import tr, tr_many
 from opslib.core.lineage import Lineage
 from opslib.core.records import Part, Record
-from opslib.core.sections import BenchSection
 from opslib.core.verdicts import Verdict
 from opslib.inference.facts import InputFacts, ModelFacts
 from opslib.inference.parity import ParityResult
 from opslib.timing.blocks import Boundary, StagesMs
-from opslib.timing.disturbance import Disturbance
-from opslib.timing.paired import Comparison
-from opslib.timing.stats import trimmed_degrees
+from opslib.timing.disturbance import Disturbance, is_disturbed
+from opslib.timing.paired import Comparison, Limits
+from opslib.timing.related import FEWEST_ROUNDS
+from opslib.timing.rounds import MIN_ROUNDS
+from opslib.timing.stats import Interval, trimmed_degrees, trimmed_interval
 
 RowStatus = Literal["measured", "inconclusive", "unavailable"]
 CLEAR_PCT = 10.0
@@ -133,14 +131,32 @@ class SpeedComparison(Part):
     @property
     def direction(self) -> Literal["faster", "slower", "alike"] | None:
         """Which way it goes, as far as that is beyond doubt: by the verdict, or where the interval
-        is too wide for a figure but ends `CLEAR_PCT` away from no difference; None where open."""
-        low, high = self.comparison.speedup_ci95
-        said, clear = self.comparison.verdict, 1 + CLEAR_PCT / 100
-        if said == "no measurable change":
-            return "alike"
-        if said == "faster" or low >= clear:
+        is too wide for a figure but ends `CLEAR_PCT` away from no difference; None where open.
+
+        Below ten rounds that interval is Student's, over at least five. A comparison that was
+        disturbed, or whose outcome fresh processes did not confirm, is open.
+        """
+        found = self.comparison
+        if found.verdict != "inconclusive":
+            return "alike" if found.verdict == "no measurable change" else found.verdict
+        interval = _wide_interval(found)
+        clear = math.log1p(CLEAR_PCT / 100)
+        if interval is None:
+            return None
+        if interval.low >= clear:
             return "faster"
-        return "slower" if said == "slower" or high <= 1 / clear else None
+        return "slower" if interval.high <= -clear else None
+
+
+def _wide_interval(found: Comparison) -> Interval | None:
+    """The interval of the log ratio, where its width or few rounds are all that is against it."""
+    if is_disturbed(found.run_delay_pct) or found.rounds < FEWEST_ROUNDS:
+        return None
+    if found.rounds < MIN_ROUNDS:
+        return trimmed_interval(found.log_ratios)
+    interval = Interval(*map(math.log, found.speedup_ci95))
+    allowed = Limits(found.min_effect_pct).max_half_width(math.log(found.speedup))
+    return interval if interval.half_width > allowed else None
 
 
 class BenchRecord(Record):
@@ -168,95 +184,13 @@ class BenchRecord(Record):
     rows: tuple[BenchRow, ...]
     reference_sha256: str | None = None
 
+    def model_of(self, engine: str) -> ModelFacts | None:
+        """Return what this engine runs: the ONNX file or the Torch checkpoint."""
+        return self.model if engine == "onnx" else self.checkpoint
+
     def slim(self) -> Self:
         """Return the record with the median of each block in place of its calls."""
         return self.model_copy(update={"rows": tuple(row.slim() for row in self.rows)})
 
 
 ENGINE_NAMES = {"onnx": "ONNX Runtime", "torch": "Torch"}
-
-
-def sum_up(
-    rows: Sequence[BenchRow],
-    comparisons: Sequence[SpeedComparison],
-    parity: ParityResult | None,
-    verdict: Verdict,
-    section: BenchSection,
-) -> str:
-    """Return the benchmark's finding as one or two sentences with their uncertainty."""
-    if parity is not None and not parity.passed:
-        return tr(
-            "The two engines do not answer alike: {reason}. Nothing was timed.",
-            reason=parity.reason,
-        )
-    timed = [row for row in rows if row.boundary == "inference" and row.latency_ms]
-    if not timed:
-        reasons = "; ".join(dict.fromkeys(map(tr, (row.reason or "" for row in rows))))
-        if all(row.status == "unavailable" for row in rows):
-            return tr("Nothing could run: {reasons}.", reasons=reasons)
-        return tr("Nothing was measured: {reasons}.", reasons=reasons)
-    parts = [_describe_engine(timed), _describe_comparison(comparisons)]
-    if verdict == "inconclusive":
-        wide = sum(row.status == "inconclusive" for row in rows)
-        if wide:
-            parts.append(
-                tr_many(
-                    "Inconclusive: {count} ratio of {rows} to the reference network missed "
-                    "±{pct:g} %.",
-                    "Inconclusive: {count} ratios of {rows} to the reference network missed "
-                    "±{pct:g} %.",
-                    wide,
-                    rows=len(rows),
-                    pct=section.target_half_width_pct,
-                )
-            )
-    return " ".join(part for part in parts if part)
-
-
-def _describe_engine(timed: Sequence[BenchRow]) -> str:
-    engine = "onnx" if any(row.engine == "onnx" for row in timed) else "torch"
-    rows = [row for row in timed if row.engine == engine]
-    first = min(rows, key=lambda row: row.batch_size)
-    best = max(rows, key=lambda row: row.throughput_img_s or 0.0)
-    if first.latency_ms is None or best.throughput_img_s is None:
-        return ""
-    width = f" (±{first.half_width_pct:.1f} %)" if first.half_width_pct is not None else ""
-    alone = first.batch_size == 1
-    count = tr("one image") if alone else tr("a batch of {size}", size=first.batch_size)
-    took = f"{format_ms(first.latency_ms.p50)} ms{width}"
-    if first.relative is not None:
-        took = tr(
-            "{took}, {ratio:.2f} × the reference network (±{pct:.1f} %),",
-            took=took,
-            ratio=first.relative.ratio,
-            pct=first.relative.half_width_pct,
-        )
-    return tr(
-        "{engine} on {provider} answers {count} in {took} and reaches {rate:,.0f} img/s at batch "
-        "{batch}.",
-        engine=ENGINE_NAMES[engine],
-        provider=first.provider,
-        count=count,
-        took=took,
-        rate=best.throughput_img_s,
-        batch=best.batch_size,
-    )
-
-
-def _describe_comparison(comparisons: Sequence[SpeedComparison]) -> str:
-    if not comparisons:
-        return ""
-    decided = [one for one in comparisons if one.direction in ("faster", "slower")]
-    if not decided:
-        if any(one.direction is None for one in comparisons):
-            return tr("Whether it is faster than Torch is undecided.")
-        return tr("No measurable difference to Torch was found.")
-    speedups = [f"{one.comparison.speedup:.2f}" for one in decided]
-    low, high = min(speedups, key=float), max(speedups, key=float)
-    span = low if low == high else tr("{low} to {high}", low=low, high=high)
-    if len(decided) == len(comparisons):
-        return tr("It runs at {span} times the speed of Torch at every batch size.", span=span)
-    sizes = ", ".join(str(one.batch_size) for one in decided)
-    return tr(
-        "It runs at {span} times the speed of Torch at batch {sizes}.", span=span, sizes=sizes
-    )

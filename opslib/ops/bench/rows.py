@@ -42,8 +42,8 @@ SHORTEST_ROUND_MS = 10.0
 def make_cells(
     setup: BenchSetup,
     facts: dict[str, EngineFacts],
-    problems: dict[str, str],
-    stopped: str | None,
+    problems: Mapping[str, OpsError],
+    stopped: OpsError | None,
     references: Path,
 ) -> list[Cell]:
     """Return one cell for each engine and batch size; those that cannot run carry the reason.
@@ -54,7 +54,7 @@ def make_cells(
             request=setup.at_batch(engine, size),
             reference=setup.reference(engine, size, references),
             facts=facts.get(engine),
-            reason=problems.get(engine) or stopped,
+            error=problems.get(engine) or stopped,
         )
         for engine in setup.engines
         for size in setup.batch_sizes
@@ -136,7 +136,7 @@ def _measure_cell(cell: Cell, station: Station, work: Workload, seconds: float) 
             blocks.append(station.time_block(boundary, seconds))
         station.unload()
     except OpsError as error:
-        cell.reason = str(error)
+        cell.error = error
         return 0.0
     return load_s
 

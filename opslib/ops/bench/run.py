@@ -14,7 +14,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from opslib.core.config import Config
-from opslib.core.errors import ExitCode, ModelError, UnavailableError
+from opslib.core.errors import (
+    ExitCode,
+    GateFailedError,
+    ModelError,
+    OpsError,
+    UnavailableError,
+)
 from opslib.core.formatting import stamp
 from opslib.core.language import mark
 from opslib.core.lineage import record_lineage
@@ -24,7 +30,8 @@ from opslib.inference.facts import ModelFacts, describe_inputs, describe_model
 from opslib.inference.parity import ParityResult, check_parity
 from opslib.inference.reference import SHA256 as REFERENCE_SHA256
 from opslib.inference.reference import write_reference
-from opslib.ops.bench.record import BenchRecord, BenchRow, SpeedComparison, sum_up
+from opslib.ops.bench.finding import sum_up
+from opslib.ops.bench.record import BenchRecord, BenchRow, SpeedComparison
 from opslib.ops.bench.request import BenchRequest
 from opslib.ops.bench.rows import make_cells, make_row, measure_cells
 from opslib.ops.bench.setup import BenchSetup, choose_img_size, prepare_bench
@@ -35,7 +42,7 @@ from opslib.timing.paired import Comparison
 from opslib.timing.rounds import Deadline
 from opslib.timing.station import Side, Station, Workload, compare_stations
 
-COMPARISON_SHARE = 0.14
+COMPARISON_SHARE = 0.2
 PARITY_BATCH = 8
 
 
@@ -58,9 +65,11 @@ def run_bench(
 ) -> BenchRecord:
     """Return the record of a benchmark; nothing is written.
 
-    The verdict is `fail` where parity is broken, `inconclusive` where a ratio to the reference
-    network is less certain than the target at the end of the budget or it is open which engine is
-    faster, else `pass`; milliseconds decide nothing.
+    The verdict is `fail` where parity is broken or a batch size does not get a classifier's answer;
+    `inconclusive` where anything else that was asked for could not be measured (but for batch sizes
+    that the model does not take), where a ratio to the reference network is less certain than the
+    target at the end of the budget, or where it is open which engine is faster; else `pass`.
+    Milliseconds decide nothing.
 
     `progress`: told the share of the budget that is spent (0..1) and what is being done. Raises
     UsageError: the request cannot be measured; see `prepare_bench`; BusyError: another timed
@@ -81,7 +90,8 @@ def run_bench(
         img_size = choose_img_size(setup, facts) if facts else 0
         bench = _Bench(setup, stations, setup.workload(img_size), deadline, progress)
         parity = _check_parity(bench, facts)
-        stopped = mark("parity failed") if parity and not parity.passed else None
+        failed = parity is not None and not parity.passed
+        stopped = GateFailedError(mark("parity failed")) if failed else None
         references = Path(stack.enter_context(TemporaryDirectory(prefix="pillops-reference-")))
         for name in facts:
             write_reference(references, name)
@@ -97,13 +107,14 @@ def run_bench(
             report=bench.report,
         )
         rows = tuple(row for cell in cells for row in make_row(cell, config.bench))
-    verdict, exit_code = _decide(rows, comparisons, parity, setup)
+    missing = [cell.missing for cell in cells if cell.missing is not None]
+    verdict, exit_code = _decide(rows, comparisons, missing, setup)
     if models != _describe_models(setup, facts):
         raise ModelError("a model's file changed while it was measured; measure it again")
     progress(1.0, "done")
     return BenchRecord(
         verdict=verdict,
-        finding=sum_up(rows, comparisons, parity, verdict, config.bench),
+        finding=sum_up(rows, comparisons, parity, verdict, config.bench, list(map(str, missing))),
         exit_code=exit_code,
         lineage=record_lineage(),
         model=models.get("onnx"),
@@ -131,15 +142,15 @@ def keep_bench(record: BenchRecord, config: Config, path: Path | None = None) ->
 
 def _describe(
     setup: BenchSetup, stations: dict[str, Station]
-) -> tuple[dict[str, EngineFacts], dict[str, str]]:
+) -> tuple[dict[str, EngineFacts], dict[str, OpsError]]:
     """Load each engine once: what is really running, or why it cannot on this host."""
     facts: dict[str, EngineFacts] = {}
-    problems: dict[str, str] = {}
+    problems: dict[str, OpsError] = {}
     for name, station in stations.items():
         try:
             facts[name] = station.describe(setup.engines[name])
         except UnavailableError as error:
-            problems[name] = str(error)
+            problems[name] = error
     classes = {name: fact.num_classes for name, fact in facts.items() if fact.num_classes}
     if len(set(classes.values())) > 1:
         raise ModelError(
@@ -179,17 +190,22 @@ def _compare(
     fixed = facts["onnx"].input_shape[0] if "onnx" in facts else None
     sizes = [size for size in bench.setup.batch_sizes if fixed in (None, size)]
     both, first, noise_floor = len(facts) == 2, next(iter(facts)), None
-    share_s = COMPARISON_SHARE * bench.setup.budget_s / (1 + len(sizes) * both)
+    deadline = Deadline(COMPARISON_SHARE * bench.setup.budget_s)
+
+    def share_s(due: int) -> float:
+        """What each of so many comparisons may take: small batches leave time to large ones."""
+        return max(0.0, deadline.left_s) / due
+
     if sizes:
         bench.report(f"noise floor, {first} against itself")
         with Station(f"{first} (again)") as twin:
             pair = [(first, bench.stations[first]), (first, twin)]
-            noise_floor = _compare_pair(bench, pair, sizes[0], share_s)
+            noise_floor = _compare_pair(bench, pair, sizes[0], share_s(1 + len(sizes) * both))
     comparisons = []
-    for size in sizes if both else []:
+    for done, size in enumerate(sizes if both else []):
         bench.report(f"comparing onnx with torch: batch {size}")
         pair = [(name, bench.stations[name]) for name in ("torch", "onnx")]
-        comparison = _compare_pair(bench, pair, size, share_s)
+        comparison = _compare_pair(bench, pair, size, share_s(len(sizes) - done))
         comparisons.append(SpeedComparison(batch_size=size, comparison=comparison))
     return noise_floor, tuple(comparisons)
 
@@ -211,16 +227,18 @@ def _compare_pair(
 def _decide(
     rows: Sequence[BenchRow],
     comparisons: Sequence[SpeedComparison],
-    parity: ParityResult | None,
+    missing: Sequence[OpsError],
     setup: BenchSetup,
 ) -> tuple[Verdict, int]:
     verdict: Verdict = "pass"
-    if parity is not None and not parity.passed:
+    if any(isinstance(error, GateFailedError | ModelError) for error in missing):
         verdict = "fail"
-    elif any(row.status == "inconclusive" for row in rows) or any(
-        one.direction is None for one in comparisons
-    ):
-        verdict = "inconclusive"
     elif all(row.status == "unavailable" for row in rows):
         return "inconclusive", int(ExitCode.USAGE)
+    elif (
+        missing
+        or any(row.status == "inconclusive" for row in rows)
+        or any(one.direction is None for one in comparisons)
+    ):
+        verdict = "inconclusive"
     return verdict, exit_code_of(verdict, skipped=bool(setup.images.skipped))

@@ -65,7 +65,7 @@ def measure_speed(
             pairs, compare, lambda: deadline.spent_s <= COMPARISON_SHARE * budget_s, tell
         )
         for pair, problem in problems.items():
-            cells[pair].reason = problem
+            cells[pair].error = OpsError(problem)
         measure_cells(
             [cell for cell in cells.values() if cell.reason is None],
             dict.fromkeys(requests, first),

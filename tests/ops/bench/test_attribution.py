@@ -8,9 +8,15 @@ from opslib.ops.bench.attribution import Moved, attribute
 
 
 def moved(
-    engine: str, reference_pct: float = 0.0, *, model_pct: float = 0.0, usual_pct: float = 1.0
+    engine: str,
+    reference_pct: float = 0.0,
+    *,
+    model_pct: float = 0.0,
+    usual_pct: float = 1.0,
+    end_to_end_pct: float | None = None,
 ) -> Moved:
-    return Moved(engine, model_pct, abs(model_pct) > 2, reference_pct, usual_pct)
+    own_moved = abs(model_pct) > 2
+    return Moved(engine, model_pct, own_moved, reference_pct, usual_pct, end_to_end_pct)
 
 
 @pytest.mark.parametrize(
@@ -41,6 +47,16 @@ def moved(
         ),
         (
             [moved("onnx", model_pct=5.0), moved("torch")],
+            "ONNX Runtime: the model itself is 5.0 % slower against the reference network in the "
+            "same process.",
+        ),
+        (
+            [moved("onnx", end_to_end_pct=15.0), moved("torch")],
+            "ONNX Runtime: end to end is 15.0 % slower against the reference network and inference "
+            "alone is 0.0 % faster: the preprocessing.",
+        ),
+        (
+            [moved("onnx", model_pct=5.0, end_to_end_pct=3.0), moved("torch")],
             "ONNX Runtime: the model itself is 5.0 % slower against the reference network in the "
             "same process.",
         ),

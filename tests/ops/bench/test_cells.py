@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -89,6 +91,27 @@ def test_a_ratio_that_is_known_stays_known_when_a_later_pass_fails() -> None:
     assert (row.status, row.reason) == ("measured", None)
 
 
+def find_direction(
+    verdict: str, interval: tuple[float, float], log_ratios: tuple[float, ...] = (0.1,) * 20
+) -> Callable[..., str | None]:
+    """The direction of a comparison, given what else is known of it."""
+
+    def find(run_delay_pct: float | None = 0.0, confirmed: bool | None = None) -> str | None:
+        comparison = Comparison.model_construct(
+            verdict=verdict,
+            speedup=math.sqrt(interval[0] * interval[1]),
+            speedup_ci95=interval,
+            min_effect_pct=2.0,
+            rounds=len(log_ratios),
+            log_ratios=log_ratios,
+            run_delay_pct=run_delay_pct,
+            confirmed_in_fresh_processes=confirmed,
+        )
+        return SpeedComparison.model_construct(batch_size=1, comparison=comparison).direction
+
+    return find
+
+
 @pytest.mark.parametrize(
     ("verdict", "interval", "direction"),
     [
@@ -103,6 +126,29 @@ def test_a_ratio_that_is_known_stays_known_when_a_later_pass_fails() -> None:
 def test_a_comparison_may_be_too_wide_for_a_figure_and_still_say_which_is_faster(
     verdict: str, interval: tuple[float, float], direction: str | None
 ) -> None:
-    comparison = Comparison.model_construct(verdict=verdict, speedup_ci95=interval)
-    one = SpeedComparison.model_construct(batch_size=1, comparison=comparison)
-    assert one.direction == direction
+    assert find_direction(verdict, interval)() == direction
+
+
+def test_a_clear_interval_says_nothing_where_the_host_was_busy_or_fresh_processes_disagreed() -> (
+    None
+):
+    assert find_direction("inconclusive", (1.5, 4.0))(run_delay_pct=21.0) is None
+    assert find_direction("inconclusive", (1.5, 1.55))(confirmed=False) is None
+    assert find_direction("inconclusive", (1.5, 1.55))(confirmed=None) is None  # no time for them
+
+
+@pytest.mark.parametrize(
+    ("log_ratios", "direction"),
+    [
+        ((0.12, 0.121), None),
+        ((0.12, 0.121, 0.119, 0.12), None),
+        ((0.9, 0.95, 0.85, 0.92, 0.88), "faster"),
+        ((-0.9, -0.95, -0.85, -0.92, -0.88), "slower"),
+        ((0.12, 0.4, 0.12, 0.14, 0.13, 0.5), None),
+    ],
+)
+def test_a_few_rounds_say_which_is_faster_as_far_as_students_interval_does(
+    log_ratios: tuple[float, ...], direction: str | None
+) -> None:
+    ends = math.exp(min(log_ratios)), math.exp(max(log_ratios))  # a bootstrap's, all it can say
+    assert find_direction("inconclusive", ends, log_ratios)() == direction

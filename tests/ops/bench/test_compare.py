@@ -1,3 +1,4 @@
+import math
 import random
 from typing import Any
 
@@ -7,11 +8,13 @@ from scipy import stats as scipy_stats
 
 from opslib.core.host import HostFacts
 from opslib.ops.bench.compare import (
+    RowComparison,
     compare_records,
     noise_floor_pct,
     welch_interval,
 )
-from opslib.ops.bench.record import BenchRecord, BenchRow
+from opslib.ops.bench.record import BenchRecord, BenchRow, Relative
+from opslib.timing.stats import trimmed_degrees
 from tests.runs.makers import bench_row, make_bench, make_lineage
 
 
@@ -89,6 +92,48 @@ def test_another_model_is_compared_only_when_that_is_meant() -> None:
     new = make_bench([bench_row(2.2)], model=other)
     assert outcomes(old, new) == [("not comparable", "models differ")]
     assert outcomes(old, new, across_models=True) == [("worse", None)]
+
+
+def test_the_model_of_a_row_is_what_its_engine_runs() -> None:
+    rows = [bench_row(2.0), bench_row(4.0, engine="torch")]
+    file = make_bench().model
+    assert file is not None
+    best, newer = (file.model_copy(update={"sha256": digest * 32}) for digest in ("01", "02"))
+    old = make_bench(rows, checkpoint=best)
+    same, differ = ("no measurable change", None), ("not comparable", "models differ")
+    assert outcomes(old, make_bench(rows, checkpoint=newer)) == [same, differ]
+    assert outcomes(old, make_bench(rows, model=newer, checkpoint=best)) == [differ, same]
+    assert outcomes(old, make_bench(rows, checkpoint=newer), across_models=True) == [same, same]
+
+
+def related(log_ratio: float, own: float, rounds: int) -> BenchRow:
+    """A row whose ratio has this standard error, from so many rounds."""
+    reach = own * float(scipy_stats.t.ppf(0.975, trimmed_degrees(rounds)))
+    ends = math.exp(log_ratio - reach), math.exp(log_ratio + reach)
+    found = Relative(
+        ratio=math.exp(log_ratio),
+        ci95=ends,
+        half_width_pct=100 * reach,
+        reference_ms=1.0,
+        log_ratios=(log_ratio,) * rounds,
+    )
+    return bench_row(2.0, relative=found)
+
+
+def test_of_few_rounds_a_ratios_error_is_not_well_known() -> None:
+    def compare(rounds: int) -> RowComparison:
+        old, new = (
+            make_bench([related(at, 0.06, rounds)], reference_sha256="ef" * 32)
+            for at in (0.0, 0.27)
+        )
+        return compare_records(old, new).rows[0]
+
+    few, many = compare(5), compare(500)
+    assert (few.outcome, many.outcome) == ("no measurable change", "worse")
+    assert many.latency_ratio_ci99 == pytest.approx(
+        [math.exp(0.27 + sign * 2.5758 * math.sqrt(2 * 0.06**2 + 2 * 0.02**2)) for sign in (-1, 1)],
+        rel=0.005,
+    )
 
 
 @pytest.mark.parametrize(

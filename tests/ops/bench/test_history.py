@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from opslib.ops.bench.columns import change_columns
+from opslib.ops.bench.compare import compare_records
 from opslib.ops.bench.history import judge_record
 from opslib.ops.bench.record import BenchRecord, BenchRow, Relative
 from tests.runs.makers import bench_row, make_bench, make_lineage
@@ -108,6 +110,33 @@ def test_a_host_that_is_slower_is_not_blamed_on_the_model() -> None:
     told = comparison.attribution or ""
     assert "in both engines: the host, not the model" in told
     assert "slower" in told
+
+
+def test_a_slower_decoding_is_the_preprocessing_and_not_the_model() -> None:
+    def whole(record: BenchRecord, slower: float) -> BenchRecord:
+        """The record with each row end to end beside it."""
+        rows = []
+        for row in record.rows:
+            assert row.relative
+            both = relative(math.log(row.relative.ratio) + slower, WITHIN)
+            rows.append(row.model_copy(update={"boundary": "end_to_end", "relative": both}))
+        return record.model_copy(update={"rows": (*record.rows, *rows)})
+
+    comparison = judge_record(whole(history(1, 5)[0], 0.14), [whole(one, 0) for one in history(30)])
+    assert {row.boundary for row in comparison.rows if row.outcome == "worse"} == {"end_to_end"}
+    told = comparison.attribution or ""
+    assert "ONNX Runtime: end to end is 1" in told
+    assert "the preprocessing" in told
+    assert "the model itself" not in told
+
+
+def test_the_interval_shown_is_named_by_its_confidence() -> None:
+    comparison = judge_record(history(1, 9)[0], history(10))
+    assert comparison.confidence == 1 - 0.01 / len(comparison.rows)
+    names = [column.name for column in change_columns(comparison)]
+    assert "99.9 % interval" in names
+    plain = compare_records(make_bench(), make_bench())
+    assert "99 % interval" in [column.name for column in change_columns(plain)]
 
 
 def test_an_engine_that_is_slower_alone_is_the_runtime() -> None:
@@ -216,6 +245,19 @@ def test_records_without_a_reference_are_compared_among_themselves() -> None:
         "no run before it was measured without a reference network too"
     )
     assert not judge_record(history(1)[0], [old] * 5).comparable
+
+
+def test_another_checkpoint_is_named_where_there_was_no_reference() -> None:
+    rows = [bench_row(2.0), bench_row(4.0, engine="torch")]
+    file = make_bench().model
+    assert file
+    newer = file.model_copy(update={"sha256": "02" * 32})
+    old, new = make_bench(rows, checkpoint=file), make_bench(rows, checkpoint=newer)
+    comparison = judge_record(new, [old])
+    assert [row.reason for row in comparison.rows] == [None, "models differ"]
+    assert comparison.of_another_model
+    preferred = judge_record(new, [old, make_bench(rows, checkpoint=newer)], across_models=True)
+    assert not preferred.of_another_model
 
 
 def test_rows_taken_together_find_what_no_row_shows_alone() -> None:

@@ -1,5 +1,6 @@
 """The benchmark on small real models: every row is a figure or says why it is none."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from opslib.ops.bench.record import BenchRecord
 from opslib.ops.bench.request import BenchRequest
 from opslib.ops.bench.rows import make_row
 from opslib.ops.bench.run import run_bench
-from opslib.ops.bench.setup import prepare_bench
+from opslib.ops.bench.setup import BenchSetup, prepare_bench
 from opslib.ops.bench.story import bench_frame
 from opslib.timing.blocks import Block
 from opslib.timing.station import TimedBlock
@@ -290,8 +291,6 @@ def test_a_folder_that_cannot_be_written_is_refused(config: Config) -> None:
 
 
 def test_the_newest_export_is_taken_where_nothing_is_called_latest(config: Config) -> None:
-    import os
-
     old = write_onnx(config.export_dir / "z-old.onnx")
     os.utime(old, (1, 1))
     assert prepare_bench(config, BenchRequest()).engines["onnx"].path.name == "m.onnx"
@@ -319,6 +318,62 @@ def test_answers_that_are_not_finite_are_no_figure(config: Config) -> None:
     path.write_bytes(model.SerializeToString())
     with pytest.raises(ModelError, match=r"m\.onnx answers with values that are not finite"):
         run_bench(config, BenchRequest(budget_s=4, batch=(1,)))
+
+
+def spoil_batches_of_two(path: Path) -> None:
+    """Let the model answer two images at once, and only them, with what is no number."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    model = onnx.load(path)
+    graph = model.graph
+    graph.node[-1].output[0] = "sound"
+    for name, value in (("first", 0), ("two", 2), ("none", 0)):
+        kind = np.int64 if name == "first" else np.float32
+        graph.initializer.append(numpy_helper.from_array(np.array([value], dtype=kind), name))
+    graph.node.extend(
+        [
+            helper.make_node("Shape", ["input"], ["shape"]),
+            helper.make_node("Gather", ["shape", "first"], ["count"]),
+            helper.make_node("Cast", ["count"], ["images"], to=TensorProto.FLOAT),
+            helper.make_node("Sub", ["images", "two"], ["beyond"]),
+            helper.make_node("Div", ["none", "beyond"], ["spoilt"]),
+            helper.make_node("Add", ["sound", "spoilt"], ["logits"]),
+        ]
+    )
+    path.write_bytes(model.SerializeToString())
+
+
+def test_a_batch_size_answered_with_what_is_no_number_fails_the_benchmark(config: Config) -> None:
+    spoil_batches_of_two(config.export_dir / "m.onnx")
+    record = run_bench(config, BenchRequest(budget_s=2))
+    assert [row.status == "unavailable" for row in record.rows] == [False, False, True, True]
+    assert (record.verdict, record.exit_code) == ("fail", 3)
+    assert "Failed: m.onnx answers with values that are not finite." in record.finding
+
+
+class DeadlyRequest(EngineRequest):
+    """Ends the process that receives it, as the kernel would where memory runs out."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.abort, ()
+
+
+def test_a_batch_size_that_ends_the_process_leaves_the_benchmark_inconclusive(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_batch = BenchSetup.at_batch
+
+    def make(setup: BenchSetup, engine: str, batch_size: int) -> EngineRequest:
+        made = at_batch(setup, engine, batch_size)
+        return DeadlyRequest(**vars(made)) if batch_size == 2 else made
+
+    monkeypatch.setattr(BenchSetup, "at_batch", make)
+    record = run_bench(config, BenchRequest(budget_s=4))
+    assert [row.status for row in record.rows[:2]] == ["measured", "measured"]
+    assert {row.status for row in record.rows[2:]} == {"unavailable"}
+    assert (record.verdict, record.exit_code) == ("inconclusive", 4)
+    assert "Inconclusive: not all could be measured: onnx: the worker process" in record.finding
 
 
 def test_a_model_of_one_channel_is_refused_by_name(config: Config) -> None:
