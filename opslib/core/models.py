@@ -146,7 +146,7 @@ def _external_locations(path: Path) -> list[str]:
             return list(_walk(data, 0, len(data), "model"))
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
-    except (ValueError, IndexError) as error:
+    except (ValueError, LookupError) as error:
         known = _recognise(path)
         what = f" but {known}" if known else f", or damaged ({error})"
         raise ModelError(f"{path}: not an ONNX model{what}") from error

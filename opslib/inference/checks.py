@@ -70,9 +70,9 @@ def check_model(
 
     Without a `card` neither its files nor golden images (which `preprocess` turns into its input)
     are checked. `img_size` counts where neither the model nor its card says it. `previous` is the
-    contract of the model in service; without it the card's is taken. Golden images lie in
-    `card_folder`, by default the model's own. `contract` is what it must be: an image classifier,
-    or any model that loads and answers as its own card says.
+    contract of the model in service, whose image size its card must keep, too; without it the
+    card's is taken. Golden images lie in `card_folder`, by default the model's own. `contract` is
+    what it must be: an image classifier, or any model that loads and answers as its own card says.
     """
     stages: tuple[Stage, ...] = ()
     if card is not None and card.files:
@@ -89,8 +89,12 @@ def check_model(
             return ModelCheck(trial, (*stages, "load", "outputs", "golden"), result)
         return ModelCheck(try_model(path, limits=limits), (*stages, "load"), None)
     expected = previous or (Contract.from_card(card) if card is not None else None)
-    size = probe_size(path, expected, img_size)
+    served, promised = (resolve_img_size(img_size, one, None) for one in (previous, card))
+    size = served or probe_size(path, card, img_size)
     check_input(path, size)
+    if promised not in (None, size):
+        problem = f"its card says {promised} pixels, the images have {size} pixels a side"
+        raise ModelCheckError("contract", f"{path}: {problem}")
     if card is not None and card.golden:
         golden = load_golden(card, folder, preprocess, size)
     probes = probe_images(size)

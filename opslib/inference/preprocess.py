@@ -5,6 +5,7 @@ offers. Ours is also split into `decode` and `transform`, so that time can be at
 """
 
 import importlib
+import struct
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], dtype=np.float32)
 IMAGENET_STD = np.array([0.229, 0.224, 0.225], dtype=np.float32)
 _SCALE = 1.0 / (255.0 * IMAGENET_STD)
 _SHIFT = IMAGENET_MEAN / IMAGENET_STD
+
+_DAMAGES = (OSError, ValueError, SyntaxError, EOFError, LookupError, TypeError, struct.error)
 
 Images = list[NDArray[np.uint8]]
 
@@ -44,9 +47,17 @@ def decode(paths: Sequence[str | Path], img_size: int) -> Images:
                     size = f"{image.width} x {image.height} pixels"
                     raise InputError(f"{path}: {size}; at most {MAX_PIXELS:,} are read")
                 images.append(to_pixels(image, img_size))
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        except damages() as error:
             raise InputError(f"{path}: cannot be read as an image: {error}") from error
     return images
+
+
+def damages() -> tuple[type[Exception], ...]:
+    """Return what Pillow raises over a damaged image, beside its own: of EXIF data that is cut off,
+    whatever comes of reading behind its end."""
+    from PIL import Image
+
+    return (*_DAMAGES, Image.DecompressionBombError)
 
 
 def to_pixels(image: Any, img_size: int) -> NDArray[np.uint8]:
@@ -115,15 +126,25 @@ def load_preprocessor(function: str, code_root: Path | None) -> Preprocessor:
     if function == DEFAULT_FUNCTION:
         return Preprocessor(function, preprocess, (decode, transform))
     found = import_object(function, code_root, key="preprocess.function")
-    return Preprocessor(function, lambda paths, size: as_batch(found(list(paths), size)), None)
+
+    def run(paths: Sequence[str], img_size: int) -> NDArray[np.float32]:
+        return as_batch(found(list(paths), img_size), len(paths), function)
+
+    return Preprocessor(function, run, None)
 
 
-def as_batch(value: Any) -> NDArray[np.float32]:
-    """Return a Torch tensor or array as a contiguous float32 array in host memory, `[N,C,H,W]`."""
-    array = value.detach().cpu().numpy() if hasattr(value, "detach") else np.asarray(value)
-    if array.ndim != 4:
-        raise InputError(f"preprocessing returned shape {list(array.shape)}; expected [N, C, H, W]")
-    return np.ascontiguousarray(array, dtype=np.float32)
+def as_batch(value: Any, count: int, function: str) -> NDArray[np.float32]:
+    """Return what `function` returned for `count` images, a Torch tensor or array, as a contiguous
+    float32 array in host memory, `[N,C,H,W]`; a `ConfigError` where it is something else."""
+    returned = f"preprocess.function: {function} returned"
+    try:
+        array = value.detach().cpu().numpy() if hasattr(value, "detach") else np.asarray(value)
+        batch = np.ascontiguousarray(array, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{returned} no array of numbers: {shorten(str(error))}") from error
+    if array.ndim != 4 or len(array) != count:
+        raise ConfigError(f"{returned} shape {list(array.shape)}; expected [{count}, C, H, W]")
+    return batch
 
 
 def import_object(reference: str, code_root: Path | None, *, key: str) -> Any:

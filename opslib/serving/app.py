@@ -1,6 +1,7 @@
 """The service as an ASGI application: routes over the parts that do the work."""
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -16,7 +17,7 @@ from starlette.types import ASGIApp
 from opslib import __version__
 from opslib.serving.failures import RefusalError, answer_crash, answer_refusal, json_response
 from opslib.serving.gate import GENERATION, Endpoint, Gate, LoggedCors, Trace
-from opslib.serving.logs import PERIOD_S, sum_up_events
+from opslib.serving.logs import EVENT_LOGGER, PERIOD_S, sum_up_events
 from opslib.serving.reload import StageError, since_ms
 from opslib.serving.schemas import (
     Answer,
@@ -37,6 +38,8 @@ from opslib.serving.uploads import UploadLimits, read_body
 APP_NAME = "pillsnap"
 _JSON_LIMIT_BYTES = 64 * 1024
 
+_log = logging.getLogger(f"{EVENT_LOGGER}.app")
+
 
 def create_app(service: Service) -> ASGIApp:
     """Return the application that serves `service`, its layers in order from the outside:
@@ -45,8 +48,11 @@ def create_app(service: Service) -> ASGIApp:
     async def sum_up_logs() -> None:
         while True:  # what was not logged one by one
             await asyncio.sleep(PERIOD_S)
-            service.access_log.sum_up()
-            sum_up_events()
+            try:
+                service.access_log.sum_up()
+                sum_up_events()
+            except Exception:
+                _log.exception("what was not logged one by one could not be summed up")
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:

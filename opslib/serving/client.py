@@ -11,7 +11,7 @@ from opslib.core.language import mark, tr
 from opslib.core.secrets import show_address
 from opslib.core.sections import ClientSection
 from opslib.inference.causes import find_hint
-from opslib.serving.keys import HEADER
+from opslib.serving.keys import HEADER, check_sendable
 from opslib.serving.live import (
     LiveVersion,
     describe_degraded,
@@ -46,8 +46,8 @@ class ServiceClient:
     `ServiceError` where the service refuses or does not answer.
 
     `url` is such as `http://127.0.0.1:8000` (else a `ParameterError`), and the attribute how it may
-    be shown; `key` is sent as `X-API-Key` and never shown; `section` has the names of its fields
-    and the timeout, which `timeout_s` overrides.
+    be shown; `key` is sent as `X-API-Key` (a `ConfigError` where it cannot be) and never shown;
+    `section` has the names of its fields and the timeout, which `timeout_s` overrides.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class ServiceClient:
         try:
             self._client = httpx.Client(
                 base_url=normalise_url(url),
-                headers={HEADER: key},
+                headers={HEADER: check_sendable(key)},
                 timeout=httpx.Timeout(self._timeout_s, connect=min(5.0, self._timeout_s)),
                 trust_env=False,
             )

@@ -32,14 +32,16 @@ KindOption = Annotated[
     str | None, typer.Option(help="Which kind of models, where the service has several.")
 ]
 TimeoutOption = Annotated[
-    float | None, typer.Option("--timeout", "-t", help="Seconds to wait for a reload.")
+    float | None, typer.Option("--timeout", "-t", help="Seconds to wait for a reload.", min=0.1)
 ]
 PersistOption = Annotated[bool, typer.Option("--persist", help="Update the pin too.")]
 
 
 def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
-    port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one.")] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port; 0 takes a free one.", min=0, max=65535)
+    ] = None,
     env_file: EnvFileOption = None,
     config: ConfigOption = None,
 ) -> int:
@@ -199,7 +201,7 @@ def settle_pin(kind: Kind, path: Path, env_file: Path | None, *, persist: bool) 
         show(f"{target}: {kind.pin}={path}")
         return
     pinned = next(iter(kind.pins(env_file)), None)
-    if pinned is not None and pinned.resolve() != path.resolve():
+    if pinned is not None and os.path.realpath(pinned) != os.path.realpath(path):
         show(
             f"warning: {target} pins {kind.pin}={pinned}: a restart brings that one back; "
             "--persist updates it"

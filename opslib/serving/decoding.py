@@ -1,5 +1,6 @@
 """Uploaded bytes to pixels: name, declared type and content must agree, size is checked first."""
 
+import struct
 import tempfile
 from collections.abc import Sequence
 from contextlib import closing
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from opslib.core.errors import InputError
-from opslib.inference.preprocess import Preprocessor, to_pixels, transform
+from opslib.inference.preprocess import Preprocessor, damages, to_pixels, transform
 from opslib.serving.failures import RefusalError
 from opslib.serving.uploads import Upload
 
@@ -122,17 +123,15 @@ class UploadDecoder:
                 paths.append(str(path))
             try:
                 return self._preprocessor.run(paths, img_size)
-            except (OSError, ValueError, SyntaxError, InputError) as error:
+            except (OSError, ValueError, SyntaxError, struct.error, InputError) as error:
                 raise _damaged(error) from error
 
 
 def _read(image: Any, img_size: int) -> NDArray[np.uint8]:
-    from PIL import Image
-
     try:
         with closing(image):  # frees its pixels at once, as `with image` would not
             return to_pixels(image, img_size)
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+    except damages() as error:
         raise _damaged(error) from error
 
 

@@ -58,7 +58,8 @@ def json_response(
 ) -> Response:
     """Return `content` as a JSON answer; NaN and infinity, for which JSON has no word, are a
     `ValueError`."""
-    body = json.dumps(content, ensure_ascii=False, allow_nan=False).encode()
+    text = json.dumps(content, ensure_ascii=False, allow_nan=False)
+    body = text.encode("utf-8", "backslashreplace")  # of a path whose bytes are no UTF-8
     return Response(body, status, headers, media_type="application/json")
 
 

@@ -104,11 +104,6 @@ class Generations:
             found = [slot.model for slot in self._slots.values() if slot.model.path == path]
         return next((model for model in found if model.is_unchanged()), None)
 
-    def resident(self) -> tuple[LoadedModel, ...]:
-        """Return the loaded models, the current one last."""
-        with self._lock:
-            return tuple(slot.model for slot in self._slots.values())
-
     def close(self) -> None:
         """Free every model that no request holds."""
         with self._lock:

@@ -50,6 +50,19 @@ def check_key(key: str | None) -> bytes:
     return key.encode()
 
 
+def check_sendable(key: str) -> str:
+    """Return the key if a header can carry it, as one that was cut from a file with its end of line
+    cannot; else a `ConfigError`, which never repeats it."""
+    if key.isascii() and key.isprintable() and key == key.strip():
+        return key
+    problem = tr(
+        "{key}: begins or ends with a blank, or has signs that no request can carry; "
+        "look for it in the environment and in .env",
+        key=KEY_VARIABLE,
+    )
+    raise ConfigError(problem)
+
+
 def keys_match(expected: bytes, given: bytes) -> bool:
     """Return whether two keys are the same, in time that does not tell where they differ."""
     return hmac.compare_digest(expected, given)

@@ -23,6 +23,7 @@ from opslib.core.files import hide_name, sha256_bytes
 from opslib.core.kinds import PIN
 from opslib.core.records import Record
 from opslib.core.served import STATE_NAME, ServedState
+from opslib.serving.live import join_address
 
 LEASE_FOLDER = ".in-use"
 REFRESH_S = 60.0
@@ -74,7 +75,7 @@ class Lease(Record):
         host = self.address
         if host in _EVERYWHERE:
             host = "127.0.0.1" if local else self.host
-        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+        return f"http://{join_address(host, self.port)}"
 
 
 @dataclass(frozen=True)

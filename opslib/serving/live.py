@@ -104,6 +104,11 @@ def text_or_none(value: Any) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
+def join_address(host: str, port: int) -> str:
+    """Return `host:port`, an IPv6 address in brackets."""
+    return f"{f'[{host}]' if ':' in host else host}:{port}"
+
+
 def normalise_url(host: str) -> str:
     """Return `http://host:port` of an address given with or without its scheme."""
     return (host if "://" in host else f"http://{host}").rstrip("/")

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from opslib.core.errors import DeadlineError, OpsError
 from opslib.core.records import Part, Record
-from opslib.serving.keys import KEY_VARIABLE
+from opslib.serving.keys import KEY_VARIABLE, check_sendable
 
 _START_S = 30.0
 _POLL_S = 0.01
@@ -147,7 +147,9 @@ class LoadProcess:
 
 @contextmanager
 def start_load(plan: LoadPlan, key: str) -> Iterator[LoadProcess]:
-    """Start a load in its own process; it is ended with the block."""
+    """Start a load in its own process; it is ended with the block. A `ConfigError` where no request
+    can carry the key."""
+    check_sendable(key)
     with tempfile.TemporaryDirectory(prefix="pillops-load-") as folder:
         request, result = Path(folder) / "plan.json", Path(folder) / "result.json"
         request.write_text(plan.model_dump_json())

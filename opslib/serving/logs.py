@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import sys
+import threading
 from collections.abc import Hashable, Iterable
 from datetime import UTC, datetime
 from logging.handlers import WatchedFileHandler
@@ -83,23 +84,27 @@ class SparingFilter(logging.Filter):
         super().__init__()
         self._sparing = Sparing()
         self._last: dict[object, logging.LogRecord] = {}
+        self._lock = threading.RLock()  # entered anew where what is collected in it warns
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Return whether the record is written; the last that was not is remembered."""
         place = (record.pathname, record.lineno)
-        if self._sparing.take(place):
-            return True
-        self._last[place] = record
+        with self._lock:
+            if self._sparing.take(place):
+                return True
+            self._last[place] = record
         return False
 
     def sum_up(self) -> None:
         """Write how many records were not written, a line for each place in the code."""
-        for place, count in self._sparing.drain().items():
-            last = self._last[place]
-            said = f"{count} more like it: {last.getMessage().splitlines()[0]}"
+        with self._lock:
+            counts = self._sparing.drain()
+            last_of, self._last = self._last, {}
+        for place, count in counts.items():
+            last = last_of[place]
+            said = f"{count} more like it: " + last.getMessage().partition("\n")[0]
             facts = {"name": last.name, "levelno": last.levelno, "levelname": last.levelname}
             logging.getLogger(last.name).callHandlers(logging.makeLogRecord({**facts, "msg": said}))
-        self._last.clear()
 
 
 class AccessLog:
@@ -123,8 +128,9 @@ class AccessLog:
         data = (mask(line, self._secrets) + "\n").encode("utf-8", "backslashreplace")
         try:
             if self._was_renamed():
-                os.close(self._descriptor)
+                before = self._descriptor
                 self._open()
+                os.close(before)
             os.write(self._descriptor, data)
         except OSError:
             return
@@ -146,8 +152,13 @@ class AccessLog:
         os.close(self._descriptor)
 
     def _open(self) -> None:
-        self._descriptor = open_to_append(self._path)
-        self._opened = os.fstat(self._descriptor)
+        descriptor = open_to_append(self._path)
+        try:
+            self._opened = os.fstat(descriptor)
+        except OSError:
+            os.close(descriptor)
+            raise
+        self._descriptor = descriptor
 
     def _was_renamed(self) -> bool:
         try:
@@ -178,7 +189,7 @@ def open_logs(folder: Path, level: str, secrets: Iterable[str], *, console: bool
     secrets = tuple(secrets)
     with storage_errors(f"write logs into {folder}"):
         os.close(open_to_append(folder / ERROR_LOG))
-        events = EventFile(folder / ERROR_LOG, encoding="utf-8")
+        events = EventFile(folder / ERROR_LOG, encoding="utf-8", errors="backslashreplace")
     events.setFormatter(JsonLines(secrets))
     handlers: list[logging.Handler] = [events]
     if console:

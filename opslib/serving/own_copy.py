@@ -8,6 +8,7 @@ after that its bytes are the session's alone, and gone with it. A model in one f
 memory, as a checkpoint is, and needs no copy.
 """
 
+import errno
 import fcntl
 import os
 import shutil
@@ -41,11 +42,12 @@ def confine_path(text: str, folders: Sequence[Path], base: Path) -> Path:
         raise ModelError(f"{shown}: expected a file ending in .onnx")
     path = base / given
     try:
-        real = path.resolve(strict=True)
-    except (OSError, RuntimeError) as error:
-        if not is_inside(path.parent.resolve(), folders):
+        real = Path(os.path.realpath(path, strict=True))
+    except OSError as error:
+        if not is_inside(Path(os.path.realpath(path.parent)), folders):
             raise ModelError(f"{shown}: outside {_list(folders)}") from error
-        reason = getattr(error, "strerror", None) or "its links lead in a circle"
+        circle = error.errno == errno.ELOOP
+        reason = "its links lead in a circle" if circle else error.strerror
         raise ModelError(f"{shown}: {reason}") from error
     if not is_inside(real, folders):
         raise ModelError(f"{shown}: outside {_list(folders)}")
@@ -58,7 +60,7 @@ def confine_path(text: str, folders: Sequence[Path], base: Path) -> Path:
 def confine_sidecars(files: ModelFiles, folders: Sequence[Path]) -> None:
     """Refuse a model whose weights files are links out of the allowed folders."""
     for sidecar in files.sidecars:
-        if not is_inside(sidecar.resolve(), folders):
+        if not is_inside(Path(os.path.realpath(sidecar)), folders):
             raise ModelError(f"{sidecar}: its weights lie outside {_list(folders)}")
 
 

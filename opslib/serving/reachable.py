@@ -22,7 +22,7 @@ from opslib.core.sections import ClientSection
 from opslib.core.served import read_served_state
 from opslib.core.web import FAILURES, name_failure, request
 from opslib.inference.find_model import list_exports
-from opslib.serving.keys import HEADER
+from opslib.serving.keys import HEADER, check_sendable
 from opslib.serving.leases import FoundLease, find_leases
 from opslib.serving.live import normalise_url, read_version_answer
 
@@ -55,11 +55,11 @@ def find_roots(config: Config, live: Iterable[LiveModel] = ()) -> tuple[Root, ..
     kinds = list_kinds(config)
     for kind in kinds:
         for path in list_exports(config.export_dir, kind)[:1]:
-            found.append(Root(path.resolve(), f"the newest {'export' if kind.sole else kind.name}"))
+            found.append(Root(_real(path), f"the newest {'export' if kind.sole else kind.name}"))
     found += _linked(config)
     for one in live:
         if one.path is not None:
-            found.append(Root(one.path.resolve(), "served now, as /version says", of_service=True))
+            found.append(Root(_real(one.path), "served now, as /version says", of_service=True))
     pins = [(kind.pin, path) for kind in kinds for path in kind.pins()]
     for name, path in dict.fromkeys([*pins, *named_in_env_files(config)]):
         found.append(Root(_real(path), f"{name} names it", of_service=True))
@@ -105,7 +105,7 @@ def ask_version(config: Config, url: str) -> tuple[LiveModel, ...]:
     that may be a model; no service, no model. See `ask_services`."""
     shown = show_address(url)
     secret = load_service_environment(config).api_key
-    headers = {HEADER: secret.get_secret_value()} if secret else {}
+    headers = {HEADER: check_sendable(secret.get_secret_value())} if secret else {}
     timeout_s = config.maintenance.version_timeout_s
     try:
         status, body = request(f"{url}/version", timeout_s, headers=headers)

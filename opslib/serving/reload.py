@@ -18,7 +18,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from opslib.core.served import ServedModel, WantedModel, keep_served
 from opslib.inference.causes import ModelCheckError, find_hint
 from opslib.inference.checks import check_model
 from opslib.inference.contract import check_classes_kept, check_outputs, probe_images
+from opslib.inference.find_model import find_card
 from opslib.inference.golden import check_golden, load_golden
 from opslib.inference.preprocess import Preprocessor
 from opslib.serving.generations import Generation, Generations
@@ -90,7 +91,7 @@ class Reloader:
             folders = self.settings.model_dirs
             path = confine_path(text, folders, self.settings.config.export_dir)
         with self._announced(path):
-            resident = self.generations.find_resident(path)
+            resident = self._find_resident(path)
             model = resident or self._prepare(path, confined=True)
             return self._switch(model, resident=resident is not None)
 
@@ -100,6 +101,15 @@ class Reloader:
         self._stages_ms = {}
         with self._announced(path):
             return self._switch(self._prepare(path, confined=False), wanted=wanted)
+
+    def _find_resident(self, path: Path) -> LoadedModel | None:
+        """The model loaded from `path`, if neither its files nor its card have changed since."""
+        model = self.generations.find_resident(path)
+        if model is not None:
+            with suppress(OpsError, OSError):  # a damaged card is refused by its stage
+                if find_card(self.settings.config, path) == model.candidate.card:
+                    return model
+        return None
 
     @contextmanager
     def _announced(self, path: Path) -> Iterator[None]:
@@ -174,7 +184,7 @@ class Reloader:
             for count in (config.uploads.batch_max_images, *range(model.together, 0, -1)):
                 model.answer(probes[[0] * count])
         card = model.candidate.card
-        if card is not None and card.golden and card.files:
+        if card is not None and card.golden:
             run = self.preprocessor.run_checked
             golden = load_golden(card, model.path.parent, run, model.img_size)
             check_golden(model.path, model.run(golden), card.golden)

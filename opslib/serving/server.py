@@ -13,6 +13,7 @@ from pathlib import Path
 from opslib.core.config import Config
 from opslib.core.errors import StorageError
 from opslib.serving.connections import Connections, find_room
+from opslib.serving.live import join_address
 from opslib.serving.logs import open_logs
 from opslib.serving.settings import load_settings
 
@@ -84,7 +85,7 @@ def serve(
             )
         )
         if on_ready is not None:
-            url = "http://{}:{}".format(*address)
+            url = f"http://{join_address(*address)}"
             current = service.generations.current
             model = current.model.candidate.version_tag if current else "no model"
             if current and current.model.unbatched:
@@ -100,18 +101,20 @@ def serve(
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Return a listening socket, or `StorageError` where the address is taken or not this host's;
-    what connects before the model is loaded waits in its line."""
+    """Return a listening socket, or `StorageError` where the address is none, not this host's or
+    taken; what connects before the model is loaded waits in its line."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # Named as TCP, or asyncio leaves Nagle's delay on and each answer takes 40 ms.
-    bound = _Listener(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        bound.bind((host, port))
-    except OSError as error:
-        bound.close()
-        raise StorageError(f"cannot listen on {host}:{port}: {error.strerror}") from error
-    bound.listen()
+    with ExitStack() as stack:
+        try:
+            # Named as TCP, or asyncio leaves Nagle's delay on and each answer takes 40 ms.
+            bound = stack.enter_context(_Listener(family, socket.SOCK_STREAM, socket.IPPROTO_TCP))
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound.bind((host, port))
+            bound.listen()
+        except (OSError, OverflowError, TypeError, ValueError) as error:  # no name or no port
+            why = getattr(error, "strerror", None) or error
+            raise StorageError(f"cannot listen on {join_address(host, port)}: {why}") from error
+        stack.pop_all()
     return bound
 
 

@@ -1,5 +1,6 @@
 """Everything the service was told: the configuration, `.env` and the checked key, in one place."""
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,7 +29,8 @@ class ServiceSettings:
         """The folders from which a model may be switched in, links resolved."""
         config = self.config
         more = map(config.resolve, config.reload.model_dirs)
-        return tuple(path.resolve() for path in (config.export_dir, config.restore_dir, *more))
+        folders = (config.export_dir, config.restore_dir, *more)
+        return tuple(Path(os.path.realpath(folder)) for folder in folders)
 
 
 def load_settings(config: Config, env_file: Path | None = None) -> ServiceSettings:

@@ -94,4 +94,5 @@ def _list_exports(folder: Path, kind: Kind) -> list[Path]:
 def _follow(link: Path) -> Path:
     """The file that a link names, also where it is not there; the link itself for a circle."""
     real = follow_model(link)
-    return real if real.exists() or not real.is_symlink() else link
+    # Of a folder that cannot be looked into, `Path` raises.
+    return link if os.path.islink(real) and not os.path.exists(real) else real  # noqa: PTH110, PTH114

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from stat import S_ISDIR
 from typing import Self
 
 from opslib.core.errors import InputError, StorageError
@@ -88,7 +89,10 @@ class Tenant:
         while not self._ended.wait(REFRESH_S):
             with self._lock:
                 if not self._ended.is_set():
-                    self._renew()
+                    try:
+                        self._renew()
+                    except Exception:
+                        _log.exception("the leases could not be renewed")
 
     def _renew(self) -> None:
         folders: dict[Path, dict[str, str]] = {path.parent: {} for path in self._written}
@@ -115,7 +119,7 @@ class Tenant:
         found.append((self._coming, "about to be served"))
         for path, why in found:
             real = Path(os.path.realpath(path)) if path is not None else None
-            if real is not None and real.parent.is_dir():
+            if real is not None and not _is_gone(real.parent):
                 yield real, why
 
     def _write(self, path: Path, lease: Lease) -> None:
@@ -143,10 +147,21 @@ class Tenant:
     def _remove_old(self) -> None:
         """Remove leases of an earlier run on folders that this one takes no model from."""
         used = {model.parent / LEASE_FOLDER for model, _ in self._used()}
-        for folder in lease_folders(self._settings.config):
-            if folder not in used:
-                with suppress(OSError):
-                    (folder / self._lease.file_name).unlink()
+        with suppress(OSError):
+            for folder in lease_folders(self._settings.config):
+                if folder not in used:
+                    with suppress(OSError):
+                        (folder / self._lease.file_name).unlink()
+
+
+def _is_gone(folder: Path) -> bool:
+    """Whether there is surely no such folder; one that cannot be looked at may be there."""
+    try:
+        return not S_ISDIR(folder.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
 
 
 def _touch(path: Path) -> bool:

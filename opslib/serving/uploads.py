@@ -4,7 +4,7 @@ import io
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from email.errors import HeaderParseError
+from email.errors import MessageError
 from email.header import decode_header, make_header
 from email.message import Message
 from pathlib import PurePosixPath
@@ -111,16 +111,18 @@ def _read_filename(part: MultipartSegment) -> str | None:
     if part.filename is None:
         header = Message()
         header["Content-Disposition"] = part.header("Content-Disposition")
-        found = header.get_param("filename", header="Content-Disposition")
-        if not isinstance(found, tuple):
-            return None
-        charset, _, name = found
-        if charset is None or charset.lower() not in _CHARSETS:
-            return name
-        return name.encode("latin-1").decode(charset, "replace")
+        with suppress(MessageError, LookupError, TypeError, ValueError):
+            found = header.get_param("filename", header="Content-Disposition")
+            if not isinstance(found, tuple):
+                return None
+            charset, _, name = found
+            if charset is None or charset.lower() not in _CHARSETS:
+                return name
+            return name.encode("latin-1").decode(charset, "replace")
+        return None  # it has pieces that do not fit together
     text: str = part.filename.encode("latin-1").decode("utf-8", "replace")
     if text.startswith("=?"):
-        with suppress(HeaderParseError, LookupError, UnicodeError):
+        with suppress(MessageError, LookupError, TypeError, ValueError):
             return str(make_header(decode_header(text))).encode("utf-8", "replace").decode()
     return text
 

@@ -194,3 +194,13 @@ def test_a_name_without_a_known_suffix_is_told_by_its_first_bytes(
 ) -> None:
     (tmp_path / name).write_bytes(begins)
     assert is_onnx(tmp_path / name) is expected
+
+
+def test_a_place_of_weights_that_says_none_is_damage(tmp_path: Path) -> None:
+    path = write_onnx(tmp_path / "m.onnx", sidecar=True)
+    data = path.read_bytes()
+    place = data.index(b"location") + len(b"location")
+    assert data[place] == 0x12  # the value's tag: its second field
+    path.write_bytes(data[:place] + b"\x1a" + data[place + 1 :])
+    with pytest.raises(ModelError, match=r"m\.onnx: not an ONNX model, or damaged"):
+        find_model_files(path)

@@ -1,10 +1,12 @@
 """Golden images and the whole model check, stage by stage."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from opslib.core.cards import GoldenAnswer, ModelCard, list_files
@@ -13,6 +15,7 @@ from opslib.core.files import sha256_file
 from opslib.core.models import find_model_files
 from opslib.inference.causes import ModelCheckError
 from opslib.inference.checks import check_model
+from opslib.inference.contract import Contract
 from opslib.inference.golden import answer_golden, check_golden, load_golden
 from opslib.inference.postprocess import softmax
 from opslib.inference.preprocess import preprocess
@@ -146,3 +149,28 @@ def test_another_number_of_classes_is_refused() -> None:
 def test_answers_must_match_the_images_in_number() -> None:
     with pytest.raises(ModelError, match="1 golden images, 2 answers"):
         answer_golden(golden_set((1.0, 0.0)), np.zeros((2, 2), dtype=np.float32))
+
+
+def test_a_model_of_any_size_is_tried_at_the_size_that_it_would_be_served_at(
+    tmp_path: Path,
+) -> None:
+    model, sizes = write_onnx(tmp_path / "m.onnx", size="side"), list[int]()
+    image = write_images(tmp_path, 1)[0]
+
+    def prepare(paths: Sequence[str], size: int) -> NDArray[np.float32]:
+        sizes.append(size)
+        return preprocess(paths, size)
+
+    trial = try_model(model, images=preprocess([str(image)], 24))
+    blank = GoldenAnswer(image=image.name, sha256=sha256_file(image), class_id=0, probabilities=())
+    golden = answer_golden((blank,), trial.probabilities())
+    card = make_card(input_shape=("batch", 3, 24, 24), golden=golden)
+    for served in (24, None):
+        previous = Contract(3, (None, 3, served, served))
+        check_model(model, card, preprocess=prepare, previous=previous)
+    assert sizes == [24, 24]
+    with pytest.raises(
+        ModelCheckError, match=r"its card says 24 pixels.* 16 pixels a side"
+    ) as caught:
+        check_model(model, card, preprocess=prepare, previous=Contract(3, (None, 3, 16, 16)))
+    assert caught.value.stage == "contract"

@@ -105,6 +105,28 @@ def test_an_import_string_that_leads_nowhere_names_its_key(reference: str, messa
         import_object(reference, None, key="torch.factory")
 
 
-def test_preprocessing_of_the_wrong_rank_is_refused() -> None:
-    with pytest.raises(InputError, match=r"shape \[3, 8, 8\]; expected \[N, C, H, W\]"):
-        as_batch(np.zeros((3, 8, 8)))
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        (np.zeros((3, 8, 8)), r"shape \[3, 8, 8\]; expected \[2, C, H, W\]"),
+        (np.zeros((1, 3, 8, 8)), r"shape \[1, 3, 8, 8\]; expected \[2, C, H, W\]"),
+        ([[1.0], [1.0, 2.0]], "no array of numbers"),
+        (None, r"shape \[\]; expected"),
+        (["a.jpg"] * 2, "no array of numbers"),
+    ],
+)
+def test_what_is_no_batch_of_the_images_is_put_down_to_the_function(
+    returned: object, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=rf"preprocess\.function: own:prepare returned {message}"):
+        as_batch(returned, 2, "own:prepare")
+
+
+@pytest.mark.parametrize(("name", "exif"), [("a.png", b"II*\0"), ("a.jpg", b"Exif\0\0II*\0")])
+def test_an_image_whose_exif_data_is_cut_off_is_named(
+    tmp_path: Path, name: str, exif: bytes
+) -> None:
+    path = tmp_path / name
+    Image.new("RGB", (24, 24)).save(path, exif=exif, dpi=(72, 72))
+    with pytest.raises(InputError, match=rf"{name}: cannot be read as an image"):
+        decode([path], 16)

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
+from pydantic import SecretStr
 
-from opslib.core.errors import ModelError
+from opslib.core.errors import ConfigError, ModelError
 from opslib.core.models import find_model_files
 from opslib.core.sections import ClientSection
 from opslib.ops.release.rollback import find_stable, plan_rollback
+from opslib.serving import reachable
 from opslib.serving.client import ServiceClient, ServiceError
 from opslib.serving.keys import make_key
 from opslib.serving.live import LiveVersion, normalise_url
+from opslib.serving.load import LoadPlan, start_load
+from opslib.serving.reachable import ask_version
 from opslib.serving.swap import confirm, switch_hosts
 from tests.serving.conftest import Live, Place
 
@@ -156,3 +161,23 @@ def test_a_model_that_changed_since_it_was_served_is_passed_over(live: Live, pla
     place.first.unlink()
     with pytest.raises(ModelError, match="no other usable model"):
         find_stable(place.config, version_of(place.second))
+
+
+@pytest.mark.parametrize("cut", ["{} ", " {}", "{}\r", "{}\n", "{}\t", "{}\0", "schlüssel-{}"])
+def test_a_key_that_no_request_can_carry_is_refused_at_every_door_and_never_shown(
+    place: Place, monkeypatch: pytest.MonkeyPatch, cut: str
+) -> None:
+    key = cut.format(make_key())
+    url = "http://127.0.0.1:9"
+    plan = LoadPlan(url=url, images=(), requests=1, rate_per_s=None)
+    secret = SimpleNamespace(api_key=SecretStr(key))
+    monkeypatch.setattr(reachable, "load_service_environment", lambda _config: secret)
+    doors: list[Callable[[], object]] = [
+        lambda: ServiceClient(url, key, ClientSection()),
+        lambda: ask_version(place.config, url),
+        lambda: start_load(plan, key).__enter__(),
+    ]
+    for door in doors:
+        with pytest.raises(ConfigError, match=r"API_KEY: .* and in \.env") as caught:
+            door()
+        assert key.strip()[-64:] not in str(caught.value)

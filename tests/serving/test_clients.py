@@ -77,6 +77,21 @@ def test_a_name_in_pieces_is_put_together(live: Live) -> None:
     assert post(live, "filename*0*=utf-8''pi%6cl; filename*1=.jpg")[0] == 200
 
 
+@pytest.mark.parametrize(
+    ("disposition", "status", "code"),
+    [
+        ("filename*=utf-8''a.jpg; filename*0=b", 422, "file_missing"),
+        ("filename*=utf-8''a.jpg; filename*1*=b", 422, "file_missing"),
+        ('filename="=?é?b?YQ==?="', 415, "extension"),
+    ],
+)
+def test_a_name_that_cannot_be_read_is_none(
+    live: Live, disposition: str, status: int, code: str
+) -> None:
+    answered, text = post(live, disposition)
+    assert (answered, json.loads(text)["code"]) == (status, code)
+
+
 def test_a_long_name_of_encoded_words_costs_nothing(live: Live) -> None:
     assert post(live, f'filename="{"=?a?q?" * 600}"')[0] == 415
 

@@ -3,21 +3,36 @@
 from __future__ import annotations
 
 import json
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from opslib.core.errors import ConfigError, ModelError
+from opslib.core.config import load_config
+from opslib.core.errors import ConfigError, ModelError, StorageError
 from opslib.core.served import ServedModel, ServedState
 from opslib.inference.causes import find_hint
+from opslib.serving.command import settle_pin
 from opslib.serving.dotenv import set_variable
 from opslib.serving.gate import RateLimit
 from opslib.serving.generations import Generations
-from opslib.serving.keys import check_key, key_age_days, key_since, keys_match, make_key, rotate_key
+from opslib.serving.keys import (
+    KEY_VARIABLE,
+    check_key,
+    key_age_days,
+    key_since,
+    keys_match,
+    make_key,
+    rotate_key,
+)
 from opslib.serving.loaded import load_candidate, read_candidate
 from opslib.serving.logs import AccessLog
 from opslib.serving.own_copy import confine_path
+from opslib.serving.server import bind
+from opslib.serving.settings import load_settings
+from tests.models import write_config
+from tests.running import run_python
 from tests.serving.conftest import Place, make_cached
 
 
@@ -60,13 +75,51 @@ def test_a_path_is_followed_to_its_end_before_it_is_allowed(tmp_path: Path) -> N
     export.mkdir()
     (export / "m.onnx").write_bytes(b"x")
     (export / "latest.onnx").symlink_to("m.onnx")
-    (export / "loop.onnx").symlink_to("loop.onnx")
     folders = [export.resolve()]
     assert confine_path("latest.onnx", folders, export) == export / "m.onnx"
     assert confine_path(str(export / "m.onnx"), folders, tmp_path) == export / "m.onnx"
-    for text in ("loop.onnx", "none.onnx", "m.txt", "../export/m.onnx", ""):
+    for text in ("none.onnx", "m.txt", "../export/m.onnx", ""):
         with pytest.raises(ModelError):
             confine_path(text, folders, export)
+
+
+def test_links_that_lead_in_a_circle_are_refused_wherever_they_stand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config_path = write_config(tmp_path, "reload: {model_dirs: [loop]}\n")
+    for name in ("loop", "loop.onnx"):
+        (tmp_path / name).symlink_to(name)
+    for text in ("loop.onnx", "loop/m.onnx"):
+        with pytest.raises(ModelError, match=f"{text}: its links lead in a circle"):
+            confine_path(text, [tmp_path], tmp_path)
+    monkeypatch.setenv(KEY_VARIABLE, make_key())
+    settings = load_settings(load_config(config_path, {}))
+    assert tmp_path / "loop" in settings.model_dirs
+    config_path.with_name(".env").write_text("MODEL_PATH=loop/m.onnx\n")
+    settle_pin(settings.kind, tmp_path / "m.onnx", None, persist=False)
+    with pytest.raises(ModelError, match=r"circle|no such"):
+        read_candidate(settings.config, tmp_path / "loop/m.onnx")
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "where"),
+    [
+        ("127.0.0.1", 70_000, r"127\.0\.0\.1:70000"),
+        ("127.0.0.1", -1, r"127\.0\.0\.1:-1"),
+        ("a..ä", 8000, r"a\.\.ä:8000"),
+        ("::1%nowhere", 8000, r"\[::1%nowhere\]:8000"),
+    ],
+)
+def test_an_address_that_is_none_is_refused_in_one_line(host: str, port: int, where: str) -> None:
+    with pytest.raises(StorageError, match=rf"cannot listen on {where}: .+") as caught:
+        bind(host, port)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_number_that_no_address_and_no_clock_has_is_refused_by_its_option() -> None:
+    for words in (["serve", "--port", "70000"], ["reload", "--path", "m.onnx", "--timeout", "-1"]):
+        done = run_python([sys.executable, "-m", "opslib.cli", *words])
+        assert (done.returncode, done.stderr.count(words[-2])) == (2, 1), done.stderr
 
 
 def test_a_model_of_a_hugging_face_cache_keeps_its_place_beside_weights_and_card(
@@ -169,7 +222,8 @@ def test_with_little_memory_the_old_model_is_not_kept(place: Place) -> None:
     generations = Generations(capacity=2, min_free_bytes=1 << 60)
     for path in (place.first, place.second):
         generations.switch(load_candidate(place.config, read_candidate(place.config, path)))
-    assert [model.path for model in generations.resident()] == [place.second]
+    assert generations.find_resident(place.first) is None
+    assert generations.find_resident(place.second) is not None
 
 
 def test_the_history_holds_a_model_once() -> None:

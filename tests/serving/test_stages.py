@@ -13,15 +13,16 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from opslib.inference.preprocess import Preprocessor
+from opslib.inference.preprocess import Preprocessor, load_preprocessor
 from opslib.serving.decoding import UploadDecoder
 from opslib.serving.failures import RefusalError
-from opslib.serving.reload import StageError
+from opslib.serving.reload import Reloader, StageError
 from opslib.serving.service import Service
 from opslib.serving.start import load_first_model
 from opslib.serving.together import classify
 from opslib.serving.uploads import Upload
-from tests.serving.conftest import SIZE, Live, Place
+from tests.models import write_onnx
+from tests.serving.conftest import SIZE, Live, Place, write_card
 
 
 class OwnError(Exception):
@@ -123,3 +124,70 @@ def test_foreign_preprocessing_that_raises_on_a_golden_image_refuses_in_one_line
     with pytest.raises(StageError, match=r"own:prepare raised OwnError: it is broken") as caught:
         service.reloader.start_with(place.first)
     assert caught.value.stage == "trial"
+
+
+@pytest.mark.parametrize(
+    "rows", ["numpy.zeros((3, size, size))", "numpy.zeros((1, 3, size, size))"]
+)
+def test_foreign_preprocessing_that_returns_no_batch_is_not_blamed_on_the_image(
+    service: Service, place: Place, tmp_path: Path, rows: str
+) -> None:
+    module = f"prepare_{sum(rows.encode())}"
+    code = f"import numpy\ndef prepare(paths, size):\n    return {rows}\n"
+    (tmp_path / f"{module}.py").write_text(code)
+    service.reloader.start_with(place.first)
+    decoder = UploadDecoder(
+        load_preprocessor(f"{module}:prepare", tmp_path),
+        allowed_exts=[".jpg"],
+        max_pixels=10**6,
+        max_total_pixels=10**6,
+    )
+    data = place.images[0].read_bytes()
+    uploads = [Upload("a.jpg", "image/jpeg", io.BytesIO(data)) for _ in range(2)]
+    [[refusal]] = classify(iter([uploads]), generations=service.generations, decoder=decoder)
+    assert isinstance(refusal, RefusalError)
+    assert (refusal.status_code, refusal.code) == (500, "stage_failed")
+    assert f"{module}:prepare returned shape" in refusal.detail
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "exif"),
+    [("a.png", "image/png", b"II*\0"), ("a.jpg", "image/jpeg", b"Exif\0\0II*\0")],
+)
+def test_an_image_whose_exif_data_is_cut_off_is_damaged(
+    live: Live, tmp_path: Path, name: str, kind: str, exif: bytes
+) -> None:
+    Image.new("RGB", (24, 24)).save(tmp_path / name, exif=exif, dpi=(72, 72))
+    answer = live.predict(tmp_path / name, name, kind)
+    assert (answer.status_code, answer.json()["code"]) == (422, "damaged_image")
+
+
+def test_a_model_is_loaded_anew_once_its_card_is_another(
+    service: Service, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Reloader, "_try", lambda *_: None)  # a process for each model
+    path = write_onnx(place.export / "model-bare.onnx", size=SIZE)
+    bare = service.reloader.reload_now(path.name)
+    assert bare.warning is not None
+    assert service.reloader.reload_now(path.name).resident
+    write_card(path, place.images)
+    carded = service.reloader.reload_now(path.name)
+    assert (carded.resident, carded.warning) == (False, None)
+    assert carded.generation.model.class_names
+    path.with_suffix(".json").write_text("{")
+    with pytest.raises(StageError, match="cannot be read") as caught:
+        service.reloader.reload_now(path.name)
+    assert caught.value.stage == "read"
+
+
+def test_the_session_that_will_serve_is_asked_the_golden_images_of_a_card_without_digests(
+    service: Service, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Reloader, "_try", lambda *_: None)  # which would find it too
+    card = write_card(place.first, place.images)
+    other = write_card(write_onnx(place.export / "other.onnx", size=SIZE, seed=9), place.images)
+    changed = card.model_copy(update={"files": (), "golden": other.golden})
+    changed.write(place.first.with_suffix(".json"))
+    with pytest.raises(StageError) as caught:
+        service.reloader.start_with(place.first)
+    assert caught.value.stage == "golden"

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,13 +23,15 @@ from opslib.core.models import resolve_model
 from opslib.core.served import ServedState, read_served_state, served_state_path
 from opslib.inference.find_model import find_onnx, list_exports
 from opslib.ops.drill.target import find_live
-from opslib.serving.keys import make_key
+from opslib.serving.app import create_app
+from opslib.serving.keys import HEADER, make_key
 from opslib.serving.reachable import find_roots
 from opslib.serving.service import Service
 from opslib.serving.settings import load_settings
 from opslib.serving.staging import start_service
 from opslib.serving.standing import Shortfall
 from opslib.serving.start import load_first_model, start_order
+from tests.running import PreparedProcess
 from tests.serving.conftest import Place, make_cached, open_live
 from tests.waiting import await_that
 
@@ -323,3 +329,42 @@ def test_a_model_of_a_hugging_face_cache_is_served_under_its_name_with_its_card(
             assert current.model.candidate.gaps is None
             assert service.standing.shortfall is None
     assert find_live(place.config) == net
+
+
+def test_a_name_that_is_no_utf_8_is_told_and_logged(place: Place) -> None:
+    name = os.fsdecode(b"model-\xff.onnx")
+    (place.export / name).write_bytes(b"no model")
+    link_atomic(place.export / "latest.onnx", name)
+
+    async def ask(service: Service) -> tuple[httpx.Response, httpx.Response]:
+        transport = httpx.ASGITransport(create_app(service))
+        headers = {HEADER: service.settings.api_key.decode()}
+        async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
+            return await client.get("/health"), await client.get("/version", headers=headers)
+
+    with started(place) as service:
+        health, version = asyncio.run(ask(service))
+    assert (health.status_code, health.json()["wanted"]) == (200, Path(name).stem)
+    assert version.status_code == 200
+    assert version.json()["degraded"]["wanted_path"] == str(place.export / "latest.onnx")
+
+
+def test_a_service_on_ipv6_says_where_it_answers(place: Place, tmp_path: Path) -> None:
+    output = tmp_path / "output.txt"
+    command = [sys.executable, "-m", "opslib.cli", "serve", "--host", "::1", "--port", "0"]
+    with output.open("wb") as sink:
+        process = PreparedProcess(
+            [*command, "--config", str(place.config_path)],
+            env=os.environ | {"API_KEY": make_key()},
+            stdout=sink,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        await_that(lambda: "serving" in output.read_text() or process.poll() is not None, "a start")
+        found = re.search(r"http://\S+:\d+", " ".join(output.read_text().split()))
+        assert found is not None, output.read_text()
+        answer = httpx.get(f"{found.group()}/health", trust_env=False)
+    finally:
+        process.terminate()
+        process.wait(30)
+    assert answer.status_code == 200

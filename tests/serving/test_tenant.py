@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from opslib.core.errors import StorageError
+from opslib.core.files import link_atomic
 from opslib.core.served import ServedModel, ServedState, served_state_path
 from opslib.serving import reload, tenant
 from opslib.serving.keys import make_key
 from opslib.serving.leases import LEASE_FOLDER, Lease, find_leases
 from opslib.serving.service import Service
 from opslib.serving.settings import load_settings
+from opslib.serving.start import load_first_model
 from opslib.serving.tenant import Tenant
 from tests.serving.conftest import Place
 from tests.waiting import await_that
@@ -198,3 +202,65 @@ def test_a_service_is_asked_where_it_is_reached_from_here(
         models={},
     )
     assert lease.url() == url
+
+
+def lose(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Have every look at a folder fail as no test can make a file server do."""
+    stat = os.stat
+
+    def fail_there(path: Any, **given: Any) -> os.stat_result:
+        if isinstance(path, str | Path) and Path(path) in (folder, folder / "m.onnx"):
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return stat(path, **given)
+
+    monkeypatch.setattr(os, "stat", fail_there)
+
+
+def test_a_folder_that_cannot_be_looked_at_for_a_while_keeps_its_lease(
+    place: Place, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_tenant(service) as one:
+        service.reloader.start_with(place.first)
+        with monkeypatch.context() as patch:
+            lose(patch, place.export)
+            one.announce(None)
+        assert lease_of(place).models == {place.first.name: "served now"}
+
+
+def test_a_folder_that_the_file_server_lost_does_not_keep_a_service_from_starting(
+    place: Place, service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost = tmp_path / "mount"
+    link_atomic(place.export / "latest.onnx", str(lost / "m.onnx"))
+    model = ServedModel(
+        path=lost / "m.onnx", sha256="0" * 64, version_tag="m", generation=1, switched_at_utc=""
+    )
+    ServedState(current=model).write(served_state_path(place.config))
+    lose(monkeypatch, lost)
+    with open_tenant(service):
+        load_first_model(service)
+        assert lease_of(place).models == {place.second.name: "served now"}
+
+
+def test_a_renewal_that_failed_is_followed_by_the_next(
+    place: Place,
+    service: Service,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    failures = iter([OSError(errno.EIO, os.strerror(errno.EIO))])
+    renew = Tenant._renew
+
+    def fail_once(self: Tenant) -> None:
+        for error in failures:
+            raise error
+        renew(self)
+
+    monkeypatch.setattr(tenant, "REFRESH_S", 0.02)
+    with open_tenant(service):
+        service.reloader.start_with(place.first)
+        (found,) = find_leases(place.config)
+        monkeypatch.setattr(Tenant, "_renew", fail_once)
+        os.utime(found.path, (0, 0))
+        await_that(lambda: "could not be renewed" in caplog.text, "a failure")
+        await_that(lambda: not found.may_be_outdated(), "the renewal")

@@ -18,7 +18,7 @@ from opslib.core.models import resolve_model
 from opslib.core.served import ServedNote, read_served_state
 from opslib.ops.checklist.items import Answer, Evidence, State, Visit
 from opslib.serving.client import LiveHealth, ServiceClient, ServiceError
-from opslib.serving.keys import HEADER
+from opslib.serving.keys import HEADER, check_sendable
 from opslib.serving.live import LiveVersion, normalise_url
 from opslib.serving.swap import is_same_model, read_version
 from opslib.upkeep.probe import CheckResult, probe
@@ -224,7 +224,7 @@ def read_key(visit: Visit) -> str:
 def open_http(visit: Visit, *, key: str | None = None) -> httpx.Client:
     """Return an HTTP client of the running service, with `key` where one is given."""
     url, timeout_s = normalise_url(visit.config.client.url), visit.config.checklist.timeout_s
-    headers = {**AGENT, **({HEADER: key} if key else {})}
+    headers = {**AGENT, **({HEADER: check_sendable(key)} if key else {})}
     return httpx.Client(base_url=url, headers=headers, timeout=timeout_s, trust_env=False)
 
 
