@@ -411,7 +411,7 @@ def test_a_notebook_that_plain_papermill_wrote_to_the_desk_is_adopted(
     execute_to(f"s3://{bucket}/desk/monthly/bench.ipynb", tmp_path, "1 + 1")
     runs = read_runs(desk)
     assert find_plain(desk, runs) == ["monthly/bench.ipynb"]
-    record = adopt_at_desk(desk, "monthly/bench.ipynb", runs)
+    record = adopt_at_desk(desk, "monthly/bench.ipynb", runs, frozenset())
     assert (record.notebook, record.status) == ("bench", "finished")
     runs = build_desk_index(desk)
     assert find_plain(desk, runs) == []
@@ -426,7 +426,7 @@ def test_a_notebook_that_plain_papermill_wrote_to_the_desk_is_adopted(
     build_index(other.root)
     assert {k: v for k, v in tree(other.root).items() if k in before} == before
     with pytest.raises(InputError, match=f"s3://{bucket}/desk/none.ipynb: there is no such"):
-        adopt_at_desk(desk, "none.ipynb", runs)
+        adopt_at_desk(desk, "none.ipynb", runs, frozenset())
 
 
 def test_a_notebook_that_was_never_executed_is_not_adopted(host: Callable[[str], Desk]) -> None:
@@ -434,7 +434,7 @@ def test_a_notebook_that_was_never_executed_is_not_adopted(host: Callable[[str],
     text = nbformat.writes(new_notebook(cells=[new_code_cell("1")]))
     desk.store.write("plain.ipynb", text.encode())
     with pytest.raises(InputError, match=r"desk/plain.ipynb: was never executed"):
-        adopt_at_desk(desk, "plain.ipynb", {})
+        adopt_at_desk(desk, "plain.ipynb", {}, frozenset())
     assert list(desk.store.list()) == ["plain.ipynb"]
 
 

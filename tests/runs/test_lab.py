@@ -16,6 +16,7 @@ import pytest
 from opslib.runs.lab import LANDING
 from tests.runs.browser import open_browser, open_page
 from tests.runs.makers import make_project, publish_cell
+from tests.waiting import await_that
 
 ROOT = Path(__file__).resolve().parents[2]
 WAIT_MS = 150_000
@@ -31,20 +32,13 @@ def lab_server(project: Path, folder: Path) -> Iterator[str]:
     own |= {f"JUPYTERLAB_{name}_DIR": str(folder / name) for name in ("SETTINGS", "WORKSPACES")}
     arguments = ["--no-browser", "--port", str(port), "--config", str(project / "config.yaml")]
     command = [sys.executable, "-m", "opslib.cli", "lab", *arguments]
-    server = subprocess.Popen(
-        command, cwd=ROOT, env={**os.environ, **own}, stderr=subprocess.PIPE, text=True
-    )
+    found = re.compile(rf"http://localhost:{port}/\S*token=\w+")
+    log = folder / "lab.log"  # a pipe that nobody reads would fill up and hold the server up
+    with log.open("wb") as sink:
+        server = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **own}, stderr=sink)
     try:
-        if server.stderr is None:
-            raise AssertionError("no log")
-        log = []
-        for line in server.stderr:
-            log.append(line)
-            found = re.search(rf"http://localhost:{port}/\S*token=\w+", line)
-            if found:
-                yield found[0]
-                return
-        raise AssertionError("".join(log))
+        await_that(lambda: found.search(log.read_text()), "the server's address", 60)
+        yield found.findall(log.read_text())[0]
     finally:
         server.send_signal(signal.SIGTERM)
         try:
@@ -52,8 +46,6 @@ def lab_server(project: Path, folder: Path) -> Iterator[str]:
         except subprocess.TimeoutExpired:
             server.kill()
             server.wait(10)
-        if server.stderr is not None:
-            server.stderr.close()
 
 
 @pytest.mark.chromium
