@@ -142,7 +142,7 @@ class Step:
         return {"changed": True}
 
     def back(self, why=""):
-        """Go back to what the note names; nothing to do where there is none."""
+        """Go back to what the note names, where there is one; `is_back`: the service answers."""
         before = self._read_note().get("back_to")
         if before:
             field = "digest" if before["digest"] else "path"
@@ -155,7 +155,12 @@ class Step:
                 is_back = False
             if not is_back:
                 raise RefusedError(f"{why}it does not serve {before['path']} again")
-        return self.tidy()
+            return {**self.tidy(), "is_back": True}
+        try:
+            self._serves()
+        except RefusedError:
+            return {**self.tidy(), "is_back": False}
+        return {**self.tidy(), "is_back": True}
 
     def tidy(self):
         """Drop the note."""

@@ -39,7 +39,8 @@ def run_within(jobs: Mapping[str, Callable[[], T]], timeout_s: float) -> dict[st
 
 
 class NotEndedError(subprocess.TimeoutExpired):
-    """A command was late, and goes on: it is another account's, as behind `sudo`."""
+    """A command was late, and goes on: it is another account's, as behind `sudo`, or waits for a
+    disk that does not answer."""
 
 
 def run_or_end(

@@ -69,7 +69,7 @@ def check_model(
     `ModelCheckError` names the stage that failed.
 
     Without a `card` neither its files nor golden images (which `preprocess` turns into its input)
-    are checked. `img_size` counts where neither the model nor its card says it. `previous` is the
+    are checked. `img_size` is the configured side, where there is one. `previous` is the
     contract of the model in service, whose image size its card must keep, too; without it the
     card's is taken. Golden images lie in `card_folder`, by default the model's own. `contract` is
     what it must be: an image classifier, or any model that loads and answers as its own card says.
@@ -89,10 +89,11 @@ def check_model(
             return ModelCheck(trial, (*stages, "load", "outputs", "golden"), result)
         return ModelCheck(try_model(path, limits=limits), (*stages, "load"), None)
     expected = previous or (Contract.from_card(card) if card is not None else None)
-    served, promised = (resolve_img_size(img_size, one, None) for one in (previous, card))
+    served = resolve_img_size(img_size, previous, None)
+    promised = resolve_img_size(img_size, card, None)
     size = served or probe_size(path, card, img_size)
     check_input(path, size)
-    if promised not in (None, size):
+    if served is not None and promised not in (None, served):
         problem = f"its card says {promised} pixels, the images have {size} pixels a side"
         raise ModelCheckError("contract", f"{path}: {problem}")
     if card is not None and card.golden:

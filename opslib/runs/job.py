@@ -116,7 +116,7 @@ def open_job(job: Job) -> Iterator[None]:
 
 def publish_job(job: Job) -> None:
     """Give the finished report its name. Raises `StorageError` where that cannot be done: the
-    report stays hidden, whole, and the next index names it."""
+    report stays hidden, whole; the next index names it where it lies in the report folder."""
     (job.aside / RESERVE_FILE).unlink(missing_ok=True)
     with storage_errors(f"name the report {job.folder}, which lies whole in {job.aside}"):
         job.aside.rename(job.folder)

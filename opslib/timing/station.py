@@ -22,10 +22,11 @@ from opslib.timing.blocks import Boundary
 from opslib.timing.paired import Comparison, compare_arms
 from opslib.timing.related import Round
 from opslib.timing.rounds import Arm, Visit, VisitTimes
-from opslib.timing.station_process import FixedBatchError, Leg, TimedBlock, Workload
+from opslib.timing.station_process import BadAnswerError, FixedBatchError, Leg, TimedBlock, Workload
 from opslib.timing.workers import MeasureError, Worker
 
 __all__ = [
+    "BadAnswerError",
     "FixedBatchError",
     "Leg",
     "RacerError",

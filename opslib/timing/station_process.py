@@ -48,6 +48,10 @@ class FixedBatchError(UnavailableError):
     """The model takes batches of another size alone, on any host."""
 
 
+class BadAnswerError(ModelError):
+    """The model ran, and its answers are none: no numbers, or not one row an image."""
+
+
 # When a call started, had decoded, had transformed and ended, in seconds.
 Moments = tuple[float, float, float, float]
 
@@ -127,7 +131,7 @@ def load(
         loaded.first_run_ms = 1000 * (time.perf_counter() - started)
         _check_shape(answer, request)
         if not np.isfinite(answer).all():
-            raise ModelError(f"{request.path.name} answers with values that are not finite")
+            raise BadAnswerError(f"{request.path.name} answers with values that are not finite")
     _loaded[number] = loaded
     gc.freeze()  # what is loaded is not gone through again before every block
     return loaded.engine.facts
@@ -279,7 +283,7 @@ def _call(number: int, boundary: Boundary) -> Callable[[], object]:
 
 def _check_shape(answer: NDArray[np.float32], request: EngineRequest) -> None:
     if answer.ndim != 2 or len(answer) != request.batch_size:
-        raise ModelError(
+        raise BadAnswerError(
             f"{request.path.name} answers {request.batch_size} images with {list(answer.shape)}; "
             "expected [N, classes]"
         )

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from opslib.core.accounts import account_home, account_name
 from opslib.core.config import Config, check_experiment
-from opslib.core.deadline import run_or_end
+from opslib.core.deadline import NotEndedError, run_or_end
 from opslib.core.errors import DeadlineError, ParameterError, UsageError
 from opslib.core.formatting import format_duration, utc_now
 from opslib.core.locks import hold_lock
@@ -148,5 +148,6 @@ def _run_command(
     except OSError as error:
         raise UsageError(f"{command[0]}: cannot be started: {error.strerror}") from error
     except subprocess.TimeoutExpired as error:
-        raise DeadlineError(f"{' '.join(command)}: ended: schedule.timeout_s is over") from error
+        how = "could not be ended" if isinstance(error, NotEndedError) else "ended"
+        raise DeadlineError(f"{' '.join(command)}: {how}: schedule.timeout_s is over") from error
     return code if code >= 0 else 128 - code

@@ -270,9 +270,13 @@ def test_a_run_that_ended_before_the_services_were_restarted_is_finished_by_the_
     told = host / "home" / "systemctl.log"
     (host / "systemctl").write_text(SYSTEMCTL)
     (host / "systemctl").chmod(0o755)
-    removed = host / "home" / "pillsnap" / "pillops" / "notebooks" / "00_of_before.ipynb"
-    removed.write_text("{}")
-    (host / "home" / "pillsnap" / "pillops" / ".commit").write_text("before\n")
+    code = host / "home" / "pillsnap" / "pillops"
+    gone_in, removed = gone_last()
+    mine = code / "notebooks" / "11_mine.ipynb"
+    for path in (code / removed, mine):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("{}")
+    (code / ".commit").write_text(f"{git('rev-parse', f'{gone_in}^')}\n")
     with answering() as server:
         address = f"service_url=http://127.0.0.1:{server.server_port}"
         words = ("-e", address, "-e", "health_tries=2")
@@ -280,7 +284,8 @@ def test_a_run_that_ended_before_the_services_were_restarted_is_finished_by_the_
         code, said = play(host, *words)
         assert code == 2, said
         assert restarts(told) == ["pillops@8100.service"]
-        assert not removed.exists()
+        assert mine.exists()
+        assert not (code / removed).exists()
         server.status = 200
         code, said = play(host, *words)
         assert code == 0, said
@@ -289,6 +294,18 @@ def test_a_run_that_ended_before_the_services_were_restarted_is_finished_by_the_
         assert (code, restarts(told)) == (0, []), said
         assert said.count("changed=0") == 2, said
     (host / "systemctl").unlink()
+
+
+def git(*words: str) -> str:
+    told = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True)
+    return told.stdout.strip()
+
+
+def gone_last() -> tuple[str, str]:
+    """The newest commit that removed code, and a file that it removed."""
+    words = ("--diff-filter=D", "--no-renames", "--format=%H", "--name-only", "--", "opslib")
+    commit, *names = git("log", "-1", *words).split()
+    return commit, names[0]
 
 
 def restarts(told: Path) -> list[str]:

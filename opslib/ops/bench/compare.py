@@ -217,9 +217,8 @@ def _reach(
 
     spread = sum(part**2 / degrees for part, degrees in parts)
     variance = known + sum(part for part, _ in parts)
-    if spread == 0:  # nothing differs at all
-        return 0.0
-    return float(stdtrit(variance**2 / spread, (1 + confidence) / 2)) * math.sqrt(variance)
+    degrees = variance**2 / spread if spread else math.inf
+    return float(stdtrit(degrees, (1 + confidence) / 2)) * math.sqrt(variance)
 
 
 def _compare_ratios(old: BenchRow, new: BenchRow) -> RowComparison:

@@ -241,9 +241,9 @@ def _compare_with_last(
 def _other_models(old: BenchRecord, new: BenchRecord) -> dict[str, str]:
     """What the first engine runs that ran another model before, as a change by name."""
     for engine in dict.fromkeys(row.engine for row in new.rows):
-        if refuse_model(old, new, engine):
-            was, now = old.model_of(engine), new.model_of(engine)
-            return {"model": f"{was and was.label} → {now and now.label}"}
+        was, now = old.model_of(engine), new.model_of(engine)
+        if was and now and refuse_model(old, new, engine):
+            return {"model": f"{was.label} → {now.label}"}
     return {}
 
 

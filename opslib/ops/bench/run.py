@@ -40,10 +40,12 @@ from opslib.timing.disturbance import watch_disturbance
 from opslib.timing.lock import hold_timing_lock
 from opslib.timing.paired import Comparison
 from opslib.timing.rounds import Deadline
-from opslib.timing.station import Side, Station, Workload, compare_stations
+from opslib.timing.station import BadAnswerError, Side, Station, Workload, compare_stations
 
 COMPARISON_SHARE = 0.2
 PARITY_BATCH = 8
+
+_FAILURES = (GateFailedError, BadAnswerError)
 
 
 @dataclass(frozen=True)
@@ -109,12 +111,13 @@ def run_bench(
         rows = tuple(row for cell in cells for row in make_row(cell, config.bench))
     missing = [cell.missing for cell in cells if cell.missing is not None]
     verdict, exit_code = _decide(rows, comparisons, missing, setup)
+    told = [one for one in missing if verdict != "fail" or isinstance(one, _FAILURES)]
     if models != _describe_models(setup, facts):
         raise ModelError("a model's file changed while it was measured; measure it again")
     progress(1.0, "done")
     return BenchRecord(
         verdict=verdict,
-        finding=sum_up(rows, comparisons, parity, verdict, config.bench, list(map(str, missing))),
+        finding=sum_up(rows, comparisons, parity, verdict, config.bench, list(map(str, told))),
         exit_code=exit_code,
         lineage=record_lineage(),
         model=models.get("onnx"),
@@ -231,7 +234,7 @@ def _decide(
     setup: BenchSetup,
 ) -> tuple[Verdict, int]:
     verdict: Verdict = "pass"
-    if any(isinstance(error, GateFailedError | ModelError) for error in missing):
+    if any(isinstance(error, _FAILURES) for error in missing):
         verdict = "fail"
     elif all(row.status == "unavailable" for row in rows):
         return "inconclusive", int(ExitCode.USAGE)

@@ -101,7 +101,8 @@ def show_speeds(record: ChecklistRecord) -> None:
 
 
 def speeds_frame(record: ChecklistRecord) -> DataFrame:
-    """Return the changes of latency, in ms and percent with the 99 % interval, slowest first."""
+    """Return the changes of latency, in ms and percent with intervals that hold together with
+    99 %, slowest first."""
     speeds = [speed for item in record.items for speed in item.speeds]
     return page_table(_SPEEDS, sorted(speeds, key=lambda speed: -speed.change_pct))
 
@@ -193,7 +194,10 @@ _SPEEDS: tuple[Column[SpeedChange], ...] = (
     Column("before ms", lambda speed: format_ms(speed.before_ms)),
     Column("now ms", lambda speed: format_ms(speed.after_ms)),
     Column("change", lambda speed: _signed(speed.change_pct)),
-    Column("99 % interval", lambda speed: " to ".join(map(_signed, speed.change_ci99_pct))),
+    Column(
+        "interval (all together 99 %)",
+        lambda speed: " to ".join(map(_signed, speed.change_ci99_pct)),
+    ),
     Column("outcome", lambda speed: speed.outcome),
 )
 

@@ -53,9 +53,9 @@ def make_bill(
     """Return the bill of a release: `models` are what the manifest says of those of `found`,
     `entries` its files by member, `moment` when it is made. Equal arguments give equal bytes, as
     long as the same packages are installed here."""
-    lists = [one.read_at(0, one.size) for one in _begin_with(found, REQUIREMENTS_NAME)]
+    lists = [one.read_at(0, one.size) for one in _files_named(found, REQUIREMENTS_NAME)]
     wanted = read_requirements(*lists)
-    metrics = [one.read_object() for one in _begin_with(found, _METRICS)]
+    metrics = [one.read_object() for one in _files_named(found, _METRICS)]
     components = _describe_packages(wanted.packages)
     cards: dict[str, dict[str, Any]] = {}
     data: dict[str, Component] = {}
@@ -96,7 +96,7 @@ def make_bill(
     return Bill(json.dumps(document, indent=2).encode() + b"\n", summary)
 
 
-def _begin_with(found: Collection, member: str) -> list[OpenedFile]:
+def _files_named(found: Collection, member: str) -> list[OpenedFile]:
     return [one for one in found.files if one.member.startswith(member)]
 
 

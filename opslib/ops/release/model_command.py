@@ -87,8 +87,10 @@ def rollback(
         show(f"passed over: {line}")
     check_pin(chosen, stable.path, env_file, persist=persist and not dry_run)
     run = partial(switch, loaded, chosen, str(stable.path), host, env_file, timeout, check)
-    for one in carry_out(plan_rollback(stable, run), dry_run=dry_run, show=show).skipped:
-        raise StorageError(f"{one.action.verb} {one.action.target}: {one.reason}")
+    outcome = carry_out(plan_rollback(stable, run), dry_run=dry_run, show=show)
+    if outcome.skipped:
+        missed = outcome.skipped[0]
+        raise StorageError(f"{missed.action.verb} {missed.action.target}: {missed.reason}")
     if not dry_run:
         settle_pin(chosen, stable.path, env_file, persist=persist)
     return 0

@@ -33,7 +33,7 @@ WORK_NAME = "proof"
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 _NOT_THE_RELEASE = (StorageError, ConfigError, BusyError)
 _OTHERS_TRIED = 2
-_COPIES = 4  # of a served model: two in memory, the next, and a stand-in
+_COPIES = 4  # of a model at most: the one in service, the next, the one that it leaves, a stand-in
 STEPS = 7
 
 
@@ -157,7 +157,7 @@ class _Test:
     def _serve(self, restored: Restored) -> None:
         model, main = restored.model, restored.manifest.main_model
         sha256 = main.sha256
-        if main.sidecars:  # of which the service keeps copies of its own: of two models and a third
+        if main.sidecars:  # a model with weights files is copied by the service that loads it
             ensure_room(self._folder, _COPIES * main.size_bytes, f"serving {model.name} for a test")
         work = self._folder / "staging"
         work.mkdir()
