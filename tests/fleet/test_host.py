@@ -270,13 +270,13 @@ def test_a_run_that_ended_before_the_services_were_restarted_is_finished_by_the_
     told = host / "home" / "systemctl.log"
     (host / "systemctl").write_text(SYSTEMCTL)
     (host / "systemctl").chmod(0o755)
-    code = host / "home" / "pillsnap" / "pillops"
+    there = host / "home" / "pillsnap" / "pillops"
     gone_in, removed = gone_last()
-    mine = code / "notebooks" / "11_mine.ipynb"
-    for path in (code / removed, mine):
+    mine = there / "notebooks" / "11_mine.ipynb"
+    for path in (there / removed, mine):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("{}")
-    (code / ".commit").write_text(f"{git('rev-parse', f'{gone_in}^')}\n")
+    (there / ".commit").write_text(f"{git('rev-parse', f'{gone_in}^')}\n")
     with answering() as server:
         address = f"service_url=http://127.0.0.1:{server.server_port}"
         words = ("-e", address, "-e", "health_tries=2")
@@ -285,7 +285,7 @@ def test_a_run_that_ended_before_the_services_were_restarted_is_finished_by_the_
         assert code == 2, said
         assert restarts(told) == ["pillops@8100.service"]
         assert mine.exists()
-        assert not (code / removed).exists()
+        assert not (there / removed).exists()
         server.status = 200
         code, said = play(host, *words)
         assert code == 0, said

@@ -20,7 +20,7 @@ from opslib.core.errors import ConfigError
 from opslib.core.language import mark, tr, tr_many
 from opslib.ops.checklist.items import DAY_S, Answer, Evidence, State, Visit, describe_days
 from opslib.ops.checklist.service import could_not_ask, open_http, read_key
-from opslib.serving.keys import HEADER, KEY_VARIABLE, check_key, key_since, make_key
+from opslib.serving.keys import HEADER, KEY_VARIABLE, check_key, check_sendable, key_since, make_key
 from opslib.serving.live import normalise_url
 
 GUARDED = (("GET", "/version"), ("POST", "/predict"), ("POST", "/batch"), ("POST", "/reload"))
@@ -190,11 +190,12 @@ class Oversize:
 
 def offer_oversize(url: str, key: str, limit_mb: int, timeout_s: float) -> Oversize:
     """Offer an image one MiB above `limit_mb` to `/predict`, or raise OSError where the service
-    cannot be reached. Its size is declared first and an answer awaited; only where none comes, as
-    from a service that counts what arrives, is the image sent, until there is one."""
+    cannot be reached, ConfigError where no header can carry the key. Its size is declared first and
+    an answer awaited; only where none comes, as from a service that counts what arrives, is the
+    image sent, until there is one."""
     parts, size = urlsplit(normalise_url(url)), (limit_mb + 1) * MIB
     headers = {
-        HEADER: key,
+        HEADER: check_sendable(key),
         "User-Agent": _BOUNDARY,
         "Content-Type": f"multipart/form-data; boundary={_BOUNDARY}",
         "Content-Length": str(len(_HEAD) + size + len(_TAIL)),
