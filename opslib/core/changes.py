@@ -28,7 +28,7 @@ def change_file(
     longer than `wait_s`; `StorageError` where it cannot be read or written, owner or group cannot
     be kept, or it was changed meanwhile by somebody who does not hold the folder."""
     with storage_errors(f"write {path}"):
-        target = path.resolve()
+        target = Path(os.path.realpath(path))  # of a circle the path itself, which cannot be read
         make_folder(target.parent)
     with sole_writer(target, wait_s=wait_s):
         before = _read(target)
@@ -48,7 +48,7 @@ def sole_writer(path: Path, *, wait_s: float = WAIT_S) -> Iterator[None]:
     """Hold for the block what everybody holds who changes `path` or another file of its folder.
     Raises `BusyError` where another writer is at work for longer than `wait_s`; the message says
     which."""
-    folder = path.resolve().parent
+    folder = Path(os.path.realpath(path)).parent
     with storage_errors(f"write into {folder}"):
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

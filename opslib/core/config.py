@@ -247,7 +247,8 @@ def _explain(error: ErrorDetails, source: Path, origins: Mapping[str, str]) -> s
         inner = get_args(inner)[1] if get_origin(inner) is dict else inner  # sections by name
         if isinstance(inner, type) and issubclass(inner, BaseModel):
             model = inner
-    where = next((f"{v} ({k})" for k, v in origins.items() if key.startswith(k)), None)
+    near = (k for k in origins if f"{key}.".startswith(f"{k}.") or k.startswith(f"{key}."))
+    where = next((f"{origins[k]} ({k})" for k in near), None)
     where = on_one_line(where or f"{source}: {key}")
     if error["type"] == "extra_forbidden":
         return f"{where}: unknown key; {say_allowed(model.model_fields, parts[-1])}"

@@ -65,7 +65,7 @@ def follow_model(path: Path) -> Path:
     `snapshots`: there the link is the place, since it alone has the model's name and company.
     """
     real = Path(os.path.realpath(path))
-    snapshots = real.parent.with_name("snapshots")
+    snapshots = real.parent.parent / "snapshots"
     step = path
     while real.parent.name == "blobs":
         place = Path(os.path.realpath(step.parent)) / step.name

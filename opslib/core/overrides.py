@@ -66,10 +66,12 @@ def lay_over(
             kinds = ", ".join(target) or "none: models: is for the configuration file"
             raise ConfigError(on_one_line(f"{name}: no such kind of models; expected {kinds}"))
         *parents, leaf = rest.split(".")
+        place = section
         for parent in parents:
-            target = target.setdefault(parent, {}) if isinstance(target, dict) else None
+            if isinstance(target, dict):
+                target, place = target.setdefault(parent, {}), f"{place}.{parent}"
         if not isinstance(target, dict):
-            raise ConfigError(f"{name}: {section} in the configuration file is not a section")
+            raise ConfigError(f"{name}: {place} in the configuration file is not a section")
         target[leaf] = None if value in ("", "null") else value
         origins[key] = name
     return origins

@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import (
     AfterValidator,
@@ -99,7 +99,8 @@ class Section(BaseModel):
     @classmethod
     def _refuse_switch(cls, value: Any, info: ValidationInfo) -> Any:
         """To pydantic true is 1, and to YAML `yes` is true."""
-        kinds = _list_types(cls.model_fields[str(info.field_name)].annotation)
+        annotation = cls.model_fields[str(info.field_name)].annotation
+        kinds = set() if get_origin(annotation) is dict else _list_types(annotation)
         if kinds & {int, float} and bool not in kinds:
             for one in value if isinstance(value, (list, tuple)) else (value,):
                 if isinstance(one, bool):

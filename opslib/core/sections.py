@@ -145,7 +145,7 @@ class UploadsSection(Section):
 class ReloadSection(Section):
     """Which models may be switched in, and what a candidate may cost before it is."""
 
-    model_dirs: tuple[Path, ...] = ()
+    model_dirs: Annotated[tuple[Path, ...], BeforeValidator(split_commas)] = ()
     restore_dir: Path | None = None
     trial_timeout_s: Annotated[float, Field(gt=0)] = 120.0
     trial_memory_mb: PositiveInt | None = None
@@ -165,7 +165,7 @@ class ClientSection(Section):
     """How the tools talk to a service: ours, or another that honours the contract."""
 
     url: Annotated[str, AfterValidator(_check_service)] = "http://127.0.0.1:8000"
-    timeout_s: Annotated[float, Field(gt=0)] = 180.0
+    timeout_s: Annotated[float, Field(gt=0, le=86_400)] = 180.0
     request_field: str = "model_path"
     path_field: str = "model_path"
     digest_field: str = "model_sha256"
@@ -182,7 +182,7 @@ class SweepSection(Section):
     finalists: Annotated[int, Field(ge=2)] = 4
     parity_images: PositiveInt = 8
     threads: Counts | None = None
-    spinning: tuple[bool, ...] = (True, False)
+    spinning: Annotated[tuple[bool, ...], BeforeValidator(split_commas)] = (True, False)
     cudnn_conv_algo_search: Names = ("EXHAUSTIVE", "HEURISTIC", "DEFAULT")
     prefer_nhwc: tuple[Literal[0, 1], ...] = (0, 1)
     use_tf32: tuple[Literal[0, 1], ...] = (1, 0)

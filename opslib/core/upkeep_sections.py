@@ -149,7 +149,7 @@ class ChecklistSection(Section):
     Units: `_s` seconds, `_h` hours, `_days` days, `_pct` percent, `_mb` MiB.
     """
 
-    timeout_s: Positive = 5.0
+    timeout_s: Annotated[float, Field(gt=0, le=3600)] = 5.0
     api_logs: Annotated[LogNames, Field(min_length=1)] = ("api.err",)
     cloudflared_log: Path | None = None
     log_ignore: Texts = ()

@@ -154,8 +154,15 @@ def visible_files(root: Path | str) -> Iterator[os.DirEntry[str]]:
             continue
         if entry.is_dir(follow_symlinks=False):
             yield from visible_files(entry.path)
-        elif entry.is_file():
+        elif _is_file(entry):
             yield entry
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:  # a link that leads in a circle
+        return False
 
 
 def _read_row(path: Path, relative: str) -> RunRow:

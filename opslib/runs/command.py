@@ -1,5 +1,6 @@
 """`pillops run`, `report`, `snapshot` and `lab`: notebooks in, reports out."""
 
+import os
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -158,7 +159,8 @@ def snapshot(
     loaded = load_config(config)
     docs = loaded.root / "docs"
     targets = document or [docs / "PERFORMANCE.md", docs / "ko" / "PERFORMANCE.md"]
-    plan = plan_snapshot(list(dict.fromkeys(one.resolve() for one in targets)), loaded.report_dir)
+    paths = [Path(one) for one in dict.fromkeys(map(os.path.realpath, targets))]
+    plan = plan_snapshot(paths, loaded.report_dir, others=document is not None)
     show = partial(say, make_console())
     if check:
         for line in plan.lines():

@@ -93,7 +93,7 @@ def open_job(job: Job) -> Iterator[None]:
         InputError: the report's folder exists already.
         StorageError: there is no room for it.
     """
-    if job.folder.exists():
+    if os.path.lexists(job.folder):
         raise InputError(f"{job.folder}: exists already; reports are never overwritten")
     alive = FileLock(job.aside / ALIVE_FILE)
     with storage_errors(f"create {job.folder}"):

@@ -54,8 +54,9 @@ class Document:
     blocks: list[Block]
 
 
-def plan_snapshot(paths: Sequence[Path], root: Path) -> Plan:
+def plan_snapshot(paths: Sequence[Path], root: Path, *, others: bool = False) -> Plan:
     """Return what must be done for the tables of all documents to show the newest successful runs.
+    `others`: there are other documents, so that none of the cited runs is removed.
 
     An empty plan means that they do. No table is written before every document was found good.
 
@@ -86,7 +87,8 @@ def plan_snapshot(paths: Sequence[Path], root: Path) -> Plan:
             target = document.path.relative_to(above).as_posix()
             actions.append(Action("rewrite", target, why, write))
     # Chained: no document links to a run that could not be cited, or to one that was removed.
-    return Plan("snapshot", (*actions, *_remove_uncited(root, cited)), chained=True)
+    actions += [] if others else _remove_uncited(root, cited)
+    return Plan("snapshot", tuple(actions), chained=True)
 
 
 def _read(path: Path, known: Iterable[str]) -> Document:

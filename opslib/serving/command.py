@@ -32,7 +32,8 @@ KindOption = Annotated[
     str | None, typer.Option(help="Which kind of models, where the service has several.")
 ]
 TimeoutOption = Annotated[
-    float | None, typer.Option("--timeout", "-t", help="Seconds to wait for a reload.", min=0.1)
+    float | None,
+    typer.Option("--timeout", "-t", help="Seconds to wait for a reload.", min=0.1, max=86_400),
 ]
 PersistOption = Annotated[bool, typer.Option("--persist", help="Update the pin too.")]
 

@@ -83,3 +83,11 @@ def test_mode_and_access_list_stay(tmp_path: Path) -> None:
     change_file(path, lambda _: b"new")
     assert path.stat().st_mode == mode
     assert os.getxattr(path, "system.posix_acl_access") == listed
+
+
+def test_a_link_that_leads_in_a_circle_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "served.json"
+    path.symlink_to(path)
+    with pytest.raises(StorageError, match=r"served\.json.*symbolic links"):
+        change_file(path, lambda _before: b"new")
+    assert path.is_symlink()

@@ -70,6 +70,7 @@ def test_lists_are_given_with_commas_and_nested_options_by_name(tmp_path: Path) 
         ("bench: {batch: []}", "bench.batch: got \\[\\]"),
         ("bench: {batch: [1, yes]}", "bench.batch: got .*: expected a number, which true and"),
         ("bench: {batch: true}", "bench.batch: got True: expected a number, which true and false"),
+        ("onnx: {cuda: true}", "onnx.cuda: got True: input should be a valid dictionary"),
         ("service: {max_batch: yes}", "service.max_batch: got True: expected a number"),
         ("models: {detector: {keep: on}}", "models.detector.keep: got True: expected a number"),
         ("serving: {port: 1}", "serving: unknown key"),
@@ -106,6 +107,8 @@ def test_a_wrong_key_is_named_with_what_was_given(tmp_path: Path, extra: str, me
         ("PILLSNAP_BENCH__BUDGET_S", "soon", "PILLSNAP_BENCH__BUDGET_S .*got 'soon'"),
         ("PILLSNAP_BENCH__BUDGTE_S", "1", "PILLSNAP_BENCH__BUDGTE_S .*did you mean 'budget_s'"),
         ("PILLSNAP_BENHC__BUDGET_S", "1", "PILLSNAP_BENHC__BUDGET_S.*did you mean 'bench'"),
+        ("PILLSNAP_BENCH__BATCH__X", "1", r"PILLSNAP_BENCH__BATCH__X .*got \{'x': 1\}"),
+        ("PILLSNAP_CLIENT__TIMEOUT_S", "1e300", "less than or equal to 86400"),
         ("PILLSNAP_BENCH", "1", "'bench' is a section; expected .*PILLSNAP_BENCH__<KEY>: engine"),
         ("PILLSNAP_BENCH__BUDGET_S", "inf", "got 'inf': input should be a finite number"),
         ("PILLSNAP_BENCH__SEED", "9" * 5000, "PILLSNAP_BENCH__SEED .*got '999"),
@@ -185,3 +188,11 @@ def test_a_dotenv_that_is_no_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / ".env").write_bytes(b"A=\xff\n")
     with pytest.raises(ConfigError, match=r"\.env: cannot be read"):
         load(tmp_path)
+
+
+def test_lists_of_switches_and_folders_may_be_variables(tmp_path: Path) -> None:
+    path = write_config(tmp_path)
+    told = {"PILLSNAP_SWEEP__SPINNING": "true,false", "PILLSNAP_RELOAD__MODEL_DIRS": "/a, /b"}
+    config = load_config(path, told)
+    assert config.sweep.spinning == (True, False)
+    assert config.reload.model_dirs == (Path("/a"), Path("/b"))

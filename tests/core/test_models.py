@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from opslib.core.cards import ModelCard, card_path, check_files, list_files, read_card
 from opslib.core.errors import ModelError
-from opslib.core.models import find_model_files, is_onnx
+from opslib.core.models import find_model_files, follow_model, is_onnx
 from opslib.core.wire import FileBytes
 from tests.models import move_into_cache, write_onnx
 
@@ -204,3 +204,7 @@ def test_a_place_of_weights_that_says_none_is_damage(tmp_path: Path) -> None:
     path.write_bytes(data[:place] + b"\x1a" + data[place + 1 :])
     with pytest.raises(ModelError, match=r"m\.onnx: not an ONNX model, or damaged"):
         find_model_files(path)
+
+
+def test_a_model_may_lie_in_the_root_of_all_folders() -> None:
+    assert follow_model(Path("/x.onnx")) == Path("/x.onnx")

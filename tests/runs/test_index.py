@@ -185,6 +185,13 @@ def test_a_notebook_that_raised_is_adopted_as_failed(tmp_path: Path) -> None:
     assert (run.status, run.sentence) == ("cell_raised", "Code cell 1 raised ValueError: no")
 
 
+def test_a_record_whose_links_lead_in_a_circle_is_passed_over(tmp_path: Path) -> None:
+    folder = tmp_path / "2026-11-01" / "120000-01_bench-abcdef"
+    folder.mkdir(parents=True)
+    (folder / "run.json").symlink_to("run.json")
+    assert build_index(tmp_path).exists()
+
+
 def test_a_secret_in_an_adopted_notebook_is_masked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

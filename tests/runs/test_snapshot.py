@@ -207,6 +207,17 @@ def test_a_large_record_is_cited_with_its_block_medians(tmp_path: Path) -> None:
     assert compare_records(bench, BenchRecord.read(cited)).count("no measurable change") == 2
 
 
+def test_one_document_of_several_removes_no_run_that_another_may_show(
+    project: tuple[Path, Path],
+) -> None:
+    document, root = project
+    add(root, 1)
+    take(document, root)
+    add(root, 2)
+    plan = plan_snapshot([document], root, others=True)
+    assert [action.verb for action in plan.actions] == ["cite", "rewrite"]
+
+
 def test_where_a_run_cannot_be_cited_no_document_links_to_it_and_what_was_cited_stays(
     project: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,7 +2,9 @@
 
 import math
 import statistics
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
+
+from pydantic import Field
 
 from opslib.core.lineage import Lineage
 from opslib.core.records import Part, Record
@@ -20,12 +22,15 @@ RowStatus = Literal["measured", "inconclusive", "unavailable"]
 CLEAR_PCT = 10.0
 
 
+Positive = Annotated[float, Field(gt=0)]
+
+
 class LatencyMs(Part):
     """Latency of one call in milliseconds. `p50` is the median of the block medians and `ci95` the
     95 % interval of the long-run median; `p90` and `p99` are null where `n` samples do not support
     them."""
 
-    p50: float
+    p50: Positive
     p90: float | None
     p99: float | None
     ci95: tuple[float, float] | None
@@ -41,10 +46,10 @@ class Relative(Part):
     `disturbed_log_ratios` are those of rounds left out because a thread waited for a CPU.
     """
 
-    ratio: float
-    ci95: tuple[float, float]
+    ratio: Positive
+    ci95: tuple[Positive, Positive]
     half_width_pct: float
-    reference_ms: float
+    reference_ms: Positive
     log_ratios: tuple[float, ...]
     disturbed_log_ratios: tuple[float, ...] = ()
 
